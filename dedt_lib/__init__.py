@@ -1,0 +1,8 @@
+"""Pruning then reweighting: data-efficient training of diffusion models.
+
+The modules follow the data: ``data``, ``encoders``, ``selection``, ``reweighting``, ``training``,
+``sampling``, ``evaluation``, ``tables``.  ``experiment`` ties them into one run, ``figures`` draws.
+Nothing heavy is imported here, so that ``import dedt_lib`` stays quick.
+"""
+
+__version__ = "0.1.0"

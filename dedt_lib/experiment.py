@@ -1,0 +1,625 @@
+"""One run of the method, stage by stage: data, embed, select, reweight, train, sample, evaluate.
+
+A :class:`Profile` says how large everything is, a :class:`Recipe` which cell of a table is wanted, and
+an :class:`Experiment` computes its stages on demand.  Every stage is stored by content, so notebooks,
+the command line and the tables share their results.
+"""
+
+import functools
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from . import data as data_module
+from . import encoders, evaluation, sampling, selection
+from .errors import DedtError
+from .models import build_model
+from .randomness import derive
+from .reweighting import GroupDRO, effective_classes
+from .selection import Coreset, class_to_sample_weights
+from .store import Store, address, read_json, write_json
+from .training import EpochPlan, TrainingSettings, train
+
+PROFILES = Path(__file__).parent / "profiles"
+Positive = Field(gt=0)
+Share = Field(ge=0, le=1)
+
+
+class Profile(BaseModel):
+    """A budget: every size and rate of a run, read from a flat file.  Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    data: Literal[data_module.SOURCES]
+    path: str = ""
+    image_size: int = Positive
+    channels: Literal[1, 3]
+    per_class: int = Field(ge=0)
+    encoder: Literal["resnet18"]
+    encoder_width: int = Positive
+    encoder_epochs: int = Positive
+    encoder_batch_size: int = Positive
+    encoder_learning_rate: float = Positive
+    ratios: tuple[float, ...]
+    seeds: tuple[int, ...]
+    gaussian_ridge: float = Positive
+    moderate_scope: Literal["class", "global"]
+    moderate_centre: Literal["median", "mean"]
+    unet_channels: tuple[int, ...]
+    unet_layers: int = Positive
+    unet_attention: tuple[bool, ...]
+    unet_groups: int = Positive
+    unet_dropout: float = Share
+    epochs: int = Positive
+    batch_size: int = Positive
+    learning_rate: float = Positive
+    warmup_epochs: float = Field(ge=0)
+    gradient_clip: float = Positive
+    ema_decay: float = Share
+    label_dropout: float = Share
+    flip: bool
+    annealing_start: float = Share
+    checkpoint_every: int = Positive
+    dro_step_size: float = Positive
+    dro_smoothing: float = Share
+    dro_clip: Literal["sample", "class"]
+    dro_burn_in: float = Field(ge=0, lt=1)
+    sampler_steps: int = Positive
+    guidance: float = Field(ge=0)
+    samples: int = Positive
+    sample_batch_size: int = Positive
+    metric_epochs: int = Positive
+    metric_batch_size: int = Positive
+    metric_learning_rate: float = Positive
+
+    def pick(self, *names):
+        """The named values as a dict."""
+        return {name: getattr(self, name) for name in names}
+
+
+def profile_names():
+    """Names of the profiles that come with the library."""
+    return sorted(path.stem for path in PROFILES.glob("*.toml"))
+
+
+def load_profile(name, **changes):
+    """A profile by name, or by the path of a ``.toml`` file; ``changes`` replace single values.
+
+    Raises DedtError for an unknown profile, key or value, with the valid ones.
+    """
+    if isinstance(name, Profile):
+        return checked(Profile, {**name.model_dump(), **changes}) if changes else name
+    file = Path(name) if str(name).endswith(".toml") else PROFILES / f"{name}.toml"
+    if not file.exists():
+        raise DedtError(f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file.")
+    try:
+        values = tomllib.loads(file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise DedtError(f"{file} is not valid TOML: {error}") from error
+    return checked(Profile, {"name": file.stem, **values, **changes})
+
+
+def checked(model, values):
+    """``model(**values)`` of a pydantic model, with its complaints as one DedtError."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "extra_forbidden":
+                lines.append(f"unknown parameter '{key}'; the valid ones are: {', '.join(model.model_fields)}")
+            else:
+                lines.append(f"{key}: {problem['msg']} (got {problem.get('input')!r})")
+        raise DedtError("; ".join(lines)) from None
+
+
+class Recipe(BaseModel):
+    """One cell of a table.
+
+    method: how the coreset is chosen.  ratio: its share of the data, in (0, 1].  scope: of the selector
+    ("" takes the profile's or the cited code's).  reweighting: class weights by group DRO.  burn_in:
+    share of the proxy's steps before the weights move (None takes the profile's).  annealing: all the
+    data at the end.  early_stopping: train on all the data, but stop after as many steps as the coreset of
+    ``ratio`` would take (the control at equal compute).  seed: of everything but the encoder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal[selection.METHODS] = "moderate"
+    ratio: float = Field(0.1, gt=0, le=1)
+    scope: Literal["", "class", "global"] = ""
+    reweighting: bool = False
+    burn_in: float | None = Field(None, ge=0, lt=1)
+    annealing: bool = False
+    early_stopping: bool = False
+    seed: int = Field(0, ge=0)
+
+
+class Experiment:
+    """The stages of one recipe under one profile.
+
+    ``Experiment("digits", method="moderate", ratio=0.1)``.  profile: a name, a file or a Profile.  store: a
+    Store (default: ``runs/``).  Everything else is a field of :class:`Recipe`; unknown names raise
+    DedtError.  Methods compute what is missing and return what is stored.
+    """
+
+    def __init__(self, profile="digits", *, store=None, device=None, **recipe):
+        self.profile = load_profile(profile)
+        self.recipe = checked(Recipe, recipe)
+        if self.recipe.reweighting and self.recipe.early_stopping:
+            raise DedtError("early_stopping trains on all the data, so there is no coreset to reweight.")
+        self.store = store or Store()
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def change(self, **recipe):
+        """The same experiment with other recipe values; loaded data and networks are shared."""
+        other = Experiment(
+            self.profile, store=self.store, device=self.device, **{**self.recipe.model_dump(), **recipe}
+        )
+        for shared in ("data", "test", "encoder", "metric_network"):
+            if shared in self.__dict__:
+                other.__dict__[shared] = self.__dict__[shared]
+        return other
+
+    # ---- data ------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def data(self):
+        """The training images: LabelledImages."""
+        return self._load("train")
+
+    @functools.cached_property
+    def test(self):
+        """Held-out images, or None when the source has none."""
+        return self._load("test")
+
+    def _load(self, split):
+        p = self.profile
+        return data_module.load(
+            p.data,
+            split=split,
+            path=p.path,
+            image_size=p.image_size,
+            channels=p.channels,
+            per_class=p.per_class if split == "train" else None,
+        )
+
+    # ---- embed -----------------------------------------------------------------------------------
+
+    def _classifier(self, stage, name, width, epochs, batch_size, learning_rate):
+        settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        recipe = {"version": 1, "data": self.data.fingerprint, "network": name, "width": width, **settings}
+
+        def build():
+            shape = {"channels": self.data.images.shape[1], "num_classes": len(self.data.class_names)}
+            return encoders.build(name, **shape, width=width)
+
+        def work(folder):
+            network = encoders.seeded(0, f"{stage} weights", build)
+            losses = encoders.train_classifier(network, self.data, seed=0, device=self.device, **settings)
+            encoders.save_weights(network, folder / "model.safetensors")
+            facts = {"losses": losses.tolist(), "train_accuracy": encoders.accuracy(network, self.data, device=self.device)}
+            if self.test is not None:
+                facts["test_accuracy"] = encoders.accuracy(network, self.test, device=self.device)
+            return facts
+
+        folder = self.store.run(stage, recipe, work)
+        network = encoders.load_weights(build(), folder / "model.safetensors").eval()
+        return network, self.store.manifest(folder)
+
+    @functools.cached_property
+    def encoder(self):
+        """The surrogate encoder and the manifest of its training."""
+        p = self.profile
+        return self._classifier(
+            "encoder", p.encoder, p.encoder_width, p.encoder_epochs, p.encoder_batch_size, p.encoder_learning_rate
+        )
+
+    def embed(self):
+        """Features of all training images by the encoder: float32 [n, d]."""
+        network, manifest = self.encoder
+        recipe = {"version": 1, "data": self.data.fingerprint, "encoder": manifest["key"]}
+
+        def work(folder):
+            np.save(folder / "features.npy", encoders.embed(network, self.data.images, device=self.device))
+            np.save(folder / "labels.npy", self.data.labels)
+
+        return np.load(self.store.run("features", recipe, work) / "features.npy")
+
+    # ---- select ----------------------------------------------------------------------------------
+
+    @property
+    def scope(self):
+        """The selector's scope: the recipe's, else the profile's, else that of the cited code."""
+        if self.recipe.scope:
+            return self.recipe.scope
+        return self.profile.moderate_scope if self.recipe.method == "moderate" else "class"
+
+    def select(self):
+        """The :class:`~dedt_lib.selection.Coreset` of this recipe, without class weights."""
+        return Coreset.load(self._coreset_folder)
+
+    @functools.cached_property
+    def _coreset_folder(self):
+        r, p = self.recipe, self.profile
+        choice = {"method": r.method, "ratio": r.ratio, "scope": self.scope}
+        recipe = {"version": 1, "data": self.data.fingerprint, **choice}
+        if r.method == "random":
+            choice["seed"] = recipe["seed"] = r.seed
+        else:
+            recipe["encoder"] = self.encoder[1]["key"]
+        if r.method == "gaussian":
+            choice["ridge"] = recipe["ridge"] = p.gaussian_ridge
+        if r.method == "moderate":
+            choice["centre"] = recipe["centre"] = p.moderate_centre
+
+        def work(folder):
+            features = None if r.method == "random" else self.embed()
+            names = {"ids": self.data.ids, "class_names": self.data.class_names}
+            selection.select(features, self.data.labels, **choice, **names).save(folder)
+
+        return self.store.run("coreset", recipe, work)
+
+    # ---- train -----------------------------------------------------------------------------------
+
+    @property
+    def settings(self):
+        """The profile's :class:`~dedt_lib.training.TrainingSettings`."""
+        return TrainingSettings(**self.profile.pick(*TrainingSettings.__dataclass_fields__))
+
+    def build_model(self, seed=None):
+        """The diffusion model, freshly initialised from the seed."""
+        p = self.profile
+        return encoders.seeded(
+            self.recipe.seed if seed is None else seed,
+            "model weights",
+            lambda: build_model(
+                "unet",
+                channels=self.data.images.shape[1],
+                image_size=self.data.images.shape[2],
+                num_classes=len(self.data.class_names),
+                block_channels=p.unet_channels,
+                layers=p.unet_layers,
+                attention=p.unet_attention,
+                dropout=p.unet_dropout,
+                groups=p.unet_groups,
+            ),
+        )
+
+    def _training_recipe(self, indices, weights, annealing_start):
+        """What decides a training run: data, samples, weights, model, settings and seed, by content."""
+        settings = {k: v for k, v in vars(self.settings).items() if k != "checkpoint_every"}
+        return {
+            "version": 1,
+            "data": self.data.fingerprint,
+            "indices": hashlib.sha256(np.asarray(indices, dtype=np.int64).tobytes()).hexdigest()[:16],
+            "samples": len(indices),
+            "class_weights": None if weights is None else [float(w) for w in weights],
+            "annealing_start": annealing_start,
+            "model": {k: v for k, v in self.profile.model_dump().items() if k.startswith("unet_")},
+            "settings": settings,
+            "seed": self.recipe.seed,
+        }
+
+    def _train(self, stage, coreset, *, annealing_start=1.0, dro=None):
+        """Folder of a training run on ``coreset``; with ``dro`` it is the proxy's."""
+        weights = coreset.weights
+        recipe = self._training_recipe(coreset.indices, weights, annealing_start)
+        if dro:
+            recipe["dro"] = dro["recipe"]
+        full = len(coreset.indices) == len(self.data) and weights is None and not dro
+
+        def work(folder):
+            plan = self.plan(coreset, annealing_start)
+            weighting = dro["make"]() if dro else None
+            keep = [self.steps_at(ratio) for ratio in self.profile.ratios] if full else ()
+            model = self.build_model()
+            result = train(
+                model,
+                self.data,
+                plan,
+                self.settings,
+                seed=self.recipe.seed,
+                folder=folder,
+                weighting=weighting,
+                keep_steps=keep,
+                device=self.device,
+                progress=stage,
+            )
+            if dro:
+                np.savez(folder / "dro.npz", **{k: v.numpy() for k, v in weighting.state().items()})
+                np.save(folder / "weights.npy", weighting.average)
+            return {
+                "steps": result.steps,
+                "images_seen": result.images_seen,
+                "training_seconds": round(result.seconds, 3),
+                "training_cpu_seconds": round(result.cpu_seconds, 3),
+            }
+
+        return self.store.run(stage, recipe, work, resumable=True)
+
+    def plan(self, coreset, annealing_start=1.0):
+        """The :class:`~dedt_lib.training.EpochPlan` of a coreset, with its class weights if it has any."""
+        if (coreset.counts == 0).any():
+            class_to_sample_weights(np.ones(len(coreset.counts)), coreset.counts)
+        weights = None if coreset.weights is None else coreset.sample_weights[coreset.indices]
+        return EpochPlan(
+            coreset.indices,
+            total=len(self.data),
+            epochs=self.profile.epochs,
+            weights=weights,
+            annealing_start=annealing_start,
+        )
+
+    def steps_at(self, ratio):
+        """Optimiser steps of a run on a coreset with the share ``ratio`` of every class."""
+        count = sum(round(ratio * n) for n in self.data.class_counts)
+        return self.profile.epochs * -(-count // self.profile.batch_size)
+
+    @functools.cached_property
+    def _full_coreset(self):
+        return self.change(method="random", ratio=1.0, seed=0, reweighting=False, early_stopping=False).select()
+
+    def _reference_folder(self):
+        return self._train("training", self._full_coreset)
+
+    def reference(self):
+        """The reference model: EMA weights of the run on all the data with this seed."""
+        return self._load_model(self._reference_folder() / "model.safetensors")
+
+    def _load_model(self, path):
+        return encoders.load_weights(self.build_model(), path).to(self.device).eval()
+
+    # ---- reweight --------------------------------------------------------------------------------
+
+    @property
+    def burn_in(self):
+        """Share of the proxy's steps before the class weights move."""
+        return self.profile.dro_burn_in if self.recipe.burn_in is None else self.recipe.burn_in
+
+    def _proxy_folder(self):
+        p, coreset = self.profile, self.select()
+        burn_in = int(self.burn_in * self.plan(coreset).steps(p.batch_size))
+        settings = {
+            "step_size": p.dro_step_size,
+            "smoothing": p.dro_smoothing,
+            "clip": p.dro_clip,
+            "burn_in": burn_in,
+        }
+        reference = self.store.manifest(self._reference_folder())["key"]
+        dro = {
+            "recipe": {**settings, "reference": reference},
+            "make": lambda: GroupDRO(self.reference(), coreset.counts, **settings),
+        }
+        return self._train("proxy", coreset, dro=dro)
+
+    def reweight(self):
+        """What group DRO learned on this coreset: a dict of arrays.
+
+        weights float64 [K] (averaged alpha), trajectory float64 [T, K], excess float64 [T, K] (clipped class
+        means lambda), clipped float64 [T] (share of samples clipped to zero), effective float64 [T]
+        (effective number of classes), burn_in int (steps).
+        """
+        folder = self._proxy_folder()
+        with np.load(folder / "dro.npz") as file:
+            history = {name: file[name] for name in file.files}
+        return {
+            "weights": np.load(folder / "weights.npy"),
+            "effective": effective_classes(history["trajectory"]),
+            "burn_in": self.store.manifest(folder)["recipe"]["dro"]["burn_in"],
+            **history,
+        }
+
+    def weighted_coreset(self):
+        """The coreset, with its class weights if the recipe asks for reweighting."""
+        coreset = self.select()
+        return coreset.with_weights(self.reweight()["weights"]) if self.recipe.reweighting else coreset
+
+    # ---- the model -------------------------------------------------------------------------------
+
+    def train(self):
+        """The recipe's diffusion model (EMA weights), trained if need be."""
+        return self._load_model(self._model_file())
+
+    def training(self):
+        """Manifest of the recipe's training run, with "losses" float32 [steps] added."""
+        folder = self._training_folder()
+        return {**self.store.manifest(folder), "losses": np.load(folder / "losses.npy")}
+
+    def _training_folder(self):
+        if self.recipe.early_stopping:
+            return self._reference_folder()
+        start = self.profile.annealing_start if self.recipe.annealing else 1.0
+        return self._train("training", self.weighted_coreset(), annealing_start=start)
+
+    def _model_file(self):
+        folder = self._training_folder()
+        if not self.recipe.early_stopping or self.recipe.ratio == 1:
+            return folder / "model.safetensors"
+        file = folder / f"ema-{self.steps_at(self.recipe.ratio):06d}.safetensors"
+        if not file.exists():
+            raise DedtError(
+                f"The full run kept no weights at ratio {self.recipe.ratio}; the profile's ratios are "
+                f"{', '.join(map(str, self.profile.ratios))}. Add it there."
+            )
+        return file
+
+    # ---- sample and evaluate ---------------------------------------------------------------------
+
+    def sample_labels(self):
+        """Classes of the samples, balanced: int64 [samples]."""
+        return sampling.balanced_labels(self.profile.samples, len(self.data.class_names))
+
+    def _samples_folder(self):
+        p, file = self.profile, self._model_file()
+        settings = {"steps": p.sampler_steps, "guidance": p.guidance}
+        recipe = {
+            "version": 1,
+            "model": file.parent.name + "/" + file.stem,
+            "samples": p.samples,
+            "seed": derive(self.recipe.seed, "sampling"),
+            **settings,
+        }
+
+        def work(folder):
+            images = sampling.sample(
+                self._load_model(file),
+                self.sample_labels(),
+                seed=recipe["seed"],
+                batch_size=p.sample_batch_size,
+                folder=folder,
+                device=self.device,
+                **settings,
+            )
+            np.save(folder / "samples.npy", images)
+            for part in folder.glob(".batch-*"):
+                part.unlink()
+
+        return self.store.run("samples", recipe, work, resumable=True)
+
+    def sample(self):
+        """Generated images: uint8 [samples, C, H, W]; their classes are :meth:`sample_labels`."""
+        return np.load(self._samples_folder() / "samples.npy")
+
+    @functools.cached_property
+    def metric_network(self):
+        """The classifier whose features FID is measured in, and the manifest of its training."""
+        p = self.profile
+        return self._classifier("metric", "classifier", 64, p.metric_epochs, p.metric_batch_size, p.metric_learning_rate)
+
+    def extractor(self):
+        """Name under which torch-fidelity knows the metric classifier."""
+        network, manifest = self.metric_network
+        weights = manifest["files"]["model.safetensors"]["sha256"]
+        return evaluation.register_classifier(network, weights, self.data.images.shape[1:])
+
+    def metric_features(self, images):
+        """Features of uint8 images for FID: float32 [n, 64]."""
+        return evaluation.extract_features(images, self.extractor())
+
+    def floor(self):
+        """Real half against real half: dict with "fid" and "classwise" [K] (see evaluation.real_floor)."""
+        manifest = self.metric_network[1]
+        recipe = {"version": 1, "data": self.data.fingerprint, "metric": manifest["key"]}
+
+        def work(folder):
+            floor = evaluation.real_floor(self.metric_features(self.data.images), self.data.labels)
+            write_json(folder / "floor.json", {"fid": floor["fid"], "classwise": floor["classwise"].tolist()})
+
+        return read_json(self.store.run("floor", recipe, work) / "floor.json")
+
+    def evaluate(self):
+        """FID, class-wise FID and near-copies of the recipe's samples: a dict of numbers.
+
+        fid float; classwise list [K]; copies: share of samples nearer to a training image of this run than
+        all but 1 % of the held-out images are to any training image (None without held-out images);
+        protocol: what the FID was measured with.
+        """
+        samples_folder = self._samples_folder()
+        metric = self.metric_network[1]
+        early = self.recipe.early_stopping
+        coreset = self._full_coreset if early else self.select()
+        seen = "all" if self.recipe.annealing else address("", coreset.indices.tolist())
+        recipe = {
+            "version": 1,
+            "samples": samples_folder.name,
+            "metric": metric["key"],
+            "data": self.data.fingerprint,
+            "seen": seen,
+        }
+
+        def work(folder):
+            images, labels = self.sample(), self.sample_labels()
+            real, generated = self.metric_features(self.data.images), self.metric_features(images)
+            training_images = self.data.images if seen == "all" else self.data.images[coreset.indices]
+            result = {
+                "fid": evaluation.frechet_distance(real, generated),
+                "classwise": evaluation.classwise_frechet(real, self.data.labels, generated, labels).tolist(),
+                "copies": None,
+                "protocol": f"FID of {len(images)} samples against all {len(self.data)} training images, "
+                f"{generated.shape[1]} features of {self.extractor()}",
+            }
+            if self.test is not None:
+                threshold = evaluation.copy_threshold(self.data.images, self.test.images)
+                distances, _ = evaluation.nearest_distances(images, training_images)
+                result["copies"] = float((distances < threshold).mean())
+            write_json(folder / "metrics.json", result)
+
+        return read_json(self.store.run("metrics", recipe, work) / "metrics.json")
+
+    # ---- one cell --------------------------------------------------------------------------------
+
+    def costs(self):
+        """Cost ledger of this recipe: stage -> {"seconds", "cpu_seconds", "images"}.
+
+        "images" counts forward-and-backward passes of one image through the diffusion model; the proxy's
+        extra reference forward counts a third.  Stages that the recipe does not need are absent.
+        """
+        r, ledger = self.recipe, {}
+
+        def add(name, folder, images=0.0):
+            manifest = self.store.manifest(folder)
+            seconds = manifest.get("training_seconds", manifest["seconds"])
+            cpu = manifest.get("training_cpu_seconds", manifest["cpu_seconds"])
+            ledger[name] = {"seconds": seconds, "cpu_seconds": cpu, "images": images}
+
+        if r.early_stopping:
+            folder = self._reference_folder()
+            manifest = self.store.manifest(folder)
+            share = self.steps_at(r.ratio) / manifest["steps"]
+            add("train", folder, manifest["images_seen"] * share)
+            ledger["train"] = {name: value * share for name, value in ledger["train"].items()}
+            ledger["train"]["images"] = manifest["images_seen"] * share
+            return ledger
+        if r.method != "random":
+            ledger["embed"] = {
+                "seconds": self.encoder[1]["seconds"], "cpu_seconds": self.encoder[1]["cpu_seconds"], "images": 0.0
+            }
+            add("select", self._coreset_folder)
+        if r.reweighting:
+            for name, folder, factor in (("reference", self._reference_folder(), 1), ("proxy", self._proxy_folder(), 4 / 3)):
+                add(name, folder, self.store.manifest(folder)["images_seen"] * factor)
+        folder = self._training_folder()
+        add("train", folder, float(self.store.manifest(folder)["images_seen"]))
+        return ledger
+
+    def cell(self):
+        """Everything a table shows of this recipe, ready for JSON: metrics, costs, weights, provenance."""
+        metrics, training = self.evaluate(), self.training()
+        coreset = self._full_coreset if self.recipe.early_stopping else self.weighted_coreset()
+        result = {
+            "profile": self.profile.name,
+            "recipe": self.recipe.model_dump(),
+            "scope": self.scope,
+            "class_names": list(self.data.class_names),
+            "class_counts": coreset.counts.tolist(),
+            "class_weights": None if coreset.weights is None else coreset.weights.tolist(),
+            "steps": self.steps_at(self.recipe.ratio) if self.recipe.early_stopping else training["steps"],
+            "costs": self.costs(),
+            "floor": self.floor(),
+            "run": training["key"],
+            "provenance": {k: training[k] for k in ("date", "machine", "device", "threads", "python", "versions")},
+            **metrics,
+        }
+        if self.recipe.reweighting:
+            dro = self.reweight()
+            result["dro"] = {
+                "burn_in": dro["burn_in"],
+                "effective_classes": float(effective_classes(dro["weights"])),
+                "clipped": float(dro["clipped"][dro["burn_in"] :].mean()),
+                "mean_excess": float(dro["excess"][dro["burn_in"] :].mean()),
+                "trajectory": np.round(thin(dro["trajectory"], 100), 5).tolist(),
+            }
+        return result
+
+
+def thin(rows, most):
+    """At most ``most`` evenly spaced rows of an array, the last one included."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))]

@@ -1,0 +1,49 @@
+"""Class-conditional DDPM on pixels (Ho et al., 2020) with label dropout for classifier-free guidance."""
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import nn
+
+NOISE_SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+
+
+class ConditionalUNet(nn.Module):
+    """A diffusers U-Net that predicts the noise; the class embedding is added to the time embedding.
+
+    channels, image_size: of the images.  num_classes: K; label K is the null label.
+    block_channels: width of each resolution level.  layers: residual blocks per level.
+    attention: for each level, whether it has self-attention.  dropout: inside the residual blocks.
+    """
+
+    def __init__(self, *, channels, image_size, num_classes, block_channels, layers, attention, dropout=0.0, groups=8):
+        super().__init__()
+        self.null_label = num_classes
+        self.sample_shape = (channels, image_size, image_size)
+        kinds = ["Attn" if use else "" for use in attention]
+        self.net = UNet2DModel(
+            sample_size=image_size,
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=tuple(block_channels),
+            layers_per_block=layers,
+            down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
+            up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
+            attention_head_dim=None,
+            norm_num_groups=groups,
+            norm_eps=1e-6,
+            flip_sin_to_cos=False,
+            freq_shift=1,
+            dropout=dropout,
+            num_class_embeds=num_classes + 1,
+        )
+        self.schedule = DDPMScheduler(**NOISE_SCHEDULE)
+
+    def predict(self, x_t, t, labels):
+        """Noise estimate for x_t float [b, C, H, W] at t int [b] with labels int [b]."""
+        return self.net(x_t, t, class_labels=labels).sample
+
+    def losses(self, batch):
+        """||eps_theta(x_t, c, t) - eps||^2 averaged over pixels, one per sample (paper, Eq. 1)."""
+        x_t = self.schedule.add_noise(batch.images, batch.noise, batch.t)
+        labels = torch.where(batch.drop, self.null_label, batch.labels)
+        return (self.predict(x_t, batch.t, labels) - batch.noise).square().mean(dim=(1, 2, 3))

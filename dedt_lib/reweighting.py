@@ -1,0 +1,124 @@
+"""Losses to class weights: group DRO of a proxy against a reference (paper, Eq. 2).
+
+``update_weights`` is the pure step.  ``GroupDRO`` is the hook that the training loop calls while it
+trains the proxy; its recorded trajectory gives the averaged weights.
+"""
+
+import numpy as np
+import torch
+
+from .errors import DedtError
+from .selection import check_choice, class_to_sample_weights
+
+
+def update_weights(weights, excess, *, step_size=1.0, smoothing=1e-3):
+    """One step of group DRO: exponentiated gradient ascent, then smoothing towards uniform.
+
+    alpha' proportional to alpha exp(eta lambda);  alpha = (1 - c) alpha' + c / K
+    (Xie et al., 2023, Algorithm 1; Sagawa et al., 2020).
+
+    weights: float [K], positive, sums to one.  excess: float [K], the class means lambda of the clipped
+    excess loss, already >= 0.  step_size: eta.  smoothing: c in [0, 1].  Returns float64 [K].
+    """
+    weights, excess = np.asarray(weights, dtype=np.float64), np.asarray(excess, dtype=np.float64)
+    if weights.shape != excess.shape or not np.isfinite(excess).all():
+        raise DedtError("Excess losses must be finite, one for every class weight.")
+    logits = np.log(weights) + step_size * excess
+    raised = np.exp(logits - logits.max())
+    raised /= raised.sum()
+    return (1 - smoothing) * raised + smoothing / len(weights)
+
+
+def class_excess(losses, reference_losses, labels, previous, *, clip="sample"):
+    """Clipped excess loss of each class in a batch.
+
+    lambda_i = mean over the batch's samples of class i of max(l - l_ref, 0); with clip "class" the mean
+    is taken first and clipped after, which is Eq. 2 to the letter.  A class that is absent from the
+    batch keeps its ``previous`` value (the rule of the DoReMi code).
+
+    losses, reference_losses: float [b].  labels: int [b].  previous: float [K].
+    Returns (float64 [K], fraction of samples whose excess was clipped to zero).
+    """
+    excess = np.asarray(losses, dtype=np.float64) - np.asarray(reference_losses, dtype=np.float64)
+    clipped = np.maximum(excess, 0) if clip == "sample" else excess
+    K = len(previous)
+    counts = np.bincount(labels, minlength=K)
+    means = np.bincount(labels, weights=clipped, minlength=K) / np.maximum(counts, 1)
+    return np.where(counts > 0, np.maximum(means, 0), previous), float((excess <= 0).mean())
+
+
+def average_weights(trajectory, start=0):
+    """Mean of alpha^t over the recorded steps from ``start`` on (paper, end of Section III-C).
+
+    trajectory: float [T, K].  Returns float64 [K], sums to one.
+    """
+    average = np.asarray(trajectory, dtype=np.float64)[start:].mean(axis=0)
+    return average / average.sum()
+
+
+def effective_classes(weights):
+    """exp of the entropy of alpha: K when the weights are uniform, 1 when one class has everything.
+
+    weights: float [..., K].  Returns float64 [...].
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    return np.exp(-(weights * np.log(np.maximum(weights, 1e-300))).sum(axis=-1))
+
+
+class GroupDRO:
+    """Weights the proxy's samples by class and moves the class weights towards the largest excess.
+
+    reference: frozen model with the proxy's interface.  counts: int [K], the coreset's images per class.
+    burn_in: steps in which the weights stay uniform; the average starts after them (0: the literal
+    algorithm).  The weights of step t are updated before they weigh the proxy's loss of step t.
+    Raises DedtError for a class without images.
+    """
+
+    def __init__(self, reference, counts, *, step_size=1.0, smoothing=1e-3, clip="sample", burn_in=0):
+        check_choice("clip level", clip, ("sample", "class"))
+        self.reference = reference.eval().requires_grad_(False)
+        self.counts = np.asarray(counts)
+        K = len(self.counts)
+        class_to_sample_weights(np.full(K, 1 / K), self.counts)
+        self.step_size, self.smoothing, self.clip, self.burn_in = step_size, smoothing, clip, burn_in
+        self.weights = np.full(K, 1 / K)
+        self.excess = np.zeros(K)
+        self.trajectory, self.excess_history, self.clipped_history = [], [], []
+
+    def __call__(self, losses, batch):
+        """Sample weights [b] for the losses [b] of this batch; records one step of the trajectory."""
+        with torch.no_grad():
+            reference_losses = self.reference.losses(batch)
+        labels = batch.labels.cpu().numpy()
+        self.excess, clipped = class_excess(
+            losses.cpu().numpy(), reference_losses.cpu().numpy(), labels, self.excess, clip=self.clip
+        )
+        if len(self.trajectory) >= self.burn_in:
+            self.weights = update_weights(
+                self.weights, self.excess, step_size=self.step_size, smoothing=self.smoothing
+            )
+        self.trajectory.append(self.weights)
+        self.excess_history.append(self.excess)
+        self.clipped_history.append(clipped)
+        weight_of_class = class_to_sample_weights(self.weights, self.counts)
+        return torch.from_numpy(weight_of_class[labels]).to(losses)
+
+    @property
+    def average(self):
+        """The averaged class weights so far: float64 [K]."""
+        return average_weights(self.trajectory, self.burn_in)
+
+    def state(self):
+        """Everything that a resumed run needs, as tensors."""
+        return {
+            "trajectory": torch.from_numpy(np.array(self.trajectory)),
+            "excess": torch.from_numpy(np.array(self.excess_history)),
+            "clipped": torch.tensor(self.clipped_history, dtype=torch.float64),
+        }
+
+    def restore(self, state):
+        """Go on from a :meth:`state`."""
+        self.trajectory = list(state["trajectory"].numpy())
+        self.excess_history = list(state["excess"].numpy())
+        self.clipped_history = state["clipped"].tolist()
+        self.weights, self.excess = self.trajectory[-1], self.excess_history[-1]

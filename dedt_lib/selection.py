@@ -1,0 +1,325 @@
+"""Features to a coreset: uniform random, Gaussian and Moderate-DS (paper, Section III-B).
+
+The scoring functions are pure.  ``select`` turns scores into a :class:`Coreset`.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .errors import DedtError
+from .randomness import numpy_generator
+from .store import atomic, read_json, write_json
+
+METHODS = ("random", "gaussian", "moderate")
+DEFAULT_SCOPE = {"random": "class", "gaussian": "class", "moderate": "global"}
+
+
+def gaussian_scores(features, labels, *, scope="class", ridge=1e-5):
+    """Log-density of each sample under a Gaussian fitted to its class; the highest are kept first.
+
+    S(z) = -1/2 [ (z - mu)^T Sigma^-1 (z - mu) + ln |Sigma| + d ln 2 pi ]  (paper, Section III-B), with
+    Sigma the maximum-likelihood covariance plus ``ridge`` times the identity, as in DeVries et al.
+    (2020).  scope "global" fits one Gaussian to all samples.
+
+    features: float [n, d].  labels: int [n].  Returns float64 [n], computed in float64 because with
+    fewer samples than dimensions the ranking hangs on the ridge alone.  Raises DedtError for
+    non-finite features, lengths that differ, or a class with a single image.
+    """
+    features, labels = check_features(features, labels)
+    scores = np.empty(len(features))
+    for members in groups(labels, scope):
+        if len(members) < 2:
+            raise DedtError(
+                f"Class {labels[members[0]]} has a single image; a Gaussian needs at least two. "
+                "Add images, drop the class, or use scope='global'."
+            )
+        scores[members] = _log_density(features[members].astype(np.float64), ridge)
+    return scores
+
+
+def _log_density(z, ridge):
+    from scipy.linalg import cholesky, solve_triangular
+
+    n, d = z.shape
+    centred = z - z.mean(axis=0)
+    covariance = centred.T @ centred / n
+    covariance[np.diag_indices(d)] += ridge
+    factor = cholesky(covariance, lower=True, overwrite_a=True)
+    whitened = solve_triangular(factor, centred.T, lower=True, overwrite_b=True)
+    log_determinant = 2 * np.log(np.diag(factor)).sum()
+    return -0.5 * (np.einsum("ij,ij->j", whitened, whitened) + log_determinant + d * np.log(2 * np.pi))
+
+
+def moderate_distances(features, labels, *, centre="median"):
+    """Euclidean distance of each sample to the centre of its class (Moderate-DS, Xia et al., 2023).
+
+    centre: "median" (coordinate by coordinate, the reference code) or "mean" (the paper's wording).
+    features: float [n, d].  labels: int [n].  Returns float64 [n].
+    """
+    features, labels = check_features(features, labels)
+    if centre not in ("median", "mean"):
+        raise DedtError(f"Unknown centre '{centre}'. Choose median or mean.")
+    distances = np.empty(len(features))
+    for members in groups(labels, "class"):
+        z = features[members].astype(np.float64)
+        distances[members] = np.linalg.norm(z - getattr(np, centre)(z, axis=0), axis=1)
+    return distances
+
+
+def select(
+    features,
+    labels,
+    *,
+    method,
+    ratio,
+    scope=None,
+    seed=0,
+    ridge=1e-5,
+    centre="median",
+    band="center",
+    threshold="count",
+    ids=None,
+    class_names=None,
+):
+    """Choose a coreset that holds the share ``ratio`` of the samples.
+
+    features: float [n, d] (None for method "random").  labels: int [n], 0..K-1.
+    method: "random" | "gaussian" | "moderate".  scope: "class" or "global"; by default what the
+    cited code does: random and Gaussian in each class, Moderate-DS in one ordering of all samples.
+    seed: for "random".  ridge: for "gaussian".  centre, band ("center" | "nearest" | "farthest"):
+    for "moderate".  threshold: for "gaussian", "count" keeps round(ratio * n) samples, "percentile"
+    keeps those strictly above the percentile as the cited code does; without ties they differ only
+    where ratio * n is not whole.
+
+    Ties are broken by position.  Returns a Coreset.  Raises DedtError for an unknown name, a ratio
+    outside (0, 1], non-finite features or a selection that is empty.
+    """
+    labels = check_labels(labels)
+    scope = scope or DEFAULT_SCOPE.get(method)
+    check_choice("selection method", method, METHODS)
+    check_choice("scope", scope, ("class", "global"))
+    check_choice("band", band, ("center", "nearest", "farthest"))
+    check_choice("threshold", threshold, ("count", "percentile"))
+    if not 0 < ratio <= 1:
+        raise DedtError(f"The data ratio must lie in (0, 1]; got {ratio}. Write 10 % as 0.1.")
+    if method == "random":
+        scores = numpy_generator(seed, "selection").random(len(labels))
+    elif features is None:
+        raise DedtError(f"Method '{method}' needs features: embed the images first.")
+    elif method == "gaussian":
+        scores = gaussian_scores(features, labels, scope=scope, ridge=ridge)
+    else:
+        scores = moderate_distances(features, labels, centre=centre)
+
+    rank, kept = np.empty(len(labels), dtype=np.int64), np.zeros(len(labels), dtype=bool)
+    for members in groups(labels, scope):
+        if method == "moderate":
+            order, count = moderate_order(scores[members], ratio, scope, band)
+        else:
+            order = np.argsort(-scores[members], kind="stable")
+            count = round(ratio * len(members))
+            if method == "gaussian" and threshold == "percentile" and ratio < 1:
+                cutoff = np.percentile(scores[members], 100 * (1 - ratio))
+                count = int((scores[members] > cutoff).sum())
+        rank[members[order]] = np.arange(len(members))
+        kept[members[order[:count]]] = True
+    if not kept.any():
+        raise DedtError(f"Ratio {ratio} of {len(labels)} samples keeps none: raise the ratio or use scope='global'.")
+    return Coreset(
+        indices=np.flatnonzero(kept),
+        scores=scores,
+        rank=rank,
+        labels=labels,
+        method=method,
+        ratio=float(ratio),
+        scope=scope,
+        ids=tuple(ids) if ids is not None else tuple(str(i) for i in range(len(labels))),
+        class_names=tuple(class_names) if class_names else tuple(str(k) for k in range(labels.max() + 1)),
+    )
+
+
+def moderate_order(distances, ratio, scope, band="center"):
+    """Order in which Moderate-DS takes the samples, and how many it takes.
+
+    The band is the central quantile range [1/2 - R/2, 1/2 + R/2] of the sorted distances: the samples
+    whose distance is nearest to the median distance, not those nearest to the centre.
+    In the global scope its ends are rounded separately, as the cited code does, so the count may
+    differ from round(R n) by one; in each class the count is exactly round(R n).
+    """
+    n = len(distances)
+    ascending = np.argsort(distances, kind="stable")
+    if scope == "global":
+        low, high = round(n * (0.5 - ratio / 2)), round(n * (0.5 + ratio / 2))
+    else:
+        low = (n - round(ratio * n)) // 2
+        high = low + round(ratio * n)
+    count = high - low
+    if band == "nearest":
+        return ascending, count
+    if band == "farthest":
+        return ascending[::-1], count
+    outside = np.concatenate([ascending[:low][::-1], ascending[high:]])
+    steps_away = np.concatenate([np.arange(low), np.arange(n - high)])
+    middle_first = np.argsort(np.abs(np.arange(count) - (count - 1) / 2), kind="stable")
+    return np.concatenate([ascending[low:high][middle_first], outside[np.argsort(steps_away, kind="stable")]]), count
+
+
+def groups(labels, scope):
+    """The index sets that are scored together: one per class, or one of everything."""
+    if scope == "global":
+        return [np.arange(len(labels))]
+    return [members for k in range(labels.max() + 1) if len(members := np.flatnonzero(labels == k))]
+
+
+def check_choice(what, value, choices):
+    """Raise DedtError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise DedtError(f"Unknown {what} '{value}'. Choose one of: {', '.join(choices)}.")
+
+
+def check_labels(labels):
+    """Labels as int64 [n]; raises DedtError for anything but non-negative integers."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or len(labels) == 0 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise DedtError("Labels must be a non-empty array of integers 0..K-1.")
+    return labels.astype(np.int64)
+
+
+def check_features(features, labels):
+    """Features [n, d] and labels [n] that fit together and are finite; raises DedtError otherwise."""
+    features, labels = np.asarray(features), check_labels(labels)
+    if features.ndim != 2:
+        raise DedtError(f"Features must have the shape [n, d]; got {features.shape}.")
+    if len(features) != len(labels):
+        raise DedtError(f"{len(features)} feature rows but {len(labels)} labels: they must describe the same images.")
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise DedtError(
+            f"{len(bad)} of {len(features)} samples have NaN or infinite features (first: sample {bad[0]}). "
+            "Look at those images, or embed again."
+        )
+    return features, labels
+
+
+@dataclass(frozen=True, eq=False)
+class Coreset:
+    """Which samples are kept, and why.
+
+    indices: int64 [m], sorted positions of the kept samples.  scores: float64 [n], the selector's own
+    score (log-density, distance or random number).  rank: int64 [n], 0 = first to be kept, within its
+    class or over all samples as ``scope`` says.  labels: int64 [n].  weights: float64 [K] class weights
+    alpha that sum to one, or None.
+    """
+
+    indices: np.ndarray
+    scores: np.ndarray
+    rank: np.ndarray
+    labels: np.ndarray
+    method: str
+    ratio: float
+    scope: str
+    ids: tuple
+    class_names: tuple
+    weights: np.ndarray | None = None
+
+    @property
+    def counts(self):
+        """Kept samples per class: int64 [K]."""
+        return np.bincount(self.labels[self.indices], minlength=len(self.class_names))
+
+    @property
+    def kept(self):
+        """bool [n]: whether each sample is in the coreset."""
+        mask = np.zeros(len(self.labels), dtype=bool)
+        mask[self.indices] = True
+        return mask
+
+    @property
+    def sample_weights(self):
+        """float64 [n]: the training weight of each sample, zero where it is removed.
+
+        w_i = alpha_i / p_i with p_i the class's share of the coreset (DoReMi, Xie et al.,
+        2023); one everywhere when there are no class weights.
+        """
+        if self.weights is None:
+            return self.kept.astype(np.float64)
+        return np.where(self.kept, class_to_sample_weights(self.weights, self.counts)[self.labels], 0.0)
+
+    def with_weights(self, weights):
+        """The same coreset with class weights alpha [K]."""
+        return replace(self, weights=np.asarray(weights, dtype=np.float64))
+
+    def save(self, folder):
+        """Write ``coreset.parquet`` (a row per sample) and ``coreset.json`` (what it is) to ``folder``."""
+        import pandas as pd
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        table = pd.DataFrame(
+            {
+                "id": self.ids,
+                "class": self.labels,
+                "class_name": [self.class_names[k] for k in self.labels],
+                "score": self.scores,
+                "rank": self.rank,
+                "kept": self.kept,
+                "weight": self.sample_weights,
+            }
+        )
+        with atomic(folder / "coreset.parquet") as partial:
+            table.to_parquet(partial, index=False)
+        facts = {
+            "method": self.method,
+            "ratio": self.ratio,
+            "scope": self.scope,
+            "samples": len(self.labels),
+            "kept": len(self.indices),
+            "class_names": list(self.class_names),
+            "class_counts": self.counts.tolist(),
+            "class_weights": None if self.weights is None else self.weights.tolist(),
+        }
+        write_json(folder / "coreset.json", facts)
+
+    @classmethod
+    def load(cls, folder):
+        """Read a coreset written by :meth:`save`; raises DedtError when a file is missing or damaged."""
+        import pandas as pd
+
+        folder = Path(folder)
+        facts = read_json(folder / "coreset.json")
+        try:
+            table = pd.read_parquet(folder / "coreset.parquet")
+        except FileNotFoundError:
+            raise DedtError(f"{folder / 'coreset.parquet'} does not exist.") from None
+        except Exception as error:
+            raise DedtError(f"{folder / 'coreset.parquet'} cannot be read ({error}); select again.") from error
+        weights = facts["class_weights"]
+        return cls(
+            indices=np.flatnonzero(table["kept"].to_numpy()),
+            scores=table["score"].to_numpy(dtype=np.float64),
+            rank=table["rank"].to_numpy(dtype=np.int64),
+            labels=table["class"].to_numpy(dtype=np.int64),
+            method=facts["method"],
+            ratio=facts["ratio"],
+            scope=facts["scope"],
+            ids=tuple(table["id"]),
+            class_names=tuple(facts["class_names"]),
+            weights=None if weights is None else np.array(weights),
+        )
+
+
+def class_to_sample_weights(weights, counts):
+    """alpha_i / p_i: what one sample of class i counts in the loss, with p_i = counts_i / sum(counts).
+
+    weights: float [K], sums to one.  counts: int [K].  Returns float64 [K]; all ones for uniform
+    weights on a balanced coreset.  Raises DedtError for a class without images.
+    """
+    weights, counts = np.asarray(weights, dtype=np.float64), np.asarray(counts)
+    if (counts == 0).any():
+        raise DedtError(
+            f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot be "
+            "weighted. Use scope='class' or a larger ratio."
+        )
+    return weights * counts.sum() / counts

@@ -1,0 +1,203 @@
+"""Results of stages on disk: addressed by content, complete or absent, checked when read.
+
+A stage is a function that fills a folder.  Its address is the hash of everything that decides its
+result (the recipe), so two tables that need the same run share it.  Work goes to ``KEY.work`` and is
+renamed to ``KEY`` when it is complete; a killed process leaves only the ``.work`` folder, from which
+a resumable stage goes on.
+"""
+
+import contextlib
+import datetime
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+from filelock import FileLock
+
+from .errors import DedtError
+
+PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scikit-learn", "torch-fidelity")
+MANIFEST = "manifest.json"
+
+
+def project_root():
+    """The folder that holds ``pyproject.toml`` (an editable install), else the current folder."""
+    root = Path(__file__).resolve().parent.parent
+    return root if (root / "pyproject.toml").exists() else Path.cwd()
+
+
+def default_root():
+    """Where stages are stored: ``$DEDT_STORE``, else ``runs/`` in the project."""
+    return Path(os.environ.get("DEDT_STORE") or project_root() / "runs")
+
+
+def address(stage, recipe):
+    """Sixteen hex digits that name the result of ``stage`` under ``recipe`` (JSON-able dict)."""
+    text = json.dumps({"stage": stage, "recipe": recipe}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256(path):
+    """SHA-256 of a file's content, as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """A temporary path that replaces ``path`` when the block ends without an error.
+
+    Raises DedtError when the disk is full; what stood at ``path`` before is then untouched.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise DedtError(
+                f"No space left on the disk while writing {path}. Free some space and run the same "
+                "command again: it goes on from the last complete checkpoint."
+            ) from error
+        raise
+
+
+def is_disk_full(error):
+    """Whether an exception means that the disk is full (safetensors words it in its own way)."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return full or "no space left" in str(error).lower()
+
+
+def write_json(path, value):
+    """Write ``value`` as readable JSON, atomically; NaN and infinities are refused."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path):
+    """Read a JSON file; raises DedtError when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise DedtError(f"{path} does not exist.") from None
+    except ValueError as error:
+        raise DedtError(f"{path} is not valid JSON ({error}); delete it and run again.") from error
+
+
+def provenance():
+    """Versions, machine kind and date: what a number needs beside it to be believed."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+class Store:
+    """A folder of stage results.  ``Store(root)``; ``root`` defaults to :func:`default_root`."""
+
+    def __init__(self, root=None):
+        self.root = Path(root) if root else default_root()
+        self._verified = set()
+
+    def folder(self, stage, recipe):
+        """Where the result of ``stage`` under ``recipe`` is or will be."""
+        return self.root / stage / address(stage, recipe)
+
+    def has(self, stage, recipe):
+        """Whether that result is complete."""
+        return (self.folder(stage, recipe) / MANIFEST).exists()
+
+    def run(self, stage, recipe, work, resumable=False):
+        """The folder with the result of ``stage``; ``work(folder)`` fills it if it is not there yet.
+
+        ``work`` may return a dict of facts to note in the manifest.  Only one process computes a
+        stage; another that needs it waits.  With ``resumable`` a half-done work folder is handed to
+        ``work`` again, otherwise it is emptied first.  Raises DedtError when the stored result is
+        damaged or foreign, or when the disk is full.
+        """
+        folder = self.folder(stage, recipe)
+        if (folder / MANIFEST).exists():
+            return self._verify(folder, stage, recipe)
+        self._make(folder.parent)
+        with FileLock(f"{folder}.lock"):
+            if (folder / MANIFEST).exists():
+                return self._verify(folder, stage, recipe)
+            if folder.exists():
+                raise DedtError(
+                    f"{folder} holds no {MANIFEST}, so this library did not complete it. "
+                    "Move it away or delete it, then run again."
+                )
+            return self._compute(folder, stage, recipe, work, resumable)
+
+    def _make(self, folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DedtError(
+                f"Cannot create {folder} ({error.strerror}). Set DEDT_STORE to a folder that can be written."
+            ) from error
+
+    def _compute(self, folder, stage, recipe, work, resumable):
+        partial = folder.with_name(folder.name + ".work")
+        if partial.exists() and not resumable:
+            shutil.rmtree(partial)
+        self._make(partial)
+        start, cpu = time.perf_counter(), time.process_time()
+        try:
+            facts = work(partial) or {}
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise DedtError(
+                f"No space left on the disk during stage '{stage}' (in {partial}). Free some space and "
+                "run the same command again; complete stages are kept."
+            ) from error
+        files = sorted(path for path in partial.iterdir() if path.is_file() and path.name[0] != ".")
+        manifest = {
+            "stage": stage,
+            "key": folder.name,
+            "recipe": recipe,
+            "seconds": round(time.perf_counter() - start, 3),
+            "cpu_seconds": round(time.process_time() - cpu, 3),
+            "files": {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files},
+            **provenance(),
+            **facts,
+        }
+        write_json(partial / MANIFEST, manifest)
+        os.replace(partial, folder)
+        return folder
+
+    def manifest(self, folder):
+        """The manifest (dict) of a complete stage folder."""
+        return read_json(Path(folder) / MANIFEST)
+
+    def _verify(self, folder, stage, recipe):
+        if folder in self._verified:
+            return folder
+        manifest = self.manifest(folder)
+        mend = f"Delete {folder} and run again; other results are not touched."
+        if manifest.get("stage") != stage or manifest.get("recipe") != json.loads(json.dumps(recipe)):
+            raise DedtError(f"The manifest in {folder} belongs to something else. {mend}")
+        for name, facts in manifest["files"].items():
+            path = folder / name
+            if not path.exists() or path.stat().st_size != facts["bytes"] or sha256(path) != facts["sha256"]:
+                raise DedtError(f"{path} is missing or was changed after it was written. {mend}")
+        self._verified.add(folder)
+        return folder

@@ -1,0 +1,276 @@
+"""The one training loop: reference, proxy, plain, weighted and annealed runs.
+
+A plan says which samples an epoch visits and with what weights; a weighting (group DRO) may change
+the weights while training.  Everything random is a function of (seed, stream, step), so a run that
+was killed ends with the same bits as one that was not.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from tqdm import tqdm
+
+from .encoders import save_weights, to_float
+from .errors import DedtError
+from .randomness import derive, torch_generator
+from .store import atomic
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step's draw, shared by every network that looks at it.
+
+    images: float [b, C, H, W] in [-1, 1], flipped already.  labels: int64 [b], true classes.
+    t: int64 [b] in 0..999.  noise: float [b, C, H, W].  drop: bool [b], labels hidden for guidance.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    t: torch.Tensor
+    noise: torch.Tensor
+    drop: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a diffusion model is trained.  The published values are in the ``paper`` settings.
+
+    epochs, batch_size (the last partial batch is kept), learning_rate (Adam, constant after a linear
+    warm-up over warmup_epochs), gradient_clip (global norm), ema_decay (upper bound; the warm-up is
+    1 - (1 + s)^(-2/3)), label_dropout (probability), flip (horizontal), checkpoint_every (steps).
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup_epochs: float
+    gradient_clip: float
+    ema_decay: float
+    label_dropout: float
+    flip: bool
+    checkpoint_every: int
+
+
+class EpochPlan:
+    """Visits the coreset; in the annealing tail, everything.
+
+    indices: int [m], the coreset.  weights: float [m], one per kept sample, or None for ones.
+    epochs: E.  annealing_start: share of the epochs after which all ``total`` samples are visited with
+    weight one (0.875 in the paper, as in InfoBatch; Qin et al., 2024); 1 means never.
+    """
+
+    def __init__(self, indices, *, total, epochs, weights=None, annealing_start=1.0):
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.weights = np.ones(len(self.indices)) if weights is None else np.asarray(weights, dtype=np.float64)
+        if len(self.weights) != len(self.indices):
+            raise DedtError(f"{len(self.weights)} weights for {len(self.indices)} samples: there must be one each.")
+        self.total, self.epochs = total, epochs
+        self.subset_epochs = int(annealing_start * epochs)
+
+    def epoch(self, e):
+        """(indices int64 [m], weights float64 [m]) of epoch ``e``, not yet shuffled."""
+        if e < self.subset_epochs:
+            return self.indices, self.weights
+        return np.arange(self.total), np.ones(self.total)
+
+    def steps(self, batch_size):
+        """Optimiser steps of the whole run."""
+        return sum(-(-len(self.epoch(e)[0]) // batch_size) for e in range(self.epochs))
+
+
+@dataclass
+class TrainingResult:
+    """What a finished run leaves: losses float32 [steps]; seconds and cpu_seconds of training."""
+
+    steps: int
+    images_seen: int
+    seconds: float
+    cpu_seconds: float
+    losses: np.ndarray
+
+
+def draw_batch(images, labels, indices, settings, seed, step):
+    """The :class:`Batch` of ``step``: images and labels at ``indices`` with this step's random draws."""
+    device, n = images.device, len(indices)
+    generator = torch_generator(seed, "batch", step, device)
+    x = to_float(images[indices])
+    if settings.flip:
+        flip = torch.rand(n, generator=generator, device=device) < 0.5
+        x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    return Batch(
+        images=x,
+        labels=labels[indices],
+        t=torch.randint(0, 1000, (n,), generator=generator, device=device),
+        noise=torch.randn(x.shape, generator=generator, device=device),
+        drop=torch.rand(n, generator=generator, device=device) < settings.label_dropout,
+    )
+
+
+def shuffled_epoch(plan, seed, epoch):
+    """Indices and weights of an epoch in the order in which they are visited."""
+    indices, weights = plan.epoch(epoch)
+    order = torch.randperm(len(indices), generator=torch_generator(seed, "order", epoch)).numpy()
+    return indices[order], weights[order]
+
+
+def weighted_mean(losses, weights):
+    """sum(w l) / sum(w): the batch-normalised weighted loss of DoReMi; weights of one change no bit."""
+    return (losses * weights).mean() / weights.mean()
+
+
+def train(model, data, plan, settings, *, seed, folder, weighting=None, keep_steps=(), device="cpu", progress="train"):
+    """Train ``model`` on LabelledImages ``data`` along ``plan``; write its EMA weights into ``folder``.
+
+    weighting: None, or an object called with (losses [b], batch) that returns weights [b] (GroupDRO).
+    keep_steps: steps after which the EMA weights are also kept as ``ema-STEP.safetensors``.
+    A checkpoint in ``folder`` from an interrupted run is taken up.  Returns a TrainingResult and leaves
+    ``model`` with the EMA weights.  Raises DedtError for a damaged checkpoint, a full disk, or losses
+    that are not finite.
+    """
+    folder = Path(folder)
+    model.to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
+    ema = EMAModel(
+        model.parameters(), decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=2 / 3, foreach=True
+    )
+    run = _Run(model, optimizer, ema, weighting, settings)
+    if (folder / CHECKPOINT).exists():
+        run.restore(folder / CHECKPOINT)
+
+    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
+    total = plan.steps(settings.batch_size)
+    with tqdm(total=total, initial=run.step, desc=progress, unit="step", leave=False) as bar:
+        for epoch in range(run.epoch, plan.epochs):
+            indices, weights = shuffled_epoch(plan, seed, epoch)
+            run.start_epoch(epoch, len(indices))
+            chosen = torch.from_numpy(indices).to(device).split(settings.batch_size)
+            weights = torch.from_numpy(weights).float().to(device).split(settings.batch_size)
+            for batch_indices, batch_weights in list(zip(chosen, weights))[run.position :]:
+                torch.manual_seed(derive(seed, "dropout", run.step))
+                batch = draw_batch(images, labels, batch_indices, settings, seed, run.step)
+                run.take_step(batch, batch_weights)
+                bar.update()
+                if run.step in keep_steps:
+                    run.keep_ema(folder / f"ema-{run.step:06d}.safetensors")
+                if run.step % settings.checkpoint_every == 0 and run.step < total:
+                    run.save(folder / CHECKPOINT)
+    run.stop_clock()
+    ema.copy_to(model.parameters())
+    save_weights(model, folder / "model.safetensors")
+    losses = np.array(run.losses, dtype=np.float32)
+    np.save(folder / "losses.npy", losses)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    model.eval()
+    return TrainingResult(run.step, run.images_seen, run.seconds, run.cpu_seconds, losses)
+
+
+class _Run:
+    """The state of one training run: what a step changes and what a checkpoint holds."""
+
+    def __init__(self, model, optimizer, ema, weighting, settings):
+        self.model, self.optimizer, self.ema, self.weighting, self.settings = model, optimizer, ema, weighting, settings
+        self.parameters = list(model.parameters())
+        self.step = self.epoch = self.position = self.images_seen = 0
+        self.seconds = self.cpu_seconds = 0.0
+        self.losses = []
+        self._last = time.perf_counter(), time.process_time()
+
+    def start_epoch(self, epoch, length):
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+        self.steps_per_epoch = -(-length // self.settings.batch_size)
+
+    def take_step(self, batch, weights):
+        """One optimiser step: losses, weights, gradient, clip, Adam, EMA."""
+        losses = self.model.losses(batch)
+        if self.weighting is not None:
+            weights = weights * self.weighting(losses.detach(), batch)
+        loss = weighted_mean(losses, weights)
+        if not torch.isfinite(loss):
+            raise DedtError(
+                f"The loss is {loss.item()} at step {self.step}. Lower the learning rate, or look for broken "
+                "images; the last checkpoint is kept."
+            )
+        self._warm_up()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        self.optimizer.step()
+        self.ema.step(self.parameters)
+        self.losses.append(loss.item())
+        self.step, self.position, self.images_seen = self.step + 1, self.position + 1, self.images_seen + len(losses)
+
+    def _warm_up(self):
+        warmup_steps = self.settings.warmup_epochs * self.steps_per_epoch
+        factor = min(1.0, (self.step + 1) / warmup_steps) if warmup_steps else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * factor
+
+    def stop_clock(self):
+        """Add the time since the last call to the run's own clock, which survives interruptions."""
+        now = time.perf_counter(), time.process_time()
+        self.seconds += now[0] - self._last[0]
+        self.cpu_seconds += now[1] - self._last[1]
+        self._last = now
+
+    def keep_ema(self, path):
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        save_weights(self.model, path)
+        self.ema.restore(self.parameters)
+
+    def save(self, path):
+        """Write a checkpoint atomically: a process killed at any moment leaves the one before."""
+        self.stop_clock()
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for k, value in enumerate(self.ema.shadow_params):
+            tensors[f"ema/{k}"] = value
+        for k, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{k}/{name}": value for name, value in state.items()}
+        if self.weighting is not None:
+            tensors |= {f"weighting/{name}": value for name, value in self.weighting.state().items()}
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        facts = {name: getattr(self, name) for name in ("step", "epoch", "position", "images_seen")}
+        facts |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "ema_step": self.ema.optimization_step}
+        with atomic(path) as partial:
+            copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+            save_file(copies, partial, metadata={"run": json.dumps(facts)})
+
+    def restore(self, path):
+        """Go on from a checkpoint; raises DedtError when it is damaged or from another run."""
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads(file.metadata()["run"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            part = {}
+            for name, value in tensors.items():
+                head, _, tail = name.partition("/")
+                part.setdefault(head, {})[tail] = value
+            self.model.load_state_dict(part["model"])
+            self.ema.shadow_params = [part["ema"][str(k)].to(p.device) for k, p in enumerate(self.parameters)]
+            self.ema.optimization_step = facts["ema_step"]
+            state = {}
+            for name, value in part["optimizer"].items():
+                k, _, key = name.partition("/")
+                state.setdefault(int(k), {})[key] = value
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            if self.weighting is not None:
+                self.weighting.restore(part["weighting"])
+        except Exception as error:
+            raise DedtError(
+                f"The checkpoint {path} cannot be taken up ({error}). Delete it to start this run again."
+            ) from error
+        self.losses = tensors["losses"].tolist()
+        for name in ("step", "epoch", "position", "images_seen", "seconds", "cpu_seconds"):
+            setattr(self, name, facts[name])
+        self._last = time.perf_counter(), time.process_time()
