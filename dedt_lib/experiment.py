@@ -1,146 +1,25 @@
 """One run of the method, stage by stage: data, embed, select, reweight, train, sample, evaluate.
 
-A :class:`Profile` says how large everything is, a :class:`Recipe` which cell of a table is wanted, and
-an :class:`Experiment` computes its stages on demand.  Every stage is stored by content, so notebooks,
-the command line and the tables share their results.
+An :class:`Experiment` computes the stages of a recipe on demand.  Every stage is stored by content, so
+notebooks, the command line and the tables share their results.
 """
 
 import functools
 import hashlib
-import tomllib
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import data as data_module
 from . import encoders, evaluation, sampling, selection
 from .errors import DedtError
 from .models import build_model
 from .randomness import derive
+from .recipes import Recipe, checked, load_profile
 from .reweighting import GroupDRO, effective_classes
 from .selection import Coreset, class_to_sample_weights
 from .store import Store, address, read_json, write_json
 from .training import EpochPlan, TrainingSettings, train
-
-PROFILES = Path(__file__).parent / "profiles"
-Positive = Field(gt=0)
-Share = Field(ge=0, le=1)
-
-
-class Profile(BaseModel):
-    """A budget: every size and rate of a run, read from a flat file.  Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    data: Literal[data_module.SOURCES]
-    path: str = ""
-    image_size: int = Positive
-    channels: Literal[1, 3]
-    per_class: int = Field(ge=0)
-    encoder: Literal["resnet18"]
-    encoder_width: int = Positive
-    encoder_epochs: int = Positive
-    encoder_batch_size: int = Positive
-    encoder_learning_rate: float = Positive
-    ratios: tuple[float, ...]
-    seeds: tuple[int, ...]
-    gaussian_ridge: float = Positive
-    moderate_scope: Literal["class", "global"]
-    moderate_centre: Literal["median", "mean"]
-    unet_channels: tuple[int, ...]
-    unet_layers: int = Positive
-    unet_attention: tuple[bool, ...]
-    unet_groups: int = Positive
-    unet_dropout: float = Share
-    epochs: int = Positive
-    batch_size: int = Positive
-    learning_rate: float = Positive
-    warmup_epochs: float = Field(ge=0)
-    gradient_clip: float = Positive
-    ema_decay: float = Share
-    label_dropout: float = Share
-    flip: bool
-    annealing_start: float = Share
-    checkpoint_every: int = Positive
-    dro_step_size: float = Positive
-    dro_smoothing: float = Share
-    dro_clip: Literal["sample", "class"]
-    dro_burn_in: float = Field(ge=0, lt=1)
-    sampler_steps: int = Positive
-    guidance: float = Field(ge=0)
-    samples: int = Positive
-    sample_batch_size: int = Positive
-    metric_epochs: int = Positive
-    metric_batch_size: int = Positive
-    metric_learning_rate: float = Positive
-
-    def pick(self, *names):
-        """The named values as a dict."""
-        return {name: getattr(self, name) for name in names}
-
-
-def profile_names():
-    """Names of the profiles that come with the library."""
-    return sorted(path.stem for path in PROFILES.glob("*.toml"))
-
-
-def load_profile(name, **changes):
-    """A profile by name, or by the path of a ``.toml`` file; ``changes`` replace single values.
-
-    Raises DedtError for an unknown profile, key or value, with the valid ones.
-    """
-    if isinstance(name, Profile):
-        return checked(Profile, {**name.model_dump(), **changes}) if changes else name
-    file = Path(name) if str(name).endswith(".toml") else PROFILES / f"{name}.toml"
-    if not file.exists():
-        raise DedtError(f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file.")
-    try:
-        values = tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise DedtError(f"{file} is not valid TOML: {error}") from error
-    return checked(Profile, {"name": file.stem, **values, **changes})
-
-
-def checked(model, values):
-    """``model(**values)`` of a pydantic model, with its complaints as one DedtError."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            key = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "extra_forbidden":
-                lines.append(f"unknown parameter '{key}'; the valid ones are: {', '.join(model.model_fields)}")
-            else:
-                lines.append(f"{key}: {problem['msg']} (got {problem.get('input')!r})")
-        raise DedtError("; ".join(lines)) from None
-
-
-class Recipe(BaseModel):
-    """One cell of a table.
-
-    method: how the coreset is chosen.  ratio: its share of the data, in (0, 1].  scope: of the selector
-    ("" takes the profile's or the cited code's).  reweighting: class weights by group DRO.  burn_in:
-    share of the proxy's steps before the weights move (None takes the profile's).  annealing: all the
-    data at the end.  early_stopping: train on all the data, but stop after as many steps as the coreset of
-    ``ratio`` would take (the control at equal compute).  seed: of everything but the encoder.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: Literal[selection.METHODS] = "moderate"
-    ratio: float = Field(0.1, gt=0, le=1)
-    scope: Literal["", "class", "global"] = ""
-    reweighting: bool = False
-    burn_in: float | None = Field(None, ge=0, lt=1)
-    annealing: bool = False
-    early_stopping: bool = False
-    seed: int = Field(0, ge=0)
-
 
 class Experiment:
     """The stages of one recipe under one profile.

@@ -7,7 +7,6 @@ resumed draws what it would have drawn anyway.
 import hashlib
 
 import numpy as np
-import torch
 
 
 def derive(seed, stream, step=0):
@@ -21,6 +20,8 @@ def derive(seed, stream, step=0):
 
 def torch_generator(seed, stream, step=0, device="cpu"):
     """A fresh ``torch.Generator`` on ``device`` for this (seed, stream, step)."""
+    import torch
+
     return torch.Generator(device).manual_seed(derive(seed, stream, step))
 
 

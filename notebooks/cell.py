@@ -1,0 +1,56 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One cell of a table
+#
+# The grid runs this notebook once for every row, ratio and seed; the executed
+# copy is the run's log. To run one yourself:
+#
+# ```
+# papermill notebooks/cell.ipynb log.ipynb --cwd notebooks \
+#     -p profile smoke -p row moderate -p percent 10 -p seed 0
+# ```
+
+# %% tags=["parameters", "remove-cell"]
+profile = "digits"
+row = "moderate"
+percent = 10
+seed = 0
+
+# %% [markdown]
+# Every stage that is already in the store is taken from there.
+
+# %%
+from dedt_lib import figures, tables
+
+experiment, result = tables.run_cell(profile, row, percent / 100, seed)
+
+# %% [markdown]
+# The result is one JSON file; these are its main numbers.
+
+# %%
+{name: result[name] for name in ("fid", "copies", "steps", "class_counts", "run")}
+
+# %% [markdown]
+# What each stage cost.
+
+# %%
+result["costs"]
+
+# %% [markdown]
+# The training loss, smoothed; it should fall and flatten.
+
+# %%
+figures.loss_curves({tables.LABELS[row]: experiment.training()["losses"]})
+
+# %% [markdown]
+# A hundred samples, one class per column.
+
+# %%
+figures.image_grid(experiment.sample()[:100], columns=10)
