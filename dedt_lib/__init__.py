@@ -5,4 +5,9 @@ The modules follow the data: ``data``, ``encoders``, ``selection``, ``reweightin
 Nothing heavy is imported here, so that ``import dedt_lib`` stays quick.
 """
 
+import warnings
+
+# diffusers imports tqdm.auto, which complains about missing widgets; the bars here are plain text.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 __version__ = "0.1.0"

@@ -132,3 +132,98 @@ def read_cells(profile, *, root=None):
 def summary(frame, value="fid"):
     """Mean, standard deviation and number of seeds of ``value`` for each (row, ratio): a DataFrame."""
     return frame.groupby(["row", "ratio"])[value].agg(["mean", "std", "count"]).reset_index()
+
+
+def compute_missing(profile, table="table1"):
+    """Compute the cells of a table that have no result yet, one after the other; returns how many there were.
+
+    For a small profile or a single machine; the grid (``make tables``) does the same on all cores.
+    """
+    folder = results_folder(profile) / "cells"
+    missing = [cell for cell in cells(table, profile) if not (folder / f"{cell_name(*cell)}.json").exists()]
+    for cell in missing:
+        run_cell(profile, *cell)
+    return len(missing)
+
+
+def layout(frame, table="table1", value="fid", digits=2):
+    """A table as the paper prints it: rows by name, columns by ratio, "mean ± standard deviation".
+
+    frame: of :func:`read_cells`.  Returns a DataFrame of strings; a dash where a cell was not run.
+    """
+    import pandas as pd
+
+    statistics = summary(frame, value).set_index(["row", "ratio"])
+    ratios = sorted(frame.ratio.unique())
+
+    def entry(row, ratio):
+        if (row, ratio) not in statistics.index:
+            return "–"
+        mean, std, count = statistics.loc[(row, ratio)]
+        return f"{mean:.{digits}f} ± {std:.{digits}f}" if count > 1 else f"{mean:.{digits}f}"
+
+    return pd.DataFrame(
+        {percent(ratio): [entry(row, ratio) for row in TABLES[table]] for ratio in ratios},
+        index=[LABELS[row] for row in TABLES[table]],
+    )
+
+
+def percent(ratio):
+    """A ratio as the book prints it: 0.1 is "10 %"."""
+    return f"{100 * ratio:g} %"
+
+
+def compare(frame, row, other, value="fid"):
+    """Row against another row at each ratio, seed by seed: a DataFrame.
+
+    Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower (seeds in
+    which ``row`` is lower), seeds, verdict: "lower" or "higher" when every seed agrees, else "undecided".
+    """
+    import pandas as pd
+
+    pair = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
+    pair = pair.dropna()
+    difference = (pair[row] - pair[other]).groupby("ratio")
+    lower, seeds = difference.apply(lambda d: int((d < 0).sum())), difference.size()
+    verdict = ["lower" if a == b else "higher" if a == 0 else "undecided" for a, b in zip(lower, seeds)]
+    return pd.DataFrame({"difference": difference.mean(), "lower": lower, "seeds": seeds, "verdict": verdict})
+
+
+def in_words(frame, row, other):
+    """One sentence on :func:`compare`: at which ratios ``row`` is lower or higher in every seed."""
+    table = compare(frame, row, other)
+    parts = []
+    for verdict, words in (("lower", "lower (better) in every seed"), ("higher", "higher (worse) in every seed")):
+        ratios = [percent(ratio) for ratio in table.index[table.verdict == verdict]]
+        if ratios:
+            parts.append(f"{words} at {', '.join(ratios)}")
+    undecided = [percent(ratio) for ratio in table.index[table.verdict == "undecided"]]
+    if undecided:
+        parts.append(f"undecided between seeds at {', '.join(undecided)}")
+    return f"**{LABELS[row]}** against **{LABELS[other]}**: {'; '.join(parts)}."
+
+
+def speedups(frame, rows):
+    """Speed-up over the run on all the data, by seconds of CPU, by wall clock and by images seen.
+
+    The first three columns count the final training only, as the paper's Table III does; "whole recipe" adds
+    embedding, selection, reference and proxy, counted in CPU seconds.  Means over the seeds.
+    """
+    import pandas as pd
+
+    full = frame[frame.row == "full"].set_index("seed")
+    table = []
+    for row in rows:
+        for ratio, part in frame[frame.row == row].groupby("ratio"):
+            base = full.loc[part.seed]
+            table.append(
+                {
+                    "row": LABELS[row],
+                    "data": percent(ratio),
+                    "images seen": (base["images"].to_numpy() / part["images"].to_numpy()).mean(),
+                    "CPU time": (base["cpu_seconds"].to_numpy() / part["cpu_seconds"].to_numpy()).mean(),
+                    "wall clock": (base["seconds"].to_numpy() / part["seconds"].to_numpy()).mean(),
+                    "whole recipe": (base["cpu_seconds"].to_numpy() / part["whole_cpu_seconds"].to_numpy()).mean(),
+                }
+            )
+    return pd.DataFrame(table).set_index(["row", "data"])

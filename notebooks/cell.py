@@ -17,7 +17,7 @@
 #     -p profile smoke -p row moderate -p percent 10 -p seed 0
 # ```
 
-# %% tags=["parameters", "remove-cell"]
+# %% tags=["parameters"]
 profile = "digits"
 row = "moderate"
 percent = 10

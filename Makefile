@@ -1,0 +1,86 @@
+# make book, make test and make lab do all the set-up themselves; a second run does only what changed.
+PYTHON ?= python3
+PROFILE ?= digits
+BIN := .venv/bin
+BUILD := _build/$(PROFILE)
+# The chapters' own default is digits; a page then shows one cell of parameters instead of two.
+CHOICE := $(if $(filter-out digits,$(PROFILE)),-p profile $(PROFILE))
+
+CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
+EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
+COMMAND_LINE := dedt_lib/cli.py dedt_lib/__main__.py
+LIBRARY := $(filter-out $(COMMAND_LINE),$(wildcard dedt_lib/*.py dedt_lib/*/*.py)) $(wildcard dedt_lib/profiles/$(PROFILE).toml)
+RESULTS := $(wildcard results/$(PROFILE)/cells/*.json)
+PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
+
+.PHONY: help setup pair book test lab tables bench clean clean-all
+.DELETE_ON_ERROR:
+# The chapters share the store, so one after the other computes nothing twice.
+.NOTPARALLEL:
+
+help:
+	@echo "make book    run the main job on the digits, build the book, say where to open it  (minutes)"
+	@echo "make test    check the style and run the tests                                     (minutes)"
+	@echo "make lab     open the notebooks in JupyterLab"
+	@echo "make tables  compute the cells of the tables that are missing     (digits: about 90 minutes)"
+	@echo "make bench   time the library against bare loops, write benchmarks/results.json    (minutes)"
+	@echo "make pair    derive each notebooks/*.ipynb from its .py"
+	@echo "make clean   remove the built book; make clean-all also removes .venv and all stored runs"
+	@echo
+	@echo "book and tables take PROFILE=smoke, or another profile; all take PYTHON=python3.12 or similar."
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"Python 3.11 or newer is needed. If you have it under another name: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Installing the tested packages into .venv (a few minutes, once)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+pair: | setup
+	@$(BIN)/python tools/pair.py
+
+# ---- the book: it reads results/$(PROFILE) and never computes a table
+
+book: $(BUILD)/_build/html/index.html
+	@echo "The book is built. Open $<"
+
+$(BUILD)/_build/html/index.html: $(EXECUTED) $(PROSE)
+	@echo "Building the pages (under a minute)"
+	@rm -rf $(BUILD)/book && cp -Rp book _toc.yml $(BUILD)/
+	@$(BIN)/jupyter-book build $(BUILD) --config book/_config.yml --all -q -W -n --keep-going
+	@touch $@
+
+# A chapter is executed under failed/ and moved when it is complete, so a chapter that broke stays there.
+$(BUILD)/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) $(RESULTS) | setup pair
+	@echo "Running chapter $* (up to a few minutes; what is already computed is reused)"
+	@mkdir -p $(@D) $(BUILD)/failed
+	@TQDM_DISABLE=1 $(BIN)/papermill notebooks/$*.ipynb $(BUILD)/failed/$*.ipynb --cwd notebooks \
+		--no-progress-bar $(CHOICE) >$(BUILD)/failed/$*.log 2>&1 || { \
+		tail -n 20 $(BUILD)/failed/$*.log; echo "Chapter $* failed: see $(BUILD)/failed/$*.ipynb"; exit 1; }
+	@rm $(BUILD)/failed/$*.log && mv $(BUILD)/failed/$*.ipynb $@
+
+# ---- everything else
+
+# One thread for each of the two workers: more would only get in each other's way.
+test: | setup
+	@$(BIN)/ruff check
+	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest -n 2
+
+lab: | setup pair
+	@cd notebooks && ../$(BIN)/jupyter-lab
+
+tables: | setup pair
+	@echo "Computing the missing cells of profile $(PROFILE); stop and continue whenever you like"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --workflow-profile profiles/local --config profile=$(PROFILE)
+
+bench: | setup
+	@$(BIN)/python benchmarks/run.py
+
+clean:
+	@rm -rf _build/*/notebooks _build/*/failed _build/*/book _build/*/_toc.yml _build/*/_build
+
+clean-all: clean
+	@rm -rf .venv runs _build .snakemake

@@ -1,0 +1,39 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from dedt_lib.experiment import Experiment
+from dedt_lib.store import Store
+
+# Two threads may sum in another order than one, and many of the tests compare bits.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Numbers made by the reference implementations: ``golden(name)`` is a dict of arrays."""
+
+    def read(name):
+        with np.load(Path(__file__).parent / "golden" / f"{name}.npz", allow_pickle=False) as file:
+            return dict(file)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return tiny.digits()
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """An experiment under the smoke profile; ``smoke.change(...)`` shares its store and networks."""
+    return Experiment(tiny.profile(), store=Store(tmp_path_factory.mktemp("store")), method="random")

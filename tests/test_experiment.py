@@ -1,0 +1,235 @@
+import json
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from dedt_lib import encoders, evaluation, sampling, selection, training
+from dedt_lib import experiment as experiment_module
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment, thin
+from dedt_lib.recipes import load_profile
+from dedt_lib.store import Store
+
+COMPUTATIONS = [
+    (experiment_module, "train"),
+    (encoders, "train_classifier"),
+    (encoders, "embed"),
+    (selection, "select"),
+    (sampling, "sample"),
+    (evaluation, "frechet_distance"),
+]
+
+
+@pytest.fixture
+def nothing_is_computed(monkeypatch):
+    """A switch: after it is called, every computation of a stage is an error."""
+
+    def refuse(*given, **named):
+        raise AssertionError("a stored stage was computed again")
+
+    def switch():
+        for module, name in COMPUTATIONS:
+            monkeypatch.setattr(module, name, refuse)
+
+    return switch
+
+
+@pytest.fixture(scope="module")
+def reweighted(smoke):
+    return smoke.change(method="moderate", reweighting=True)
+
+
+# ---- one cell ------------------------------------------------------------------------------------
+
+
+def test_a_cell_is_json(reweighted):
+    cell = reweighted.cell()
+    assert json.loads(json.dumps(cell, allow_nan=False)) == cell
+    assert cell["fid"] > 0 and len(cell["classwise"]) == 10 and 0 <= cell["copies"] <= 1
+    assert cell["class_counts"] == [3] * 10 and sum(cell["class_weights"]) == pytest.approx(1)
+    assert cell["floor"]["fid"] > 0 and cell["steps"] == 16 and cell["recipe"]["reweighting"]
+    assert 1 <= cell["dro"]["effective_classes"] <= 10 and len(cell["dro"]["trajectory"]) == 16
+
+
+def test_a_second_experiment_computes_nothing(smoke, reweighted, nothing_is_computed):
+    cell = reweighted.cell()
+    nothing_is_computed()
+    again = Experiment("smoke", store=Store(smoke.store.root), method="moderate", reweighting=True)
+    assert again.cell() == cell
+
+
+def test_the_fid_of_a_cell_is_that_of_its_samples(smoke):
+    real, generated = (smoke.metric_features(images) for images in (smoke.data.images, smoke.sample()))
+    assert smoke.evaluate()["fid"] == pytest.approx(evaluation.frechet_distance(real, generated), rel=1e-9)
+
+
+def test_samples_are_balanced_and_do_not_depend_on_the_batch(smoke):
+    images, labels = smoke.sample(), smoke.sample_labels()
+    assert images.shape == (100, 1, 8, 8) and (np.bincount(labels) == 10).all()
+    seed = smoke.store.manifest(smoke._samples_folder())["recipe"]["seed"]
+    other = sampling.sample(smoke.train(), labels[:30], seed=seed, steps=5, guidance=0.3, batch_size=7)
+    assert np.abs(other.astype(int) - images[:30]).max() <= 1
+
+
+# ---- what is shared ------------------------------------------------------------------------------
+
+
+def test_all_data_is_the_same_run_by_any_method(smoke):
+    keys = {smoke.change(method=m, ratio=1.0).training()["key"] for m in ("random", "gaussian", "moderate")}
+    assert len(keys) == 1
+
+
+def test_the_reference_is_the_run_on_all_data(smoke, reweighted):
+    assert (
+        smoke.store.manifest(reweighted._reference_folder())["key"]
+        == smoke.change(ratio=1.0).training()["key"]
+    )
+    reweighted.reweight()
+    proxy = smoke.store.manifest(reweighted._proxy_folder())["recipe"]
+    assert proxy["dro"]["reference"] == smoke.change(ratio=1.0).training()["key"]
+
+
+def test_early_stopping_uses_the_weights_that_the_full_run_kept(smoke):
+    stopped, full = smoke.change(ratio=0.4, early_stopping=True), smoke.change(ratio=1.0)
+    kept = encoders.read_tensors(full._training_folder() / "ema-000040.safetensors")
+    for name, value in stopped.train().state_dict().items():
+        assert torch.equal(value, kept[name])
+    assert stopped.cell()["steps"] == smoke.change(ratio=0.4).training()["steps"] == 40
+    assert stopped.training()["key"] == full.training()["key"]
+
+
+def test_seeds_are_different_runs(smoke):
+    assert smoke.change(seed=1).training()["key"] != smoke.training()["key"]
+
+
+def test_how_often_checkpoints_are_written_changes_no_address(smoke, nothing_is_computed):
+    smoke.training()
+    nothing_is_computed()
+    profile = load_profile("smoke", checkpoint_every=1)
+    assert (
+        Experiment(profile, store=smoke.store, method="random").training()["key"] == smoke.training()["key"]
+    )
+
+
+def test_class_weights_lead_to_a_run_of_their_own(smoke, reweighted):
+    assert reweighted.training()["key"] != smoke.change(method="moderate").training()["key"]
+    coreset = reweighted.weighted_coreset()
+    np.testing.assert_allclose(coreset.sample_weights[coreset.kept].mean(), 1)
+    assert reweighted.select().weights is None
+
+
+def test_annealing_visits_all_data_in_the_last_epoch(smoke):
+    annealed = smoke.change(annealing=True).training()
+    assert annealed["images_seen"] == 7 * 30 + 300 and annealed["steps"] == 7 * 2 + 12
+
+
+def test_burn_in_is_a_share_of_the_proxys_steps(smoke, reweighted):
+    dro = reweighted.reweight()
+    assert dro["burn_in"] == 4 and dro["trajectory"].shape == (16, 10)
+    assert (dro["trajectory"][:4] == 0.1).all() and (dro["trajectory"][4] != 0.1).any()
+    np.testing.assert_allclose(dro["weights"], dro["trajectory"][4:].mean(axis=0))
+    assert reweighted.change(burn_in=0.0).burn_in == 0
+
+
+def test_the_scope_is_the_recipes_then_the_profiles(smoke):
+    moderate = smoke.change(method="moderate")
+    assert moderate.scope == "class" and moderate.change(scope="global").scope == "global"
+    assert Experiment(load_profile("smoke", moderate_scope="global")).scope == "global"
+
+
+# ---- interrupted ---------------------------------------------------------------------------------
+
+
+def test_an_interrupted_experiment_goes_on(smoke, tmp_path, monkeypatch):
+    take_step = training._Run.take_step
+
+    def stop(run, *given):
+        if run.step == 30:
+            raise KeyboardInterrupt
+        take_step(run, *given)
+
+    interrupted = Experiment("smoke", store=Store(tmp_path), method="random", ratio=0.4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training._Run, "take_step", stop)
+        interrupted.training()
+    resumed, whole = interrupted.training(), smoke.change(ratio=0.4).training()
+    assert resumed["key"] == whole["key"] and resumed["files"] == whole["files"]
+    assert resumed["images_seen"] == whole["images_seen"] == 8 * 120
+
+
+# ---- costs ---------------------------------------------------------------------------------------
+
+
+def test_costs_add_up(smoke, reweighted):
+    images = {name: cost["images"] for name, cost in reweighted.costs().items()}
+    assert images == {"embed": 0, "select": 0, "reference": 2400, "proxy": 240 * 4 / 3, "train": 240}
+    assert list(smoke.costs()) == ["train"]
+    assert list(smoke.change(method="gaussian").costs()) == ["embed", "select", "train"]
+    for cost in reweighted.costs().values():
+        assert cost["seconds"] >= 0 and cost["cpu_seconds"] >= 0
+
+
+def test_early_stopping_costs_its_share_of_the_full_run(smoke):
+    stopped = smoke.change(ratio=0.4, early_stopping=True).costs()["train"]
+    full = smoke.change(ratio=1.0).costs()["train"]
+    for name in ("seconds", "cpu_seconds", "images"):
+        assert stopped[name] == pytest.approx(full[name] * 40 / 96)
+
+
+# ---- one's own images ----------------------------------------------------------------------------
+
+
+def test_a_folder_of_images_goes_all_the_way(tmp_path):
+    images = tiny.write_images(tmp_path / "images", each=6)
+    sizes = {"per_class": 0, "channels": 3, "epochs": 2, "samples": 12}
+    profile = load_profile("smoke", data="folder", path=str(images), **sizes)
+    experiment = Experiment(profile, store=Store(tmp_path / "store"), method="random", ratio=0.5)
+    coreset = experiment.select()
+    assert coreset.counts.tolist() == [3, 3, 3] and coreset.class_names == ("ash", "birch", "cedar")
+    assert all((images / coreset.ids[i]).is_file() for i in coreset.indices)
+    cell = experiment.cell()
+    assert experiment.sample().shape == (12, 3, 8, 8) and len(cell["classwise"]) == 3
+    assert cell["copies"] is None
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "recipe, message",
+    [
+        ({"ratio": 0}, "ratio"),
+        ({"ratio": 2}, "ratio"),
+        ({"methods": "random"}, "unknown parameter 'methods'"),
+        ({"reweighting": True, "early_stopping": True}, "no coreset to reweight"),
+    ],
+)
+def test_a_bad_recipe_is_refused_at_once(recipe, message):
+    with pytest.raises(DedtError, match=message):
+        Experiment("smoke", **recipe)
+
+
+def test_an_unknown_profile_is_refused_at_once():
+    with pytest.raises(DedtError, match="Unknown profile"):
+        Experiment("smok")
+
+
+def test_a_ratio_that_the_full_run_did_not_keep(smoke):
+    with pytest.raises(DedtError, match="kept no weights at ratio 0.3; the profile's ratios are 0.1, 0.4"):
+        smoke.change(ratio=0.3, early_stopping=True).train()
+
+
+def test_a_class_that_the_coreset_lost_cannot_be_trained_on(smoke):
+    with pytest.raises(DedtError, match="have no image in the coreset.*scope='class' or a larger ratio"):
+        smoke.change(ratio=0.02, scope="global").training()
+
+
+# ---- thinning ------------------------------------------------------------------------------------
+
+
+def test_thin_keeps_the_ends():
+    rows = thin(np.arange(1000), 100)
+    assert len(rows) == 100 and rows[0] == 0 and rows[-1] == 999
+    assert thin(np.arange(5), 100).tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,122 @@
+import pytest
+from pydantic import ValidationError
+
+from dedt_lib.errors import DedtError
+from dedt_lib.recipes import PROFILES, Profile, Recipe, checked, load_profile, profile_names
+
+
+def toml(tmp_path, **changes):
+    """The smoke profile as a file of one's own, with lines replaced."""
+    lines = (PROFILES / "smoke.toml").read_text().splitlines()
+    lines = [line for line in lines if line.split(" ")[0] not in changes]
+    file = tmp_path / "mine.toml"
+    file.write_text("\n".join(lines + [f"{key} = {value}" for key, value in changes.items()]))
+    return file
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_is_valid(name):
+    profile = load_profile(name)
+    assert profile.name == name and all(0 < ratio < 1 for ratio in profile.ratios)
+
+
+def test_smoke_and_digits_are_there():
+    assert {"smoke", "digits"} <= set(profile_names())
+
+
+def test_a_profile_can_be_a_file_of_ones_own(tmp_path):
+    profile = load_profile(toml(tmp_path, epochs=3))
+    assert profile.name == "mine" and profile.epochs == 3
+
+
+def test_single_values_can_be_changed():
+    smoke = load_profile("smoke")
+    changed = load_profile("smoke", epochs=2)
+    assert changed.epochs == 2 and changed.model_dump() == {**smoke.model_dump(), "epochs": 2}
+    assert load_profile(smoke, epochs=2) == changed and load_profile(smoke) is smoke
+
+
+def test_profiles_and_recipes_cannot_be_changed_in_place():
+    for thing in (load_profile("smoke"), Recipe()):
+        with pytest.raises(ValidationError):
+            thing.name = "other"
+
+
+def test_an_unknown_profile_lists_the_known_ones():
+    with pytest.raises(
+        DedtError, match="Unknown profile 'tiny'. Choose one of: digits, .*smoke.*or give a .toml file"
+    ):
+        load_profile("tiny")
+
+
+def test_an_unknown_key_lists_the_valid_ones(tmp_path):
+    with pytest.raises(
+        DedtError, match="unknown parameter 'epoch'; the valid ones are: .*epochs, batch_size"
+    ):
+        load_profile(toml(tmp_path, epoch=3))
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("epochs", 0),
+        ("epochs", "many"),
+        ("learning_rate", -1e-3),
+        ("learning_rate", float("nan")),
+        ("data", "mnist"),
+        ("channels", 2),
+        ("label_dropout", 1.5),
+        ("dro_burn_in", 1.0),
+        ("moderate_scope", "each"),
+        ("flip", "perhaps"),
+    ],
+)
+def test_a_bad_value_is_named(key, value):
+    with pytest.raises(DedtError, match=rf"^{key}: .*\(got "):
+        load_profile("smoke", **{key: value})
+
+
+def test_a_missing_value_is_named():
+    values = load_profile("smoke").model_dump()
+    del values["epochs"]
+    with pytest.raises(DedtError, match="epochs: Field required"):
+        checked(Profile, values)
+
+
+def test_all_complaints_come_at_once():
+    with pytest.raises(DedtError, match="epochs.*; batch_size"):
+        load_profile("smoke", epochs=0, batch_size=0)
+
+
+def test_a_file_that_is_not_toml(tmp_path):
+    (tmp_path / "mine.toml").write_text("epochs = = 3")
+    with pytest.raises(DedtError, match="mine.toml is not valid TOML"):
+        load_profile(tmp_path / "mine.toml")
+
+
+def test_the_default_recipe_is_the_papers_smallest_coreset():
+    recipe = Recipe()
+    assert (recipe.method, recipe.ratio, recipe.reweighting, recipe.annealing) == (
+        "moderate",
+        0.1,
+        False,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"ratio": 0}, "ratio: .*greater than 0"),
+        ({"ratio": 2}, "ratio: .*less than or equal to 1"),
+        ({"ratio": "a tenth"}, "ratio: .*valid number"),
+        ({"method": "best"}, "method: .*'random', 'gaussian' or 'moderate'"),
+        ({"scope": "each"}, "scope: "),
+        ({"burn_in": 1.0}, "burn_in: .*less than 1"),
+        ({"seed": -1}, "seed: "),
+        ({"rate": 0.1}, "unknown parameter 'rate'; the valid ones are: method, ratio"),
+    ],
+)
+def test_a_bad_recipe_says_what_is_valid(given, message):
+    with pytest.raises(DedtError, match=message):
+        checked(Recipe, given)

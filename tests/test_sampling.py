@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import tiny
+import torch
+from diffusers import DDIMScheduler
+
+from dedt_lib import sampling
+from dedt_lib.models.unet import NOISE_SCHEDULE
+from dedt_lib.sampling import balanced_labels, ddim, guided_noise, initial_noise, sample, to_uint8
+
+ALPHA_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.unet().eval()
+
+
+class Recorder(torch.nn.Module):
+    """Passes every call on and notes it; stops after ``patience`` calls."""
+
+    def __init__(self, model, patience=10**9):
+        super().__init__()
+        self.model, self.patience, self.times = model, patience, []
+        self.null_label, self.sample_shape = model.null_label, model.sample_shape
+
+    def predict(self, x_t, t, labels):
+        if len(self.times) == self.patience:
+            raise KeyboardInterrupt
+        self.times.append(int(t[0]))
+        return self.model.predict(x_t, t, labels)
+
+
+class Oracle(torch.nn.Module):
+    """Knows the clean image and therefore the exact noise."""
+
+    null_label, sample_shape = 10, (1, 4, 4)
+
+    def __init__(self, x_0):
+        super().__init__()
+        self.x_0 = x_0
+
+    def predict(self, x_t, t, labels):
+        alpha_bar = torch.tensor(ALPHA_BAR[t.numpy()], dtype=torch.float32).view(-1, 1, 1, 1)
+        return (x_t - alpha_bar.sqrt() * self.x_0) / (1 - alpha_bar).sqrt()
+
+
+def draw(model, n=12, **changes):
+    settings = {"seed": 5, "steps": 4, "guidance": 0.3, "batch_size": 5, **changes}
+    return sample(model, balanced_labels(n, 10), **settings)
+
+
+def test_labels_are_balanced():
+    assert np.bincount(balanced_labels(50, 10)).tolist() == [5] * 10
+    assert balanced_labels(5, 3).tolist() == [0, 1, 2, 0, 1]
+
+
+def test_each_sample_has_its_own_noise():
+    together = initial_noise(range(6), (1, 8, 8), seed=1)
+    apart = torch.cat([initial_noise([i], (1, 8, 8), seed=1) for i in range(6)])
+    assert torch.equal(together, apart) and len(together.unique()) == together.numel()
+    assert not torch.equal(together, initial_noise(range(6), (1, 8, 8), seed=2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 12])
+def test_the_batch_size_does_not_change_the_images(model, batch_size):
+    images, reference = draw(model, batch_size=batch_size), draw(model, batch_size=4)
+    assert images.dtype == np.uint8 and images.shape == (12, 1, 8, 8)
+    assert np.abs(images.astype(int) - reference).max() <= 1
+
+
+def test_more_samples_begin_with_the_same_ones(model):
+    assert np.abs(draw(model, 12)[:7].astype(int) - draw(model, 7)).max() <= 1
+
+
+def test_images_follow_seed_and_label(model):
+    reference = draw(model)
+    assert np.array_equal(reference, draw(model))
+    assert not np.array_equal(reference, draw(model, seed=6))
+    noise = initial_noise(range(2), model.sample_shape, 0)
+    with torch.no_grad():
+        first, second = ddim(model, noise[[0, 0]], torch.tensor([1, 2]), steps=4, guidance=0)
+    assert not torch.equal(first, second)
+
+
+def test_guidance_combines_both_predictions(model):
+    x_t, t, labels = initial_noise(range(4), (1, 8, 8), 0), torch.full((4,), 500), torch.tensor([0, 3, 3, 9])
+    with torch.no_grad():
+        conditional = model.predict(x_t, t, labels)
+        unconditional = model.predict(x_t, t, torch.full_like(labels, 10))
+        assert torch.equal(guided_noise(model, x_t, t, labels, 0), conditional)
+        guided = guided_noise(model, x_t, t, labels, 0.7)
+    torch.testing.assert_close(guided, 1.7 * conditional - 0.7 * unconditional, rtol=1e-4, atol=1e-5)
+
+
+def test_25_steps_visit_960_to_0(model):
+    recorder = Recorder(model)
+    draw(recorder, n=2, steps=25)
+    assert recorder.times == list(range(960, -1, -40))
+
+
+def test_ddim_recovers_what_a_perfect_model_knows():
+    x_0 = torch.linspace(-0.9, 0.9, 32).view(2, 1, 4, 4)
+    noise = initial_noise(range(2), (1, 4, 4), 0)
+    alpha_bar = torch.tensor(ALPHA_BAR[[0, 960]], dtype=torch.float32)
+    eps = (noise - alpha_bar[1].sqrt() * x_0) / (1 - alpha_bar[1]).sqrt()
+    expected = alpha_bar[0].sqrt() * x_0 + (1 - alpha_bar[0]).sqrt() * eps
+    images = ddim(Oracle(x_0), noise, torch.zeros(2, dtype=torch.long), steps=25, guidance=0)
+    torch.testing.assert_close(images, expected.clamp(-1, 1), atol=1e-3, rtol=0)
+
+
+def test_ddim_is_the_scheduler_of_diffusers(model):
+    noise, labels = initial_noise(range(3), (1, 8, 8), 0), torch.tensor([1, 2, 3])
+    scheduler = DDIMScheduler(**NOISE_SCHEDULE, set_alpha_to_one=False)
+    scheduler.set_timesteps(5)
+    x_t = noise
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            eps = model.predict(x_t, t.expand(3), labels)
+            x_t = scheduler.step(eps, t, x_t, use_clipped_model_output=True).prev_sample
+    assert torch.equal(ddim(model, noise, labels, steps=5, guidance=0), x_t.clamp(-1, 1))
+
+
+def test_intermediate_images_can_be_kept(model):
+    noise, labels = initial_noise(range(2), (1, 8, 8), 0), torch.tensor([1, 2])
+    x_0, kept = ddim(model, noise, labels, steps=4, guidance=0, keep=(0, 2))
+    assert len(kept) == 3 and torch.equal(kept[0], noise) and torch.equal(kept[-1], x_0)
+
+
+def test_pixels_are_rounded_to_the_nearest_grey():
+    values = torch.tensor([-1.5, -1.0, -1 + 0.6 / 127.5, 1 - 0.6 / 127.5, 1.0, 1.5])
+    assert to_uint8(values).tolist() == [0, 0, 1, 254, 255, 255]
+
+
+def test_interrupted_sampling_goes_on_from_the_last_batch(tmp_path, model):
+    with pytest.raises(KeyboardInterrupt):
+        draw(Recorder(model, patience=10), folder=tmp_path)
+    recorder = Recorder(model)
+    resumed = draw(recorder, folder=tmp_path)
+    assert len(recorder.times) == 4  # two of three batches were there
+    assert np.array_equal(resumed, draw(model))
+
+
+def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
+    def half(file, array):
+        file.write(b"\x93NUMPY")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sampling.np, "save", half)
+        draw(model, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert np.array_equal(draw(model, folder=tmp_path), draw(model))

@@ -1,0 +1,283 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.mixture import GaussianMixture
+
+from dedt_lib.errors import DedtError
+from dedt_lib.selection import (
+    Coreset,
+    class_to_sample_weights,
+    gaussian_scores,
+    moderate_distances,
+    moderate_order,
+    select,
+)
+
+
+def toy(counts=(31, 20, 14), d=6, seed=0):
+    """Random features whose classes differ in size, place and spread."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    features = generator.normal(size=(len(labels), d)) * (1 + labels[:, None]) + 5 * labels[:, None]
+    order = generator.permutation(len(labels))
+    return features[order], labels[order]
+
+
+# ---- against the reference implementations -------------------------------------------------------
+
+
+def test_gaussian_scores_match_the_reference(golden):
+    g = golden("selection")
+    np.testing.assert_allclose(gaussian_scores(g["features"], g["labels"]), g["gaussian_score"], rtol=1e-9)
+
+
+def test_moderate_distances_match_the_reference(golden):
+    g = golden("selection")
+    np.testing.assert_allclose(
+        moderate_distances(g["features"], g["labels"]), g["moderate_distance"], rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("percent", [10, 20, 40])
+def test_gaussian_keeps_what_the_reference_keeps(golden, percent):
+    g = golden("selection")
+    coreset = select(
+        g["features"], g["labels"], method="gaussian", ratio=percent / 100, threshold="percentile"
+    )
+    np.testing.assert_array_equal(coreset.indices, np.sort(g[f"gaussian_keep_{percent}"]))
+
+
+@pytest.mark.parametrize("percent", [10, 20, 40])
+def test_moderate_keeps_what_the_reference_keeps(golden, percent):
+    g = golden("selection")
+    coreset = select(g["features"], g["labels"], method="moderate", ratio=percent / 100)
+    np.testing.assert_array_equal(coreset.indices, np.sort(g[f"moderate_keep_{percent}"]))
+
+
+@pytest.mark.parametrize("d", [4, 40])
+@pytest.mark.parametrize("scope", ["class", "global"])
+def test_gaussian_scores_equal_scikit_learn(scope, d):
+    features, labels = toy(d=d)
+    scores = gaussian_scores(features, labels, scope=scope)
+    for members in [labels == k for k in range(3)] if scope == "class" else [labels >= 0]:
+        mixture = GaussianMixture(reg_covar=1e-5).fit(features[members])
+        np.testing.assert_allclose(scores[members], mixture.score_samples(features[members]), rtol=1e-6)
+
+
+# ---- what is kept --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.37, 1.0])
+@pytest.mark.parametrize("method", ["random", "gaussian", "moderate"])
+def test_each_class_keeps_exactly_its_share(method, ratio):
+    features, labels = toy()
+    coreset = select(features, labels, method=method, ratio=ratio, scope="class")
+    assert coreset.counts.tolist() == [round(ratio * n) for n in (31, 20, 14)]
+    assert (np.diff(coreset.indices) > 0).all()
+
+
+@pytest.mark.parametrize("method", ["random", "gaussian"])
+def test_the_global_scope_keeps_the_share_of_all(method):
+    features, labels = toy()
+    assert len(select(features, labels, method=method, ratio=0.3, scope="global").indices) == round(0.3 * 65)
+
+
+@pytest.mark.parametrize("scope", ["class", "global"])
+@pytest.mark.parametrize("method", ["random", "gaussian", "moderate"])
+def test_the_first_ranks_are_the_kept_ones(method, scope):
+    features, labels = toy()
+    coreset = select(features, labels, method=method, ratio=0.3, scope=scope)
+    for members in [labels == k for k in range(3)] if scope == "class" else [labels >= 0]:
+        assert sorted(coreset.rank[members]) == list(range(members.sum()))
+        assert set(np.flatnonzero(coreset.rank[members] < coreset.kept[members].sum())) == set(
+            np.flatnonzero(coreset.kept[members])
+        )
+
+
+def test_a_larger_gaussian_coreset_contains_a_smaller_one():
+    features, labels = toy()
+    small, large = (select(features, labels, method="gaussian", ratio=r).indices for r in (0.2, 0.5))
+    assert set(small) < set(large)
+
+
+def test_ties_go_to_the_first_position():
+    labels = np.repeat([0, 1], 10)
+    same = np.ones((20, 3))
+    assert select(same, labels, method="gaussian", ratio=0.3).indices.tolist() == [0, 1, 2, 10, 11, 12]
+    band = select(same, labels, method="moderate", ratio=0.4, scope="class")
+    assert band.indices.tolist() == [3, 4, 5, 6, 13, 14, 15, 16]
+
+
+def test_the_percentile_drops_ties_at_the_cutoff_and_the_count_does_not():
+    features, labels = np.array([[-5.0], [-1.0], [1.0], [0.0], [-1.0], [1.0], [5.0]]), np.zeros(7, dtype=int)
+    counted = select(features, labels, method="gaussian", ratio=4 / 7)
+    strictly_above = select(features, labels, method="gaussian", ratio=4 / 7, threshold="percentile")
+    assert counted.indices.tolist() == [1, 2, 3, 4]
+    assert strictly_above.indices.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    "band, kept", [("nearest", [0, 1, 2]), ("center", [3, 4, 5]), ("farthest", [6, 7, 8])]
+)
+def test_bands_of_the_sorted_distances(band, kept):
+    order, count = moderate_order(np.arange(9.0), 1 / 3, "class", band)
+    assert sorted(order[:count]) == kept
+
+
+def test_the_middle_of_the_band_comes_first():
+    assert moderate_order(np.arange(9.0), 1 / 3, "class")[0].tolist() == [4, 3, 5, 2, 6, 1, 7, 0, 8]
+
+
+def test_median_and_mean_centres():
+    features, labels = np.array([[0.0], [0.0], [9.0]]), np.zeros(3, dtype=int)
+    assert moderate_distances(features, labels).tolist() == [0, 0, 9]
+    assert moderate_distances(features, labels, centre="mean").tolist() == [3, 3, 6]
+
+
+def test_gaussian_keeps_the_dense_mode_and_moderate_the_ring():
+    generator = np.random.default_rng(0)
+    angle = generator.uniform(0, 2 * np.pi, 140)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * generator.uniform(2.9, 3.1, (140, 1))
+    features = np.concatenate([generator.normal(0, 0.1, (60, 2)), ring])
+    dense, labels = np.arange(200) < 60, np.zeros(200, dtype=int)
+    assert dense[select(features, labels, method="gaussian", ratio=0.2).indices].all()
+    assert not dense[select(features, labels, method="moderate", ratio=0.2).indices].any()
+
+
+def test_random_follows_its_seed():
+    labels = np.repeat([0, 1], 50)
+    first, again, other = (
+        select(None, labels, method="random", ratio=0.2, seed=s).indices for s in (0, 0, 1)
+    )
+    assert first.tolist() == again.tolist() != other.tolist()
+
+
+def test_features_may_be_float32():
+    features, labels = toy()
+    single = features.astype(np.float32)
+    np.testing.assert_array_equal(
+        gaussian_scores(single, labels), gaussian_scores(single.astype(float), labels)
+    )
+
+
+# ---- weights -------------------------------------------------------------------------------------
+
+
+def test_sample_weights_are_alpha_over_the_share():
+    np.testing.assert_allclose(class_to_sample_weights([0.5, 0.25, 0.25], [10, 20, 10]), [2, 0.5, 1])
+    np.testing.assert_array_equal(class_to_sample_weights(np.full(4, 0.25), np.full(4, 7)), np.ones(4))
+
+
+def test_sample_weights_average_to_one_over_the_coreset():
+    features, labels = toy()
+    coreset = select(features, labels, method="moderate", ratio=0.5).with_weights([0.2, 0.3, 0.5])
+    assert coreset.sample_weights[coreset.kept].mean() == pytest.approx(1)
+    assert (coreset.sample_weights[~coreset.kept] == 0).all()
+
+
+def test_a_class_without_images_cannot_be_weighted():
+    with pytest.raises(
+        DedtError, match=r"\[1\] have no image in the coreset.*scope='class' or a larger ratio"
+    ):
+        class_to_sample_weights([0.5, 0.5], [3, 0])
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def coreset_with_names(weights=None):
+    features, labels = toy()
+    ids = [f"{k}/{i}.png" for i, k in enumerate(labels)]
+    coreset = select(features, labels, method="gaussian", ratio=0.4, ids=ids, class_names=("a", "b", "c"))
+    return coreset if weights is None else coreset.with_weights(weights)
+
+
+@pytest.mark.parametrize("weights", [None, [0.2, 0.3, 0.5]])
+def test_a_saved_coreset_comes_back(tmp_path, weights):
+    coreset = coreset_with_names(weights)
+    coreset.save(tmp_path)
+    loaded = Coreset.load(tmp_path)
+    for name in ("indices", "scores", "rank", "labels", "sample_weights"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(coreset, name))
+    for name in ("method", "ratio", "scope", "ids", "class_names"):
+        assert getattr(loaded, name) == getattr(coreset, name)
+    assert (loaded.weights is None) == (weights is None)
+
+
+def test_the_parquet_file_reads_without_this_library(tmp_path):
+    coreset = coreset_with_names([0.2, 0.3, 0.5])
+    coreset.save(tmp_path)
+    table = pd.read_parquet(tmp_path / "coreset.parquet")
+    assert list(table.columns) == ["id", "class", "class_name", "score", "rank", "kept", "weight"]
+    assert table["kept"].sum() == len(coreset.indices) and len(table) == 65
+    assert (table["class_name"] == [("a", "b", "c")[k] for k in table["class"]]).all()
+
+
+def test_missing_and_damaged_coresets(tmp_path):
+    with pytest.raises(DedtError, match="coreset.json does not exist"):
+        Coreset.load(tmp_path)
+    coreset_with_names().save(tmp_path)
+    (tmp_path / "coreset.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DedtError, match="cannot be read.*select again"):
+        Coreset.load(tmp_path)
+    (tmp_path / "coreset.parquet").unlink()
+    with pytest.raises(DedtError, match="coreset.parquet does not exist"):
+        Coreset.load(tmp_path)
+    (tmp_path / "coreset.json").write_text('{"method":')
+    with pytest.raises(DedtError, match="not valid JSON.*delete it and run again"):
+        Coreset.load(tmp_path)
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"ratio": 0}, r"must lie in \(0, 1\].*Write 10 % as 0.1"),
+        ({"ratio": 2}, r"must lie in \(0, 1\]"),
+        ({"ratio": -0.1}, r"must lie in \(0, 1\]"),
+        ({"ratio": float("nan")}, r"must lie in \(0, 1\]"),
+        ({"ratio": 0.01}, "keeps none: raise the ratio"),
+        ({"method": "best"}, "random, gaussian, moderate"),
+        ({"scope": "each"}, "class, global"),
+        ({"band": "middle"}, "center, nearest, farthest"),
+        ({"threshold": "top"}, "count, percentile"),
+        ({"method": "moderate", "centre": "mode"}, "median or mean"),
+    ],
+)
+def test_wrong_choices_name_the_right_ones(changes, message):
+    features, labels = toy()
+    with pytest.raises(DedtError, match=message):
+        select(features, labels, **{"method": "gaussian", "ratio": 0.5, **changes})
+
+
+@pytest.mark.parametrize("method", ["gaussian", "moderate"])
+def test_features_that_cannot_be_used(method):
+    features, labels = toy()
+    with pytest.raises(DedtError, match="embed the images first"):
+        select(None, labels, method=method, ratio=0.5)
+    with pytest.raises(DedtError, match="64 feature rows but 65 labels"):
+        select(features[1:], labels, method=method, ratio=0.5)
+    with pytest.raises(DedtError, match=r"shape \[n, d\]"):
+        select(features[:, 0], labels, method=method, ratio=0.5)
+    features[[4, 9], 0] = np.nan, np.inf
+    with pytest.raises(
+        DedtError, match="2 of 65 samples have NaN or infinite features .first: sample 4.*embed again"
+    ):
+        select(features, labels, method=method, ratio=0.5)
+
+
+@pytest.mark.parametrize("labels", [[], [0.5, 1.0], [0, -1], [[0, 1]]])
+def test_labels_that_cannot_be_used(labels):
+    with pytest.raises(DedtError, match="non-empty array of integers"):
+        select(None, np.array(labels), method="random", ratio=0.5)
+
+
+def test_a_gaussian_needs_two_images_of_a_class():
+    features, labels = toy(counts=(5, 1))
+    with pytest.raises(
+        DedtError, match="Class 1 has a single image.*Add images, drop the class, or use scope='global'"
+    ):
+        select(features, labels, method="gaussian", ratio=0.5)
+    assert len(select(features, labels, method="gaussian", ratio=0.5, scope="global").indices) == 3

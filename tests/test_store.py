@@ -1,0 +1,282 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dedt_lib import store as store_module
+from dedt_lib.errors import DedtError
+from dedt_lib.store import MANIFEST, Store, address, atomic, default_root, read_json, write_json
+
+RECIPE = {"version": 1, "size": 3}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def fill(folder):
+    (folder / "numbers.txt").write_text("1 2 3")
+    return {"count": 3}
+
+
+def fail(folder):
+    raise AssertionError("this stage is stored and must not be computed again")
+
+
+def full_disk(*given, **named):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+# ---- addresses -----------------------------------------------------------------------------------
+
+
+def test_the_address_is_the_recipe():
+    assert address("a", {"x": 1, "y": 2.0}) == address("a", {"y": 2.0, "x": 1})
+    others = [
+        address("b", {"x": 1}),
+        address("a", {"x": 2}),
+        address("a", {"x": 1, "y": None}),
+        address("a", {"x": 1}),
+    ]
+    assert len(set(others)) == 4 and all(len(name) == 16 for name in others)
+
+
+def test_a_recipe_with_nan_has_no_address():
+    with pytest.raises(ValueError):
+        address("a", {"x": float("nan")})
+
+
+def test_the_environment_says_where_results_go(monkeypatch, tmp_path):
+    monkeypatch.setenv("DEDT_STORE", str(tmp_path / "elsewhere"))
+    assert default_root() == Store().root == tmp_path / "elsewhere"
+
+
+# ---- one stage -----------------------------------------------------------------------------------
+
+
+def test_a_stage_is_computed_once(store):
+    assert not store.has("stage", RECIPE)
+    folder = store.run("stage", RECIPE, fill)
+    assert store.has("stage", RECIPE) and folder == store.folder("stage", RECIPE)
+    assert store.run("stage", RECIPE, fail) == folder
+    assert Store(store.root).run("stage", RECIPE, fail) == folder
+
+
+def test_another_recipe_is_another_result(store):
+    assert store.run("stage", RECIPE, fill) != store.run("stage", {**RECIPE, "size": 4}, fill)
+
+
+def test_the_manifest_says_how_the_result_was_made(store):
+    manifest = store.manifest(store.run("stage", RECIPE, fill))
+    assert manifest["recipe"] == RECIPE and manifest["stage"] == "stage" and manifest["count"] == 3
+    assert manifest["files"]["numbers.txt"]["bytes"] == 5
+    assert {"date", "machine", "device", "threads", "python", "versions", "seconds", "cpu_seconds"} <= set(
+        manifest
+    )
+    assert {"torch", "diffusers", "numpy"} <= set(manifest["versions"])
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_work_that_fails_leaves_no_result(store, error):
+    def half(folder):
+        (folder / "numbers.txt").write_text("1")
+        raise error
+
+    with pytest.raises(error):
+        store.run("stage", RECIPE, half)
+    assert not store.has("stage", RECIPE)
+    assert (store.run("stage", RECIPE, fill) / "numbers.txt").read_text() == "1 2 3"
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_only_a_resumable_stage_finds_its_half_done_work(store, resumable):
+    def half(folder):
+        (folder / "part").write_text("done")
+        raise KeyboardInterrupt
+
+    found = []
+    with pytest.raises(KeyboardInterrupt):
+        store.run("stage", RECIPE, half, resumable=resumable)
+    store.run("stage", RECIPE, lambda folder: found.append((folder / "part").exists()), resumable=resumable)
+    assert found == [resumable]
+
+
+def test_a_kill_between_work_and_rename_leaves_no_result(store, monkeypatch):
+    replace = os.replace
+
+    def killed(source, target):
+        if str(source).endswith(".work"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store_module.os, "replace", killed)
+        store.run("stage", RECIPE, fill)
+    assert not store.has("stage", RECIPE)
+    assert store.has("stage", RECIPE) == store.folder("stage", RECIPE).exists()
+    store.run("stage", RECIPE, fill)
+    assert store.has("stage", RECIPE)
+
+
+# ---- damage --------------------------------------------------------------------------------------
+
+
+def change_a_byte(folder):
+    (folder / "numbers.txt").write_text("1 2 4")
+
+
+def cut_off(folder):
+    (folder / "numbers.txt").write_text("1 2")
+
+
+def remove(folder):
+    (folder / "numbers.txt").unlink()
+
+
+@pytest.mark.parametrize("damage", [change_a_byte, cut_off, remove])
+def test_a_changed_file_is_noticed(store, damage):
+    folder = store.run("stage", RECIPE, fill)
+    other = store.run("stage", {"size": 4}, fill)
+    damage(folder)
+    with pytest.raises(DedtError, match="missing or was changed.*Delete .* and run again") as error:
+        Store(store.root).run("stage", RECIPE, fail)
+    assert str(folder) in str(error.value)
+    assert Store(store.root).run("stage", {"size": 4}, fail) == other
+
+
+@pytest.mark.parametrize("change", [{"recipe": {"size": 4}}, {"stage": "other"}])
+def test_a_foreign_manifest_is_noticed(store, change):
+    folder = store.run("stage", RECIPE, fill)
+    write_json(folder / MANIFEST, {**store.manifest(folder), **change})
+    with pytest.raises(DedtError, match="belongs to something else.*Delete") as error:
+        Store(store.root).run("stage", RECIPE, fail)
+    assert str(folder) in str(error.value)
+
+
+def test_a_damaged_manifest_is_noticed(store):
+    folder = store.run("stage", RECIPE, fill)
+    (folder / MANIFEST).write_bytes(b'{"stage": \xff')
+    with pytest.raises(DedtError, match="not valid JSON.*delete it and run again") as error:
+        Store(store.root).run("stage", RECIPE, fail)
+    assert str(folder) in str(error.value)
+
+
+def test_a_folder_without_manifest_is_nobodys_result(store):
+    folder = store.folder("stage", RECIPE)
+    folder.mkdir(parents=True)
+    (folder / "numbers.txt").write_text("1 2 3")
+    with pytest.raises(DedtError, match=f"{folder} holds no manifest.json.*Move it away or delete it"):
+        store.run("stage", RECIPE, fill)
+    assert (folder / "numbers.txt").read_text() == "1 2 3"
+
+
+# ---- two processes -------------------------------------------------------------------------------
+
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from dedt_lib.store import Store
+
+root, me, other = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+def work(folder):
+    with open(root / "log", "a") as log:
+        log.write(me + "\\n")
+    time.sleep(0.2)
+    (folder / "numbers.txt").write_text("1 2 3")
+
+(root / me).touch()
+while not (root / other).exists():
+    time.sleep(0.01)
+print(Store(root / "store").run("stage", {"size": 3}, work))
+"""
+
+
+def test_two_processes_compute_a_stage_once(tmp_path):
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(tmp_path), *names], env=here, stdout=subprocess.PIPE, text=True
+        )
+        for names in (("one", "two"), ("two", "one"))
+    ]
+    folders = {child.communicate(timeout=60)[0] for child in children}
+    assert [child.returncode for child in children] == [0, 0]
+    assert len(folders) == 1 and len((tmp_path / "log").read_text().split()) == 1
+
+
+# ---- a full disk ---------------------------------------------------------------------------------
+
+
+def test_a_full_disk_stops_the_stage_and_keeps_the_others(store):
+    kept = store.run("stage", {"size": 4}, fill)
+    with pytest.raises(DedtError, match="No space left.*stage 'stage'.*Free some space"):
+        store.run("stage", RECIPE, full_disk)
+    assert not store.has("stage", RECIPE)
+    assert Store(store.root).run("stage", {"size": 4}, fail) == kept
+    assert store.run("stage", RECIPE, fill)
+
+
+def test_a_full_disk_under_the_manifest_leaves_no_result(store, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(DedtError, match="No space left"):
+        patch.setattr(store_module.os, "fsync", full_disk)
+        store.run("stage", RECIPE, fill)
+    assert not store.has("stage", RECIPE) and store.run("stage", RECIPE, fill)
+
+
+def test_a_full_disk_keeps_the_file_that_stood_there(tmp_path, monkeypatch):
+    write_json(tmp_path / "facts.json", {"x": 1})
+    monkeypatch.setattr(store_module.os, "fsync", full_disk)
+    with pytest.raises(DedtError, match="No space left on the disk while writing"):
+        write_json(tmp_path / "facts.json", {"x": 2})
+    assert read_json(tmp_path / "facts.json") == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["facts.json"]
+
+
+def test_other_errors_of_the_disk_are_not_called_full(store):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(PermissionError):
+        store.run("stage", RECIPE, refuse)
+
+
+def test_a_store_that_cannot_be_made_says_how_to_move_it(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DedtError, match="Cannot create .*Set DEDT_STORE"):
+        Store(tmp_path / "file").run("stage", RECIPE, fill)
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def test_an_atomic_write_is_seen_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("old")
+    with atomic(file) as partial:
+        partial.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+    with pytest.raises(KeyboardInterrupt), atomic(file) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert file.read_text() == "new" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_json_is_plain(tmp_path):
+    write_json(tmp_path / "facts.json", {"b": [1, 2.5], "a": None})
+    assert json.loads((tmp_path / "facts.json").read_text()) == {"a": None, "b": [1, 2.5]}
+    for value in (float("nan"), np.inf):
+        with pytest.raises(ValueError):
+            write_json(tmp_path / "facts.json", {"x": value})
+    assert read_json(tmp_path / "facts.json")["b"] == [1, 2.5]
+
+
+def test_missing_json_is_named(tmp_path):
+    with pytest.raises(DedtError, match="facts.json does not exist"):
+        read_json(tmp_path / "facts.json")

@@ -1,0 +1,85 @@
+import pandas as pd
+import pytest
+
+from dedt_lib import tables
+from dedt_lib.errors import DedtError
+from dedt_lib.recipes import Recipe, load_profile
+from dedt_lib.store import read_json
+
+
+def test_a_table_has_every_row_at_its_ratios():
+    found = tables.cells("table1", "smoke")
+    assert ("random", 0.1, 0) in found and ("random", 0.4, 0) in found and ("full", 1.0, 0) in found
+    assert [ratio for row, ratio, _ in found if row == "moderate-literal-dro"] == [0.1]
+    assert len(found) == len(set(found)) == 6 * 2 + 2
+
+
+def test_every_seed_of_the_profile_is_there_and_long_runs_come_first():
+    found = tables.cells("table1", load_profile("smoke", seeds=(0, 3)))
+    assert {seed for _, _, seed in found} == {0, 3} and len(found) == 28
+    assert [ratio for _, ratio, _ in found] == sorted((ratio for _, ratio, _ in found), reverse=True)
+
+
+@pytest.mark.parametrize("row", tables.ROWS)
+def test_every_row_is_a_valid_recipe_with_a_label(row):
+    recipe = tables.cell_recipe(row, 0.1, 2)
+    assert Recipe(**recipe).seed == 2 and row in tables.LABELS
+
+
+def test_all_rows_of_all_tables_are_known():
+    assert all(row in tables.ROWS for rows in tables.TABLES.values() for row in rows)
+
+
+@pytest.mark.parametrize("ratio, percent", [(0.1, "10"), (0.07, "7"), (0.125, "12.5"), (1.0, "100")])
+def test_a_cell_is_named_by_its_percentage(ratio, percent):
+    assert tables.cell_name("moderate", ratio, 3) == f"moderate-{percent}-3"
+
+
+def test_unknown_names_and_ratios():
+    with pytest.raises(DedtError, match="Unknown table 'table9'. Choose one of: table1"):
+        tables.cells("table9", "smoke")
+    with pytest.raises(DedtError, match="Unknown row 'best'. Choose one of: random"):
+        tables.cell_recipe("best", 0.1, 0)
+    for ratio in (0, 2):
+        with pytest.raises(DedtError, match="ratio"):
+            tables.cell_recipe("random", ratio, 0)
+
+
+def test_results_are_written_read_and_summed(tmp_path, smoke):
+    for row in ("random", "moderate-reweighted"):
+        tables.run_cell("smoke", row, 0.1, 0, root=tmp_path, store=smoke.store)
+    written = read_json(tmp_path / "smoke" / "cells" / "random-10-0.json")
+    frame = tables.read_cells("smoke", root=tmp_path).set_index("row")
+    random, reweighted = frame.loc["random"], frame.loc["moderate-reweighted"]
+    assert random["fid"] == written["fid"] and random["worst"] == max(written["classwise"])
+    assert random["result"] == written and written["row"] == "random"
+    assert random["whole_images"] == random["images"] == 240
+    assert reweighted["images"] == 240 and reweighted["whole_images"] == 2400 + 320 + 240
+    assert reweighted["whole_cpu_seconds"] > reweighted["cpu_seconds"]
+
+
+def test_running_a_cell_again_writes_the_same_result(tmp_path, smoke):
+    _, first = tables.run_cell("smoke", "random", 0.1, 0, root=tmp_path / "a", store=smoke.store)
+    _, again = tables.run_cell("smoke", "random", 0.1, 0, root=tmp_path / "b", store=smoke.store)
+    name = "smoke/cells/random-10-0.json"
+    assert first == again and (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_no_results_say_how_to_make_them(tmp_path):
+    with pytest.raises(DedtError, match="No results in .*PROFILE=smoke"):
+        tables.read_cells("smoke", root=tmp_path)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    folder = tmp_path / "smoke" / "cells"
+    folder.mkdir(parents=True)
+    (folder / "random-10-0.json").write_text("{")
+    with pytest.raises(DedtError, match="random-10-0.json is not valid JSON"):
+        tables.read_cells("smoke", root=tmp_path)
+
+
+def test_the_summary_is_over_seeds():
+    frame = pd.DataFrame({"row": ["a", "a", "b"], "ratio": [0.1, 0.1, 0.1], "fid": [1.0, 3.0, 5.0]})
+    summary = tables.summary(frame).set_index("row")
+    assert summary.loc["a", ["mean", "count"]].tolist() == [2, 2]
+    assert summary.loc["a", "std"] == pytest.approx(2**0.5) and summary.loc["b", "count"] == 1

@@ -1,0 +1,371 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from dedt_lib import training
+from dedt_lib.encoders import read_tensors
+from dedt_lib.errors import DedtError
+from dedt_lib.reweighting import GroupDRO
+from dedt_lib.training import CHECKPOINT, EpochPlan, draw_batch, shuffled_epoch, train, weighted_mean
+
+TOTAL_STEPS = 16  # four epochs of 30 digits in batches of 8, 8, 8 and 6
+
+
+def everything(data, **changes):
+    return EpochPlan(np.arange(len(data)), total=len(data), **{"epochs": 4, **changes})
+
+
+def run(folder, digits, *, plan=None, dropout=0.0, dro=False, seed=0, keep_steps=(), **changes):
+    """Train the tiny U-Net into ``folder``; returns the result and what the folder then holds."""
+    folder.mkdir(exist_ok=True)
+    weighting = GroupDRO(tiny.unet(seed=9), digits.class_counts, burn_in=2) if dro else None
+    result = train(
+        tiny.unet(dropout=dropout),
+        digits,
+        plan or everything(digits),
+        tiny.settings(**changes),
+        seed=seed,
+        folder=folder,
+        weighting=weighting,
+        keep_steps=keep_steps,
+    )
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".partial"}
+    return result, files
+
+
+def interrupt(patch, after):
+    """Make training stop as Ctrl-C would, once ``after`` steps are done."""
+    take_step = training._Run.take_step
+
+    def stop(self, *given):
+        if self.step == after:
+            raise KeyboardInterrupt
+        take_step(self, *given)
+
+    patch.setattr(training._Run, "take_step", stop)
+
+
+# ---- interrupted and resumed ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "after", [2, 8, 12, 15], ids=["before a checkpoint", "mid-epoch", "at an epoch", "late"]
+)
+@pytest.mark.parametrize("kind", [{}, {"dropout": 0.3}, {"dro": True}], ids=["plain", "dropout", "dro"])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, digits, kind, after):
+    kind = {**kind, "keep_steps": (5, 10)}
+    whole, expected = run(tmp_path / "whole", digits, **kind)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, after)
+        run(tmp_path / "parts", digits, **kind)
+    assert (tmp_path / "parts" / CHECKPOINT).exists() == (after >= 3)
+    resumed, files = run(tmp_path / "parts", digits, **kind)
+    assert files == expected and set(files) == {
+        "model.safetensors",
+        "losses.npy",
+        "ema-000005.safetensors",
+        "ema-000010.safetensors",
+    }
+    assert resumed.losses.tolist() == whole.losses.tolist()
+    assert (resumed.steps, resumed.images_seen) == (whole.steps, whole.images_seen) == (TOTAL_STEPS, 120)
+
+
+def test_resuming_keeps_the_trajectory_of_the_class_weights(tmp_path, monkeypatch, digits):
+    def start():
+        return GroupDRO(tiny.unet(seed=9), digits.class_counts, burn_in=2)
+
+    def go(folder, weighting):
+        folder.mkdir(exist_ok=True)
+        train(
+            tiny.unet(),
+            digits,
+            everything(digits),
+            tiny.settings(),
+            seed=0,
+            folder=folder,
+            weighting=weighting,
+        )
+        return weighting
+
+    whole = go(tmp_path / "whole", start())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 7)
+        go(tmp_path / "parts", start())
+    resumed = go(tmp_path / "parts", start())
+    assert len(whole.trajectory) == TOTAL_STEPS
+    for name, value in whole.state().items():
+        assert torch.equal(resumed.state()[name], value)
+    np.testing.assert_array_equal(resumed.average, whole.average)
+
+
+CHILD = """
+import os, random, signal, sys
+from pathlib import Path
+import numpy as np, tiny, torch
+from dedt_lib import training
+
+torch.set_num_threads(1)
+luck, save = random.Random(7), training.save_file
+fatal = luck.randint(2, 12)
+
+def killed_while_saving(tensors, path, metadata):
+    global fatal
+    fatal -= 1
+    save(tensors, path, metadata=metadata)
+    if fatal == 0:
+        os.truncate(path, int(luck.random() * os.path.getsize(path)))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+training.save_file = killed_while_saving
+digits = tiny.digits()
+plan = training.EpochPlan(np.arange(len(digits)), total=len(digits), epochs=4)
+settings = tiny.settings(checkpoint_every=1)
+training.train(tiny.unet(), digits, plan, settings, seed=0, folder=Path(sys.argv[1]))
+"""
+
+
+def test_a_process_killed_while_it_saves_a_checkpoint_loses_nothing(tmp_path, digits):
+    whole, expected = run(tmp_path / "whole", digits)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder)], env=here, capture_output=True, text=True
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert list(folder.glob("*.partial")) + list(folder.glob(".*.partial"))
+    assert (folder / CHECKPOINT).exists() and not (folder / "model.safetensors").exists()
+    resumed, files = run(folder, digits)
+    assert files["model.safetensors"] == expected["model.safetensors"]
+    assert resumed.losses.tolist() == whole.losses.tolist()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
+    whole, expected = run(tmp_path / "whole", digits)
+    save, saves = training.save_file, []
+
+    def save_twice(tensors, path, metadata):
+        saves.append(path)
+        Path(path).write_bytes(b"half a checkpoint")
+        if len(saves) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(tensors, path, metadata=metadata)
+
+    with monkeypatch.context() as patch, pytest.raises(DedtError, match="No space left.*Free some space"):
+        patch.setattr(training, "save_file", save_twice)
+        run(tmp_path / "full", digits)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == [CHECKPOINT]
+    assert run(tmp_path / "full", digits)[1] == expected
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------
+
+
+def half_trained(folder, digits, monkeypatch, **kind):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 8)
+        run(folder, digits, **kind)
+    return folder / CHECKPOINT
+
+
+def test_a_checkpoint_is_plain_tensors_and_json(tmp_path, monkeypatch, digits):
+    content = half_trained(tmp_path / "run", digits, monkeypatch, dro=True).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    facts = json.loads(header.pop("__metadata__")["run"])
+    assert {name.split("/")[0] for name in header} == {"model", "ema", "optimizer", "weighting", "losses"}
+    assert (facts["step"], facts["epoch"], facts["position"]) == (6, 1, 2)
+    assert not any(mark in content for mark in (b"PK\x03\x04", b"torch._utils", b"pickle"))
+
+
+def test_a_finished_run_leaves_no_checkpoint_and_no_pickle(tmp_path, digits):
+    _, files = run(tmp_path / "run", digits)
+    assert set(files) == {"model.safetensors", "losses.npy"}
+    assert np.load(tmp_path / "run" / "losses.npy", allow_pickle=False).shape == (TOTAL_STEPS,)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\x80\x04K\x01.", lambda b: b""])
+def test_a_damaged_checkpoint_says_so(tmp_path, monkeypatch, digits, damage):
+    checkpoint = half_trained(tmp_path / "run", digits, monkeypatch)
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    with pytest.raises(DedtError, match="cannot be taken up.*Delete it to start this run again"):
+        run(tmp_path / "run", digits)
+
+
+def test_a_checkpoint_without_class_weights_does_not_fit_a_proxy(tmp_path, monkeypatch, digits):
+    half_trained(tmp_path / "run", digits, monkeypatch)
+    with pytest.raises(DedtError, match="cannot be taken up"):
+        run(tmp_path / "run", digits, dro=True)
+
+
+# ---- weights -------------------------------------------------------------------------------------
+
+
+def test_weights_of_one_change_no_bit(tmp_path, monkeypatch, digits):
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "weighted_mean", lambda losses, weights: losses.mean())
+        _, plain = run(tmp_path / "plain", digits)
+    _, ones = run(tmp_path / "ones", digits, plan=everything(digits, weights=np.ones(len(digits))))
+    assert ones == plain
+
+
+def test_weights_that_are_not_one_change_the_model(tmp_path, digits):
+    _, plain = run(tmp_path / "plain", digits)
+    _, weighted = run(tmp_path / "weighted", digits, plan=everything(digits, weights=1.0 + digits.labels))
+    assert weighted["model.safetensors"] != plain["model.safetensors"]
+
+
+def test_the_weighted_loss_is_normalised_by_the_batch():
+    losses, weights = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 0.0, 3.0])
+    assert weighted_mean(losses, weights).item() == pytest.approx(13 / 4)
+    assert weighted_mean(losses, 5 * weights).item() == pytest.approx(13 / 4)
+
+
+def test_samples_of_weight_zero_leave_no_trace(tmp_path, digits):
+    half = digits.labels < 5
+    altered = tiny.digits()
+    altered.images[~half] = 255 - altered.images[~half]
+    plan = everything(digits, weights=half.astype(float))
+    # Batches without any weight at all would have no loss, so one batch holds everything.
+    _, first = run(tmp_path / "first", digits, plan=plan, batch_size=30)
+    _, second = run(tmp_path / "second", altered, plan=plan, batch_size=30)
+    assert first["losses.npy"] == second["losses.npy"]
+
+
+# ---- the plan ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs, subset_epochs", [(8, 7), (10, 8), (2000, 1750)])
+def test_annealing_visits_everything_in_the_tail(epochs, subset_epochs):
+    plan = EpochPlan([3, 5], total=9, epochs=epochs, weights=[2.0, 0.5], annealing_start=0.875)
+    for e in (0, subset_epochs - 1):
+        assert plan.epoch(e)[0].tolist() == [3, 5] and plan.epoch(e)[1].tolist() == [2.0, 0.5]
+    for e in (subset_epochs, epochs - 1):
+        assert plan.epoch(e)[0].tolist() == list(range(9)) and (plan.epoch(e)[1] == 1).all()
+
+
+def test_steps_count_the_partial_batches():
+    assert EpochPlan(range(10), total=100, epochs=8).steps(4) == 8 * 3
+    assert EpochPlan(range(10), total=100, epochs=8, annealing_start=0.875).steps(4) == 7 * 3 + 25
+
+
+def test_an_annealed_run_sees_what_its_plan_says(tmp_path, digits):
+    plan = EpochPlan(np.arange(10), total=30, epochs=4, annealing_start=0.75)
+    result, _ = run(tmp_path / "run", digits, plan=plan)
+    assert result.images_seen == 3 * 10 + 30 and result.steps == plan.steps(8) == 3 * 2 + 4
+
+
+def test_shuffling_keeps_each_weight_with_its_sample():
+    plan = EpochPlan(range(20), total=20, epochs=2, weights=np.arange(20.0))
+    indices, weights = shuffled_epoch(plan, seed=0, epoch=0)
+    assert indices.tolist() == weights.tolist() and sorted(indices) == list(range(20))
+    assert (
+        indices.tolist() == shuffled_epoch(plan, 0, 0)[0].tolist() != shuffled_epoch(plan, 0, 1)[0].tolist()
+    )
+
+
+def test_one_weight_for_each_sample():
+    with pytest.raises(DedtError, match="2 weights for 3 samples: there must be one each"):
+        EpochPlan([0, 1, 2], total=5, epochs=1, weights=[1, 1])
+
+
+# ---- one step ------------------------------------------------------------------------------------
+
+
+def draw(digits, step, **changes):
+    images, labels = torch.from_numpy(digits.images), torch.from_numpy(digits.labels)
+    return draw_batch(images, labels, torch.arange(30), tiny.settings(**changes), 0, step)
+
+
+def test_a_draw_depends_on_the_step_alone(digits):
+    first, again, other = draw(digits, 3), draw(digits, 3), draw(digits, 4)
+    for name in ("images", "t", "noise", "drop"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+    assert not torch.equal(first.noise, other.noise) and not torch.equal(first.t, other.t)
+
+
+def test_a_draw_has_the_documented_ranges(digits):
+    draws = [draw(digits, step, label_dropout=0.2) for step in range(100)]
+    t, dropped = torch.cat([b.t for b in draws]), torch.cat([b.drop for b in draws]).float().mean().item()
+    assert t.min() >= 0 and t.max() <= 999 and abs(t.float().mean() - 499.5) < 25
+    assert abs(dropped - 0.2) < 0.04
+    assert not draw(digits, 0, label_dropout=0.0).drop.any() and draw(digits, 0, label_dropout=1.0).drop.all()
+
+
+def test_images_are_whole_or_mirrored(digits):
+    plain, flipped = draw(digits, 0, flip=False).images, draw(digits, 0, flip=True).images
+    same = (flipped == plain).flatten(1).all(1)
+    mirrored = (flipped == plain.flip(3)).flatten(1).all(1)
+    assert (same | mirrored).all() and same.any() and (~same).any()
+
+
+def recorded(patch, look):
+    """What ``look`` sees of the run after every step."""
+    take_step, seen = training._Run.take_step, []
+
+    def step(self, *given):
+        take_step(self, *given)
+        seen.append(look(self))
+
+    patch.setattr(training._Run, "take_step", step)
+    return seen
+
+
+def test_ema_follows_its_closed_form(tmp_path, monkeypatch, digits):
+    steps = recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
+    run(tmp_path / "run", digits)
+    average = steps[0]
+    for s, parameters in enumerate(steps[1:], start=1):
+        decay = 1 - (1 + s) ** (-2 / 3)
+        average = {name: decay * average[name] + (1 - decay) * value for name, value in parameters.items()}
+    for name, value in read_tensors(tmp_path / "run" / "model.safetensors").items():
+        torch.testing.assert_close(value, average[name], rtol=1e-5, atol=1e-7)
+
+
+def test_ema_decay_is_an_upper_bound(tmp_path, monkeypatch, digits):
+    steps = recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
+    run(tmp_path / "run", digits, ema_decay=0.0)
+    for name, value in read_tensors(tmp_path / "run" / "model.safetensors").items():
+        assert torch.equal(value, steps[-1][name])
+
+
+def test_kept_weights_are_the_average_at_that_step(tmp_path, digits):
+    run(tmp_path / "short", digits, plan=everything(digits, epochs=2))
+    run(tmp_path / "long", digits, keep_steps=(8,))
+    short, kept = tmp_path / "short" / "model.safetensors", tmp_path / "long" / "ema-000008.safetensors"
+    assert kept.read_bytes() == short.read_bytes()
+
+
+def test_keeping_weights_does_not_disturb_the_run(tmp_path, digits):
+    _, plain = run(tmp_path / "plain", digits)
+    _, kept = run(tmp_path / "kept", digits, keep_steps=range(TOTAL_STEPS))
+    assert kept["model.safetensors"] == plain["model.safetensors"]
+
+
+def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
+    rates = recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"])
+    run(tmp_path / "run", digits, warmup_epochs=2.0, learning_rate=8e-4)
+    np.testing.assert_allclose(rates, np.minimum(np.arange(1, 17), 8) * 1e-4)
+
+
+def test_training_lowers_the_loss(tmp_path, digits):
+    result, _ = run(tmp_path / "run", digits, plan=everything(digits, epochs=15), learning_rate=5e-3)
+    assert result.losses[-10:].mean() < 0.8 * result.losses[:5].mean()
+
+
+def test_another_seed_is_another_run(tmp_path, digits):
+    assert run(tmp_path / "a", digits)[1] != run(tmp_path / "b", digits, seed=1)[1]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits):
+    with pytest.raises(DedtError, match="loss is (nan|inf) at step .*Lower the learning rate"):
+        run(tmp_path / "run", digits, learning_rate=1e30, warmup_epochs=0.0)

@@ -1,0 +1,77 @@
+"""The real components at their smallest size, for the tests and for the processes they start."""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from dedt_lib import data
+from dedt_lib.encoders import seeded
+from dedt_lib.models import build_model
+from dedt_lib.recipes import load_profile
+from dedt_lib.training import TrainingSettings
+
+SETTINGS = TrainingSettings(
+    epochs=4,
+    batch_size=8,
+    learning_rate=1e-3,
+    warmup_epochs=1.0,
+    gradient_clip=1.0,
+    ema_decay=0.999,
+    label_dropout=0.2,
+    flip=True,
+    checkpoint_every=3,
+)
+
+
+# What the tests count on, so that the smoke profile may change without them.
+PROFILE = {
+    "per_class": 30,
+    "ratios": (0.1, 0.4),
+    "seeds": (0,),
+    "moderate_scope": "class",
+    "encoder_epochs": 2,
+    "epochs": 8,
+    "batch_size": 25,
+    "annealing_start": 0.875,
+    "checkpoint_every": 20,
+    "dro_burn_in": 0.25,
+    "sampler_steps": 5,
+    "guidance": 0.3,
+    "samples": 100,
+    "metric_epochs": 2,
+}
+
+
+def profile(**changes):
+    """The smoke profile with the sizes above: 300 digits, 96 steps on all of them and 16 on a tenth."""
+    return load_profile("smoke", **{**PROFILE, **changes})
+
+
+def settings(**changes):
+    return dataclasses.replace(SETTINGS, **changes)
+
+
+def digits(per_class=3):
+    return data.load("digits", per_class=per_class)
+
+
+def unet(seed=0, dropout=0.0):
+    """A one-level U-Net for the digits."""
+    sizes = {"block_channels": [8], "layers": 1, "attention": [False], "groups": 4}
+    return seeded(
+        seed,
+        "tiny",
+        lambda: build_model("unet", channels=1, image_size=8, num_classes=10, dropout=dropout, **sizes),
+    )
+
+
+def write_images(root, classes=("ash", "birch", "cedar"), each=4, size=(7, 5)):
+    """Random colour PNGs in one folder per class."""
+    generator = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(each):
+            pixels = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
