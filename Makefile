@@ -8,8 +8,8 @@ CHOICE := $(if $(filter-out digits,$(PROFILE)),-p profile $(PROFILE))
 
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
-COMMAND_LINE := dedt_lib/cli.py dedt_lib/__main__.py
-LIBRARY := $(filter-out $(COMMAND_LINE),$(wildcard dedt_lib/*.py dedt_lib/*/*.py)) $(wildcard dedt_lib/profiles/$(PROFILE).toml)
+LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/profiles/$(PROFILE).toml)
+LIBRARY := $(filter-out dedt_lib/cli.py dedt_lib/__main__.py,$(LIBRARY))
 RESULTS := $(wildcard results/$(PROFILE)/cells/*.json)
 PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 
@@ -32,8 +32,8 @@ help:
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
-		"Python 3.11 or newer is needed. If you have it under another name: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed. Is it under another name? make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Installing the tested packages into .venv (a few minutes, once)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
@@ -82,5 +82,6 @@ bench: | setup
 clean:
 	@rm -rf _build/*/notebooks _build/*/failed _build/*/book _build/*/_toc.yml _build/*/_build
 
-clean-all: clean
+# Stored runs are hours of work, so only this removes them.
+clean-all:
 	@rm -rf .venv runs _build .snakemake

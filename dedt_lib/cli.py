@@ -255,7 +255,7 @@ def stage_line(path):
 
 
 def print_table(header, rows, left=1):
-    """Aligned columns; the first ``left`` and the last of a text table to the left, numbers to the right."""
+    """Aligned columns: ``left`` columns of text first; with two or more of them the last is text too."""
     lines = [tuple(map(str, line)) for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     for line in lines:
@@ -291,7 +291,7 @@ def wrote(out, *names):
 
 
 def contact_sheet(images, num_classes, rows=10):
-    """A Pillow image of the first samples, one class per column (up to twenty), small pixels enlarged."""
+    """A Pillow image of the first samples; up to twenty classes get a column each."""
     from PIL import Image
 
     from .figures import tile

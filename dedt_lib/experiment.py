@@ -21,6 +21,7 @@ from .selection import Coreset, class_to_sample_weights
 from .store import Store, address, read_json, write_json
 from .training import EpochPlan, TrainingSettings, train
 
+
 class Experiment:
     """The stages of one recipe under one profile.
 
@@ -34,6 +35,12 @@ class Experiment:
         self.recipe = checked(Recipe, recipe)
         if self.recipe.reweighting and self.recipe.early_stopping:
             raise DedtError("early_stopping trains on all the data, so there is no coreset to reweight.")
+        ratios = (*self.profile.ratios, 1.0)
+        if self.recipe.early_stopping and self.recipe.ratio not in ratios:
+            raise DedtError(
+                f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
+                f"profile only, so early_stopping cannot be had at {self.recipe.ratio}."
+            )
         self.store = store or Store()
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -322,13 +329,7 @@ class Experiment:
         folder = self._training_folder()
         if not self.recipe.early_stopping or self.recipe.ratio == 1:
             return folder / "model.safetensors"
-        file = folder / f"ema-{self.steps_at(self.recipe.ratio):06d}.safetensors"
-        if not file.exists():
-            raise DedtError(
-                f"The full run kept no weights at ratio {self.recipe.ratio}; the profile's ratios are "
-                f"{', '.join(map(str, self.profile.ratios))}. Add it there."
-            )
-        return file
+        return folder / f"ema-{self.steps_at(self.recipe.ratio):06d}.safetensors"
 
     # ---- sample and evaluate ---------------------------------------------------------------------
 

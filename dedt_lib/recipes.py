@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .data import SOURCES
 from .errors import DedtError
@@ -63,6 +63,17 @@ class Profile(BaseModel):
     metric_batch_size: int = Positive
     metric_learning_rate: float = Positive
 
+    @model_validator(mode="after")
+    def _network_fits(self):
+        levels = len(self.unet_channels)
+        if len(self.unet_attention) != levels:
+            raise ValueError("unet_attention and unet_channels must have one entry per resolution level")
+        if self.image_size % 2 ** (levels - 1):
+            raise ValueError(f"image_size must be divisible by {2 ** (levels - 1)} for {levels} levels")
+        if any(width % self.unet_groups for width in self.unet_channels):
+            raise ValueError("every width in unet_channels must be divisible by unet_groups")
+        return self
+
     def pick(self, *names):
         """The named values as a dict."""
         return {name: getattr(self, name) for name in names}
@@ -101,7 +112,8 @@ def checked(model, values):
             if problem["type"] == "extra_forbidden":
                 lines.append(f"unknown parameter '{key}'; the valid ones are: {', '.join(model.model_fields)}")
             else:
-                lines.append(f"{key}: {problem['msg']} (got {problem.get('input')!r})")
+                got = f" (got {problem.get('input')!r})" if key else ""
+                lines.append(f"{key or model.__name__.lower()}: {problem['msg']}{got}")
         raise DedtError("; ".join(lines)) from None
 
 

@@ -61,6 +61,9 @@ def atomic(path):
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # safetensors would keep its files to their owner
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ A cell is (row, ratio, seed).  Its result is ``results/PROFILE/cells/ROW-PERCENT
 once and committed; everything that the book shows is read from there.
 """
 
+import os
 from pathlib import Path
 
 from .errors import DedtError
@@ -76,8 +77,9 @@ def cell_name(row, ratio, seed):
 
 
 def results_folder(profile, root=None):
-    """``results/PROFILE`` in the project, or under ``root``."""
-    return Path(root or project_root() / "results") / load_profile(profile).name
+    """``results/PROFILE`` under ``root``, ``$DEDT_RESULTS`` or the project."""
+    root = root or os.environ.get("DEDT_RESULTS") or project_root() / "results"
+    return Path(root) / load_profile(profile).name
 
 
 def run_cell(profile, row, ratio, seed, *, root=None, store=None):
@@ -226,4 +228,4 @@ def speedups(frame, rows):
                     "whole recipe": (base["cpu_seconds"].to_numpy() / part["whole_cpu_seconds"].to_numpy()).mean(),
                 }
             )
-    return pd.DataFrame(table).set_index(["row", "data"])
+    return pd.DataFrame(table).set_index(["row", "data"]).rename_axis([None, None])

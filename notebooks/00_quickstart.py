@@ -23,6 +23,11 @@ profile = "digits"
 ratio = 0.1
 seed = 0
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile", "ratio", "seed")
+
 # %% [markdown]
 # An `Experiment` is one recipe: which images to keep, whether to weight the
 # classes, and a seed. It computes a stage when it is asked for it, and finds

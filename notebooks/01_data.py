@@ -15,6 +15,11 @@
 # %% tags=["parameters"]
 profile = "digits"
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile")
+
 # %% [markdown]
 # A **profile** says how large everything is, and which images are used. It is
 # a flat file of commented values.

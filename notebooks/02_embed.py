@@ -18,6 +18,11 @@
 # %% tags=["parameters"]
 profile = "digits"
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile")
+
 # %% [markdown]
 # The encoder is trained when it is first needed, and stored.
 

@@ -19,6 +19,11 @@ profile = "digits"
 ratio = 0.1
 seed = 0
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile", "ratio", "seed")
+
 # %%
 from dedt_lib import figures
 from dedt_lib.experiment import Experiment
@@ -68,8 +73,8 @@ from dedt_lib.training import draw_batch
 images = torch.from_numpy(experiment.data.images)
 labels = torch.from_numpy(experiment.data.labels)
 chosen = torch.from_numpy(experiment.select().indices)
-reference, proxy = experiment.reference(), experiment.build_model().eval()
-proxy.load_state_dict(experiment.change(reweighting=False).train().state_dict())
+reference = experiment.reference()
+pruned = experiment.change(reweighting=False).train()
 
 
 def losses(model, step):
@@ -80,8 +85,8 @@ def losses(model, step):
         return model.losses(batch)
 
 
-same = losses(proxy, 0) - losses(reference, 0)
-own = losses(proxy, 0) - losses(reference, 1)
+same = losses(pruned, 0) - losses(reference, 0)
+own = losses(pruned, 0) - losses(reference, 1)
 spread = {"same draw": same.std().item(), "own draw": own.std().item()}
 spread
 

@@ -19,6 +19,11 @@ profile = "digits"
 ratio = 0.1
 seed = 0
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile", "ratio", "seed")
+
 # %%
 from dedt_lib import figures
 from dedt_lib.experiment import Experiment
@@ -63,7 +68,7 @@ figures.denoising(
 # network also learns to work without: guidance needs both.
 
 # %%
-sum(p.numel() for p in model.parameters()), settings
+sum(p.numel() for p in model.parameters()), vars(settings)
 
 # %% [markdown]
 # ## How many steps

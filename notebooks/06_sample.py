@@ -18,6 +18,11 @@ profile = "digits"
 ratio = 0.1
 seed = 0
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile", "ratio", "seed")
+
 # %%
 from dedt_lib import figures
 from dedt_lib.experiment import Experiment

@@ -17,6 +17,11 @@ profile = "digits"
 ratio = 0.1
 seed = 0
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile", "ratio", "seed")
+
 # %%
 from dedt_lib import evaluation, figures
 from dedt_lib.experiment import Experiment
@@ -50,7 +55,6 @@ network, manifest = experiment.metric_network
 # as ours.
 
 # %%
-import numpy as np
 import torch
 import torch_fidelity
 
@@ -142,7 +146,8 @@ figures.nearest_pairs(images[order], seen[nearest[order]], distances[order])
 
 # %%
 threshold = evaluation.copy_threshold(data.images, experiment.test.images)
-held_out, _ = evaluation.nearest_distances(experiment.test.images, data.images)
+test_images = experiment.test.images
+held_out, _ = evaluation.nearest_distances(test_images, data.images)
 figures.nearest_histogram(
     {"held-out real digits": held_out, "samples, to the coreset": distances},
     threshold,

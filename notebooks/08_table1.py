@@ -17,6 +17,11 @@
 profile = "digits"
 compute = False
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile", "compute")
+
 # %% [markdown]
 # With `compute = True` missing cells are computed here, one after the other.
 
@@ -122,7 +127,7 @@ ranks = {
 }
 beside = pd.concat(ranks, axis=1).rename(index=tables.LABELS)
 beside.columns = [f"{who}, {tables.percent(r)}" for who, r in beside.columns]
-beside
+beside.rename_axis(None)
 
 # %% tags=["remove-cell"]
 same = (theirs[ours.columns].rank() == ours.rank()).all()
@@ -145,7 +150,7 @@ smallest = frame.ratio.min()
 both = frame[frame.row.isin(readings) & (frame.ratio == smallest)]
 both = both.groupby("row")[["fid", "worst"]].mean().loc[readings]
 both.columns = ["FID", "FID of the worst class"]
-both.rename(index=tables.LABELS).round(2)
+both.rename(index=tables.LABELS).rename_axis(None).round(2)
 
 # %% [markdown]
 # ## What it costs

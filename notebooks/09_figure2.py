@@ -19,6 +19,11 @@ profile = "digits"
 ratio = 0.1
 compute = False
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile", "ratio", "compute")
+
 # %%
 import numpy as np
 
@@ -46,7 +51,8 @@ example = chosen.result.iloc[0]
 
 # %%
 figures.figure_2(
-    before, after, weights, example["class_names"], example["floor"]["classwise"]
+    before, after, weights, example["class_names"],
+    example["floor"]["classwise"],
 )
 
 # %% tags=["remove-cell"]

@@ -23,6 +23,11 @@ row = "moderate"
 percent = 10
 seed = 0
 
+# %% tags=["remove-cell"]
+from dedt_lib.notebook import check_parameters
+
+check_parameters("profile", "row", "percent", "seed")
+
 # %% [markdown]
 # Every stage that is already in the store is taken from there.
 
@@ -35,7 +40,8 @@ experiment, result = tables.run_cell(profile, row, percent / 100, seed)
 # The result is one JSON file; these are its main numbers.
 
 # %%
-{name: result[name] for name in ("fid", "copies", "steps", "class_counts", "run")}
+shown = ("fid", "copies", "steps", "class_counts", "run")
+{name: result[name] for name in shown}
 
 # %% [markdown]
 # What each stage cost.

@@ -36,4 +36,6 @@ def digits():
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """An experiment under the smoke profile; ``smoke.change(...)`` shares its store and networks."""
-    return Experiment(tiny.profile(), store=Store(tmp_path_factory.mktemp("store")), method="random")
+    return Experiment(
+        tiny.profile(), store=Store(tmp_path_factory.mktemp("store")), device="cpu", method="random"
+    )

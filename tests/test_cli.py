@@ -114,17 +114,18 @@ def test_show_lists_a_damaged_stage_beside_the_others(tmp_path, capsys):
 
 
 def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "project_root", lambda: tmp_path)
+    monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
     chosen = ("--profile", "smoke", "--ratio", 0.1, "--seed", 0)
     status, printed, _ = dedt("run", "table1", "--row", "random", *chosen)
     assert status == 0 and "random-10-0.json" in printed
-    result = json.loads((tmp_path / "results" / "smoke" / "cells" / "random-10-0.json").read_text())
+    result = json.loads((tmp_path / "smoke" / "cells" / "random-10-0.json").read_text())
     assert result["row"] == "random"
 
 
 def test_cells_lists_every_cell_with_a_command_that_parses(capsys):
     assert cli.main(["cells", "--table", "table1", "--profile", "smoke"]) == 0
-    commands = [line.split("dedt ")[1] for line in capsys.readouterr().out.splitlines() if "dedt run" in line]
+    printed = capsys.readouterr().out.splitlines()
+    commands = [line.split("dedt ")[1] for line in printed if "dedt run" in line]
     parsed = [cli.make_parser().parse_args(command.split()) for command in commands]
     assert [(args.row, args.ratio, args.seed) for args in parsed] == tables.cells("table1", "smoke")
 
@@ -189,5 +190,5 @@ def test_help_of_each_verb_shows_an_example(verb, capsys):
 def test_the_command_line_starts_without_torch():
     code = "import sys, dedt_lib.cli; dedt_lib.cli.make_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    printed = subprocess.run([sys.executable, "-m", "dedt_lib", "--version"], capture_output=True, text=True)
-    assert printed.stdout.startswith("dedt ")
+    version = [sys.executable, "-m", "dedt_lib", "--version"]
+    assert subprocess.run(version, capture_output=True, text=True).stdout.startswith("dedt ")

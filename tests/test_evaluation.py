@@ -19,7 +19,8 @@ def draw(n, d=5, seed=0, scale=1.0, shift=0.0):
 def test_fid_matches_the_reference(golden):
     g = golden("metrics")
     assert frechet_distance(g["fid_real"], g["fid_fake"]) == pytest.approx(float(g["fid"]), rel=1e-9)
-    classwise = classwise_frechet(g["fid_real"], g["fid_real_labels"], g["fid_fake"], g["fid_fake_labels"])
+    sides = g["fid_real"], g["fid_real_labels"], g["fid_fake"], g["fid_fake_labels"]
+    classwise = classwise_frechet(*sides)
     np.testing.assert_allclose(classwise, g["fid_classwise"], rtol=1e-9)
 
 
@@ -82,7 +83,7 @@ def extractor():
 def test_torch_fidelity_agrees_on_the_same_images(extractor, digits):
     generator = np.random.default_rng(0)
     generated = generator.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
-    ours = frechet_distance(*(evaluation.extract_features(x, extractor) for x in (digits.images, generated)))
+    features = [evaluation.extract_features(images, extractor) for images in (digits.images, generated)]
     theirs = calculate_metrics(
         input1=Images(digits.images),
         input2=Images(generated),
@@ -95,7 +96,7 @@ def test_torch_fidelity_agrees_on_the_same_images(extractor, digits):
         save_cpu_ram=True,
         verbose=False,
     )["frechet_inception_distance"]
-    assert ours == pytest.approx(theirs, rel=1e-6) and ours > 0
+    assert theirs > 0 and frechet_distance(*features) == pytest.approx(theirs, rel=1e-6)
 
 
 def test_the_extractor_is_the_network_in_batches(extractor, digits):
@@ -199,7 +200,14 @@ def test_features_that_cannot_be_compared():
 
 def test_a_class_needs_two_images_on_both_sides():
     labels = np.array([0] * 5 + [1] * 5)
-    with pytest.raises(DedtError, match="Class 1 has fewer than two images on one side"):
+    with pytest.raises(DedtError, match="Class 1 has 5 and 1 images.*add images .*draw more samples"):
         classwise_frechet(draw(10), labels, draw(6), labels[:6])
     with pytest.raises(DedtError, match="10 feature rows but 6 labels"):
         classwise_frechet(draw(10), labels[:6], draw(10), labels)
+
+
+def test_embeddings_that_cannot_be_compared():
+    with pytest.raises(DedtError, match="width 5 and 6 cannot be compared"):
+        cmmd(draw(10), draw(10, d=6))
+    with pytest.raises(DedtError, match="NaN or infinite features"):
+        cmmd(draw(10), draw(10) * np.nan)

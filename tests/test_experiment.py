@@ -9,7 +9,6 @@ from dedt_lib import encoders, evaluation, sampling, selection, training
 from dedt_lib import experiment as experiment_module
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment, thin
-from dedt_lib.recipes import load_profile
 from dedt_lib.store import Store
 
 COMPUTATIONS = [
@@ -56,13 +55,15 @@ def test_a_cell_is_json(reweighted):
 def test_a_second_experiment_computes_nothing(smoke, reweighted, nothing_is_computed):
     cell = reweighted.cell()
     nothing_is_computed()
-    again = Experiment("smoke", store=Store(smoke.store.root), method="moderate", reweighting=True)
+    sizes, recipe = tiny.profile(), {"method": "moderate", "reweighting": True}
+    again = Experiment(sizes, store=Store(smoke.store.root), device="cpu", **recipe)
     assert again.cell() == cell
 
 
 def test_the_fid_of_a_cell_is_that_of_its_samples(smoke):
     real, generated = (smoke.metric_features(images) for images in (smoke.data.images, smoke.sample()))
-    assert smoke.evaluate()["fid"] == pytest.approx(evaluation.frechet_distance(real, generated), rel=1e-9)
+    distance = evaluation.frechet_distance(real, generated)
+    assert smoke.evaluate()["fid"] == pytest.approx(distance, rel=1e-9)
 
 
 def test_samples_are_balanced_and_do_not_depend_on_the_batch(smoke):
@@ -77,8 +78,8 @@ def test_samples_are_balanced_and_do_not_depend_on_the_batch(smoke):
 
 
 def test_all_data_is_the_same_run_by_any_method(smoke):
-    keys = {smoke.change(method=m, ratio=1.0).training()["key"] for m in ("random", "gaussian", "moderate")}
-    assert len(keys) == 1
+    runs = [smoke.change(method=m, ratio=1.0).training() for m in ("random", "gaussian", "moderate")]
+    assert len({run["key"] for run in runs}) == 1
 
 
 def test_the_reference_is_the_run_on_all_data(smoke, reweighted):
@@ -107,10 +108,9 @@ def test_seeds_are_different_runs(smoke):
 def test_how_often_checkpoints_are_written_changes_no_address(smoke, nothing_is_computed):
     smoke.training()
     nothing_is_computed()
-    profile = load_profile("smoke", checkpoint_every=1)
-    assert (
-        Experiment(profile, store=smoke.store, method="random").training()["key"] == smoke.training()["key"]
-    )
+    profile = tiny.profile(checkpoint_every=1)
+    often = Experiment(profile, store=smoke.store, device="cpu", method="random")
+    assert often.training()["key"] == smoke.training()["key"]
 
 
 def test_class_weights_lead_to_a_run_of_their_own(smoke, reweighted):
@@ -136,7 +136,7 @@ def test_burn_in_is_a_share_of_the_proxys_steps(smoke, reweighted):
 def test_the_scope_is_the_recipes_then_the_profiles(smoke):
     moderate = smoke.change(method="moderate")
     assert moderate.scope == "class" and moderate.change(scope="global").scope == "global"
-    assert Experiment(load_profile("smoke", moderate_scope="global")).scope == "global"
+    assert Experiment(tiny.profile(moderate_scope="global")).scope == "global"
 
 
 # ---- interrupted ---------------------------------------------------------------------------------
@@ -150,7 +150,8 @@ def test_an_interrupted_experiment_goes_on(smoke, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         take_step(run, *given)
 
-    interrupted = Experiment("smoke", store=Store(tmp_path), method="random", ratio=0.4)
+    recipe = {"method": "random", "ratio": 0.4}
+    interrupted = Experiment(tiny.profile(), store=Store(tmp_path), device="cpu", **recipe)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training._Run, "take_step", stop)
         interrupted.training()
@@ -181,17 +182,42 @@ def test_early_stopping_costs_its_share_of_the_full_run(smoke):
 # ---- one's own images ----------------------------------------------------------------------------
 
 
+def own_images(folder, **changes):
+    """An experiment of one epoch on a folder of images."""
+    sizes = {"per_class": 0, "channels": 3, "epochs": 1, "samples": 12, **changes}
+    profile = tiny.profile(data="folder", path=str(folder / "images"), **sizes)
+    return Experiment(profile, store=Store(folder / "store"), device="cpu", method="random", ratio=0.5)
+
+
 def test_a_folder_of_images_goes_all_the_way(tmp_path):
     images = tiny.write_images(tmp_path / "images", each=6)
-    sizes = {"per_class": 0, "channels": 3, "epochs": 2, "samples": 12}
-    profile = load_profile("smoke", data="folder", path=str(images), **sizes)
-    experiment = Experiment(profile, store=Store(tmp_path / "store"), method="random", ratio=0.5)
+    experiment = own_images(tmp_path)
     coreset = experiment.select()
     assert coreset.counts.tolist() == [3, 3, 3] and coreset.class_names == ("ash", "birch", "cedar")
     assert all((images / coreset.ids[i]).is_file() for i in coreset.indices)
     cell = experiment.cell()
     assert experiment.sample().shape == (12, 3, 8, 8) and len(cell["classwise"]) == 3
     assert cell["copies"] is None
+
+
+def test_a_coreset_follows_its_files_when_they_are_renamed(tmp_path):
+    images = tiny.write_images(tmp_path / "images")
+    own_images(tmp_path).select()
+    (images / "ash" / "0.png").rename(images / "ash" / "00.png")
+    assert all((images / name).is_file() for name in own_images(tmp_path).select().ids)
+
+
+def test_held_out_images_that_come_later_are_used(tmp_path):
+    tiny.write_images(tmp_path / "images" / "train")
+    assert own_images(tmp_path).evaluate()["copies"] is None
+    tiny.write_images(tmp_path / "images" / "test")
+    assert own_images(tmp_path).evaluate()["copies"] is not None
+
+
+def test_a_class_too_small_to_measure_says_so(tmp_path):
+    tiny.write_images(tmp_path / "images", each=3)
+    with pytest.raises(DedtError, match="FID needs two on each side .*add images of that class"):
+        own_images(tmp_path).floor()
 
 
 # ---- bad input -----------------------------------------------------------------------------------
@@ -204,6 +230,7 @@ def test_a_folder_of_images_goes_all_the_way(tmp_path):
         ({"ratio": 2}, "ratio"),
         ({"methods": "random"}, "unknown parameter 'methods'"),
         ({"reweighting": True, "early_stopping": True}, "no coreset to reweight"),
+        ({"annealing": True, "early_stopping": True}, "or to anneal"),
     ],
 )
 def test_a_bad_recipe_is_refused_at_once(recipe, message):
@@ -217,7 +244,7 @@ def test_an_unknown_profile_is_refused_at_once():
 
 
 def test_a_ratio_that_the_full_run_did_not_keep(smoke):
-    with pytest.raises(DedtError, match="kept no weights at ratio 0.3; the profile's ratios are 0.1, 0.4"):
+    with pytest.raises(DedtError, match="no weights at ratio 0.3; .* 0.1, 0.4.*delete .* and run again"):
         smoke.change(ratio=0.3, early_stopping=True).train()
 
 

@@ -69,11 +69,29 @@ def test_an_unknown_key_lists_the_valid_ones(tmp_path):
         ("dro_burn_in", 1.0),
         ("moderate_scope", "each"),
         ("flip", "perhaps"),
+        ("ratios", ()),
+        ("ratios.1", (0.1, 0)),
+        ("ratios.0", (2,)),
+        ("seeds", ()),
+        ("sampler_steps", 1001),
     ],
 )
 def test_a_bad_value_is_named(key, value):
     with pytest.raises(DedtError, match=rf"^{key}: .*\(got "):
-        load_profile("smoke", **{key: value})
+        load_profile("smoke", **{key.split(".")[0]: value})
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"unet_attention": (False,)}, "one value for each level"),
+        ({"unet_groups": 3}, "must be multiples of unet_groups = 3"),
+        ({"image_size": 7}, "image_size must be a multiple of 2 for 2 unet_channels"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused(changes, message):
+    with pytest.raises(DedtError, match=message):
+        load_profile("smoke", **{"unet_channels": (8, 16), **changes})
 
 
 def test_a_missing_value_is_named():
@@ -89,9 +107,10 @@ def test_all_complaints_come_at_once():
 
 
 def test_a_file_that_is_not_toml(tmp_path):
-    (tmp_path / "mine.toml").write_text("epochs = = 3")
-    with pytest.raises(DedtError, match="mine.toml is not valid TOML"):
-        load_profile(tmp_path / "mine.toml")
+    for content in (b"epochs = = 3", b"\xff\xfe"):
+        (tmp_path / "mine.toml").write_bytes(content)
+        with pytest.raises(DedtError, match="mine.toml is not valid TOML"):
+            load_profile(tmp_path / "mine.toml")
 
 
 def test_the_default_recipe_is_the_papers_smallest_coreset():

@@ -73,6 +73,11 @@ def test_excess_must_be_finite_and_one_for_each_class(excess):
         update_weights([0.5, 0.5], excess)
 
 
+def test_weights_must_be_finite():
+    with pytest.raises(DedtError, match="finite, one for every class"):
+        update_weights([0.5, np.nan], [1.0, 0.0])
+
+
 # ---- excess --------------------------------------------------------------------------------------
 
 

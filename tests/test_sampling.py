@@ -84,7 +84,8 @@ def test_images_follow_seed_and_label(model):
 
 
 def test_guidance_combines_both_predictions(model):
-    x_t, t, labels = initial_noise(range(4), (1, 8, 8), 0), torch.full((4,), 500), torch.tensor([0, 3, 3, 9])
+    x_t, labels = initial_noise(range(4), (1, 8, 8), 0), torch.tensor([0, 3, 3, 9])
+    t = torch.full((4,), 500)
     with torch.no_grad():
         conditional = model.predict(x_t, t, labels)
         unconditional = model.predict(x_t, t, torch.full_like(labels, 10))

@@ -28,7 +28,8 @@ def toy(counts=(31, 20, 14), d=6, seed=0):
 
 def test_gaussian_scores_match_the_reference(golden):
     g = golden("selection")
-    np.testing.assert_allclose(gaussian_scores(g["features"], g["labels"]), g["gaussian_score"], rtol=1e-9)
+    scores = gaussian_scores(g["features"], g["labels"])
+    np.testing.assert_allclose(scores, g["gaussian_score"], rtol=1e-9)
 
 
 def test_moderate_distances_match_the_reference(golden):
@@ -79,7 +80,8 @@ def test_each_class_keeps_exactly_its_share(method, ratio):
 @pytest.mark.parametrize("method", ["random", "gaussian"])
 def test_the_global_scope_keeps_the_share_of_all(method):
     features, labels = toy()
-    assert len(select(features, labels, method=method, ratio=0.3, scope="global").indices) == round(0.3 * 65)
+    coreset = select(features, labels, method=method, ratio=0.3, scope="global")
+    assert len(coreset.indices) == round(0.3 * 65)
 
 
 @pytest.mark.parametrize("scope", ["class", "global"])
@@ -109,7 +111,8 @@ def test_ties_go_to_the_first_position():
 
 
 def test_the_percentile_drops_ties_at_the_cutoff_and_the_count_does_not():
-    features, labels = np.array([[-5.0], [-1.0], [1.0], [0.0], [-1.0], [1.0], [5.0]]), np.zeros(7, dtype=int)
+    features = np.array([[-5.0], [-1.0], [1.0], [0.0], [-1.0], [1.0], [5.0]])
+    labels = np.zeros(7, dtype=int)
     counted = select(features, labels, method="gaussian", ratio=4 / 7)
     strictly_above = select(features, labels, method="gaussian", ratio=4 / 7, threshold="percentile")
     assert counted.indices.tolist() == [1, 2, 3, 4]
@@ -188,7 +191,8 @@ def test_a_class_without_images_cannot_be_weighted():
 def coreset_with_names(weights=None):
     features, labels = toy()
     ids = [f"{k}/{i}.png" for i, k in enumerate(labels)]
-    coreset = select(features, labels, method="gaussian", ratio=0.4, ids=ids, class_names=("a", "b", "c"))
+    names = {"ids": ids, "class_names": ("a", "b", "c")}
+    coreset = select(features, labels, method="gaussian", ratio=0.4, **names)
     return coreset if weights is None else coreset.with_weights(weights)
 
 
@@ -281,3 +285,34 @@ def test_a_gaussian_needs_two_images_of_a_class():
     ):
         select(features, labels, method="gaussian", ratio=0.5)
     assert len(select(features, labels, method="gaussian", ratio=0.5, scope="global").indices) == 3
+
+
+def test_a_gaussian_needs_a_known_scope_and_a_ridge():
+    features, labels = toy()
+    with pytest.raises(DedtError, match="class, global"):
+        gaussian_scores(features, labels, scope="each")
+    with pytest.raises(DedtError, match="covariance is singular.*Raise the ridge"):
+        gaussian_scores(np.ones((6, 3)), np.zeros(6, dtype=int), ridge=0.0)
+
+
+@pytest.mark.parametrize("given", [{"ids": ["a"]}, {"class_names": ["a", "b"]}])
+def test_ids_and_names_must_fit(given):
+    _, labels = toy()
+    with pytest.raises(DedtError, match="there must be one each"):
+        select(None, labels, method="random", ratio=0.5, **given)
+
+
+def test_class_weights_must_fit():
+    with pytest.raises(DedtError, match="2 class weights for 3 classes"):
+        class_to_sample_weights([0.5, 0.5], [3, 3, 3])
+
+
+def test_files_that_are_no_coreset(tmp_path):
+    coreset_with_names().save(tmp_path)
+    (tmp_path / "coreset.json").write_text("{}")
+    with pytest.raises(DedtError, match="cannot be read.*select again"):
+        Coreset.load(tmp_path)
+    coreset_with_names().save(tmp_path)
+    pd.DataFrame({"id": ["x"]}).to_parquet(tmp_path / "coreset.parquet")
+    with pytest.raises(DedtError, match="cannot be read.*select again"):
+        Coreset.load(tmp_path)

@@ -75,9 +75,7 @@ def test_the_manifest_says_how_the_result_was_made(store):
     manifest = store.manifest(store.run("stage", RECIPE, fill))
     assert manifest["recipe"] == RECIPE and manifest["stage"] == "stage" and manifest["count"] == 3
     assert manifest["files"]["numbers.txt"]["bytes"] == 5
-    assert {"date", "machine", "device", "threads", "python", "versions", "seconds", "cpu_seconds"} <= set(
-        manifest
-    )
+    assert {"date", "machine", "device", "threads", "python", "seconds", "cpu_seconds"} <= set(manifest)
     assert {"torch", "diffusers", "numpy"} <= set(manifest["versions"])
 
 
@@ -102,7 +100,11 @@ def test_only_a_resumable_stage_finds_its_half_done_work(store, resumable):
     found = []
     with pytest.raises(KeyboardInterrupt):
         store.run("stage", RECIPE, half, resumable=resumable)
-    store.run("stage", RECIPE, lambda folder: found.append((folder / "part").exists()), resumable=resumable)
+
+    def look(folder):
+        found.append((folder / "part").exists())
+
+    store.run("stage", RECIPE, look, resumable=resumable)
     assert found == [resumable]
 
 
@@ -166,6 +168,21 @@ def test_a_damaged_manifest_is_noticed(store):
     assert str(folder) in str(error.value)
 
 
+def test_a_manifest_that_is_no_manifest_is_noticed(store):
+    folder = store.run("stage", RECIPE, fill)
+    write_json(folder / MANIFEST, [])
+    with pytest.raises(DedtError, match="belongs to something else"):
+        Store(store.root).run("stage", RECIPE, fail)
+
+
+def test_what_a_killed_process_was_writing_is_cleared_away(store):
+    work = store.folder("stage", RECIPE).with_suffix(".work")
+    work.mkdir(parents=True)
+    (work / ".model.safetensors.123.partial").write_text("half")
+    folder = store.run("stage", RECIPE, fill, resumable=True)
+    assert not list(folder.glob(".*.partial"))
+
+
 def test_a_folder_without_manifest_is_nobodys_result(store):
     folder = store.folder("stage", RECIPE)
     folder.mkdir(parents=True)
@@ -201,7 +218,10 @@ def test_two_processes_compute_a_stage_once(tmp_path):
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path), *names], env=here, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", CHILD, str(tmp_path), *names],
+            env=here,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for names in (("one", "two"), ("two", "one"))
     ]
@@ -227,6 +247,12 @@ def test_a_full_disk_under_the_manifest_leaves_no_result(store, monkeypatch):
         patch.setattr(store_module.os, "fsync", full_disk)
         store.run("stage", RECIPE, fill)
     assert not store.has("stage", RECIPE) and store.run("stage", RECIPE, fill)
+
+
+def test_a_disk_too_full_to_lock_says_so(store, monkeypatch):
+    monkeypatch.setattr(store_module.FileLock, "acquire", full_disk)
+    with pytest.raises(DedtError, match="Cannot lock .*Free some space"):
+        store.run("stage", RECIPE, fill)
 
 
 def test_a_full_disk_keeps_the_file_that_stood_there(tmp_path, monkeypatch):

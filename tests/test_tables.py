@@ -1,21 +1,22 @@
 import pandas as pd
 import pytest
+import tiny
 
 from dedt_lib import tables
 from dedt_lib.errors import DedtError
-from dedt_lib.recipes import Recipe, load_profile
+from dedt_lib.recipes import Recipe
 from dedt_lib.store import read_json
 
 
 def test_a_table_has_every_row_at_its_ratios():
-    found = tables.cells("table1", "smoke")
+    found = tables.cells("table1", tiny.profile())
     assert ("random", 0.1, 0) in found and ("random", 0.4, 0) in found and ("full", 1.0, 0) in found
     assert [ratio for row, ratio, _ in found if row == "moderate-literal-dro"] == [0.1]
     assert len(found) == len(set(found)) == 6 * 2 + 2
 
 
 def test_every_seed_of_the_profile_is_there_and_long_runs_come_first():
-    found = tables.cells("table1", load_profile("smoke", seeds=(0, 3)))
+    found = tables.cells("table1", tiny.profile(seeds=(0, 3)))
     assert {seed for _, _, seed in found} == {0, 3} and len(found) == 28
     assert [ratio for _, ratio, _ in found] == sorted((ratio for _, ratio, _ in found), reverse=True)
 
@@ -47,7 +48,7 @@ def test_unknown_names_and_ratios():
 
 def test_results_are_written_read_and_summed(tmp_path, smoke):
     for row in ("random", "moderate-reweighted"):
-        tables.run_cell("smoke", row, 0.1, 0, root=tmp_path, store=smoke.store)
+        tables.run_cell(tiny.profile(), row, 0.1, 0, root=tmp_path, store=smoke.store)
     written = read_json(tmp_path / "smoke" / "cells" / "random-10-0.json")
     frame = tables.read_cells("smoke", root=tmp_path).set_index("row")
     random, reweighted = frame.loc["random"], frame.loc["moderate-reweighted"]
@@ -59,10 +60,11 @@ def test_results_are_written_read_and_summed(tmp_path, smoke):
 
 
 def test_running_a_cell_again_writes_the_same_result(tmp_path, smoke):
-    _, first = tables.run_cell("smoke", "random", 0.1, 0, root=tmp_path / "a", store=smoke.store)
-    _, again = tables.run_cell("smoke", "random", 0.1, 0, root=tmp_path / "b", store=smoke.store)
+    _, first = tables.run_cell(tiny.profile(), "random", 0.1, 0, root=tmp_path / "a", store=smoke.store)
+    _, again = tables.run_cell(tiny.profile(), "random", 0.1, 0, root=tmp_path / "b", store=smoke.store)
     name = "smoke/cells/random-10-0.json"
-    assert first == again and (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert first == again
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_no_results_say_how_to_make_them(tmp_path):
@@ -83,3 +85,49 @@ def test_the_summary_is_over_seeds():
     summary = tables.summary(frame).set_index("row")
     assert summary.loc["a", ["mean", "count"]].tolist() == [2, 2]
     assert summary.loc["a", "std"] == pytest.approx(2**0.5) and summary.loc["b", "count"] == 1
+
+
+# ---- what the book prints ------------------------------------------------------------------------
+
+
+def results(**fid):
+    """Cells of rows at 10 %, one number per seed."""
+    cells = [(row, 0.1, seed, value) for row, values in fid.items() for seed, value in enumerate(values)]
+    return pd.DataFrame(cells, columns=["row", "ratio", "seed", "fid"])
+
+
+def test_a_table_prints_mean_and_deviation_and_a_dash_for_what_is_missing():
+    table = tables.layout(results(random=[1.0, 3.0], moderate=[0.5]))
+    assert table.loc["Uniform random", "10 %"] == "2.00 ± 1.41"
+    assert table.loc["Moderate-DS", "10 %"] == "0.50"
+    assert table.loc["Gaussian", "10 %"] == "–"
+
+
+@pytest.mark.parametrize(
+    "moderate, verdict", [([1.0, 1.0], "lower"), ([4.0, 4.0], "higher"), ([1.0, 4.0], "undecided")]
+)
+def test_a_comparison_is_decided_when_every_seed_agrees(moderate, verdict):
+    frame = results(random=[2.0, 3.0], moderate=moderate)
+    compared = tables.compare(frame, "moderate", "random").loc[0.1]
+    assert compared["verdict"] == verdict and compared["seeds"] == 2
+    assert compared["difference"] == pytest.approx(sum(moderate) / 2 - 2.5)
+    assert verdict in tables.in_words(frame, "moderate", "random")
+
+
+def test_a_speedup_is_the_full_run_over_the_run():
+    frame = results(full=[1.0], moderate=[2.0])
+    costs = {"images": [80, 8], "seconds": [40.0, 10.0], "cpu_seconds": [60.0, 6.0]}
+    frame = frame.assign(**costs, whole_cpu_seconds=[60.0, 90.0])
+    table = tables.speedups(frame, ["moderate"]).loc[("Moderate-DS", "10 %")]
+    expected = {"images seen": 10, "CPU time": 10, "wall clock": 4, "whole recipe": 2 / 3}
+    assert table.to_dict() == pytest.approx(expected)
+
+
+def test_only_missing_cells_are_computed(tmp_path, monkeypatch):
+    computed = []
+    monkeypatch.setattr(tables, "results_folder", lambda profile: tmp_path)
+    monkeypatch.setattr(tables, "run_cell", lambda profile, *cell: computed.append(cell))
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "full-100-0.json").touch()
+    assert tables.compute_missing(tiny.profile()) == 13 == len(computed)
+    assert ("full", 1.0, 0) not in computed and ("random", 0.1, 0) in computed
