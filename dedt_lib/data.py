@@ -41,8 +41,8 @@ class LabelledImages:
             )
         if len(labels) == 0:
             raise DedtError(f"'{self.name}' holds no images.")
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise DedtError(f"Labels must be integers; got {labels.dtype}.")
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise DedtError(f"Labels must be integers of shape [n]; got {labels.dtype} {labels.shape}.")
         if labels.min() < 0 or labels.max() >= len(self.class_names):
             raise DedtError(
                 f"Labels run from {labels.min()} to {labels.max()}, but there are {len(self.class_names)} class names."
@@ -122,7 +122,7 @@ def load_folder(path, *, split="train", image_size=None, channels=None):
     path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and test/CLASS/IMAGE.
     image_size: pixels (default 32).  channels: 1 or 3 (default 3).
     Returns LabelledImages, or None for split "test" without a test folder.  Raises DedtError that
-    lists the unreadable or truncated files.
+    lists the unreadable or truncated files, and when the test folder has other classes.
     """
     if not path:
         raise DedtError("data = 'folder' needs a path to a folder with one subfolder of images per class.")
@@ -135,27 +135,42 @@ def load_folder(path, *, split="train", image_size=None, channels=None):
             return None
     elif split == "test":
         return None
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+    classes = _subfolders(root)
+    if split == "test" and classes != (wanted := _subfolders(root.parent / "train")):
+        raise DedtError(
+            f"{root} has the classes {', '.join(classes) or 'none'}, but the training images have "
+            f"{', '.join(wanted)}: give both the same subfolders."
+        )
     if not classes:
         raise DedtError(f"{root} has no subfolders: put the images of each class into a folder of its own.")
     files, labels = [], []
     for k, name in enumerate(classes):
-        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(p for p in (root / name).rglob("*") if _is_image(p))
         if not found:
             raise DedtError(f"{root / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}): add some or remove it.")
         files += found
         labels += [k] * len(found)
+    from PIL import Image
+
     images, broken = [], []
     for file in files:
         try:
             images.append(_read_image(file, image_size or 32, channels or 3))
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             broken.append(f"{file.relative_to(root)} ({error})")
     if broken:
         shown = "\n  ".join(broken[:5])
         raise DedtError(f"{len(broken)} of {len(files)} images cannot be read; repair or remove them:\n  {shown}")
     ids = tuple(str(file.relative_to(root)) for file in files)
     return LabelledImages(np.stack(images), np.array(labels, dtype=np.int64), tuple(classes), ids, root.resolve().name)
+
+
+def _subfolders(root):
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _is_image(path):
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
 
 
 def _read_image(file, size, channels):

@@ -58,7 +58,10 @@ def classwise_frechet(real, real_labels, generated, generated_labels):
     for k in range(int(max(real_labels.max(), generated_labels.max())) + 1):
         sides = real[real_labels == k], generated[generated_labels == k]
         if min(map(len, sides)) < 2:
-            raise DedtError(f"Class {k} has fewer than two images on one side: its FID is not defined.")
+            raise DedtError(
+                f"Class {k} has {len(sides[0])} and {len(sides[1])} images to compare, and FID needs two on "
+                "each side (four for the floor): add images of that class, or draw more samples."
+            )
         distances.append(frechet_distance(*sides))
     return np.array(distances)
 
@@ -89,6 +92,10 @@ def cmmd(real, generated, *, sigma=10.0, block=4096):
     Memory is of the order of block^2.  Returns a float.
     """
     real, generated = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
+    for features in (real, generated):
+        check_features(features, np.zeros(len(features), dtype=np.int64))
+    if real.shape[1] != generated.shape[1]:
+        raise DedtError(f"Embeddings of width {real.shape[1]} and {generated.shape[1]} cannot be compared.")
     between = _mean_kernel(real, generated, sigma, block)
     return 1000 * (_mean_kernel(real, real, sigma, block) + _mean_kernel(generated, generated, sigma, block) - 2 * between)
 

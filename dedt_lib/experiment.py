@@ -33,8 +33,8 @@ class Experiment:
     def __init__(self, profile="digits", *, store=None, device=None, **recipe):
         self.profile = load_profile(profile)
         self.recipe = checked(Recipe, recipe)
-        if self.recipe.reweighting and self.recipe.early_stopping:
-            raise DedtError("early_stopping trains on all the data, so there is no coreset to reweight.")
+        if self.recipe.early_stopping and (self.recipe.reweighting or self.recipe.annealing):
+            raise DedtError("early_stopping trains on all the data, so there is no coreset to reweight or to anneal.")
         ratios = (*self.profile.ratios, 1.0)
         if self.recipe.early_stopping and self.recipe.ratio not in ratios:
             raise DedtError(
@@ -136,7 +136,7 @@ class Experiment:
     def _coreset_folder(self):
         r, p = self.recipe, self.profile
         choice = {"method": r.method, "ratio": r.ratio, "scope": self.scope}
-        recipe = {"version": 1, "data": self.data.fingerprint, **choice}
+        recipe = {"version": 1, "data": self.data.fingerprint, "ids": address("", self.data.ids), **choice}
         if r.method == "random":
             choice["seed"] = recipe["seed"] = r.seed
         else:
@@ -329,7 +329,13 @@ class Experiment:
         folder = self._training_folder()
         if not self.recipe.early_stopping or self.recipe.ratio == 1:
             return folder / "model.safetensors"
-        return folder / f"ema-{self.steps_at(self.recipe.ratio):06d}.safetensors"
+        file = folder / f"ema-{self.steps_at(self.recipe.ratio):06d}.safetensors"
+        if not file.exists():
+            raise DedtError(
+                f"The run in {folder} is older than the ratio {self.recipe.ratio} in the profile and kept no weights "
+                "there. Delete that folder and run again."
+            )
+        return file
 
     # ---- sample and evaluate ---------------------------------------------------------------------
 
@@ -412,6 +418,7 @@ class Experiment:
             "samples": samples_folder.name,
             "metric": metric["key"],
             "data": self.data.fingerprint,
+            "test": self.test and self.test.fingerprint,
             "seen": seen,
         }
 

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,8 +31,8 @@ class Profile(BaseModel):
     encoder_epochs: int = Positive
     encoder_batch_size: int = Positive
     encoder_learning_rate: float = Positive
-    ratios: tuple[float, ...]
-    seeds: tuple[int, ...]
+    ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     gaussian_ridge: float = Positive
     moderate_scope: Literal["class", "global"]
     moderate_centre: Literal["median", "mean"]
@@ -55,7 +55,7 @@ class Profile(BaseModel):
     dro_smoothing: float = Share
     dro_clip: Literal["sample", "class"]
     dro_burn_in: float = Field(ge=0, lt=1)
-    sampler_steps: int = Positive
+    sampler_steps: int = Field(gt=0, le=1000)
     guidance: float = Field(ge=0)
     samples: int = Positive
     sample_batch_size: int = Positive
@@ -66,11 +66,11 @@ class Profile(BaseModel):
     @model_validator(mode="after")
     def _network_fits(self):
         levels = len(self.unet_channels)
-        if len(self.unet_attention) != levels:
+        if levels == 0 or len(self.unet_attention) != levels:
             raise ValueError("unet_attention and unet_channels must have one entry per resolution level")
         if self.image_size % 2 ** (levels - 1):
             raise ValueError(f"image_size must be divisible by {2 ** (levels - 1)} for {levels} levels")
-        if any(width % self.unet_groups for width in self.unet_channels):
+        if any(width <= 0 or width % self.unet_groups for width in self.unet_channels):
             raise ValueError("every width in unet_channels must be divisible by unet_groups")
         return self
 
@@ -96,7 +96,7 @@ def load_profile(name, **changes):
         raise DedtError(f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file.")
     try:
         values = tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (OSError, ValueError) as error:
         raise DedtError(f"{file} is not valid TOML: {error}") from error
     return checked(Profile, {"name": file.stem, **values, **changes})
 

@@ -21,8 +21,8 @@ def update_weights(weights, excess, *, step_size=1.0, smoothing=1e-3):
     excess loss, already >= 0.  step_size: eta.  smoothing: c in [0, 1].  Returns float64 [K].
     """
     weights, excess = np.asarray(weights, dtype=np.float64), np.asarray(excess, dtype=np.float64)
-    if weights.shape != excess.shape or not np.isfinite(excess).all():
-        raise DedtError("Excess losses must be finite, one for every class weight.")
+    if weights.shape != excess.shape or not np.isfinite([weights, excess]).all():
+        raise DedtError("Class weights and excess losses must be finite, one for every class.")
     logits = np.log(weights) + step_size * excess
     raised = np.exp(logits - logits.max())
     raised /= raised.sum()

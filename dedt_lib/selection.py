@@ -28,6 +28,7 @@ def gaussian_scores(features, labels, *, scope="class", ridge=1e-5):
     non-finite features, lengths that differ, or a class with a single image.
     """
     features, labels = check_features(features, labels)
+    check_choice("scope", scope, ("class", "global"))
     scores = np.empty(len(features))
     for members in groups(labels, scope):
         if len(members) < 2:
@@ -40,13 +41,16 @@ def gaussian_scores(features, labels, *, scope="class", ridge=1e-5):
 
 
 def _log_density(z, ridge):
-    from scipy.linalg import cholesky, solve_triangular
+    from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
     n, d = z.shape
     centred = z - z.mean(axis=0)
     covariance = centred.T @ centred / n
     covariance[np.diag_indices(d)] += ridge
-    factor = cholesky(covariance, lower=True, overwrite_a=True)
+    try:
+        factor = cholesky(covariance, lower=True, overwrite_a=True)
+    except LinAlgError as error:
+        raise DedtError(f"The covariance is singular ({error}). Raise the ridge, now {ridge}.") from error
     whitened = solve_triangular(factor, centred.T, lower=True, overwrite_b=True)
     log_determinant = 2 * np.log(np.diag(factor)).sum()
     return -0.5 * (np.einsum("ij,ij->j", whitened, whitened) + log_determinant + d * np.log(2 * np.pi))
@@ -113,6 +117,14 @@ def select(
     else:
         scores = moderate_distances(features, labels, centre=centre)
 
+    K = int(labels.max()) + 1
+    ids = tuple(map(str, range(len(labels)))) if ids is None else tuple(ids)
+    class_names = tuple(map(str, range(K))) if class_names is None else tuple(class_names)
+    if len(ids) != len(labels) or len(class_names) < K:
+        raise DedtError(
+            f"{len(ids)} ids for {len(labels)} samples and {len(class_names)} names for {K} classes: "
+            "there must be one each."
+        )
     rank, kept = np.empty(len(labels), dtype=np.int64), np.zeros(len(labels), dtype=bool)
     for members in groups(labels, scope):
         if method == "moderate":
@@ -135,8 +147,8 @@ def select(
         method=method,
         ratio=float(ratio),
         scope=scope,
-        ids=tuple(ids) if ids is not None else tuple(str(i) for i in range(len(labels))),
-        class_names=tuple(class_names) if class_names else tuple(str(k) for k in range(labels.max() + 1)),
+        ids=ids,
+        class_names=class_names,
     )
 
 
@@ -291,23 +303,23 @@ class Coreset:
         facts = read_json(folder / "coreset.json")
         try:
             table = pd.read_parquet(folder / "coreset.parquet")
+            weights = facts["class_weights"]
+            return cls(
+                indices=np.flatnonzero(table["kept"].to_numpy()),
+                scores=table["score"].to_numpy(dtype=np.float64),
+                rank=table["rank"].to_numpy(dtype=np.int64),
+                labels=table["class"].to_numpy(dtype=np.int64),
+                method=facts["method"],
+                ratio=facts["ratio"],
+                scope=facts["scope"],
+                ids=tuple(table["id"]),
+                class_names=tuple(facts["class_names"]),
+                weights=None if weights is None else np.array(weights),
+            )
         except FileNotFoundError:
             raise DedtError(f"{folder / 'coreset.parquet'} does not exist.") from None
         except Exception as error:
-            raise DedtError(f"{folder / 'coreset.parquet'} cannot be read ({error}); select again.") from error
-        weights = facts["class_weights"]
-        return cls(
-            indices=np.flatnonzero(table["kept"].to_numpy()),
-            scores=table["score"].to_numpy(dtype=np.float64),
-            rank=table["rank"].to_numpy(dtype=np.int64),
-            labels=table["class"].to_numpy(dtype=np.int64),
-            method=facts["method"],
-            ratio=facts["ratio"],
-            scope=facts["scope"],
-            ids=tuple(table["id"]),
-            class_names=tuple(facts["class_names"]),
-            weights=None if weights is None else np.array(weights),
-        )
+            raise DedtError(f"The coreset in {folder} cannot be read ({error!r}); select again.") from error
 
 
 def class_to_sample_weights(weights, counts):
@@ -317,6 +329,8 @@ def class_to_sample_weights(weights, counts):
     weights on a balanced coreset.  Raises DedtError for a class without images.
     """
     weights, counts = np.asarray(weights, dtype=np.float64), np.asarray(counts)
+    if weights.shape != counts.shape:
+        raise DedtError(f"{weights.size} class weights for {counts.size} classes: there must be one each.")
     if (counts == 0).any():
         raise DedtError(
             f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot be "

@@ -139,7 +139,7 @@ class Store:
         if (folder / MANIFEST).exists():
             return self._verify(folder, stage, recipe)
         self._make(folder.parent)
-        with FileLock(f"{folder}.lock"):
+        with self._lock(folder):
             if (folder / MANIFEST).exists():
                 return self._verify(folder, stage, recipe)
             if folder.exists():
@@ -148,6 +148,15 @@ class Store:
                     "Move it away or delete it, then run again."
                 )
             return self._compute(folder, stage, recipe, work, resumable)
+
+    def _lock(self, folder):
+        try:
+            return FileLock(f"{folder}.lock").acquire()
+        except OSError as error:
+            raise DedtError(
+                f"Cannot lock {folder} ({error.strerror}). Free some space, or set DEDT_STORE to a folder that "
+                "can be written."
+            ) from error
 
     def _make(self, folder):
         try:
@@ -162,6 +171,8 @@ class Store:
         if partial.exists() and not resumable:
             shutil.rmtree(partial)
         self._make(partial)
+        for stray in partial.glob(".*.partial"):  # left by a process that was killed while it wrote
+            stray.unlink()
         start, cpu = time.perf_counter(), time.process_time()
         try:
             facts = work(partial) or {}
@@ -196,7 +207,8 @@ class Store:
             return folder
         manifest = self.manifest(folder)
         mend = f"Delete {folder} and run again; other results are not touched."
-        if manifest.get("stage") != stage or manifest.get("recipe") != json.loads(json.dumps(recipe)):
+        expected = {"stage": stage, "recipe": json.loads(json.dumps(recipe))}
+        if not isinstance(manifest, dict) or {key: manifest.get(key) for key in expected} != expected:
             raise DedtError(f"The manifest in {folder} belongs to something else. {mend}")
         for name, facts in manifest["files"].items():
             path = folder / name

@@ -243,9 +243,17 @@ def test_an_unknown_profile_is_refused_at_once():
         Experiment("smok")
 
 
-def test_a_ratio_that_the_full_run_did_not_keep(smoke):
-    with pytest.raises(DedtError, match="no weights at ratio 0.3; .* 0.1, 0.4.*delete .* and run again"):
-        smoke.change(ratio=0.3, early_stopping=True).train()
+def test_a_ratio_that_the_full_run_does_not_keep_is_refused_at_once(smoke):
+    with pytest.raises(DedtError, match="at the ratios 0.1, 0.4, 1.0 .* cannot be had at 0.3"):
+        smoke.change(ratio=0.3, early_stopping=True)
+
+
+def test_a_ratio_that_came_after_the_full_run_says_what_to_delete(smoke):
+    folder = smoke.change(ratio=1.0)._training_folder()
+    profile = tiny.profile(ratios=(0.1, 0.3, 0.4))
+    recipe = {"method": "random", "ratio": 0.3, "early_stopping": True}
+    with pytest.raises(DedtError, match=f"{folder} is older than the ratio 0.3 .*Delete that folder"):
+        Experiment(profile, store=smoke.store, device="cpu", **recipe).train()
 
 
 def test_a_class_that_the_coreset_lost_cannot_be_trained_on(smoke):

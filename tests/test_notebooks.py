@@ -1,6 +1,7 @@
 """The pairs are equal, the parameters are checked, and every chapter runs under the smoke profile."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ RESULT_PAGES = ("08_table1", "09_figure2")
 
 sys.path.insert(0, str(ROOT / "tools"))
 from pair import derive  # noqa: E402
+from readme import filled  # noqa: E402
 
 
 @pytest.fixture
@@ -77,3 +79,17 @@ def test_a_mistyped_parameter_stops_the_notebook(tmp_path, surroundings):
 def test_an_unknown_profile_stops_the_notebook(tmp_path, surroundings):
     with pytest.raises(papermill.PapermillExecutionError, match="Unknown profile 'digit'"):
         run("01_data", tmp_path / "log.ipynb", profile="digit")
+
+
+def test_a_chapter_shows_the_same_twice(tmp_path, surroundings):
+    executed = tmp_path / "03_select.ipynb"
+    run("03_select", executed, profile="smoke")
+    again = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", str(executed)]
+    finished = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout
+    assert "passed" in finished.stdout
+
+
+def test_the_readme_shows_the_committed_results():
+    readme = (ROOT / "README.md").read_text()
+    assert filled(readme) == readme

@@ -84,9 +84,10 @@ def test_a_bad_value_is_named(key, value):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"unet_attention": (False,)}, "one value for each level"),
-        ({"unet_groups": 3}, "must be multiples of unet_groups = 3"),
-        ({"image_size": 7}, "image_size must be a multiple of 2 for 2 unet_channels"),
+        ({"unet_attention": (False,)}, "one entry per resolution level"),
+        ({"unet_attention": (), "unet_channels": ()}, "one entry per resolution level"),
+        ({"unet_groups": 3}, "must be divisible by unet_groups"),
+        ({"image_size": 7}, "image_size must be divisible by 2 for 2 levels"),
     ],
 )
 def test_a_network_that_cannot_be_built_is_refused(changes, message):

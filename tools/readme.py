@@ -1,0 +1,55 @@
+"""Fill README.md from the committed results, and draw its picture from the stored runs.
+
+``python tools/readme.py`` after the results changed; a test keeps the numbers in step.
+"""
+
+import re
+from pathlib import Path
+
+from dedt_lib import tables
+from dedt_lib.store import read_json
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- expected:start -->\n).*(<!-- expected:end -->)", re.DOTALL)
+SHOWN = [("full", 1.0), ("moderate", 0.1), ("moderate-reweighted", 0.1), ("early-stopping", 0.1)]
+
+
+def expected():
+    """The table of the numbers that the quick start ends with, as Markdown."""
+    folder = tables.results_folder("digits", ROOT / "results") / "cells"
+    found = [read_json(folder / f"{tables.cell_name(row, ratio, 0)}.json") for row, ratio in SHOWN]
+    lines = ["| trained on | steps | FID |", "|---|---|---|"]
+    for (row, ratio), cell in zip(SHOWN, found):
+        data = "" if row in ("full", "early-stopping") else f" ({tables.percent(ratio)})"
+        lines.append(f"| {tables.LABELS[row]}{data} | {cell['steps']:,} | {cell['fid']:.2f} |")
+    lines.append(f"| *two halves of the real digits* | | {found[0]['floor']['fid']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def filled(text):
+    """The README's text with its numbers brought up to date."""
+    return BLOCK.sub(lambda match: match[1] + expected() + match[2], text)
+
+
+def draw(path):
+    """The picture of the front page: the first seed of the main job."""
+    from dedt_lib import figures
+    from dedt_lib.experiment import Experiment
+
+    plain = Experiment("digits", method="moderate", ratio=0.1, seed=0)
+    weighted = plain.change(reweighting=True)
+    figure = figures.front_page(
+        plain.data,
+        plain.select(),
+        weighted.reweight()["weights"],
+        weighted.sample(),
+        plain.evaluate()["classwise"],
+        weighted.evaluate()["classwise"],
+    )
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text()))
+    draw(ROOT / "book" / "_static" / "front.png")
