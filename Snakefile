@@ -34,5 +34,6 @@ rule cell:
     resources:
         gpu=1,
     shell:
-        "TQDM_DISABLE=1 papermill notebooks/cell.ipynb {log} --cwd notebooks --no-progress-bar"
+        'DEDT_RESULTS="$(realpath -m "$(dirname {output})/../..")" TQDM_DISABLE=1'
+        " papermill notebooks/cell.ipynb {log} --cwd notebooks --no-progress-bar"
         " -p profile {PROFILE} -p row {wildcards.row} -p percent {wildcards.percent} -p seed {wildcards.seed}"
