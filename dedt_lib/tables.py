@@ -202,7 +202,7 @@ def in_words(frame, row, other):
     undecided = [percent(ratio) for ratio in table.index[table.verdict == "undecided"]]
     if undecided:
         parts.append(f"undecided between seeds at {', '.join(undecided)}")
-    return f"**{LABELS[row]}** against **{LABELS[other]}**: {'; '.join(parts)}."
+    return f"{LABELS[row]} against {LABELS[other]}: {'; '.join(parts)}."
 
 
 def speedups(frame, rows):
