@@ -310,8 +310,8 @@ def cost_bars(ledgers, full):
 def front_page(data, coreset, weights, samples, classwise_before, classwise_after):
     """The method in one picture: what is kept, how classes are weighted, what is generated, how good it is."""
     K = len(data.class_names)
-    figure = plt.figure(figsize=(WIDTH * 1.35, 4.6))
-    grid = figure.add_gridspec(2, 3, width_ratios=[1, 1, 1.25])
+    figure = plt.figure(figsize=(WIDTH * 1.35, 3.7))
+    grid = figure.add_gridspec(2, 3, width_ratios=[1.1, 1.1, 1])
     kept = [np.flatnonzero(coreset.kept & (data.labels == k)) for k in range(K)]
     rows = max(1, min(10, min(map(len, kept))))
     chosen = np.stack([members[:rows] for members in kept], axis=1).ravel()
