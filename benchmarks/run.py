@@ -58,9 +58,7 @@ def result(name, values, unit, *, at_least=None, at_most=None, **facts):
     met = None
     if at_least is not None or at_most is not None:
         met = bool(median >= at_least if at_most is None else median <= at_most)
-    target = (
-        f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}" if at_most is not None else ""
-    )
+    target = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}" if at_most is not None else ""
     row = {"name": name, "value": median, "lowest": min(values), "highest": max(values), "unit": unit}
     return {**row, "target": target, "met": met, "repeats": len(values), **facts}
 
@@ -79,9 +77,7 @@ class Setting:
 
     def train(self, weights=None, weighting=None):
         """A run of the library's loop, from the fresh network to its weights on disk."""
-        plan = EpochPlan(
-            np.arange(len(self.data)), total=len(self.data), epochs=self.epochs, weights=weights
-        )
+        plan = EpochPlan(np.arange(len(self.data)), total=len(self.data), epochs=self.epochs, weights=weights)
         with tempfile.TemporaryDirectory() as folder:
             model = self.experiment.build_model()
             train(model, self.data, plan, self.settings, seed=0, folder=folder, weighting=weighting)
@@ -205,9 +201,7 @@ def frechet(quick):
 
 def start(quick):
     def process(*arguments):
-        return lambda: subprocess.run(
-            [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL
-        )
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
 
     commands = (
         ("import dedt_lib", 0.5, ("-c", "import dedt_lib")),

@@ -37,9 +37,7 @@ def embed(experiment, out):
     import numpy as np
 
     features, (_, manifest) = experiment.embed(), experiment.encoder
-    print(
-        f"{len(features)} images, {features.shape[1]} features each, by {manifest['recipe']['network']}"
-    )
+    print(f"{len(features)} images, {features.shape[1]} features each, by {manifest['recipe']['network']}")
     for split in ("train", "test"):
         if f"{split}_accuracy" in manifest:
             print(f"encoder accuracy, {split}: {manifest[f'{split}_accuracy']:.1%}")
@@ -99,9 +97,7 @@ def train(experiment, out):
         steps = experiment.steps_at(recipe.ratio)
         losses = losses[:steps]
         print(f"the weights after {steps} of the {training['steps']} steps of the run on all the data")
-    print(
-        f"steps: {steps}, final loss: {losses[-100:].mean():.4f} (mean of the last {len(losses[-100:])})"
-    )
+    print(f"steps: {steps}, final loss: {losses[-100:].mean():.4f} (mean of the last {len(losses[-100:])})")
     print(f"parameters: {sum(p.numel() for p in model.parameters()):,}")
     print(f"run: {training['key']}, {training['training_seconds']:.0f} s on {training['device']}")
     if out:
@@ -130,9 +126,7 @@ def evaluate(experiment, out):
     print_metrics(metrics, floor)
     rows = [
         (name, f"{value:.3g}", f"{real:.3g}")
-        for name, value, real in zip(
-            experiment.data.class_names, metrics["classwise"], floor["classwise"]
-        )
+        for name, value, real in zip(experiment.data.class_names, metrics["classwise"], floor["classwise"])
     ]
     print_table(("class", "FID", "real halves"), rows)
     print(metrics["protocol"])
@@ -280,9 +274,7 @@ def print_cell(cell):
         weights = [len(cell["class_weights"]) * weight for weight in cell["class_weights"]]
         shown = ", ".join(f"{name}: {w:.2f}" for name, w in zip(cell["class_names"], weights))
         print(f"class weights: {shown}")
-    rows = [
-        (name, f"{cost['seconds']:.1f}", f"{cost['images']:.0f}") for name, cost in cell["costs"].items()
-    ]
+    rows = [(name, f"{cost['seconds']:.1f}", f"{cost['images']:.0f}") for name, cost in cell["costs"].items()]
     print_table(("cost", "seconds", "images trained on"), rows)
 
 
@@ -423,9 +415,7 @@ def make_parser():
         add_recipe_options(verb)
         add_store_option(verb)
 
-    listing = add(
-        "cells", "list the cells of a table", cells.__doc__, "dedt cells --table table1", cells
-    )
+    listing = add("cells", "list the cells of a table", cells.__doc__, "dedt cells --table table1", cells)
     listing.add_argument("--table", default="table1", help="default: table1")
     listing.add_argument(
         "--profile", default="digits", help="a profile's name or .toml file (default: digits)"
@@ -461,9 +451,7 @@ def add_recipe_options(verb):
     group.add_argument("--method", help="random, gaussian or moderate (default: moderate)")
     group.add_argument("--ratio", type=float, help="share of the data to keep, in (0, 1] (default: 0.1)")
     group.add_argument("--scope", help="choose within each 'class', or in one 'global' order")
-    group.add_argument(
-        "--reweighting", action="store_true", default=None, help="class weights by group DRO"
-    )
+    group.add_argument("--reweighting", action="store_true", default=None, help="class weights by group DRO")
     group.add_argument("--burn-in", type=float, help="share of the proxy's steps with uniform weights")
     group.add_argument(
         "--annealing", action="store_true", default=None, help="all the data in the last epochs"

@@ -49,7 +49,9 @@ class LabelledImages:
             )
         empty = [name for name, count in zip(self.class_names, self.class_counts) if count == 0]
         if empty:
-            raise DedtError(f"No images in class(es) {', '.join(empty)} of '{self.name}': add some or drop the class.")
+            raise DedtError(
+                f"No images in class(es) {', '.join(empty)} of '{self.name}': add some or drop the class."
+            )
 
     def __len__(self):
         return len(self.labels)
@@ -113,7 +115,9 @@ def load_digits(split="train"):
     cut = slice(None, DIGITS_TRAIN_PER_CLASS) if split == "train" else slice(DIGITS_TRAIN_PER_CLASS, None)
     chosen = np.sort(np.concatenate([part[cut] for part in parts]))
     names = tuple(str(k) for k in range(10))
-    return LabelledImages(images[chosen], labels[chosen], names, tuple(f"digit-{i:04d}" for i in chosen), "digits")
+    return LabelledImages(
+        images[chosen], labels[chosen], names, tuple(f"digit-{i:04d}" for i in chosen), "digits"
+    )
 
 
 def load_folder(path, *, split="train", image_size=None, channels=None):
@@ -128,7 +132,9 @@ def load_folder(path, *, split="train", image_size=None, channels=None):
         raise DedtError("data = 'folder' needs a path to a folder with one subfolder of images per class.")
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise DedtError(f"{root} is not a folder. Give the path of a folder with one subfolder of images per class.")
+        raise DedtError(
+            f"{root} is not a folder. Give the path of a folder with one subfolder of images per class."
+        )
     if (root / "train").is_dir():
         root = root / split
         if split == "test" and not root.is_dir():
@@ -147,7 +153,9 @@ def load_folder(path, *, split="train", image_size=None, channels=None):
     for k, name in enumerate(classes):
         found = sorted(p for p in (root / name).rglob("*") if _is_image(p))
         if not found:
-            raise DedtError(f"{root / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}): add some or remove it.")
+            raise DedtError(
+                f"{root / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}): add some or remove it."
+            )
         files += found
         labels += [k] * len(found)
     from PIL import Image
@@ -160,9 +168,13 @@ def load_folder(path, *, split="train", image_size=None, channels=None):
             broken.append(f"{file.relative_to(root)} ({error})")
     if broken:
         shown = "\n  ".join(broken[:5])
-        raise DedtError(f"{len(broken)} of {len(files)} images cannot be read; repair or remove them:\n  {shown}")
+        raise DedtError(
+            f"{len(broken)} of {len(files)} images cannot be read; repair or remove them:\n  {shown}"
+        )
     ids = tuple(str(file.relative_to(root)) for file in files)
-    return LabelledImages(np.stack(images), np.array(labels, dtype=np.int64), tuple(classes), ids, root.resolve().name)
+    return LabelledImages(
+        np.stack(images), np.array(labels, dtype=np.int64), tuple(classes), ids, root.resolve().name
+    )
 
 
 def _subfolders(root):
@@ -177,7 +189,9 @@ def _read_image(file, size, channels):
     from PIL import Image, ImageOps
 
     with Image.open(file) as image:
-        image = ImageOps.fit(image.convert({1: "L", 3: "RGB"}[channels]), (size, size), Image.Resampling.BICUBIC)
+        image = ImageOps.fit(
+            image.convert({1: "L", 3: "RGB"}[channels]), (size, size), Image.Resampling.BICUBIC
+        )
     return np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
 
 

@@ -94,7 +94,9 @@ def train_classifier(network, data, *, epochs, batch_size, learning_rate, seed, 
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     n = len(data)
     steps_per_epoch = -(-n // batch_size)
-    optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_per_epoch)
     history = []
     for epoch in tqdm(range(epochs), desc=f"train {type(network).__name__}", leave=False):
@@ -132,7 +134,9 @@ def embed(network, images, *, batch_size=256, device="cpu"):
     """Features of uint8 images [n, C, H, W]: float32 [n, d], in eval mode, without augmentation."""
     network.to(device).eval()
     batches = torch.from_numpy(np.ascontiguousarray(images)).split(batch_size)
-    return torch.cat([network.features(to_float(batch.to(device))).float().cpu() for batch in batches]).numpy()
+    return torch.cat(
+        [network.features(to_float(batch.to(device))).float().cpu() for batch in batches]
+    ).numpy()
 
 
 @torch.no_grad()
@@ -176,7 +180,9 @@ def read_tensors(path):
             raise DedtError(
                 f"{path} is a pickle, which can run code when it is opened. Convert it to safetensors first."
             ) from error
-        raise DedtError(f"{path} is not a readable safetensors file ({error}). Delete it and run again.") from error
+        raise DedtError(
+            f"{path} is not a readable safetensors file ({error}). Delete it and run again."
+        ) from error
 
 
 def load_weights(module, path):

@@ -14,7 +14,9 @@ def gaussian_statistics(features):
     """Mean [d] and unbiased covariance [d, d] of features [n, d], float64; raises DedtError for n < 2."""
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2 or len(features) < 2:
-        raise DedtError(f"FID needs features of at least two images on each side; got shape {features.shape}.")
+        raise DedtError(
+            f"FID needs features of at least two images on each side; got shape {features.shape}."
+        )
     check_features(features, np.zeros(len(features), dtype=np.int64))
     mean = features.mean(axis=0)
     centred = features - mean
@@ -97,7 +99,11 @@ def cmmd(real, generated, *, sigma=10.0, block=4096):
     if real.shape[1] != generated.shape[1]:
         raise DedtError(f"Embeddings of width {real.shape[1]} and {generated.shape[1]} cannot be compared.")
     between = _mean_kernel(real, generated, sigma, block)
-    return 1000 * (_mean_kernel(real, real, sigma, block) + _mean_kernel(generated, generated, sigma, block) - 2 * between)
+    return 1000 * (
+        _mean_kernel(real, real, sigma, block)
+        + _mean_kernel(generated, generated, sigma, block)
+        - 2 * between
+    )
 
 
 def _mean_kernel(x, y, sigma, block):
@@ -106,7 +112,11 @@ def _mean_kernel(x, y, sigma, block):
     total = 0.0
     for i in range(0, len(x), block):
         for j in range(0, len(y), block):
-            squared = x_norms[i : i + block, None] + y_norms[j : j + block] - 2 * x[i : i + block] @ y[j : j + block].T
+            squared = (
+                x_norms[i : i + block, None]
+                + y_norms[j : j + block]
+                - 2 * x[i : i + block] @ y[j : j + block].T
+            )
             total += np.expm1(-np.maximum(squared, 0) / (2 * sigma**2)).sum()
     return total / (len(x) * len(y))
 

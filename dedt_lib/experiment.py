@@ -26,7 +26,8 @@ class Experiment:
     """The stages of one recipe under one profile.
 
     ``Experiment("digits", method="moderate", ratio=0.1)``.  profile: a name, a file or a Profile.  store: a
-    Store (default: ``runs/``).  Everything else is a field of :class:`Recipe`; unknown names raise
+    Store (default: ``runs/``).  A profile that names a number of ``threads`` sets PyTorch's, for the whole process,
+    because sums in another order change the last bits.  Everything else is a field of :class:`Recipe`; unknown names raise
     DedtError.  Methods compute what is missing and return what is stored.
     """
 
@@ -34,13 +35,17 @@ class Experiment:
         self.profile = load_profile(profile)
         self.recipe = checked(Recipe, recipe)
         if self.recipe.early_stopping and (self.recipe.reweighting or self.recipe.annealing):
-            raise DedtError("early_stopping trains on all the data, so there is no coreset to reweight or to anneal.")
+            raise DedtError(
+                "early_stopping trains on all the data, so there is no coreset to reweight or to anneal."
+            )
         ratios = (*self.profile.ratios, 1.0)
         if self.recipe.early_stopping and self.recipe.ratio not in ratios:
             raise DedtError(
                 f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
                 f"profile only, so early_stopping cannot be had at {self.recipe.ratio}."
             )
+        if self.profile.threads:
+            torch.set_num_threads(self.profile.threads)
         self.store = store or Store()
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -91,7 +96,10 @@ class Experiment:
             network = encoders.seeded(0, f"{stage} weights", build)
             losses = encoders.train_classifier(network, self.data, seed=0, device=self.device, **settings)
             encoders.save_weights(network, folder / "model.safetensors")
-            facts = {"losses": losses.tolist(), "train_accuracy": encoders.accuracy(network, self.data, device=self.device)}
+            facts = {
+                "losses": losses.tolist(),
+                "train_accuracy": encoders.accuracy(network, self.data, device=self.device),
+            }
             if self.test is not None:
                 facts["test_accuracy"] = encoders.accuracy(network, self.test, device=self.device)
             return facts
@@ -105,7 +113,12 @@ class Experiment:
         """The surrogate encoder and the manifest of its training."""
         p = self.profile
         return self._classifier(
-            "encoder", p.encoder, p.encoder_width, p.encoder_epochs, p.encoder_batch_size, p.encoder_learning_rate
+            "encoder",
+            p.encoder,
+            p.encoder_width,
+            p.encoder_epochs,
+            p.encoder_batch_size,
+            p.encoder_learning_rate,
         )
 
     def embed(self):
@@ -251,7 +264,9 @@ class Experiment:
 
     @functools.cached_property
     def _full_coreset(self):
-        return self.change(method="random", ratio=1.0, seed=0, reweighting=False, early_stopping=False).select()
+        return self.change(
+            method="random", ratio=1.0, seed=0, reweighting=False, early_stopping=False
+        ).select()
 
     def _reference_folder(self):
         return self._train("training", self._full_coreset)
@@ -378,7 +393,9 @@ class Experiment:
     def metric_network(self):
         """The classifier whose features FID is measured in, and the manifest of its training."""
         p = self.profile
-        return self._classifier("metric", "classifier", 64, p.metric_epochs, p.metric_batch_size, p.metric_learning_rate)
+        return self._classifier(
+            "metric", "classifier", 64, p.metric_epochs, p.metric_batch_size, p.metric_learning_rate
+        )
 
     def extractor(self):
         """Name under which torch-fidelity knows the metric classifier."""
@@ -467,11 +484,16 @@ class Experiment:
             return ledger
         if r.method != "random":
             ledger["embed"] = {
-                "seconds": self.encoder[1]["seconds"], "cpu_seconds": self.encoder[1]["cpu_seconds"], "images": 0.0
+                "seconds": self.encoder[1]["seconds"],
+                "cpu_seconds": self.encoder[1]["cpu_seconds"],
+                "images": 0.0,
             }
             add("select", self._coreset_folder)
         if r.reweighting:
-            for name, folder, factor in (("reference", self._reference_folder(), 1), ("proxy", self._proxy_folder(), 4 / 3)):
+            for name, folder, factor in (
+                ("reference", self._reference_folder(), 1),
+                ("proxy", self._proxy_folder(), 4 / 3),
+            ):
                 add(name, folder, self.store.manifest(folder)["images_seen"] * factor)
         folder = self._training_folder()
         add("train", folder, float(self.store.manifest(folder)["images_seen"]))
@@ -492,7 +514,9 @@ class Experiment:
             "costs": self.costs(),
             "floor": self.floor(),
             "run": training["key"],
-            "provenance": {k: training[k] for k in ("date", "machine", "device", "threads", "python", "versions")},
+            "provenance": {
+                k: training[k] for k in ("date", "machine", "device", "threads", "python", "versions")
+            },
             **metrics,
         }
         if self.recipe.reweighting:

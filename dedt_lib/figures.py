@@ -9,6 +9,14 @@ sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})
 
 
+def _plain_ticks(axes, *ticks):
+    """Label a logarithmic axis with these numbers, written out, where they lie in its range."""
+    low, high = axes.get_ylim()
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axes.set_yticks(shown, [f"{tick:g}" for tick in shown])
+    axes.set_yticks([], minor=True)
+
+
 def _finish(figure):
     figure.tight_layout()
     plt.close(figure)
@@ -20,7 +28,9 @@ def tile(images, columns):
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     gap = max(1, height // 8)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 235, dtype=np.uint8)
+    sheet = np.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 235, dtype=np.uint8
+    )
     for k, image in enumerate(images):
         y, x = (k // columns) * (height + gap), (k % columns) * (width + gap)
         sheet[y : y + height, x : x + width] = image.transpose(1, 2, 0)
@@ -52,6 +62,7 @@ def loss_curves(runs, *, window=50):
     axes.set(xlabel="optimiser step", ylabel="loss (mean squared error)", yscale="log")
     if len(runs) > 1:
         axes.legend()
+    _plain_ticks(axes, 0.02, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1)
     return _finish(figure)
 
 
@@ -74,7 +85,14 @@ def feature_plane(features, labels, class_names):
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
     x, y = plane(features).T
     sns.scatterplot(
-        x=x, y=y, hue=[class_names[k] for k in labels], hue_order=class_names, palette="tab10", s=14, linewidth=0, ax=axes
+        x=x,
+        y=y,
+        hue=[class_names[k] for k in labels],
+        hue_order=class_names,
+        palette="tab10",
+        s=14,
+        linewidth=0,
+        ax=axes,
     )
     axes.set(xlabel="first principal axis", ylabel="second principal axis")
     axes.legend(title="class", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
@@ -86,7 +104,9 @@ def score_plane(features, coresets, of_class):
 
     features: float [n, d].  coresets: label -> Coreset.  of_class: the class's number.
     """
-    figure, panels = plt.subplots(1, len(coresets), figsize=(WIDTH, 2.9), sharex=True, sharey=True, squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(coresets), figsize=(WIDTH, 2.9), sharex=True, sharey=True, squeeze=False
+    )
     members = np.flatnonzero(next(iter(coresets.values())).labels == of_class)
     x, y = plane(features[members]).T
     for axes, (label, coreset) in zip(panels[0], coresets.items()):
@@ -102,7 +122,9 @@ def distance_strips(distances, coresets, class_names):
 
     distances: float [n].  coresets: label -> Coreset.
     """
-    figure, panels = plt.subplots(1, len(coresets), figsize=(WIDTH, 3.4), sharex=True, sharey=True, squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(coresets), figsize=(WIDTH, 3.4), sharex=True, sharey=True, squeeze=False
+    )
     for axes, (label, coreset) in zip(panels[0], coresets.items()):
         for kept, color, size in ((False, "0.75", 4), (True, "crimson", 9)):
             chosen = coreset.kept == kept
@@ -130,7 +152,9 @@ def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0):
     The kept ones are those ranked first, the removed ones those ranked last.
     """
     classes = range(len(data.class_names)) if classes is None else classes
-    figure, panels = plt.subplots(1, 2 * len(coresets), figsize=(WIDTH, WIDTH * 0.17 * len(classes) / len(coresets) + 0.6))
+    figure, panels = plt.subplots(
+        1, 2 * len(coresets), figsize=(WIDTH, WIDTH * 0.17 * len(classes) / len(coresets) + 0.6)
+    )
     for k, (label, coreset) in enumerate(coresets.items()):
         sides = {"kept": [], "removed": []}
         for c in classes:
@@ -153,7 +177,7 @@ def class_counts(counts, class_names):
     names, labels, values = zip(*rows)
     sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
     axes.set(xlabel="class", ylabel="images kept")
-    axes.legend(title=None, fontsize=8)
+    axes.legend(title=None, fontsize=8) if len(counts) > 1 else axes.get_legend().remove()
     return _finish(figure)
 
 
@@ -165,12 +189,18 @@ def weight_trajectories(readings, class_names):
     figure, panels = plt.subplots(1, len(readings), figsize=(WIDTH, 3.4), sharey=True)
     for axes, (label, reading) in zip(np.atleast_1d(panels), readings.items()):
         for k, name in enumerate(class_names):
-            axes.plot(len(class_names) * reading["trajectory"][:, k], color=f"C{k}" if k < 10 else None, label=name, lw=1.2)
+            axes.plot(
+                len(class_names) * reading["trajectory"][:, k],
+                color=f"C{k}" if k < 10 else None,
+                label=name,
+                lw=1.2,
+            )
         if reading["burn_in"]:
             axes.axvspan(0, reading["burn_in"], color="0.9", label="burn-in")
         axes.axhline(1, color="0.4", lw=0.8, ls="--")
         axes.set(title=label, xlabel="proxy step", yscale="log")
     np.atleast_1d(panels)[0].set_ylabel("class weight $K\\alpha$")
+    _plain_ticks(np.atleast_1d(panels)[0], 0.1, 0.2, 0.5, 1, 2, 5)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles, labels, bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False, fontsize=8)
     return _finish(figure)
@@ -209,8 +239,12 @@ def nearest_pairs(images, neighbours, distances):
         for axes, image in zip(panels[:, k], (images[k], neighbours[k])):
             _show(axes, image[None], 1)
         panels[0, k].set_title(f"{distance:.0f}", fontsize=8)
-    panels[0, 0].text(-0.3, 0.5, "sample", transform=panels[0, 0].transAxes, ha="right", va="center", fontsize=8)
-    panels[1, 0].text(-0.3, 0.5, "training", transform=panels[1, 0].transAxes, ha="right", va="center", fontsize=8)
+    panels[0, 0].text(
+        -0.3, 0.5, "sample", transform=panels[0, 0].transAxes, ha="right", va="center", fontsize=8
+    )
+    panels[1, 0].text(
+        -0.3, 0.5, "training", transform=panels[1, 0].transAxes, ha="right", va="center", fontsize=8
+    )
     return _finish(figure)
 
 
@@ -283,6 +317,7 @@ def fid_by_ratio(frame, rows, labels, *, floor=None, full=None):
     axes.set(xlabel="training images kept (%)", ylabel="FID (classifier features)", yscale="log")
     axes.set_xticks(sorted(100 * frame[frame.ratio < 1].ratio.unique()))
     axes.legend(fontsize=8)
+    _plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
     return _finish(figure)
 
 

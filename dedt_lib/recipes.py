@@ -25,6 +25,7 @@ class Profile(BaseModel):
     path: str = ""
     image_size: int = Positive
     channels: Literal[1, 3]
+    threads: int = Field(0, ge=0)
     per_class: int = Field(ge=0)
     encoder: Literal["resnet18"]
     encoder_width: int = Positive
@@ -93,7 +94,9 @@ def load_profile(name, **changes):
         return checked(Profile, {**name.model_dump(), **changes}) if changes else name
     file = Path(name) if str(name).endswith(".toml") else PROFILES / f"{name}.toml"
     if not file.exists():
-        raise DedtError(f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file.")
+        raise DedtError(
+            f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file."
+        )
     try:
         values = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -110,7 +113,9 @@ def checked(model, values):
         for problem in error.errors():
             key = ".".join(map(str, problem["loc"]))
             if problem["type"] == "extra_forbidden":
-                lines.append(f"unknown parameter '{key}'; the valid ones are: {', '.join(model.model_fields)}")
+                lines.append(
+                    f"unknown parameter '{key}'; the valid ones are: {', '.join(model.model_fields)}"
+                )
             else:
                 got = f" (got {problem.get('input')!r})" if key else ""
                 lines.append(f"{key or model.__name__.lower()}: {problem['msg']}{got}")

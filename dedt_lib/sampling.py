@@ -19,7 +19,9 @@ def balanced_labels(n, num_classes):
 
 def initial_noise(numbers, shape, seed, device="cpu"):
     """Gaussian noise for the samples with these numbers; each depends only on (seed, number)."""
-    return torch.stack([torch.randn(shape, generator=torch_generator(seed, "sample", int(i))) for i in numbers]).to(device)
+    return torch.stack(
+        [torch.randn(shape, generator=torch_generator(seed, "sample", int(i))) for i in numbers]
+    ).to(device)
 
 
 def guided_noise(model, x_t, t, labels, guidance):

@@ -138,7 +138,9 @@ def select(
         rank[members[order]] = np.arange(len(members))
         kept[members[order[:count]]] = True
     if not kept.any():
-        raise DedtError(f"Ratio {ratio} of {len(labels)} samples keeps none: raise the ratio or use scope='global'.")
+        raise DedtError(
+            f"Ratio {ratio} of {len(labels)} samples keeps none: raise the ratio or use scope='global'."
+        )
     return Coreset(
         indices=np.flatnonzero(kept),
         scores=scores,
@@ -175,7 +177,9 @@ def moderate_order(distances, ratio, scope, band="center"):
     outside = np.concatenate([ascending[:low][::-1], ascending[high:]])
     steps_away = np.concatenate([np.arange(low), np.arange(n - high)])
     middle_first = np.argsort(np.abs(np.arange(count) - (count - 1) / 2), kind="stable")
-    return np.concatenate([ascending[low:high][middle_first], outside[np.argsort(steps_away, kind="stable")]]), count
+    return np.concatenate(
+        [ascending[low:high][middle_first], outside[np.argsort(steps_away, kind="stable")]]
+    ), count
 
 
 def groups(labels, scope):
@@ -194,7 +198,12 @@ def check_choice(what, value, choices):
 def check_labels(labels):
     """Labels as int64 [n]; raises DedtError for anything but non-negative integers."""
     labels = np.asarray(labels)
-    if labels.ndim != 1 or len(labels) == 0 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+    if (
+        labels.ndim != 1
+        or len(labels) == 0
+        or not np.issubdtype(labels.dtype, np.integer)
+        or labels.min() < 0
+    ):
         raise DedtError("Labels must be a non-empty array of integers 0..K-1.")
     return labels.astype(np.int64)
 
@@ -205,7 +214,9 @@ def check_features(features, labels):
     if features.ndim != 2:
         raise DedtError(f"Features must have the shape [n, d]; got {features.shape}.")
     if len(features) != len(labels):
-        raise DedtError(f"{len(features)} feature rows but {len(labels)} labels: they must describe the same images.")
+        raise DedtError(
+            f"{len(features)} feature rows but {len(labels)} labels: they must describe the same images."
+        )
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         raise DedtError(

@@ -27,9 +27,9 @@ LABELS = {
     "random": "Uniform random",
     "gaussian": "Gaussian",
     "moderate": "Moderate-DS",
-    "moderate-global": "Moderate-DS, one band for all classes",
+    "moderate-global": "Moderate-DS, one band",
     "moderate-reweighted": "Moderate-DS + reweighting",
-    "moderate-literal-dro": "Moderate-DS + reweighting, no burn-in",
+    "moderate-literal-dro": "Moderate-DS + reweighting, literal",
     "early-stopping": "All data, equal steps",
     "full": "All data",
 }
@@ -195,7 +195,10 @@ def in_words(frame, row, other):
     """One sentence on :func:`compare`: at which ratios ``row`` is lower or higher in every seed."""
     table = compare(frame, row, other)
     parts = []
-    for verdict, words in (("lower", "lower (better) in every seed"), ("higher", "higher (worse) in every seed")):
+    for verdict, words in (
+        ("lower", "lower (better) in every seed"),
+        ("higher", "higher (worse) in every seed"),
+    ):
         ratios = [percent(ratio) for ratio in table.index[table.verdict == verdict]]
         if ratios:
             parts.append(f"{words} at {', '.join(ratios)}")
@@ -225,7 +228,9 @@ def speedups(frame, rows):
                     "images seen": (base["images"].to_numpy() / part["images"].to_numpy()).mean(),
                     "CPU time": (base["cpu_seconds"].to_numpy() / part["cpu_seconds"].to_numpy()).mean(),
                     "wall clock": (base["seconds"].to_numpy() / part["seconds"].to_numpy()).mean(),
-                    "whole recipe": (base["cpu_seconds"].to_numpy() / part["whole_cpu_seconds"].to_numpy()).mean(),
+                    "whole recipe": (
+                        base["cpu_seconds"].to_numpy() / part["whole_cpu_seconds"].to_numpy()
+                    ).mean(),
                 }
             )
     return pd.DataFrame(table).set_index(["row", "data"]).rename_axis([None, None])

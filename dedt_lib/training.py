@@ -71,9 +71,13 @@ class EpochPlan:
 
     def __init__(self, indices, *, total, epochs, weights=None, annealing_start=1.0):
         self.indices = np.asarray(indices, dtype=np.int64)
-        self.weights = np.ones(len(self.indices)) if weights is None else np.asarray(weights, dtype=np.float64)
+        self.weights = (
+            np.ones(len(self.indices)) if weights is None else np.asarray(weights, dtype=np.float64)
+        )
         if len(self.weights) != len(self.indices):
-            raise DedtError(f"{len(self.weights)} weights for {len(self.indices)} samples: there must be one each.")
+            raise DedtError(
+                f"{len(self.weights)} weights for {len(self.indices)} samples: there must be one each."
+            )
         self.total, self.epochs = total, epochs
         self.subset_epochs = int(annealing_start * epochs)
 
@@ -138,7 +142,19 @@ def weighted_mean(losses, weights):
     return (losses * weights).mean() / weights.mean()
 
 
-def train(model, data, plan, settings, *, seed, folder, weighting=None, keep_steps=(), device="cpu", progress="train"):
+def train(
+    model,
+    data,
+    plan,
+    settings,
+    *,
+    seed,
+    folder,
+    weighting=None,
+    keep_steps=(),
+    device="cpu",
+    progress="train",
+):
     """Train ``model`` on LabelledImages ``data`` along ``plan``; write its EMA weights into ``folder``.
 
     weighting: None, or an object called with (losses [b], batch) that returns weights [b] (GroupDRO).
@@ -151,7 +167,12 @@ def train(model, data, plan, settings, *, seed, folder, weighting=None, keep_ste
     model.to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     ema = EMAModel(
-        model.parameters(), decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=2 / 3, foreach=True
+        model.parameters(),
+        decay=settings.ema_decay,
+        use_ema_warmup=True,
+        inv_gamma=1.0,
+        power=2 / 3,
+        foreach=True,
     )
     run = _Run(model, optimizer, ema, weighting, settings)
     if (folder / CHECKPOINT).exists():
@@ -188,7 +209,13 @@ class _Run:
     """The state of one training run: what a step changes and what a checkpoint holds."""
 
     def __init__(self, model, optimizer, ema, weighting, settings):
-        self.model, self.optimizer, self.ema, self.weighting, self.settings = model, optimizer, ema, weighting, settings
+        self.model, self.optimizer, self.ema, self.weighting, self.settings = (
+            model,
+            optimizer,
+            ema,
+            weighting,
+            settings,
+        )
         self.parameters = list(model.parameters())
         self.step = self.epoch = self.position = self.images_seen = 0
         self.seconds = self.cpu_seconds = 0.0
@@ -218,7 +245,11 @@ class _Run:
         self.optimizer.step()
         self.ema.step(self.parameters)
         self.losses.append(loss.item())
-        self.step, self.position, self.images_seen = self.step + 1, self.position + 1, self.images_seen + len(losses)
+        self.step, self.position, self.images_seen = (
+            self.step + 1,
+            self.position + 1,
+            self.images_seen + len(losses),
+        )
 
     def _warm_up(self):
         warmup_steps = self.settings.warmup_epochs * self.steps_per_epoch
@@ -251,7 +282,11 @@ class _Run:
             tensors |= {f"weighting/{name}": value for name, value in self.weighting.state().items()}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         facts = {name: getattr(self, name) for name in ("step", "epoch", "position", "images_seen")}
-        facts |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "ema_step": self.ema.optimization_step}
+        facts |= {
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "ema_step": self.ema.optimization_step,
+        }
         with atomic(path) as partial:
             copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
             save_file(copies, partial, metadata={"run": json.dumps(facts)})

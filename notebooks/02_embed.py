@@ -35,7 +35,7 @@ network, manifest = experiment.encoder
 data = experiment.data
 
 # %% [markdown]
-# Its training loss falls to nearly nothing.
+# Its training loss, epoch by epoch.
 
 # %%
 import matplotlib.pyplot as plt

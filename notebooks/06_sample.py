@@ -34,8 +34,8 @@ p = experiment.profile
 # %% [markdown]
 # ## Step by step
 #
-# Ten images, one per class, on their way from noise. The large shapes are
-# decided early; the last steps only clean up.
+# Ten images, one per class, on their way from noise. Halfway the eye still
+# sees nothing but noise; the digits appear towards the end.
 
 # %%
 import torch
@@ -63,8 +63,8 @@ figures.denoising(
 # $$\epsilon^w_\theta = (1+w)\,\epsilon_\theta(x_t,c,t)
 #   - w\,\epsilon_\theta(x_t,t).$$
 #
-# From the same noise with growing $w$: the images become clearer, and more
-# alike. The paper uses 0.3.
+# From the same noise with growing $w$. Look for strokes that become clearer,
+# and for digits that change their shape. The paper uses 0.3.
 
 # %%
 rows, weights = [], (0.0, 0.3, 1.0, 3.0)

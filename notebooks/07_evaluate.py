@@ -51,8 +51,8 @@ network, manifest = experiment.metric_network
 
 # %% [markdown]
 # The classifier is registered with `torch-fidelity` under a name that carries
-# the hash of its weights. Its own FID, on the same images, is the same number
-# as ours.
+# the hash of its weights. Its own FID, on the same images, is ours up to the
+# rounding of its means, which it keeps in single precision.
 
 # %%
 import torch
@@ -91,6 +91,8 @@ round(theirs, 6), round(ours, 6)
 # each is a small sample. No FID means anything before this one is known.
 
 # %%
+import textwrap
+
 from myst_nb import glue
 
 floor = experiment.floor()
@@ -99,7 +101,7 @@ full_fid = full.evaluate()
 glue("eval_floor", floor["fid"], display=False)
 glue("eval_coreset", coreset_fid["fid"], display=False)
 glue("eval_full", full_fid["fid"], display=False)
-coreset_fid["protocol"]
+print(*textwrap.wrap(coreset_fid["protocol"], 70), sep="\n")
 
 # %% [markdown]
 # Real against real: {glue:text}`eval_floor:.2f`. All data:

@@ -84,7 +84,16 @@ def test_an_unknown_profile_stops_the_notebook(tmp_path, surroundings):
 def test_a_chapter_shows_the_same_twice(tmp_path, surroundings):
     executed = tmp_path / "03_select.ipynb"
     run("03_select", executed, profile="smoke")
-    again = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", str(executed)]
+    again = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "--nbval-current-env",
+        "-p",
+        "no:cacheprovider",
+        str(executed),
+    ]
     finished = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout
     assert "passed" in finished.stdout

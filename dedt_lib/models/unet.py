@@ -4,7 +4,12 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
-NOISE_SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+NOISE_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+}
 
 
 class ConditionalUNet(nn.Module):
@@ -15,7 +20,9 @@ class ConditionalUNet(nn.Module):
     attention: for each level, whether it has self-attention.  dropout: inside the residual blocks.
     """
 
-    def __init__(self, *, channels, image_size, num_classes, block_channels, layers, attention, dropout=0.0, groups=8):
+    def __init__(
+        self, *, channels, image_size, num_classes, block_channels, layers, attention, dropout=0.0, groups=8
+    ):
         super().__init__()
         self.null_label = num_classes
         self.sample_shape = (channels, image_size, image_size)
