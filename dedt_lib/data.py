@@ -32,7 +32,8 @@ class LabelledImages:
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DedtError(
-                f"Images must be uint8 of shape [n, channels, height, width]; got {images.dtype} {images.shape}."
+                "Images must be uint8 of shape [n, channels, height, width]; "
+                f"got {images.dtype} {images.shape}."
             )
         if not len(images) == len(labels) == len(self.ids):
             raise DedtError(
@@ -45,7 +46,8 @@ class LabelledImages:
             raise DedtError(f"Labels must be integers of shape [n]; got {labels.dtype} {labels.shape}.")
         if labels.min() < 0 or labels.max() >= len(self.class_names):
             raise DedtError(
-                f"Labels run from {labels.min()} to {labels.max()}, but there are {len(self.class_names)} class names."
+                f"Labels run from {labels.min()} to {labels.max()}, but there are "
+                f"{len(self.class_names)} class names."
             )
         empty = [name for name, count in zip(self.class_names, self.class_counts) if count == 0]
         if empty:

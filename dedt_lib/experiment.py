@@ -26,9 +26,11 @@ class Experiment:
     """The stages of one recipe under one profile.
 
     ``Experiment("digits", method="moderate", ratio=0.1)``.  profile: a name, a file or a Profile.  store: a
-    Store (default: ``runs/``).  A profile that names a number of ``threads`` sets PyTorch's, for the whole process,
-    because sums in another order change the last bits.  Everything else is a field of :class:`Recipe`; unknown names raise
-    DedtError.  Methods compute what is missing and return what is stored.
+    Store (default: ``runs/``).  Everything else is a field of :class:`Recipe`; unknown names raise DedtError.
+    Methods compute what is missing and return what is stored.
+
+    A profile that names a number of ``threads`` sets PyTorch's, for the whole process, because sums in
+    another order change the last bits.
     """
 
     def __init__(self, profile="digits", *, store=None, device=None, **recipe):

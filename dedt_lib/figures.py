@@ -343,7 +343,7 @@ def cost_bars(ledgers, full):
 
 
 def front_page(data, coreset, weights, samples, classwise_before, classwise_after):
-    """The method in one picture: what is kept, how classes are weighted, what is generated, how good it is."""
+    """The method in one picture: what is kept, what is generated, the class weights, the class-wise FID."""
     K = len(data.class_names)
     figure = plt.figure(figsize=(WIDTH * 1.35, 3.7))
     grid = figure.add_gridspec(2, 3, width_ratios=[1.1, 1.1, 1])

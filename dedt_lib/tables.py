@@ -83,7 +83,7 @@ def results_folder(profile, root=None):
 
 
 def run_cell(profile, row, ratio, seed, *, root=None, store=None):
-    """Compute a cell (or find its stages in the store), write its result, and return the Experiment and the result."""
+    """Compute a cell, or find its stages in the store, and write its result; returns (Experiment, result)."""
     from .experiment import Experiment
 
     experiment = Experiment(profile, store=store, **cell_recipe(row, ratio, seed))
