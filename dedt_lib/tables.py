@@ -29,7 +29,7 @@ LABELS = {
     "moderate": "Moderate-DS",
     "moderate-global": "Moderate-DS, one band",
     "moderate-reweighted": "Moderate-DS + reweighting",
-    "moderate-literal-dro": "Moderate-DS + reweighting, literal",
+    "moderate-literal-dro": "Moderate-DS + literal DRO",
     "early-stopping": "All data, equal steps",
     "full": "All data",
 }
