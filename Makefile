@@ -27,7 +27,7 @@ help:
 	@echo "make pair    derive each notebooks/*.ipynb from its .py"
 	@echo "make clean   remove the built book; make clean-all also removes .venv and all stored runs"
 	@echo
-	@echo "book and tables take PROFILE=smoke, or another profile; all take PYTHON=python3.12 or similar."
+	@echo "book and tables take PROFILE=smoke (tables first); all take PYTHON=python3.12 or similar."
 
 setup: .venv/.installed
 

@@ -1,10 +1,15 @@
 # The grid of runs behind the tables. Each cell is one papermill run whose executed notebook is its log.
 #   snakemake --workflow-profile profiles/local --config profile=digits
-from dedt_lib.tables import TABLES, cell_name, cells
+from pathlib import Path
 
-PROFILE = config.get("profile", "digits")
-CELLS = {table: [cell_name(*cell) for cell in cells(table, PROFILE)] for table in TABLES}
-NEEDS_REFERENCE = ("early-stopping", "moderate-reweighted", "moderate-literal-dro")
+from dedt_lib.recipes import load_profile
+from dedt_lib.tables import ROWS, TABLES, cell_name, cells
+
+GIVEN = str(config.get("profile", "digits"))
+PROFILE = load_profile(GIVEN).name
+GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN
+CELLS = {table: [cell_name(*cell) for cell in cells(table, GIVEN)] for table in TABLES}
+NEEDS_REFERENCE = [row for row, values in ROWS.items() if {"reweighting", "early_stopping"} & set(values)]
 
 
 wildcard_constraints:
@@ -36,4 +41,4 @@ rule cell:
     shell:
         'DEDT_RESULTS="$(realpath -m "$(dirname {output})/../..")" TQDM_DISABLE=1'
         " papermill notebooks/cell.ipynb {log} --cwd notebooks --no-progress-bar"
-        " -p profile {PROFILE} -p row {wildcards.row} -p percent {wildcards.percent} -p seed {wildcards.seed}"
+        " -p profile {GIVEN} -p row {wildcards.row} -p percent {wildcards.percent} -p seed {wildcards.seed}"

@@ -22,7 +22,8 @@ The verbs follow each other; each computes what is missing and takes the rest fr
 START = """\
 examples:
   dedt select --ratio 0.1                       a coreset of the digits: Moderate-DS, 10 %
-  dedt select --data photos --out coreset       the same of your own images, one folder per class
+  dedt select --data photos --set image_size=32 --set channels=3 --out coreset
+                                                the same of your own images, one folder per class
   dedt run --profile smoke                      everything, in seconds, to see that it works
   dedt VERB --help                              what a verb prints and writes
 """
@@ -200,7 +201,7 @@ def run_table_cell(args):
 
 
 def cells(args):
-    """``dedt cells``: the cells of a table, whether their result is there, and the command for each."""
+    """The cells of a table, whether their result is there, and the command for each."""
     from . import tables
 
     folder = tables.results_folder(args.profile) / "cells"
@@ -215,7 +216,7 @@ def cells(args):
 
 
 def show(args):
-    """``dedt show``: what is in the store, oldest first within each stage."""
+    """What is in the store, oldest first within each stage."""
     store = open_store(args)
     rows = [stage_line(path) for path in sorted(store.root.glob("*/*/manifest.json"), key=stage_and_age)]
     if not rows:
@@ -241,8 +242,8 @@ def stage_line(path):
             if name != "version" and isinstance(value, str | int | float)
         ]
         return stage, key, manifest["date"], f"{manifest['seconds']:.1f}", " ".join(values)
-    except (DedtError, KeyError):
-        return stage, key, "", "", "damaged: delete this folder"
+    except (DedtError, KeyError, TypeError, AttributeError, ValueError):
+        return stage, key, "", "", "damaged, or not a result of dedt"
 
 
 # ---- printing --------------------------------------------------------------------------------------
@@ -269,13 +270,14 @@ def print_metrics(metrics, floor):
 def print_cell(cell):
     """The main numbers of ``Experiment.cell()``."""
     print_metrics(cell, cell["floor"])
-    print(f"coreset: {sum(cell['class_counts'])} images, {cell['steps']} steps")
+    what = "all data" if cell["recipe"]["early_stopping"] else "coreset"
+    print(f"{what}: {sum(cell['class_counts'])} images, {cell['steps']} steps")
     if cell["class_weights"]:
         weights = [len(cell["class_weights"]) * weight for weight in cell["class_weights"]]
         shown = ", ".join(f"{name}: {w:.2f}" for name, w in zip(cell["class_names"], weights))
         print(f"class weights: {shown}")
     rows = [(name, f"{cost['seconds']:.1f}", f"{cost['images']:.0f}") for name, cost in cell["costs"].items()]
-    print_table(("cost", "seconds", "images trained on"), rows)
+    print_table(("cost", "seconds", "image passes"), rows)
 
 
 def wrote(out, *names):
@@ -330,7 +332,12 @@ def open_store(args):
 def output_folder(path):
     """The folder of --out, made before anything is computed; None when it was not given."""
     if path:
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DedtError(
+                f"Cannot write to {path} ({error.strerror}). Give --out a folder that can be written."
+            ) from error
     return path
 
 
@@ -341,6 +348,8 @@ def run_verb(args):
     changes = profile_changes(args)
     profile = load_profile(args.profile, **changes)
     checked(Recipe, recipe_values(args))
+    if args.stage is select and args.reweighting:
+        raise DedtError("select makes no class weights; dedt reweight makes them, with the same options.")
     out, store = output_folder(args.out), open_store(args)
 
     from .experiment import Experiment
@@ -435,7 +444,8 @@ def add_profile_options(verb):
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="your images, one subfolder per class; brought to the profile's image_size and channels",
+        help="your images, one subfolder per class; brought to the profile's image_size and "
+        "channels (digits: 8 pixels, grey; for others: --set image_size=32 --set channels=3)",
     )
     group.add_argument(
         "--set",
@@ -462,7 +472,7 @@ def add_recipe_options(verb):
         default=None,
         help="the control: all the data, but only as many steps as the coreset takes",
     )
-    group.add_argument("--seed", type=int, help="of everything but the encoder (default: 0)")
+    group.add_argument("--seed", type=int, help="of everything but the encoder and the metric (default: 0)")
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="copy the resulting files there")
 
 

@@ -171,7 +171,7 @@ def load_folder(path, *, split="train", image_size=None, channels=None):
     if broken:
         shown = "\n  ".join(broken[:5])
         raise DedtError(
-            f"{len(broken)} of {len(files)} images cannot be read; repair or remove them:\n  {shown}"
+            f"{len(broken)} of {len(files)} images in {root} cannot be read; repair or remove them:\n  {shown}"
         )
     ids = tuple(str(file.relative_to(root)) for file in files)
     return LabelledImages(
@@ -191,9 +191,10 @@ def _read_image(file, size, channels):
     from PIL import Image, ImageOps
 
     with Image.open(file) as image:
-        image = ImageOps.fit(
-            image.convert({1: "L", 3: "RGB"}[channels]), (size, size), Image.Resampling.BICUBIC
-        )
+        if image.mode[0] in "IF":
+            raise ValueError("its pixels have more than 8 bits; convert it to 8 bits")
+        upright = ImageOps.exif_transpose(image).convert({1: "L", 3: "RGB"}[channels])
+        image = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
 
 

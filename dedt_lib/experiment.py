@@ -17,7 +17,7 @@ from .models import build_model
 from .randomness import derive
 from .recipes import Recipe, checked, load_profile
 from .reweighting import GroupDRO, effective_classes
-from .selection import Coreset, class_to_sample_weights
+from .selection import Coreset
 from .store import Store, address, read_json, write_json
 from .training import EpochPlan, TrainingSettings, train
 
@@ -141,7 +141,8 @@ class Experiment:
         """The selector's scope: the recipe's, else the profile's, else that of the cited code."""
         if self.recipe.scope:
             return self.recipe.scope
-        return self.profile.moderate_scope if self.recipe.method == "moderate" else "class"
+        by_profile = {"moderate": self.profile.moderate_scope}
+        return by_profile.get(self.recipe.method, selection.DEFAULT_SCOPE[self.recipe.method])
 
     def select(self):
         """The :class:`~dedt_lib.selection.Coreset` of this recipe, without class weights."""
@@ -248,8 +249,12 @@ class Experiment:
 
     def plan(self, coreset, annealing_start=1.0):
         """The :class:`~dedt_lib.training.EpochPlan` of a coreset, with its class weights if it has any."""
-        if (coreset.counts == 0).any():
-            class_to_sample_weights(np.ones(len(coreset.counts)), coreset.counts)
+        empty = [name for name, count in zip(coreset.class_names, coreset.counts) if count == 0]
+        if empty:
+            raise DedtError(
+                f"Class(es) {', '.join(empty)} keep no image at ratio {coreset.ratio:g}: raise the ratio, add images, "
+                "or choose within each class (scope 'class')."
+            )
         weights = None if coreset.weights is None else coreset.sample_weights[coreset.indices]
         return EpochPlan(
             coreset.indices,
@@ -480,10 +485,8 @@ class Experiment:
             folder = self._reference_folder()
             manifest = self.store.manifest(folder)
             share = self.steps_at(r.ratio) / manifest["steps"]
-            add("train", folder, manifest["images_seen"] * share)
-            ledger["train"] = {name: value * share for name, value in ledger["train"].items()}
-            ledger["train"]["images"] = manifest["images_seen"] * share
-            return ledger
+            add("train", folder, manifest["images_seen"])
+            return {"train": {name: value * share for name, value in ledger["train"].items()}}
         if r.method != "random":
             ledger["embed"] = {
                 "seconds": self.encoder[1]["seconds"],

@@ -93,9 +93,15 @@ def load_profile(name, **changes):
     if isinstance(name, Profile):
         return checked(Profile, {**name.model_dump(), **changes}) if changes else name
     file = Path(name) if str(name).endswith(".toml") else PROFILES / f"{name}.toml"
+    if not file.exists() and file.parent != PROFILES:
+        raise DedtError(f"There is no profile file {file}.")
     if not file.exists():
         raise DedtError(
             f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file."
+        )
+    if file.stem in profile_names() and file.resolve().parent != PROFILES.resolve():
+        raise DedtError(
+            f"{file} has the name of one of the library's profiles: rename it, so that results are kept apart."
         )
     try:
         values = tomllib.loads(file.read_text())
@@ -109,8 +115,10 @@ def checked(model, values):
     try:
         return model(**values)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
+        problems = error.errors()
+        missing = [str(p["loc"][0]) for p in problems if p["type"] == "missing"]
+        lines = [f"missing: {', '.join(missing)}"] if missing else []
+        for problem in (p for p in problems if p["type"] != "missing"):
             key = ".".join(map(str, problem["loc"]))
             if problem["type"] == "extra_forbidden":
                 lines.append(
@@ -118,7 +126,8 @@ def checked(model, values):
                 )
             else:
                 got = f" (got {problem.get('input')!r})" if key else ""
-                lines.append(f"{key or model.__name__.lower()}: {problem['msg']}{got}")
+                message = problem["msg"].removeprefix("Value error, ")
+                lines.append(f"{key or model.__name__.lower()}: {message}{got}")
         raise DedtError("; ".join(lines)) from None
 
 
@@ -129,7 +138,7 @@ class Recipe(BaseModel):
     ("" takes the profile's or the cited code's).  reweighting: class weights by group DRO.  burn_in:
     share of the proxy's steps before the weights move (None takes the profile's).  annealing: all the
     data at the end.  early_stopping: train on all the data, but stop after as many steps as the coreset of
-    ``ratio`` would take (the control at equal compute).  seed: of everything but the encoder.
+    ``ratio`` would take (the control at equal compute).  seed: of everything but the encoder and the metric.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -154,8 +154,8 @@ class Store:
             return FileLock(f"{folder}.lock").acquire()
         except OSError as error:
             raise DedtError(
-                f"Cannot lock {folder} ({error.strerror}). Free some space, or set DEDT_STORE to a folder that "
-                "can be written."
+                f"Cannot lock {folder} ({error.strerror}). Free some space if the disk is full, "
+                "else set DEDT_STORE to a folder that can be written."
             ) from error
 
     def _make(self, folder):

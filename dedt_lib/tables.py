@@ -51,7 +51,7 @@ TABLES = {
 
 
 def cells(table, profile):
-    """All (row, ratio, seed) of a table under a profile (name or Profile), the longest runs first."""
+    """All (row, ratio, seed) of a table under a profile (name or Profile), the largest ratios first."""
     if table not in TABLES:
         raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
     profile = load_profile(profile)
@@ -179,15 +179,19 @@ def compare(frame, row, other, value="fid"):
     """Row against another row at each ratio, seed by seed: a DataFrame.
 
     Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower (seeds in
-    which ``row`` is lower), seeds, verdict: "lower" or "higher" when every seed agrees, else "undecided".
+    which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds agrees, else "undecided".
     """
     import pandas as pd
 
     pair = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
     pair = pair.dropna()
     difference = (pair[row] - pair[other]).groupby("ratio")
-    lower, seeds = difference.apply(lambda d: int((d < 0).sum())), difference.size()
-    verdict = ["lower" if a == b else "higher" if a == 0 else "undecided" for a, b in zip(lower, seeds)]
+    lower, higher = difference.apply(lambda d: (d < 0).sum()), difference.apply(lambda d: (d > 0).sum())
+    seeds = difference.size()
+    verdict = [
+        "lower" if a == n > 1 else "higher" if b == n > 1 else "undecided"
+        for a, b, n in zip(lower, higher, seeds)
+    ]
     return pd.DataFrame({"difference": difference.mean(), "lower": lower, "seeds": seeds, "verdict": verdict})
 
 
@@ -205,7 +209,7 @@ def in_words(frame, row, other):
     undecided = [percent(ratio) for ratio in table.index[table.verdict == "undecided"]]
     if undecided:
         parts.append(f"undecided between seeds at {', '.join(undecided)}")
-    return f"{LABELS[row]} against {LABELS[other]}: {'; '.join(parts)}."
+    return f"{LABELS[row]} against {LABELS[other]}: {'; '.join(parts) or 'no common results'}."
 
 
 def speedups(frame, rows):

@@ -186,5 +186,5 @@ figures.front_page(
 # - Change `method` to `"gaussian"` or `"random"` in the second cell. Does the
 #   picture of the distances explain what happens to FID?
 # - Put your own images into one folder per class and run
-#   `dedt select --data FOLDER --ratio 0.1 --out my-coreset`.
+#   `dedt select --data FOLDER --set image_size=32 --set channels=3`.
 # - Read on: [the data](01_data).

@@ -44,7 +44,7 @@ data.images.shape, data.images.dtype, data.labels.shape
 from myst_nb import glue
 
 glue("data_train", len(data), display=False)
-glue("data_test", len(test), display=False)
+glue("data_test", len(test) if test else 0, display=False)
 glue("data_side", data.images.shape[2], display=False)
 
 # %% [markdown]
@@ -77,8 +77,9 @@ figures.class_counts({"training images": data.class_counts}, data.class_names)
 # %%
 import numpy as np
 
-means = [data.images[data.labels == k].mean(axis=0) for k in range(10)]
-figures.image_grid(np.stack(means).round().astype(np.uint8), columns=10)
+K = len(data.class_names)
+means = [data.images[data.labels == k].mean(axis=0) for k in range(K)]
+figures.image_grid(np.stack(means).round().astype(np.uint8), columns=K)
 
 # %% [markdown]
 # ## Same data, same name

@@ -164,6 +164,7 @@ pd.read_parquet(f"{folder}/coreset.parquet").head()
 # ## Try it
 #
 # - Raise `ratio` to 0.4. Do the coresets agree more than chance would have it?
-# - `select(..., band="nearest")` keeps the images nearest to the centre, which
-#   is how one may misread the paper. Compare it with the Gaussian.
+# - `dedt_lib.selection.select` takes `band="nearest"`, which keeps the images
+#   nearest to the centre: one may read the paper so. Compare it with the
+#   Gaussian.
 # - Next: [which classes to stress](04_reweight).

@@ -9,8 +9,9 @@
 # %% [markdown]
 # # Table I: which coreset, and does reweighting help?
 #
-# The rows of the paper's Table I that need no other encoder, with two rows
-# that it does not have. Every cell is a training run of its own; the runs are
+# The rows of the paper's Table I that can be had with a ResNet-18, with rows
+# that it does not have: one band for all classes, the literal algorithm, and
+# all the data at equal steps. Every cell is a training run of its own; the runs are
 # made by the grid (`make tables`), and this chapter only reads their results.
 
 # %% tags=["parameters"]
@@ -217,7 +218,8 @@ tables.layout(frame, value="copies_percent")
 # %% [markdown]
 # ## Try it
 #
-# - `dedt cells --table table1` prints the command of every cell. Delete one
-#   result and run its command again: is it the same number?
+# - `dedt cells --table table1` prints the command of every cell. Run one with
+#   `--store` and an empty folder, so that it is computed and not looked up:
+#   does `git diff results` show another number?
 # - The dashed line asks the question that decides: is pruning better than
 #   stopping early? At which ratio would you change your mind?

@@ -192,3 +192,12 @@ def test_the_command_line_starts_without_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     version = [sys.executable, "-m", "dedt_lib", "--version"]
     assert subprocess.run(version, capture_output=True, text=True).stdout.startswith("dedt ")
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"recipe": "x"}'])
+def test_show_names_a_folder_that_is_not_a_result(tmp_path, capsys, content):
+    foreign = tmp_path / "encoder" / "notes"
+    foreign.mkdir(parents=True)
+    (foreign / "manifest.json").write_text(content)
+    assert cli.main(["show", "--store", str(tmp_path)]) == 0
+    assert "not a result of dedt" in capsys.readouterr().out

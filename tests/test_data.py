@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from dedt_lib.data import LabelledImages, load
 from dedt_lib.errors import DedtError
@@ -139,7 +140,7 @@ def test_broken_images_are_named(tmp_path):
     whole = (tmp_path / "ash/0.png").read_bytes()
     (tmp_path / "ash/0.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "cedar/3.png").write_text("not an image")
-    with pytest.raises(DedtError, match="2 of 12 images cannot be read; repair or remove") as error:
+    with pytest.raises(DedtError, match="2 of 12 images in .* cannot be read; repair") as error:
         load("folder", path=tmp_path, image_size=8)
     assert "ash/0.png" in str(error.value) and "cedar/3.png" in str(error.value)
 
@@ -174,5 +175,23 @@ def test_an_image_too_large_to_open_is_named(tmp_path, monkeypatch):
 
     tiny.write_images(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(DedtError, match="12 of 12 images cannot be read"):
+    with pytest.raises(DedtError, match="12 of 12 images in .* cannot be read"):
         load("folder", path=tmp_path, image_size=8)
+
+
+def test_a_photo_is_turned_upright(tmp_path):
+    (tmp_path / "a").mkdir()
+    pixels = np.zeros((8, 8), dtype=np.uint8)
+    pixels[:, :4] = 255
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a" / "0.png", exif=sideways)
+    image = load("folder", path=tmp_path, image_size=8, channels=1).images[0, 0]
+    np.testing.assert_array_equal(image, np.rot90(pixels, -1))
+
+
+def test_pixels_of_sixteen_bits_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16)).save(tmp_path / "a" / "0.png")
+    with pytest.raises(DedtError, match="convert it to 8 bits"):
+        load("folder", path=tmp_path, image_size=8, channels=1)

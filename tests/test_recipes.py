@@ -98,7 +98,7 @@ def test_a_network_that_cannot_be_built_is_refused(changes, message):
 def test_a_missing_value_is_named():
     values = load_profile("smoke").model_dump()
     del values["epochs"]
-    with pytest.raises(DedtError, match="epochs: Field required"):
+    with pytest.raises(DedtError, match="missing: epochs"):
         checked(Profile, values)
 
 
@@ -140,3 +140,9 @@ def test_the_default_recipe_is_the_papers_smallest_coreset():
 def test_a_bad_recipe_says_what_is_valid(given, message):
     with pytest.raises(DedtError, match=message):
         checked(Recipe, given)
+
+
+def test_a_copy_of_a_profile_needs_a_name_of_its_own(tmp_path):
+    (tmp_path / "digits.toml").write_text((PROFILES / "digits.toml").read_text())
+    with pytest.raises(DedtError, match="rename it"):
+        load_profile(str(tmp_path / "digits.toml"))

@@ -104,7 +104,13 @@ def test_a_table_prints_mean_and_deviation_and_a_dash_for_what_is_missing():
 
 
 @pytest.mark.parametrize(
-    "moderate, verdict", [([1.0, 1.0], "lower"), ([4.0, 4.0], "higher"), ([1.0, 4.0], "undecided")]
+    "moderate, verdict",
+    [
+        ([1.0, 1.0], "lower"),
+        ([4.0, 4.0], "higher"),
+        ([1.0, 4.0], "undecided"),
+        ([2.0, 3.0], "undecided"),
+    ],
 )
 def test_a_comparison_is_decided_when_every_seed_agrees(moderate, verdict):
     frame = results(random=[2.0, 3.0], moderate=moderate)
@@ -112,6 +118,11 @@ def test_a_comparison_is_decided_when_every_seed_agrees(moderate, verdict):
     assert compared["verdict"] == verdict and compared["seeds"] == 2
     assert compared["difference"] == pytest.approx(sum(moderate) / 2 - 2.5)
     assert verdict in tables.in_words(frame, "moderate", "random")
+
+
+def test_one_seed_decides_nothing():
+    frame = results(random=[2.0], moderate=[1.0])
+    assert tables.compare(frame, "moderate", "random").loc[0.1, "verdict"] == "undecided"
 
 
 def test_a_speedup_is_the_full_run_over_the_run():
