@@ -74,6 +74,7 @@ lab: | setup pair
 
 tables: | setup pair
 	@echo "Computing the missing cells of profile $(PROFILE); stop and continue whenever you like"
+	@rm -rf .snakemake/locks  # left by a run that was killed; each stage has a lock of its own
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --workflow-profile profiles/local --config profile=$(PROFILE)
 
 bench: | setup
