@@ -43,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a diffusion model is trained.  The published values are in the ``paper`` settings.
+    """How a diffusion model is trained; a profile holds the values.
 
     epochs, batch_size (the last partial batch is kept), learning_rate (Adam, constant after a linear
     warm-up over warmup_epochs), gradient_clip (global norm), ema_decay (upper bound; the warm-up is
