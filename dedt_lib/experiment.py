@@ -14,12 +14,18 @@ from . import data as data_module
 from . import encoders, evaluation, sampling, selection
 from .errors import DedtError
 from .models import build_model
+from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
+from .processes import Processes
 from .randomness import derive
 from .recipes import Recipe, checked, load_profile
 from .reweighting import GroupDRO, effective_classes
-from .selection import Coreset
+from .selection import Coreset, class_to_sample_weights
 from .store import Store, address, read_json, write_json
-from .training import EpochPlan, TrainingSettings, train
+from .training import TrainingSettings, train
+
+
+SPEED = ("checkpoint_every", "channels_last", "compile")
+"""Settings that change how fast a run goes, and nothing else."""
 
 
 class Experiment:
@@ -36,10 +42,6 @@ class Experiment:
     def __init__(self, profile="digits", *, store=None, device=None, **recipe):
         self.profile = load_profile(profile)
         self.recipe = checked(Recipe, recipe)
-        if self.recipe.early_stopping and (self.recipe.reweighting or self.recipe.annealing):
-            raise DedtError(
-                "early_stopping trains on all the data, so there is no coreset to reweight or to anneal."
-            )
         ratios = (*self.profile.ratios, 1.0)
         if self.recipe.early_stopping and self.recipe.ratio not in ratios:
             raise DedtError(
@@ -49,7 +51,8 @@ class Experiment:
         if self.profile.threads:
             torch.set_num_threads(self.profile.threads)
         self.store = store or Store()
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.processes = Processes.from_environment(device)
+        self.device = self.processes.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def change(self, **recipe):
         """The same experiment with other recipe values; loaded data and networks are shared."""
@@ -116,11 +119,11 @@ class Experiment:
         p = self.profile
         return self._classifier(
             "encoder",
-            p.encoder,
-            p.encoder_width,
-            p.encoder_epochs,
-            p.encoder_batch_size,
-            p.encoder_learning_rate,
+            "resnet18",
+            p.resnet18_width,
+            p.resnet18_epochs,
+            p.resnet18_batch_size,
+            p.resnet18_learning_rate,
         )
 
     def embed(self):
@@ -160,7 +163,9 @@ class Experiment:
         if r.method == "gaussian":
             choice["ridge"] = recipe["ridge"] = p.gaussian_ridge
         if r.method == "moderate":
-            choice["centre"] = recipe["centre"] = p.moderate_centre
+            choice["centre"] = recipe["centre"] = r.centre or p.moderate_centre
+            if r.band != "center":
+                choice["band"] = recipe["band"] = r.band
 
         def work(folder):
             features = None if r.method == "random" else self.embed()
@@ -195,47 +200,55 @@ class Experiment:
             ),
         )
 
-    def _training_recipe(self, indices, weights, annealing_start):
-        """What decides a training run: data, samples, weights, model, settings and seed, by content."""
-        settings = {k: v for k, v in vars(self.settings).items() if k != "checkpoint_every"}
-        return {
+    def _training_recipe(self, coreset):
+        """What decides a training run: data, samples, weights, plan, model, settings and seed, by content."""
+        r, p, indices = self.recipe, self.profile, coreset.indices
+        settings = {k: v for k, v in vars(self.settings).items() if k not in (*SPEED, "precision")}
+        settings |= non_default({"precision": p.precision}, {"precision": "float32"})
+        recipe = {
             "version": 1,
             "data": self.data.fingerprint,
             "indices": hashlib.sha256(np.asarray(indices, dtype=np.int64).tobytes()).hexdigest()[:16],
             "samples": len(indices),
-            "class_weights": None if weights is None else [float(w) for w in weights],
-            "annealing_start": annealing_start,
-            "model": {k: v for k, v in self.profile.model_dump().items() if k.startswith("unet_")},
+            "class_weights": None if coreset.weights is None else [float(w) for w in coreset.weights],
+            "annealing_start": p.annealing_start if r.annealing else 1.0,
+            "model": {k: v for k, v in p.model_dump().items() if k.startswith("unet_")},
             "settings": settings,
-            "seed": self.recipe.seed,
+            "seed": r.seed,
         }
+        if r.infobatch:
+            recipe["infobatch"] = {r.infobatch: r.ratio}
+        if coreset.weights is not None:
+            extra = {"weighting": r.weighting}
+            if r.annealing:
+                extra["annealing_weights"] = p.annealing_weights
+            recipe |= non_default(extra, {"weighting": "loss", "annealing_weights": "uniform"})
+        return recipe
 
-    def _train(self, stage, coreset, *, annealing_start=1.0, dro=None):
-        """Folder of a training run on ``coreset``; with ``dro`` it is the proxy's."""
-        weights = coreset.weights
-        recipe = self._training_recipe(coreset.indices, weights, annealing_start)
+    def _train(self, stage, coreset, *, dro=None):
+        """Folder of a training run of this recipe on ``coreset``; with ``dro`` it is the proxy's."""
+        recipe = self._training_recipe(coreset)
         if dro:
             recipe["dro"] = dro["recipe"]
-        full = len(coreset.indices) == len(self.data) and weights is None and not dro
+        full = len(coreset.indices) == len(self.data) and coreset.weights is None
+        full = full and not (dro or self.recipe.infobatch)
 
         def work(folder):
-            plan = self.plan(coreset, annealing_start)
             weighting = dro["make"]() if dro else None
-            keep = [self.steps_at(ratio) for ratio in self.profile.ratios] if full else ()
-            model = self.build_model()
             result = train(
-                model,
+                self.build_model(),
                 self.data,
-                plan,
+                self.plan(coreset),
                 self.settings,
                 seed=self.recipe.seed,
                 folder=folder,
                 weighting=weighting,
-                keep_steps=keep,
+                keep_steps=self._kept_steps if full else (),
                 device=self.device,
+                processes=self.processes,
                 progress=stage,
             )
-            if dro:
+            if dro and self.processes.main:
                 np.savez(folder / "dro.npz", **{k: v.numpy() for k, v in weighting.state().items()})
                 np.save(folder / "weights.npy", weighting.average)
             return {
@@ -245,38 +258,58 @@ class Experiment:
                 "training_cpu_seconds": round(result.cpu_seconds, 3),
             }
 
-        return self.store.run(stage, recipe, work, resumable=True)
+        return self.store.run(stage, recipe, work, resumable=True, processes=self.processes)
 
-    def plan(self, coreset, annealing_start=1.0):
-        """The :class:`~dedt_lib.training.EpochPlan` of a coreset, with its class weights if it has any."""
+    def plan(self, coreset):
+        """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
+        r, p = self.recipe, self.profile
+        start = p.annealing_start if r.annealing else 1.0
+        if r.infobatch:
+            keep = {"prune_ratio": 1 - r.ratio} if r.infobatch == "ratio" else {"budget": r.ratio}
+            return InfoBatchPlan(len(self.data), delta=start, epochs=p.epochs, seed=r.seed, **keep)
         empty = [name for name, count in zip(coreset.class_names, coreset.counts) if count == 0]
         if empty:
             raise DedtError(
                 f"Class(es) {', '.join(empty)} keep no image at ratio {coreset.ratio:g}: raise the ratio, add images, "
                 "or choose within each class (scope 'class')."
             )
-        weights = None if coreset.weights is None else coreset.sample_weights[coreset.indices]
-        return EpochPlan(
-            coreset.indices,
-            total=len(self.data),
-            epochs=self.profile.epochs,
-            weights=weights,
-            annealing_start=annealing_start,
-        )
+        common = {"total": len(self.data), "epochs": p.epochs, "annealing_start": start}
+        if coreset.weights is None:
+            return EpochPlan(coreset.indices, **common)
+        if p.annealing_weights == "keep":
+            everything = class_to_sample_weights(coreset.weights, self.data.class_counts)
+            common["tail_weights"] = everything[self.data.labels]
+        if r.weighting == "sampler":
+            labels = self.data.labels[coreset.indices]
+            return ClassSamplerPlan(coreset.indices, labels, coreset.weights, seed=r.seed, **common)
+        return EpochPlan(coreset.indices, weights=coreset.sample_weights[coreset.indices], **common)
 
-    def steps_at(self, ratio):
+    def steps_at(self, ratio, annealing=False):
         """Optimiser steps of a run on a coreset with the share ``ratio`` of every class."""
         count = sum(round(ratio * n) for n in self.data.class_counts)
-        return self.profile.epochs * -(-count // self.profile.batch_size)
+        start = self.profile.annealing_start if annealing else 1.0
+        plan = EpochPlan(
+            np.arange(count), total=len(self.data), epochs=self.profile.epochs, annealing_start=start
+        )
+        return plan.steps(self.profile.batch_size)
+
+    @property
+    def _kept_steps(self):
+        """Steps of the run on all the data whose weights the controls at equal compute ask for."""
+        return {self.steps_at(ratio, annealing) for ratio in self.profile.ratios for annealing in (False, True)}
+
+    @functools.cached_property
+    def _full(self):
+        """The experiment on all the data with this seed: reference and control at equal compute."""
+        plain = {name: field.default for name, field in Recipe.model_fields.items()}
+        return self.change(**{**plain, "method": "random", "ratio": 1.0, "seed": self.recipe.seed})
 
     @functools.cached_property
     def _full_coreset(self):
-        return self.change(
-            method="random", ratio=1.0, seed=0, reweighting=False, early_stopping=False
-        ).select()
+        return self._full.change(seed=0).select()
 
     def _reference_folder(self):
-        return self._train("training", self._full_coreset)
+        return self._full._train("training", self._full_coreset)
 
     def reference(self):
         """The reference model: EMA weights of the run on all the data with this seed."""
@@ -294,19 +327,24 @@ class Experiment:
 
     def _proxy_folder(self):
         p, coreset = self.profile, self.select()
-        burn_in = int(self.burn_in * self.plan(coreset).steps(p.batch_size))
+        plain = self.change(annealing=False)
         settings = {
             "step_size": p.dro_step_size,
             "smoothing": p.dro_smoothing,
             "clip": p.dro_clip,
-            "burn_in": burn_in,
+            "burn_in": int(self.burn_in * plain.plan(coreset).steps(p.batch_size)),
         }
+        settings |= non_default(
+            {"absent": p.dro_absent, "window": p.dro_window}, {"absent": "previous", "window": 1.0}
+        )
         reference = self.store.manifest(self._reference_folder())["key"]
         dro = {
             "recipe": {**settings, "reference": reference},
-            "make": lambda: GroupDRO(self.reference(), coreset.counts, **settings),
+            "make": lambda: GroupDRO(
+                self.reference(), coreset.counts, processes=self.processes, **settings
+            ),
         }
-        return self._train("proxy", coreset, dro=dro)
+        return plain._train("proxy", coreset, dro=dro)
 
     def reweight(self):
         """What group DRO learned on this coreset: a dict of arrays.
@@ -325,8 +363,15 @@ class Experiment:
             **history,
         }
 
+    @property
+    def _coreset_seen(self):
+        """The images that the recipe trains on, before any annealing."""
+        return self._full_coreset if self.recipe.early_stopping or self.recipe.infobatch else self.select()
+
     def weighted_coreset(self):
         """The coreset, with its class weights if the recipe asks for reweighting."""
+        if self.recipe.infobatch:
+            return self._full_coreset
         coreset = self.select()
         return coreset.with_weights(self.reweight()["weights"]) if self.recipe.reweighting else coreset
 
@@ -344,14 +389,17 @@ class Experiment:
     def _training_folder(self):
         if self.recipe.early_stopping:
             return self._reference_folder()
-        start = self.profile.annealing_start if self.recipe.annealing else 1.0
-        return self._train("training", self.weighted_coreset(), annealing_start=start)
+        return self._train("training", self.weighted_coreset())
+
+    @property
+    def _stopping_step(self):
+        return self.steps_at(self.recipe.ratio, self.recipe.annealing)
 
     def _model_file(self):
         folder = self._training_folder()
         if not self.recipe.early_stopping or self.recipe.ratio == 1:
             return folder / "model.safetensors"
-        file = folder / f"ema-{self.steps_at(self.recipe.ratio):06d}.safetensors"
+        file = folder / f"ema-{self._stopping_step:06d}.safetensors"
         if not file.exists():
             raise DedtError(
                 f"The run in {folder} is older than the ratio {self.recipe.ratio} in the profile and kept no weights "
@@ -434,8 +482,7 @@ class Experiment:
         """
         samples_folder = self._samples_folder()
         metric = self.metric_network[1]
-        early = self.recipe.early_stopping
-        coreset = self._full_coreset if early else self.select()
+        coreset = self._coreset_seen
         seen = "all" if self.recipe.annealing else address("", coreset.indices.tolist())
         recipe = {
             "version": 1,
@@ -484,10 +531,10 @@ class Experiment:
         if r.early_stopping:
             folder = self._reference_folder()
             manifest = self.store.manifest(folder)
-            share = self.steps_at(r.ratio) / manifest["steps"]
+            share = self._stopping_step / manifest["steps"]
             add("train", folder, manifest["images_seen"])
             return {"train": {name: value * share for name, value in ledger["train"].items()}}
-        if r.method != "random":
+        if r.method != "random" and not r.infobatch:
             ledger["embed"] = {
                 "seconds": self.encoder[1]["seconds"],
                 "cpu_seconds": self.encoder[1]["cpu_seconds"],
@@ -507,7 +554,10 @@ class Experiment:
     def cell(self):
         """Everything a table shows of this recipe, ready for JSON: metrics, costs, weights, provenance."""
         metrics, training = self.evaluate(), self.training()
-        coreset = self._full_coreset if self.recipe.early_stopping else self.weighted_coreset()
+        early = self.recipe.early_stopping
+        coreset = self._full_coreset if early else self.weighted_coreset()
+        steps = self._stopping_step if early else training["steps"]
+        images = self.costs()["train"]["images"]
         result = {
             "profile": self.profile.name,
             "recipe": self.recipe.model_dump(),
@@ -515,7 +565,8 @@ class Experiment:
             "class_names": list(self.data.class_names),
             "class_counts": coreset.counts.tolist(),
             "class_weights": None if coreset.weights is None else coreset.weights.tolist(),
-            "steps": self.steps_at(self.recipe.ratio) if self.recipe.early_stopping else training["steps"],
+            "steps": steps,
+            "realised": images / (self.profile.epochs * len(self.data)),
             "costs": self.costs(),
             "floor": self.floor(),
             "run": training["key"],
@@ -534,6 +585,11 @@ class Experiment:
                 "trajectory": np.round(thin(dro["trajectory"], 100), 5).tolist(),
             }
         return result
+
+
+def non_default(values, defaults):
+    """The entries of ``values`` that are not the default: what came later leaves older addresses as they are."""
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def thin(rows, most):

@@ -8,9 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .data import SOURCES
 from .errors import DedtError
-from .selection import METHODS
+from .selection import BANDS, CENTRES, METHODS
 
 PROFILES = Path(__file__).parent / "profiles"
+ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
+CLIPS = ("sample", "class", "element")
+ABSENT = ("previous", "zero")
 Positive = Field(gt=0)
 Share = Field(ge=0, le=1)
 
@@ -27,16 +30,31 @@ class Profile(BaseModel):
     channels: Literal[1, 3]
     threads: int = Field(0, ge=0)
     per_class: int = Field(ge=0)
-    encoder: Literal["resnet18"]
-    encoder_width: int = Positive
-    encoder_epochs: int = Positive
-    encoder_batch_size: int = Positive
-    encoder_learning_rate: float = Positive
+    encoder: Literal[ENCODERS]
+    resnet18_weights: str
+    resnet18_width: int = Positive
+    resnet18_epochs: int = Positive
+    resnet18_batch_size: int = Positive
+    resnet18_learning_rate: float = Positive
+    resnet18_recipe: Literal["small", "published"]
+    inceptionv3_weights: str
+    inceptionv3_size: int = Field(ge=75)
+    inceptionv3_epochs: int = Positive
+    inceptionv3_batch_size: int = Positive
+    inceptionv3_learning_rate: float = Positive
+    clip_weights: str
+    clip_epochs: int = Positive
+    clip_batch_size: int = Positive
+    clip_learning_rate: float = Positive
+    ddae_epochs: int = Positive
+    ddae_block: int = Positive
+    ddae_timestep: int = Field(ge=1, le=1000)
+    ddae_draws: int = Positive
     ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     gaussian_ridge: float = Positive
     moderate_scope: Literal["class", "global"]
-    moderate_centre: Literal["median", "mean"]
+    moderate_centre: Literal[CENTRES]
     unet_channels: tuple[int, ...]
     unet_layers: int = Positive
     unet_attention: tuple[bool, ...]
@@ -51,15 +69,23 @@ class Profile(BaseModel):
     label_dropout: float = Share
     flip: bool
     annealing_start: float = Share
+    annealing_weights: Literal["uniform", "keep"]
     checkpoint_every: int = Positive
+    precision: Literal["float32", "bfloat16"]
+    channels_last: bool
+    compile: bool
     dro_step_size: float = Positive
     dro_smoothing: float = Share
-    dro_clip: Literal["sample", "class"]
+    dro_clip: Literal[CLIPS]
+    dro_absent: Literal[ABSENT]
     dro_burn_in: float = Field(ge=0, lt=1)
+    dro_window: float = Field(gt=0, le=1)
     sampler_steps: int = Field(gt=0, le=1000)
     guidance: float = Field(ge=0)
     samples: int = Positive
     sample_batch_size: int = Positive
+    metric: Literal["classifier", "inceptionv3"]
+    metric_weights: str
     metric_epochs: int = Positive
     metric_batch_size: int = Positive
     metric_learning_rate: float = Positive
@@ -134,20 +160,40 @@ def checked(model, values):
 class Recipe(BaseModel):
     """One cell of a table.
 
-    method: how the coreset is chosen.  ratio: its share of the data, in (0, 1].  scope: of the selector
-    ("" takes the profile's or the cited code's).  reweighting: class weights by group DRO.  burn_in:
-    share of the proxy's steps before the weights move (None takes the profile's).  annealing: all the
-    data at the end.  early_stopping: train on all the data, but stop after as many steps as the coreset of
-    ``ratio`` would take (the control at equal compute).  seed: of everything but the encoder and the metric.
+    method: how the coreset is chosen.  ratio: its share of the data, in (0, 1].  encoder: whose features are
+    scored ("" takes the profile's).  scope, centre: of the selector ("" takes the profile's or the
+    cited code's).  band: which part of the sorted distances Moderate-DS keeps.
+
+    reweighting: class weights by group DRO.  burn_in: share of the proxy's steps before the weights move
+    (None takes the profile's).  weighting: whether the class weights weigh the "loss" or drive a class "sampler".
+    annealing: all the data at the end.
+
+    infobatch: no coreset; InfoBatch prunes in each epoch, keeping well-learned samples with probability ``ratio``
+    ("ratio"), or as many samples as a coreset of that ratio has ("budget").  early_stopping: train on all
+    the data, but stop after as many steps as the coreset run would take, annealed or not (the control
+    at equal compute).  seed: of everything but the encoder and the metric.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal[METHODS] = "moderate"
     ratio: float = Field(0.1, gt=0, le=1)
+    encoder: Literal["", *ENCODERS] = ""
     scope: Literal["", "class", "global"] = ""
+    centre: Literal["", *CENTRES] = ""
+    band: Literal[BANDS] = "center"
     reweighting: bool = False
     burn_in: float | None = Field(None, ge=0, lt=1)
+    weighting: Literal["loss", "sampler"] = "loss"
     annealing: bool = False
+    infobatch: Literal["", "ratio", "budget"] = ""
     early_stopping: bool = False
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self):
+        if self.early_stopping and self.reweighting:
+            raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
+        if self.infobatch and (self.reweighting or self.early_stopping):
+            raise ValueError("infobatch has no coreset, so it goes with neither reweighting nor early_stopping")
+        return self

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from .errors import DedtError
+from .processes import Processes
+from .recipes import ABSENT, CLIPS
 from .selection import check_choice, class_to_sample_weights
 
 
@@ -33,14 +35,17 @@ def class_excess(losses, reference_losses, labels, previous, *, clip="sample"):
     """Clipped excess loss of each class in a batch.
 
     lambda_i = mean over the batch's samples of class i of max(l - l_ref, 0); with clip "class" the mean
-    is taken first and clipped after, which is Eq. 2 to the letter.  A class that is absent from the
+    is taken first and clipped after, which is Eq. 2 to the letter; with clip "element" every pixel is
+    clipped before the mean, as DoReMi clips every token.  A class that is absent from the
     batch keeps its ``previous`` value (the rule of the DoReMi code).
 
-    losses, reference_losses: float [b].  labels: int [b].  previous: float [K].
-    Returns (float64 [K], fraction of samples whose excess was clipped to zero).
+    losses, reference_losses: float [b]; for clip "element" float [b, ...], one for every pixel.
+    labels: int [b].  previous: float [K].
+    Returns (float64 [K], fraction of samples (or pixels) whose excess was clipped to zero).
     """
     excess = np.asarray(losses, dtype=np.float64) - np.asarray(reference_losses, dtype=np.float64)
-    clipped = np.maximum(excess, 0) if clip == "sample" else excess
+    clipped = excess if clip == "class" else np.maximum(excess, 0)
+    clipped = clipped.reshape(len(clipped), -1).mean(axis=1)
     K = len(previous)
     counts = np.bincount(labels, minlength=K)
     means = np.bincount(labels, weights=clipped, minlength=K) / np.maximum(counts, 1)
@@ -70,28 +75,56 @@ class GroupDRO:
 
     reference: frozen model with the proxy's interface.  counts: int [K], the coreset's images per class.
     burn_in: steps in which the weights stay uniform; the average starts after them (0: the literal
-    algorithm).  The weights of step t are updated before they weigh the proxy's loss of step t.
-    Raises DedtError for a class without images.
+    algorithm).  window: share of the steps after the burn-in, counted from the end, that the average is over.
+    absent: what a class without samples in the batch brings to the step, its "previous" excess (DoReMi's code)
+    or "zero", so that only the classes present gain.  processes: those that share the batch.
+    The weights of step t are updated before they weigh the proxy's loss of step t.
+    Raises DedtError for a class without images or an unknown choice.
     """
 
-    def __init__(self, reference, counts, *, step_size=1.0, smoothing=1e-3, clip="sample", burn_in=0):
-        check_choice("clip level", clip, ("sample", "class"))
+    def __init__(
+        self,
+        reference,
+        counts,
+        *,
+        step_size=1.0,
+        smoothing=1e-3,
+        clip="sample",
+        absent="previous",
+        burn_in=0,
+        window=1.0,
+        processes=None,
+    ):
+        check_choice("clip level", clip, CLIPS)
+        check_choice("rule for absent classes", absent, ABSENT)
         self.reference = reference.eval().requires_grad_(False)
         self.counts = np.asarray(counts)
         K = len(self.counts)
         class_to_sample_weights(np.full(K, 1 / K), self.counts)
-        self.step_size, self.smoothing, self.clip, self.burn_in = step_size, smoothing, clip, burn_in
+        self.step_size, self.smoothing, self.clip, self.absent = step_size, smoothing, clip, absent
+        self.burn_in, self.window, self.processes = burn_in, window, processes or Processes()
         self.weights = np.full(K, 1 / K)
         self.excess = np.zeros(K)
         self.trajectory, self.excess_history, self.clipped_history = [], [], []
 
-    def __call__(self, losses, batch):
-        """Sample weights [b] for the losses [b] of this batch; records one step of the trajectory."""
-        with torch.no_grad():
-            reference_losses = self.reference.losses(batch)
+    def __call__(self, losses, batch, proxy=None):
+        """Sample weights [b] for the losses [b] of this batch; records one step of the trajectory.
+
+        proxy: the model whose losses these are; clip "element" asks it for its losses pixel by pixel.
+        """
         labels = batch.labels.cpu().numpy()
+        previous = self.excess if self.absent == "previous" else np.zeros_like(self.excess)
+        if self.clip == "element":
+            losses = self._all_rows(proxy.element_losses, batch)
+            reference_losses = self._all_rows(self.reference.element_losses, batch)
+        else:
+            reference_losses = self._all_rows(self.reference.losses, batch)
         self.excess, clipped = class_excess(
-            losses.cpu().numpy(), reference_losses.cpu().numpy(), labels, self.excess, clip=self.clip
+            losses.float().cpu().numpy(),
+            reference_losses.float().cpu().numpy(),
+            labels,
+            previous,
+            clip=self.clip,
         )
         if len(self.trajectory) >= self.burn_in:
             self.weights = update_weights(
@@ -101,12 +134,17 @@ class GroupDRO:
         self.excess_history.append(self.excess)
         self.clipped_history.append(clipped)
         weight_of_class = class_to_sample_weights(self.weights, self.counts)
-        return torch.from_numpy(weight_of_class[labels]).to(losses)
+        return torch.from_numpy(weight_of_class[labels]).to(batch.images)
+
+    @torch.no_grad()
+    def _all_rows(self, losses_of, batch):
+        return self.processes.gather(losses_of(self.processes.mine(batch)), len(batch))
 
     @property
     def average(self):
         """The averaged class weights so far: float64 [K]."""
-        return average_weights(self.trajectory, self.burn_in)
+        moved = len(self.trajectory) - self.burn_in
+        return average_weights(self.trajectory, self.burn_in + int((1 - self.window) * moved))
 
     def state(self):
         """Everything that a resumed run needs, as tensors."""

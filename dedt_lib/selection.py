@@ -13,7 +13,12 @@ from .randomness import numpy_generator
 from .store import atomic, read_json, write_json
 
 METHODS = ("random", "gaussian", "moderate")
+CENTRES = ("median", "mean")
+BANDS = ("center", "nearest", "farthest")
 DEFAULT_SCOPE = {"random": "class", "gaussian": "class", "moderate": "global"}
+# Features are converted to float64 in parts of this size, so that a memory-mapped file never fills the memory.
+BLOCK_ROWS = 4096
+BLOCK_NUMBERS = 2**23
 
 
 def gaussian_scores(features, labels, *, scope="class", ridge=1e-5):
@@ -23,9 +28,10 @@ def gaussian_scores(features, labels, *, scope="class", ridge=1e-5):
     Sigma the maximum-likelihood covariance plus ``ridge`` times the identity, as in DeVries et al.
     (2020).  scope "global" fits one Gaussian to all samples.
 
-    features: float [n, d].  labels: int [n].  Returns float64 [n], computed in float64 because with
-    fewer samples than dimensions the ranking hangs on the ridge alone.  Raises DedtError for
-    non-finite features, lengths that differ, or a class with a single image.
+    features: float [n, d]; a memory-mapped array is read a few thousand rows at a time.  labels: int [n].
+    Returns float64 [n], computed in float64 because with fewer samples than dimensions the ranking hangs
+    on the ridge alone.  Raises DedtError for non-finite features, lengths that differ, a class with a
+    single image, or a covariance that is singular because the ridge is zero or too small.
     """
     features, labels = check_features(features, labels)
     check_choice("scope", scope, ("class", "global"))
@@ -36,39 +42,111 @@ def gaussian_scores(features, labels, *, scope="class", ridge=1e-5):
                 f"Class {labels[members[0]]} has a single image; a Gaussian needs at least two. "
                 "Add images, drop the class, or use scope='global'."
             )
-        scores[members] = _log_density(features[members].astype(np.float64), ridge)
+        scores[members] = _log_density(features, members, ridge)
     return scores
 
 
-def _log_density(z, ridge):
-    from scipy.linalg import LinAlgError, cholesky, solve_triangular
+def _log_density(features, members, ridge):
+    n, d = len(members), features.shape[1]
+    solve = _mahalanobis_few_samples if n <= d else _mahalanobis
+    squared, log_determinant = solve(features, members, ridge)
+    return -0.5 * (squared + log_determinant + d * np.log(2 * np.pi))
 
-    n, d = z.shape
-    centred = z - z.mean(axis=0)
-    covariance = centred.T @ centred / n
-    covariance[np.diag_indices(d)] += ridge
+
+def _mahalanobis(features, members, ridge):
+    """(z - mu)^T Sigma^-1 (z - mu) [n] and ln |Sigma|: the squared length of L^-1 (z - mu), Sigma = L L^T."""
+    from scipy.linalg import solve_triangular
+
+    mean, covariance = mean_and_scatter(features, members)
+    covariance /= len(members)
+    factor, log_determinant = _cholesky(covariance, ridge)
+    squared = []
+    for rows in blocks(members):
+        centred = (features[rows] - mean).T
+        white = solve_triangular(factor, centred, lower=True, overwrite_b=True, check_finite=False)
+        squared.append(np.einsum("ij,ij->j", white, white))
+    return np.concatenate(squared), log_determinant
+
+
+def _mahalanobis_few_samples(features, members, ridge):
+    """The same from an n x n matrix, which is the smaller one when n <= d.
+
+    With the centred rows Z and G = Z Z^T / n + 1 1^T / n + ridge I, the Woodbury identity gives
+    diag(Z Sigma^-1 Z^T) = n - 1 - ridge (n diag(G^-1) - 1 / (1 + ridge)) and
+    ln |Sigma| = ln |G| + (d - n + 1) ln ridge - ln (1 + ridge).
+    """
+    from scipy.linalg import solve_triangular
+
+    n, d = len(members), features.shape[1]
+    if ridge <= 0:
+        raise _singular(f"{n} samples in {d} dimensions", ridge)
+    centred = features[members] - _mean(features, members)
+    # Centred rows sum to zero, so Z Z^T alone has an eigenvalue zero.  1 1^T lifts it and nothing else: only the
+    # small terms that the ranking hangs on are left, without the rounding of a large one.
+    factor, log_determinant = _cholesky(centred @ centred.T / n + 1 / n, ridge)
+    inverse = solve_triangular(factor, np.eye(n), lower=True, overwrite_b=True, check_finite=False)
+    squared = n - 1 - ridge * (n * np.square(inverse).sum(axis=0) - 1 / (1 + ridge))
+    return squared, log_determinant + (d - n + 1) * np.log(ridge) - np.log1p(ridge)
+
+
+def _cholesky(matrix, ridge):
+    """Lower factor of matrix + ridge I (whose lower triangle is read), and the logarithm of its determinant."""
+    from scipy.linalg import LinAlgError, cholesky
+
+    matrix[np.diag_indices(len(matrix))] += ridge
     try:
-        factor = cholesky(covariance, lower=True, overwrite_a=True)
+        factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
     except LinAlgError as error:
-        raise DedtError(f"The covariance is singular ({error}). Raise the ridge, now {ridge}.") from error
-    whitened = solve_triangular(factor, centred.T, lower=True, overwrite_b=True)
-    log_determinant = 2 * np.log(np.diag(factor)).sum()
-    return -0.5 * (np.einsum("ij,ij->j", whitened, whitened) + log_determinant + d * np.log(2 * np.pi))
+        raise _singular(error, ridge) from error
+    return factor, 2 * np.log(np.diag(factor)).sum()
+
+
+def _singular(reason, ridge):
+    return DedtError(f"The covariance is singular ({reason}). Raise the ridge, now {ridge}.")
+
+
+def mean_and_scatter(features, members):
+    """Mean [d] and sum of (z - mean)(z - mean)^T [d, d] of some rows of ``features``, float64.
+
+    features: float [n, d].  members: int [m], the rows.  Only the lower triangle of the sum is filled.
+    """
+    from scipy.linalg.blas import dsyrk
+
+    mean, d = _mean(features, members), features.shape[1]
+    scatter = np.zeros((d, d), order="F")
+    for rows in blocks(members):
+        centred = (features[rows] - mean).T
+        scatter = dsyrk(1.0, centred, beta=1.0, c=scatter, lower=True, overwrite_c=True)
+    return mean, scatter
+
+
+def _mean(features, members):
+    return sum(features[rows].astype(np.float64).sum(axis=0) for rows in blocks(members)) / len(members)
+
+
+def _median(features, members):
+    width = max(1, BLOCK_NUMBERS // len(members))
+    columns = range(0, features.shape[1], width)
+    return np.concatenate(
+        [np.median(features[members, i : i + width].astype(np.float64), axis=0) for i in columns]
+    )
 
 
 def moderate_distances(features, labels, *, centre="median"):
     """Euclidean distance of each sample to the centre of its class (Moderate-DS, Xia et al., 2023).
 
     centre: "median" (coordinate by coordinate, the reference code) or "mean" (the paper's wording).
-    features: float [n, d].  labels: int [n].  Returns float64 [n].
+    features: float [n, d]; a memory-mapped array is read in parts.  labels: int [n].  Returns float64 [n].
+    Raises DedtError for an unknown centre, non-finite features or lengths that differ.
     """
     features, labels = check_features(features, labels)
     if centre not in ("median", "mean"):
         raise DedtError(f"Unknown centre '{centre}'. Choose median or mean.")
     distances = np.empty(len(features))
     for members in groups(labels, "class"):
-        z = features[members].astype(np.float64)
-        distances[members] = np.linalg.norm(z - getattr(np, centre)(z, axis=0), axis=1)
+        middle = (_median if centre == "median" else _mean)(features, members)
+        for rows in blocks(members):
+            distances[rows] = np.linalg.norm(features[rows] - middle, axis=1)
     return distances
 
 
@@ -104,7 +182,7 @@ def select(
     scope = scope or DEFAULT_SCOPE.get(method)
     check_choice("selection method", method, METHODS)
     check_choice("scope", scope, ("class", "global"))
-    check_choice("band", band, ("center", "nearest", "farthest"))
+    check_choice("band", band, BANDS)
     check_choice("threshold", threshold, ("count", "percentile"))
     if not 0 < ratio <= 1:
         raise DedtError(f"The data ratio must lie in (0, 1]; got {ratio}. Write 10 % as 0.1.")
@@ -186,7 +264,13 @@ def groups(labels, scope):
     """The index sets that are scored together: one per class, or one of everything."""
     if scope == "global":
         return [np.arange(len(labels))]
-    return [members for k in range(labels.max() + 1) if len(members := np.flatnonzero(labels == k))]
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+
+
+def blocks(members):
+    """An index array in pieces of at most ``BLOCK_ROWS``."""
+    return [members[i : i + BLOCK_ROWS] for i in range(0, len(members), BLOCK_ROWS)]
 
 
 def check_choice(what, value, choices):
@@ -211,19 +295,27 @@ def check_labels(labels):
 def check_features(features, labels):
     """Features [n, d] and labels [n] that fit together and are finite; raises DedtError otherwise."""
     features, labels = np.asarray(features), check_labels(labels)
-    if features.ndim != 2:
-        raise DedtError(f"Features must have the shape [n, d]; got {features.shape}.")
-    if len(features) != len(labels):
+    if features.ndim == 2 and len(features) != len(labels):
         raise DedtError(
             f"{len(features)} feature rows but {len(labels)} labels: they must describe the same images."
         )
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    return check_finite(features), labels
+
+
+def check_finite(features):
+    """Features as an array [n, d] of finite numbers; raises DedtError otherwise."""
+    features = np.asarray(features)
+    if features.ndim != 2:
+        raise DedtError(f"Features must have the shape [n, d]; got {features.shape}.")
+    starts = range(0, len(features), BLOCK_ROWS)
+    finite = [np.isfinite(features[i : i + BLOCK_ROWS]).all(axis=1) for i in starts]
+    bad = np.flatnonzero(~np.concatenate([*finite, np.ones(0, dtype=bool)]))
     if len(bad):
         raise DedtError(
             f"{len(bad)} of {len(features)} samples have NaN or infinite features (first: sample {bad[0]}). "
             "Look at those images, or embed again."
         )
-    return features, labels
+    return features
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,6 +112,11 @@ def provenance():
     }
 
 
+def work_folder(folder):
+    """Where the work for a result is done until it is complete."""
+    return folder.with_name(folder.name + ".work")
+
+
 class Store:
     """A folder of stage results.  ``Store(root)``; ``root`` defaults to :func:`default_root`."""
 
@@ -127,27 +132,46 @@ class Store:
         """Whether that result is complete."""
         return (self.folder(stage, recipe) / MANIFEST).exists()
 
-    def run(self, stage, recipe, work, resumable=False):
+    def run(self, stage, recipe, work, resumable=False, processes=None):
         """The folder with the result of ``stage``; ``work(folder)`` fills it if it is not there yet.
 
         ``work`` may return a dict of facts to note in the manifest.  Only one process computes a
         stage; another that needs it waits.  With ``resumable`` a half-done work folder is handed to
-        ``work`` again, otherwise it is emptied first.  Raises DedtError when the stored result is
+        ``work`` again, otherwise it is emptied first.  With ``processes`` (more than one, started together)
+        all of them do the work, and the main one keeps the result.  Raises DedtError when the stored result is
         damaged or foreign, or when the disk is full.
         """
         folder = self.folder(stage, recipe)
         if (folder / MANIFEST).exists():
             return self._verify(folder, stage, recipe)
         self._make(folder.parent)
+        if processes is not None and processes.count > 1:
+            return self._run_together(folder, stage, recipe, work, resumable, processes)
         with self._lock(folder):
-            if (folder / MANIFEST).exists():
+            if self._is_complete(folder):
                 return self._verify(folder, stage, recipe)
-            if folder.exists():
-                raise DedtError(
-                    f"{folder} holds no {MANIFEST}, so this library did not complete it. "
-                    "Move it away or delete it, then run again."
-                )
             return self._compute(folder, stage, recipe, work, resumable)
+
+    def _run_together(self, folder, stage, recipe, work, resumable, processes):
+        with self._lock(folder) if processes.main else contextlib.nullcontext():
+            if not processes.from_main(self._is_complete(folder)):
+                if processes.main:
+                    self._prepare(folder, resumable)
+                processes.wait()
+                if processes.main:
+                    self._compute(folder, stage, recipe, work, resumable)
+                else:
+                    work(work_folder(folder))
+        processes.wait()
+        return self._verify(folder, stage, recipe)
+
+    def _is_complete(self, folder):
+        if folder.exists() and not (folder / MANIFEST).exists():
+            raise DedtError(
+                f"{folder} holds no {MANIFEST}, so this library did not complete it. "
+                "Move it away or delete it, then run again."
+            )
+        return folder.exists()
 
     def _lock(self, folder):
         try:
@@ -166,13 +190,17 @@ class Store:
                 f"Cannot create {folder} ({error.strerror}). Set DEDT_STORE to a folder that can be written."
             ) from error
 
-    def _compute(self, folder, stage, recipe, work, resumable):
-        partial = folder.with_name(folder.name + ".work")
+    def _prepare(self, folder, resumable):
+        partial = work_folder(folder)
         if partial.exists() and not resumable:
             shutil.rmtree(partial)
         self._make(partial)
         for stray in partial.glob(".*.partial"):  # left by a process that was killed while it wrote
             stray.unlink()
+        return partial
+
+    def _compute(self, folder, stage, recipe, work, resumable):
+        partial = self._prepare(folder, resumable)
         start, cpu = time.perf_counter(), time.process_time()
         try:
             facts = work(partial) or {}

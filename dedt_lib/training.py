@@ -1,6 +1,6 @@
-"""The one training loop: reference, proxy, plain, weighted and annealed runs.
+"""The one training loop: reference, proxy, plain, weighted, annealed and InfoBatch runs.
 
-A plan says which samples an epoch visits and with what weights; a weighting (group DRO) may change
+A plan (:mod:`dedt_lib.plans`) says which samples an epoch visits and with what weights; a weighting (group DRO) may change
 the weights while training.  Everything random is a function of (seed, stream, step), so a run that
 was killed ends with the same bits as one that was not.
 """
@@ -20,8 +20,12 @@ from tqdm import tqdm
 
 from .encoders import save_weights, to_float
 from .errors import DedtError
+from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
+from .processes import Processes
 from .randomness import derive, torch_generator
 from .store import atomic
+
+__all__ = ["Batch", "ClassSamplerPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -40,6 +44,13 @@ class Batch:
     noise: torch.Tensor
     drop: torch.Tensor
 
+    def __len__(self):
+        return len(self.labels)
+
+    def rows(self, chosen):
+        """The part of the batch in the slice ``chosen``."""
+        return Batch(*(getattr(self, field)[chosen] for field in self.__dataclass_fields__))
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -47,7 +58,9 @@ class TrainingSettings:
 
     epochs, batch_size (the last partial batch is kept), learning_rate (Adam, constant after a linear
     warm-up over warmup_epochs), gradient_clip (global norm), ema_decay (upper bound; the warm-up is
-    1 - (1 + s)^(-2/3)), label_dropout (probability), flip (horizontal), checkpoint_every (steps).
+    1 - (1 + s)^(-2/3)), label_dropout (probability), flip (horizontal), checkpoint_every (steps),
+    precision ("float32" or "bfloat16" for the forward and backward pass; weights and Adam stay float32),
+    channels_last and compile (faster on many GPUs, the same result up to rounding).
     """
 
     epochs: int
@@ -59,37 +72,9 @@ class TrainingSettings:
     label_dropout: float
     flip: bool
     checkpoint_every: int
-
-
-class EpochPlan:
-    """Visits the coreset; in the annealing tail, everything.
-
-    indices: int [m], the coreset.  weights: float [m], one per kept sample, or None for ones.
-    epochs: E.  annealing_start: share of the epochs after which all ``total`` samples are visited with
-    weight one (0.875 in the paper, as in InfoBatch; Qin et al., 2024); 1 means never.
-    """
-
-    def __init__(self, indices, *, total, epochs, weights=None, annealing_start=1.0):
-        self.indices = np.asarray(indices, dtype=np.int64)
-        self.weights = (
-            np.ones(len(self.indices)) if weights is None else np.asarray(weights, dtype=np.float64)
-        )
-        if len(self.weights) != len(self.indices):
-            raise DedtError(
-                f"{len(self.weights)} weights for {len(self.indices)} samples: there must be one each."
-            )
-        self.total, self.epochs = total, epochs
-        self.subset_epochs = int(annealing_start * epochs)
-
-    def epoch(self, e):
-        """(indices int64 [m], weights float64 [m]) of epoch ``e``, not yet shuffled."""
-        if e < self.subset_epochs:
-            return self.indices, self.weights
-        return np.arange(self.total), np.ones(self.total)
-
-    def steps(self, batch_size):
-        """Optimiser steps of the whole run."""
-        return sum(-(-len(self.epoch(e)[0]) // batch_size) for e in range(self.epochs))
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
 
 
 @dataclass
@@ -142,6 +127,16 @@ def weighted_mean(losses, weights):
     return (losses * weights).mean() / weights.mean()
 
 
+def batch_loss(losses, weights, normalised=True):
+    """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b where the weights are not to be normalised."""
+    return weighted_mean(losses, weights) if normalised else (losses * weights).mean()
+
+
+def autocast(precision, device):
+    """The context in which a network is run at ``precision`` ("float32" or "bfloat16")."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def train(
     model,
     data,
@@ -153,18 +148,20 @@ def train(
     weighting=None,
     keep_steps=(),
     device="cpu",
+    processes=None,
     progress="train",
 ):
     """Train ``model`` on LabelledImages ``data`` along ``plan``; write its EMA weights into ``folder``.
 
-    weighting: None, or an object called with (losses [b], batch) that returns weights [b] (GroupDRO).
+    weighting: None, or an object called with (losses [b], batch, model) that returns weights [b] (GroupDRO).
     keep_steps: steps after which the EMA weights are also kept as ``ema-STEP.safetensors``.
+    processes: the Processes that share the run; only the main one writes.
     A checkpoint in ``folder`` from an interrupted run is taken up.  Returns a TrainingResult and leaves
     ``model`` with the EMA weights.  Raises DedtError for a damaged checkpoint, a full disk, or losses
     that are not finite.
     """
-    folder = Path(folder)
-    model.to(device).train()
+    folder, processes = Path(folder), processes or Processes()
+    model.to(device, memory_format=torch.channels_last if settings.channels_last else None).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     ema = EMAModel(
         model.parameters(),
@@ -174,13 +171,18 @@ def train(
         power=2 / 3,
         foreach=True,
     )
-    run = _Run(model, optimizer, ema, weighting, settings)
+    run = _Run(model, optimizer, ema, plan, weighting, settings, processes)
     if (folder / CHECKPOINT).exists():
         run.restore(folder / CHECKPOINT)
+    if settings.compile:
+        model.compile_network()
 
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     total = plan.steps(settings.batch_size)
-    with tqdm(total=total, initial=run.step, desc=progress, unit="step", leave=False) as bar:
+    hidden = None if processes.main else True
+    with tqdm(
+        total=total, initial=run.step, desc=progress, unit="step", leave=False, disable=hidden
+    ) as bar:
         for epoch in range(run.epoch, plan.epochs):
             indices, weights = shuffled_epoch(plan, seed, epoch)
             run.start_epoch(epoch, len(indices))
@@ -189,7 +191,7 @@ def train(
             for batch_indices, batch_weights in list(zip(chosen, weights))[run.position :]:
                 seed_dropout(derive(seed, "dropout", run.step), device)
                 batch = draw_batch(images, labels, batch_indices, settings, seed, run.step)
-                run.take_step(batch, batch_weights)
+                run.take_step(batch, batch_weights, batch_indices)
                 bar.update()
                 if run.step in keep_steps:
                     run.keep_ema(folder / f"ema-{run.step:06d}.safetensors")
@@ -197,10 +199,11 @@ def train(
                     run.save(folder / CHECKPOINT)
     run.stop_clock()
     ema.copy_to(model.parameters())
-    save_weights(model, folder / "model.safetensors")
     losses = np.array(run.losses, dtype=np.float32)
-    np.save(folder / "losses.npy", losses)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    if processes.main:
+        save_weights(model, folder / "model.safetensors")
+        np.save(folder / "losses.npy", losses)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     model.eval()
     return TrainingResult(run.step, run.images_seen, run.seconds, run.cpu_seconds, losses)
 
@@ -208,15 +211,11 @@ def train(
 class _Run:
     """The state of one training run: what a step changes and what a checkpoint holds."""
 
-    def __init__(self, model, optimizer, ema, weighting, settings):
-        self.model, self.optimizer, self.ema, self.weighting, self.settings = (
-            model,
-            optimizer,
-            ema,
-            weighting,
-            settings,
-        )
+    def __init__(self, model, optimizer, ema, plan, weighting, settings, processes):
+        self.model, self.optimizer, self.ema, self.plan = model, optimizer, ema, plan
+        self.weighting, self.settings, self.processes = weighting, settings, processes
         self.parameters = list(model.parameters())
+        self.row_layers = [layer for layer in model.modules() if hasattr(layer, "share_rows")]
         self.step = self.epoch = self.position = self.images_seen = 0
         self.seconds = self.cpu_seconds = 0.0
         self.losses = []
@@ -227,12 +226,18 @@ class _Run:
             self.epoch, self.position = epoch, 0
         self.steps_per_epoch = -(-length // self.settings.batch_size)
 
-    def take_step(self, batch, weights):
+    def take_step(self, batch, weights, indices):
         """One optimiser step: losses, weights, gradient, clip, Adam, EMA."""
-        losses = self.model.losses(batch)
-        if self.weighting is not None:
-            weights = weights * self.weighting(losses.detach(), batch)
-        loss = weighted_mean(losses, weights)
+        mine = self.processes.rows(len(batch))
+        for layer in self.row_layers:
+            layer.share_rows(mine, len(batch))
+        with autocast(self.settings.precision, batch.images.device):
+            losses = self.model.losses(self.processes.mine(batch))
+            everyone = self.processes.gather(losses.detach(), len(batch))
+            if self.weighting is not None:
+                weights = weights * self.weighting(everyone, batch, self.model)
+        self.plan.record(indices.cpu().numpy(), everyone.float().cpu().numpy())
+        loss = batch_loss(everyone, weights, self.plan.normalised)
         if not torch.isfinite(loss):
             raise DedtError(
                 f"The loss is {loss.item()} at step {self.step}. Lower the learning rate, or look for broken "
@@ -240,7 +245,8 @@ class _Run:
             )
         self._warm_up()
         self.optimizer.zero_grad()
-        loss.backward()
+        self._my_share(losses, weights, mine).backward()
+        self.processes.sum_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
         self.optimizer.step()
         self.ema.step(self.parameters)
@@ -248,8 +254,15 @@ class _Run:
         self.step, self.position, self.images_seen = (
             self.step + 1,
             self.position + 1,
-            self.images_seen + len(losses),
+            self.images_seen + len(batch),
         )
+
+    def _my_share(self, losses, weights, mine):
+        """This process's part of the batch loss; the parts add up to it."""
+        if self.processes.count == 1:
+            return batch_loss(losses, weights, self.plan.normalised)
+        divisor = weights.sum() if self.plan.normalised else len(weights)
+        return (losses * weights[mine]).sum() / divisor
 
     def _warm_up(self):
         warmup_steps = self.settings.warmup_epochs * self.steps_per_epoch
@@ -265,6 +278,8 @@ class _Run:
         self._last = now
 
     def keep_ema(self, path):
+        if not self.processes.main:
+            return
         self.ema.store(self.parameters)
         self.ema.copy_to(self.parameters)
         save_weights(self.model, path)
@@ -273,6 +288,8 @@ class _Run:
     def save(self, path):
         """Write a checkpoint atomically: a process killed at any moment leaves the one before."""
         self.stop_clock()
+        if not self.processes.main:
+            return
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for k, value in enumerate(self.ema.shadow_params):
             tensors[f"ema/{k}"] = value
@@ -280,6 +297,7 @@ class _Run:
             tensors |= {f"optimizer/{k}/{name}": value for name, value in state.items()}
         if self.weighting is not None:
             tensors |= {f"weighting/{name}": value for name, value in self.weighting.state().items()}
+        tensors |= {f"plan/{name}": torch.as_tensor(value) for name, value in self.plan.state().items()}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         facts = {name: getattr(self, name) for name in ("step", "epoch", "position", "images_seen")}
         facts |= {
@@ -311,6 +329,7 @@ class _Run:
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
             if self.weighting is not None:
                 self.weighting.restore(part["weighting"])
+            self.plan.restore({name: value.numpy() for name, value in part.get("plan", {}).items()})
         except Exception as error:
             raise DedtError(
                 f"The checkpoint {path} cannot be taken up ({error}). Delete it to start this run again."

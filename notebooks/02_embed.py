@@ -98,6 +98,6 @@ figures.image_grid(data.images[nearest.ravel()], columns=8)
 #
 # ## Try it
 #
-# - Train the encoder for one epoch: `load_profile(profile, encoder_epochs=1)`
+# - Train the encoder for one epoch: `load_profile(profile, resnet18_epochs=1)`
 #   gives a profile that `Experiment` takes. Are the neighbours worse?
 # - Next: [which images to keep](03_select).

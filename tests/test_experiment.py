@@ -230,7 +230,9 @@ def test_a_class_too_small_to_measure_says_so(tmp_path):
         ({"ratio": 2}, "ratio"),
         ({"methods": "random"}, "unknown parameter 'methods'"),
         ({"reweighting": True, "early_stopping": True}, "no coreset to reweight"),
-        ({"annealing": True, "early_stopping": True}, "or to anneal"),
+        ({"infobatch": "ratio", "reweighting": True}, "infobatch has no coreset"),
+        ({"infobatch": "budget", "early_stopping": True}, "infobatch has no coreset"),
+        ({"infobatch": "often"}, "infobatch"),
     ],
 )
 def test_a_bad_recipe_is_refused_at_once(recipe, message):

@@ -30,7 +30,7 @@ PROFILE = {
     "ratios": (0.1, 0.4),
     "seeds": (0,),
     "moderate_scope": "class",
-    "encoder_epochs": 2,
+    "resnet18_epochs": 2,
     "epochs": 8,
     "batch_size": 25,
     "annealing_start": 0.875,

@@ -5,6 +5,8 @@ A model is a ``torch.nn.Module`` with
     losses(batch) -> float [b]          per-sample training losses of a ``training.Batch``
     predict(x_t, t, labels) -> noise    the noise estimate; label K (``null_label``) means "no class"
     null_label, sample_shape            K, and (channels, height, width)
+    element_losses(batch)               the same losses before the mean; for the DRO clip "element" only
+    compile_network()                   torch.compile, for profiles that ask for it
 
 Class weights, DRO, annealing, checkpoints and sampling need nothing else.
 """

@@ -1,0 +1,98 @@
+"""Images to features: the surrogate encoders of Fig. 1, and the classifier that FID is measured with.
+
+An encoder is a ``torch.nn.Module`` with
+
+    features(images) -> float [n, d]    images float [n, C, H, W] in [-1, 1]; everything from there on (three
+                                        channels, size, mean and standard deviation) is the encoder's own affair
+
+One that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  A new encoder is a
+file here and an entry in ``NETWORKS``; one with published weights has an entry in ``PRETRAINED`` too.
+"""
+
+from ..errors import DedtError
+from ..weights import load_weights, read_official, read_tensors, save_weights
+from .classifier import SmallClassifier
+from .clip import CLIP, SMALL_CLIP, train_clip, zero_shot_accuracy
+from .common import accuracy, embed, seeded, to_float
+from .ddae import DDAE
+from .inceptionv3 import InceptionV3
+from .resnet18 import CIFAR10_MEAN, CIFAR10_STD, ImageNetResNet18, ResNet18
+from .training import random_shift, train_classifier
+
+__all__ = [
+    "CIFAR10_MEAN",
+    "CIFAR10_STD",
+    "CLIP",
+    "DDAE",
+    "NETWORKS",
+    "PRETRAINED",
+    "SMALL_CLIP",
+    "ImageNetResNet18",
+    "InceptionV3",
+    "ResNet18",
+    "SmallClassifier",
+    "accuracy",
+    "build",
+    "embed",
+    "load_weights",
+    "pretrained",
+    "random_shift",
+    "read_tensors",
+    "save_weights",
+    "seeded",
+    "to_float",
+    "train_classifier",
+    "train_clip",
+    "zero_shot_accuracy",
+]
+
+
+def _inceptionv3(channels, num_classes, width, **settings):
+    """Inception-v3 for data of one's own: the smallest images that it takes; its widths are fixed."""
+    return InceptionV3(num_classes, **{"size": 75, **settings})
+
+
+def _clip(channels, num_classes, width, **settings):
+    """A small CLIP, whose classes are words and so not counted; ``width`` is that of its vision tower."""
+    vision = {**SMALL_CLIP["vision_cfg"], "width": width}
+    return CLIP({**SMALL_CLIP, "vision_cfg": vision}, **settings)
+
+
+NETWORKS = {"resnet18": ResNet18, "classifier": SmallClassifier, "inceptionv3": _inceptionv3, "clip": _clip}
+PRETRAINED = {
+    "resnet18": (ImageNetResNet18, "resnet18-imagenet"),
+    "inceptionv3": (InceptionV3, "inceptionv3-imagenet"),
+    "clip": (CLIP, "clip-rn50-openai"),
+}
+
+
+def build(name, *, channels, num_classes, width, **settings):
+    """An untrained encoder by name, of a size to be trained on data of one's own.
+
+    settings: further arguments of the network (ResNet18: mean, std; inceptionv3: size, dropout; clip:
+    normalise).  Raises DedtError for an unknown name.
+    """
+    if name not in NETWORKS:
+        raise DedtError(f"Unknown encoder '{name}'. Choose one of: {', '.join(NETWORKS)}.")
+    return NETWORKS[name](channels, num_classes, width, **settings)
+
+
+def pretrained(name, path="", **settings):
+    """An encoder with its published weights, in eval mode: resnet18 or inceptionv3 (ImageNet), or clip (RN50).
+
+    path: the official file or a safetensors file, else it is looked for and fetched (``weights.locate``).
+    settings: further arguments of the network (clip: normalise).  Raises DedtError for an unknown name and
+    for weights that are missing, altered or of another network.
+    """
+    if name not in PRETRAINED:
+        raise DedtError(
+            f"There are no published weights for '{name}'. Choose one of: {', '.join(PRETRAINED)}."
+        )
+    network, weights = PRETRAINED[name]
+    network = network(**settings)
+    state = read_official(weights, path)
+    try:
+        network.load_official(state)
+    except (RuntimeError, KeyError) as error:
+        raise DedtError(f"{path or weights} belongs to another network: {error}") from error
+    return network.eval()

@@ -1,0 +1,137 @@
+"""CLIP (Radford et al., 2021) with open_clip: OpenAI's RN50, and a small one for data of one's own."""
+
+import math
+
+import torch
+from torch import nn
+
+from .common import embed, per_channel, three_channels, to_float
+from .training import fit, random_shift
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+TEMPLATES = ("a photo of the {}", "an image of the {}", "a picture of the {}", "{}")
+SMALL_CLIP = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16},
+    "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+class CLIP(nn.Module):
+    """An open_clip model with a ResNet; features are the image's embedding (1024 for RN50).
+
+    config: of open_clip (embed_dim, vision_cfg, text_cfg); by default RN50's.  normalise: divide each
+    embedding by its length, as CLIP does to compare it with a text's; the paper's distances do without.
+    Images are prepared as open_clip does it: bicubic, centre crop, CLIP's mean and standard deviation.
+    OpenAI trained with QuickGELU, so that is what every model here has.
+    """
+
+    def __init__(self, config=None, *, normalise=False):
+        import open_clip
+
+        super().__init__()
+        config = config or open_clip.get_model_config("RN50-quickgelu")
+        self.model = open_clip.CLIP(**{**config, "quick_gelu": True})
+        self.size = config["vision_cfg"]["image_size"]
+        self.normalise = normalise
+        self.register_buffer("mean", per_channel(MEAN), persistent=False)
+        self.register_buffer("std", per_channel(STD), persistent=False)
+
+    def load_official(self, state):
+        """Take over a state dict of OpenAI's archive or of open_clip, in single precision."""
+        facts = ("input_resolution", "context_length", "vocab_size")
+        self.model.load_state_dict({k: v.float() for k, v in state.items() if k not in facts})
+
+    def preprocess(self, images):
+        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""
+        from torchvision.transforms.functional import InterpolationMode, center_crop, resize
+
+        pixels = (three_channels(images) + 1) * 127.5
+        pixels = resize(pixels, self.size, InterpolationMode.BICUBIC, antialias=True)
+        # CLIP's own preparation ends in 8-bit pixels, which cannot overshoot.
+        pixels = center_crop(pixels, self.size).round().clamp(0, 255) / 255
+        return (pixels - self.mean) / self.std
+
+    def features(self, images):
+        """float [n, 1 or 3, H, W] in [-1, 1] to [n, embed_dim]."""
+        return self.model.encode_image(self.preprocess(images), normalize=self.normalise)
+
+    def text_features(self, texts):
+        """Unit embeddings of m strings: float [m, embed_dim]."""
+        return self.model.encode_text(self.tokens(texts), normalize=True)
+
+    def tokens(self, texts):
+        """Tokens of m strings by CLIP's own tokenizer: int64 [m, context_length]."""
+        from open_clip.tokenizer import SimpleTokenizer
+
+        tokenizer = SimpleTokenizer(context_length=self.model.context_length)
+        return tokenizer(list(texts)).to(self.mean.device)
+
+
+def train_clip(network, data, *, epochs, batch_size, learning_rate, seed, shift=1, folder=None, device="cpu"):
+    """Train a CLIP on LabelledImages and the names of their classes; returns the training losses [epochs].
+
+    Every image gets a caption from TEMPLATES at random.  The loss is CLIP's symmetric cross-entropy, but images
+    and captions of one class all fit together: the targets are spread evenly over them, since with few classes
+    most "negatives" of a batch would be none.  AdamW with CLIP's betas and weight decay, cosine to zero.
+    folder: keeps a checkpoint there after each epoch, and goes on from one.  Raises DedtError as
+    ``train_classifier`` does.
+    """
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "shift": shift,
+        "schedule": "cosine",
+    }
+    network.to(device).train()
+    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
+    captions = [network.tokens(template.format(name) for template in TEMPLATES) for name in data.class_names]
+    captions = torch.stack(captions)
+    # As in CLIP: no decay of gains, biases and the temperature, which are the parameters with less than two axes.
+    decayed = [p for p in network.parameters() if p.ndim >= 2]
+    others = [p for p in network.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}],
+        lr=learning_rate,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
+
+    def loss(batch, randomness):
+        pixels = random_shift(to_float(images[batch]), shift, randomness)
+        template = torch.randint(len(TEMPLATES), (len(batch),), generator=randomness).to(device)
+        image = nn.functional.normalize(network.features(pixels), dim=1)
+        text = network.model.encode_text(captions[labels[batch], template], normalize=True)
+        return contrastive_loss(image, text, labels[batch], network.model.logit_scale)
+
+    return fit(network, loss, optimizer, len(data), settings, stream="clip", folder=folder, device=device)
+
+
+def contrastive_loss(image, text, labels, logit_scale):
+    """CLIP's symmetric cross-entropy of unit embeddings [b, d], with targets even over equal labels.
+
+    logit_scale: log of the inverse temperature; held below log 100, as in the paper.
+    """
+    logits = logit_scale.clamp(max=math.log(100)).exp() * image @ text.T
+    targets = (labels[:, None] == labels[None, :]).float()
+    targets = targets / targets.sum(dim=1, keepdim=True)
+    cross_entropy = nn.functional.cross_entropy
+    return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
+
+
+@torch.no_grad()
+def zero_shot_accuracy(network, data, *, device="cpu"):
+    """Share of LabelledImages whose embedding is nearest to their own class's captions, 0..1.
+
+    A class's embedding is the mean of its captions' over TEMPLATES (Radford et al., 2021, section 3.1.4).
+    """
+    network.to(device).eval()
+    prompts = [
+        network.text_features([template.format(name) for template in TEMPLATES]).mean(dim=0)
+        for name in data.class_names
+    ]
+    classes = nn.functional.normalize(torch.stack(prompts), dim=1).cpu().numpy()
+    found = (embed(network, data.images, device=device) @ classes.T).argmax(axis=1)
+    return float((found == data.labels).mean())

@@ -1,0 +1,117 @@
+"""What every encoder shares: pixels to floats, features of many images, weights from a seed."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..errors import DedtError
+from ..randomness import derive
+from ..store import is_disk_full
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def to_float(images):
+    """uint8 [n, C, H, W] in 0..255 to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def three_channels(images):
+    """Grey images [n, 1, H, W] repeated to [n, 3, H, W]; colour images as they are."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def per_channel(values):
+    """A mean or a standard deviation, one value a channel, in the shape of images: [1, C, 1, 1]."""
+    return torch.tensor(values, dtype=torch.float32)[None, :, None, None]
+
+
+@torch.no_grad()
+def embed(network, images, *, batch_size=256, device="cpu", path=None):
+    """Features of uint8 images [n, C, H, W]: float32 [n, d], in eval mode, without augmentation.
+
+    path: a ``.npy`` file to write batch by batch, for features that do not fit into memory; what comes back
+    is then that file, memory-mapped and read-only.  A killed call is taken up where it was by one with the
+    same network and images.  Raises DedtError for features that are not finite, and when the disk is full.
+    """
+    network.to(device).eval()
+
+    def features(start):
+        batch = torch.from_numpy(np.array(images[start : start + batch_size]))
+        values = network.features(to_float(batch.to(device))).float().cpu().numpy()
+        if not np.isfinite(values).all():
+            row = start + int((~np.isfinite(values)).any(axis=1).argmax())
+            raise DedtError(
+                f"The features of image {row} are not finite: the weights of the {type(network).__name__} are "
+                "damaged, or its training went astray. Train it again with a lower learning rate."
+            )
+        return values
+
+    def batches(done=0):
+        name = f"embed {type(network).__name__}"
+        for start in tqdm(range(done, len(images), batch_size), desc=name, unit="batch", leave=False):
+            yield features(start)
+
+    if path is None:
+        return np.concatenate(list(batches()))
+    try:
+        _write_rows(Path(path), len(images), batch_size, features(0), batches)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise DedtError(
+            f"No space left on the disk while writing {path}. Free some and run the same command again."
+        ) from error
+    return np.load(path, mmap_mode="r")
+
+
+def _write_rows(path, n, batch_size, first, batches):
+    """Write float32 [n, d] as ``.npy`` from ``batches(done)``, whose first batch is ``first``.
+
+    Rows are appended to ``path.partial`` and not stored through a memory map: the length of the file then says
+    how far a killed run came, and a full disk is an error instead of the end of the process.
+    """
+    header = io.BytesIO()
+    shape = (n, *first.shape[1:])
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    header = header.getvalue()
+    partial = path.with_name(path.name + ".partial")
+    done = 0
+    if partial.exists() and _begins_with(partial, header, first):
+        rows = (partial.stat().st_size - len(header)) // first[0].nbytes
+        done = rows // batch_size * batch_size
+    with open(partial, "r+b" if done else "wb") as file:
+        file.write(header)
+        file.seek(done * first[0].nbytes, io.SEEK_CUR)
+        for values in batches(done):
+            file.write(values.astype("<f4").tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _begins_with(file, header, first):
+    """Whether a half-written file is of these features, and not of other weights or other images."""
+    with open(file, "rb") as partial:
+        head, rows = partial.read(len(header)), np.frombuffer(partial.read(first.nbytes), "<f4")
+    return head == header and rows.size == first.size and np.allclose(rows, first.ravel(), 1e-3, 1e-5)
+
+
+@torch.no_grad()
+def accuracy(network, data, *, device="cpu"):
+    """Share of LabelledImages that the classifier ``network`` names rightly, 0..1."""
+    logits = torch.cat(
+        [network(to_float(batch.to(device))).cpu() for batch in torch.from_numpy(data.images).split(256)]
+    )
+    return float((logits.argmax(1).numpy() == data.labels).mean())
+
+
+def seeded(seed, stream, make):
+    """Call ``make()`` with PyTorch's global generator set from (seed, stream): same weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, stream))
+        return make()

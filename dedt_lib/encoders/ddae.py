@@ -1,0 +1,65 @@
+"""Denoising diffusion autoencoders (Xiang et al., 2023): a diffusion model's decoder as an encoder."""
+
+import torch
+from torch import nn
+
+from ..errors import DedtError
+from ..randomness import torch_generator
+
+
+class DDAE(nn.Module):
+    """Features of a U-Net's decoder, looking at slightly noisy images without their labels.
+
+    model: a trained ``models.unet.ConditionalUNet``, best with its EMA weights.
+    block: which residual block (with its attention, if it has one) of the way up, counted from 1 at the
+    lowest resolution.  The CIFAR-10 network has 12; the DDAE code reads the 6th, the last at 8x8 pixels.
+    t: timestep as everywhere in this library, 0..999.  The DDAE code counts from 1, so its 11 is our 10.
+    draws: noise draws to average over.  The noise is a function of (seed, draw) and the same for all images:
+    the features depend neither on the batch nor on the order.
+    Raises DedtError when there is no such block or timestep.
+    """
+
+    def __init__(self, model, block=6, t=10, *, draws=1, seed=0):
+        super().__init__()
+        blocks = decoder_blocks(model)
+        if not 1 <= block <= len(blocks):
+            raise DedtError(
+                f"The decoder of this U-Net has blocks 1 to {len(blocks)}; there is no block {block}."
+            )
+        steps = model.schedule.config.num_train_timesteps
+        if not 0 <= t < steps:
+            raise DedtError(f"The timestep of a DDAE must lie in 0..{steps - 1}; got {t}.")
+        if draws < 1:
+            raise DedtError(f"A DDAE needs at least one noise draw; got {draws}.")
+        self.model, self.block, self.t, self.draws, self.seed = model, block, t, draws, seed
+        self.eval()
+
+    def train(self, mode=True):
+        """Stays in eval mode: with dropout the features would be random."""
+        return super().train(False)
+
+    def features(self, images):
+        """float [n, C, H, W] in [-1, 1] to [n, width of the block]: pooled, averaged over the draws."""
+        return torch.stack([self._pooled(images, draw) for draw in range(self.draws)]).mean(dim=0)
+
+    def _pooled(self, images, draw):
+        n, device = len(images), images.device
+        noise = torch.randn(images.shape[1:], generator=torch_generator(self.seed, "ddae", draw)).to(device)
+        t = torch.full((n,), self.t, device=device)
+        labels = torch.full((n,), self.model.null_label, device=device)
+        outputs = []
+        layer = decoder_blocks(self.model)[self.block - 1]
+        hook = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        try:
+            self.model.predict(self.model.schedule.add_noise(images, noise.expand_as(images), t), t, labels)
+        finally:
+            hook.remove()
+        return outputs[0].mean(dim=(2, 3))
+
+
+def decoder_blocks(model):
+    """The layers whose outputs the DDAE code calls out_1, out_2, ...: from the lowest resolution upwards."""
+    layers = []
+    for level in model.net.up_blocks:
+        layers += getattr(level, "attentions", None) or level.resnets
+    return layers

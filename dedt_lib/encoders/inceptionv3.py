@@ -1,0 +1,43 @@
+"""Inception-v3 (Szegedy et al., 2016), the encoder of Gaussian instance selection (DeVries et al., 2020)."""
+
+from torch import nn
+
+from .common import IMAGENET_MEAN, IMAGENET_STD, per_channel, three_channels
+from .resnet18 import load_torchvision
+
+
+class InceptionV3(nn.Module):
+    """torchvision's Inception-v3 without its auxiliary classifier: 2048 pooled features.
+
+    Images are prepared as in the code of Gaussian instance selection: ImageNet's mean and standard deviation,
+    then bilinear to ``size`` pixels with aligned corners; the network maps them to its own range itself.
+    size: 299 is the published one, 75 the smallest possible.  dropout: before the head, in training only.
+    """
+
+    def __init__(self, num_classes=1000, size=299, dropout=0.5):
+        from torchvision.models import Inception3
+
+        super().__init__()
+        self.size = size
+        self.net = Inception3(
+            num_classes, aux_logits=False, transform_input=True, init_weights=True, dropout=dropout
+        )
+        self.head, self.net.fc = self.net.fc, nn.Identity()
+        self.register_buffer("mean", per_channel(IMAGENET_MEAN), persistent=False)
+        self.register_buffer("std", per_channel(IMAGENET_STD), persistent=False)
+
+    def load_official(self, state):
+        """Take over a state dict with torchvision's names; the auxiliary classifier in it is left out."""
+        load_torchvision(self, {k: v for k, v in state.items() if not k.startswith("AuxLogits.")})
+
+    def preprocess(self, images):
+        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""
+        images = ((three_channels(images) + 1) / 2 - self.mean) / self.std
+        return nn.functional.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=True)
+
+    def features(self, images):
+        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 2048]."""
+        return self.net(self.preprocess(images))
+
+    def forward(self, images):
+        return self.head(self.features(images))

@@ -1,0 +1,83 @@
+"""ResNet-18 (He et al., 2016): the CIFAR variant, trained on the data, and torchvision's of ImageNet."""
+
+from torch import nn
+
+from .common import per_channel, three_channels
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for small images: 3x3 stem with stride 1, no max-pool.
+
+    Features are the pooled output of the last stage, d = 8 * width (512 for the paper's width 64).
+    Stem and widths as in the CIFAR variant used by Moderate-DS (Xia et al., 2023).
+
+    mean, std: of each channel's pixels in 0..1, to normalise with; by default the images stay in [-1, 1].
+    """
+
+    def __init__(self, channels, num_classes, width=64, mean=None, std=None):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        self.stages = nn.Sequential(*(self._stage(a, b) for a, b in zip(widths, widths[1:])))
+        self.head = nn.Linear(8 * width, num_classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        self.register_buffer("mean", None if mean is None else per_channel(mean), persistent=False)
+        self.register_buffer("std", None if mean is None else per_channel(std), persistent=False)
+
+    @staticmethod
+    def _stage(inputs, outputs):
+        from torchvision.models.resnet import BasicBlock
+
+        if inputs == outputs:
+            return nn.Sequential(BasicBlock(inputs, outputs), BasicBlock(outputs, outputs))
+        shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs))
+        return nn.Sequential(BasicBlock(inputs, outputs, 2, shortcut), BasicBlock(outputs, outputs))
+
+    def features(self, images):
+        """float [n, C, H, W] in [-1, 1] to [n, 8 * width]."""
+        if self.mean is not None:
+            images = ((images + 1) / 2 - self.mean) / self.std
+        return self.stages(self.stem(images)).mean(dim=(2, 3))
+
+    def forward(self, images):
+        return self.head(self.features(images))
+
+
+class ImageNetResNet18(nn.Module):
+    """torchvision's ResNet-18, for images like those of ImageNet: 512 pooled features.
+
+    Images are prepared as its weights IMAGENET1K_V1 want it: bilinear to 256 pixels, centre crop of 224,
+    ImageNet's mean and standard deviation.
+    """
+
+    def __init__(self):
+        from torchvision.models import ResNet18_Weights, resnet18
+
+        super().__init__()
+        self.preprocess = ResNet18_Weights.IMAGENET1K_V1.transforms()
+        self.net = resnet18()
+        self.head, self.net.fc = self.net.fc, nn.Identity()
+
+    def load_official(self, state):
+        """Take over a state dict with torchvision's names."""
+        load_torchvision(self, state)
+
+    def features(self, images):
+        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 512]."""
+        return self.net(self.preprocess((three_channels(images) + 1) / 2))
+
+    def forward(self, images):
+        return self.head(self.features(images))
+
+
+def load_torchvision(network, state):
+    """Fill ``network.net`` and ``network.head`` from a torchvision classifier's state dict."""
+    head = {name.removeprefix("fc."): value for name, value in state.items() if name.startswith("fc.")}
+    network.net.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
+    network.head.load_state_dict(head)

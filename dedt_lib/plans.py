@@ -1,0 +1,162 @@
+"""Which samples an epoch visits, and with what weights: the data side of a training run.
+
+A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; ``record``
+is told the losses; ``state`` and ``restore`` carry it over an interruption.  ``normalised`` says whether the
+loss of a batch is divided by the mean weight in it.
+"""
+
+import numpy as np
+
+from .errors import DedtError
+from .randomness import numpy_generator
+
+
+class EpochPlan:
+    """Visits the coreset; in the annealing tail, everything.
+
+    indices: int [m], the coreset.  weights: float [m], one per kept sample, or None for ones.
+    epochs: E.  annealing_start: share of the epochs after which all ``total`` samples are visited
+    (0.875 in the paper, as in InfoBatch; Qin et al., 2024); 1 means never.  tail_weights: float [total],
+    the weights of the samples in that tail, or None for ones (as InfoBatch resets its weights).
+    """
+
+    normalised = True
+
+    def __init__(self, indices, *, total, epochs, weights=None, annealing_start=1.0, tail_weights=None):
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.weights = as_weights(weights, len(self.indices))
+        self.total, self.epochs = total, epochs
+        self.tail_weights = as_weights(tail_weights, total)
+        self.subset_epochs = int(annealing_start * epochs)
+
+    def epoch(self, e):
+        """(indices int64 [m], weights float64 [m]) of epoch ``e``."""
+        if e < self.subset_epochs:
+            return self.indices, self.weights
+        return np.arange(self.total), self.tail_weights
+
+    def steps(self, batch_size):
+        """Optimiser steps of the whole run."""
+        tail = self.epochs - self.subset_epochs
+        return self.subset_epochs * -(-len(self.indices) // batch_size) + tail * -(-self.total // batch_size)
+
+    def record(self, indices, losses):
+        """Nothing to learn from the losses."""
+
+    def state(self):
+        """Nothing that an interruption could lose."""
+        return {}
+
+    def restore(self, state):
+        """Nothing to restore."""
+
+
+class ClassSamplerPlan(EpochPlan):
+    """Class weights as sampling probabilities, the use that DoReMi makes of them (Xie et al., 2023).
+
+    Instead of weighing the loss, an epoch over the coreset draws as many samples as it holds: class i with
+    probability alpha_i, then one of its images, with replacement.  The expected gradient is that of the
+    weighted loss; how often an image is repeated is not.
+
+    labels: int [m], the classes of ``indices``.  class_weights: float [K], alpha.  The rest as in EpochPlan.
+    """
+
+    def __init__(self, indices, labels, class_weights, *, seed, **settings):
+        super().__init__(indices, **settings)
+        self.seed = seed
+        class_weights = np.asarray(class_weights, dtype=np.float64)
+        counts = np.bincount(labels, minlength=len(class_weights))
+        self.probabilities = (class_weights / np.maximum(counts, 1))[labels]
+        self.probabilities /= self.probabilities.sum()
+
+    def epoch(self, e):
+        indices, weights = super().epoch(e)
+        if e >= self.subset_epochs:
+            return indices, weights
+        generator = numpy_generator(self.seed, "class sampler", e)
+        return generator.choice(indices, size=len(indices), p=self.probabilities), weights
+
+
+class InfoBatchPlan:
+    """InfoBatch (Qin et al., 2024): skip well-learned samples at random, and weigh those that stay more.
+
+    The score of a sample is its last training loss; scores below the mean of all scores are "well
+    learned".  Of those, each epoch keeps a share 1 - prune_ratio, drawn without replacement, with weight
+    1 / (1 - prune_ratio); all others stay with weight one.  The first epoch and the last 1 - delta of the epochs
+    visit everything.
+
+    n: samples.  prune_ratio: r in [0, 1).  delta: share of the epochs with pruning.  epochs: E.  budget: None, or
+    the share of the data that every pruning epoch visits: the kept share of the well-learned is then chosen
+    to meet it, and where it cannot (too few are well learned) all samples are drawn from alike.
+    Raises DedtError for a ratio or budget out of range.
+    """
+
+    normalised = False  # its weights make the loss an estimate of that of all samples
+
+    def __init__(self, n, *, prune_ratio=None, delta=0.875, epochs, seed=0, budget=None):
+        if (prune_ratio is None) == (budget is None):
+            raise DedtError("InfoBatch needs a prune_ratio or a budget, and not both.")
+        if prune_ratio is not None and not 0 <= prune_ratio < 1:
+            raise DedtError(f"The prune ratio must lie in [0, 1); got {prune_ratio}.")
+        if budget is not None and not 0 < budget <= 1:
+            raise DedtError(f"The budget must lie in (0, 1]; got {budget}.")
+        self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
+        self.pruning_epochs = int(delta * epochs)
+        self.scores = np.full(n, 3.0)  # the package's start: equal scores, so the first epoch prunes nothing
+        self._drawn = None
+
+    def epoch(self, e):
+        """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn from the scores when first asked."""
+        if e >= self.pruning_epochs:
+            return np.arange(self.n), np.ones(self.n)
+        if self._drawn is None or self._drawn[0] != e:
+            self._drawn = (e, *self._draw(e))
+        return self._drawn[1:]
+
+    def _draw(self, e):
+        well_learned = np.flatnonzero(self.scores < self.scores.mean())
+        if len(well_learned) == 0:
+            return np.arange(self.n), np.ones(self.n)
+        if self.budget is None:
+            kept = int((1 - self.prune_ratio) * len(well_learned))
+            weight = 1 / (1 - self.prune_ratio)
+        else:
+            wanted = round(self.budget * self.n)
+            if wanted <= self.n - len(well_learned):
+                well_learned = np.arange(self.n)
+            kept = max(1, wanted - (self.n - len(well_learned)))
+            weight = len(well_learned) / kept
+        chosen = numpy_generator(self.seed, "infobatch", e).choice(well_learned, size=kept, replace=False)
+        weights = np.ones(self.n)
+        weights[chosen] = weight
+        stays = np.ones(self.n, dtype=bool)
+        stays[well_learned] = False
+        stays[chosen] = True
+        return np.flatnonzero(stays), weights[stays]
+
+    def record(self, indices, losses):
+        """Take the unweighted losses float [b] of the samples ``indices`` int [b] as their scores."""
+        self.scores[np.asarray(indices)] = np.asarray(losses, dtype=np.float64)
+
+    def steps(self, batch_size):
+        """The most optimiser steps that the run can take; how many it takes depends on the losses."""
+        return self.epochs * -(-self.n // batch_size)
+
+    def state(self):
+        """Scores and the draw of the current epoch, as arrays."""
+        drawn = {} if self._drawn is None else dict(zip(("epoch", "indices", "weights"), self._drawn))
+        return {"scores": self.scores, **{name: np.asarray(value) for name, value in drawn.items()}}
+
+    def restore(self, state):
+        """Go on from a :meth:`state`."""
+        self.scores = np.array(state["scores"])
+        if "epoch" in state:
+            self._drawn = (int(state["epoch"]), np.array(state["indices"]), np.array(state["weights"]))
+
+
+def as_weights(weights, count):
+    """Sample weights as float64 [count], ones for None; raises DedtError when there is not one each."""
+    weights = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    if len(weights) != count:
+        raise DedtError(f"{len(weights)} weights for {count} samples: there must be one each.")
+    return weights

@@ -1,0 +1,199 @@
+"""Weights on disk: the library's own as safetensors, and the official files of published networks.
+
+No pickle is ever opened on trust.  The official files are pickles, so their SHA-256 is checked first, and even
+then only tensors are read from them.
+"""
+
+import hashlib
+import http.client
+import os
+import re
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from .errors import DedtError
+from .store import atomic, project_root, sha256
+
+
+def save_weights(module, path):
+    """Write a module's parameters and buffers as safetensors."""
+    with atomic(path) as partial:
+        save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, partial)
+
+
+def read_tensors(path):
+    """Read a safetensors file to a dict of tensors.
+
+    Raises DedtError for a missing or damaged file and for a pickle (``.pt``, ``.ckpt``), which this
+    library never opens because a pickle can run code.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise DedtError(f"{path} does not exist.") from None
+    except Exception as error:
+        with open(path, "rb") as file:
+            head = file.read(4)
+        if head[:1] == b"\x80" or head == b"PK\x03\x04":
+            raise DedtError(
+                f"{path} is a pickle, which can run code when it is opened. Convert it to safetensors first."
+            ) from error
+        raise DedtError(
+            f"{path} is not a readable safetensors file ({error}). Delete it and run again."
+        ) from error
+
+
+def load_weights(module, path):
+    """Fill ``module`` from a safetensors file; raises DedtError when names or shapes do not fit."""
+    try:
+        module.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        raise DedtError(f"{path} belongs to another network: {error}") from error
+    return module
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A published file: its name, its address, and the hex digits that its SHA-256 begins with."""
+
+    name: str
+    url: str
+    sha256: str
+
+    @classmethod
+    def at(cls, url):
+        """From an address that carries the hash: as a folder (OpenAI, all of it) or in the name (torch.hub)."""
+        name = url.rsplit("/", 1)[-1]
+        digits = re.search(r"/([0-9a-f]{64})/", url) or re.search(r"-([0-9a-f]{8,})\.", name)
+        return cls(name, url, digits[1])
+
+
+def _inceptionv3_imagenet():
+    from torchvision.models import Inception_V3_Weights
+
+    return Inception_V3_Weights.IMAGENET1K_V1.url
+
+
+def _resnet18_imagenet():
+    from torchvision.models import ResNet18_Weights
+
+    return ResNet18_Weights.IMAGENET1K_V1.url
+
+
+def _clip_rn50_openai():
+    from open_clip.pretrained import get_pretrained_url
+
+    return get_pretrained_url("RN50", "openai")
+
+
+def _inception_fid():
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    return URL_INCEPTION_V3
+
+
+# The addresses are those that the libraries themselves download from; they are asked only when needed.
+ADDRESSES = {
+    "inceptionv3-imagenet": _inceptionv3_imagenet,
+    "resnet18-imagenet": _resnet18_imagenet,
+    "clip-rn50-openai": _clip_rn50_openai,
+    "inception-fid": _inception_fid,
+}
+
+
+def official(name):
+    """The :class:`OfficialFile` of a published network; raises DedtError for an unknown one."""
+    if name not in ADDRESSES:
+        raise DedtError(f"Unknown weights '{name}'. Choose one of: {', '.join(ADDRESSES)}.")
+    return OfficialFile.at(ADDRESSES[name]())
+
+
+def weights_folder():
+    """Where official files are put: ``$DEDT_WEIGHTS``, else ``weights/`` in the project."""
+    return Path(os.environ.get("DEDT_WEIGHTS") or project_root() / "weights")
+
+
+def locate(name, path=""):
+    """The file with the weights ``name``, complete and unaltered: a Path.
+
+    path: a file of one's own, the official one or a ``.safetensors``.  Without it the file is looked for in
+    ``weights_folder()`` and in PyTorch's own cache, and else downloaded.  Raises DedtError for an unknown name,
+    a file that is missing or altered, and a download that fails.
+    """
+    file = official(name)
+    if path:
+        path = Path(path)
+        if not path.exists():
+            raise DedtError(f"{path} does not exist. It should hold the weights {name}.")
+        return path if path.suffix == ".safetensors" else _verified(path, file)
+    target = weights_folder() / file.name
+    for candidate in (target, Path(torch.hub.get_dir()) / "checkpoints" / file.name):
+        if candidate.exists():
+            return _verified(candidate, file)
+    _download(file, target)
+    return target
+
+
+def read_official(name, path=""):
+    """The tensors of the weights ``name``: a dict with the names of their publisher.
+
+    path: see :func:`locate`, which says what is raised too.
+    """
+    file = locate(name, path)
+    if file.suffix == ".safetensors":
+        return read_tensors(file)
+    if name == "clip-rn50-openai":
+        return torch.jit.load(file, map_location="cpu").state_dict()
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _verified(path, file):
+    found = sha256(path)
+    if not found.startswith(file.sha256):
+        raise DedtError(
+            f"{path} is not the official {file.name}: its SHA-256 begins with {found[:16]}, not with "
+            f"{file.sha256[:16]}. It is incomplete or was altered; delete it and run again, or fetch it from "
+            f"{file.url}. Weights of your own must be a .safetensors file."
+        )
+    return path
+
+
+def _download(file, target):
+    """Fetch an official file, verify it, and only then give it its name."""
+
+    def failed(reason):
+        return DedtError(
+            f"{file.name} could not be downloaded ({reason}). Run again, or fetch {file.url} by other means and "
+            f"put it into {target.parent}; its SHA-256 begins with {file.sha256}."
+        )
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DedtError(
+            f"Cannot create {target.parent} ({error.strerror}). Set DEDT_WEIGHTS to a folder that can be written."
+        ) from error
+    with atomic(target) as partial, open(partial, "wb") as output:
+        digest = hashlib.sha256()
+        try:
+            with urllib.request.urlopen(file.url, timeout=60) as source:
+                for block in _blocks(source, file.name):
+                    digest.update(block)
+                    output.write(block)
+        except (OSError, http.client.HTTPException) as error:
+            raise failed(error) from error
+        if not digest.hexdigest().startswith(file.sha256):
+            raise failed(f"what came has the SHA-256 {digest.hexdigest()[:16]}..., {output.tell():,} bytes")
+
+
+def _blocks(source, name):
+    size = int(source.headers.get("Content-Length") or 0) or None
+    with tqdm(total=size, desc=name, unit="B", unit_scale=True, leave=False) as bar:
+        while block := source.read(1 << 20):
+            bar.update(len(block))
+            yield block
