@@ -21,13 +21,15 @@ import scipy
 import torch
 from diffusers.training_utils import EMAModel
 from scipy.linalg import sqrtm
+from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from dedt_lib import sampling
-from dedt_lib.evaluation import frechet_distance
+from dedt_lib.evaluation import classwise_frechet, classwise_references, frechet_distance
 from dedt_lib.experiment import Experiment
 from dedt_lib.models.unet import NOISE_SCHEDULE
 from dedt_lib.reweighting import GroupDRO
+from dedt_lib.selection import gaussian_scores
 from dedt_lib.store import Store, provenance
 from dedt_lib.training import EpochPlan, train
 
@@ -58,7 +60,7 @@ def result(name, values, unit, *, at_least=None, at_most=None, **facts):
     met = None
     if at_least is not None or at_most is not None:
         met = bool(median >= at_least if at_most is None else median <= at_most)
-    target = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}" if at_most is not None else ""
+    target = f">= {at_least:.3g}" if at_least is not None else f"<= {at_most:.3g}" if at_most is not None else ""
     row = {"name": name, "value": median, "lowest": min(values), "highest": max(values), "unit": unit}
     return {**row, "target": target, "met": met, "repeats": len(values), **facts}
 
@@ -182,6 +184,7 @@ def frechet_by_sqrtm(real, generated):
 
 
 def frechet(quick):
+    """One distance; the baseline is the formula with SciPy's matrix square root."""
     rows = []
     for width, repeats in ((64, 21), (512, 5)) if quick else ((64, 51), (512, 11), (2048, 3)):
         random = np.random.default_rng(0)
@@ -197,6 +200,99 @@ def frechet(quick):
             result(f"Frechet distance, {width} features", list(theirs / ours), "x", **target, **facts)
         )
     return rows
+
+
+def frechet_by_eigenvalues(real, generated):
+    """The formula in its symmetric form, from two feature matrices and nothing that was kept."""
+    mean_r, mean_g = real.mean(axis=0, dtype=np.float64), generated.mean(axis=0, dtype=np.float64)
+    covariance_r, covariance_g = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
+    values, vectors = np.linalg.eigh(covariance_r)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance_g @ root), 0)).sum()
+    difference = mean_r - mean_g
+    return difference @ difference + np.trace(covariance_r) + np.trace(covariance_g) - 2 * overlap
+
+
+def features_like(n, width, classes, seed):
+    """Correlated float32 features [n, width] and balanced labels [n] of some classes."""
+    random = np.random.default_rng(seed)
+    features = random.standard_normal((n, width), dtype=np.float32)
+    features *= np.linspace(0.1, 1, width, dtype=np.float32)
+    features += features.mean(axis=1, keepdims=True)
+    return features, np.arange(n) % classes
+
+
+def classwise(quick):
+    """Class-wise FID of another set of samples against the same real images.
+
+    The baseline computes each class by itself in the symmetric form, which is already the quick way: the
+    statistics of both sides, an eigendecomposition, two products and the eigenvalues of the last.
+    """
+    width, per_class = (256, 600) if quick else (2048, 5000)
+    real, labels = features_like(10 * per_class, width, 10, seed=0)
+    generated, _ = features_like(10 * per_class, width, 10, seed=1)
+    pairs = [(real[labels == k], generated[labels == k]) for k in range(10)]
+    references = classwise_references(real, labels)
+
+    def kept():
+        return classwise_frechet(references, None, generated, labels)
+
+    def by_library():
+        return classwise_frechet(real, labels, generated, labels)
+
+    def independent():
+        return [frechet_by_eigenvalues(*pair) for pair in pairs]
+
+    np.testing.assert_allclose(kept(), independent(), rtol=1e-6)
+    rows = []
+    for name, other, target in (
+        ("class-wise FID, kept over independent", independent, {"at_most": 0.6}),
+        ("class-wise FID, kept over not kept", by_library, {}),
+    ):
+        times = np.array([(seconds(kept), seconds(other)) for _ in range(1 if quick else 2)])
+        facts = {"seconds": times[:, 0].min(), "seconds_other": times[:, 1].min(), "classes": 10}
+        rows.append(result(name, list(times[:, 0] / times[:, 1]), "ratio", **target, **facts))
+    return rows
+
+
+def gaussian(quick):
+    """Scores of ten classes; the baseline is scikit-learn's mixture of one component, as in the cited code.
+
+    It gets float64, because in float32 the ranking of classes smaller than the features is lost.
+    """
+    n, width = (6000, 256) if quick else (50_000, 2048)
+    features, labels = features_like(n, width, 10, seed=0)
+
+    def scikit_learn():
+        scores = np.empty(n)
+        for k in range(10):
+            members = features[labels == k].astype(np.float64)
+            scores[labels == k] = GaussianMixture(1, reg_covar=1e-5).fit(members).score_samples(members)
+        return scores
+
+    gaussian_scores(features[:1000], labels[:1000])
+    start, ours = time.perf_counter(), gaussian_scores(features, labels)
+    middle, theirs = time.perf_counter(), scikit_learn()
+    times = {"seconds": middle - start, "seconds_scikit_learn": time.perf_counter() - middle}
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    ratio = times["seconds"] / times["seconds_scikit_learn"]
+    return [result("Gaussian scores over scikit-learn", [ratio], "ratio", at_most=1 / 3, **times)]
+
+
+def memory(quick):
+    """Peak resident memory of a process that scores a memory-mapped float32 file in every scope."""
+    n, width = (20_000, 256) if quick else (300_000, 2048)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.npy"
+        features = np.lib.format.open_memmap(path, "w+", np.float32, (n, width))
+        for i in range(0, n, 10_000):
+            features[i : i + 10_000] = features_like(10_000, width, 1, seed=i)[0]
+        features.flush()
+        script = Path(__file__).with_name("peak_memory.py")
+        answer = subprocess.run([sys.executable, script, path], check=True, capture_output=True, text=True)
+    facts = json.loads(answer.stdout)
+    facts["file_gib"] = n * width * 4 / 2**30
+    return [result("scores of a mapped file, peak memory", [facts.pop("gib")], "GiB", at_most=3, **facts)]
 
 
 def start(quick):
@@ -222,6 +318,9 @@ BENCHMARKS = {
     "dro": dro,
     "sampling": sampling_speed,
     "frechet": frechet,
+    "classwise": classwise,
+    "gaussian": gaussian,
+    "memory": memory,
     "start": start,
 }
 
@@ -244,29 +343,50 @@ def print_row(row):
     spread = f"{row['lowest']:.4g} .. {row['highest']:.4g}"
     verdict = {None: "", True: "met", False: "MISSED"}[row["met"]]
     print(
-        f"{row['name']:34}{row['value']:>10.4g} {row['unit']:9}{spread:>22}  {row['target']:8}{verdict}",
+        f"{row['name']:38}{row['value']:>10.4g} {row['unit']:9}{spread:>22}  {row['target']:8}{verdict}",
         flush=True,
     )
 
 
+def merged(earlier, rows):
+    """The rows of an earlier run, with ``rows`` in the place of those of the same name."""
+    new = {row["name"]: row for row in rows}
+    return [new.pop(row["name"], row) for row in earlier] + list(new.values())
+
+
+def write(out, rows, merge):
+    """Write rows and machine; with ``merge`` into the rows that stand there, if they are of this machine."""
+    facts = machine()
+    if merge:
+        earlier = json.loads(out.read_text())
+        if {**earlier["machine"], "date": ""} != {**facts, "date": ""}:
+            sys.exit(
+                f"{out} is of another machine or other versions: run all, or name another file with --out."
+            )
+        rows = merged(earlier["results"], rows)
+    out.write_text(json.dumps({"machine": facts, "results": rows}, indent=1) + "\n")
+    print(f"wrote {out}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=BENCHMARKS, help="run one of them")
-    parser.add_argument("--quick", action="store_true", help="few repetitions: shows only that it works")
     parser.add_argument(
-        "--out", type=Path, help="where to write (default: results.json here, if all are run)"
+        "--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help="run these, keep the other results"
+    )
+    parser.add_argument("--quick", action="store_true", help="small and few: shows only that it works")
+    parser.add_argument(
+        "--out", type=Path, help="where to write (default: results.json here, if not --quick)"
     )
     args = parser.parse_args()
-    print(f"{'':34}{'median':>10} {'':9}{'range':>22}  target")
+    print(f"{'':38}{'median':>10} {'':9}{'range':>22}  target")
     rows = []
-    for name in [args.only] if args.only else BENCHMARKS:
+    for name in args.only or BENCHMARKS:
         for row in BENCHMARKS[name](args.quick):
             print_row(row)
             rows.append(row)
-    out = args.out or (None if args.only or args.quick else RESULTS)
+    out = args.out or (None if args.quick else RESULTS)
     if out:
-        out.write_text(json.dumps({"machine": machine(), "results": rows}, indent=1) + "\n")
-        print(f"wrote {out}")
+        write(out, rows, merge=bool(args.only) and out.exists())
 
 
 if __name__ == "__main__":

@@ -1,71 +1,195 @@
-"""How good the samples are: FID, class-wise FID, CMMD, near-copies.
+"""How good the samples are: FID, class-wise FID, KID, CMMD, near-copies.
 
-The metrics are functions of feature matrices.  ``register_classifier`` offers the yardstick network
-to torch-fidelity, so that its own metrics can run on the same features.
+The metrics are functions of feature matrices.  ``extract_features`` makes those with an extractor of
+torch-fidelity (Inception-v3); ``register_classifier`` offers it a network of our own.
 """
+
+import functools
+import io
+from dataclasses import dataclass
 
 import numpy as np
 
 from .errors import DedtError
-from .selection import check_features
+from .selection import check_choice, check_features, check_finite, mean_and_scatter
+
+INCEPTION = "inception-v3-compat"
 
 
 def gaussian_statistics(features):
     """Mean [d] and unbiased covariance [d, d] of features [n, d], float64; raises DedtError for n < 2."""
-    features = np.asarray(features, dtype=np.float64)
+    features = _check_side(features)
+    mean, scatter = mean_and_scatter(features, np.arange(len(features)))
+    scatter += np.tril(scatter, -1).T
+    return mean, scatter / (len(features) - 1)
+
+
+def _check_side(features):
+    features = np.asarray(features)
     if features.ndim != 2 or len(features) < 2:
         raise DedtError(
-            f"FID needs features of at least two images on each side; got shape {features.shape}."
+            f"FID and KID need features of at least two images on each side; got shape {features.shape}."
         )
-    check_features(features, np.zeros(len(features), dtype=np.int64))
-    mean = features.mean(axis=0)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
+    return check_finite(features)
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetReference:
+    """One side of a Frechet distance, factorised once and compared often.
+
+    mean: float64 [d].  factor: float64 [d, r] with factor @ factor.T the covariance: its symmetric square root,
+    or, of fewer images than features, the centred images over sqrt(n - 1).  count: int, how many images.
+    """
+
+    mean: np.ndarray
+    factor: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, features):
+        """The reference of features float [n, d]; raises DedtError for n < 2 or non-finite features."""
+        features = _check_side(features)
+        n, d = features.shape
+        if n >= d:
+            return cls.from_statistics(*gaussian_statistics(features), n)
+        features = features.astype(np.float64)
+        mean = features.mean(axis=0)
+        return cls(mean, (features - mean).T / np.sqrt(n - 1), n)
+
+    @classmethod
+    def from_statistics(cls, mean, covariance, count=None):
+        """The reference of a mean [d] and a covariance [d, d], such as published ones."""
+        values, vectors = np.linalg.eigh(covariance)
+        return cls(mean, vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T, count)
+
+    def __len__(self):
+        return self.count
+
+    def distance(self, generated):
+        """Frechet distance to features float [m, d], or to another reference: a float."""
+        if isinstance(generated, FrechetReference):
+            self._check_width(len(generated.mean))
+            # With S_r = A A^T and S_g = B B^T, tr (S_r S_g)^1/2 is the sum of the singular values of A^T B.
+            overlap = np.linalg.norm(self.factor.T @ generated.factor, "nuc")
+            return self._total(generated.mean, np.square(generated.factor).sum(), overlap)
+        generated = _check_side(generated)
+        self._check_width(generated.shape[1])
+        if len(generated) < generated.shape[1]:
+            return self.distance(FrechetReference.of(generated))
+        return self.distance_to_statistics(*gaussian_statistics(generated))
+
+    def distance_to_statistics(self, mean, covariance):
+        """Frechet distance to a mean [d] and a covariance [d, d]: a float."""
+        self._check_width(len(mean))
+        product = np.linalg.eigvalsh(self.factor.T @ covariance @ self.factor)
+        return self._total(mean, np.trace(covariance), np.sqrt(np.maximum(product, 0)).sum())
+
+    def _total(self, mean, trace, overlap):
+        difference = self.mean - mean
+        return float(difference @ difference + np.square(self.factor).sum() + trace - 2 * overlap)
+
+    def _check_width(self, width):
+        if len(self.mean) != width:
+            raise DedtError(f"Features of different width ({len(self.mean)} and {width}) cannot be compared.")
+
+    def save(self, path):
+        """Write the reference as one ``.npz`` file."""
+        from .store import atomic
+
+        with atomic(path) as partial, open(partial, "wb") as file:
+            np.savez(file, mean=self.mean, factor=self.factor, count=self.count)
+
+    @classmethod
+    def load(cls, path):
+        """Read what :meth:`save` wrote; raises DedtError when the file is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                reference = cls(file["mean"], file["factor"], int(file["count"]))
+            if reference.factor.shape[:1] != reference.mean.shape:
+                raise ValueError(f"shapes {reference.mean.shape} and {reference.factor.shape}")
+        except FileNotFoundError:
+            raise DedtError(f"{path} does not exist.") from None
+        except Exception as error:
+            raise DedtError(f"{path} holds no Frechet reference ({error!r}); make it again.") from error
+        return reference
 
 
 def frechet_distance(real, generated):
     """Frechet distance between Gaussians fitted to two feature matrices (FID; Heusel et al., 2017).
 
-    |mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2), the last term through the symmetric form
-    sum sqrt eig(S_r^1/2 S_g S_r^1/2): real-valued, and defined for singular covariances too.
+    |mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2).  With S_r = A A^T the last term is
+    sum sqrt eig(A^T S_g A): real-valued, and defined for singular covariances too.
 
-    real: float [n, d].  generated: float [m, d].  Returns a float >= 0 up to rounding.
+    real: float [n, d], or its FrechetReference, which saves most of the time where one side is compared
+    often.  generated: float [m, d].  Returns a float >= 0 up to rounding.  Raises DedtError for fewer than
+    two images, non-finite features or widths that differ.
     """
-    return frechet_between(gaussian_statistics(real), gaussian_statistics(generated))
+    reference = real if isinstance(real, FrechetReference) else FrechetReference.of(real)
+    return reference.distance(generated)
 
 
 def frechet_between(real, generated):
     """The same distance from two pairs (mean, covariance)."""
-    (mean_r, covariance_r), (mean_g, covariance_g) = real, generated
-    if len(mean_r) != len(mean_g):
-        raise DedtError(f"Features of different width ({len(mean_r)} and {len(mean_g)}) cannot be compared.")
-    values, vectors = np.linalg.eigh(covariance_r)
-    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
-    product = np.linalg.eigvalsh(root @ covariance_g @ root)
-    overlap = np.sqrt(np.maximum(product, 0)).sum()
-    difference = mean_r - mean_g
-    return float(difference @ difference + np.trace(covariance_r) + np.trace(covariance_g) - 2 * overlap)
+    return FrechetReference.from_statistics(*real).distance_to_statistics(*generated)
+
+
+def classwise_references(features, labels):
+    """The :class:`FrechetReference` of each class, for :func:`classwise_frechet`: a list of K.
+
+    features: float [n, d].  labels: int [n].  Raises DedtError for a class with fewer than two images.
+    """
+    features, labels = check_features(features, labels)
+    counts = np.bincount(labels)
+    if counts.min() < 2:
+        raise DedtError(
+            f"Class {counts.argmin()} has {counts.min()} images, and FID needs two: add images of that class."
+        )
+    return [FrechetReference.of(features[labels == k]) for k in range(len(counts))]
 
 
 def classwise_frechet(real, real_labels, generated, generated_labels):
     """Frechet distance of each class: float64 [K] (paper, Fig. 2).
 
-    real: float [n, d] with labels int [n].  generated: float [m, d] with labels int [m].  The values carry
-    the bias of their small sample, so compare them at equal counts only.  Raises DedtError for a class
-    with fewer than two images on a side.
+    real: float [n, d] with labels int [n]; or the list of :func:`classwise_references` with None.
+    generated: float [m, d] with labels int [m].  The values carry the bias of their small sample, so
+    compare them at equal counts only.  Raises DedtError for a class with fewer than two images on a side.
     """
-    real, real_labels = check_features(real, real_labels)
+    sides = _classes(real, real_labels, generated, generated_labels)
+    return np.array([frechet_distance(*pair) for pair in sides])
+
+
+def classwise_kid(real, real_labels, generated, generated_labels):
+    """Kernel distance of each class (see :func:`kid`): float64 [K], comparable between counts.
+
+    real: float [n, d] with labels int [n].  generated: float [m, d] with labels int [m].  Raises DedtError
+    for a class with fewer than two images on a side.
+    """
+    sides = _classes(real, real_labels, generated, generated_labels)
+    return np.array([kid(*pair) for pair in sides])
+
+
+def _classes(real, real_labels, generated, generated_labels):
+    """What is compared in each class: pairs (real, generated)."""
     generated, generated_labels = check_features(generated, generated_labels)
-    distances = []
-    for k in range(int(max(real_labels.max(), generated_labels.max())) + 1):
-        sides = real[real_labels == k], generated[generated_labels == k]
+    if real_labels is None:
+        classes = len(real)
+    else:
+        real, real_labels = check_features(real, real_labels)
+        classes = int(real_labels.max()) + 1
+
+    def real_side(k):
+        if real_labels is None:
+            return real[k] if k < classes else ()
+        return real[real_labels == k]
+
+    for k in range(max(classes, int(generated_labels.max()) + 1)):
+        sides = real_side(k), generated[generated_labels == k]
         if min(map(len, sides)) < 2:
             raise DedtError(
                 f"Class {k} has {len(sides[0])} and {len(sides[1])} images to compare, and FID needs two on "
                 "each side (four for the floor): add images of that class, or draw more samples."
             )
-        distances.append(frechet_distance(*sides))
-    return np.array(distances)
+        yield sides
 
 
 def real_floor(features, labels, *, splits=10, seed=0):
@@ -93,9 +217,7 @@ def cmmd(real, generated, *, sigma=10.0, block=4096):
     published code).  real: float [n, d].  generated: float [m, d]; both L2-normalised embeddings.
     Memory is of the order of block^2.  Returns a float.
     """
-    real, generated = np.asarray(real, dtype=np.float64), np.asarray(generated, dtype=np.float64)
-    for features in (real, generated):
-        check_features(features, np.zeros(len(features), dtype=np.int64))
+    real, generated = (check_finite(features).astype(np.float64) for features in (real, generated))
     if real.shape[1] != generated.shape[1]:
         raise DedtError(f"Embeddings of width {real.shape[1]} and {generated.shape[1]} cannot be compared.")
     between = _mean_kernel(real, generated, sigma, block)
@@ -104,6 +226,38 @@ def cmmd(real, generated, *, sigma=10.0, block=4096):
         + _mean_kernel(generated, generated, sigma, block)
         - 2 * between
     )
+
+
+def kid(real, generated, *, block=4096):
+    """Unbiased squared maximum mean discrepancy with k(x, y) = (x.y / d + 1)^3 (KID; Binkowski et al., 2018).
+
+    Its expectation does not depend on the number of images, unlike that of FID, so it suits classes with few.
+    real: float [n, d].  generated: float [m, d]; the same features as for FID, all pairs at once instead of
+    random subsets.  Returns a float around zero, also below it, for equal distributions; tables often show
+    1000 times the value.  Raises DedtError for fewer than two images, non-finite features or other widths.
+    """
+    real, generated = (_check_side(features).astype(np.float64) for features in (real, generated))
+    if real.shape[1] != generated.shape[1]:
+        raise DedtError(
+            f"Features of different width ({real.shape[1]} and {generated.shape[1]}) cannot be compared."
+        )
+    between = _cubic_kernel_sum(real, generated, block) / (len(real) * len(generated))
+    return float(_unbiased_mean(real, block) + _unbiased_mean(generated, block) - 2 * between)
+
+
+def _unbiased_mean(x, block):
+    # An image paired with itself says nothing about a second draw from its distribution.
+    diagonal = ((np.square(x).sum(axis=1) / x.shape[1] + 1) ** 3).sum()
+    return (_cubic_kernel_sum(x, x, block) - diagonal) / (len(x) * (len(x) - 1))
+
+
+def _cubic_kernel_sum(x, y, block):
+    total = 0.0
+    for i in range(0, len(x), block):
+        for j in range(0, len(y), block):
+            base = x[i : i + block] @ y[j : j + block].T / x.shape[1] + 1
+            total += (base * base * base).sum()
+    return total
 
 
 def _mean_kernel(x, y, sigma, block):
@@ -189,13 +343,108 @@ def register_classifier(network, weights_sha256, shape):
     return name
 
 
-def extract_features(images, extractor, *, batch_size=256, cuda=False):
-    """Features of uint8 images [n, C, H, W] by a torch-fidelity extractor (by name): float32 [n, d]."""
+def extract_features(
+    images, extractor, *, layer=None, batch_size=256, weights_path=None, out=None, cuda=False
+):
+    """Features of uint8 images by a torch-fidelity extractor: float32 [n, d].
+
+    images: uint8 [n, C, H, W], memory-mapped or not; one channel is repeated where the network wants three.
+    extractor: a name from :func:`register_classifier`, or "inception-v3-compat", the network of published
+    FIDs.  layer: by default the one for FID ("2048" of Inception; its "192" and "768" are narrower).
+    weights_path: Inception's weights, ``.pth`` or ``.safetensors``.  out: a ``.npy`` file to write to; the
+    result is then memory-mapped.  The features do not depend on ``batch_size``, up to rounding.
+    Raises DedtError for an unknown extractor or layer, weights that are missing or belong to another
+    network, and images that the network cannot take.
+    """
+    from .store import atomic
+
+    network = _feature_network(extractor, layer, weights_path).to("cuda" if cuda else "cpu")
+    _check_images(images)
+    if out is None:
+        return _fill_features(network, images, batch_size, np.empty)
+    with atomic(out) as partial:
+        create = functools.partial(np.lib.format.open_memmap, partial, "w+")
+        _fill_features(network, images, batch_size, lambda shape, dtype: create(dtype, shape)).flush()
+    return np.load(out, mmap_mode="r")
+
+
+def _fill_features(network, images, batch_size, allocate):
     import torch
+    from tqdm import tqdm
+
+    dummy = network.get_dummy_input_for_compile()
+    device = next(network.parameters()).device
+    features = None
+    for start in tqdm(range(0, len(images), batch_size), desc="features", leave=False):
+        batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
+        if batch.shape[1] == 1:
+            batch = batch.expand(-1, dummy.shape[1], -1, -1)
+        if batch.shape[1] != dummy.shape[1]:
+            raise DedtError(
+                f"The extractor takes {dummy.shape[1]} channels; the images have {batch.shape[1]}."
+            )
+        with torch.no_grad():
+            rows = network(batch)[0].cpu().numpy()
+        if features is None:
+            features = allocate((len(images), rows.shape[1]), np.float32)
+        features[start : start + len(rows)] = rows
+    return features
+
+
+def _check_images(images):
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+        raise DedtError(f"Images must be uint8 [n, C, H, W]; got {images.dtype} {list(images.shape)}.")
+
+
+def _feature_network(extractor, layer, weights_path):
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
     from torch_fidelity.utils import create_feature_extractor
 
-    network = create_feature_extractor(extractor, ["features"], cuda=cuda, verbose=False)
-    device = "cuda" if cuda else "cpu"
-    with torch.no_grad():
-        batches = torch.from_numpy(np.ascontiguousarray(images)).split(batch_size)
-        return torch.cat([network(batch.to(device))[0].cpu() for batch in batches]).numpy()
+    check_choice("feature extractor", extractor, FEATURE_EXTRACTORS_REGISTRY)
+    kind = FEATURE_EXTRACTORS_REGISTRY[extractor]
+    layer = str(layer or kind.get_default_feature_layer_for_metric("fid"))
+    check_choice("layer", layer, kind.get_provided_features_list())
+    weights = {}
+    if extractor == INCEPTION:
+        weights["feature_extractor_weights_path"] = _inception_weights(weights_path)
+    try:
+        return create_feature_extractor(extractor, [layer], cuda=False, verbose=False, **weights)
+    except RuntimeError as error:
+        raise DedtError(f"{weights_path} does not hold the weights of '{extractor}': {error}") from error
+
+
+def _inception_weights(path):
+    """The state dict in a file, as a buffer: torch-fidelity would open the file in a way that can run code."""
+    import torch
+
+    from .weights import read_tensors
+
+    if path is None:
+        raise DedtError(
+            f"'{INCEPTION}' needs its published weights: give weights_path=weights.locate('inception-fid')."
+        )
+    if str(path).endswith(".safetensors"):
+        state = read_tensors(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise DedtError(f"{path} does not exist.") from None
+        except Exception as error:
+            raise DedtError(f"{path} is damaged or not a file of weights; get it again ({error}).") from error
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+def protocol(*, samples, reference, width, extractor, layer, seed):
+    """What an FID was measured with, as the words to print beside it.
+
+    samples: int, how many were drawn, with the seed ``seed``.  reference: the real side in words.  width: int,
+    features of ``layer`` of the extractor.
+    """
+    return (
+        f"FID of {samples} samples (seed {seed}) against {reference}, "
+        f"{width} features of {extractor}, layer {layer}"
+    )

@@ -21,8 +21,8 @@ from .recipes import Recipe, checked, load_profile
 from .reweighting import GroupDRO, effective_classes
 from .selection import Coreset, class_to_sample_weights
 from .store import Store, address, read_json, write_json
+from .surrogates import metric_classifier, surrogate
 from .training import TrainingSettings, train
-
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
 """Settings that change how fast a run goes, and nothing else."""
@@ -59,7 +59,10 @@ class Experiment:
         other = Experiment(
             self.profile, store=self.store, device=self.device, **{**self.recipe.model_dump(), **recipe}
         )
-        for shared in ("data", "test", "encoder", "metric_network"):
+        shared_names = ["data", "test", "metric_network"]
+        if other.recipe.encoder == self.recipe.encoder:
+            shared_names.append("encoder")
+        for shared in shared_names:
             if shared in self.__dict__:
                 other.__dict__[shared] = self.__dict__[shared]
         return other
@@ -89,53 +92,22 @@ class Experiment:
 
     # ---- embed -----------------------------------------------------------------------------------
 
-    def _classifier(self, stage, name, width, epochs, batch_size, learning_rate):
-        settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-        recipe = {"version": 1, "data": self.data.fingerprint, "network": name, "width": width, **settings}
-
-        def build():
-            shape = {"channels": self.data.images.shape[1], "num_classes": len(self.data.class_names)}
-            return encoders.build(name, **shape, width=width)
-
-        def work(folder):
-            network = encoders.seeded(0, f"{stage} weights", build)
-            losses = encoders.train_classifier(network, self.data, seed=0, device=self.device, **settings)
-            encoders.save_weights(network, folder / "model.safetensors")
-            facts = {
-                "losses": losses.tolist(),
-                "train_accuracy": encoders.accuracy(network, self.data, device=self.device),
-            }
-            if self.test is not None:
-                facts["test_accuracy"] = encoders.accuracy(network, self.test, device=self.device)
-            return facts
-
-        folder = self.store.run(stage, recipe, work)
-        network = encoders.load_weights(build(), folder / "model.safetensors").eval()
-        return network, self.store.manifest(folder)
-
     @functools.cached_property
     def encoder(self):
-        """The surrogate encoder and the manifest of its training."""
-        p = self.profile
-        return self._classifier(
-            "encoder",
-            "resnet18",
-            p.resnet18_width,
-            p.resnet18_epochs,
-            p.resnet18_batch_size,
-            p.resnet18_learning_rate,
-        )
+        """The recipe's surrogate encoder and its manifest (see :mod:`dedt_lib.surrogates`)."""
+        return surrogate(self, self.recipe.encoder or self.profile.encoder)
 
     def embed(self):
-        """Features of all training images by the encoder: float32 [n, d]."""
+        """Features of all training images by the encoder: float32 [n, d], memory-mapped and read-only."""
         network, manifest = self.encoder
         recipe = {"version": 1, "data": self.data.fingerprint, "encoder": manifest["key"]}
 
         def work(folder):
-            np.save(folder / "features.npy", encoders.embed(network, self.data.images, device=self.device))
+            encoders.embed(network, self.data.images, device=self.device, path=folder / "features.npy")
             np.save(folder / "labels.npy", self.data.labels)
 
-        return np.load(self.store.run("features", recipe, work) / "features.npy")
+        folder = self.store.run("features", recipe, work, resumable=True)
+        return np.load(folder / "features.npy", mmap_mode="r")
 
     # ---- select ----------------------------------------------------------------------------------
 
@@ -181,6 +153,11 @@ class Experiment:
         """The profile's :class:`~dedt_lib.training.TrainingSettings`."""
         return TrainingSettings(**self.profile.pick(*TrainingSettings.__dataclass_fields__))
 
+    def address_of_settings(self, settings):
+        """The training settings that decide a result, as a dict."""
+        values = {k: v for k, v in vars(settings).items() if k not in (*SPEED, "precision")}
+        return values | non_default({"precision": settings.precision}, {"precision": "float32"})
+
     def build_model(self, seed=None):
         """The diffusion model, freshly initialised from the seed."""
         p = self.profile
@@ -203,8 +180,6 @@ class Experiment:
     def _training_recipe(self, coreset):
         """What decides a training run: data, samples, weights, plan, model, settings and seed, by content."""
         r, p, indices = self.recipe, self.profile, coreset.indices
-        settings = {k: v for k, v in vars(self.settings).items() if k not in (*SPEED, "precision")}
-        settings |= non_default({"precision": p.precision}, {"precision": "float32"})
         recipe = {
             "version": 1,
             "data": self.data.fingerprint,
@@ -213,7 +188,7 @@ class Experiment:
             "class_weights": None if coreset.weights is None else [float(w) for w in coreset.weights],
             "annealing_start": p.annealing_start if r.annealing else 1.0,
             "model": {k: v for k, v in p.model_dump().items() if k.startswith("unet_")},
-            "settings": settings,
+            "settings": self.address_of_settings(self.settings),
             "seed": r.seed,
         }
         if r.infobatch:
@@ -296,7 +271,9 @@ class Experiment:
     @property
     def _kept_steps(self):
         """Steps of the run on all the data whose weights the controls at equal compute ask for."""
-        return {self.steps_at(ratio, annealing) for ratio in self.profile.ratios for annealing in (False, True)}
+        return {
+            self.steps_at(ratio, annealing) for ratio in self.profile.ratios for annealing in (False, True)
+        }
 
     @functools.cached_property
     def _full(self):
@@ -340,9 +317,7 @@ class Experiment:
         reference = self.store.manifest(self._reference_folder())["key"]
         dro = {
             "recipe": {**settings, "reference": reference},
-            "make": lambda: GroupDRO(
-                self.reference(), coreset.counts, processes=self.processes, **settings
-            ),
+            "make": lambda: GroupDRO(self.reference(), coreset.counts, processes=self.processes, **settings),
         }
         return plain._train("proxy", coreset, dro=dro)
 
@@ -447,10 +422,7 @@ class Experiment:
     @functools.cached_property
     def metric_network(self):
         """The classifier whose features FID is measured in, and the manifest of its training."""
-        p = self.profile
-        return self._classifier(
-            "metric", "classifier", 64, p.metric_epochs, p.metric_batch_size, p.metric_learning_rate
-        )
+        return metric_classifier(self)
 
     def extractor(self):
         """Name under which torch-fidelity knows the metric classifier."""

@@ -121,7 +121,7 @@ def mean_and_scatter(features, members):
 
 
 def _mean(features, members):
-    return sum(features[rows].astype(np.float64).sum(axis=0) for rows in blocks(members)) / len(members)
+    return sum(features[rows].sum(axis=0, dtype=np.float64) for rows in blocks(members)) / len(members)
 
 
 def _median(features, members):

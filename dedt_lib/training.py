@@ -180,9 +180,7 @@ def train(
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     total = plan.steps(settings.batch_size)
     hidden = None if processes.main else True
-    with tqdm(
-        total=total, initial=run.step, desc=progress, unit="step", leave=False, disable=hidden
-    ) as bar:
+    with tqdm(total=total, initial=run.step, desc=progress, unit="step", leave=False, disable=hidden) as bar:
         for epoch in range(run.epoch, plan.epochs):
             indices, weights = shuffled_epoch(plan, seed, epoch)
             run.start_epoch(epoch, len(indices))

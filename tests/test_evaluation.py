@@ -1,12 +1,26 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import Dataset
-from torch_fidelity import calculate_metrics
+from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
 
 from dedt_lib import encoders, evaluation
 from dedt_lib.errors import DedtError
-from dedt_lib.evaluation import classwise_frechet, cmmd, frechet_between, frechet_distance
+from dedt_lib.evaluation import (
+    INCEPTION,
+    FrechetReference,
+    classwise_frechet,
+    classwise_kid,
+    classwise_references,
+    cmmd,
+    extract_features,
+    frechet_between,
+    frechet_distance,
+    kid,
+)
 
 
 def draw(n, d=5, seed=0, scale=1.0, shift=0.0):
@@ -63,6 +77,109 @@ def test_classwise_distances_look_at_one_class_each():
     np.testing.assert_allclose(classwise_frechet(features, labels, moved, labels), [0, 5, 20], atol=1e-9)
 
 
+def torch_fidelity_fid(real, generated):
+    sides = [fid_features_to_statistics(torch.from_numpy(side)) for side in (real, generated)]
+    return fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"]
+
+
+@pytest.mark.parametrize("n, m", [(300, 200), (300, 20), (20, 200), (30, 20)])
+def test_torch_fidelity_agrees_on_the_same_features(n, m):
+    # 48 features: each side once with more images than features and once with fewer.
+    mix = draw(48, d=48, seed=9)
+    real, generated = draw(n, d=48) @ mix, draw(m, d=48, seed=1, scale=1.2, shift=0.3) @ mix
+    assert frechet_distance(real, generated) == pytest.approx(torch_fidelity_fid(real, generated), rel=1e-6)
+
+
+def test_few_images_give_what_the_covariances_give():
+    # With 8 images for 5 features the covariances decide, with fewer the images themselves.
+    real, generated = draw(8, d=5), draw(7, d=5, seed=1, shift=1.0)
+    wide = [np.concatenate([side, np.zeros((len(side), 15))], axis=1) for side in (real, generated)]
+    assert frechet_distance(*wide) == pytest.approx(frechet_distance(real, generated), rel=1e-12)
+
+
+# ---- references ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [30, 6])
+@pytest.mark.parametrize("m", [20, 4])
+def test_a_reference_gives_the_same_distance(n, m, tmp_path):
+    real, generated = draw(n, d=12), draw(m, d=12, seed=1, shift=0.5)
+    FrechetReference.of(real).save(tmp_path / "real.npz")
+    reference = FrechetReference.load(tmp_path / "real.npz")
+    assert len(reference) == n and len(list(tmp_path.iterdir())) == 1
+    assert reference.distance(generated) == frechet_distance(reference, generated)
+    assert reference.distance(generated) == frechet_distance(real, generated)
+    assert reference.distance(FrechetReference.of(generated)) == pytest.approx(reference.distance(generated))
+
+
+@pytest.mark.parametrize("n", [30, 6])
+def test_a_reference_holds_the_mean_and_the_covariance(n):
+    features = draw(n, d=12)
+    reference = FrechetReference.of(features)
+    np.testing.assert_allclose(reference.mean, features.mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(reference.factor @ reference.factor.T, np.cov(features.T), atol=1e-12)
+
+
+def test_statistics_do_not_depend_on_the_blocks(monkeypatch):
+    features = draw(50).astype(np.float32)
+    mean, covariance = evaluation.gaussian_statistics(features)
+    np.testing.assert_allclose(covariance, np.cov(features.astype(float).T), rtol=1e-12)
+    monkeypatch.setattr("dedt_lib.selection.BLOCK_ROWS", 7)
+    np.testing.assert_allclose(evaluation.gaussian_statistics(features)[1], covariance, rtol=1e-12)
+    np.testing.assert_allclose(evaluation.gaussian_statistics(features)[0], mean, rtol=1e-12)
+
+
+def test_published_statistics_make_a_reference():
+    real, generated = draw(90), draw(60, seed=1, scale=2.0)
+    reference = FrechetReference.from_statistics(real.mean(axis=0), np.cov(real.T), 90)
+    assert reference.distance(generated) == pytest.approx(frechet_distance(real, generated), rel=1e-12)
+
+
+def test_classwise_distances_are_the_separate_ones():
+    real, labels = draw(90, d=12), np.arange(90) % 3
+    generated, others = draw(45, d=12, seed=1, scale=1.3), np.arange(45) % 9 // 3
+    pairs = [(real[labels == k], generated[others == k]) for k in range(3)]
+    assert classwise_frechet(real, labels, generated, others).tolist() == [
+        frechet_distance(*p) for p in pairs
+    ]
+    references = classwise_references(real, labels)
+    assert [len(reference) for reference in references] == [30, 30, 30]
+    assert classwise_frechet(references, None, generated, others).tolist() == [
+        frechet_distance(*p) for p in pairs
+    ]
+    assert classwise_kid(real, labels, generated, others).tolist() == [kid(*p) for p in pairs]
+
+
+def test_the_real_side_is_factorised_once(monkeypatch):
+    references = classwise_references(draw(60), np.arange(60) % 3)
+    monkeypatch.setattr(np.linalg, "eigh", None)
+    assert len(classwise_frechet(references, None, draw(30, seed=1), np.arange(30) % 3)) == 3
+
+
+def test_references_that_cannot_be_used(tmp_path):
+    references = classwise_references(draw(20), np.arange(20) % 2)
+    with pytest.raises(DedtError, match="Class 2 has 0 and 2 images"):
+        classwise_frechet(references, None, draw(6), np.arange(6) % 3)
+    with pytest.raises(DedtError, match="Class 1 has 10 and 0 images"):
+        classwise_frechet(references, None, draw(6), np.zeros(6, dtype=int))
+    with pytest.raises(DedtError, match="Class 1 has 1 images.*add images of that class"):
+        classwise_references(draw(3), [0, 0, 1])
+    for other in (draw(9, d=6), draw(3, d=6), FrechetReference.of(draw(9, d=6))):
+        with pytest.raises(DedtError, match="different width .5 and 6. cannot be compared"):
+            references[0].distance(other)
+    with pytest.raises(DedtError, match="real.npz does not exist"):
+        FrechetReference.load(tmp_path / "real.npz")
+    (tmp_path / "real.npz").write_bytes(b"PK and nothing else")
+    with pytest.raises(DedtError, match="holds no Frechet reference.*make it again"):
+        FrechetReference.load(tmp_path / "real.npz")
+    np.savez(tmp_path / "real.npz", mean=np.zeros(3), factor=np.zeros((2, 2)), count=2)
+    with pytest.raises(DedtError, match="holds no Frechet reference"):
+        FrechetReference.load(tmp_path / "real.npz")
+
+
+# ---- features ------------------------------------------------------------------------------------
+
+
 class Images(Dataset):
     def __init__(self, images):
         self.images = torch.from_numpy(images)
@@ -111,19 +228,151 @@ def test_other_weights_are_another_extractor(extractor):
     assert evaluation.register_classifier(network, "b-test" * 4, (1, 8, 8)) != extractor
 
 
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    """torch-fidelity's Inception-v3 with random weights, and a file that holds them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *a, **k: {})
+        kind = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
+        patch.setattr(kind, "load_state_dict", lambda *a: None)
+        network = kind(INCEPTION, ["192", "768", "2048"], verbose=False)
+    generator = torch.Generator().manual_seed(0)
+    for weights in (w for w in network.parameters() if w.ndim == 4):
+        torch.nn.init.kaiming_normal_(weights, nonlinearity="relu", generator=generator)
+    file = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(network.state_dict(), file)
+    return network, file
+
+
+@pytest.fixture(scope="module")
+def colours():
+    return np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8)
+
+
+def test_inception_features_are_those_of_torch_fidelity(inception, colours):
+    network, file = inception
+    layers = dict(zip(network.features_list, network(torch.from_numpy(colours))))
+    features = extract_features(colours, INCEPTION, weights_path=file, batch_size=1)
+    assert features.shape == (2, 2048) and features.dtype == np.float32 and features.std(axis=0).mean() > 1e-3
+    np.testing.assert_allclose(features, layers["2048"], rtol=1e-3, atol=1e-5)
+    for layer in ("192", "768"):
+        features = extract_features(colours, INCEPTION, layer=layer, weights_path=file)
+        np.testing.assert_allclose(features, layers[layer], rtol=1e-3, atol=1e-5)
+        assert features.shape == (2, int(layer))
+
+
+def test_one_channel_is_repeated_and_features_go_to_a_file(inception, colours, tmp_path):
+    _, file = inception
+    options = {"layer": "192", "weights_path": file}
+    features = extract_features(colours[:, :1], INCEPTION, out=tmp_path / "f.npy", batch_size=1, **options)
+    assert isinstance(features, np.memmap) and [f.name for f in tmp_path.iterdir()] == ["f.npy"]
+    grey = extract_features(np.repeat(colours[:, :1], 3, axis=1), INCEPTION, **options)
+    np.testing.assert_allclose(features, grey, rtol=1e-4, atol=1e-6)
+
+
+def test_inception_weights_may_be_safetensors(inception, colours, tmp_path):
+    network, file = inception
+    save_file(network.state_dict(), tmp_path / "inception.safetensors")
+    options = {"layer": "192", "batch_size": 2}
+    features = [
+        extract_features(colours, INCEPTION, weights_path=path, **options)
+        for path in (file, tmp_path / "inception.safetensors")
+    ]
+    np.testing.assert_array_equal(*features)
+
+
+class Opened:
+    """A pickle of this calls ``touch`` when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
+def test_weights_that_cannot_be_used(colours, tmp_path):
+    def extract(path):
+        extract_features(colours, INCEPTION, weights_path=path)
+
+    with pytest.raises(DedtError, match="needs its published weights: give weights_path"):
+        extract(None)
+    with pytest.raises(DedtError, match="none.pth does not exist"):
+        extract(tmp_path / "none.pth")
+    torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(DedtError, match="other.pth does not hold the weights of 'inception-v3-compat'"):
+        extract(tmp_path / "other.pth")
+    torch.save({"fc.weight": Opened(tmp_path / "opened")}, tmp_path / "code.pth")
+    with pytest.raises(DedtError, match="code.pth is damaged or not a file of weights"):
+        extract(tmp_path / "code.pth")
+    assert not (tmp_path / "opened").exists()
+
+
+def test_images_and_names_that_an_extractor_does_not_take(extractor, colours):
+    with pytest.raises(DedtError, match="Unknown feature extractor 'inception'.*inception-v3-compat"):
+        extract_features(colours, "inception")
+    with pytest.raises(DedtError, match="Unknown layer '2047'.*768, 2048"):
+        extract_features(colours, INCEPTION, layer=2047)
+    with pytest.raises(DedtError, match="takes 1 channels; the images have 3"):
+        extract_features(colours, extractor)
+    for images in (colours.astype(np.float32), colours[0], colours[:0]):
+        with pytest.raises(DedtError, match="Images must be uint8"):
+            extract_features(images, extractor)
+
+
+def test_the_protocol_names_what_a_distance_depends_on():
+    facts = {"samples": 500, "reference": "all 900 training images", "width": 64}
+    text = evaluation.protocol(extractor="net-1", layer="features", seed=3, **facts)
+    for part in (
+        "500 samples",
+        "seed 3",
+        "all 900 training images",
+        "64 features",
+        "net-1",
+        "layer features",
+    ):
+        assert part in text
+
+
 # ---- the floor -----------------------------------------------------------------------------------
 
 
 def test_the_floor_is_zero_when_the_halves_are_equal():
     labels = np.repeat([0, 1, 2], 8)
     floor = evaluation.real_floor(np.eye(3)[labels], labels, splits=2)
-    assert floor["fid"] == pytest.approx(0, abs=1e-12)
-    np.testing.assert_allclose(floor["classwise"], np.zeros(3), atol=1e-12)
+    # These covariances are singular, and the square root of a rounded zero is about 1e-8.
+    assert floor["fid"] == pytest.approx(0, abs=1e-7)
+    np.testing.assert_allclose(floor["classwise"], np.zeros(3), atol=1e-7)
 
 
 def test_the_floor_falls_with_more_images():
     few, many = (evaluation.real_floor(draw(n), np.arange(n) % 2, splits=4) for n in (40, 4000))
     assert 0 < many["fid"] < few["fid"] / 10 and (many["classwise"] > 0).all()
+
+
+# ---- KID -----------------------------------------------------------------------------------------
+
+
+def test_kid_matches_torch_fidelity():
+    real, generated = draw(60, d=24), draw(60, d=24, seed=1, shift=0.3)
+    sides = torch.from_numpy(real), torch.from_numpy(generated)
+    # One subset that is everything.
+    theirs = kid_features_to_metric(*sides, kid_subsets=1, kid_subset_size=60, verbose=False)
+    assert kid(real, generated) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
+
+
+def test_kid_of_single_numbers_by_hand():
+    # k(x, y) = (x y + 1)^3 in one dimension: k(1, 2) = 27, k(0, .) = 1, k(1, 3) = 64, k(2, 3) = 343.
+    real, generated = np.array([[1.0], [2.0]]), np.array([[0.0], [3.0]])
+    assert kid(real, generated) == pytest.approx(27 + 1 - 2 * (1 + 64 + 1 + 343) / 4)
+
+
+def test_kid_does_not_depend_on_the_block_and_is_unbiased():
+    real, generated = draw(30), draw(21, seed=1, shift=0.5)
+    assert kid(real, generated, block=4) == pytest.approx(kid(real, generated), rel=1e-12)
+    same = [kid(draw(20, seed=i), draw(10, seed=1000 + i)) for i in range(400)]
+    assert min(same) < 0 < max(same)
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(400) < kid(real, generated)
 
 
 # ---- CMMD ----------------------------------------------------------------------------------------
@@ -196,6 +445,10 @@ def test_features_that_cannot_be_compared():
         frechet_distance(draw(10), draw(10, d=6))
     with pytest.raises(DedtError, match="NaN or infinite features .first: sample 0.*embed again"):
         frechet_distance(draw(10) * np.nan, draw(10))
+    with pytest.raises(DedtError, match="at least two images on each side"):
+        kid(draw(10), draw(1))
+    with pytest.raises(DedtError, match="different width .5 and 6. cannot be compared"):
+        kid(draw(10), draw(10, d=6))
 
 
 def test_a_class_needs_two_images_on_both_sides():

@@ -1,8 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.mixture import GaussianMixture
 
+from dedt_lib import selection
 from dedt_lib.errors import DedtError
 from dedt_lib.selection import (
     Coreset,
@@ -63,6 +66,53 @@ def test_gaussian_scores_equal_scikit_learn(scope, d):
     for members in [labels == k for k in range(3)] if scope == "class" else [labels >= 0]:
         mixture = GaussianMixture(reg_covar=1e-5).fit(features[members])
         np.testing.assert_allclose(scores[members], mixture.score_samples(features[members]), rtol=1e-6)
+
+
+# ---- many samples, few samples -------------------------------------------------------------------
+
+
+def by_definition(features, ridge=1e-5):
+    """The formula in 80-bit numbers, through the eigenvalues of a covariance that is diagonal."""
+    z = features.astype(np.longdouble) - features.mean(axis=0, dtype=np.longdouble)
+    variance = np.square(z).mean(axis=0) + np.longdouble(ridge)
+    return -0.5 * (np.square(z) / variance + np.log(variance) + np.log(2 * np.longdouble(np.pi))).sum(axis=1)
+
+
+@pytest.mark.parametrize("d", [16, 50])
+def test_gaussian_scores_keep_the_digits_that_the_ranking_hangs_on(d):
+    # Orthogonal columns without a mean make the covariance diagonal; the other columns are zero.
+    columns = np.cos(np.pi * (np.arange(20)[:, None] + 0.5) * np.arange(1, 16) / 20)
+    features = np.zeros((20, d))
+    features[:, :15] = columns * np.geomspace(1e-2, 1e2, 15)
+    scores = gaussian_scores(features, np.zeros(20, dtype=int))
+    np.testing.assert_allclose(scores, by_definition(features).astype(float), atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [6, 40])
+@pytest.mark.parametrize("score", [gaussian_scores, moderate_distances])
+def test_scores_do_not_depend_on_the_blocks(score, d, monkeypatch):
+    features, labels = toy(d=d)
+    whole = score(features, labels)
+    monkeypatch.setattr(selection, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(selection, "BLOCK_NUMBERS", 100)
+    np.testing.assert_allclose(score(features, labels), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("change", [{"scope": "class"}, {"scope": "global"}, {"centre": "median"}])
+def test_a_memory_mapped_file_is_read_in_parts(tmp_path, change, monkeypatch):
+    monkeypatch.setattr(selection, "BLOCK_ROWS", 256)
+    monkeypatch.setattr(selection, "BLOCK_NUMBERS", 2**14)
+    np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32))
+    features = np.load(tmp_path / "features.npy", mmap_mode="r")
+    labels = np.arange(20_000) % 2
+    score = moderate_distances if "centre" in change else gaussian_scores
+    score(np.array(features[:500]), labels[:500], **change)  # imports what it needs
+    tracemalloc.start()
+    scores = score(features, labels, **change)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < features.nbytes / 2
+    np.testing.assert_allclose(scores, score(np.array(features), labels, **change), rtol=1e-12)
 
 
 # ---- what is kept --------------------------------------------------------------------------------
@@ -295,6 +345,8 @@ def test_a_gaussian_needs_a_known_scope_and_a_ridge():
         gaussian_scores(features, labels, scope="each")
     with pytest.raises(DedtError, match="covariance is singular.*Raise the ridge"):
         gaussian_scores(np.ones((6, 3)), np.zeros(6, dtype=int), ridge=0.0)
+    with pytest.raises(DedtError, match="covariance is singular .5 samples in 9 dimensions.*Raise the ridge"):
+        gaussian_scores(np.eye(9)[:5], np.zeros(5, dtype=int), ridge=0.0)
 
 
 @pytest.mark.parametrize("given", [{"ids": ["a"]}, {"class_names": ["a", "b"]}])

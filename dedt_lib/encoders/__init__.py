@@ -12,7 +12,7 @@ file here and an entry in ``NETWORKS``; one with published weights has an entry 
 from ..errors import DedtError
 from ..weights import load_weights, read_official, read_tensors, save_weights
 from .classifier import SmallClassifier
-from .clip import CLIP, SMALL_CLIP, train_clip, zero_shot_accuracy
+from .clip import CLIP, SMALL_CLIP, rn50, train_clip, zero_shot_accuracy
 from .common import accuracy, embed, seeded, to_float
 from .ddae import DDAE
 from .inceptionv3 import InceptionV3
@@ -38,6 +38,7 @@ __all__ = [
     "pretrained",
     "random_shift",
     "read_tensors",
+    "rn50",
     "save_weights",
     "seeded",
     "to_float",
@@ -62,7 +63,7 @@ NETWORKS = {"resnet18": ResNet18, "classifier": SmallClassifier, "inceptionv3": 
 PRETRAINED = {
     "resnet18": (ImageNetResNet18, "resnet18-imagenet"),
     "inceptionv3": (InceptionV3, "inceptionv3-imagenet"),
-    "clip": (CLIP, "clip-rn50-openai"),
+    "clip": (rn50, "clip-rn50-openai"),
 }
 
 

@@ -18,9 +18,9 @@ SMALL_CLIP = {
 
 
 class CLIP(nn.Module):
-    """An open_clip model with a ResNet; features are the image's embedding (1024 for RN50).
+    """An open_clip model with a ResNet; features are the image's embedding.
 
-    config: of open_clip (embed_dim, vision_cfg, text_cfg); by default RN50's.  normalise: divide each
+    config: of open_clip (embed_dim, vision_cfg, text_cfg); by default the small one.  normalise: divide each
     embedding by its length, as CLIP does to compare it with a text's; the paper's distances do without.
     Images are prepared as open_clip does it: bicubic, centre crop, CLIP's mean and standard deviation.
     OpenAI trained with QuickGELU, so that is what every model here has.
@@ -30,7 +30,7 @@ class CLIP(nn.Module):
         import open_clip
 
         super().__init__()
-        config = config or open_clip.get_model_config("RN50-quickgelu")
+        config = config or SMALL_CLIP
         self.model = open_clip.CLIP(**{**config, "quick_gelu": True})
         self.size = config["vision_cfg"]["image_size"]
         self.normalise = normalise
@@ -66,6 +66,13 @@ class CLIP(nn.Module):
 
         tokenizer = SimpleTokenizer(context_length=self.model.context_length)
         return tokenizer(list(texts)).to(self.mean.device)
+
+
+def rn50(**settings):
+    """CLIP with the architecture of OpenAI's RN50: images of 224 pixels, embeddings of 1024 numbers."""
+    import open_clip
+
+    return CLIP(open_clip.get_model_config("RN50-quickgelu"), **settings)
 
 
 def train_clip(network, data, *, epochs, batch_size, learning_rate, seed, shift=1, folder=None, device="cpu"):

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ..errors import DedtError
 from .common import per_channel, three_channels
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -18,6 +19,10 @@ class ResNet18(nn.Module):
 
     def __init__(self, channels, num_classes, width=64, mean=None, std=None):
         super().__init__()
+        if (mean is None) != (std is None):
+            raise DedtError(
+                "ResNet18 needs both the mean and the standard deviation of the pixels, or neither."
+            )
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
@@ -28,7 +33,7 @@ class ResNet18(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         self.register_buffer("mean", None if mean is None else per_channel(mean), persistent=False)
-        self.register_buffer("std", None if mean is None else per_channel(std), persistent=False)
+        self.register_buffer("std", None if std is None else per_channel(std), persistent=False)
 
     @staticmethod
     def _stage(inputs, outputs):
