@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from dedt_lib.recipes import load_profile
-from dedt_lib.tables import ROWS, TABLES, cell_name, cells
+from dedt_lib.tables import ROWS, all_cells, cell_name
 
 GIVEN = str(config.get("profile", "digits"))
 PROFILE = load_profile(GIVEN).name
 GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN
-CELLS = {table: [cell_name(*cell) for cell in cells(table, GIVEN)] for table in TABLES}
+CELLS = [cell_name(*cell) for cell in all_cells(GIVEN)]
 NEEDS_REFERENCE = [row for row, values in ROWS.items() if {"reweighting", "early_stopping"} & set(values)]
 
 
@@ -19,7 +19,7 @@ wildcard_constraints:
 
 rule tables:
     input:
-        [f"results/{PROFILE}/cells/{name}.json" for names in CELLS.values() for name in names],
+        [f"results/{PROFILE}/cells/{name}.json" for name in CELLS],
 
 
 def reference(wildcards):

@@ -27,7 +27,6 @@ def main():
     facts = {}
     for name, score in (
         ("seconds_classes", lambda: gaussian_scores(features, classes)),
-        ("seconds_few_classes", lambda: gaussian_scores(features, few)),
         ("seconds_global", lambda: gaussian_scores(features, classes, scope="global")),
         ("seconds_moderate", lambda: moderate_distances(features, classes)),
         ("seconds_moderate_few_classes", lambda: moderate_distances(features, few)),

@@ -399,6 +399,8 @@ class Experiment:
             **settings,
         }
 
+        recipe |= non_default({"precision": p.precision}, {"precision": "float32"})
+
         def work(folder):
             images = sampling.sample(
                 self._load_model(file),
@@ -406,14 +408,18 @@ class Experiment:
                 seed=recipe["seed"],
                 batch_size=p.sample_batch_size,
                 folder=folder,
+                precision=p.precision,
+                processes=self.processes,
                 device=self.device,
                 **settings,
             )
-            np.save(folder / "samples.npy", images)
-            for part in folder.glob(".batch-*"):
-                part.unlink()
+            self.processes.wait()
+            if self.processes.main:
+                np.save(folder / "samples.npy", images)
+                for part in folder.glob(".batch-*"):
+                    part.unlink()
 
-        return self.store.run("samples", recipe, work, resumable=True)
+        return self.store.run("samples", recipe, work, resumable=True, processes=self.processes)
 
     def sample(self):
         """Generated images: uint8 [samples, C, H, W]; their classes are :meth:`sample_labels`."""
@@ -487,40 +493,35 @@ class Experiment:
     # ---- one cell --------------------------------------------------------------------------------
 
     def costs(self):
-        """Cost ledger of this recipe: stage -> {"seconds", "cpu_seconds", "images"}.
+        """Cost ledger of this recipe: stage -> {"seconds", "cpu_seconds", "images", "evaluations"}.
 
-        "images" counts forward-and-backward passes of one image through the diffusion model; the proxy's
-        extra reference forward counts a third.  Stages that the recipe does not need are absent.
+        images: those that a diffusion model was trained on.  evaluations: of the network, in forward passes of one
+        image; a backward pass counts two, so training costs three an image, and the proxy with the
+        reference beside it four.  Stages that the recipe does not need are absent.
         """
         r, ledger = self.recipe, {}
 
-        def add(name, folder, images=0.0):
-            manifest = self.store.manifest(folder)
-            seconds = manifest.get("training_seconds", manifest["seconds"])
-            cpu = manifest.get("training_cpu_seconds", manifest["cpu_seconds"])
-            ledger[name] = {"seconds": seconds, "cpu_seconds": cpu, "images": images}
+        def add(name, manifest, per_image=3):
+            images = manifest.get("images_seen", 0)
+            ledger[name] = {
+                "seconds": manifest.get("training_seconds", manifest["seconds"]),
+                "cpu_seconds": manifest.get("training_cpu_seconds", manifest["cpu_seconds"]),
+                "images": images,
+                "evaluations": per_image * images,
+            }
 
         if r.early_stopping:
-            folder = self._reference_folder()
-            manifest = self.store.manifest(folder)
+            manifest = self.store.manifest(self._reference_folder())
+            add("train", manifest)
             share = self._stopping_step / manifest["steps"]
-            add("train", folder, manifest["images_seen"])
             return {"train": {name: value * share for name, value in ledger["train"].items()}}
         if r.method != "random" and not r.infobatch:
-            ledger["embed"] = {
-                "seconds": self.encoder[1]["seconds"],
-                "cpu_seconds": self.encoder[1]["cpu_seconds"],
-                "images": 0.0,
-            }
-            add("select", self._coreset_folder)
+            add("embed", self.encoder[1])
+            add("select", self.store.manifest(self._coreset_folder))
         if r.reweighting:
-            for name, folder, factor in (
-                ("reference", self._reference_folder(), 1),
-                ("proxy", self._proxy_folder(), 4 / 3),
-            ):
-                add(name, folder, self.store.manifest(folder)["images_seen"] * factor)
-        folder = self._training_folder()
-        add("train", folder, float(self.store.manifest(folder)["images_seen"]))
+            add("reference", self.store.manifest(self._reference_folder()))
+            add("proxy", self.store.manifest(self._proxy_folder()), per_image=4)
+        add("train", self.store.manifest(self._training_folder()))
         return ledger
 
     def cell(self):

@@ -8,8 +8,10 @@ from diffusers import DDIMScheduler
 from tqdm import tqdm
 
 from .models.unet import NOISE_SCHEDULE
+from .processes import Processes
 from .randomness import torch_generator
 from .store import atomic
+from .training import autocast
 
 
 def balanced_labels(n, num_classes):
@@ -63,25 +65,48 @@ def to_uint8(images):
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def sample(model, labels, *, seed, steps, guidance, batch_size, folder=None, device="cpu"):
+def sample(
+    model,
+    labels,
+    *,
+    seed,
+    steps,
+    guidance,
+    batch_size,
+    folder=None,
+    precision="float32",
+    processes=None,
+    device="cpu",
+):
     """uint8 [n, C, H, W] images of the classes ``labels`` int64 [n].
 
-    With ``folder`` each finished batch is kept there, so that an interrupted call goes on.  The images
-    do not depend on ``batch_size`` (up to the rounding of one grey level by another order of sums).
+    With ``folder`` each finished batch is kept there, so that an interrupted call goes on.  With ``processes`` the
+    batches are shared out among them, and every process gets all images; this needs a folder.  The images
+    do not depend on ``batch_size`` or on the number of processes (up to the rounding of one grey level by
+    another order of sums).
     """
+    processes = processes or Processes()
     model.to(device).eval()
     labels = np.asarray(labels, dtype=np.int64)
-    batches = []
-    for start in tqdm(range(0, len(labels), batch_size), desc="sample", unit="batch", leave=False):
-        part = Path(folder) / f".batch-{start:07d}-{batch_size}.npy" if folder else None
-        if part is not None and part.exists():
-            batches.append(np.load(part))
+    starts = range(0, len(labels), batch_size)
+    batches = {}
+
+    def part(start):
+        return Path(folder) / f".batch-{start:07d}-{batch_size}.npy"
+
+    hidden = None if processes.main else True
+    mine = starts[processes.rank :: processes.count]
+    for start in tqdm(mine, desc="sample", unit="batch", leave=False, disable=hidden):
+        if folder and part(start).exists():
             continue
         numbers = range(start, min(start + batch_size, len(labels)))
         noise = initial_noise(numbers, model.sample_shape, seed, device)
         chosen = torch.from_numpy(labels[start : start + batch_size]).to(device)
-        batches.append(to_uint8(ddim(model, noise, chosen, steps=steps, guidance=guidance)).cpu().numpy())
-        if part is not None:
-            with atomic(part) as partial, open(partial, "wb") as file:
-                np.save(file, batches[-1])
-    return np.concatenate(batches)
+        with autocast(precision, device):
+            images = ddim(model, noise, chosen, steps=steps, guidance=guidance)
+        batches[start] = to_uint8(images).cpu().numpy()
+        if folder:
+            with atomic(part(start)) as partial, open(partial, "wb") as file:
+                np.save(file, batches.pop(start))
+    processes.wait()
+    return np.concatenate([batches[start] if start in batches else np.load(part(start)) for start in starts])

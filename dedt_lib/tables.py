@@ -11,26 +11,47 @@ from .errors import DedtError
 from .recipes import Recipe, checked, load_profile
 from .store import project_root, read_json, write_json
 
+RESNET, INCEPTION, CLIP, DDAE = ({"encoder": name} for name in ("resnet18", "inceptionv3", "clip-rn50", "ddae"))
+MODERATE = {**RESNET, "method": "moderate"}
+REWEIGHTED = {**MODERATE, "reweighting": True}
 ROWS = {
     "random": {"method": "random"},
-    "gaussian": {"method": "gaussian"},
-    "moderate": {"method": "moderate"},
-    "moderate-global": {"method": "moderate", "scope": "global"},
-    "moderate-reweighted": {"method": "moderate", "reweighting": True},
-    "moderate-literal-dro": {"method": "moderate", "reweighting": True, "burn_in": 0.0},
+    "inceptionv3-gaussian": {**INCEPTION, "method": "gaussian"},
+    "ddae-moderate": {**DDAE, "method": "moderate"},
+    "clip-moderate": {**CLIP, "method": "moderate"},
+    "moderate": MODERATE,
+    "moderate-reweighted": REWEIGHTED,
+    "gaussian": {**RESNET, "method": "gaussian"},
+    "moderate-global": {**MODERATE, "scope": "global"},
+    "moderate-class": {**MODERATE, "scope": "class"},
+    "moderate-literal-dro": {**REWEIGHTED, "burn_in": 0.0},
+    "infobatch-annealed": {"method": "random", "infobatch": "ratio", "annealing": True},
+    "infobatch-budget-annealed": {"method": "random", "infobatch": "budget", "annealing": True},
+    "moderate-reweighted-annealed": {**REWEIGHTED, "annealing": True},
+    "random-annealed": {"method": "random", "annealing": True},
     "early-stopping": {"method": "random", "early_stopping": True},
+    "early-stopping-annealed": {"method": "random", "early_stopping": True, "annealing": True},
     "full": {"method": "random"},
 }
 """Row name -> the recipe values that make it."""
 
 LABELS = {
     "random": "Uniform random",
-    "gaussian": "Gaussian",
-    "moderate": "Moderate-DS",
-    "moderate-global": "Moderate-DS, one band",
-    "moderate-reweighted": "Moderate-DS + reweighting",
-    "moderate-literal-dro": "Moderate-DS + literal DRO",
+    "inceptionv3-gaussian": "Inception-v3, Gaussian",
+    "ddae-moderate": "DDAE, Moderate-DS",
+    "clip-moderate": "CLIP, Moderate-DS",
+    "moderate": "ResNet-18, Moderate-DS",
+    "moderate-reweighted": "ResNet-18, Moderate-DS + reweighting",
+    "gaussian": "ResNet-18, Gaussian",
+    "moderate-global": "ResNet-18, Moderate-DS, one band",
+    "moderate-class": "ResNet-18, Moderate-DS, a band in each class",
+    "moderate-literal-dro": "ResNet-18, Moderate-DS + literal DRO",
+    "infobatch-annealed": "InfoBatch + annealing",
+    "infobatch-budget-annealed": "InfoBatch to budget + annealing",
+    "moderate-reweighted-annealed": "Moderate-DS + reweighting + annealing",
+    "random-annealed": "Uniform random + annealing",
     "early-stopping": "All data, equal steps",
+    "early-stopping-annealed": "All data, equal steps",
     "full": "All data",
 }
 """Row name -> how the book prints it."""
@@ -38,30 +59,73 @@ LABELS = {
 TABLES = {
     "table1": {
         "random": None,
-        "gaussian": None,
+        "inceptionv3-gaussian": None,
+        "ddae-moderate": None,
+        "clip-moderate": None,
         "moderate": None,
-        "moderate-global": None,
         "moderate-reweighted": None,
+        "gaussian": None,
+        "moderate-global": None,
+        "moderate-class": None,
         "moderate-literal-dro": (0.1,),
         "early-stopping": None,
         "full": (1.0,),
     },
+    "table2": {
+        "infobatch-annealed": None,
+        "moderate-reweighted-annealed": None,
+        "infobatch-budget-annealed": None,
+        "random-annealed": None,
+        "early-stopping-annealed": None,
+        "full": (1.0,),
+    },
+    "table3": {
+        "moderate": None,
+        "moderate-reweighted": None,
+        "moderate-reweighted-annealed": None,
+        "full": (1.0,),
+    },
+    "figure2": {"moderate": (0.1,), "moderate-reweighted": (0.1,)},
 }
-"""Table -> its rows and their ratios (None: all ratios of the profile)."""
+"""Table -> its rows and their ratios (None: all ratios of the profile).  The paper's rows come first; the others
+are controls and other readings."""
+
+
+UNITS = {
+    "images": "images",
+    "evaluations": "network evaluations",
+    "cpu_seconds": "CPU time",
+    "seconds": "wall clock",
+}
+"""What a run costs: key in a result's ledger -> how the book prints it."""
 
 
 def cells(table, profile):
-    """All (row, ratio, seed) of a table under a profile (name or Profile), the largest ratios first."""
-    if table not in TABLES:
-        raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
+    """All (row, ratio, seed) of a table under a profile (name or Profile), the largest ratios first.
+
+    Raises DedtError for an unknown table.
+    """
     profile = load_profile(profile)
     found = [
         (row, ratio, seed)
         for seed in profile.seeds
-        for row, ratios in TABLES[table].items()
-        for ratio in (ratios or profile.ratios)
+        for row in table_rows(table, profile)
+        for ratio in (TABLES[table][row] or profile.ratios)
     ]
     return sorted(found, key=lambda cell: -cell[1])
+
+
+def table_rows(table, profile):
+    """The rows of a table under a profile, without those that only name its own scope once more."""
+    if table not in TABLES:
+        raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
+    own = load_profile(profile).moderate_scope
+    return [row for row in TABLES[table] if ROWS[row].get("scope") != own]
+
+
+def all_cells(profile):
+    """The cells of all tables under a profile, each once."""
+    return list(dict.fromkeys(cell for table in TABLES for cell in cells(table, profile)))
 
 
 def cell_recipe(row, ratio, seed):
@@ -97,9 +161,10 @@ def run_cell(profile, row, ratio, seed, *, root=None, store=None):
 def read_cells(profile, *, root=None):
     """All results of a profile as a pandas DataFrame, one row per cell.
 
-    Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, steps, images (of the final run),
-    seconds and cpu_seconds (of the final run), whole_images and whole_cpu_seconds (with embedding,
-    selection, reference and proxy), and "result", the whole JSON.  Raises DedtError when there are none.
+    Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, steps, realised (images seen, as a
+    share of those that a run on all the data sees), and what the final run cost: images, evaluations (of the
+    network), seconds, cpu_seconds; the same with "whole_" in front counts embedding, selection, reference and
+    proxy too.  "result" is the whole JSON.  Raises DedtError when there are no results.
     """
     import pandas as pd
 
@@ -120,11 +185,12 @@ def read_cells(profile, *, root=None):
                 "worst": max(result["classwise"]),
                 "copies": result["copies"],
                 "steps": result["steps"],
+                "realised": result["realised"],
                 "images": train["images"],
+                "evaluations": train["evaluations"],
                 "seconds": train["seconds"],
                 "cpu_seconds": train["cpu_seconds"],
-                "whole_images": sum(cost["images"] for cost in costs.values()),
-                "whole_cpu_seconds": sum(cost["cpu_seconds"] for cost in costs.values()),
+                **{f"whole_{unit}": sum(cost[unit] for cost in costs.values()) for unit in UNITS},
                 "result": result,
             }
         )
@@ -148,15 +214,19 @@ def compute_missing(profile, table="table1"):
     return len(missing)
 
 
-def layout(frame, table="table1", value="fid", digits=2):
+def layout(frame, table="table1", value="fid", digits=2, published=None):
     """A table as the paper prints it: rows by name, columns by ratio, "mean ± standard deviation".
 
-    frame: of :func:`read_cells`.  Returns a DataFrame of strings; a dash where a cell was not run.
+    frame: of :func:`read_cells`.  published: row -> the paper's numbers at ``paper.RATIOS``, for columns of
+    their own.  Returns a DataFrame of strings; a dash where there is no number.
     """
     import pandas as pd
 
+    from . import paper
+
     statistics = summary(frame, value).set_index(["row", "ratio"])
-    ratios = sorted(frame.ratio.unique())
+    rows = [row for row in TABLES[table] if row in set(frame.row)]
+    ratios = sorted(frame[frame.row.isin(rows)].ratio.unique())
 
     def entry(row, ratio):
         if (row, ratio) not in statistics.index:
@@ -164,10 +234,46 @@ def layout(frame, table="table1", value="fid", digits=2):
         mean, std, count = statistics.loc[(row, ratio)]
         return f"{mean:.{digits}f} ± {std:.{digits}f}" if count > 1 else f"{mean:.{digits}f}"
 
-    return pd.DataFrame(
-        {percent(ratio): [entry(row, ratio) for row in TABLES[table]] for ratio in ratios},
-        index=[LABELS[row] for row in TABLES[table]],
-    )
+    def theirs(row, ratio):
+        if row == "full" and ratio == 1:
+            return f"{paper.FULL}"
+        numbers = dict(zip(paper.RATIOS, published.get(row, ())))
+        return f"{numbers[ratio]:.2f}" if ratio in numbers else "–"
+
+    columns = {percent(ratio): [entry(row, ratio) for row in rows] for ratio in ratios}
+    if published:
+        columns |= {f"paper, {percent(r)}": [theirs(row, r) for row in rows] for r in ratios}
+    return pd.DataFrame(columns, index=[LABELS[row] for row in rows])
+
+
+def same_order(frame, published):
+    """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
+
+    published: row -> numbers at ``paper.RATIOS``.  Columns: ours and paper (rows from the lowest value to the
+    highest), agree (share of the pairs of rows that both put in the same order), same.
+    """
+    import itertools
+
+    import pandas as pd
+
+    from . import paper
+
+    means = frame.pivot_table(index="row", columns="ratio", values="fid")
+    found = {}
+    for k, ratio in enumerate(paper.RATIOS):
+        rows = [row for row in published if row in means.index and ratio in means and means[ratio][row] > 0]
+        if len(rows) < 2:
+            continue
+        ours, theirs = {row: means[ratio][row] for row in rows}, {row: published[row][k] for row in rows}
+        pairs = list(itertools.combinations(rows, 2))
+        agree = sum((ours[a] < ours[b]) == (theirs[a] < theirs[b]) for a, b in pairs)
+        found[percent(ratio)] = {
+            "ours": sorted(rows, key=ours.get),
+            "paper": sorted(rows, key=theirs.get),
+            "agree": agree / len(pairs),
+            "same": agree == len(pairs),
+        }
+    return pd.DataFrame(found).T
 
 
 def percent(ratio):
@@ -212,11 +318,11 @@ def in_words(frame, row, other):
     return f"{LABELS[row]} against {LABELS[other]}: {'; '.join(parts) or 'no common results'}."
 
 
-def speedups(frame, rows):
-    """Speed-up over the run on all the data, by seconds of CPU, by wall clock and by images seen.
+def speedups(frame, rows, whole=False):
+    """Speed-up over the run on all the data with the same seed: mean over seeds, a DataFrame.
 
-    The first three columns count the final training only, as the paper's Table III does; "whole recipe" adds
-    embedding, selection, reference and proxy, counted in CPU seconds.  Means over the seeds.
+    Columns: images, network evaluations, CPU time, wall clock.  As in the paper's Table III only the final
+    training counts; with ``whole`` embedding, selection, reference and proxy count as well.
     """
     import pandas as pd
 
@@ -225,16 +331,10 @@ def speedups(frame, rows):
     for row in rows:
         for ratio, part in frame[frame.row == row].groupby("ratio"):
             base = full.loc[part.seed]
-            table.append(
-                {
-                    "row": LABELS[row],
-                    "data": percent(ratio),
-                    "images seen": (base["images"].to_numpy() / part["images"].to_numpy()).mean(),
-                    "CPU time": (base["cpu_seconds"].to_numpy() / part["cpu_seconds"].to_numpy()).mean(),
-                    "wall clock": (base["seconds"].to_numpy() / part["seconds"].to_numpy()).mean(),
-                    "whole recipe": (
-                        base["cpu_seconds"].to_numpy() / part["whole_cpu_seconds"].to_numpy()
-                    ).mean(),
-                }
-            )
+            prefix = "whole_" if whole else ""
+            ratios = {
+                name: (base[unit].to_numpy() / part[prefix + unit].to_numpy()).mean()
+                for unit, name in UNITS.items()
+            }
+            table.append({"row": LABELS[row], "data": percent(ratio), **ratios})
     return pd.DataFrame(table).set_index(["row", "data"]).rename_axis([None, None])

@@ -9,6 +9,7 @@ import http.client
 import os
 import re
 import urllib.request
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,7 +149,9 @@ def read_official(name, path=""):
     if file.suffix == ".safetensors":
         return read_tensors(file)
     if name == "clip-rn50-openai":
-        return torch.jit.load(file, map_location="cpu").state_dict()
+        with warnings.catch_warnings():  # PyTorch deprecates TorchScript, but OpenAI's file is written in it
+            warnings.simplefilter("ignore", FutureWarning)
+            return torch.jit.load(file, map_location="cpu").state_dict()
     return torch.load(file, map_location="cpu", weights_only=True)
 
 

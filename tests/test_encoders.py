@@ -1,28 +1,39 @@
-import pickle
-
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
-from dedt_lib import encoders
+from dedt_lib import encoders, weights
 from dedt_lib.errors import DedtError
-from dedt_lib.randomness import torch_generator
 
 
-def network(name="classifier", width=8, seed=0):
-    return encoders.seeded(
-        seed, "weights", lambda: encoders.build(name, channels=1, num_classes=10, width=width)
-    )
+def network(name="classifier", width=8, seed=0, **settings):
+    shape = {"channels": 1, "num_classes": 10, "width": width}
+    return encoders.seeded(seed, "weights", lambda: encoders.build(name, **shape, **settings))
 
 
-def train(net, digits, **changes):
-    given = {"epochs": 6, "batch_size": 10, "learning_rate": 0.05, "seed": 0, **changes}
-    return encoders.train_classifier(net, digits, **given)
+@pytest.fixture(scope="module")
+def inception():
+    return network("inceptionv3")
 
 
-@pytest.mark.parametrize("name, width, features", [("resnet18", 2, 16), ("classifier", 8, 8)])
-def test_features_have_the_documented_width(name, width, features, digits):
-    assert encoders.embed(network(name, width), digits.images).shape == (len(digits), features)
+@pytest.fixture(scope="module")
+def clip():
+    return network("clip", 8)
+
+
+# ---- the networks ------------------------------------------------------------------------------------
+
+
+def test_pixels_become_minus_one_to_one():
+    values = encoders.to_float(torch.tensor([0, 255], dtype=torch.uint8))
+    assert values.tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("name, width, d", [("resnet18", 2, 16), ("classifier", 8, 8)])
+def test_features_have_the_documented_width(name, width, d, digits):
+    assert encoders.embed(network(name, width), digits.images).shape == (len(digits), d)
 
 
 def test_resnet18_of_width_64_is_the_cifar_variant():
@@ -32,43 +43,42 @@ def test_resnet18_of_width_64_is_the_cifar_variant():
     assert sum(p.numel() for p in net.parameters()) == 11_173_962
 
 
-def test_pixels_become_minus_one_to_one():
-    values = encoders.to_float(torch.tensor([0, 255], dtype=torch.uint8))
-    assert values.tolist() == [-1.0, 1.0]
+def test_resnet18_keeps_the_names_of_stored_weights():
+    plain, normalised = network("resnet18", 2), network("resnet18", 2, mean=[0.3], std=[0.4])
+    names = list(plain.state_dict())
+    assert (names[0], names[-1], len(names)) == ("stem.0.weight", "head.bias", 122)
+    assert "stages.1.0.downsample.1.running_var" in names
+    assert list(normalised.state_dict()) == names
 
 
-def test_training_learns_and_repeats_itself(digits):
-    first, second = network("resnet18", 2), network("resnet18", 2)
-    losses, again = train(first, digits), train(second, digits)
-    assert losses[-1] < losses[0]
-    np.testing.assert_array_equal(losses, again)
-    for a, b in zip(first.state_dict().values(), second.state_dict().values()):
-        assert torch.equal(a, b)
+def test_resnet18_normalises_pixels_between_zero_and_one():
+    mean, std = encoders.CIFAR10_MEAN, encoders.CIFAR10_STD
+    plain = encoders.seeded(0, "w", lambda: encoders.ResNet18(3, 10, 2)).eval()
+    net = encoders.seeded(0, "w", lambda: encoders.ResNet18(3, 10, 2, mean, std)).eval()
+    pixels = torch.rand(4, 3, 8, 8)
+    expected = plain.features((pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])
+    torch.testing.assert_close(net.features(pixels * 2 - 1), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(DedtError, match="both the mean and the standard deviation"):
+        encoders.ResNet18(3, 10, 2, mean)
 
 
-def test_embedding_does_not_depend_on_the_batch(digits):
-    net = network("resnet18", 2)
-    train(net, digits, epochs=1)
-    whole, parts = encoders.embed(net, digits.images), encoders.embed(net, digits.images, batch_size=7)
-    np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-6)
+def test_inception_prepares_images_as_the_code_of_instance_selection(inception):
+    pixels = torch.rand(3, 1, 8, 8)
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    prepared = inception.preprocess(pixels * 2 - 1)
+    assert prepared.shape == (3, 3, 75, 75)
+    # With aligned corners the four corner pixels stay what they are.
+    corners = ((pixels - mean) / std)[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    torch.testing.assert_close(prepared[:, :, [0, 0, -1, -1], [0, -1, 0, -1]], corners, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert inception.eval().features(pixels).shape == (3, 2048)
+        assert inception(pixels).shape == (3, 10)
 
 
-def test_accuracy_counts_the_right_names(digits):
-    class Always3(torch.nn.Module):
-        def forward(self, images):
-            return torch.eye(10)[3].expand(len(images), 10)
-
-    assert encoders.accuracy(Always3(), digits) == pytest.approx(0.1)
-
-
-def test_shift_moves_whole_images_by_at_most_a_pixel():
-    images = torch.zeros(20, 1, 5, 5)
-    images[:, :, 2, 2] = 1
-    moved = encoders.random_shift(images, 1, torch_generator(0, "shift"))
-    assert torch.equal(moved.sum(dim=(1, 2, 3)), torch.ones(20))
-    assert moved[:, :, 1:4, 1:4].sum() == 20
-    assert len({tuple(image.flatten().tolist()) for image in moved}) > 1
-    assert torch.equal(encoders.random_shift(images, 0, None), images)
+def test_unknown_encoder_lists_the_known_ones():
+    with pytest.raises(DedtError, match="resnet18, classifier, inceptionv3, clip"):
+        encoders.build("vgg", channels=1, num_classes=10, width=2)
 
 
 def test_seeded_leaves_the_global_generator_alone():
@@ -78,47 +88,144 @@ def test_seeded_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_weights_round_trip(tmp_path):
-    encoders.save_weights(network(seed=1), tmp_path / "model.safetensors")
-    loaded = encoders.load_weights(network(seed=2), tmp_path / "model.safetensors")
-    assert torch.equal(loaded.head.weight, network(seed=1).head.weight)
+def test_accuracy_counts_the_right_names(digits):
+    class Always3(nn.Module):
+        def forward(self, images):
+            return torch.eye(10)[3].expand(len(images), 10)
+
+    assert encoders.accuracy(Always3(), digits) == pytest.approx(0.1)
 
 
-def test_unknown_encoder_lists_the_known_ones():
-    with pytest.raises(DedtError, match="resnet18, classifier"):
-        encoders.build("vgg", channels=1, num_classes=10, width=2)
+# ---- embed -------------------------------------------------------------------------------------------
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    encoders.save_weights(network(width=16), tmp_path / "model.safetensors")
-    with pytest.raises(DedtError, match="belongs to another network"):
-        encoders.load_weights(network(width=8), tmp_path / "model.safetensors")
+class Pixels(nn.Module):
+    """Pixels as features; counts its batches, and can be killed in one or spoil one."""
+
+    def __init__(self, killed_in=None, spoilt=None, scale=1.0):
+        super().__init__()
+        self.killed_in, self.spoilt, self.scale, self.batches = killed_in, spoilt, scale, 0
+
+    def features(self, images):
+        self.batches += 1
+        if self.batches == self.killed_in:
+            raise KeyboardInterrupt
+        values = images.flatten(1) * self.scale
+        if self.spoilt is not None:
+            values[self.spoilt, 5] = float("nan")
+        return values
 
 
-class Bomb:
-    """Leaves a trace when it is unpickled."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return (open, (str(self.trace), "w"))
-
-
-@pytest.mark.parametrize("save", [lambda value, path: path.write_bytes(pickle.dumps(value)), torch.save])
-def test_a_pickle_is_refused_and_never_opened(tmp_path, save):
-    file, trace = tmp_path / "model.pt", tmp_path / "trace"
-    save(Bomb(trace), file)
-    with pytest.raises(DedtError, match="is a pickle.*Convert it to safetensors"):
-        encoders.read_tensors(file)
-    assert not trace.exists()
+@pytest.mark.parametrize("name", ["resnet18", "inceptionv3", "clip"])
+def test_features_do_not_depend_on_the_batch(name, digits, request):
+    net = {
+        "resnet18": lambda: network("resnet18", 2),
+        "inceptionv3": lambda: request.getfixturevalue("inception"),
+        "clip": lambda: request.getfixturevalue("clip"),
+    }[name]()
+    images = digits.images[::4]
+    whole, parts = encoders.embed(net, images), encoders.embed(net, images, batch_size=3)
+    assert whole.dtype == np.float32 and whole.std() > 0
+    np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(whole[::-1], encoders.embed(net, images[::-1]), rtol=1e-4, atol=1e-5)
 
 
-def test_missing_and_damaged_weights(tmp_path):
-    file = tmp_path / "model.safetensors"
-    with pytest.raises(DedtError, match="does not exist"):
-        encoders.read_tensors(file)
-    encoders.save_weights(network(), file)
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(DedtError, match="not a readable safetensors file.*Delete it and run again"):
-        encoders.read_tensors(file)
+def test_embedding_to_a_file_is_the_embedding_in_memory(tmp_path, digits):
+    in_memory = encoders.embed(Pixels(), digits.images, batch_size=7)
+    stored = encoders.embed(Pixels(), digits.images, batch_size=7, path=tmp_path / "features.npy")
+    assert isinstance(stored, np.memmap) and not stored.flags.writeable
+    assert [file.name for file in tmp_path.iterdir()] == ["features.npy"]
+    np.testing.assert_array_equal(stored, in_memory)
+    np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), in_memory)
+
+
+def test_a_killed_embedding_goes_on_where_it_was(tmp_path, digits):
+    path = tmp_path / "features.npy"
+    expected = encoders.embed(Pixels(), digits.images, batch_size=7)
+    with pytest.raises(KeyboardInterrupt):
+        encoders.embed(Pixels(killed_in=5), digits.images, batch_size=7, path=path)
+    assert not path.exists()
+    partial = path.with_name("features.npy.partial")
+    partial.write_bytes(partial.read_bytes() + b"half a row")
+    second = Pixels()
+    np.testing.assert_array_equal(encoders.embed(second, digits.images, batch_size=7, path=path), expected)
+    # 30 images are 5 batches; three were done, and the first is looked at again.
+    assert second.batches == 3
+
+
+def test_a_partial_file_of_other_weights_is_not_taken_up(tmp_path, digits):
+    path = tmp_path / "features.npy"
+    with pytest.raises(KeyboardInterrupt):
+        encoders.embed(Pixels(killed_in=4), digits.images, batch_size=7, path=path)
+    other = Pixels(scale=2.0)
+    features = encoders.embed(other, digits.images, batch_size=7, path=path)
+    np.testing.assert_array_equal(features, encoders.embed(Pixels(scale=2.0), digits.images))
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_features_that_are_not_finite_name_the_image(to_file, tmp_path, digits):
+    path = tmp_path / "features.npy" if to_file else None
+    with pytest.raises(DedtError, match="features of image 2 are not finite"):
+        encoders.embed(Pixels(spoilt=2), digits.images, batch_size=7, path=path)
+    assert not (tmp_path / "features.npy").exists()
+
+
+def test_a_full_disk_is_told(tmp_path, digits):
+    (tmp_path / "features.npy.partial").symlink_to("/dev/full")
+    with pytest.raises(DedtError, match="No space left on the disk while writing .*features.npy"):
+        encoders.embed(Pixels(), digits.images, path=tmp_path / "features.npy")
+
+
+# ---- published weights -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Put a state dict where the official file of ``name`` is expected, under an address with its hash."""
+
+    def place(name, state):
+        file = tmp_path / "new.pth"
+        torch.save(state, file)
+        file = file.rename(tmp_path / f"network-{weights.sha256(file)[:8]}.pth")
+        monkeypatch.setitem(weights.ADDRESSES, name, lambda: f"http://127.0.0.1:9/{file.name}")
+        monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path))
+
+    return place
+
+
+def test_inception_with_torchvisions_weights_gives_torchvisions_features(stand_in, digits):
+    from torchvision.models import inception_v3
+
+    official = encoders.seeded(0, "official", lambda: inception_v3(init_weights=False, transform_input=True))
+    stand_in("inceptionv3-imagenet", official.state_dict())
+    net = encoders.pretrained("inceptionv3")
+    assert not net.training and net.size == 299
+    official.fc = nn.Identity()
+    images = encoders.to_float(torch.from_numpy(digits.images[:2]))
+    with torch.no_grad():
+        torch.testing.assert_close(net.features(images), official.eval()(net.preprocess(images)))
+        assert net(images).shape == (2, 1000)
+
+
+def test_imagenet_resnet18_with_torchvisions_weights_gives_torchvisions_features(stand_in):
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    official = encoders.seeded(0, "official", resnet18)
+    stand_in("resnet18-imagenet", official.state_dict())
+    net = encoders.pretrained("resnet18")
+    official.fc = nn.Identity()
+    photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    smooth = Image.fromarray(photo).resize((256, 256), Image.Resampling.BICUBIC)
+    with torch.no_grad():
+        expected = official.eval()(ResNet18_Weights.IMAGENET1K_V1.transforms()(smooth)[None])
+    found = encoders.embed(net, np.asarray(smooth).transpose(2, 0, 1)[None])
+    assert found.shape == (1, 512)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_weights_of_another_network_are_no_published_ones(stand_in):
+    stand_in("resnet18-imagenet", {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)})
+    with pytest.raises(DedtError, match="resnet18-imagenet belongs to another network"):
+        encoders.pretrained("resnet18")
+    with pytest.raises(DedtError, match="no published weights for 'ddae'. .* resnet18, inceptionv3, clip"):
+        encoders.pretrained("ddae")

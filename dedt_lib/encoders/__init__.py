@@ -89,9 +89,9 @@ def pretrained(name, path="", **settings):
         raise DedtError(
             f"There are no published weights for '{name}'. Choose one of: {', '.join(PRETRAINED)}."
         )
-    network, weights = PRETRAINED[name]
-    network = network(**settings)
+    make, weights = PRETRAINED[name]
     state = read_official(weights, path)
+    network = make(**settings)
     try:
         network.load_official(state)
     except (RuntimeError, KeyError) as error:

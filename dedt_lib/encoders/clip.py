@@ -44,13 +44,12 @@ class CLIP(nn.Module):
 
     def preprocess(self, images):
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""
-        from torchvision.transforms.functional import InterpolationMode, center_crop, resize
+        from torchvision.transforms.v2.functional import InterpolationMode, center_crop, resize
 
-        pixels = (three_channels(images) + 1) * 127.5
+        # open_clip resizes 8-bit images, in which nothing overshoots black or white.
+        pixels = ((three_channels(images) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         pixels = resize(pixels, self.size, InterpolationMode.BICUBIC, antialias=True)
-        # CLIP's own preparation ends in 8-bit pixels, which cannot overshoot.
-        pixels = center_crop(pixels, self.size).round().clamp(0, 255) / 255
-        return (pixels - self.mean) / self.std
+        return (center_crop(pixels, self.size) / 255 - self.mean) / self.std
 
     def features(self, images):
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, embed_dim]."""
@@ -62,10 +61,9 @@ class CLIP(nn.Module):
 
     def tokens(self, texts):
         """Tokens of m strings by CLIP's own tokenizer: int64 [m, context_length]."""
-        from open_clip.tokenizer import SimpleTokenizer
+        import open_clip
 
-        tokenizer = SimpleTokenizer(context_length=self.model.context_length)
-        return tokenizer(list(texts)).to(self.mean.device)
+        return open_clip.tokenize(list(texts), self.model.context_length).to(self.mean.device)
 
 
 def rn50(**settings):

@@ -85,13 +85,13 @@ class ConditionalUNet(nn.Module):
 
     def predict(self, x_t, t, labels):
         """Noise estimate for x_t float [b, C, H, W] at t int [b] with labels int [b]."""
-        return self.net(x_t, t, class_labels=labels).sample
+        return self.net(x_t, t, class_labels=labels).sample.float()
 
     def element_losses(self, batch):
         """(eps_theta(x_t, c, t) - eps)^2 of every pixel: float [b, C, H, W]."""
         x_t = self.schedule.add_noise(batch.images, batch.noise, batch.t)
         labels = torch.where(batch.drop, self.null_label, batch.labels)
-        return (self.predict(x_t, batch.t, labels).float() - batch.noise).square()
+        return (self.predict(x_t, batch.t, labels) - batch.noise).square()
 
     def losses(self, batch):
         """||eps_theta(x_t, c, t) - eps||^2 averaged over pixels, one per sample (paper, Eq. 1)."""
