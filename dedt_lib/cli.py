@@ -5,6 +5,8 @@ imported only by the verbs that compute, so that ``dedt --help`` stays quick.
 """
 
 import argparse
+import contextlib
+import io
 import shlex
 import sys
 import tomllib
@@ -25,9 +27,25 @@ examples:
   dedt select --data photos --set image_size=32 --set channels=3 --out coreset
                                                 the same of your own images, one folder per class
   dedt run --profile smoke                      everything, in seconds, to see that it works
+  dedt plan table1 --probe                      what a table takes: runs, steps, disk, hours
   dedt VERB --help                              what a verb prints and writes
 """
-RECIPE = ("method", "ratio", "scope", "reweighting", "burn_in", "annealing", "early_stopping", "seed")
+RECIPE = (
+    "method",
+    "ratio",
+    "encoder",
+    "scope",
+    "centre",
+    "band",
+    "reweighting",
+    "burn_in",
+    "weighting",
+    "annealing",
+    "infobatch",
+    "early_stopping",
+    "seed",
+)
+"""The fields of Recipe, each an option of the same name; here as well, so that --help needs no pydantic."""
 
 
 # ---- what each verb prints and writes --------------------------------------------------------------
@@ -130,7 +148,6 @@ def evaluate(experiment, out):
         for name, value, real in zip(experiment.data.class_names, metrics["classwise"], floor["classwise"])
     ]
     print_table(("class", "FID", "real halves"), rows)
-    print(metrics["protocol"])
     if out:
         write_json(out / "metrics.json", {**metrics, "floor": floor})
         wrote(out, "metrics.json")
@@ -143,9 +160,10 @@ def run(experiment, out):
     cell, recipe = experiment.cell(), experiment.recipe
     print_cell(cell)
     if out:
+        coreset = not (recipe.early_stopping or recipe.infobatch)
         needed = {
-            embed: recipe.method != "random" and not recipe.early_stopping,
-            select: not recipe.early_stopping,
+            embed: coreset and recipe.method != "random",
+            select: coreset,
             reweight: recipe.reweighting,
         }
         for stage in (embed, select, reweight, train, sample, evaluate):
@@ -171,7 +189,7 @@ def run_stages(args):
 def run_table_cell(args):
     """``dedt run TABLE --row ROW``: compute a cell and write it under results/PROFILE/cells."""
     from . import tables
-    from .recipes import Recipe
+    from .recipes import Recipe, load_profile
 
     given = recipe_values(args)
     extra = sorted(set(given) - {"ratio", "seed"})
@@ -185,34 +203,184 @@ def run_table_cell(args):
         raise DedtError(
             f"Say which row: --row NAME. All cells are listed by: dedt cells --table {args.table}"
         )
-    defaults = Recipe()
-    cell = args.row, given.get("ratio", defaults.ratio), given.get("seed", defaults.seed)
+    listed = tables.cells(args.table, args.profile)
+    only = tables.TABLES[args.table].get(args.row) or [Recipe().ratio]
+    cell = args.row, given.get("ratio", only[0]), given.get("seed", Recipe().seed)
     tables.cell_recipe(*cell)
-    if cell not in tables.cells(args.table, args.profile):
+    if cell not in listed:
         raise DedtError(
             f"{args.table} has no cell {tables.cell_name(*cell)} under this profile. "
             f"All its cells are listed by: dedt cells --table {args.table} --profile {args.profile}"
         )
+    check_data(load_profile(args.profile))
     out = output_folder(args.out)
     experiment, _ = tables.run_cell(args.profile, *cell, store=open_store(args))
-    print(f"{tables.LABELS[args.row]}: {describe(experiment)}")
-    run(experiment, out)
-    print(f"wrote {tables.results_folder(args.profile) / 'cells' / tables.cell_name(*cell)}.json")
+    with printing_once(experiment.processes):
+        print(f"{tables.LABELS[args.row]}: {describe(experiment)}")
+        run(experiment, out if experiment.processes.main else None)
+        print(f"wrote {tables.results_folder(args.profile) / 'cells' / tables.cell_name(*cell)}.json")
 
 
 def cells(args):
-    """The cells of a table, whether their result is there, and the command for each."""
+    """The cells of a table or of all tables, whether their result is there, and the command for each."""
     from . import tables
 
-    folder = tables.results_folder(args.profile) / "cells"
-    listed = tables.cells(args.table, args.profile)
-    done = [(folder / f"{tables.cell_name(*cell)}.json").exists() for cell in listed]
-    print(f"{args.table}, profile {args.profile}: {sum(done)} of {len(listed)} cells done")
+    listed = tables.cells(args.table, args.profile) if args.table else tables.all_cells(args.profile)
+    there = done_cells(args.profile, listed)
+    title = args.table or "all tables"
+    print(f"{title}, profile {args.profile}: {len(there)} of {len(listed)} cells done")
     rows = []
-    for (row, ratio, seed), there in zip(listed, done):
-        command = f"dedt run {args.table} --row {row} --ratio {ratio:g} --seed {seed}"
-        rows.append(("done" if there else "to do", f"{command} --profile {shlex.quote(args.profile)}"))
-    print_table(("", "command"), rows, left=2)
+    for cell in listed:
+        row, ratio, seed = cell
+        table = args.table or next(name for name in tables.TABLES if cell in tables.cells(name, args.profile))
+        command = f"dedt run {table} --row {row} --ratio {ratio:g} --seed {seed}"
+        rows.append(
+            ("done" if cell in there else "to do", f"{command} --profile {shlex.quote(args.profile)}")
+        )
+    print_table(("", "command"), rows, text=(0, 1))
+
+
+def done_cells(profile, listed):
+    """Those of the cells whose result lies under results/."""
+    from . import tables
+
+    folder = tables.results_folder(profile) / "cells"
+    return {cell for cell in listed if (folder / f"{tables.cell_name(*cell)}.json").exists()}
+
+
+def plan(args):
+    """What the cells of a table, or of all tables, take: runs, steps, network evaluations, disk and hours.
+
+    A run that several cells share counts once.  Nothing is trained and no data is fetched; --probe measures this
+    device with random images.
+    """
+    from . import planning
+    from .recipes import load_profile
+
+    profile = load_profile(args.profile, **profile_changes(args))
+    listed = chosen_cells(args, profile)
+    if profile.data not in planning.KNOWN:
+        check_data(profile)
+    counts = planning.class_counts(profile)
+    works, least = planning.plan(profile, listed, counts), planning.plan(profile, listed, counts, least=True)
+    print(
+        f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')} of {profile.data},"
+    )
+    print(f"{amount(sum(counts), 'image')} in {amount(len(counts), 'class', 'classes')}", end="")
+    changed = args.set or args.data
+    print(
+        ""
+        if changed
+        else f"; {len(done_cells(profile, listed)):,} of the cells are done and counted all the same"
+    )
+    speed = planning.probe(profile, works, counts) if args.probe else {}
+    print_works(works, least, speed)
+    print_speedups(planning.speedups(profile, listed, counts))
+    if speed:
+        print_speed(speed)
+    else:
+        print("hours: the same command with --probe measures this device, in a minute or a few")
+    print("not counted: selection, FID, the search for near-copies, what is fetched")
+
+
+def chosen_cells(args, profile):
+    """The cells of ``dedt plan``: of a table or of all, kept to the rows, ratios and seeds that were given."""
+    from . import tables
+
+    listed = tables.cells(args.table, profile) if args.table else tables.all_cells(profile)
+    for row in args.row:
+        tables.cell_recipe(row, 1.0, 0)
+    wanted = (args.row, args.ratio, args.seed)
+    found = [cell for cell in listed if all(not some or part in some for part, some in zip(cell, wanted))]
+    if not found:
+        raise DedtError(
+            "No cell has that row, ratio and seed. All are listed by: "
+            f"dedt cells{f' --table {args.table}' if args.table else ''} --profile {args.profile}"
+        )
+    return found
+
+
+def print_works(works, least, speed):
+    """The table of ``dedt plan``: a line for each kind of work, and what the diffusion network takes in all."""
+    from .planning import DIFFUSION, seconds
+
+    columns = {
+        "runs": lambda work: work.runs,
+        "steps": lambda work: work.steps,
+        "images": lambda work: work.images,
+        "evaluations": lambda work: work.evaluations,
+        "disk": lambda work: work.bytes,
+    }
+    if speed:
+        columns["hours"] = lambda work: seconds(work, speed) / 3600
+    shown = {
+        "runs": whole,
+        "steps": whole,
+        "images": scaled,
+        "evaluations": scaled,
+        "hours": "{:,.2f}".format,
+    }
+    shown["disk"] = lambda value: scaled(value, "B")
+
+    def line(name, what, chosen):
+        values = []
+        for column, value in columns.items():
+            low, high = (sum(map(value, (part[k] for k in chosen))) for part in (least, works))
+            texts = [shown[column](low), shown[column](high)]
+            values.append(" .. ".join(dict.fromkeys(texts)))
+        return name, *values, what
+
+    every = range(len(works))
+    rows = [line(works[k].kind, works[k].what, [k]) for k in every]
+    rows.append(line("total", DIFFUSION, [k for k in every if works[k].network == DIFFUSION]))
+    others = [k for k in every if works[k].network != DIFFUSION]
+    if others:
+        rows.append(line("total", "other networks", others))
+    print_table(("work", *columns, "of"), rows, text=(0, -1))
+    print("evaluations: forward passes of one image; a backward pass counts two")
+    if works != least:
+        print("a .. b: the losses decide how much InfoBatch prunes; from all that it may to nothing")
+    room = 2 * max(work.scratch for work in works)
+    print(
+        f"disk: {scaled(sum(work.bytes for work in works), 'B')} kept, up to {scaled(room, 'B')} more by each run under way"
+    )
+
+
+def print_speedups(speedups):
+    """(row, ratio) -> (final, whole) as a table, ratios beside each other."""
+    from .tables import percent
+
+    ratios = sorted({ratio for _, ratio in speedups})
+    rows = {row: [] for row, _ in speedups if row != "full"}
+    if not rows:
+        return
+    for row, entries in rows.items():
+        for ratio in ratios:
+            pair = speedups.get((row, ratio))
+            entries.append("{:.2f} ({:.2f})".format(*pair) if pair else "")
+    kept = [k for k in range(len(ratios)) if any(entries[k] for entries in rows.values())]
+    print(
+        "ideal speed-up in evaluations of the U-Net over the run on all the data: the final training (whole recipe)"
+    )
+    lines = [(row, *(entries[k] for k in kept)) for row, entries in rows.items()]
+    print_table(("row", *(percent(ratios[k]) for k in kept)), lines)
+
+
+def print_speed(speed):
+    """What the probe measured, in milliseconds."""
+    from .planning import NAMES, UNITS
+    from .store import device_name
+
+    print(f"measured on {device_name()}:")
+    rows = [
+        (
+            kind,
+            f"{1000 * value:.3g}",
+            f"a {UNITS.get(kind, 'steps')[:-1]} of the {NAMES.get(network, network)}",
+        )
+        for (kind, network), value in speed.items()
+    ]
+    print_table(("work", "ms", ""), rows, text=(0, -1))
 
 
 def show(args):
@@ -222,7 +390,7 @@ def show(args):
     if not rows:
         print(f"The store {store.root} is empty.")
         return
-    print_table(("stage", "key", "date", "seconds", "recipe"), rows, left=3)
+    print_table(("stage", "key", "date", "seconds", "recipe"), rows, text=(0, 1, 2, -1))
 
 
 def stage_and_age(manifest):
@@ -249,20 +417,41 @@ def stage_line(path):
 # ---- printing --------------------------------------------------------------------------------------
 
 
-def print_table(header, rows, left=1):
-    """Aligned columns: ``left`` columns of text first; with two or more of them the last is text too."""
+def print_table(header, rows, text=(0,)):
+    """Aligned columns; those numbered in ``text`` (from the end if negative) to the left, numbers to the right."""
     lines = [tuple(map(str, line)) for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
+    left = {k % len(widths) for k in text}
     for line in lines:
         cells = [
-            text.ljust(width) if k < left or (left > 1 and k == len(line) - 1) else text.rjust(width)
-            for k, (text, width) in enumerate(zip(line, widths))
+            entry.ljust(width) if k in left else entry.rjust(width)
+            for k, (entry, width) in enumerate(zip(line, widths))
         ]
         print(("  " + "  ".join(cells)).rstrip())
 
 
+def amount(count, one, many=None):
+    """``1 cell``, ``1,200 cells``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def whole(count):
+    """A count with thousands set apart; nothing for none."""
+    return f"{count:,}" if count else ""
+
+
+def scaled(value, unit=""):
+    """Three digits of a number and its size: ``782 k``, ``1.20 GB``."""
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            digits = max(0, 2 - len(str(int(value / size))) + 1)
+            return f"{value / size:.{digits}f} {prefix}{unit}"
+    return f"{value:.0f} {unit}".rstrip()
+
+
 def print_metrics(metrics, floor):
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
+    print(f"  {metrics['protocol']}")
     if metrics["copies"] is not None:
         print(f"near-copies of training images: {metrics['copies']:.2%} of the samples")
 
@@ -270,14 +459,26 @@ def print_metrics(metrics, floor):
 def print_cell(cell):
     """The main numbers of ``Experiment.cell()``."""
     print_metrics(cell, cell["floor"])
-    what = "all data" if cell["recipe"]["early_stopping"] else "coreset"
+    recipe = cell["recipe"]
+    what = "all data" if recipe["early_stopping"] or recipe["infobatch"] else "coreset"
     print(f"{what}: {sum(cell['class_counts'])} images, {cell['steps']} steps")
+    if recipe["annealing"] or recipe["infobatch"]:
+        print(f"images seen: {cell['realised']:.1%} of those that the run on all the data sees")
     if cell["class_weights"]:
         weights = [len(cell["class_weights"]) * weight for weight in cell["class_weights"]]
         shown = ", ".join(f"{name}: {w:.2f}" for name, w in zip(cell["class_names"], weights))
         print(f"class weights: {shown}")
-    rows = [(name, f"{cost['seconds']:.1f}", f"{cost['images']:.0f}") for name, cost in cell["costs"].items()]
-    print_table(("cost", "seconds", "image passes"), rows)
+    rows = [
+        (
+            name,
+            f"{cost['seconds']:.1f}",
+            f"{cost['cpu_seconds']:.1f}",
+            scaled(cost["images"]),
+            scaled(cost["evaluations"]),
+        )
+        for name, cost in cell["costs"].items()
+    ]
+    print_table(("cost", "seconds", "CPU seconds", "images", "evaluations"), rows)
 
 
 def wrote(out, *names):
@@ -352,28 +553,52 @@ def run_verb(args):
         raise DedtError("select makes no class weights; dedt reweight makes them, with the same options.")
     out, store = output_folder(args.out), open_store(args)
 
+    check_data(profile)
+
     from .experiment import Experiment
 
     experiment = Experiment(profile, store=store, **recipe_values(args))
-    changed = f" with {', '.join(changes)} changed" if changes else ""
-    print(f"{experiment.data.name}, profile {profile.name}{changed}: {describe(experiment)}")
-    args.stage(experiment, out)
-    if not out:
-        print(f"kept in {store.root}; --out FOLDER copies the files")
+    with printing_once(experiment.processes):
+        changed = f" with {', '.join(changes)} changed" if changes else ""
+        print(f"{experiment.data.name}, profile {profile.name}{changed}: {describe(experiment)}")
+        args.stage(experiment, out if experiment.processes.main else None)
+        if not out:
+            print(f"kept in {store.root}; --out FOLDER copies the files")
+
+
+def check_data(profile):
+    """Complain about data that is not there, before the seconds that PyTorch takes to load."""
+    from .data import check_source
+
+    check_source(profile.data, profile.path)
+
+
+def printing_once(processes):
+    """A context in which only the main one of the processes of ``accelerate launch`` prints."""
+    return contextlib.nullcontext() if processes.main else contextlib.redirect_stdout(io.StringIO())
 
 
 def describe(experiment):
-    recipe = experiment.recipe
-    if recipe.early_stopping:
-        return f"all data, steps of {recipe.ratio:.4g}, seed {recipe.seed}"
-    flags = [name for name in ("reweighting", "annealing") if getattr(recipe, name)]
-    parts = [
-        f"{recipe.method} at ratio {recipe.ratio:.4g}",
-        f"scope {experiment.scope}",
-        *flags,
-        f"seed {recipe.seed}",
-    ]
-    return ", ".join(parts)
+    """One line that says what a recipe is, whatever in it is not the default by name."""
+    r = experiment.recipe
+    flags = [f"seed {r.seed}"]
+    if r.annealing:
+        flags.insert(0, "annealing")
+    if r.early_stopping:
+        return ", ".join([f"all data, steps of {r.ratio:.4g}", *flags])
+    if r.infobatch:
+        what = "well-learned samples" if r.infobatch == "ratio" else "all samples"
+        return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of the {what}", *flags])
+    parts = [f"{r.method} at ratio {r.ratio:.4g}", f"scope {experiment.scope}"]
+    if r.method != "random":
+        parts.insert(1, f"encoder {r.encoder or experiment.profile.encoder}")
+    if r.method == "moderate":
+        parts.append(f"centre {r.centre or experiment.profile.moderate_centre}")
+        parts += [f"band {r.band}"] if r.band != "center" else []
+    if r.reweighting:
+        parts.append("reweighting" if r.weighting == "loss" else f"reweighting by {r.weighting}")
+        parts += [f"burn-in {r.burn_in:g}"] if r.burn_in is not None else []
+    return ", ".join([*parts, *flags])
 
 
 # ---- the parser ------------------------------------------------------------------------------------
@@ -424,13 +649,31 @@ def make_parser():
         add_recipe_options(verb)
         add_store_option(verb)
 
-    listing = add("cells", "list the cells of a table", cells.__doc__, "dedt cells --table table1", cells)
-    listing.add_argument("--table", default="table1", help="default: table1")
+    listing = add("cells", "list the cells of the tables", cells.__doc__, "dedt cells --table table1", cells)
+    listing.add_argument("--table", help="only this one, such as table1 (default: all)")
     listing.add_argument(
         "--profile", default="digits", help="a profile's name or .toml file (default: digits)"
     )
+    example = (
+        "dedt plan table1 --profile paper --probe\n  dedt plan --row moderate --ratio 0.1 --set epochs=50"
+    )
+    planned = add("plan", "what the cells of tables take, before they run", plan.__doc__, example, plan)
+    add_plan_options(planned)
+    add_profile_options(planned)
     add_store_option(add("show", "list what is in the store", show.__doc__, "dedt show", show))
     return parser
+
+
+def add_plan_options(verb):
+    verb.add_argument("table", nargs="?", help="such as table1 (default: the cells of all tables, each once)")
+    verb.add_argument("--row", action="append", default=[], help="only this row; may be repeated")
+    verb.add_argument(
+        "--ratio", type=float, action="append", default=[], help="only this ratio; may be repeated"
+    )
+    verb.add_argument("--seed", type=int, action="append", default=[], help="only this seed; may be repeated")
+    verb.add_argument(
+        "--probe", action="store_true", help="measure this device for a minute or a few, and say the hours"
+    )
 
 
 def add_profile_options(verb):
@@ -438,7 +681,7 @@ def add_profile_options(verb):
     group.add_argument(
         "--profile",
         default="digits",
-        help="the budget: smoke, digits, or a .toml file (default: digits)",
+        help="the budget: smoke, digits, short, paper, or a .toml file (default: digits)",
     )
     group.add_argument(
         "--data",
@@ -460,11 +703,28 @@ def add_recipe_options(verb):
     group = verb.add_argument_group("which run")
     group.add_argument("--method", help="random, gaussian or moderate (default: moderate)")
     group.add_argument("--ratio", type=float, help="share of the data to keep, in (0, 1] (default: 0.1)")
+    group.add_argument(
+        "--encoder",
+        help="whose features decide: resnet18, inceptionv3, clip-rn50 or ddae (default: the profile's)",
+    )
     group.add_argument("--scope", help="choose within each 'class', or in one 'global' order")
+    group.add_argument(
+        "--centre", help="moderate: distances to the 'median' or the 'mean' (default: the profile's)"
+    )
+    group.add_argument(
+        "--band",
+        help="moderate: keep the 'center', 'nearest' or 'farthest' of the distances (default: center)",
+    )
     group.add_argument("--reweighting", action="store_true", default=None, help="class weights by group DRO")
     group.add_argument("--burn-in", type=float, help="share of the proxy's steps with uniform weights")
+    group.add_argument("--weighting", help="class weights in the 'loss' or as a 'sampler' (default: loss)")
     group.add_argument(
         "--annealing", action="store_true", default=None, help="all the data in the last epochs"
+    )
+    group.add_argument(
+        "--infobatch",
+        help="no coreset, InfoBatch: --ratio of the well-learned samples in each epoch ('ratio'), or --ratio of all "
+        "samples ('budget')",
     )
     group.add_argument(
         "--early-stopping",

@@ -13,6 +13,7 @@ import torch
 from . import data as data_module
 from . import encoders, evaluation, sampling, selection
 from .errors import DedtError
+from .evaluation import FrechetReference
 from .models import build_model
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
@@ -20,9 +21,10 @@ from .randomness import derive
 from .recipes import Recipe, checked, load_profile
 from .reweighting import GroupDRO, effective_classes
 from .selection import Coreset, class_to_sample_weights
-from .store import Store, address, read_json, write_json
+from .store import Store, address, read_json, sha256, write_json
 from .surrogates import metric_classifier, surrogate
 from .training import TrainingSettings, train
+from .weights import locate
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
 """Settings that change how fast a run goes, and nothing else."""
@@ -59,7 +61,7 @@ class Experiment:
         other = Experiment(
             self.profile, store=self.store, device=self.device, **{**self.recipe.model_dump(), **recipe}
         )
-        shared_names = ["data", "test", "metric_network"]
+        shared_names = ["data", "test", "metric_network", "yardstick"]
         if other.recipe.encoder == self.recipe.encoder:
             shared_names.append("encoder")
         for shared in shared_names:
@@ -427,26 +429,54 @@ class Experiment:
 
     @functools.cached_property
     def metric_network(self):
-        """The classifier whose features FID is measured in, and the manifest of its training."""
+        """The small classifier whose features FID is measured in, and the manifest of its training."""
         return metric_classifier(self)
 
-    def extractor(self):
-        """Name under which torch-fidelity knows the metric classifier."""
+    @functools.cached_property
+    def yardstick(self):
+        """What FID is measured with: dict of torch-fidelity's "extractor", its "layer", "weights_path" and "key"."""
+        if self.profile.metric == "inceptionv3":
+            path = locate("inception-fid", self.profile.metric_weights)
+            key = address("metric", {"network": "inception-fid", "sha256": sha256(path)})
+            return {"extractor": "inception-v3-compat", "layer": "2048", "weights_path": path, "key": key}
         network, manifest = self.metric_network
         weights = manifest["files"]["model.safetensors"]["sha256"]
-        return evaluation.register_classifier(network, weights, self.data.images.shape[1:])
+        name = evaluation.register_classifier(network, weights, self.data.images.shape[1:])
+        return {"extractor": name, "layer": "features", "weights_path": None, "key": manifest["key"]}
 
-    def metric_features(self, images):
-        """Features of uint8 images for FID: float32 [n, 64]."""
-        return evaluation.extract_features(images, self.extractor())
+    def metric_features(self, images, out=None):
+        """Features of uint8 images for FID: float32 [n, d]; with ``out``, a ``.npy`` file, memory-mapped."""
+        how = {name: self.yardstick[name] for name in ("extractor", "layer", "weights_path")}
+        return evaluation.extract_features(images, **how, out=out, cuda=str(self.device).startswith("cuda"))
+
+    def real(self):
+        """The real side of every FID, computed once: a dict.
+
+        features float32 [n, d] of all training images (memory-mapped), all: their FrechetReference, classes:
+        the list of those of each class.
+        """
+        recipe = {"version": 1, "data": self.data.fingerprint, "metric": self.yardstick["key"]}
+
+        def work(folder):
+            features = self.metric_features(self.data.images, out=folder / "features.npy")
+            references = [FrechetReference.of(features)]
+            references += evaluation.classwise_references(features, self.data.labels)
+            for k, reference in enumerate(references):
+                reference.save(folder / f"reference-{k:04d}.npz")
+
+        folder = self.store.run("real", recipe, work)
+        references = [FrechetReference.load(path) for path in sorted(folder.glob("reference-*.npz"))]
+        features = np.load(folder / "features.npy", mmap_mode="r")
+        return {"features": features, "all": references[0], "classes": references[1:]}
 
     def floor(self):
         """Real half against real half: dict with "fid" and "classwise" [K] (see evaluation.real_floor)."""
-        manifest = self.metric_network[1]
-        recipe = {"version": 1, "data": self.data.fingerprint, "metric": manifest["key"]}
+        recipe = {"version": 1, "data": self.data.fingerprint, "metric": self.yardstick["key"]}
 
         def work(folder):
-            floor = evaluation.real_floor(self.metric_features(self.data.images), self.data.labels)
+            features = self.real()["features"]
+            splits = 10 if features.shape[1] < 256 else 1  # at 2048 features a halving takes minutes
+            floor = evaluation.real_floor(features, self.data.labels, splits=splits)
             write_json(folder / "floor.json", {"fid": floor["fid"], "classwise": floor["classwise"].tolist()})
 
         return read_json(self.store.run("floor", recipe, work) / "floor.json")
@@ -459,31 +489,37 @@ class Experiment:
         protocol: what the FID was measured with.
         """
         samples_folder = self._samples_folder()
-        metric = self.metric_network[1]
         coreset = self._coreset_seen
         seen = "all" if self.recipe.annealing else address("", coreset.indices.tolist())
         recipe = {
-            "version": 1,
+            "version": 2,
             "samples": samples_folder.name,
-            "metric": metric["key"],
+            "metric": self.yardstick["key"],
             "data": self.data.fingerprint,
             "test": self.test and self.test.fingerprint,
             "seen": seen,
         }
 
         def work(folder):
-            images, labels = self.sample(), self.sample_labels()
-            real, generated = self.metric_features(self.data.images), self.metric_features(images)
-            training_images = self.data.images if seen == "all" else self.data.images[coreset.indices]
+            images, real = self.sample(), self.real()
+            generated = self.metric_features(images)
+            classwise = evaluation.classwise_frechet(real["classes"], None, generated, self.sample_labels())
             result = {
-                "fid": evaluation.frechet_distance(real, generated),
-                "classwise": evaluation.classwise_frechet(real, self.data.labels, generated, labels).tolist(),
+                "fid": evaluation.frechet_distance(real["all"], generated),
+                "classwise": classwise.tolist(),
                 "copies": None,
-                "protocol": f"FID of {len(images)} samples against all {len(self.data)} training images, "
-                f"{generated.shape[1]} features of {self.extractor()}",
+                "protocol": evaluation.protocol(
+                    samples=len(images),
+                    reference=f"all {len(self.data)} training images",
+                    width=generated.shape[1],
+                    extractor=self.yardstick["extractor"],
+                    layer=self.yardstick["layer"],
+                    seed=self.recipe.seed,
+                ),
             }
             if self.test is not None:
                 threshold = evaluation.copy_threshold(self.data.images, self.test.images)
+                training_images = self.data.images if seen == "all" else self.data.images[coreset.indices]
                 distances, _ = evaluation.nearest_distances(images, training_images)
                 result["copies"] = float((distances < threshold).mean())
             write_json(folder / "metrics.json", result)

@@ -362,3 +362,272 @@ def front_page(data, coreset, weights, samples, classwise_before, classwise_afte
     bottom.set(title="class-wise FID", xticks=places, xticklabels=data.class_names)
     bottom.legend(fontsize=7)
     return _finish(figure)
+
+
+# ---- encoders --------------------------------------------------------------------------------------
+
+
+def _panels(count, height, *, columns=2, **how):
+    """Axes for ``count`` panels in rows of ``columns``: (figure, list of axes); places left over stay empty."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False, **how)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat[:count])
+
+
+def epoch_losses(runs):
+    """Mean training loss of each epoch, a panel per run since each has a loss of its own.
+
+    runs: label -> losses [epochs].
+    """
+    figure, panels = _panels(len(runs), 2.1, columns=4)
+    for axes, (label, losses) in zip(panels, runs.items()):
+        axes.plot(np.arange(1, len(losses) + 1), losses, "o-" if len(losses) < 30 else "-", ms=3, lw=1.4)
+        axes.set(title=label, xlabel="epoch", yscale="log")
+        axes.title.set_fontsize(9)
+        axes.tick_params(labelsize=8, which="both")
+    panels[0].set_ylabel("training loss")
+    return _finish(figure)
+
+
+def feature_planes(features, labels, class_names):
+    """Several encoders' features, each in its own principal plane, coloured by class.
+
+    features: encoder -> float [n, d].  labels: int [n].
+    """
+    figure, panels = _panels(len(features), 3.3 if len(features) < 3 else 2.9)
+    for axes, (title, values) in zip(panels, features.items()):
+        x, y = plane(values).T
+        for k, name in enumerate(class_names):
+            axes.scatter(x[labels == k], y[labels == k], s=7, color=f"C{k % 10}", linewidths=0, label=name)
+        axes.set(title=title, xticks=[], yticks=[])
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        title="class",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+        markerscale=2,
+    )
+    return _finish(figure)
+
+
+def neighbours(data, nearest):
+    """Images (first column) and their nearest neighbours, a panel per encoder; a wrong class is framed.
+
+    data: LabelledImages.  nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
+    """
+    figure, panels = _panels(len(nearest), 3.6, columns=4)
+    height, width = data.images.shape[2:]
+    gap = max(1, height // 8)
+    for axes, (title, rows) in zip(panels, nearest.items()):
+        _show(axes, data.images[rows.ravel()], rows.shape[1], title)
+        axes.title.set_fontsize(9)
+        wrong = data.labels[rows] != data.labels[rows[:, :1]]
+        for row, column in zip(*np.nonzero(wrong)):
+            corner = (column * (width + gap) - 0.5, row * (height + gap) - 0.5)
+            axes.add_patch(plt.Rectangle(corner, width, height, fill=False, ec="C3", lw=1.6, clip_on=False))
+        axes.axvline(width + gap / 2 - 0.5, color="0.3", lw=1)
+    return _finish(figure)
+
+
+def overlap_map(coresets):
+    """How much of each coreset another one keeps too, in per cent; ``coresets`` maps a label to a Coreset."""
+    labels = list(coresets)
+    shares = np.array(
+        [[100 * np.isin(a.indices, b.indices).mean() for b in coresets.values()] for a in coresets.values()]
+    )
+    figure, axes = plt.subplots(figsize=(min(WIDTH, 2.6 + 0.9 * len(labels)), 1.2 + 0.55 * len(labels)))
+    sns.heatmap(
+        shares,
+        annot=True,
+        fmt=".0f",
+        cmap="cividis",
+        vmin=0,
+        vmax=100,
+        linewidths=1,
+        cbar_kws={"label": "images in both (%)"},
+        xticklabels=labels,
+        yticklabels=labels,
+        ax=axes,
+    )
+    axes.tick_params(axis="x", rotation=25)
+    axes.tick_params(axis="y", rotation=0)
+    return _finish(figure)
+
+
+# ---- training --------------------------------------------------------------------------------------
+
+
+def class_draws(draws, expected, class_names):
+    """How often an epoch draws each class (bars), and how often it should (short lines).
+
+    draws: int [K].  expected: float [K].
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
+    places = np.arange(len(class_names))
+    axes.bar(places, draws, width=0.6, label="drawn in one epoch")
+    axes.hlines(expected, places - 0.4, places + 0.4, color="0.15", lw=1.6, label="by the class weights")
+    axes.axhline(np.sum(expected) / len(expected), color="0.4", lw=0.8, ls="--", label="all classes alike")
+    axes.set(xlabel="class", ylabel="images", xticks=places, xticklabels=class_names)
+    axes.legend(fontsize=8)
+    return _finish(figure)
+
+
+def losses_by_timestep(t, losses):
+    """Each sample's loss at the timestep that it drew, and the mean loss.
+
+    t: int [n].  losses: float [n].
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
+    mean = losses.mean()
+    for side, color, label in (
+        (losses >= mean, "C1", "above the mean: stays"),
+        (losses < mean, "C0", "below: may be skipped"),
+    ):
+        axes.plot(t[side], losses[side], ".", ms=3, color=color, label=label)
+    axes.axhline(mean, color="0.15", lw=1.4, ls="--", label="mean of all")
+    axes.set(xlabel="timestep $t$ that the sample drew", ylabel="its loss", yscale="log")
+    axes.legend(fontsize=8, markerscale=3)
+    return _finish(figure)
+
+
+def epoch_sizes(sizes, total):
+    """How many samples each epoch visits, in per cent of all; ``sizes`` maps a label to int [epochs]."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
+    for k, (label, values) in enumerate(sizes.items()):
+        marker = "osD^v"[k % 5]
+        epochs = np.arange(1, len(values) + 1)
+        axes.step(epochs, 100 * np.asarray(values) / total, where="mid", color=f"C{k}", lw=1.4)
+        axes.plot(epochs, 100 * np.asarray(values) / total, marker, ms=5, color=f"C{k}", label=label)
+    axes.set(xlabel="epoch", ylabel="samples visited (% of all)", ylim=(0, 105))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8)
+    return _finish(figure)
+
+
+# ---- results ---------------------------------------------------------------------------------------
+
+
+def fid_by_images(frame, lines, *, dashed=(), floor=None):
+    """FID against the images that a run has seen, in per cent of a run on all the data; one dot per seed.
+
+    frame: of ``tables.read_cells``.  lines: label -> the rows on that line.  dashed: labels of dashed lines.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
+    shown = {label: frame[frame.row.isin(rows)] for label, rows in lines.items()}
+    for k, (label, part) in enumerate(shown.items()):
+        if len(part) == 0:
+            continue
+        means = part.groupby(["row", "ratio"])[["realised", "fid"]].mean().sort_values("realised")
+        color, line = ("0.25", "--") if label in dashed else (f"C{k}", "-")
+        marker = "osD^vP*"[k % 7]
+        axes.plot(100 * means.realised, means.fid, line, color=color, lw=1.5)
+        axes.plot(100 * means.realised, means.fid, marker, color=color, ms=6, label=label)
+        axes.plot(100 * part.realised, part.fid, ".", color=color, ms=4, alpha=0.7)
+    if floor is not None:
+        axes.axhline(floor, color="crimson", lw=1.2, ls=":", label="real against real")
+    axes.set(
+        xlabel="images seen in training (% of the run on all the data)",
+        ylabel="FID (classifier features)",
+        xscale="log",
+        yscale="log",
+    )
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (5, 10, 20, 30, 50, 100) if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.legend(fontsize=8)
+    _plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
+    return _finish(figure)
+
+
+def speedup_by_ratio(panels, ratios):
+    """Speed-ups against the share of the data, a panel per recipe; at the line, as slow as all the data.
+
+    panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first series is the
+    ideal and dashed.
+    """
+    figure, grid = _panels(len(panels), 3.3, columns=3, sharey=True)
+    for axes, (title, series) in zip(grid, panels.items()):
+        for k, (label, values) in enumerate(series.items()):
+            style = (
+                {"ls": "--", "color": "0.4"}
+                if k == 0
+                else {"marker": "osD^"[(k - 1) % 4], "color": f"C{k - 1}"}
+            )
+            axes.plot(100 * np.asarray(ratios), values, label=label, lw=1.4, ms=5, **style)
+        axes.axhline(1, color="0.15", lw=1)
+        axes.set(title=title, xlabel="images kept (%)", yscale="log")
+        axes.set_xticks(100 * np.asarray(ratios))
+        axes.title.set_fontsize(9)
+    grid[0].set_ylabel("times as fast")
+    _plain_ticks(grid[0], 0.5, 1, 2, 3, 5, 10)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, fontsize=8, ncols=len(labels), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
+    return _finish(figure)
+
+
+def rank_slopes(order, labels):
+    """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
+
+    order: of ``tables.same_order``.  labels: row -> how it is printed.
+    """
+    rows = list(dict.fromkeys(row for ranked in order["paper"] for row in ranked))
+    figure, grid = _panels(len(order), 0.42 * len(rows) + 1.1, columns=4, sharey=True)
+    for axes, (ratio, entry) in zip(grid, order.iterrows()):
+        for k, row in enumerate(rows):
+            if row in entry["paper"]:
+                ends = entry["paper"].index(row) + 1, entry["ours"].index(row) + 1
+                axes.plot(
+                    [0, 1], ends, "osD^vP*"[k % 7], ls="-", color=f"C{k}", lw=1.6, ms=5, label=labels[row]
+                )
+        axes.set(title=ratio, xlim=(-0.15, 1.15))
+        axes.set_xticks([0, 1], ["paper", "here"])
+        axes.set_yticks(range(1, len(rows) + 1))
+        axes.grid(False)
+    grid[0].invert_yaxis()
+    grid[0].set_ylabel("rank by FID (1 is best)")
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return _finish(figure)
+
+
+def weights_by_seed(weights, class_names):
+    """Class weights, one line per seed: float [seeds, K], alpha."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
+    K = len(class_names)
+    for k, values in enumerate(weights):
+        axes.plot(K * values, "osD^v"[k % 5], ls="-", ms=5, label=f"seed {k}" if len(weights) > 1 else None)
+    axes.axhline(1, color="0.4", lw=0.8)
+    axes.set(xlabel="class", ylabel="class weight $K\\alpha$")
+    axes.set_xticks(range(K), class_names)
+    if len(weights) > 1:
+        axes.legend(fontsize=8)
+    return _finish(figure)
+
+
+def weight_and_difficulty(weights, before, class_names):
+    """Class weight against the class-wise FID before reweighting, a dot per class.
+
+    weights, before: float [seeds, K].  Dots are means over the seeds, thin lines reach from the smallest to the
+    largest; right of the dashed line are the harder half of the classes, above the other one the heavier ones.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
+    relative = len(class_names) * weights
+    x, y = before.mean(axis=0), relative.mean(axis=0)
+    axes.hlines(y, before.min(axis=0), before.max(axis=0), color="0.75", lw=1)
+    axes.vlines(x, relative.min(axis=0), relative.max(axis=0), color="0.75", lw=1)
+    axes.plot(x, y, "o", ms=17, mfc="white", mec="C0", mew=1.4, ls="none")
+    for place, name in zip(zip(x, y), class_names):
+        axes.annotate(name, place, ha="center", va="center", fontsize=9)
+    axes.axhline(1, color="0.4", lw=1, ls="--")
+    axes.axvline(np.median(x), color="0.4", lw=1, ls="--")
+    axes.set(xlabel="class-wise FID before reweighting (hard is right)", ylabel="class weight $K\\alpha$")
+    return _finish(figure)

@@ -11,7 +11,9 @@ from .errors import DedtError
 from .recipes import Recipe, checked, load_profile
 from .store import project_root, read_json, write_json
 
-RESNET, INCEPTION, CLIP, DDAE = ({"encoder": name} for name in ("resnet18", "inceptionv3", "clip-rn50", "ddae"))
+RESNET, INCEPTION, CLIP, DDAE = (
+    {"encoder": name} for name in ("resnet18", "inceptionv3", "clip-rn50", "ddae")
+)
 MODERATE = {**RESNET, "method": "moderate"}
 REWEIGHTED = {**MODERATE, "reweighting": True}
 ROWS = {

@@ -1,11 +1,16 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
-from dedt_lib.data import LabelledImages, load
+from dedt_lib.data import LabelledImages, check_source, load
 from dedt_lib.errors import DedtError
 from dedt_lib.selection import Coreset, select
+from dedt_lib.store import Store
 
 
 def labelled(**changes):
@@ -50,6 +55,14 @@ def test_fingerprint_follows_pixels_labels_and_names():
     assert labelled().fingerprint == labelled().fingerprint
 
 
+def test_fingerprints_stay_because_stored_results_hang_on_them(tmp_path):
+    tiny.write_images(tmp_path, size=(6, 6))
+    assert load("digits").fingerprint == "c1e19d8553b734bc"
+    assert load("digits", split="test").fingerprint == "8af21732113d5eb1"
+    assert load("folder", path=tmp_path, image_size=6).fingerprint == "4a8a482206cad937"
+    assert load("folder", path=tmp_path, image_size=6, channels=1).fingerprint == "e869d465cf61ca14"
+
+
 def test_subset_keeps_ids_with_their_images():
     subset = labelled(images=np.arange(16, dtype=np.uint8).reshape(4, 1, 2, 2)).subset(np.array([3, 0]))
     assert subset.ids == ("z", "w") and subset.labels.tolist() == [1, 0]
@@ -86,9 +99,16 @@ def test_no_images_at_all_is_an_error():
 
 
 @pytest.mark.parametrize(
-    "given, message", [({"source": "mnist"}, "digits, folder"), ({"split": "all"}, "train or test")]
+    "given, message",
+    [
+        ({"source": "mnist"}, "digits, cifar10, folder, parquet"),
+        ({"split": "all"}, "train or test"),
+        ({"image_size": 16}, "8 x 8 pixels and 1 channel.* not 16 and 1: set image_size = 8"),
+        ({"source": "folder", "channels": 4}, "1 channel .grey. or 3 .colour., not 4"),
+        ({"source": "cifar10", "channels": 1}, "32 x 32 pixels and 3 channel.* not 32 and 1"),
+    ],
 )
-def test_unknown_names_list_the_known_ones(given, message):
+def test_what_a_source_cannot_give_is_refused(given, message):
     with pytest.raises(DedtError, match=message):
         load(**{"source": "digits", **given})
 
@@ -195,3 +215,122 @@ def test_pixels_of_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16)).save(tmp_path / "a" / "0.png")
     with pytest.raises(DedtError, match="convert it to 8 bits"):
         load("folder", path=tmp_path, image_size=8, channels=1)
+
+
+def one_image(tmp_path, image, **options):
+    """The only image of a folder, as [height, width, channels]."""
+    (tmp_path / "a").mkdir(exist_ok=True)
+    image.save(tmp_path / "a" / "0.png", **options)
+    channels = 1 if image.mode == "LA" else 3
+    return load("folder", path=tmp_path, image_size=4, channels=channels).images[0].transpose(1, 2, 0)
+
+
+def test_transparent_pixels_show_white_and_not_the_colour_below(tmp_path):
+    pixels = np.full((4, 4, 4), (200, 0, 0, 255), dtype=np.uint8)
+    pixels[0, :, 3], pixels[1, :, 3] = 0, 51
+    shown = one_image(tmp_path, Image.fromarray(pixels))
+    assert shown[0].tolist() == [[255, 255, 255]] * 4
+    assert shown[1].tolist() == [[244, 204, 204]] * 4  # one fifth red, four fifths white
+    assert shown[2:].reshape(-1, 3).tolist() == [[200, 0, 0]] * 8
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "RGB"])
+def test_every_kind_of_transparency_counts(tmp_path, mode):
+    if mode == "LA":
+        image, options = Image.new("LA", (4, 4), (10, 0)), {}
+    elif mode == "P":
+        image, options = Image.new("P", (4, 4), 3), {"transparency": 3}
+        image.putpalette([10, 20, 30] * 256)
+    else:
+        image, options = Image.new("RGB", (4, 4), (10, 20, 30)), {"transparency": (10, 20, 30)}
+    assert (one_image(tmp_path, image, **options) == 255).all()
+
+
+def test_opaque_images_with_an_alpha_channel_keep_their_pixels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    np.testing.assert_array_equal(one_image(tmp_path, Image.fromarray(pixels)), pixels[..., :3])
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts the images that are decoded."""
+    from dedt_lib.data import listing
+
+    count, read_image = [0], listing.read_image
+
+    def counting(*args):
+        count[0] += 1
+        return read_image(*args)
+
+    monkeypatch.setattr(listing, "read_image", counting)
+    return count
+
+
+def test_with_a_store_images_are_decoded_once(tmp_path, decoded):
+    path, store = tiny.write_images(tmp_path / "images"), Store(tmp_path / "store")
+    plain = load("folder", path=path, image_size=8)
+    for _ in range(2):
+        kept = load("folder", path=path, image_size=8, store=store)
+        assert kept.fingerprint == plain.fingerprint and kept.ids == plain.ids
+    assert decoded == [24]
+    load("folder", path=path, image_size=8, channels=1, store=store)
+    assert decoded == [36]
+
+
+def test_what_is_stored_does_not_outlive_a_change_of_the_files(tmp_path, decoded):
+    path, store = tiny.write_images(tmp_path / "images"), Store(tmp_path / "store")
+    before = load("folder", path=path, image_size=8, store=store)
+    file = path / "birch" / "2.png"
+    state = file.stat()
+    Image.new("RGB", (7, 5)).save(file)
+    file.write_bytes(file.read_bytes().ljust(state.st_size, b"\0"))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert file.stat().st_size == state.st_size
+    after = load("folder", path=path, image_size=8, store=store)
+    assert (after.images != before.images).any(axis=(1, 2, 3)).nonzero()[0].tolist() == [6]
+    file.rename(path / "cedar" / "9.png")
+    assert load("folder", path=path, image_size=8, store=store).class_counts.tolist() == [4, 3, 5]
+
+
+def test_stored_images_are_checked_when_they_are_read(tmp_path):
+    path, store = tiny.write_images(tmp_path / "images"), tmp_path / "store"
+    load("folder", path=path, image_size=8, store=Store(store))
+    (file,) = store.glob("images/*/images.npy")
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(DedtError, match="changed after it was written. Delete"):
+        load("folder", path=path, image_size=8, store=Store(store))
+
+
+@pytest.mark.parametrize("source", ["folder", "parquet", "cifar10"])
+def test_check_source_finds_a_path_that_is_not_there(tmp_path, source):
+    with pytest.raises(DedtError, match=f"{tmp_path / 'nowhere'} (is not a folder|does not exist). Give"):
+        check_source(source, tmp_path / "nowhere")
+
+
+def test_check_source_sees_the_train_and_the_test_folder(tmp_path):
+    tiny.write_images(tmp_path / "train")
+    check_source("folder", tmp_path)
+    tiny.write_images(tmp_path / "test", classes=("ash",))
+    with pytest.raises(DedtError, match="give both the same subfolders"):
+        check_source("folder", tmp_path)
+
+
+def test_check_source_passes_what_needs_no_path():
+    check_source("digits", "", image_size=8, channels=1)
+    check_source("cifar10")
+    with pytest.raises(DedtError, match="set image_size = 32 and channels = 3"):
+        check_source("cifar10", image_size=8, channels=1)
+
+
+def test_check_source_waits_neither_for_torch_nor_for_pixels(tmp_path):
+    tiny.write_images(tmp_path)
+    (tmp_path / "ash" / "0.png").write_text("not an image")
+    code = f"""
+import sys
+from dedt_lib.data import check_source
+check_source("folder", {str(tmp_path)!r})
+check_source("cifar10")
+assert not {{"torch", "sklearn"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -165,7 +165,9 @@ def test_an_interrupted_experiment_goes_on(smoke, tmp_path, monkeypatch):
 
 def test_costs_add_up(smoke, reweighted):
     images = {name: cost["images"] for name, cost in reweighted.costs().items()}
-    assert images == {"embed": 0, "select": 0, "reference": 2400, "proxy": 240 * 4 / 3, "train": 240}
+    assert images == {"embed": 0, "select": 0, "reference": 2400, "proxy": 240, "train": 240}
+    evaluations = {name: cost["evaluations"] for name, cost in reweighted.costs().items()}
+    assert evaluations == {"embed": 0, "select": 0, "reference": 7200, "proxy": 960, "train": 720}
     assert list(smoke.costs()) == ["train"]
     assert list(smoke.change(method="gaussian").costs()) == ["embed", "select", "train"]
     for cost in reweighted.costs().values():
@@ -175,8 +177,78 @@ def test_costs_add_up(smoke, reweighted):
 def test_early_stopping_costs_its_share_of_the_full_run(smoke):
     stopped = smoke.change(ratio=0.4, early_stopping=True).costs()["train"]
     full = smoke.change(ratio=1.0).costs()["train"]
-    for name in ("seconds", "cpu_seconds", "images"):
+    for name in ("seconds", "cpu_seconds", "images", "evaluations"):
         assert stopped[name] == pytest.approx(full[name] * 40 / 96)
+
+
+def test_early_stopping_can_match_an_annealed_run(smoke):
+    annealed = smoke.change(annealing=True).training()["steps"]
+    stopped = smoke.change(annealing=True, early_stopping=True)
+    assert stopped.cell()["steps"] == annealed == 7 * 2 + 12
+    assert stopped._model_file().name == f"ema-{annealed:06d}.safetensors"
+
+
+# ---- other ways to train on less -----------------------------------------------------------------
+
+
+def test_infobatch_reports_the_data_that_it_really_saw(smoke):
+    cell = smoke.change(infobatch="budget", ratio=0.4, annealing=True).cell()
+    # Everything in the first and in the last of eight epochs, 40 % in the six between.
+    assert cell["realised"] == pytest.approx((1 + 6 * 0.4 + 1) / 8) and cell["class_counts"] == [30] * 10
+    assert list(cell["costs"]) == ["train"]
+    as_run = smoke.change(infobatch="ratio", ratio=0.4, annealing=True).cell()
+    assert cell["realised"] < as_run["realised"] < 1
+
+
+def test_infobatch_that_keeps_everything_is_the_full_run(smoke):
+    full, kept = (smoke.change(ratio=1.0, infobatch=how).training() for how in ("", "ratio"))
+    assert full["losses"].tolist() == kept["losses"].tolist() and full["key"] != kept["key"]
+
+
+def test_a_class_sampler_is_a_run_of_its_own(smoke, reweighted):
+    by_loss = reweighted.training()
+    by_sampler = reweighted.change(weighting="sampler").training()
+    assert by_sampler["key"] != by_loss["key"] and by_sampler["steps"] == by_loss["steps"]
+
+
+def test_class_weights_in_the_tail(smoke, reweighted):
+    annealed = reweighted.change(annealing=True)
+    keep = Experiment(
+        tiny.profile(annealing_weights="keep"),
+        store=smoke.store,
+        device="cpu",
+        **annealed.recipe.model_dump(),
+    )
+    assert (annealed.plan(annealed.weighted_coreset()).epoch(7)[1] == 1).all()
+    coreset = keep.weighted_coreset()
+    indices, weights = keep.plan(coreset).epoch(7)
+    expected = 10 * coreset.weights[keep.data.labels]
+    np.testing.assert_allclose(weights, expected)
+    assert len(indices) == len(keep.data)
+    assert keep.training()["key"] != annealed.training()["key"]
+
+
+@pytest.mark.parametrize("encoder, width", [("clip-rn50", 128), ("ddae", 16)])
+def test_any_encoder_can_choose_the_coreset(smoke, encoder, width):
+    other = smoke.change(method="moderate", encoder=encoder)
+    assert other.embed().shape == (300, width)
+    assert other.select().counts.tolist() == [3] * 10
+    assert other.select().scores.tolist() != smoke.change(method="moderate").select().scores.tolist()
+
+
+def test_the_readout_of_a_ddae_is_part_of_its_features(smoke):
+    keys = set()
+    for block in (1, 2):
+        profile = tiny.profile(ddae_block=block)
+        keys.add(Experiment(profile, store=smoke.store, device="cpu", encoder="ddae").encoder[1]["key"])
+    assert len(keys) == 2
+
+
+def test_variants_of_the_selector_are_coresets_of_their_own(smoke):
+    moderate = smoke.change(method="moderate")
+    others = [{"band": "nearest"}, {"band": "farthest"}, {"centre": "mean"}, {"scope": "global"}]
+    kept = {tuple(moderate.change(**other).select().indices) for other in [{}, *others]}
+    assert len(kept) == 5
 
 
 # ---- one's own images ----------------------------------------------------------------------------

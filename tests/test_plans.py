@@ -24,7 +24,9 @@ def test_infobatch_agrees_with_the_package(golden):
     """Same counts, same samples that must stay, same weights; only the random draw may differ."""
     reference = golden("infobatch")
     n = reference["losses"].shape[1]
-    ours = public_name(n, prune_ratio=float(reference["prune_ratio"]), delta=float(reference["delta"]), epochs=4)
+    ours = public_name(
+        n, prune_ratio=float(reference["prune_ratio"]), delta=float(reference["delta"]), epochs=4
+    )
     for e in range(4):
         ours.scores = reference[f"scores_before_{e}"].astype(np.float64)
         indices, weights = ours.epoch(e)
@@ -181,7 +183,5 @@ def test_the_class_sampler_draws_each_epoch_anew_and_alike():
 
 
 def test_the_class_sampler_leaves_the_tail_alone():
-    sampler = ClassSamplerPlan(
-        [0, 1], [0, 1], [0.5, 0.5], seed=0, total=4, epochs=8, annealing_start=0.875
-    )
+    sampler = ClassSamplerPlan([0, 1], [0, 1], [0.5, 0.5], seed=0, total=4, epochs=8, annealing_start=0.875)
     assert sampler.epoch(7)[0].tolist() == [0, 1, 2, 3]

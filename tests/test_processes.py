@@ -36,7 +36,9 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     models = [sorted(root.glob("*/*/model.safetensors")) for root in (one, two)]
     assert len(models[0]) == len(models[1]) == 4  # encoder, reference, proxy, weighted run
     for proxy_or_reference in ("proxy", "encoder"):
-        a, b = (read_tensors(next(root.glob(f"{proxy_or_reference}/*/model.safetensors"))) for root in (one, two))
+        a, b = (
+            read_tensors(next(root.glob(f"{proxy_or_reference}/*/model.safetensors"))) for root in (one, two)
+        )
         for key, value in a.items():
             torch.testing.assert_close(value, b[key], rtol=1e-4, atol=1e-5)
     samples = [np.load(next(root.glob("samples/*/samples.npy"))).astype(int) for root in (one, two)]

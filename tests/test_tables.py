@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from dedt_lib import tables
+from dedt_lib import paper, tables
 from dedt_lib.errors import DedtError
 from dedt_lib.recipes import Recipe
 from dedt_lib.store import read_json
@@ -12,12 +12,12 @@ def test_a_table_has_every_row_at_its_ratios():
     found = tables.cells("table1", tiny.profile())
     assert ("random", 0.1, 0) in found and ("random", 0.4, 0) in found and ("full", 1.0, 0) in found
     assert [ratio for row, ratio, _ in found if row == "moderate-literal-dro"] == [0.1]
-    assert len(found) == len(set(found)) == 6 * 2 + 2
+    assert len(found) == len(set(found)) == 9 * 2 + 2
 
 
 def test_every_seed_of_the_profile_is_there_and_long_runs_come_first():
     found = tables.cells("table1", tiny.profile(seeds=(0, 3)))
-    assert {seed for _, _, seed in found} == {0, 3} and len(found) == 28
+    assert {seed for _, _, seed in found} == {0, 3} and len(found) == 40
     assert [ratio for _, ratio, _ in found] == sorted((ratio for _, ratio, _ in found), reverse=True)
 
 
@@ -55,7 +55,8 @@ def test_results_are_written_read_and_summed(tmp_path, smoke):
     assert random["fid"] == written["fid"] and random["worst"] == max(written["classwise"])
     assert random["result"] == written and written["row"] == "random"
     assert random["whole_images"] == random["images"] == 240
-    assert reweighted["images"] == 240 and reweighted["whole_images"] == 2400 + 320 + 240
+    assert reweighted["images"] == 240 and reweighted["whole_images"] == 2400 + 240 + 240
+    assert reweighted["whole_evaluations"] == 3 * 2400 + 4 * 240 + 3 * 240 and random["realised"] == 0.1
     assert reweighted["whole_cpu_seconds"] > reweighted["cpu_seconds"]
 
 
@@ -97,10 +98,44 @@ def results(**fid):
 
 
 def test_a_table_prints_mean_and_deviation_and_a_dash_for_what_is_missing():
-    table = tables.layout(results(random=[1.0, 3.0], moderate=[0.5]))
+    frame = results(random=[1.0, 3.0], moderate=[0.5])
+    frame.loc[2, "ratio"] = 0.2
+    table = tables.layout(frame)
     assert table.loc["Uniform random", "10 %"] == "2.00 ± 1.41"
-    assert table.loc["Moderate-DS", "10 %"] == "0.50"
-    assert table.loc["Gaussian", "10 %"] == "–"
+    assert table.loc["ResNet-18, Moderate-DS", "20 %"] == "0.50"
+    assert table.loc["ResNet-18, Moderate-DS", "10 %"] == "–"
+
+
+def test_the_papers_numbers_have_columns_of_their_own():
+    table = tables.layout(results(random=[1.0], gaussian=[2.0]), published=paper.TABLE_1)
+    assert table.loc["Uniform random", "paper, 10 %"] == "8.12"
+    assert table.loc["ResNet-18, Gaussian", "paper, 10 %"] == "–"
+
+
+def test_the_order_of_rows_is_compared_pair_by_pair():
+    published = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
+    same = tables.same_order(results(random=[1.0], moderate=[2.0], gaussian=[3.0]), published)
+    assert same.loc["10 %", "same"] and same.loc["10 %", "agree"] == 1
+    other = tables.same_order(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), published)
+    assert not other.loc["10 %", "same"] and other.loc["10 %", "agree"] == pytest.approx(2 / 3)
+    assert other.loc["10 %", "ours"] == ["moderate", "random", "gaussian"]
+
+
+def test_tables_share_their_runs():
+    found = tables.all_cells("digits")
+    assert len(found) == len(set(found)) and set(tables.cells("table3", "digits")) < set(found)
+    assert set(tables.cells("figure2", "digits")) <= set(tables.cells("table1", "digits"))
+
+
+@pytest.mark.parametrize("own, other", [("class", "global"), ("global", "class")])
+def test_a_profiles_own_scope_is_no_row_of_its_own(own, other):
+    rows = tables.table_rows("table1", tiny.profile(moderate_scope=own))
+    assert f"moderate-{other}" in rows and f"moderate-{own}" not in rows
+
+
+@pytest.mark.parametrize("published", [paper.TABLE_1, paper.TABLE_2, paper.TABLE_3])
+def test_every_row_of_the_paper_is_here(published):
+    assert set(published) <= set(tables.ROWS) and all(len(row) == 4 for row in published.values())
 
 
 @pytest.mark.parametrize(
@@ -127,11 +162,13 @@ def test_one_seed_decides_nothing():
 
 def test_a_speedup_is_the_full_run_over_the_run():
     frame = results(full=[1.0], moderate=[2.0])
-    costs = {"images": [80, 8], "seconds": [40.0, 10.0], "cpu_seconds": [60.0, 6.0]}
-    frame = frame.assign(**costs, whole_cpu_seconds=[60.0, 90.0])
-    table = tables.speedups(frame, ["moderate"]).loc[("Moderate-DS", "10 %")]
-    expected = {"images seen": 10, "CPU time": 10, "wall clock": 4, "whole recipe": 2 / 3}
-    assert table.to_dict() == pytest.approx(expected)
+    costs = {"images": [80, 8], "evaluations": [240, 24], "seconds": [40.0, 10.0], "cpu_seconds": [60.0, 6.0]}
+    whole = {f"whole_{name}": [values[0], 2 * values[0]] for name, values in costs.items()}
+    frame = frame.assign(**costs, **whole)
+    row = ("ResNet-18, Moderate-DS", "10 %")
+    expected = {"images": 10, "network evaluations": 10, "CPU time": 10, "wall clock": 4}
+    assert tables.speedups(frame, ["moderate"]).loc[row].to_dict() == pytest.approx(expected)
+    assert (tables.speedups(frame, ["moderate"], whole=True).loc[row] == 0.5).all()
 
 
 def test_only_missing_cells_are_computed(tmp_path, monkeypatch):
@@ -140,5 +177,5 @@ def test_only_missing_cells_are_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "run_cell", lambda profile, *cell: computed.append(cell))
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "full-100-0.json").touch()
-    assert tables.compute_missing(tiny.profile()) == 13 == len(computed)
+    assert tables.compute_missing(tiny.profile()) == 19 == len(computed)
     assert ("full", 1.0, 0) not in computed and ("random", 0.1, 0) in computed

@@ -15,7 +15,15 @@ from dedt_lib import training
 from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
 from dedt_lib.reweighting import GroupDRO
-from dedt_lib.training import CHECKPOINT, EpochPlan, InfoBatchPlan, draw_batch, shuffled_epoch, train, weighted_mean
+from dedt_lib.training import (
+    CHECKPOINT,
+    EpochPlan,
+    InfoBatchPlan,
+    draw_batch,
+    shuffled_epoch,
+    train,
+    weighted_mean,
+)
 
 TOTAL_STEPS = 16  # four epochs of 30 digits in batches of 8, 8, 8 and 6
 

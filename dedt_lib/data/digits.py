@@ -1,0 +1,24 @@
+"""scikit-learn's handwritten digits: real scans that come with a dependency."""
+
+import numpy as np
+
+from .labelled import LabelledImages
+
+TRAIN_PER_CLASS = 150
+
+
+def load_digits(split="train"):
+    """scikit-learn's 1,797 handwritten digits as uint8 [n, 1, 8, 8]; a fixed stratified split."""
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    digits = sklearn_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    labels = digits.target.astype(np.int64)
+    shuffled = np.random.RandomState(0).permutation(len(labels))
+    parts = [shuffled[labels[shuffled] == k] for k in range(10)]
+    cut = slice(None, TRAIN_PER_CLASS) if split == "train" else slice(TRAIN_PER_CLASS, None)
+    chosen = np.sort(np.concatenate([part[cut] for part in parts]))
+    names = tuple(str(k) for k in range(10))
+    return LabelledImages(
+        images[chosen], labels[chosen], names, tuple(f"digit-{i:04d}" for i in chosen), "digits"
+    )

@@ -1,0 +1,78 @@
+"""The one type that every source gives."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DedtError
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images with one label each.
+
+    images: uint8 [n, channels, height, width], 0..255.  labels: int64 [n], 0..K-1.
+    class_names: K strings.  ids: n strings that name each image in its source.
+    Raises DedtError when shapes, types or labels do not fit together, or a class has no image.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple
+    ids: tuple
+    name: str = "images"
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise DedtError(
+                "Images must be uint8 of shape [n, channels, height, width]; "
+                f"got {images.dtype} {images.shape}."
+            )
+        if not len(images) == len(labels) == len(self.ids):
+            raise DedtError(
+                f"{len(images)} images, {len(labels)} labels and {len(self.ids)} ids: there must be one "
+                "label and one id for every image."
+            )
+        if len(labels) == 0:
+            raise DedtError(f"'{self.name}' holds no images.")
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise DedtError(f"Labels must be integers of shape [n]; got {labels.dtype} {labels.shape}.")
+        if labels.min() < 0 or labels.max() >= len(self.class_names):
+            raise DedtError(
+                f"Labels run from {labels.min()} to {labels.max()}, but there are "
+                f"{len(self.class_names)} class names."
+            )
+        empty = [name for name, count in zip(self.class_names, self.class_counts) if count == 0]
+        if empty:
+            raise DedtError(
+                f"No images in class(es) {', '.join(empty)} of '{self.name}': add some or drop the class."
+            )
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def class_counts(self):
+        """Images per class: int64 [K]."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    @functools.cached_property
+    def fingerprint(self):
+        """Sixteen hex digits of the images, labels and class names: same data, same fingerprint."""
+        digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
+        digest.update(np.ascontiguousarray(self.images))
+        digest.update(np.ascontiguousarray(self.labels, dtype=np.int64))
+        return digest.hexdigest()[:16]
+
+    def subset(self, indices):
+        """The images at ``indices`` (int [m]); the classes stay, and each must keep an image."""
+        return LabelledImages(
+            self.images[indices],
+            self.labels[indices],
+            self.class_names,
+            tuple(self.ids[i] for i in indices),
+            self.name,
+        )

@@ -1,0 +1,282 @@
+"""CIFAR-10: a small archive in the original's format stands in for it, with its own checksums."""
+
+import contextlib
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import socket
+import struct
+import tarfile
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from dedt_lib.data import check_source, load
+from dedt_lib.data.cifar10 import BATCHES, CLASS_NAMES, find
+from dedt_lib.errors import DedtError
+from dedt_lib.store import project_root
+
+PER_BATCH = 10
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes what Python 2 wrote: byte strings for text and bytes alike, and numbers for booleans."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_text(self, text):
+        raw = text.encode("latin1") if isinstance(text, str) else text
+        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
+
+    def save_bool(self, value):
+        self.save_long(int(value))
+
+    save_long = pickle._Pickler.save_long
+    dispatch[str] = dispatch[bytes] = save_text
+    dispatch[bool] = save_bool
+
+
+def python2_pickle(value):
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2).dump(value)
+    return file.getvalue().replace(b"numpy._core.", b"numpy.core.")
+
+
+def batch(number):
+    """Images uint8 [10, 3, 32, 32] of batch ``number`` and their labels, one of each class."""
+    generator = np.random.default_rng(number)
+    images = generator.integers(0, 256, (PER_BATCH, 3, 32, 32), dtype=np.uint8)
+    return images, generator.permutation(10).tolist()
+
+
+def members():
+    """The content of the files in the archive."""
+    files = {"batches.meta": python2_pickle({"label_names": list(CLASS_NAMES), "num_vis": 3072})}
+    for number in range(6):
+        images, labels = batch(number)
+        content = {"data": images.reshape(PER_BATCH, -1), "labels": labels, "batch_label": "batch"}
+        files[f"data_batch_{number}" if number else "test_batch"] = python2_pickle(content)
+    return files
+
+
+def make_archive(files):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, content in {**files, "readme.html": b"<html>"}.items():
+            member = tarfile.TarInfo(f"{BATCHES}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def original():
+    return make_archive(members())
+
+
+@pytest.fixture(autouse=True)
+def stand_in(original, monkeypatch, tmp_path):
+    """Makes the stand-in the original, puts the data under tmp_path, and leaves no address to fetch from."""
+    sums = {name: md5(content) for name, content in members().items()}
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(original))
+    monkeypatch.setattr(
+        CIFAR10, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)]
+    )
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": sums["batches.meta"]})
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/nothing-is-served-here")
+    monkeypatch.setenv("DEDT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def folder(tmp_path, original):
+    """A folder that holds the archive."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / CIFAR10.filename).write_bytes(original)
+    return tmp_path / "data"
+
+
+@contextlib.contextmanager
+def server(content, length=None, status=200):
+    """Serves ``content`` at every path, announced as ``length`` bytes; gives the address and the requests."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content) if length is None else length))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{httpd.server_port}/{CIFAR10.filename}", requests
+        finally:
+            httpd.shutdown()
+            thread.join()
+
+
+def assert_complete(train, test):
+    np.testing.assert_array_equal(train.images, np.concatenate([batch(i)[0] for i in range(1, 6)]))
+    np.testing.assert_array_equal(test.images, batch(0)[0])
+    assert train.labels.tolist() == sum((batch(i)[1] for i in range(1, 6)), [])
+    assert test.labels.tolist() == batch(0)[1]
+
+
+def test_the_archive_gives_both_splits(folder):
+    train, test = load("cifar10", path=folder), load("cifar10", split="test", path=folder)
+    assert_complete(train, test)
+    assert train.images.dtype == np.uint8 and train.images.flags.c_contiguous
+    assert train.labels.dtype == np.int64 and train.class_names == CLASS_NAMES
+    assert train.ids[0] == "train-00000" and train.ids[49] == "train-00049" and test.ids[9] == "test-00009"
+    assert train.name == "cifar10" and len(load("cifar10", path=folder, per_class=2)) == 20
+
+
+def test_class_names_are_in_the_official_order():
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    assert CLASS_NAMES == tuple(names.split())
+
+
+def test_it_is_downloaded_once_and_unpacked(original, tmp_path, monkeypatch):
+    with server(original) as (url, requests):
+        monkeypatch.setattr(CIFAR10, "url", url)
+        assert_complete(load("cifar10"), load("cifar10", split="test"))
+        assert requests == [f"/{CIFAR10.filename}"]
+    (tmp_path / "data" / CIFAR10.filename).unlink()
+    assert_complete(load("cifar10", path=tmp_path / "data"), load("cifar10", split="test"))
+
+
+@pytest.mark.parametrize("fault", ["cut off", "other content", "not found"])
+def test_a_download_that_goes_wrong_leaves_nothing_behind(original, tmp_path, monkeypatch, fault):
+    answer = {
+        "cut off": {"content": original[:1000], "length": len(original)},
+        "other content": {"content": b"<html>Please log in</html>"},
+        "not found": {"content": b"", "status": 404},
+    }[fault]
+    words = {
+        "cut off": f"1,000 of {len(original):,} bytes came",
+        "other content": "not the original",
+        "not found": "404",
+    }
+    with server(**answer) as (url, _):
+        monkeypatch.setattr(CIFAR10, "url", url)
+        with pytest.raises(DedtError) as error:
+            load("cifar10")
+    for part in (words[fault], url, str(tmp_path / "data" / CIFAR10.filename), "Run again"):
+        assert part in str(error.value)
+    assert [p.name for p in (tmp_path / "data").iterdir()] == [".cifar10.lock"]
+
+
+def test_without_network_the_message_says_what_to_fetch_and_where_to(tmp_path, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/x.tar.gz"
+        monkeypatch.setattr(CIFAR10, "url", url)
+        with pytest.raises(
+            DedtError, match=f"Cannot download .*fetch {url} .* put it at {tmp_path / 'data'}"
+        ):
+            load("cifar10")
+
+
+class Bomb:
+    """A pickle that makes a file when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_foreign_archive_is_never_opened(folder, tmp_path):
+    content = make_archive({**members(), "data_batch_2": pickle.dumps(Bomb(tmp_path / "boom"))})
+    (folder / CIFAR10.filename).write_bytes(content)
+    with pytest.raises(DedtError, match="not the original CIFAR-10.*delete it, then run again, or fetch"):
+        load("cifar10", path=folder)
+    assert not (tmp_path / "boom").exists() and not (folder / BATCHES).exists()
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+def test_a_foreign_batch_is_named_and_never_opened(folder, tmp_path, name):
+    load("cifar10", path=folder)
+    (folder / BATCHES / name).write_bytes(pickle.dumps(Bomb(tmp_path / "boom")))
+    with pytest.raises(DedtError, match=f"{name} in .*not the original: delete the folder"):
+        load("cifar10", path=folder)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_missing_batch_is_named(folder):
+    load("cifar10", path=folder)
+    (folder / BATCHES / "data_batch_4").unlink()
+    with pytest.raises(DedtError, match="^data_batch_4 in .* is missing"):
+        load("cifar10", path=folder)
+
+
+def test_what_a_killed_unpacking_left_does_not_matter(folder):
+    (folder / f"{BATCHES}.work").mkdir()
+    (folder / f"{BATCHES}.work" / "data_batch_1").write_text("half")
+    assert_complete(load("cifar10", path=folder), load("cifar10", path=folder, split="test"))
+    assert not (folder / f"{BATCHES}.work").exists()
+
+
+def test_the_unpacked_folder_itself_may_be_given(folder):
+    load("cifar10", path=folder)
+    (folder / CIFAR10.filename).unlink()
+    assert len(load("cifar10", path=folder / BATCHES)) == 50
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DEDT_DATA", str(tmp_path / "file" / "data"))
+    with pytest.raises(DedtError, match="Cannot write to .*set DEDT_DATA to a folder"):
+        load("cifar10")
+
+
+def test_the_default_folder_is_in_the_project(monkeypatch):
+    monkeypatch.delenv("DEDT_DATA")
+    assert find("") == project_root() / "data"
+
+
+def write_parquet(path, labels):
+    def png(k):
+        file = io.BytesIO()
+        Image.new("RGB", (40, 32), (k, 0, 0)).save(file, "PNG")
+        return {"bytes": file.getvalue(), "path": None}
+
+    pq.write_table(pa.table({"img": [png(k) for k in range(len(labels))], "label": labels}), path)
+
+
+@pytest.mark.parametrize("labels", [list(range(10)), list(CLASS_NAMES)])
+def test_parquet_files_are_read_instead(tmp_path, labels):
+    write_parquet(tmp_path / "train.parquet", labels[::-1])
+    train = load("cifar10", path=tmp_path, image_size=32, channels=3)
+    assert train.images.shape == (10, 3, 32, 32) and train.images[:, 0, 0, 0].tolist() == list(range(10))
+    assert train.class_names == CLASS_NAMES and train.labels.tolist() == list(range(10))[::-1]
+    assert train.name == "cifar10" and train.ids[0] == "train-00000"
+    assert load("cifar10", path=tmp_path, split="test") is None
+    write_parquet(tmp_path / "test.parquet", labels)
+    assert load("cifar10", path=tmp_path, split="test").labels.tolist() == list(range(10))
+
+
+def test_parquet_files_with_other_classes_are_refused(tmp_path):
+    write_parquet(tmp_path / "train.parquet", ["elm", "oak"])
+    with pytest.raises(DedtError, match="classes elm, oak, .*not those of CIFAR-10: use data = 'parquet'"):
+        check_source("cifar10", tmp_path)
