@@ -251,28 +251,21 @@ def done_cells(profile, listed):
 def plan(args):
     """What the cells of a table, or of all tables, take: runs, steps, network evaluations, disk and hours.
 
-    A run that several cells share counts once.  Nothing is trained and no data is fetched; --probe measures this
-    device with random images.
+    A run that several cells share counts once.  Nothing is trained and no data is fetched; --probe measures
+    this device with random images.
     """
     from . import planning
     from .recipes import load_profile
 
     profile = load_profile(args.profile, **profile_changes(args))
     listed = chosen_cells(args, profile)
-    if profile.data not in planning.KNOWN:
-        check_data(profile)
+    check_data(profile)
     counts = planning.class_counts(profile)
-    works, least = planning.plan(profile, listed, counts), planning.plan(profile, listed, counts, least=True)
-    print(
-        f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')} of {profile.data},"
-    )
-    print(f"{amount(sum(counts), 'image')} in {amount(len(counts), 'class', 'classes')}", end="")
-    changed = args.set or args.data
-    print(
-        ""
-        if changed
-        else f"; {len(done_cells(profile, listed)):,} of the cells are done and counted all the same"
-    )
+    works, least = (planning.plan(profile, listed, counts, least) for least in (False, True))
+    print(f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')}")
+    print(f"{profile.data}: {amount(sum(counts), 'image')} in {amount(len(counts), 'class', 'classes')}")
+    if not (args.set or args.data):
+        print(f"done: {len(done_cells(profile, listed)):,} of the cells, which are counted all the same")
     speed = planning.probe(profile, works, counts) if args.probe else {}
     print_works(works, least, speed)
     print_speedups(planning.speedups(profile, listed, counts))
@@ -280,11 +273,11 @@ def plan(args):
         print_speed(speed)
     else:
         print("hours: the same command with --probe measures this device, in a minute or a few")
-    print("not counted: selection, FID, the search for near-copies, what is fetched")
+    print("not counted: selection, the distances of FID and of near-copies, what is downloaded")
 
 
 def chosen_cells(args, profile):
-    """The cells of ``dedt plan``: of a table or of all, kept to the rows, ratios and seeds that were given."""
+    """The cells of ``dedt plan``: of a table or of all, kept to the rows, ratios and seeds given."""
     from . import tables
 
     listed = tables.cells(args.table, profile) if args.table else tables.all_cells(profile)
@@ -293,94 +286,79 @@ def chosen_cells(args, profile):
     wanted = (args.row, args.ratio, args.seed)
     found = [cell for cell in listed if all(not some or part in some for part, some in zip(cell, wanted))]
     if not found:
+        table = f"--table {args.table} " if args.table else ""
         raise DedtError(
-            "No cell has that row, ratio and seed. All are listed by: "
-            f"dedt cells{f' --table {args.table}' if args.table else ''} --profile {args.profile}"
+            "No cell has that row, ratio and seed. All cells are listed by: "
+            f"dedt cells {table}--profile {shlex.quote(args.profile)}"
         )
     return found
 
 
 def print_works(works, least, speed):
-    """The table of ``dedt plan``: a line for each kind of work, and what the diffusion network takes in all."""
+    """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
     from .planning import DIFFUSION, seconds
 
     columns = {
-        "runs": lambda work: work.runs,
-        "steps": lambda work: work.steps,
-        "images": lambda work: work.images,
-        "evaluations": lambda work: work.evaluations,
-        "disk": lambda work: work.bytes,
+        "runs": (lambda work: work.runs, whole),
+        "steps": (lambda work: work.steps, whole),
+        "images": (lambda work: work.images, scaled),
+        "evaluations": (lambda work: work.evaluations, scaled),
+        "disk": (lambda work: work.bytes, lambda value: scaled(value, "B")),
     }
     if speed:
-        columns["hours"] = lambda work: seconds(work, speed) / 3600
-    shown = {
-        "runs": whole,
-        "steps": whole,
-        "images": scaled,
-        "evaluations": scaled,
-        "hours": "{:,.2f}".format,
-    }
-    shown["disk"] = lambda value: scaled(value, "B")
+        columns["hours"] = (lambda work: seconds(work, speed) / 3600, "{:,.2f}".format)
 
-    def line(name, what, chosen):
-        values = []
-        for column, value in columns.items():
-            low, high = (sum(map(value, (part[k] for k in chosen))) for part in (least, works))
-            texts = [shown[column](low), shown[column](high)]
-            values.append(" .. ".join(dict.fromkeys(texts)))
-        return name, *values, what
+    def line(name, what, pairs):
+        ends = [
+            (text(sum(value(low) for low, _ in pairs)), text(sum(value(high) for _, high in pairs)))
+            for value, text in columns.values()
+        ]
+        return name, *(" .. ".join(dict.fromkeys(pair)) for pair in ends), what
 
-    every = range(len(works))
-    rows = [line(works[k].kind, works[k].what, [k]) for k in every]
-    rows.append(line("total", DIFFUSION, [k for k in every if works[k].network == DIFFUSION]))
-    others = [k for k in every if works[k].network != DIFFUSION]
-    if others:
-        rows.append(line("total", "other networks", others))
+    pairs = list(zip(least, works))
+    rows = [line(pair[1].kind, pair[1].what, [pair]) for pair in pairs]
+    for what, diffusion in ((DIFFUSION, True), ("other networks", False)):
+        chosen = [pair for pair in pairs if (pair[1].network == DIFFUSION) == diffusion]
+        rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
     print("evaluations: forward passes of one image; a backward pass counts two")
     if works != least:
-        print("a .. b: the losses decide how much InfoBatch prunes; from all that it may to nothing")
-    room = 2 * max(work.scratch for work in works)
-    print(
-        f"disk: {scaled(sum(work.bytes for work in works), 'B')} kept, up to {scaled(room, 'B')} more by each run under way"
-    )
+        print("a .. b: the losses decide how much InfoBatch prunes, from all that it may to nothing")
+    kept, room = sum(work.bytes for work in works), 2 * max(work.scratch for work in works)
+    print(f"disk: {scaled(kept, 'B')} kept, and up to {scaled(room, 'B')} more for each run under way")
 
 
 def print_speedups(speedups):
-    """(row, ratio) -> (final, whole) as a table, ratios beside each other."""
+    """(row, ratio) -> (final training, whole recipe) as a table with the ratios beside each other."""
     from .tables import percent
 
-    ratios = sorted({ratio for _, ratio in speedups})
-    rows = {row: [] for row, _ in speedups if row != "full"}
-    if not rows:
+    pruned = {cell: pair for cell, pair in speedups.items() if cell[0] != "full"}
+    if not pruned:
         return
-    for row, entries in rows.items():
-        for ratio in ratios:
-            pair = speedups.get((row, ratio))
-            entries.append("{:.2f} ({:.2f})".format(*pair) if pair else "")
-    kept = [k for k in range(len(ratios)) if any(entries[k] for entries in rows.values())]
-    print(
-        "ideal speed-up in evaluations of the U-Net over the run on all the data: the final training (whole recipe)"
-    )
-    lines = [(row, *(entries[k] for k in kept)) for row, entries in rows.items()]
-    print_table(("row", *(percent(ratios[k]) for k in kept)), lines)
+    ratios = sorted({ratio for _, ratio in pruned})
+    print("ideal speed-up over the run on all the data, in evaluations of the U-Net:")
+    print("the final training alone, and in brackets the whole recipe")
+    texts = {cell: "{:.2f} ({:.2f})".format(*pair) for cell, pair in pruned.items()}
+    lines = [
+        (row, *(texts.get((row, ratio), "") for ratio in ratios))
+        for row in dict.fromkeys(row for row, _ in pruned)
+    ]
+    print_table(("row", *map(percent, ratios)), lines)
 
 
 def print_speed(speed):
     """What the probe measured, in milliseconds."""
-    from .planning import NAMES, UNITS
-    from .store import device_name
+    import torch
 
-    print(f"measured on {device_name()}:")
+    from .planning import NAMES, UNITS
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
+    print(f"measured on {device}:")
     rows = [
-        (
-            kind,
-            f"{1000 * value:.3g}",
-            f"a {UNITS.get(kind, 'steps')[:-1]} of the {NAMES.get(network, network)}",
-        )
+        (kind, f"{1000 * value:.3g}", f"{UNITS.get(kind, 'steps')[:-1]} of the {NAMES.get(network, network)}")
         for (kind, network), value in speed.items()
     ]
-    print_table(("work", "ms", ""), rows, text=(0, -1))
+    print_table(("work", "ms", "for a"), rows, text=(0, -1))
 
 
 def show(args):
@@ -418,7 +396,7 @@ def stage_line(path):
 
 
 def print_table(header, rows, text=(0,)):
-    """Aligned columns; those numbered in ``text`` (from the end if negative) to the left, numbers to the right."""
+    """Aligned columns: those numbered in ``text`` (from the end if negative) to the left, others right."""
     lines = [tuple(map(str, line)) for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     left = {k % len(widths) for k in text}
@@ -570,7 +548,7 @@ def check_data(profile):
     """Complain about data that is not there, before the seconds that PyTorch takes to load."""
     from .data import check_source
 
-    check_source(profile.data, profile.path)
+    check_source(profile.data, profile.path, image_size=profile.image_size, channels=profile.channels)
 
 
 def printing_once(processes):
@@ -723,7 +701,7 @@ def add_recipe_options(verb):
     )
     group.add_argument(
         "--infobatch",
-        help="no coreset, InfoBatch: --ratio of the well-learned samples in each epoch ('ratio'), or --ratio of all "
+        help="no coreset but InfoBatch: in each epoch --ratio of the well-learned samples ('ratio'), or of all "
         "samples ('budget')",
     )
     group.add_argument(

@@ -90,6 +90,7 @@ class Experiment:
             image_size=p.image_size,
             channels=p.channels,
             per_class=p.per_class if split == "train" else None,
+            store=self.store,
         )
 
     # ---- embed -----------------------------------------------------------------------------------

@@ -21,20 +21,15 @@ from .recipes import Recipe
 from .selection import DEFAULT_SCOPE, moderate_order
 from .tables import cell_recipe
 
-KNOWN = {"digits": (10, 150, (1, 8, 8)), "cifar10": (10, 5000, (3, 32, 32))}
-"""Data that need not be there to be counted: classes, training images in each, shape of an image."""
+KNOWN = {"digits": (10, 150), "cifar10": (10, 5000)}
+"""Data that need not be there to be counted: classes, and training images in each."""
 
-KINDS = ("encoder", "features", "reference", "proxy", "training", "sampling")
+KINDS = ("encoder", "features", "reference", "proxy", "training", "sampling", "measuring")
 """Kinds of work in the order of the stages; "reference" is the run on all the data, plain."""
 
 DIFFUSION = "U-Net"
-NAMES = {
-    "resnet18": "ResNet-18",
-    "inceptionv3": "Inception-v3",
-    "clip": "CLIP",
-    "metric": "classifier for FID",
-}
-UNITS = {"features": "images", "sampling": "evaluations"}
+NAMES = {"resnet18": "ResNet-18", "inceptionv3": "Inception-v3", "clip": "CLIP", "metric": "network of FID"}
+UNITS = {"features": "images", "sampling": "evaluations", "measuring": "images"}
 """What the time of a kind of work goes with, where it is not its steps."""
 
 
@@ -42,9 +37,9 @@ UNITS = {"features": "images", "sampling": "evaluations"}
 class Run:
     """One distinct run: what tells it apart (``key``), and what it takes.
 
-    kind: one of KINDS.  what: in words.  network: DIFFUSION, or an encoder of NAMES.  steps: of the optimiser.
-    images: passes over an image (for "sampling" the samples).  evaluations: see the module.  bytes: kept on disk.
-    scratch: bytes beside that while it runs, twice for a moment when a checkpoint replaces the one before.
+    kind: one of KINDS.  what: in words.  network: DIFFUSION, or one of NAMES.  steps: of the optimiser.
+    images: passes over an image (for "sampling" the samples).  evaluations: see the module.  bytes: kept on
+    disk.  scratch: bytes beside that while it runs, twice when a checkpoint replaces the one before.
     """
 
     key: tuple
@@ -100,7 +95,7 @@ def plan(profile, cells, counts, least=False):
 
 
 def distinct_runs(profile, cells, counts, least=False):
-    """The runs behind cells, by their keys: a dict of :class:`Run`; the arguments are those of :func:`plan`."""
+    """The runs behind cells, by their keys: a dict of :class:`Run`; arguments as of :func:`plan`."""
     planner = _Planner(profile, counts, least)
     recipes = [Recipe(**cell_recipe(*cell)) for cell in cells]
     return {run.key: run for recipe in recipes for run in planner.runs(recipe)}
@@ -109,8 +104,8 @@ def distinct_runs(profile, cells, counts, least=False):
 def speedups(profile, cells, counts):
     """Ideal speed-ups over the run on all the data, in evaluations of the diffusion network.
 
-    (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Encoders of
-    other kinds are not in it, nor what a device loses to small batches.  InfoBatch is taken to prune nothing.
+    (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Other
+    encoders are not in it, nor what a device loses to small batches.  InfoBatch is taken to prune nothing.
     """
     planner = _Planner(profile, counts)
     full = planner.full(0).evaluations
@@ -122,7 +117,7 @@ def speedups(profile, cells, counts):
 
 
 def annealed_speedup(speedup, start=0.875):
-    """Speed-up of a run that trains the share ``start`` of its epochs on a coreset, the rest on all the data.
+    """Speed-up of a run that stays on its coreset for the share ``start`` of the epochs, then sees everything.
 
     speedup: of the run that stays on the coreset, > 0.  Amdahl's law: 1 / (start / speedup + 1 - start).
     """
@@ -135,27 +130,19 @@ def annealed_speedup(speedup, start=0.875):
 def class_counts(profile):
     """Training images of each class under a profile: a list of K ints.
 
-    Data that the library knows is not loaded; a folder is.  Raises DedtError when it cannot be.
+    Data that the library knows need not be there; of other data only the labels are read.  Raises DedtError
+    when they cannot be.
     """
-    if profile.data not in KNOWN:
+    if profile.data in KNOWN:
+        classes, each = KNOWN[profile.data]
+        counts = [each] * classes
+    else:
         from . import data
 
-        loaded = data.load(
-            profile.data,
-            path=profile.path,
-            image_size=profile.image_size,
-            channels=profile.channels,
-            per_class=profile.per_class,
-        )
-        return loaded.class_counts.tolist()
-    classes, each, _ = KNOWN[profile.data]
-    return [min(each, profile.per_class or each)] * classes
-
-
-def image_shape(profile):
-    """(channels, height, width) of the images under a profile."""
-    by_profile = (profile.channels, profile.image_size, profile.image_size)
-    return KNOWN[profile.data][2] if profile.data in KNOWN else by_profile
+        find = {"folder": data.folder.find, "parquet": data.parquet.find}[profile.data]
+        found = find(profile.path, "train")
+        counts = np.bincount(found.labels, minlength=len(found.class_names)).tolist()
+    return [min(count, profile.per_class or count) for count in counts]
 
 
 # ---- the runs of a recipe --------------------------------------------------------------------------
@@ -167,19 +154,20 @@ class _Planner:
     def __init__(self, profile, counts, least=False):
         self.profile, self.counts, self.least = profile, [int(count) for count in counts], least
         self.n = sum(self.counts)
-        self.shape = image_shape(profile)
-        self.weights = 4 * unet_parameters(profile, self.shape[0], len(counts))
+        self.weights = 4 * unet_parameters(profile, len(counts))
 
     def runs(self, recipe):
         """Every run that one cell needs, in the order in which they come."""
         r, p = recipe, self.profile
         final = self.final(r)
         found = [self.classifier("metric")] if p.metric == "classifier" else []
+        found.append(self.real_features())
         if r.method != "random" and not (r.early_stopping or r.infobatch):
             found += self.embedding(r.encoder or p.encoder)
         if r.reweighting:
             found += [self.full(r.seed), self.proxy(r)]
-        return [*found, final, self.sampling(r, final)]
+        samples = self.sampling(r, final)
+        return [*found, final, samples, self.measuring(samples)]
 
     def evaluations(self, recipe):
         """Of the diffusion network: (by the final training, by all the training)."""
@@ -242,7 +230,7 @@ class _Planner:
         return self._trained(key, what, steps, epochs.subset_epochs * kept + tail * self.n)
 
     def _infobatch(self, key, what, recipe, start):
-        """The first epoch and the tail visit everything; a budget is met, a ratio is reached at the very most."""
+        """The first epoch and the tail visit everything; a budget is met, a ratio is the most that is pruned."""
         p, n = self.profile, self.n
         pruning = max(0, int(start * p.epochs) - 1)
         fewest = round(recipe.ratio * n) if recipe.infobatch == "budget" else int(recipe.ratio * n)
@@ -271,7 +259,7 @@ class _Planner:
         """The samples of a model: the last weights of a run, or those that it kept on the way."""
         p = self.profile
         stops = recipe.early_stopping and recipe.ratio < 1
-        size = p.samples * int(np.prod(self.shape))
+        size = p.samples * p.channels * p.image_size**2
         return Run(
             ("sampling", final.key, self._steps_at(recipe.ratio, recipe.annealing) if stops else "end"),
             "sampling",
@@ -297,7 +285,27 @@ class _Planner:
             choice = (r.seed,) if r.method == "random" else (r.encoder or p.encoder,)
         return ("all",) if kept == self.n else (r.method, r.ratio, scope, *choice), kept
 
-    # ---- encoders
+    # ---- the network of FID, and the encoders
+
+    def real_features(self):
+        """All the images in the network of FID, and the statistics of all and of each class."""
+        width = 64 if self.profile.metric == "classifier" else 2048
+        statistics = sum(8 * width * (1 + min(count, width)) for count in (self.n, *self.counts))
+        return Run(
+            ("features", "metric"),
+            "features",
+            NAMES["metric"],
+            "metric",
+            images=self.n,
+            evaluations=self.n,
+            bytes=4 * width * self.n + statistics,
+        )
+
+    def measuring(self, samples):
+        """The samples in the network of FID; only the numbers are kept."""
+        images = samples.images
+        key = ("measuring", samples.key)
+        return Run(key, "measuring", NAMES["metric"], "metric", images=images, evaluations=images)
 
     def embedding(self, encoder):
         """The training of an encoder, unless its weights are published, and the features of all images."""
@@ -358,12 +366,12 @@ class _Planner:
         return (published if getattr(p, f"{name}_weights") else trained)[name]
 
 
-def unet_parameters(profile, channels, classes):
+def unet_parameters(profile, classes):
     """Number of parameters of the profile's U-Net (diffusers' UNet2DModel), without building it.
 
-    channels: of the images.  classes: K; the null label comes on top.
+    classes: K; the null label comes on top.
     """
-    widths, layers = profile.unet_channels, profile.unet_layers
+    widths, layers, channels = profile.unet_channels, profile.unet_layers, profile.channels
     embedding = 4 * widths[0]
 
     def convolution(a, b, size=3):
@@ -452,7 +460,7 @@ class _Device:
         import torch
 
         self.profile, self.counts, self.limit = profile, counts, limit
-        self.shape = image_shape(profile)
+        self.shape = (profile.channels, profile.image_size, profile.image_size)
         self.name = "cuda" if torch.cuda.is_available() else "cpu"
         if profile.threads:
             torch.set_num_threads(profile.threads)
@@ -469,8 +477,8 @@ class _Device:
             return self.proxy_step if kind == "proxy" else self.training_step
         except torch.OutOfMemoryError as error:
             raise DedtError(
-                f"The probe of '{kind}' ran out of the device's memory. Lower batch_size or sample_batch_size of "
-                "the profile, with --set for a trial."
+                f"The probe of '{kind}' ran out of the device's memory. Lower batch_size or sample_batch_size "
+                "of the profile; --set batch_size=64 does so for a trial."
             ) from error
 
     @functools.cached_property
@@ -593,7 +601,9 @@ class _Device:
         from .surrogates import CLIP_WIDTH
 
         p = self.profile
-        if getattr(p, f"{network}_weights") and network != "metric":
+        if network == "metric" and p.metric != "classifier":
+            return encoders.PRETRAINED["inceptionv3"][0]()  # of the same make, and no file is needed
+        if network != "metric" and getattr(p, f"{network}_weights"):
             return encoders.PRETRAINED[network][0]()
         settings = {
             "resnet18": {"width": p.resnet18_width},
