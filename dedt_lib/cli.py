@@ -262,15 +262,15 @@ def plan(args):
     check_data(profile)
     counts = planning.class_counts(profile)
     works, least = (planning.plan(profile, listed, counts, least) for least in (False, True))
-    print(f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')}")
+    done = 0 if args.set or args.data else len(done_cells(profile, listed))
+    note = f"; {done:,} of them done, which are counted all the same" if done else ""
+    print(f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')}{note}")
     print(f"{profile.data}: {amount(sum(counts), 'image')} in {amount(len(counts), 'class', 'classes')}")
-    if not (args.set or args.data):
-        print(f"done: {len(done_cells(profile, listed)):,} of the cells, which are counted all the same")
     speed = planning.probe(profile, works, counts) if args.probe else {}
     print_works(works, least, speed)
-    print_speedups(planning.speedups(profile, listed, counts))
+    print_speedups(*(planning.speedups(profile, listed, counts, least) for least in (False, True)))
     if speed:
-        print_speed(speed)
+        print_speed(speed, sum(planning.seconds(work, speed) for work in works))
     else:
         print("hours: the same command with --probe measures this device, in a minute or a few")
     print("not counted: selection, the distances of FID and of near-copies, what is downloaded")
@@ -306,7 +306,7 @@ def print_works(works, least, speed):
         "disk": (lambda work: work.bytes, lambda value: scaled(value, "B")),
     }
     if speed:
-        columns["hours"] = (lambda work: seconds(work, speed) / 3600, "{:,.2f}".format)
+        columns["time"] = (lambda work: seconds(work, speed), duration)
 
     def line(name, what, pairs):
         ends = [
@@ -328,37 +328,44 @@ def print_works(works, least, speed):
     print(f"disk: {scaled(kept, 'B')} kept, and up to {scaled(room, 'B')} more for each run under way")
 
 
-def print_speedups(speedups):
-    """(row, ratio) -> (final training, whole recipe) as a table with the ratios beside each other."""
+def print_speedups(speedups, most):
+    """(row, ratio) -> (final training, whole recipe) as a table with the ratios beside each other.
+
+    most: the same where InfoBatch prunes as much as it can.
+    """
     from .tables import percent
 
-    pruned = {cell: pair for cell, pair in speedups.items() if cell[0] != "full"}
-    if not pruned:
+    def entry(cell):
+        if cell not in speedups:
+            return ""
+        (final, whole), (best, _) = speedups[cell], most[cell]
+        shown = f"{final:.2f}" if final == best else f"{final:.2f} .. {best:.2f}"
+        return shown if final == whole else f"{shown} ({whole:.2f})"
+
+    rows = dict.fromkeys(row for row, _ in speedups if row != "full")
+    if not rows:
         return
-    ratios = sorted({ratio for _, ratio in pruned})
-    print("ideal speed-up over the run on all the data, in evaluations of the U-Net:")
-    print("the final training alone, and in brackets the whole recipe")
-    texts = {cell: "{:.2f} ({:.2f})".format(*pair) for cell, pair in pruned.items()}
-    lines = [
-        (row, *(texts.get((row, ratio), "") for ratio in ratios))
-        for row in dict.fromkeys(row for row, _ in pruned)
-    ]
+    ratios = sorted({ratio for row, ratio in speedups if row != "full"})
+    print("ideal speed-up over the run on all the data, in evaluations of the U-Net: of the final training,")
+    print("and in brackets of the whole recipe where it trains more than that")
+    lines = [(row, *(entry((row, ratio)) for ratio in ratios)) for row in rows]
     print_table(("row", *map(percent, ratios)), lines)
 
 
-def print_speed(speed):
-    """What the probe measured, in milliseconds."""
+def print_speed(speed, total):
+    """What the probe measured, in milliseconds, and what it comes to: ``total`` seconds at the most."""
     import torch
 
     from .planning import NAMES, UNITS
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
-    print(f"measured on {device}:")
-    rows = [
-        (kind, f"{1000 * value:.3g}", f"{UNITS.get(kind, 'steps')[:-1]} of the {NAMES.get(network, network)}")
-        for (kind, network), value in speed.items()
-    ]
-    print_table(("work", "ms", "for a"), rows, text=(0, -1))
+    print(f"in all {duration(total)} on {device}, one run after the other")
+    kinds = {}
+    for (kind, network), value in speed.items():
+        what = f"{UNITS.get(kind, 'steps').removesuffix('s')} of the {NAMES.get(network, network)}"
+        kinds.setdefault((f"{1000 * value:.3g} ms", what), []).append(kind)
+    rows = [(value, what, ", ".join(names)) for (value, what), names in kinds.items()]
+    print_table(("measured", "per", "work"), rows, text=(1, 2))
 
 
 def show(args):
@@ -424,7 +431,14 @@ def scaled(value, unit=""):
         if value >= size:
             digits = max(0, 2 - len(str(int(value / size))) + 1)
             return f"{value / size:.{digits}f} {prefix}{unit}"
-    return f"{value:.0f} {unit}".rstrip()
+    return f"{value:.0f} {unit}".rstrip() if value else ""
+
+
+def duration(seconds):
+    """``12 s``, ``34 min`` or ``56.7 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
 
 
 def print_metrics(metrics, floor):
@@ -488,13 +502,22 @@ def toml_value(text):
 
 def profile_changes(args):
     """What --set and --data change in the profile."""
-    changes = {"data": "folder", "path": str(args.data)} if args.data else {}
+    changes = {"data": kind_of_data(args.data), "path": str(args.data)} if args.data else {}
     for item in args.set:
         key, equals, value = item.partition("=")
         if not equals:
             raise DedtError(f"--set takes KEY=VALUE; got '{item}'.")
         changes[key.strip()] = toml_value(value.strip())
     return changes
+
+
+def kind_of_data(path):
+    """What --data is given: "parquet" for such a file or a folder of them, else "folder"."""
+    from .data import parquet
+
+    if path.is_dir():
+        return "parquet" if parquet.find_files(path, "train") else "folder"
+    return "parquet" if path.suffix == ".parquet" else "folder"
 
 
 def recipe_values(args):
@@ -664,9 +687,10 @@ def add_profile_options(verb):
     group.add_argument(
         "--data",
         type=Path,
-        metavar="FOLDER",
-        help="your images, one subfolder per class; brought to the profile's image_size and "
-        "channels (digits: 8 pixels, grey; for others: --set image_size=32 --set channels=3)",
+        metavar="PATH",
+        help="your images: a folder with a subfolder per class, or Parquet files in the Hugging Face schema; "
+        "brought to the profile's image_size and channels (digits: 8 pixels, grey; for others: "
+        "--set image_size=32 --set channels=3)",
     )
     group.add_argument(
         "--set",
@@ -701,8 +725,8 @@ def add_recipe_options(verb):
     )
     group.add_argument(
         "--infobatch",
-        help="no coreset but InfoBatch: in each epoch --ratio of the well-learned samples ('ratio'), or of all "
-        "samples ('budget')",
+        help="no coreset but InfoBatch: in each epoch --ratio of the well-learned samples ('ratio'), or of "
+        "all samples ('budget')",
     )
     group.add_argument(
         "--early-stopping",

@@ -37,8 +37,9 @@ def _check_side(features):
 class FrechetReference:
     """One side of a Frechet distance, factorised once and compared often.
 
-    mean: float64 [d].  factor: float64 [d, r] with factor @ factor.T the covariance: its symmetric square root,
-    or, of fewer images than features, the centred images over sqrt(n - 1).  count: int, how many images.
+    mean: float64 [d].  factor: float64 [d, r] with factor @ factor.T the covariance: its symmetric square
+    root, or, of fewer images than features, the centred images over sqrt(n - 1).  count: int, how many
+    images, 0 where nobody said.
     """
 
     mean: np.ndarray
@@ -57,7 +58,7 @@ class FrechetReference:
         return cls(mean, (features - mean).T / np.sqrt(n - 1), n)
 
     @classmethod
-    def from_statistics(cls, mean, covariance, count=None):
+    def from_statistics(cls, mean, covariance, count=0):
         """The reference of a mean [d] and a covariance [d, d], such as published ones."""
         values, vectors = np.linalg.eigh(covariance)
         return cls(mean, vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T, count)
@@ -414,7 +415,7 @@ def _feature_network(extractor, layer, weights_path):
 
 
 def _inception_weights(path):
-    """The state dict in a file, as a buffer: torch-fidelity would open the file in a way that can run code."""
+    """A file's state dict as a buffer: torch-fidelity would open the file in a way that can run code."""
     import torch
 
     from .weights import read_tensors
@@ -441,8 +442,8 @@ def _inception_weights(path):
 def protocol(*, samples, reference, width, extractor, layer, seed):
     """What an FID was measured with, as the words to print beside it.
 
-    samples: int, how many were drawn, with the seed ``seed``.  reference: the real side in words.  width: int,
-    features of ``layer`` of the extractor.
+    samples: int, how many were drawn, with the seed ``seed``.  reference: the real side in words.
+    width: int, features of ``layer`` of the extractor.
     """
     return (
         f"FID of {samples} samples (seed {seed}) against {reference}, "

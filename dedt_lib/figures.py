@@ -338,7 +338,7 @@ def cost_bars(ledgers, full):
     axes.axvline(1, color="0.3", ls="--", lw=1)
     axes.invert_yaxis()
     axes.set(xlabel="cost (one run on all the data = 1)")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, ncols=len(stages), loc="lower right", bbox_to_anchor=(1, 1))
     return _finish(figure)
 
 
@@ -500,10 +500,9 @@ def epoch_sizes(sizes, total):
     """How many samples each epoch visits, in per cent of all; ``sizes`` maps a label to int [epochs]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
     for k, (label, values) in enumerate(sizes.items()):
-        marker = "osD^v"[k % 5]
-        epochs = np.arange(1, len(values) + 1)
-        axes.step(epochs, 100 * np.asarray(values) / total, where="mid", color=f"C{k}", lw=1.4)
-        axes.plot(epochs, 100 * np.asarray(values) / total, marker, ms=5, color=f"C{k}", label=label)
+        epochs, share = np.arange(1, len(values) + 1), 100 * np.asarray(values) / total
+        axes.step(epochs, share, where="mid", color=f"C{k}", lw=1.2)
+        axes.plot(epochs, share, "osD^v"[k % 5], ms=9 - 2 * k, mfc="none", mew=1.4, color=f"C{k}", label=label)
     axes.set(xlabel="epoch", ylabel="samples visited (% of all)", ylim=(0, 105))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8)
@@ -541,7 +540,7 @@ def fid_by_images(frame, lines, *, dashed=(), floor=None):
     ticks = [tick for tick in (5, 10, 20, 30, 50, 100) if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper right")
     _plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
     return _finish(figure)
 

@@ -28,7 +28,7 @@ KINDS = ("encoder", "features", "reference", "proxy", "training", "sampling", "m
 """Kinds of work in the order of the stages; "reference" is the run on all the data, plain."""
 
 DIFFUSION = "U-Net"
-NAMES = {"resnet18": "ResNet-18", "inceptionv3": "Inception-v3", "clip": "CLIP", "metric": "network of FID"}
+NAMES = {"resnet18": "ResNet-18", "inceptionv3": "Inception-v3", "clip": "CLIP", "metric": "FID network"}
 UNITS = {"features": "images", "sampling": "evaluations", "measuring": "images"}
 """What the time of a kind of work goes with, where it is not its steps."""
 
@@ -74,7 +74,7 @@ class Work:
 def plan(profile, cells, counts, least=False):
     """The work behind cells, each distinct run counted once: a list of :class:`Work` in the order of KINDS.
 
-    profile: a Profile.  cells: (row, ratio, seed) of ``tables.cells``.  counts: training images of each class.
+    profile: a Profile.  cells: (row, ratio, seed) of ``tables.cells``.  counts: training images per class.
     InfoBatch prunes what the losses tell it to: its runs are counted as if it pruned nothing, or with
     ``least`` as much as it can.  Raises DedtError for an unknown row.
     """
@@ -101,13 +101,13 @@ def distinct_runs(profile, cells, counts, least=False):
     return {run.key: run for recipe in recipes for run in planner.runs(recipe)}
 
 
-def speedups(profile, cells, counts):
+def speedups(profile, cells, counts, least=False):
     """Ideal speed-ups over the run on all the data, in evaluations of the diffusion network.
 
     (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Other
-    encoders are not in it, nor what a device loses to small batches.  InfoBatch is taken to prune nothing.
+    encoders are not in it, nor what a device loses to small batches.  Arguments as of :func:`plan`.
     """
-    planner = _Planner(profile, counts)
+    planner = _Planner(profile, counts, least)
     full = planner.full(0).evaluations
     found = {}
     for row, ratio, seed in cells:
@@ -117,7 +117,7 @@ def speedups(profile, cells, counts):
 
 
 def annealed_speedup(speedup, start=0.875):
-    """Speed-up of a run that stays on its coreset for the share ``start`` of the epochs, then sees everything.
+    """Speed-up of a run that leaves its coreset after the share ``start`` of its epochs, for all the data.
 
     speedup: of the run that stays on the coreset, > 0.  Amdahl's law: 1 / (start / speedup + 1 - start).
     """
@@ -211,9 +211,8 @@ class _Planner:
         coreset, kept = self.coreset(r)
         run = self._training((), "group DRO", kept, 1.0)
         burn_in = int((p.dro_burn_in if r.burn_in is None else r.burn_in) * run.steps)
-        history = (
-            run.steps * (2 * len(self.counts) + 1) * 8
-        )  # alpha, lambda and the clipped share of each step
+        numbers = 2 * len(self.counts) + 1  # of each step: alpha, lambda and the clipped share
+        history = 8 * numbers * run.steps
         return dataclasses.replace(
             run,
             key=("proxy", coreset, burn_in, r.seed),
@@ -230,7 +229,7 @@ class _Planner:
         return self._trained(key, what, steps, epochs.subset_epochs * kept + tail * self.n)
 
     def _infobatch(self, key, what, recipe, start):
-        """The first epoch and the tail visit everything; a budget is met, a ratio is the most that is pruned."""
+        """The first epoch and the tail visit everything; a budget is met, a ratio only if all learn well."""
         p, n = self.profile, self.n
         pruning = max(0, int(start * p.epochs) - 1)
         fewest = round(recipe.ratio * n) if recipe.infobatch == "budget" else int(recipe.ratio * n)
@@ -477,8 +476,8 @@ class _Device:
             return self.proxy_step if kind == "proxy" else self.training_step
         except torch.OutOfMemoryError as error:
             raise DedtError(
-                f"The probe of '{kind}' ran out of the device's memory. Lower batch_size or sample_batch_size "
-                "of the profile; --set batch_size=64 does so for a trial."
+                f"The probe of '{kind}' ran out of the device's memory. Lower batch_size or "
+                "sample_batch_size of the profile; --set batch_size=64 does so for a trial."
             ) from error
 
     @functools.cached_property

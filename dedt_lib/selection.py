@@ -16,7 +16,7 @@ METHODS = ("random", "gaussian", "moderate")
 CENTRES = ("median", "mean")
 BANDS = ("center", "nearest", "farthest")
 DEFAULT_SCOPE = {"random": "class", "gaussian": "class", "moderate": "global"}
-# Features are converted to float64 in parts of this size, so that a memory-mapped file never fills the memory.
+# Features become float64 in parts of this size, so that a memory-mapped file never fills the memory.
 BLOCK_ROWS = 4096
 BLOCK_NUMBERS = 2**23
 
@@ -81,8 +81,8 @@ def _mahalanobis_few_samples(features, members, ridge):
     if ridge <= 0:
         raise _singular(f"{n} samples in {d} dimensions", ridge)
     centred = features[members] - _mean(features, members)
-    # Centred rows sum to zero, so Z Z^T alone has an eigenvalue zero.  1 1^T lifts it and nothing else: only the
-    # small terms that the ranking hangs on are left, without the rounding of a large one.
+    # Centred rows sum to zero, so Z Z^T alone has an eigenvalue zero.  1 1^T lifts it and nothing else: only
+    # the small terms that the ranking hangs on are left, without the rounding of a large one.
     factor, log_determinant = _cholesky(centred @ centred.T / n + 1 / n, ridge)
     inverse = solve_triangular(factor, np.eye(n), lower=True, overwrite_b=True, check_finite=False)
     squared = n - 1 - ridge * (n * np.square(inverse).sum(axis=0) - 1 / (1 + ridge))
@@ -90,7 +90,7 @@ def _mahalanobis_few_samples(features, members, ridge):
 
 
 def _cholesky(matrix, ridge):
-    """Lower factor of matrix + ridge I (whose lower triangle is read), and the logarithm of its determinant."""
+    """Lower factor and log-determinant of matrix + ridge I; only the lower triangle is read."""
     from scipy.linalg import LinAlgError, cholesky
 
     matrix[np.diag_indices(len(matrix))] += ridge

@@ -46,8 +46,11 @@ def inceptionv3(experiment):
     if p.inceptionv3_weights:
         return published("inceptionv3", p.inceptionv3_weights)
     settings = classifier_settings(p, "inceptionv3")
+    # With SGD, or with dropout before its head, it learns nothing in the few steps that small data gives it.
+    settings["optimizer"] = "adamw"
     recipe = {"network": "inceptionv3", "size": p.inceptionv3_size, **settings}
-    return trained_classifier(experiment, "encoder", recipe, settings, width=0, size=p.inceptionv3_size)
+    network = {"size": p.inceptionv3_size, "dropout": 0.0}
+    return trained_classifier(experiment, "encoder", recipe, settings, width=0, **network)
 
 
 def clip(experiment):

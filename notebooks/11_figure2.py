@@ -24,15 +24,21 @@ from dedt_lib.notebook import check_parameters
 
 check_parameters("profile", "ratio", "compute")
 
+# %% [markdown]
+# Two rows of Table I at one ratio; `compute = True` makes missing results.
+
 # %%
 import numpy as np
 
 from dedt_lib import figures, tables
 
 if compute:
-    tables.compute_missing(profile)
+    tables.compute_missing(profile, "figure2")
 frame = tables.read_cells(profile)
 chosen = frame[frame.ratio == ratio].sort_values("seed")
+pair = chosen[chosen.row.isin(["moderate", "moderate-reweighted"])]
+both = pair.seed.value_counts() == 2
+chosen = pair[pair.seed.isin(both.index[both])]
 
 
 def column(row, key):
@@ -76,8 +82,12 @@ glue("f2_worst_before", float(before.mean(axis=0)[worst]), display=False)
 glue("f2_worst_after", float(after.mean(axis=0)[worst]), display=False)
 heavy = weights.mean(axis=0) > 1 / weights.shape[1]
 easy = before.mean(axis=0) < np.median(before.mean(axis=0))
+names = np.array(example["class_names"])
 glue("f2_heavy", int(heavy.sum()), display=False)
 glue("f2_heavy_easy", int((heavy & easy).sum()), display=False)
+glue("f2_heavy_names", ", ".join(names[heavy]) or "none", display=False)
+side = "the hard classes" if rank > 0.3 else "the easy classes, as in the paper" if rank < -0.3 else "no side clearly"
+glue("f2_side", side, display=False)
 
 # %% [markdown]
 # ## What it says
@@ -87,16 +97,25 @@ glue("f2_heavy_easy", int((heavy & easy).sum()), display=False)
 # FID on average after reweighting; {glue:text}`f2_gain_all:d` of them do in
 # every seed, and {glue:text}`f2_lose_all:d` have a higher one in every seed.
 #
-# {glue:text}`f2_heavy:d` classes are heavier than average, and
-# {glue:text}`f2_heavy_easy:d` of those are easy ones, with a class-wise FID
-# below the median. The rank correlation between a class's weight and its FID
-# before reweighting is {glue:text}`f2_rank:.2f`: positive means that the
-# weights go to the *hard* classes, negative that they go to the easy ones, as
-# the paper has it. Between weight and gain it is
-# {glue:text}`f2_rank_gain:.2f`.
-#
 # The hardest class, {glue:text}`f2_worst:s`, goes from
 # {glue:text}`f2_worst_before:.2f` to {glue:text}`f2_worst_after:.2f`.
+#
+# ## Heavy and easy?
+#
+# A circle per class. The paper's claim would put the heavy classes, above the
+# horizontal line, into the left half, where the easy ones are.
+
+# %%
+figures.weight_and_difficulty(weights, before, example["class_names"])
+
+# %% [markdown]
+# {glue:text}`f2_heavy:d` classes are heavier than average
+# ({glue:text}`f2_heavy_names:s`), and {glue:text}`f2_heavy_easy:d` of those
+# are easy ones, with a class-wise FID below the median. The rank correlation
+# between a class's weight and its FID before reweighting is
+# {glue:text}`f2_rank:.2f`: the weights favour {glue:text}`f2_side:s`.
+# Between weight and gain it is {glue:text}`f2_rank_gain:.2f`; positive means
+# that the heavier classes gain more.
 
 # %% [markdown]
 # ## How steady are the weights?
@@ -105,13 +124,7 @@ glue("f2_heavy_easy", int((heavy & easy).sum()), display=False)
 # draw than about the classes.
 
 # %%
-import matplotlib.pyplot as plt
-
-figure, axes = plt.subplots(figsize=(7, 2.8))
-axes.plot(weights.shape[1] * weights.T, "o-", ms=4)
-axes.axhline(1, color="0.5", lw=0.8)
-axes.set(xlabel="class", ylabel=r"class weight $K\alpha$")
-axes.set_xticks(range(weights.shape[1]), example["class_names"]);
+figures.weights_by_seed(weights, example["class_names"])
 
 # %% [markdown]
 # ## Try it
@@ -119,3 +132,4 @@ axes.set_xticks(range(weights.shape[1]), example["class_names"]);
 # - Set `ratio` to 0.4. Is the excess still large enough to say anything?
 # - The burn-in changes the weights. Compare with the row
 #   `moderate-literal-dro` at the smallest ratio.
+# - Next: [what it all comes to](12_shape).

@@ -1,0 +1,137 @@
+"""The published network on real CIFAR-10, for some tens of steps: falling loss, kill and resume, two processes.
+
+``python benchmarks/full_size.py --path FOLDER`` runs ``dedt train`` of the 35.7 M U-Net three times (straight
+through; killed and started again; by ``accelerate launch`` with two processes), then ``dedt sample``, and writes
+``benchmarks/full_size.json``.  About half an hour on two cores.  FOLDER holds CIFAR-10, as the archive or as Parquet
+(default: fetch the archive).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from dedt_lib.encoders import read_tensors
+from dedt_lib.store import provenance, read_json, write_json
+
+RESULT = Path(__file__).with_name("full_size.json")
+SIZES = {
+    "per_class": 16,
+    "epochs": 2,
+    "batch_size": 8,
+    "warmup_epochs": 0.5,
+    "checkpoint_every": 10,
+    "precision": '"float32"',
+    "channels_last": "false",
+    "samples": 10,
+    "sample_batch_size": 5,
+    "sampler_steps": 10,
+}
+"""What is smaller than in the profile: 160 images, 40 steps of 8, float32 as on any CPU."""
+
+
+def command(verb, path, store, launcher=()):
+    """``dedt VERB`` on all of the few images, with the network of profile ``paper``."""
+    sizes = [f"--set={name}={value}" for name, value in SIZES.items()]
+    where = [f"--set=path={path}"] if path else []
+    what = ["--profile", "paper", "--method", "random", "--ratio", "1.0", "--store", str(store)]
+    return [sys.executable, *launcher, "-m", "dedt_lib", verb, *what, *sizes, *where]
+
+
+def run(*given, threads, **more):
+    """Run a command to its end; returns its wall-clock seconds."""
+    start = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    subprocess.run(command(*given, **more), env=environment, check=True)
+    return time.perf_counter() - start
+
+
+def run_and_kill(path, store, threads):
+    """Start training, kill it once two checkpoints were written; returns the steps that were saved."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    process = subprocess.Popen(command("train", path, store), env=environment, start_new_session=True)
+    seen = set()
+    while len(seen) < 2:
+        if process.poll() is not None:
+            raise SystemExit("The run ended before it could be killed.")
+        time.sleep(0.5)
+        seen |= {
+            file.stat().st_mtime_ns for file in Path(store).glob("training/*.work/checkpoint.safetensors")
+        }
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return SIZES["checkpoint_every"] * len(seen)
+
+
+def trained(store):
+    """(tensors, losses, manifest) of the one training run in a store."""
+    (folder,) = [path.parent for path in Path(store).glob("training/*/manifest.json")]
+    return (
+        read_tensors(folder / "model.safetensors"),
+        np.load(folder / "losses.npy"),
+        read_json(folder / "manifest.json"),
+    )
+
+
+def largest_difference(a, b):
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--path", default="", help="folder with CIFAR-10")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as root:
+        stores = {name: Path(root) / name for name in ("whole", "killed", "two")}
+        seconds = run("train", args.path, stores["whole"], threads=args.threads)
+        saved = run_and_kill(args.path, stores["killed"], args.threads)
+        run("train", args.path, stores["killed"], threads=args.threads)
+        launcher = (
+            "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+        )
+        launcher = [*launcher.split(), "--dynamo_backend", "no", "--main_process_port", "0"]
+        # accelerate launch starts "python -m MODULE" when it is told so.
+        launcher.append("--module")
+        two = command("train", args.path, stores["two"])
+        two = [sys.executable, *launcher, *two[two.index("-m") + 1 :]]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "TQDM_DISABLE": "1"}
+        subprocess.run(two, env=environment, check=True)
+        weights, losses, manifest = trained(stores["whole"])
+        resumed, parted = trained(stores["killed"]), trained(stores["two"])
+        sampling = run("sample", args.path, stores["whole"], threads=args.threads)
+        (samples,) = stores["whole"].glob("samples/*/samples.npy")
+        shutil.copy(samples, RESULT.with_suffix(".npy"))
+        result = {
+            "parameters": sum(value.numel() for value in weights.values()),
+            "settings": SIZES,
+            "losses": [round(float(loss), 5) for loss in losses],
+            "seconds": round(seconds, 1),
+            "seconds_per_step": round(manifest["training_seconds"] / manifest["steps"], 3),
+            "killed_after_checkpoint_at": saved,
+            "resumed_equals_uninterrupted": largest_difference(weights, resumed[0]) == 0
+            and bool((losses == resumed[1]).all()),
+            "two_processes": {
+                "largest_difference_of_a_weight": largest_difference(weights, parted[0]),
+                "largest_weight": max(float(value.abs().max()) for value in weights.values()),
+                "largest_difference_of_a_loss": float(np.abs(losses - parted[1]).max()),
+            },
+            "sampling_seconds": round(sampling, 1),
+            **provenance(),
+        }
+    write_json(RESULT, result)
+    print(json.dumps({name: value for name, value in result.items() if name != "losses"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
