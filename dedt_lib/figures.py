@@ -3,6 +3,7 @@
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 WIDTH = 7.2
 sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
@@ -386,8 +387,12 @@ def epoch_losses(runs):
     for axes, (label, losses) in zip(panels, runs.items()):
         axes.plot(np.arange(1, len(losses) + 1), losses, "o-" if len(losses) < 30 else "-", ms=3, lw=1.4)
         axes.set(title=label, xlabel="epoch", yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.title.set_fontsize(9)
-        axes.tick_params(labelsize=8, which="both")
+        axes.tick_params(labelsize=8)
     panels[0].set_ylabel("training loss")
     return _finish(figure)
 
@@ -502,9 +507,11 @@ def epoch_sizes(sizes, total):
     for k, (label, values) in enumerate(sizes.items()):
         epochs, share = np.arange(1, len(values) + 1), 100 * np.asarray(values) / total
         axes.step(epochs, share, where="mid", color=f"C{k}", lw=1.2)
-        axes.plot(epochs, share, "osD^v"[k % 5], ms=9 - 2 * k, mfc="none", mew=1.4, color=f"C{k}", label=label)
+        axes.plot(
+            epochs, share, "osD^v"[k % 5], ms=9 - 2 * k, mfc="none", mew=1.4, color=f"C{k}", label=label
+        )
     axes.set(xlabel="epoch", ylabel="samples visited (% of all)", ylim=(0, 105))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8)
     return _finish(figure)
 

@@ -169,6 +169,9 @@ glue(
 
 # %% [markdown]
 # ## The story in one picture
+#
+# What is kept, what the model draws from it, the weights of the classes, and
+# what the weights did to each class.
 
 # %%
 figures.front_page(

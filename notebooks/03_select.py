@@ -27,6 +27,10 @@ from dedt_lib.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
+# %% [markdown]
+# The features are those of the profile's own encoder, a ResNet-18
+# ([Embed](02_embed) shows the others).
+
 # %%
 from dedt_lib import figures
 from dedt_lib.experiment import Experiment
@@ -103,21 +107,11 @@ figures.kept_and_removed(
 # %% [markdown]
 # ## How far the coresets agree
 #
-# The share of one coreset that another one keeps too.
+# The share of one coreset that another one keeps too. Two that know nothing of
+# each other share as much as the ratio says.
 
 # %%
-import numpy as np
-import pandas as pd
-
-pd.DataFrame(
-    {
-        a: {
-            b: np.isin(x.indices, y.indices).mean()
-            for b, y in coresets.items()
-        }
-        for a, x in coresets.items()
-    }
-).round(2)
+figures.overlap_map(coresets)
 
 # %% [markdown]
 # ## One band for all classes, or one for each?
@@ -155,6 +149,8 @@ glue("select_each", int(moderate.counts[0]), display=False)
 
 # %%
 import tempfile
+
+import pandas as pd
 
 folder = tempfile.mkdtemp()
 moderate.save(folder)

@@ -24,6 +24,9 @@ from dedt_lib.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
+# %% [markdown]
+# This is the recipe: a coreset by Moderate-DS, and class weights for it.
+
 # %%
 from dedt_lib import figures
 from dedt_lib.experiment import Experiment

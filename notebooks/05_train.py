@@ -24,6 +24,9 @@ from dedt_lib.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
+# %% [markdown]
+# The example is a coreset by Moderate-DS, without class weights.
+
 # %%
 from dedt_lib import figures
 from dedt_lib.experiment import Experiment
@@ -65,7 +68,8 @@ figures.denoising(
 #
 # A small U-Net from `diffusers`; the class is an embedding added to that of
 # the moment. In one sample of ten the class is hidden, so that the same
-# network also learns to work without: guidance needs both.
+# network also learns to work without: guidance needs both. The number of its
+# weights, and how they are trained:
 
 # %%
 sum(p.numel() for p in model.parameters()), vars(settings)
@@ -106,7 +110,7 @@ figures.loss_curves(
 # %% [markdown]
 # The same in numbers, with the time that this machine took. The speed-up is
 # that of the final training alone, which is what the paper's Table III
-# reports; [the table chapter](08_table1) adds everything else.
+# reports; [the chapter on costs](10_table3) adds everything else.
 
 # %%
 manifests = {name: run.training() for name, run in runs.items()}
@@ -126,6 +130,74 @@ ledger = ledger.round(1).astype({"steps": int, "images seen": int})
 ledger
 
 # %% [markdown]
+# ## Class weights in the draw
+#
+# Class weights can be used in two ways. The tables of this book weigh the
+# *loss* (chapter [Reweight](04_reweight)). DoReMi {cite:p}`xie2023doremi`,
+# where the weights come from, *draws* by them: first a class, with probability
+# $\alpha_i$, then one of its images. Here is one epoch of that class sampler.
+# Look at the bars beside the short lines, which are what the weights ask for.
+
+# %%
+import numpy as np
+
+weighted = experiment.change(reweighting=True)
+sampler = weighted.change(weighting="sampler")
+coreset = sampler.weighted_coreset()
+drawn, _ = sampler.plan(coreset).epoch(0)
+figures.class_draws(
+    np.bincount(data.labels[drawn], minlength=len(data.class_names)),
+    len(drawn) * coreset.weights,
+    data.class_names,
+)
+
+# %% tags=["remove-cell"]
+from myst_nb import glue
+
+glue("train_drawn", len(drawn), display=False)
+glue("train_different", len(np.unique(drawn)), display=False)
+
+# %% [markdown]
+# On average the gradient is the same as that of the weighted loss; what
+# differs is the repetition. {glue:text}`train_drawn:d` draws show
+# {glue:text}`train_different:d` different images of the coreset, where the
+# weighted loss shows each of them once an epoch. `dedt run --reweighting
+# --weighting sampler` trains with it; no row of the tables does.
+#
+# ## InfoBatch: a new choice in every epoch
+#
+# InfoBatch {cite:p}`qin2024infobatch` needs no coreset. It looks at the last
+# loss of every image, calls an image *well learned* where that is below the
+# mean, and skips most of those in the next epoch. Those that stay count more.
+# To see one such choice, the plan is told a loss for each image, those of the
+# model that has seen everything, and is then asked for its second epoch.
+
+# %%
+from dedt_lib.training import draw_batch
+
+dynamic = experiment.change(infobatch="ratio", annealing=True)
+plan = dynamic.plan(dynamic.weighted_coreset())
+batch = draw_batch(
+    torch.from_numpy(data.images), torch.from_numpy(data.labels),
+    torch.arange(len(data)), settings, seed, step=0,
+)
+with torch.no_grad():
+    plan.record(range(len(data)), full.train().losses(batch).numpy())
+kept, kept_weights = plan.epoch(1)
+pd.Series(kept_weights.round(2)).value_counts().rename_axis("weight")
+
+# %% tags=["remove-cell"]
+glue("train_kept", len(kept), display=False)
+glue("train_all", len(data), display=False)
+glue("train_sum", float(kept_weights.sum()), display=False)
+
+# %% [markdown]
+# {glue:text}`train_kept:d` of {glue:text}`train_all:d` images stay. Their
+# weights add up to {glue:text}`train_sum:.0f`, so the loss is still that of all
+# the images on average, from fewer of them. Whether a
+# diffusion model's loss can tell which image is well learned, and what comes
+# of it, is in [Table II](09_table2).
+#
 # ## Pulling the plug
 #
 # Order of samples, timesteps, noise and hidden labels are functions of the

@@ -23,6 +23,9 @@ from dedt_lib.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
+# %% [markdown]
+# Two trained models, one on a coreset and one on all the data.
+
 # %%
 from dedt_lib import figures
 from dedt_lib.experiment import Experiment

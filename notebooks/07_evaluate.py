@@ -22,6 +22,9 @@ from dedt_lib.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
+# %% [markdown]
+# Two models are measured, one trained on a coreset and one on all the data.
+
 # %%
 from dedt_lib import evaluation, figures
 from dedt_lib.experiment import Experiment

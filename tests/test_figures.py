@@ -1,0 +1,137 @@
+"""Every plot of the encoders, of the training plans and of the results: drawn from small made-up numbers."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from matplotlib import pyplot as plt
+
+from dedt_lib import figures
+from dedt_lib.selection import select
+
+NAMES = tuple("0123456789")
+K = len(NAMES)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def frame(rng):
+    """Results of three rows at two ratios and of the run on all the data, two seeds."""
+    cells = [(row, ratio, seed) for row in ("random", "moderate") for ratio in (0.1, 0.4) for seed in (0, 1)]
+    cells += [("full", 1.0, 0), ("full", 1.0, 1)]
+    rows = [
+        {"row": row, "ratio": ratio, "seed": seed, "fid": rng.uniform(0.5, 2), "realised": ratio}
+        for row, ratio, seed in cells
+    ]
+    return pd.DataFrame(rows)
+
+
+def drawn(figure, panels):
+    """The axes of a figure that hold something, after a check that it renders and is not left open."""
+    assert isinstance(figure, matplotlib.figure.Figure)
+    figure.canvas.draw()
+    assert figure.number not in plt.get_fignums()
+    axes = [axes for axes in figure.axes if axes.has_data()]
+    assert len(axes) == panels
+    return axes
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_panel_for_each_encoder(count, rng):
+    data = tiny.digits(6)
+    encoders = [f"encoder {k}" for k in range(count)]
+    features = {name: rng.normal(size=(len(data), 5)) for name in encoders}
+    panels = drawn(figures.feature_planes(features, data.labels, data.class_names), count)
+    assert [axes.get_title() for axes in panels] == encoders
+    drawn(figures.epoch_losses({name: [2.0, 1.0, 0.5] for name in encoders}), count)
+    nearest = {name: np.tile(np.arange(4), (3, 1)) for name in encoders}
+    drawn(figures.neighbours(data, nearest), count)
+
+
+def test_a_run_of_one_epoch_has_a_loss_curve():
+    drawn(figures.epoch_losses({"Inception-v3": [2.3]}), 1)
+
+
+def test_neighbours_of_another_class_are_framed():
+    data = tiny.digits(3)
+    right, wrong = np.flatnonzero(data.labels == 0)[:2], np.flatnonzero(data.labels == 1)[:1]
+    nearest = {"encoder": np.concatenate([right, wrong])[None]}
+    (axes,) = drawn(figures.neighbours(data, nearest), 1)
+    assert len(axes.patches) == 1
+
+
+def test_the_overlap_of_coresets(rng):
+    labels = np.repeat(np.arange(4), 10)
+    features = rng.normal(size=(40, 3))
+    coresets = {
+        "random": select(None, labels, method="random", ratio=0.5),
+        "moderate": select(features, labels, method="moderate", ratio=0.5, scope="class"),
+    }
+    heat = drawn(figures.overlap_map(coresets), 2)[0]
+    shared = 100 * np.isin(coresets["random"].indices, coresets["moderate"].indices).mean()
+    assert [text.get_text() for text in heat.texts] == ["100", f"{shared:.0f}", f"{shared:.0f}", "100"]
+
+
+def test_the_draws_of_an_epoch(rng):
+    (axes,) = drawn(figures.class_draws(rng.integers(0, 30, K), np.full(K, 15.0), NAMES), 1)
+    assert len(axes.patches) == K
+
+
+def test_losses_are_split_at_their_mean(rng):
+    t = rng.integers(0, 1000, 50)
+    (axes,) = drawn(figures.losses_by_timestep(t, np.exp(-t / 100) + 0.01), 1)
+    above, below = (line.get_ydata() for line in axes.lines[:2])
+    assert len(above) + len(below) == 50 and above.min() >= below.max()
+
+
+def test_epochs_of_different_plans():
+    sizes = {"InfoBatch": [100, 40, 30, 100], "coreset": [10, 10, 10, 100]}
+    (axes,) = drawn(figures.epoch_sizes(sizes, 100), 1)
+    assert texts(axes) == list(sizes)
+
+
+def test_fid_over_images_leaves_out_rows_without_results(frame):
+    lines = {
+        "Uniform random": ["random"],
+        "InfoBatch": ["infobatch-annealed"],
+        "All data, stopped there": ["full"],
+    }
+    figure = figures.fid_by_images(frame, lines, dashed=["All data, stopped there"], floor=0.3)
+    (axes,) = drawn(figure, 1)
+    assert texts(axes) == ["Uniform random", "All data, stopped there", "real against real"]
+
+
+def test_speedups_with_a_gap():
+    series = {"ideal": [10, 2.5], "here, training": [9.0, np.nan], "here, whole recipe": [0.8, 0.5]}
+    panels = drawn(figures.speedup_by_ratio({"a": series, "b": series}, [0.1, 0.4]), 2)
+    assert [axes.get_title() for axes in panels] == ["a", "b"]
+
+
+def test_the_ranks_of_two_orders():
+    order = pd.DataFrame(
+        {
+            "10 %": {"ours": ["a", "b", "c"], "paper": ["c", "b", "a"], "agree": 0.0, "same": False},
+            "40 %": {"ours": ["a", "b"], "paper": ["a", "b"], "agree": 1.0, "same": True},
+        }
+    ).T
+    panels = drawn(figures.rank_slopes(order, {"a": "row a", "b": "row b", "c": "row c"}), 2)
+    ends = {line.get_label(): list(line.get_ydata()) for line in panels[0].lines}
+    assert ends == {"row c": [1, 3], "row b": [2, 2], "row a": [3, 1]}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_weights_of_classes(seeds, rng):
+    weights = rng.dirichlet(np.ones(K), size=seeds)
+    (axes,) = drawn(figures.weights_by_seed(weights, NAMES), 1)
+    assert (axes.get_legend() is None) == (seeds == 1)
+    (axes,) = drawn(figures.weight_and_difficulty(weights, rng.uniform(2, 9, (seeds, K)), NAMES), 1)
+    assert [text.get_text() for text in axes.texts] == list(NAMES)

@@ -1,0 +1,109 @@
+"""Choose coresets of the real CIFAR-10 from the shell and keep what the book shows of it.
+
+``python tools/cifar10.py --path FOLDER`` calls ``dedt select`` under profile ``cifar10-cpu`` for every selector and
+ratio, and writes ``results/cifar10-cpu/selection.json`` (timings, peak memory, images per class, overlaps) and
+pictures of what is kept and removed.  FOLDER holds CIFAR-10, as the archive or as Parquet (default: fetch the archive).
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from dedt_lib import figures
+from dedt_lib.experiment import Experiment
+from dedt_lib.recipes import load_profile
+from dedt_lib.store import Store, provenance, write_json
+from dedt_lib.tables import results_folder
+
+PROFILE = "cifar10-cpu"
+SELECTORS = {
+    "random": {"method": "random"},
+    "gaussian": {"method": "gaussian"},
+    "moderate-global": {"method": "moderate", "scope": "global"},
+    "moderate-class": {"method": "moderate", "scope": "class"},
+}
+
+
+def dedt(*arguments):
+    """Run a command of ``dedt``; returns its wall-clock seconds and its peak memory in GiB."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "dedt_lib", *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"dedt {' '.join(arguments)} failed")
+    return {"seconds": round(time.perf_counter() - start, 2), "peak_gib": round(usage.ru_maxrss / 2**20, 2)}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--path", default="", help="folder with CIFAR-10")
+    args = parser.parse_args()
+    profile = load_profile(PROFILE, path=args.path)
+    common = ["--profile", PROFILE, *([f"--set=path={args.path}"] if args.path else [])]
+    commands = {"embed": dedt("embed", *common)}
+    base = Experiment(profile)
+    coresets, selections = {}, []
+    for name, recipe in SELECTORS.items():
+        for ratio in profile.ratios:
+            options = [f"--{key}={value}" for key, value in recipe.items()]
+            cost = dedt("select", *common, *options, f"--ratio={ratio}")
+            experiment = base.change(**recipe, ratio=ratio)
+            coresets[name, ratio] = coreset = experiment.select()
+            computing = Store().manifest(experiment._coreset_folder)["seconds"]
+            selections.append(
+                {
+                    "selector": name,
+                    "ratio": ratio,
+                    "kept": len(coreset.indices),
+                    "class_counts": coreset.counts.tolist(),
+                    "coreset": experiment._coreset_folder.name,
+                    "computing_seconds": computing,
+                    **cost,
+                }
+            )
+            print(selections[-1])
+    encoder = base.encoder[1]
+    smallest = min(profile.ratios)
+    first = {name: coresets[name, smallest] for name in SELECTORS}
+    folder = results_folder(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("gaussian", "moderate-class"):
+        picture = figures.kept_and_removed(base.data, {name: first[name]}, classes=list(range(10)))
+        picture.savefig(folder / f"{name}.png", dpi=110)
+    write_json(
+        folder / "selection.json",
+        {
+            "images": len(base.data),
+            "fingerprint": base.data.fingerprint,
+            "class_names": list(base.data.class_names),
+            "features": list(base.embed().shape),
+            "encoder": {
+                key: encoder[key]
+                for key in (
+                    "key",
+                    "recipe",
+                    "losses",
+                    "train_accuracy",
+                    "test_accuracy",
+                    "seconds",
+                    "cpu_seconds",
+                )
+            },
+            "commands": commands,
+            "selections": selections,
+            "overlap": {
+                a: {b: float(np.mean(first[b].kept[first[a].indices])) for b in SELECTORS} for a in SELECTORS
+            },
+            **provenance(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
