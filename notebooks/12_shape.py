@@ -173,7 +173,7 @@ if len(wide):
     gain = (before - after).mean(axis=0)
     always, never = (before > after).all(axis=0), (before < after).all(axis=0)
     gains = (
-        f"At {tables.percent(smallest)}, over {len(wide)} seeds, these classes have a lower FID in every seed: "
+        f"At {tables.percent(smallest)}, over {len(wide)} seed{"s" * (len(wide) > 1)}, these classes have a lower FID in every seed: "
         f"{listed(names[always])}. A higher one in every seed: {listed(names[never])}. On average class "
         f"{names[gain.argmax()]} gains most ({-gain.max():+.2f}) and class {names[gain.argmin()]} least "
         f"({-gain.min():+.2f})."

@@ -63,17 +63,15 @@ def test_resnet18_normalises_pixels_between_zero_and_one():
 
 
 def test_inception_prepares_images_as_the_code_of_instance_selection(inception):
-    pixels = torch.rand(3, 1, 8, 8)
+    ramp = torch.linspace(0, 1, 8).expand(3, 1, 8, 8)
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    prepared = inception.preprocess(pixels * 2 - 1)
-    assert prepared.shape == (3, 3, 75, 75)
-    # With aligned corners the four corner pixels stay what they are.
-    corners = ((pixels - mean) / std)[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
-    torch.testing.assert_close(prepared[:, :, [0, 0, -1, -1], [0, -1, 0, -1]], corners, rtol=1e-4, atol=1e-5)
+    # With aligned corners a ramp stays a ramp from end to end; otherwise it would be flat at both.
+    expected = ((torch.linspace(0, 1, 75).expand(75, 75) - mean) / std).expand(3, 3, 75, 75)
+    torch.testing.assert_close(inception.preprocess(ramp * 2 - 1), expected, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        assert inception.eval().features(pixels).shape == (3, 2048)
-        assert inception(pixels).shape == (3, 10)
+        assert inception.eval().features(ramp).shape == (3, 2048)
+        assert inception(ramp).shape == (3, 10)
 
 
 def test_unknown_encoder_lists_the_known_ones():
@@ -146,7 +144,7 @@ def test_a_killed_embedding_goes_on_where_it_was(tmp_path, digits):
         encoders.embed(Pixels(killed_in=5), digits.images, batch_size=7, path=path)
     assert not path.exists()
     partial = path.with_name("features.npy.partial")
-    partial.write_bytes(partial.read_bytes() + b"half a row")
+    partial.write_bytes(partial.read_bytes() + bytes(4 * 64) + b"a row of its batch, and half of another")
     second = Pixels()
     np.testing.assert_array_equal(encoders.embed(second, digits.images, batch_size=7, path=path), expected)
     # 30 images are 5 batches; three were done, and the first is looked at again.

@@ -41,7 +41,7 @@ def assert_same(first, second):
 def test_training_learns_and_repeats_itself(digits):
     first, second = resnet(), resnet()
     losses, again = train(first, digits, epochs=6), train(second, digits, epochs=6)
-    assert losses[-1] < losses[0]
+    assert losses[-1] < losses[0] and not first.training
     np.testing.assert_array_equal(losses, again)
     assert_same(first, second)
 
@@ -134,6 +134,13 @@ def test_steps_are_those_of_moderate_ds():
     found = rates("steps", 200, 3)
     for first, last, rate in [(0, 60, 0.1), (60, 120, 0.02), (120, 160, 0.004), (160, 200, 0.0008)]:
         np.testing.assert_allclose(found[first:last], rate)
+
+
+def test_training_follows_its_schedule(digits):
+    cosine, steps = dropped(), dropped()
+    train(cosine, digits)
+    train(steps, digits, schedule="steps")
+    assert not torch.equal(cosine.head.weight, steps.head.weight)
 
 
 def test_cosine_falls_to_zero_over_all_steps():
