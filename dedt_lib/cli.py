@@ -552,6 +552,8 @@ def run_verb(args):
     checked(Recipe, recipe_values(args))
     if args.stage is select and args.reweighting:
         raise DedtError("select makes no class weights; dedt reweight makes them, with the same options.")
+    if args.stage in (select, reweight) and (args.infobatch or args.early_stopping):
+        raise DedtError("--infobatch and --early-stopping have no coreset; see dedt train or dedt run.")
     out, store = output_folder(args.out), open_store(args)
 
     check_data(profile)
@@ -588,8 +590,8 @@ def describe(experiment):
     if r.early_stopping:
         return ", ".join([f"all data, steps of {r.ratio:.4g}", *flags])
     if r.infobatch:
-        what = "well-learned samples" if r.infobatch == "ratio" else "all samples"
-        return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of the {what}", *flags])
+        what = "the well-learned" if r.infobatch == "ratio" else "all"
+        return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of {what} samples", *flags])
     parts = [f"{r.method} at ratio {r.ratio:.4g}", f"scope {experiment.scope}"]
     if r.method != "random":
         parts.insert(1, f"encoder {r.encoder or experiment.profile.encoder}")

@@ -76,7 +76,7 @@ TABLES = {
     "table2": {
         "infobatch-annealed": None,
         "moderate-reweighted-annealed": None,
-        "infobatch-budget-annealed": None,
+        "infobatch-budget-annealed": (0.1, 0.2),
         "random-annealed": None,
         "early-stopping-annealed": None,
         "full": (1.0,),

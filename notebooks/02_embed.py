@@ -48,7 +48,7 @@ check_parameters("profile", "encoders", "ratio")
 # |---|---|---|
 # | ResNet-18 | CIFAR-10, 512 features | an eighth of its width |
 # | Inception-v3 | ImageNet, 299 pixels, 2048 features | the same network, 75 pixels |
-# | CLIP | OpenAI's RN50, 224 pixels, 1024 features | a small one, captions like "a photo of the 3" |
+# | CLIP | OpenAI's RN50, 224 pixels, 1024 features | a small one; "a photo of the 3" |
 # | DDAE | CIFAR-10, 256 features | the U-Net of this book, without labels |
 #
 # That removes a difference which the paper makes much of: that some encoders
@@ -83,7 +83,7 @@ def is_stored(name):
 # %% [markdown]
 # An encoder is trained when it is first needed, and stored. On one core of a
 # laptop the ResNet-18 takes seconds and CLIP about a minute; Inception-v3 and
-# the DDAE take several minutes each. So the page trains those that its
+# the DDAE take two to five minutes each. So the page trains those that its
 # parameter `encoders` names, and shows of the others what is in the store
 # already; `make tables` leaves them there. What all four lead to is in
 # [Table I](08_table1) in any case, from the committed results.
@@ -209,16 +209,19 @@ if shares:
     most = max(shares, key=shares.get)
     mean = np.mean(list(shares.values()))
     said = (
-        f"Two coresets drawn blindly would share {100 * ratio:.0f} %; two of these share {100 * mean:.0f} % on "
-        f"average, and at most {100 * shares[most]:.0f} % ({most[0]} and {most[1]}). "
+        f"Two coresets drawn blindly would share {100 * ratio:.0f} %; two of these share "
+        f"{100 * mean:.0f} % on average, and at most {100 * shares[most]:.0f} % ({most[0]} and "
+        f"{most[1]}). "
     )
     said += (
-        "So the encoders hardly agree on which images are of middling distance."
+        "So the encoders agree no more than chance"
+        if mean < 1.3 * ratio
+        else "So the encoders hardly agree"
         if mean < 2 * ratio
-        else "So the encoders agree in part on which images are of middling distance."
+        else "So the encoders agree in part"
         if mean < 5 * ratio
-        else "So the encoders largely agree on which images are of middling distance."
-    )
+        else "So the encoders largely agree"
+    ) + " on which images are of middling distance."
 else:
     said = "With one encoder there is nothing to compare."
 glue("embed_overlap", said, display=False)

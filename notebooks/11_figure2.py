@@ -86,7 +86,13 @@ names = np.array(example["class_names"])
 glue("f2_heavy", int(heavy.sum()), display=False)
 glue("f2_heavy_easy", int((heavy & easy).sum()), display=False)
 glue("f2_heavy_names", ", ".join(names[heavy]) or "none", display=False)
-side = "the hard classes" if rank > 0.3 else "the easy classes, as in the paper" if rank < -0.3 else "no side clearly"
+side = (
+    "the hard classes"
+    if rank > 0.3
+    else "the easy classes, as in the paper"
+    if rank < -0.3
+    else "neither the easy nor the hard classes clearly"
+)
 glue("f2_side", side, display=False)
 
 # %% [markdown]

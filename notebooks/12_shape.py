@@ -81,7 +81,10 @@ def answer(row, other, value="fid"):
         if ratios:
             parts.append(f"{words} at {', '.join(ratios)}")
     by = ", ".join(f"{d:+.2f}" for d in table.difference)
-    return f"{head}: {'; '.join(parts)}. Mean difference, ratio by ratio: {by} (below zero is better)."
+    return (
+        f"{head}: {'; '.join(parts)}. Mean difference, ratio by ratio: {by} "
+        "(below zero is better)."
+    )
 
 
 def listed(names):
@@ -89,30 +92,34 @@ def listed(names):
 
 
 order = tables.same_order(frame, paper.TABLE_1)
-same = [ratio for ratio in order.index if order.same[ratio]]
-agree = ", ".join(f"{100 * a:.0f} % at {ratio}" for ratio, a in order.agree.items()) if len(order) else ""
-glue(
-    "sh_order",
-    f"{'Yes' if len(same) == len(order) else 'Partly' if same else 'No'}. The rows come in the paper's order at "
-    f"{len(same)} of {len(order)} ratios. Of all pairs of rows, these shares stand as in the paper: {agree}."
-    if len(order)
-    else "No results yet.",
-    display=False,
-)
-rows_there = [row for row in paper.TABLE_1 if row in set(frame.row)]
-absent = [tables.LABELS[row] for row in paper.TABLE_1 if row not in rows_there]
+if len(order):
+    same = int(order.same.sum())
+    agree = ", ".join(f"{100 * share:.0f} % at {ratio}" for ratio, share in order.agree.items())
+    head = "Yes" if same == len(order) else "Partly" if same else "No"
+    ordered = (
+        f"{head}. The rows come in the paper's order at {same} of {len(order)} ratios. "
+        f"Of all pairs of rows, these shares stand as in the paper: {agree}."
+    )
+else:
+    ordered = "No results yet."
+absent = [tables.LABELS[row] for row in paper.TABLE_1 if row not in set(frame.row)]
+glue("sh_order", ordered, display=False)
 glue("sh_absent", f" (Not there yet: {'; '.join(absent)}.)" if absent else "", display=False)
 
-glue("sh_select", answer("moderate", "random"), display=False)
-glue("sh_reweight", answer("moderate-reweighted", "moderate"), display=False)
-glue("sh_worst", answer("moderate-reweighted", "moderate", "worst"), display=False)
-glue("sh_early", answer("moderate-reweighted", "early-stopping"), display=False)
-glue("sh_early_random", answer("random", "early-stopping"), display=False)
-glue("sh_anneal", answer("moderate-reweighted-annealed", "moderate-reweighted"), display=False)
-glue("sh_anneal_early", answer("moderate-reweighted-annealed", "early-stopping-annealed"), display=False)
-glue("sh_anneal_random", answer("moderate-reweighted-annealed", "random-annealed"), display=False)
-glue("sh_infobatch", answer("moderate-reweighted-annealed", "infobatch-annealed"), display=False)
-glue("sh_budget", answer("moderate-reweighted-annealed", "infobatch-budget-annealed"), display=False)
+ours, annealed = "moderate-reweighted", "moderate-reweighted-annealed"
+for key, pair in {
+    "select": ("moderate", "random"),
+    "reweight": (ours, "moderate"),
+    "worst": (ours, "moderate", "worst"),
+    "early": (ours, "early-stopping"),
+    "early_random": ("random", "early-stopping"),
+    "anneal": (annealed, ours),
+    "anneal_early": (annealed, "early-stopping-annealed"),
+    "anneal_random": (annealed, "random-annealed"),
+    "infobatch": (annealed, "infobatch-annealed"),
+    "budget": (annealed, "infobatch-budget-annealed"),
+}.items():
+    glue(f"sh_{key}", answer(*pair), display=False)
 
 # %% [markdown]
 # ## Do the rows come in the paper's order?
@@ -172,11 +179,12 @@ if len(wide):
     names = np.array(wide["moderate"].iloc[0]["class_names"])
     gain = (before - after).mean(axis=0)
     always, never = (before > after).all(axis=0), (before < after).all(axis=0)
+    seeds = f"{len(wide)} seed" + "s" * (len(wide) > 1)
     gains = (
-        f"At {tables.percent(smallest)}, over {len(wide)} seed{"s" * (len(wide) > 1)}, these classes have a lower FID in every seed: "
-        f"{listed(names[always])}. A higher one in every seed: {listed(names[never])}. On average class "
-        f"{names[gain.argmax()]} gains most ({-gain.max():+.2f}) and class {names[gain.argmin()]} least "
-        f"({-gain.min():+.2f})."
+        f"At {tables.percent(smallest)}, over {seeds}, these classes have a lower FID in every "
+        f"seed: {listed(names[always])}. A higher one in every seed: {listed(names[never])}. "
+        f"On average class {names[gain.argmax()]} gains most ({-gain.max():+.2f}) and class "
+        f"{names[gain.argmin()]} least ({-gain.min():+.2f})."
     )
     difficulty, heaviness = before.mean(axis=0), weights.mean(axis=0)
     heavy, easy = heaviness > 1 / len(names), difficulty < np.median(difficulty)
@@ -189,9 +197,10 @@ if len(wide):
         else "Neither they nor the hard ones"
     )
     claim = (
-        f"{verdict}: of the {heavy.sum()} classes that are heavier than average ({listed(names[heavy])}), "
-        f"{(heavy & easy).sum()} have a class-wise FID below the median before reweighting. The rank correlation "
-        f"of weight and FID is {rank:.2f}; the paper's claim would make it negative."
+        f"{verdict}: of the {heavy.sum()} classes that are heavier than average "
+        f"({listed(names[heavy])}), {(heavy & easy).sum()} have a class-wise FID below the "
+        f"median before reweighting. The rank correlation of weight and FID is {rank:.2f}; "
+        "the paper's claim would make it negative."
     )
 else:
     gains = claim = "No results yet."
@@ -245,31 +254,35 @@ lines = []
 for row in recipe:
     place = (tables.LABELS[row], tables.percent(smallest))
     if place in everything:
-        lines.append(f"{place[0]}: {alone[place]:.1f} times as fast in training, {everything[place]:.2f} in all")
-slower = [f"{name} at {data}" for (name, data), speed in dict(everything).items() if speed < 1]
-count = f"{len(slower)} of {len(everything)}"
-glue("sh_cost", f"At {tables.percent(smallest)}: {'; '.join(lines) or 'no results yet'}.", display=False)
-glue("sh_slower", count, display=False)
+        fast, whole = alone[place], everything[place]
+        lines.append(f"{place[0]}: {fast:.1f} times as fast in training, {whole:.2f} in all")
+slower = [cell for cell, speed in dict(everything).items() if speed < 1]
+cost = f"At {tables.percent(smallest)}: {'; '.join(lines) or 'no results yet'}."
+glue("sh_cost", cost, display=False)
+glue("sh_slower", f"{len(slower)} of {len(everything)}", display=False)
 
-copies = 100 * frame.assign(copies=frame.copies.astype(float)).groupby(["row", "ratio"]).copies.mean().dropna()
+frame["share_copied"] = 100 * frame.copies.astype(float)
+copies = frame.groupby(["row", "ratio"]).share_copied.mean().dropna()
 if len(copies):
     (row, ratio), most = copies.idxmax(), copies.max()
     everyone = copies.get(("full", 1.0), float("nan"))
     said = (
-        f"{'No' if most < 1 else 'A little' if most < 5 else 'Yes'}. The most near-copies are {most:.1f} % of the "
-        f"samples ({tables.LABELS[row]}, {tables.percent(ratio)}); for all the data it is {everyone:.1f} %, and one "
-        "per cent is what new real images show by chance."
+        f"{'No' if most < 1 else 'A little' if most < 5 else 'Yes'}. The most near-copies are "
+        f"{most:.1f} % of the samples ({tables.LABELS[row]}, {tables.percent(ratio)}); for all "
+        f"the data it is {everyone:.1f} %, and one per cent is what new real images show by "
+        "chance."
     )
 else:
     said = "It was not counted: there are no held-out images."
 glue("sh_copies", said, display=False)
 
 experiment = Experiment(profile)
-glue("sh_images", len(experiment.data), display=False)
+data, model = experiment.data, experiment.build_model()
+glue("sh_images", len(data), display=False)
 glue("sh_side", experiment.profile.image_size, display=False)
-glue("sh_each", int(smallest * len(experiment.data) / len(experiment.data.class_names)), display=False)
+glue("sh_each", int(smallest * len(data) / len(data.class_names)), display=False)
 glue("sh_steps", experiment.steps_at(smallest), display=False)
-glue("sh_weights", sum(p.numel() for p in experiment.build_model().parameters()) / 1000, display=False)
+glue("sh_weights", sum(p.numel() for p in model.parameters()) / 1000, display=False)
 glue("sh_seeds", int(frame.seed.nunique()), display=False)
 glue("sh_chance", 200 * 0.5 ** int(frame.seed.nunique()), display=False)
 glue("sh_percent", tables.percent(smallest), display=False)

@@ -1,15 +1,21 @@
 """The command line, in process, on the smoke profile with a store of its own."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
-from dedt_lib import cli, tables
-from dedt_lib.recipes import load_profile
+from dedt_lib import cli, planning, tables
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
+from dedt_lib.processes import Processes
+from dedt_lib.recipes import Recipe, load_profile
 from dedt_lib.selection import Coreset
 
 STAGES = ("embed", "select", "reweight", "train", "sample", "evaluate")
@@ -26,6 +32,17 @@ def dedt(store, capsys):
 
     def command(*argv):
         status = cli.main([*map(str, argv), "--store", str(store)])
+        return status, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def dedt_plan(capsys):
+    """Run ``dedt plan``; returns (exit status, standard output, standard error)."""
+
+    def command(*argv):
+        status = cli.main(["plan", *map(str, argv)])
         return status, *capsys.readouterr()
 
     return command
@@ -58,6 +75,7 @@ def test_each_verb_prints_its_result_and_writes_its_files(verb, dedt, tmp_path):
     }
     text, files = expected[verb]
     assert text in printed
+    assert (f"FID of {samples} samples (seed 0) against" in printed) == (verb == "evaluate")
     assert {path.name for path in tmp_path.iterdir()} == files
 
 
@@ -84,6 +102,10 @@ def test_run_of_an_image_folder_from_images_to_metrics(dedt, photos, tmp_path):
     status, printed, _ = dedt("run", *options, "--out", tmp_path)
     assert status == 0
     assert "dark" in printed and "light" in printed
+    assert "FID of 100 samples (seed 0) against all 40 training images" in printed
+    assert (
+        "moderate at ratio 0.2, encoder resnet18, scope class, centre median, reweighting, seed 0" in printed
+    )
     assert Coreset.load(tmp_path).counts.tolist() == [4, 4]
     assert np.load(tmp_path / "samples.npy").shape[1:] == (3, 8, 8)
     assert np.load(tmp_path / "features.npy").shape[0] == len(np.load(tmp_path / "labels.npy")) == 40
@@ -122,12 +144,210 @@ def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, mo
     assert result["row"] == "random"
 
 
-def test_cells_lists_every_cell_with_a_command_that_parses(capsys):
-    assert cli.main(["cells", "--table", "table1", "--profile", "smoke"]) == 0
+def listed(capsys, *options):
+    """Tables and cells of the commands that ``dedt cells`` prints; each command must parse."""
+    assert cli.main(["cells", "--profile", "smoke", *options]) == 0
     printed = capsys.readouterr().out.splitlines()
     commands = [line.split("dedt ")[1] for line in printed if "dedt run" in line]
     parsed = [cli.make_parser().parse_args(command.split()) for command in commands]
-    assert [(args.row, args.ratio, args.seed) for args in parsed] == tables.cells("table1", "smoke")
+    return [(args.table, (args.row, args.ratio, args.seed)) for args in parsed]
+
+
+@pytest.mark.parametrize("table", tables.TABLES)
+def test_cells_lists_every_cell_with_a_command_that_parses(table, capsys):
+    expected = [(table, cell) for cell in tables.cells(table, "smoke")]
+    assert listed(capsys, "--table", table) == expected
+
+
+def test_cells_of_all_tables_are_listed_once_each_under_a_table_that_has_them(capsys):
+    found = listed(capsys)
+    assert [cell for _, cell in found] == tables.all_cells("smoke")
+    assert all(cell in tables.cells(table, "smoke") for table, cell in found)
+
+
+@pytest.mark.parametrize("table", tables.TABLES)
+def test_every_row_of_every_table_can_be_run(table, dedt, monkeypatch):
+    def stub(profile, *cell, store):
+        raise DedtError(f"cell {cell}")
+
+    monkeypatch.setattr(tables, "run_cell", stub)
+    for row, ratio, seed in tables.cells(table, "smoke"):
+        options = ("--row", row, "--ratio", ratio, "--seed", seed, "--profile", "smoke")
+        assert dedt("run", table, *options)[2] == f"dedt: cell {(row, ratio, seed)}\n"
+        if tables.TABLES[table][row] == (1.0,):
+            assert dedt("run", table, *options[:2], *options[4:])[2] == f"dedt: cell {(row, 1.0, seed)}\n"
+
+
+# ---- what a recipe is called, and what is printed of a result --------------------------------------
+
+
+def test_every_field_of_a_recipe_is_an_option():
+    assert set(cli.RECIPE) == set(Recipe.model_fields)
+    args = cli.make_parser().parse_args(["train"])
+    assert all(hasattr(args, name) for name in cli.RECIPE)
+
+
+@pytest.mark.parametrize(
+    "options, description",
+    [
+        ("--method random --ratio 0.2 --seed 3", "random at ratio 0.2, scope class, seed 3"),
+        (
+            "--encoder ddae --centre mean --band nearest --scope global",
+            "moderate at ratio 0.1, encoder ddae, scope global, centre mean, band nearest, seed 0",
+        ),
+        (
+            "--method gaussian --reweighting --weighting sampler --burn-in 0 --annealing",
+            "gaussian at ratio 0.1, encoder resnet18, scope class, reweighting by sampler, burn-in 0, "
+            "annealing, seed 0",
+        ),
+        ("--infobatch ratio --ratio 0.4", "InfoBatch that keeps 0.4 of the well-learned samples, seed 0"),
+        (
+            "--infobatch budget --annealing",
+            "InfoBatch that keeps 0.1 of all samples, annealing, seed 0",
+        ),
+        ("--early-stopping --annealing", "all data, steps of 0.1, annealing, seed 0"),
+    ],
+)
+def test_a_recipe_is_described_by_its_options(options, description):
+    values = cli.recipe_values(cli.make_parser().parse_args(["train", *options.split()]))
+    assert cli.describe(Experiment(tiny.profile(), device="cpu", **values)) == description
+
+
+def cell(**recipe):
+    """A result as ``Experiment.cell`` makes it."""
+    cost = {"seconds": 12.3, "cpu_seconds": 21.0, "images": 2400, "evaluations": 7200}
+    return {
+        "recipe": Recipe(**recipe).model_dump(),
+        "fid": 1.5,
+        "floor": {"fid": 0.25},
+        "copies": None,
+        "protocol": "FID of 100 samples",
+        "class_counts": [3, 4],
+        "class_names": ["a", "b"],
+        "class_weights": None,
+        "steps": 16,
+        "realised": 0.4125,
+        "costs": {"train": cost},
+    }
+
+
+@pytest.mark.parametrize(
+    "recipe, what, realised",
+    [
+        ({}, "coreset", False),
+        ({"annealing": True}, "coreset", True),
+        ({"infobatch": "ratio"}, "all data", True),
+        ({"early_stopping": True}, "all data", False),
+    ],
+)
+def test_a_result_names_its_protocol_its_costs_and_the_data_it_saw(recipe, what, realised, capsys):
+    cli.print_cell(cell(**recipe))
+    printed = capsys.readouterr().out
+    assert "FID: 1.5" in printed and "FID of 100 samples" in printed
+    assert f"{what}: 7 images, 16 steps" in printed
+    assert ("images seen: 41.2%" in printed) == realised
+    assert "12.3" in printed and "21.0" in printed and "2.40 k" in printed and "7.20 k" in printed
+
+
+def test_of_several_processes_only_the_main_one_prints():
+    for rank, text in ((0, "once\n"), (1, "")):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            with cli.printing_once(Processes(rank, 2)):
+                print("once")
+        assert printed.getvalue() == text
+
+
+@pytest.mark.parametrize(
+    "value, text", [(0, ""), (999, "999 B"), (1000, "1.00 kB"), (153.6e6, "154 MB"), (2.345e10, "23.4 GB")]
+)
+def test_numbers_are_shown_with_three_digits(value, text):
+    assert cli.scaled(value, "B") == text
+
+
+@pytest.mark.parametrize("seconds, text", [(0, "0 s"), (99, "99 s"), (120, "2 min"), (7.2e6, "2,000.0 h")])
+def test_times_are_shown_in_the_unit_that_one_thinks_in(seconds, text):
+    assert cli.duration(seconds) == text
+
+
+def test_data_may_be_a_folder_of_classes_or_parquet_files(photos, tmp_path):
+    def changes(path):
+        args = cli.make_parser().parse_args(["train", "--data", str(path)])
+        return cli.profile_changes(args)["data"]
+
+    (tmp_path / "train-00000-of-00001.parquet").touch()
+    assert changes(photos) == changes(photos / "none") == "folder"
+    assert changes(tmp_path) == changes(tmp_path / "train-00000-of-00001.parquet") == "parquet"
+
+
+# ---- the plan --------------------------------------------------------------------------------------
+
+
+def columns(printed, what):
+    """The words of the line of ``dedt plan`` that ends in ``what``."""
+    return next(line for line in printed.splitlines() if line.endswith(f"  {what}")).split()
+
+
+def test_the_plan_of_the_paper_needs_neither_data_nor_time(dedt_plan, monkeypatch, tmp_path):
+    monkeypatch.setenv("DEDT_DATA", str(tmp_path / "none"))
+    status, printed, _ = dedt_plan(
+        "table1", "--profile", "paper", "--row", "moderate-reweighted", "--seed", 0
+    )
+    assert status == 0 and "table1, profile paper: 4 cells" in printed
+    assert "cifar10: 50,000 images in 10 classes" in printed
+    assert columns(printed, "all the data")[:3] == ["reference", "1", "782,000"]
+    assert columns(printed, "group DRO")[:3] == ["proxy", "4", "788,000"]
+    assert "10.00 (0.81)" in printed and "--probe" in printed
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_plan_gives_a_range_for_infobatch(dedt_plan):
+    _, printed, _ = dedt_plan("--profile", "smoke", "--row", "infobatch-annealed", "--ratio", 0.1)
+    assert columns(printed, "InfoBatch by ratio, annealed")[2:5] == ["52", "..", "160"]
+    assert "a .. b" in printed and "1.00 .. 3.08" in printed
+
+
+def test_the_plan_shows_hours_when_it_has_measured(dedt_plan, monkeypatch):
+    def probe(profile, works, counts):
+        return {(work.kind, work.network): 3600.0 for work in works}
+
+    monkeypatch.setattr(planning, "probe", probe)
+    _, printed, _ = dedt_plan(
+        "--profile", "smoke", "--set", "per_class=30", "--row", "random", "--ratio", 0.1, "--probe"
+    )
+    assert columns(printed, "coreset")[2:] == ["16", "240", "720", "168", "kB", "16.0", "h", "coreset"]
+    assert "3.6e+06 ms  step of the U-Net" in printed and "hours:" not in printed
+
+
+def test_the_plan_says_how_many_cells_are_done(dedt_plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
+    assert "done" not in dedt_plan("table3", "--profile", "smoke")[1]
+    done = tmp_path / "smoke" / "cells" / "full-100-0.json"
+    done.parent.mkdir(parents=True)
+    done.touch()
+    assert "7 cells; 1 of them done" in dedt_plan("table3", "--profile", "smoke")[1]
+
+
+def test_the_plan_of_ones_own_images_counts_them(dedt_plan, photos):
+    _, printed, _ = dedt_plan("--profile", "smoke", "--data", photos, "--set", "channels=3")
+    assert "folder: 40 images in 2 classes" in printed
+
+
+@pytest.mark.parametrize(
+    "argv, complaint",
+    [
+        (["table9"], "Unknown table 'table9'"),
+        (["--row", "best"], "Unknown row 'best'"),
+        (["table1", "--ratio", "0.17"], "No cell has that row, ratio and seed"),
+        (["--data", "no-such-folder"], "is not a folder"),
+        (["--set", "image_size=16"], "set image_size = 8"),
+    ],
+)
+def test_a_plan_of_nothing_is_one_line_and_status_two(argv, complaint, dedt_plan):
+    status, printed, complained = dedt_plan(*argv)
+    assert status == 2 and printed == "" and complaint in complained and complained.count("\n") == 1
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,6 +360,13 @@ def test_cells_lists_every_cell_with_a_command_that_parses(capsys):
         (["select", "--ratio", "0"], "ratio: "),
         (["select", "--ratio", "2"], "ratio: "),
         (["select", "--method", "best"], "method: "),
+        (["select", "--encoder", "vgg"], "encoder: "),
+        (["select", "--centre", "middle"], "centre: "),
+        (["select", "--band", "all"], "band: "),
+        (["train", "--weighting", "twice"], "weighting: "),
+        (["train", "--infobatch", "0.1"], "infobatch: "),
+        (["train", "--infobatch", "ratio", "--reweighting"], "infobatch has no coreset"),
+        (["select", "--infobatch", "ratio"], "have no coreset"),
         (["select", "--data", "no-such-folder"], "is not a folder"),
         (["train", "--reweighting", "--early-stopping"], "no coreset to reweight"),
         (["run", "table1"], "Say which row"),
@@ -180,16 +407,28 @@ def test_values_of_set_are_toml_or_plain_text():
     assert cli.toml_value("my photos/here") == "my photos/here"
 
 
-@pytest.mark.parametrize("verb", [*STAGES, "run", "cells", "show"])
+@pytest.mark.parametrize("verb", [*STAGES, "run", "cells", "plan", "show"])
 def test_help_of_each_verb_shows_an_example(verb, capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main([verb, "--help"])
     assert f"dedt {verb}" in capsys.readouterr().out.partition("example:")[2]
 
 
-def test_the_command_line_starts_without_torch():
-    code = "import sys, dedt_lib.cli; dedt_lib.cli.make_parser(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+QUICK = """
+import sys
+from dedt_lib import cli
+assert not {"torch", "numpy", "pydantic"} & set(sys.modules)
+cli.make_parser()
+assert not {"torch", "numpy", "pydantic"} & set(sys.modules)
+assert cli.main(["train", "--data", "no-such-folder"]) == 2
+assert cli.main(["cells", "--profile", "smoke"]) == cli.main(["plan", "--profile", "paper"]) == 0
+assert "torch" not in sys.modules
+"""
+
+
+def test_help_mistakes_cells_and_plans_do_not_load_torch():
+    done = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     version = [sys.executable, "-m", "dedt_lib", "--version"]
     assert subprocess.run(version, capture_output=True, text=True).stdout.startswith("dedt ")
 

@@ -1,6 +1,7 @@
 """The pairs are equal, the parameters are checked, and every chapter runs under the smoke profile."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,14 @@ from pathlib import Path
 import papermill
 import pytest
 
+from dedt_lib import tables
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 CHAPTERS = [path.stem for path in NOTEBOOKS if path.stem[0].isdigit()]
-RESULT_PAGES = ("08_table1", "09_figure2")
+RESULT_PAGES = ("08_table1", "09_table2", "10_table3", "11_figure2", "12_shape")
+EXTRA = {"02_embed": {"encoders": "resnet18 inceptionv3 clip-rn50 ddae"}}
+EXTRA |= {name: {"compute": True} for name in RESULT_PAGES}
 
 sys.path.insert(0, str(ROOT / "tools"))
 from pair import derive  # noqa: E402
@@ -57,11 +62,35 @@ def test_code_fits_the_page(source):
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_runs_under_smoke(name, tmp_path, surroundings):
-    compute = {"compute": True} if name in RESULT_PAGES else {}
-    executed = run(name, tmp_path / f"{name}.ipynb", profile="smoke", **compute)
+    executed = run(name, tmp_path / f"{name}.ipynb", profile="smoke", **EXTRA.get(name, {}))
     shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in shown)
     assert not [o for o in shown if o.get("name") == "stderr"]
+
+
+def test_every_chapter_is_in_the_table_of_contents():
+    listed = [line.split("notebooks/")[1] for line in open(ROOT / "_toc.yml") if "notebooks/" in line]
+    assert [line.strip() for line in listed] == CHAPTERS
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_code_is_led_by_a_sentence_and_the_page_ends_with_something_to_try(name):
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+    hidden = [c for c in cells if "remove-cell" in c["metadata"].get("tags", [])]
+    visible = [c for c in cells if c not in hidden and "parameters" not in c["metadata"].get("tags", [])]
+    kinds = "".join(c["cell_type"][0] for c in visible)
+    assert kinds[0] == "m" and "ccc" not in kinds
+    assert "## Try it" in "".join(visible[-1]["source"])
+
+
+@pytest.mark.parametrize("name", RESULT_PAGES)
+def test_a_page_of_results_shows_what_is_there(name, tmp_path, surroundings, monkeypatch):
+    """The main job only: no other encoder, no control, nothing annealed."""
+    results = Path(os.environ["DEDT_RESULTS"]).with_name("few-results")
+    monkeypatch.setenv("DEDT_RESULTS", str(results))
+    for row, ratio in (("full", 1.0), ("random", 0.1), ("moderate", 0.1), ("moderate-reweighted", 0.1)):
+        tables.run_cell("smoke", row, ratio, 0)
+    run(name, tmp_path / f"{name}.ipynb", profile="smoke")
 
 
 def test_the_grid_passes_the_parameters_that_the_cell_takes(tmp_path, surroundings):

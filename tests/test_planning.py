@@ -146,17 +146,19 @@ def random_training(model, data, plan, settings, *, seed, folder, weighting=None
 def test_the_store_holds_the_runs_of_the_plan_and_no_other(tmp_path, monkeypatch):
     """Every cell of every table, with training and sampling replaced by their outlines."""
     profile = tiny.profile(samples=10)
-    noise = np.random.default_rng(0).normal(size=(300, 4))
+    # The same distances in every class, so that no choice leaves a class without images.
     features = {
-        name: np.roll(noise, k) for k, name in enumerate(("resnet18", "inceptionv3", "clip-rn50", "ddae"))
+        name: np.tile(np.random.default_rng(k).permutation(30)[:, None], (10, 1))
+        for k, name in enumerate(("resnet18", "inceptionv3", "clip-rn50", "ddae"))
     }
     monkeypatch.setattr(experiment, "train", random_training)
     monkeypatch.setattr(experiment, "surrogate", lambda self, name: (None, {"key": name}))
-    monkeypatch.setattr(Experiment, "embed", lambda self: features[self.encoder[1]["key"]])
+    monkeypatch.setattr(Experiment, "embed", lambda self: features[self.encoder[1]["key"]][order])
     monkeypatch.setattr(experiment.sampling, "sample", lambda *_, **__: np.zeros((10, 1, 8, 8), np.uint8))
     store = Store(tmp_path)
     first = Experiment(profile, store=store, device="cpu", method="random")
     assert len(first.data) == sum(DIGITS)  # loaded once, and shared from here on
+    order = np.argsort(np.argsort(first.data.labels, kind="stable"))
     for cell in tables.all_cells(profile):
         first.change(**tables.cell_recipe(*cell)).sample()
 

@@ -46,28 +46,31 @@ def main():
     args = parser.parse_args()
     profile = load_profile(PROFILE, path=args.path)
     common = ["--profile", PROFILE, *([f"--set=path={args.path}"] if args.path else [])]
+    # All commands come before this process loads anything: a child's peak memory begins with its parent's.
     commands = {"embed": dedt("embed", *common)}
+    for name, recipe in SELECTORS.items():
+        for ratio in profile.ratios:
+            options = [f"--{key}={value}" for key, value in recipe.items()]
+            commands[name, ratio] = dedt("select", *common, *options, f"--ratio={ratio}")
+            print(name, ratio, commands[name, ratio])
     base = Experiment(profile)
     coresets, selections = {}, []
     for name, recipe in SELECTORS.items():
         for ratio in profile.ratios:
-            options = [f"--{key}={value}" for key, value in recipe.items()]
-            cost = dedt("select", *common, *options, f"--ratio={ratio}")
             experiment = base.change(**recipe, ratio=ratio)
             coresets[name, ratio] = coreset = experiment.select()
-            computing = Store().manifest(experiment._coreset_folder)["seconds"]
+            manifest = Store().manifest(experiment._coreset_folder)
             selections.append(
                 {
                     "selector": name,
                     "ratio": ratio,
                     "kept": len(coreset.indices),
                     "class_counts": coreset.counts.tolist(),
-                    "coreset": experiment._coreset_folder.name,
-                    "computing_seconds": computing,
-                    **cost,
+                    "coreset": manifest["key"],
+                    "computing_seconds": manifest["seconds"],
+                    **commands[name, ratio],
                 }
             )
-            print(selections[-1])
     encoder = base.encoder[1]
     smallest = min(profile.ratios)
     first = {name: coresets[name, smallest] for name in SELECTORS}
@@ -75,7 +78,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("gaussian", "moderate-class"):
         picture = figures.kept_and_removed(base.data, {name: first[name]}, classes=list(range(10)))
-        picture.savefig(folder / f"{name}.png", dpi=110)
+        picture.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
     write_json(
         folder / "selection.json",
         {
@@ -95,7 +98,7 @@ def main():
                     "cpu_seconds",
                 )
             },
-            "commands": commands,
+            "embed_command": commands["embed"],
             "selections": selections,
             "overlap": {
                 a: {b: float(np.mean(first[b].kept[first[a].indices])) for b in SELECTORS} for a in SELECTORS
