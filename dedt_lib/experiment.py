@@ -232,6 +232,7 @@ class Experiment:
             return {
                 "steps": result.steps,
                 "images_seen": result.images_seen,
+                "processes": self.processes.count,
                 "training_seconds": round(result.seconds, 3),
                 "training_cpu_seconds": round(result.cpu_seconds, 3),
             }

@@ -18,12 +18,13 @@
 
 # %% tags=["parameters"]
 profile = "digits"
+epochs = 16
 compute = False
 
 # %% tags=["remove-cell"]
 from dedt_lib.notebook import check_parameters
 
-check_parameters("profile", "compute")
+check_parameters("profile", "epochs", "compute")
 
 # %% [markdown]
 # The runs were made by the grid; `compute = True` makes those that are
@@ -46,8 +47,8 @@ frame = tables.read_cells(profile)
 # the loss still speaks for all images. The last eighth of the epochs visits
 # everything.
 #
-# To watch it, a short run notes what each epoch keeps. (It is a run of its
-# own, of 16 epochs; the runs of the table are longer.)
+# To watch it, a run of a few `epochs` notes what each of them keeps. (It is a
+# run of its own; those of the table are longer.)
 
 # %%
 import tempfile
@@ -58,7 +59,7 @@ from dedt_lib.training import EpochPlan, InfoBatchPlan, train
 
 experiment = Experiment(profile, method="random", ratio=0.1)
 data = experiment.data
-short = replace(experiment.settings, epochs=16)
+short = replace(experiment.settings, epochs=epochs)
 
 
 class Watched(InfoBatchPlan):
@@ -71,7 +72,7 @@ class Watched(InfoBatchPlan):
 
 
 def kept(**how):
-    plan = Watched(len(data), epochs=16, **how)
+    plan = Watched(len(data), epochs=epochs, **how)
     train(
         experiment.build_model(), data, plan, short, seed=0,
         folder=tempfile.mkdtemp(),
@@ -80,19 +81,23 @@ def kept(**how):
 
 # %% [markdown]
 # At the ratio 10 % in two readings: InfoBatch *as it comes*, which draws one
-# in ten of the well-learned images, and InfoBatch *to budget*, which keeps
-# one image in ten, well learned or not. Beside them the annealed coreset.
+# in ten of the well-learned images, and InfoBatch *to budget*, which keeps one
+# image in ten. That is so few that it has to draw from all images alike; at
+# larger ratios it keeps those that are not well learned, and fills up. Beside
+# them the annealed coreset.
 
 # %%
 everything = range(len(data))
 annealed = EpochPlan(
-    everything[: len(data) // 10], total=len(data), epochs=16,
+    everything[: len(data) // 10], total=len(data), epochs=epochs,
     annealing_start=0.875,
 )
 sizes = {
     "InfoBatch": kept(prune_ratio=0.9),
     "InfoBatch to budget": kept(budget=0.1),
-    "coreset + annealing": [len(annealed.epoch(e)[0]) for e in range(16)],
+    "coreset + annealing": [
+        len(annealed.epoch(e)[0]) for e in range(epochs)
+    ],
 }
 figures.epoch_sizes(sizes, len(data))
 
@@ -100,7 +105,10 @@ figures.epoch_sizes(sizes, len(data))
 import numpy as np
 from myst_nb import glue
 
-pruned = np.array(sizes["InfoBatch"][1:14]) / len(data)
+pruned = np.array(sizes["InfoBatch"][1 : int(0.875 * epochs)]) / len(data)
+ratios = tables.TABLES["table2"]["infobatch-budget-annealed"]
+ratios = [tables.percent(ratio) for ratio in ratios or paper.RATIOS]
+glue("t2_budget", " and ".join(ratios), display=False)
 glue("t2_kept", 100 * float(pruned.mean()), display=False)
 glue("t2_below", 100 * float((1 - pruned.mean()) / 0.9), display=False)
 
@@ -181,7 +189,8 @@ glue("t2_chance", 100 * chance, display=False)
 # FID, mean and standard deviation over the seeds, and in brackets the images
 # seen, as a share of what a run on all the data sees. The first two rows are
 # the paper's; the others are controls. *Equal steps* is all the data, stopped
-# after as many steps as the annealed coreset takes.
+# after as many steps as the annealed coreset takes. InfoBatch to budget is run
+# at {glue:text}`t2_budget:s`.
 
 # %%
 frame["seen"] = 100 * frame.realised

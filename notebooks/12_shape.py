@@ -98,7 +98,7 @@ if len(order):
     head = "Yes" if same == len(order) else "Partly" if same else "No"
     ordered = (
         f"{head}. The rows come in the paper's order at {same} of {len(order)} ratios. "
-        f"Of all pairs of rows, these shares stand as in the paper: {agree}."
+        f"Of all pairs of rows, these shares stand as in the paper: {agree} (half is chance)."
     )
 else:
     ordered = "No results yet."
@@ -330,3 +330,4 @@ glue("sh_percent", tables.percent(smallest), display=False)
 # - Change `guidance` or `dro_step_size` in a profile of your own, run
 #   `make tables PROFILE=mine.toml`, and open this page with `profile` set to
 #   that file. Which answers change?
+# - Next: [choosing from real CIFAR-10](13_cifar10).

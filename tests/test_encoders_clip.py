@@ -97,6 +97,10 @@ def test_images_of_one_class_are_not_negatives_of_each_other():
     labels = torch.tensor([0, 0, 1, 1])
     aligned = torch.eye(2)[labels]
     scale = torch.tensor(math.log(100))
+    # Which of its class's captions an image is nearest to makes no difference.
+    text, swapped = torch.eye(4), torch.eye(4)[[1, 0, 3, 2]]
+    loss, warm = module.contrastive_loss, torch.tensor(1.0)
+    torch.testing.assert_close(loss(swapped, text, labels, warm), loss(text, text, labels, warm))
     # Aligned by class, only the choice between two equal captions is left: log 2.
     assert module.contrastive_loss(aligned, aligned, labels, scale).item() == pytest.approx(
         math.log(2), abs=1e-4

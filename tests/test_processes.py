@@ -7,20 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from dedt_lib.encoders import read_tensors
 from dedt_lib.processes import Processes
+from dedt_lib.store import read_json
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
-LAUNCH = "-m accelerate.commands.launch --cpu --num_machines 1 --mixed_precision no --dynamo_backend no"
-
-
-def stages(root, pattern):
-    return {path.relative_to(root): path for path in sorted(root.glob(pattern))}
+# With --cpu accelerate starts a single process, whatever --num_processes says; --multi_gpu needs no GPU.
+LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no"
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
     """Reference, proxy with group DRO and weighted run, with dropout and uneven batches, and the samples."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
     for name, how in (
         ("one", []),
         ("two", [*LAUNCH.split(), "--num_processes", "2", "--main_process_port", "0"]),
@@ -29,18 +26,23 @@ def test_two_processes_give_the_result_of_one(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = tmp_path / "one", tmp_path / "two"
+    for root, count in ((one, 1), (two, 2)):
+        manifests = [read_json(path) for path in root.glob("training/*/manifest.json")]
+        assert [manifest["processes"] for manifest in manifests] == [count] * 2
     weights = [np.load(next(root.glob("proxy/*/weights.npy"))) for root in (one, two)]
     np.testing.assert_allclose(*weights, rtol=1e-6)
     assert weights[0].std() > 0
     # The class weights may differ in their last digits, and with them the address of the weighted run.
     models = [sorted(root.glob("*/*/model.safetensors")) for root in (one, two)]
     assert len(models[0]) == len(models[1]) == 4  # encoder, reference, proxy, weighted run
-    for proxy_or_reference in ("proxy", "encoder"):
-        a, b = (
-            read_tensors(next(root.glob(f"{proxy_or_reference}/*/model.safetensors"))) for root in (one, two)
-        )
-        for key, value in a.items():
-            torch.testing.assert_close(value, b[key], rtol=1e-4, atol=1e-5)
+    # Not the weights themselves: a bias before a GroupNorm has no gradient but rounding, which Adam makes large.
+    for stage in ("training", "proxy"):
+        losses = [
+            sorted((np.load(path) for path in root.glob(f"{stage}/*/losses.npy")), key=len)
+            for root in (one, two)
+        ]
+        for ours, theirs in zip(*losses):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     samples = [np.load(next(root.glob("samples/*/samples.npy"))).astype(int) for root in (one, two)]
     assert samples[0].shape == (40, 1, 8, 8) and np.abs(samples[0] - samples[1]).max() <= 1
 
