@@ -178,6 +178,7 @@ def class_counts(counts, class_names):
     names, labels, values = zip(*rows)
     sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
     axes.set(xlabel="class", ylabel="images kept")
+    axes.tick_params(axis="x", labelsize=8)
     axes.legend(title=None, fontsize=8) if len(counts) > 1 else axes.get_legend().remove()
     return _finish(figure)
 
@@ -317,7 +318,7 @@ def fid_by_ratio(frame, rows, labels, *, floor=None, full=None):
         axes.axhline(floor, color="crimson", lw=1.2, ls=":", label="real against real")
     axes.set(xlabel="training images kept (%)", ylabel="FID (classifier features)", yscale="log")
     axes.set_xticks(sorted(100 * frame[frame.ratio < 1].ratio.unique()))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     _plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
     return _finish(figure)
 
@@ -547,7 +548,7 @@ def fid_by_images(frame, lines, *, dashed=(), floor=None):
     ticks = [tick for tick in (5, 10, 20, 30, 50, 100) if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     _plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
     return _finish(figure)
 

@@ -64,7 +64,7 @@ numbers = {
     for row in rows
     for ratio, speed in zip(paper.RATIOS, paper.TABLE_3[row])
 }
-training["paper"] = [numbers.get(cell) for cell in training.index]
+training["paper (CIFAR-10)"] = [numbers.get(cell) for cell in training.index]
 training.round(2)
 
 # %% [markdown]

@@ -313,7 +313,7 @@ glue("sh_percent", tables.percent(smallest), display=False)
 #   says of encoders that have seen other, larger images is not tested.
 # - **The yardstick.** FID in the features of a small classifier of digits.
 #   It asks for the odd digits as well as for the plain ones, and a selector
-#   that leaves the odd ones out pays for it.
+#   that leaves the odd ones out may pay for it.
 # - **The seeds.** {glue:text}`sh_seeds:d`. If a row made no difference at all,
 #   so few would still agree by chance {glue:text}`sh_chance:.0f` % of the time.
 # - **The settings.** One guidance, one learning rate and one step size of

@@ -3,8 +3,10 @@ import pytest
 import tiny
 import torch
 
+from dedt_lib.encoders.ddae import decoder_blocks
 from dedt_lib.errors import DedtError
 from dedt_lib.models import build_model
+from dedt_lib.recipes import load_profile
 from dedt_lib.training import Batch
 
 
@@ -75,3 +77,22 @@ def test_dropout_acts_in_training_only():
 def test_unknown_model_lists_the_known_ones():
     with pytest.raises(DedtError, match="Choose one of: unet"):
         build_model("mlp")
+
+
+def test_the_published_network_has_its_size():
+    p = load_profile("paper")
+    with torch.device("meta"):  # counted, not filled
+        model = build_model(
+            "unet",
+            channels=3,
+            image_size=32,
+            num_classes=10,
+            block_channels=p.unet_channels,
+            layers=p.unet_layers,
+            attention=p.unet_attention,
+            dropout=p.unet_dropout,
+            groups=p.unet_groups,
+        )
+    of_classes = sum(parameter.numel() for parameter in model.net.class_embedding.parameters())
+    assert sum(parameter.numel() for parameter in model.parameters()) - of_classes == 35_746_307
+    assert len(decoder_blocks(model)) == 12

@@ -44,7 +44,7 @@ def test_profiles_and_recipes_cannot_be_changed_in_place():
 
 def test_an_unknown_profile_lists_the_known_ones():
     with pytest.raises(
-        DedtError, match="Unknown profile 'tiny'. Choose one of: digits, .*smoke.*or give a .toml file"
+        DedtError, match="Unknown profile 'tiny'. Choose one of: .*digits, .*smoke, or give a .toml file"
     ):
         load_profile("tiny")
 
@@ -146,3 +146,22 @@ def test_a_copy_of_a_profile_needs_a_name_of_its_own(tmp_path):
     (tmp_path / "digits.toml").write_text((PROFILES / "digits.toml").read_text())
     with pytest.raises(DedtError, match="rename it"):
         load_profile(str(tmp_path / "digits.toml"))
+
+
+# ---- the published settings ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_of_the_library_is_valid(name):
+    profile = load_profile(name)
+    assert profile.name == name and 1 not in profile.ratios
+
+
+def test_the_paper_profile_holds_the_published_settings():
+    paper = load_profile("paper")
+    assert (paper.data, paper.epochs, paper.batch_size, paper.learning_rate) == ("cifar10", 2000, 128, 1e-4)
+    assert (paper.sampler_steps, paper.guidance, paper.samples) == (100, 0.3, 50_000)
+    assert (paper.ema_decay, paper.label_dropout, paper.flip, paper.warmup_epochs) == (0.9999, 0.1, True, 13)
+    assert (paper.dro_burn_in, paper.dro_step_size, paper.dro_smoothing) == (0, 1, 1e-3)
+    assert (paper.moderate_scope, paper.annealing_start, paper.metric) == ("global", 0.875, "inceptionv3")
+    assert (paper.ddae_block, paper.ddae_timestep, paper.resnet18_recipe) == (6, 11, "published")
