@@ -17,6 +17,8 @@ CHAPTERS = [path.stem for path in NOTEBOOKS if path.stem[0].isdigit()]
 RESULT_PAGES = ("08_table1", "09_table2", "10_table3", "11_figure2", "12_shape")
 EXTRA = {"02_embed": {"encoders": "resnet18 inceptionv3 clip-rn50 ddae"}}
 EXTRA |= {name: {"compute": True} for name in RESULT_PAGES}
+FEWER = {"09_table2": {"epochs": 8}}
+EXTRA["09_table2"] |= FEWER["09_table2"]
 
 sys.path.insert(0, str(ROOT / "tools"))
 from pair import derive  # noqa: E402
@@ -90,7 +92,7 @@ def test_a_page_of_results_shows_what_is_there(name, tmp_path, surroundings, mon
     monkeypatch.setenv("DEDT_RESULTS", str(results))
     for row, ratio in (("full", 1.0), ("random", 0.1), ("moderate", 0.1), ("moderate-reweighted", 0.1)):
         tables.run_cell("smoke", row, ratio, 0)
-    run(name, tmp_path / f"{name}.ipynb", profile="smoke", **({"epochs": 4} if name == "09_table2" else {}))
+    run(name, tmp_path / f"{name}.ipynb", profile="smoke", **FEWER.get(name, {}))
 
 
 def test_the_grid_passes_the_parameters_that_the_cell_takes(tmp_path, surroundings):
