@@ -22,7 +22,7 @@ help:
 	@echo "make book    run the main job on the digits, build the book, say where to open it  (minutes)"
 	@echo "make test    check the style and run the tests                                     (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make tables  compute the cells of the tables that are missing     (digits: about 90 minutes)"
+	@echo "make tables  compute the cells of the tables that are missing     (digits: over two hours)"
 	@echo "make bench   time the library against bare loops, write benchmarks/results.json    (minutes)"
 	@echo "make pair    derive each notebooks/*.ipynb from its .py"
 	@echo "make clean   remove the built book; make clean-all also removes .venv and all stored runs"

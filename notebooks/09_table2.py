@@ -273,7 +273,7 @@ mean = frame.pivot_table(
     index="ratio", columns="row", values=["fid", "seen"]
 )
 for plain in ("random", "moderate-reweighted"):
-    if f"{plain}-annealed" in mean["fid"]:
+    if {plain, f"{plain}-annealed"} <= set(frame.row):
         for value, name in (("fid", "FID"), ("seen", "data")):
             more = mean[value][f"{plain}-annealed"] - mean[value][plain]
             added[f"{tables.LABELS[plain]}: {name}"] = more.dropna()

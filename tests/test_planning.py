@@ -203,9 +203,11 @@ def test_a_real_run_took_what_the_plan_said(smoke):
 @pytest.mark.parametrize("infobatch", ["ratio", "budget"])
 def test_a_real_infobatch_run_lies_in_the_planned_range(smoke, infobatch):
     row = {"ratio": "infobatch-annealed", "budget": "infobatch-budget-annealed"}[infobatch]
-    manifest = smoke.change(**tables.cell_recipe(row, 0.4, 0)).training()
+    profile, cell = tiny.profile(per_class=10, batch_size=10), (row, 0.4, 0)
+    run = Experiment(profile, store=smoke.store, device="cpu", **tables.cell_recipe(*cell))
+    manifest = run.training()
     ends = [
-        next(w for w in planning.plan(tiny.profile(), [(row, 0.4, 0)], DIGITS, least) if w.kind == "training")
+        next(w for w in planning.plan(profile, [cell], [10] * 10, least) if w.kind == "training")
         for least in (True, False)
     ]
     assert ends[0].images <= manifest["images_seen"] <= ends[1].images
