@@ -7,6 +7,7 @@ imported only by the verbs that compute, so that ``dedt --help`` stays quick.
 import argparse
 import contextlib
 import io
+import os
 import shlex
 import sys
 import tomllib
@@ -754,6 +755,11 @@ def main(argv=None):
     except DedtError as error:
         print(f"dedt: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read the output, such as head, has enough; the interpreter must not flush into the pipe again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         print(
             f"dedt: {error.strerror or error}: {error.filename}; stored results are kept",

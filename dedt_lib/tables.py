@@ -292,7 +292,7 @@ def compare(frame, row, other, value="fid"):
     import pandas as pd
 
     pair = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
-    pair = pair.dropna()
+    pair = pair.reindex(columns=[row, other]).dropna()
     difference = (pair[row] - pair[other]).groupby("ratio")
     lower, higher = difference.apply(lambda d: (d < 0).sum()), difference.apply(lambda d: (d > 0).sum())
     seeds = difference.size()

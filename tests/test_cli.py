@@ -400,6 +400,15 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     assert "run the same command again" in capsys.readouterr().err
 
 
+def test_a_reader_that_has_enough_is_no_error():
+    quiet = (
+        "import sys; from dedt_lib import cli; cli.show = lambda args: print('x' * 10**6); cli.main(['show'])"
+    )
+    command = f'{sys.executable} -c "{quiet}" | head -c 1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("x", "")
+
+
 def test_values_of_set_are_toml_or_plain_text():
     assert cli.toml_value("1e-3") == 1e-3
     assert cli.toml_value("[0.1, 0.4]") == [0.1, 0.4]
