@@ -6,6 +6,7 @@ imported only by the verbs that compute, so that ``dedt --help`` stays quick.
 
 import argparse
 import contextlib
+import inspect
 import io
 import os
 import shlex
@@ -638,7 +639,7 @@ def make_parser():
     def add(name, help, description, example, action, **defaults):
         epilog = f"example:\n  {example}"
         verb = verbs.add_parser(
-            name, help=help, description=description, epilog=epilog, formatter_class=plain
+            name, help=help, description=inspect.cleandoc(description), epilog=epilog, formatter_class=plain
         )
         verb.set_defaults(action=action, **defaults)
         return verb
@@ -756,7 +757,7 @@ def main(argv=None):
         print(f"dedt: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Whoever read the output, such as head, has enough; the interpreter must not flush into the pipe again.
+        # The reader, such as head, has enough; the interpreter must not flush into the pipe again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
