@@ -23,8 +23,10 @@ rule tables:
 
 
 def reference(wildcards):
-    needed = wildcards.row in NEEDS_REFERENCE
-    return [f"results/{PROFILE}/cells/full-100-{wildcards.seed}.json"] if needed else []
+    if wildcards.row not in NEEDS_REFERENCE:
+        return []
+    full = {"mdt": "mdt-full", "stable-diffusion": "sd-full"}.get(ROWS[wildcards.row].get("model"), "full")
+    return [f"results/{PROFILE}/cells/{full}-100-{wildcards.seed}.json"]
 
 
 rule cell:
@@ -35,7 +37,7 @@ rule cell:
     log:
         f"_build/{PROFILE}/logs/{{row}}-{{percent}}-{{seed}}.ipynb",
     threads: 1
-    priority: lambda wildcards: int(wildcards.row == "full")
+    priority: lambda wildcards: int(wildcards.row.endswith("full"))
     resources:
         gpu=1,
     shell:

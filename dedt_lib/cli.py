@@ -29,10 +29,12 @@ examples:
   dedt select --data photos --set image_size=32 --set channels=3 --out coreset
                                                 the same of your own images, one folder per class
   dedt run --profile smoke                      everything, in seconds, to see that it works
+  dedt run --profile smoke --model mdt          the same in the latent space of an autoencoder
   dedt plan table1 --probe                      what a table takes: runs, steps, disk, hours
   dedt VERB --help                              what a verb prints and writes
 """
 RECIPE = (
+    "model",
     "method",
     "ratio",
     "encoder",
@@ -48,6 +50,9 @@ RECIPE = (
     "seed",
 )
 """The fields of Recipe, each an option of the same name; here as well, so that --help needs no pydantic."""
+
+FEW_CLASSES = 20
+"""So many can be named in a line."""
 
 
 # ---- what each verb prints and writes --------------------------------------------------------------
@@ -108,7 +113,10 @@ def reweight(experiment, out):
 
 
 def train(experiment, out):
-    """Train the diffusion model of the recipe and print what the run took."""
+    """Train the diffusion model of the recipe and print what the run took.
+
+    Of Stable Diffusion --out holds the whole pipeline, which diffusers opens by from_pretrained.
+    """
     from .encoders import save_weights
 
     model, training = experiment.train(), experiment.training()
@@ -121,7 +129,10 @@ def train(experiment, out):
     print(f"steps: {steps}, final loss: {losses[-100:].mean():.4f} (mean of the last {len(losses[-100:])})")
     print(f"parameters: {sum(p.numel() for p in model.parameters()):,}")
     print(f"run: {training['key']}, {training['training_seconds']:.0f} s on {training['device']}")
-    if out:
+    if out and recipe.model == "stable-diffusion":
+        experiment.save_pipeline(out / "pipeline")
+        wrote(out, "pipeline")
+    elif out:
         save_weights(model, out / "model.safetensors")
         wrote(out, "model.safetensors")
 
@@ -132,7 +143,8 @@ def sample(experiment, out):
 
     images, names = experiment.sample(), experiment.data.class_names
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
-    print(f"sample number i is of class i mod {len(names)}, the classes being {', '.join(names)}")
+    known = f", the classes being {', '.join(names)}" if len(names) <= FEW_CLASSES else ""
+    print(f"sample number i is of class i mod {len(names)}{known}")
     if out:
         np.save(out / "samples.npy", images)
         contact_sheet(images, len(names)).save(out / "samples.png")
@@ -140,16 +152,19 @@ def sample(experiment, out):
 
 
 def evaluate(experiment, out):
-    """Measure FID, class-wise FID and near-copies of the samples."""
+    """Measure FID, class-wise FID and near-copies of the samples; on latents CMMD, KID, precision and recall too."""
     from .store import write_json
 
     metrics, floor = experiment.evaluate(), experiment.floor()
+    if experiment.recipe.model != "unet":
+        metrics |= experiment.compare()
     print_metrics(metrics, floor)
     rows = [
         (name, f"{value:.3g}", f"{real:.3g}")
         for name, value, real in zip(experiment.data.class_names, metrics["classwise"], floor["classwise"])
     ]
-    print_table(("class", "FID", "real halves"), rows)
+    if rows:
+        print_table(("class", "FID", "real halves"), rows)
     if out:
         write_json(out / "metrics.json", {**metrics, "floor": floor})
         wrote(out, "metrics.json")
@@ -193,9 +208,9 @@ def run_table_cell(args):
     from . import tables
     from .recipes import Recipe, load_profile
 
-    given = recipe_values(args)
+    given, profile = recipe_values(args), load_profile(args.profile)
     extra = sorted(set(given) - {"ratio", "seed"})
-    if extra or args.set or args.data:
+    if extra or args.set or (args.data and not leaves_path_open(profile)):
         what = ", ".join(f"--{name.replace('_', '-')}" for name in extra) or "--set or --data"
         raise DedtError(
             f"A table's row says what to run, so {what} cannot be combined with it. Leave it out, or put "
@@ -205,39 +220,42 @@ def run_table_cell(args):
         raise DedtError(
             f"Say which row: --row NAME. All cells are listed by: dedt cells --table {args.table}"
         )
-    listed = tables.cells(args.table, args.profile)
-    only = tables.TABLES[args.table].get(args.row) or [Recipe().ratio]
-    cell = args.row, given.get("ratio", only[0]), given.get("seed", Recipe().seed)
-    tables.cell_recipe(*cell)
+    profile = load_profile(profile, **profile_changes(args))
+    listed = tables.cells(args.table, profile)
+    tables.cell_recipe(args.row, **{"ratio": 1.0, "seed": 0, **given})
+    ratios = tables.TABLES[args.table].get(args.row) or tables.row_ratios(args.row, profile)
+    cell = args.row, given.get("ratio", ratios[0]), given.get("seed", Recipe().seed)
     if cell not in listed:
         raise DedtError(
             f"{args.table} has no cell {tables.cell_name(*cell)} under this profile. "
             f"All its cells are listed by: dedt cells --table {args.table} --profile {args.profile}"
         )
-    check_data(load_profile(args.profile))
+    check_data(profile)
     out = output_folder(args.out)
-    experiment, _ = tables.run_cell(args.profile, *cell, store=open_store(args))
+    experiment, _ = tables.run_cell(profile, *cell, store=open_store(args))
     with printing_once(experiment.processes):
         print(f"{tables.LABELS[args.row]}: {describe(experiment)}")
         run(experiment, out if experiment.processes.main else None)
-        print(f"wrote {tables.results_folder(args.profile) / 'cells' / tables.cell_name(*cell)}.json")
+        print(f"wrote {tables.results_folder(profile) / 'cells' / tables.cell_name(*cell)}.json")
 
 
 def cells(args):
     """The cells of a table or of all tables, whether their result is there, and the command for each."""
     from . import tables
+    from .recipes import load_profile
 
     listed = tables.cells(args.table, args.profile) if args.table else tables.all_cells(args.profile)
     there = done_cells(args.profile, listed)
     title = args.table or "all tables"
     print(f"{title}, profile {args.profile}: {len(there)} of {len(listed)} cells done")
+    where = " --data PATH" if leaves_path_open(load_profile(args.profile)) else ""
     rows = []
     for cell in listed:
         row, ratio, seed = cell
         table = args.table or next(name for name in tables.TABLES if cell in tables.cells(name, args.profile))
         command = f"dedt run {table} --row {row} --ratio {ratio:g} --seed {seed}"
         rows.append(
-            ("done" if cell in there else "to do", f"{command} --profile {shlex.quote(args.profile)}")
+            ("done" if cell in there else "to do", f"{command} --profile {shlex.quote(args.profile)}{where}")
         )
     print_table(("", "command"), rows, text=(0, 1))
 
@@ -254,20 +272,28 @@ def plan(args):
     """What the cells of a table, or of all tables, take: runs, steps, network evaluations, disk and hours.
 
     A run that several cells share counts once.  Nothing is trained and no data is fetched; --probe measures
-    this device with random images.
+    this device with random images and untrained networks.
     """
     from . import planning
     from .recipes import load_profile
 
     profile = load_profile(args.profile, **profile_changes(args))
     listed = chosen_cells(args, profile)
-    check_data(profile)
+    known = planning.known_data(profile)
+    if known in (None, profile.data):
+        check_data(profile)
     counts = planning.class_counts(profile)
     works, least = (planning.plan(profile, listed, counts, least) for least in (False, True))
     done = 0 if args.set or args.data else len(done_cells(profile, listed))
     note = f"; {done:,} of them done, which are counted all the same" if done else ""
     print(f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')}{note}")
-    print(f"{profile.data}: {amount(sum(counts), 'image')} in {amount(len(counts), 'class', 'classes')}")
+    print(
+        f"{known or profile.data}: {amount(sum(counts), 'image')} in {amount(len(counts), 'class', 'classes')}"
+    )
+    if args.table and args.table not in profile.tables:
+        print(
+            f"the profile is made for {', '.join(profile.tables)}; what else this takes has the published settings"
+        )
     speed = planning.probe(profile, works, counts) if args.probe else {}
     print_works(works, least, speed)
     print_speedups(*(planning.speedups(profile, listed, counts, least) for least in (False, True)))
@@ -275,7 +301,7 @@ def plan(args):
         print_speed(speed, sum(planning.seconds(work, speed) for work in works))
     else:
         print("hours: the same command with --probe measures this device, in a minute or a few")
-    print("not counted: selection, the distances of FID and of near-copies, what is downloaded")
+    print("not counted: decoding image files, selection, the distances of metrics, what is downloaded")
 
 
 def chosen_cells(args, profile):
@@ -317,10 +343,18 @@ def print_works(works, least, speed):
         ]
         return name, *(" .. ".join(dict.fromkeys(pair)) for pair in ends), what
 
+    def group(network):
+        return network if network in DIFFUSION.values() else "other networks"
+
     pairs = list(zip(least, works))
-    rows = [line(pair[1].kind, pair[1].what, [pair]) for pair in pairs]
-    for what, diffusion in ((DIFFUSION, True), ("other networks", False)):
-        chosen = [pair for pair in pairs if (pair[1].network == DIFFUSION) == diffusion]
+    several = len({work.network for work in works} & set(DIFFUSION.values())) > 1
+
+    def described(work):
+        return f"{work.what} ({work.network})" if several and work.network in DIFFUSION.values() else work.what
+
+    rows = [line(pair[1].kind, described(pair[1]), [pair]) for pair in pairs]
+    for what in (*DIFFUSION.values(), "other networks"):
+        chosen = [pair for pair in pairs if what == group(pair[1].network)]
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
     print("evaluations: forward passes of one image; a backward pass counts two")
@@ -344,12 +378,12 @@ def print_speedups(speedups, most):
         shown = f"{final:.2f}" if final == best else f"{final:.2f} .. {best:.2f}"
         return shown if final == whole else f"{shown} ({whole:.2f})"
 
-    rows = dict.fromkeys(row for row, _ in speedups if row != "full")
+    rows = dict.fromkeys(row for row, ratio in speedups if ratio < 1)
     if not rows:
         return
-    ratios = sorted({ratio for row, ratio in speedups if row != "full"})
-    print("ideal speed-up over the run on all the data, in evaluations of the U-Net: of the final training,")
-    print("and in brackets of the whole recipe where it trains more than that")
+    ratios = sorted({ratio for _, ratio in speedups if ratio < 1})
+    print("ideal speed-up over the run on all the data, in evaluations of the diffusion model: of the final")
+    print("training, and in brackets of the whole recipe where it trains more than that")
     lines = [(row, *(entry((row, ratio)) for ratio in ratios)) for row in rows]
     print_table(("row", *map(percent, ratios)), lines)
 
@@ -446,6 +480,10 @@ def duration(seconds):
 def print_metrics(metrics, floor):
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
     print(f"  {metrics['protocol']}")
+    if metrics.get("cmmd") is not None:
+        print(f"CMMD: {metrics['cmmd']:.3g} (without its bias: {metrics['cmmd_unbiased']:.3g})")
+    if "kid" in metrics:
+        print("KID: {kid:.3g}, precision: {precision:.3f}, recall: {recall:.3f}".format(**metrics))
     if metrics["copies"] is not None:
         print(f"near-copies of training images: {metrics['copies']:.2%} of the samples")
 
@@ -461,6 +499,8 @@ def print_cell(cell):
     if cell["class_weights"]:
         weights = [len(cell["class_weights"]) * weight for weight in cell["class_weights"]]
         shown = ", ".join(f"{name}: {w:.2f}" for name, w in zip(cell["class_names"], weights))
+        if len(weights) > FEW_CLASSES:
+            shown = f"{min(weights):.2f} to {max(weights):.2f}"
         print(f"class weights: {shown}")
     rows = [
         (
@@ -485,7 +525,7 @@ def contact_sheet(images, num_classes, rows=10):
 
     from .figures import tile
 
-    columns = num_classes if num_classes <= 20 else 10
+    columns = num_classes if num_classes <= FEW_CLASSES else 10
     sheet = Image.fromarray(tile(images[: rows * columns], columns))
     scale = max(1, 32 // images.shape[2])
     return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
@@ -575,7 +615,14 @@ def check_data(profile):
     """Complain about data that is not there, before the seconds that PyTorch takes to load."""
     from .data import check_source
 
+    if leaves_path_open(profile):
+        raise DedtError(f"The profile {profile.name} leaves open where its images are: give --data PATH.")
     check_source(profile.data, profile.path, image_size=profile.image_size, channels=profile.channels)
+
+
+def leaves_path_open(profile):
+    """Whether --data has to say where a profile's images are."""
+    return profile.data in ("folder", "parquet") and not profile.path
 
 
 def printing_once(processes):
@@ -587,6 +634,8 @@ def describe(experiment):
     """One line that says what a recipe is, whatever in it is not the default by name."""
     r = experiment.recipe
     flags = [f"seed {r.seed}"]
+    if r.model != "unet":
+        flags.insert(0, f"model {r.model}")
     if r.annealing:
         flags.insert(0, "annealing")
     if r.early_stopping:
@@ -686,7 +735,7 @@ def add_profile_options(verb):
     group.add_argument(
         "--profile",
         default="digits",
-        help="the budget: smoke, digits, short, paper, or a .toml file (default: digits)",
+        help="the budget: smoke, digits, short, paper, imagenet, imagenette, or a .toml file (default: digits)",
     )
     group.add_argument(
         "--data",
@@ -707,6 +756,9 @@ def add_profile_options(verb):
 
 def add_recipe_options(verb):
     group = verb.add_argument_group("which run")
+    group.add_argument(
+        "--model", help="what is trained: unet (on pixels), mdt or stable-diffusion (default: unet)"
+    )
     group.add_argument("--method", help="random, gaussian or moderate (default: moderate)")
     group.add_argument("--ratio", type=float, help="share of the data to keep, in (0, 1] (default: 0.1)")
     group.add_argument(

@@ -1,4 +1,4 @@
-"""How good the samples are: FID, class-wise FID, KID, CMMD, near-copies.
+"""How good the samples are: FID, class-wise FID, KID, CMMD, precision and recall, near-copies.
 
 The metrics are functions of feature matrices.  ``extract_features`` makes those with an extractor of
 torch-fidelity (Inception-v3); ``register_classifier`` offers it a network of our own.
@@ -6,6 +6,7 @@ torch-fidelity (Inception-v3); ``register_classifier`` offers it a network of ou
 
 import functools
 import io
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from .errors import DedtError
 from .selection import check_choice, check_features, check_finite, mean_and_scatter
 
 INCEPTION = "inception-v3-compat"
+THUMBNAIL = 32
 
 
 def gaussian_statistics(features):
@@ -193,103 +195,204 @@ def _classes(real, real_labels, generated, generated_labels):
         yield sides
 
 
-def real_floor(features, labels, *, splits=10, seed=0):
+def real_floor(features, labels, *, splits=10, seed=0, classwise=True):
     """What FID says about two random halves of the real data: the floor under every printed value.
 
     features: float [n, d].  labels: int [n]; each class is halved.  Returns a dict with "fid" and
-    "classwise" [K], each the mean over ``splits`` random halvings.
+    "classwise" [K], each the mean over ``splits`` random halvings; without ``classwise`` the latter is empty.
     """
     from .randomness import numpy_generator
 
-    totals, classwise = [], []
+    totals, of_classes = [], []
     for split in range(splits):
         order = numpy_generator(seed, "floor", split).permutation(len(labels))
         order = order[np.argsort(labels[order], kind="stable")]
         left, right = order[::2], order[1::2]
         totals.append(frechet_distance(features[left], features[right]))
-        classwise.append(classwise_frechet(features[left], labels[left], features[right], labels[right]))
-    return {"fid": float(np.mean(totals)), "classwise": np.mean(classwise, axis=0)}
+        if classwise:
+            sides = features[left], labels[left], features[right], labels[right]
+            of_classes.append(classwise_frechet(*sides))
+    return {
+        "fid": float(np.mean(totals)),
+        "classwise": np.mean(of_classes, axis=0) if classwise else np.empty(0),
+    }
 
 
-def cmmd(real, generated, *, sigma=10.0, block=4096):
+def cmmd(real, generated, *, sigma=10.0, unbiased=False, block=1024):
     """1000 times the squared maximum mean discrepancy with a Gaussian kernel (CMMD; Jayasumana et al., 2024).
 
-    k(x, y) = exp(-|x - y|^2 / (2 sigma^2)), all pairs counted, the diagonal too (the biased value of the
-    published code).  real: float [n, d].  generated: float [m, d]; both L2-normalised embeddings.
-    Memory is of the order of block^2.  Returns a float.
+    k(x, y) = exp(-|x - y|^2 / (2 sigma^2)).  By default every image is paired with itself too: the biased
+    value of the published code, to compare with published numbers.  unbiased: without those pairs, so that
+    the expectation does not depend on the number of images; around zero, also below it, for equal
+    distributions.
+
+    real: float [n, d].  generated: float [m, d]; both L2-normalised embeddings.  Scalar products are taken in
+    the inputs' precision, single or double, all else in double.  Memory beyond the inputs is of the order of
+    block^2.  Returns a float.  Raises DedtError for non-finite embeddings, other widths, and fewer images than
+    one on each side (two if unbiased).
     """
-    real, generated = (check_finite(features).astype(np.float64) for features in (real, generated))
+    real, generated = check_finite(real), check_finite(generated)
     if real.shape[1] != generated.shape[1]:
         raise DedtError(f"Embeddings of width {real.shape[1]} and {generated.shape[1]} cannot be compared.")
-    between = _mean_kernel(real, generated, sigma, block)
-    return 1000 * (
-        _mean_kernel(real, real, sigma, block)
-        + _mean_kernel(generated, generated, sigma, block)
-        - 2 * between
-    )
+    least = 2 if unbiased else 1
+    if min(len(real), len(generated)) < least:
+        raise DedtError(
+            f"CMMD needs at least {least} embeddings on each side; got {len(real)} and {len(generated)}."
+        )
+    dtype = np.result_type(real, generated, np.float32)
+    kernel = functools.partial(_gaussian_kernel, sigma=float(sigma), dtype=dtype)
+    return 1000 * _discrepancy(kernel, real, generated, unbiased, block)
 
 
-def kid(real, generated, *, block=4096):
+def kid(real, generated, *, block=1024):
     """Unbiased squared maximum mean discrepancy with k(x, y) = (x.y / d + 1)^3 (KID; Binkowski et al., 2018).
 
     Its expectation does not depend on the number of images, unlike that of FID, so it suits classes with few.
     real: float [n, d].  generated: float [m, d]; the same features as for FID, all pairs at once instead of
-    random subsets.  Returns a float around zero, also below it, for equal distributions; tables often show
-    1000 times the value.  Raises DedtError for fewer than two images, non-finite features or other widths.
+    random subsets, in float64.  Returns a float around zero, also below it, for equal distributions; tables
+    often show 1000 times the value.  Raises DedtError for fewer than two images, non-finite features or other
+    widths.
     """
-    real, generated = (_check_side(features).astype(np.float64) for features in (real, generated))
+    return _discrepancy(_cubic_kernel, *_comparable(real, generated), True, block)
+
+
+def _comparable(real, generated):
+    real, generated = _check_side(real), _check_side(generated)
     if real.shape[1] != generated.shape[1]:
         raise DedtError(
             f"Features of different width ({real.shape[1]} and {generated.shape[1]}) cannot be compared."
         )
-    between = _cubic_kernel_sum(real, generated, block) / (len(real) * len(generated))
-    return float(_unbiased_mean(real, block) + _unbiased_mean(generated, block) - 2 * between)
+    return real, generated
 
 
-def _unbiased_mean(x, block):
-    # An image paired with itself says nothing about a second draw from its distribution.
-    diagonal = ((np.square(x).sum(axis=1) / x.shape[1] + 1) ** 3).sum()
-    return (_cubic_kernel_sum(x, x, block) - diagonal) / (len(x) * (len(x) - 1))
+def _discrepancy(kernel, real, generated, unbiased, block):
+    """Squared maximum mean discrepancy: mean kernels within both sets, less twice the one between them."""
+    within = [_mean_kernel(kernel, side, side, block, distinct=unbiased) for side in (real, generated)]
+    return float(sum(within) - 2 * _mean_kernel(kernel, real, generated, block))
 
 
-def _cubic_kernel_sum(x, y, block):
-    total = 0.0
-    for i in range(0, len(x), block):
-        for j in range(0, len(y), block):
-            base = x[i : i + block] @ y[j : j + block].T / x.shape[1] + 1
-            total += (base * base * base).sum()
-    return total
+def _mean_kernel(kernel, x, y, block, distinct=False):
+    """Mean of ``kernel(rows, columns)`` over all pairs, or with ``distinct`` those of a set's different rows."""
+    within, total = y is x, 0.0
+    for rows, columns in itertools.product(_blocks(len(x), block), _blocks(len(y), block)):
+        if within and columns.start < rows.start:
+            continue  # The kernel is symmetric: the block on the other side of the diagonal counts twice.
+        values = kernel(x[rows], y[columns])
+        total += (2 if within and columns.start > rows.start else 1) * values.sum()
+        if distinct and rows == columns:
+            # An image paired with itself says nothing about a second draw from its distribution.
+            total -= values.trace()
+    return total / (len(x) * (len(y) - 1 if distinct else len(y)))
 
 
-def _mean_kernel(x, y, sigma, block):
-    # The mean of k - 1: the ones cancel in the discrepancy, and expm1 keeps the digits that are left.
-    x_norms, y_norms = np.square(x).sum(axis=1), np.square(y).sum(axis=1)
-    total = 0.0
-    for i in range(0, len(x), block):
-        for j in range(0, len(y), block):
-            squared = (
-                x_norms[i : i + block, None]
-                + y_norms[j : j + block]
-                - 2 * x[i : i + block] @ y[j : j + block].T
-            )
-            total += np.expm1(-np.maximum(squared, 0) / (2 * sigma**2)).sum()
-    return total / (len(x) * len(y))
+def _blocks(n, block):
+    """The indices 0..n-1 in slices of at most ``block``."""
+    return [slice(i, i + block) for i in range(0, n, block)]
+
+
+def _cubic_kernel(x, y):
+    base = x.astype(np.float64) @ y.astype(np.float64).T
+    base /= x.shape[1]
+    base += 1
+    return base * base * base
+
+
+def _gaussian_kernel(x, y, sigma, dtype):
+    # k - 1: the ones cancel in the discrepancy, and expm1 keeps the digits that are left.
+    x, y = x.astype(dtype) / sigma, y.astype(dtype) / sigma
+    exponent = x @ y.T
+    exponent -= np.square(x).sum(axis=1, keepdims=True) / 2
+    exponent -= np.square(y).sum(axis=1) / 2
+    return np.expm1(exponent, dtype=np.float64)  # in single precision NumPy's is biased in the seventh digit
+
+
+def precision_recall(real, generated, *, k=3, block=1024):
+    """Share of samples that look real, and of the real images that are covered (Kynkaanniemi et al., 2019).
+
+    Around each image of a set lies a ball that reaches to its k-th nearest neighbour in that set.  Precision
+    is the share of generated images in a ball of a real one, recall that of real images in a ball of a
+    generated one.  Both depend on the number of images: compare them at equal counts only.
+
+    real: float [n, d].  generated: float [m, d]; the same features as for FID.  Returns (precision, recall),
+    floats in 0..1.  Memory beyond the inputs is of the order of block^2.  Raises DedtError for k images or
+    fewer on a side, non-finite features or widths that differ.
+    """
+    real, generated = _comparable(real, generated)
+    if min(len(real), len(generated)) <= k:
+        raise DedtError(
+            f"The {k}-th nearest neighbour needs more than {k} images on each side; got {len(real)} and "
+            f"{len(generated)}. Lower k, or draw more samples."
+        )
+    real_radii, generated_radii = (_squared_radii(side, k, block) for side in (real, generated))
+    covered, realistic = np.zeros(len(real), dtype=bool), np.zeros(len(generated), dtype=bool)
+    for rows, columns in itertools.product(_blocks(len(real), block), _blocks(len(generated), block)):
+        squared = _squared_distances(real[rows], generated[columns])
+        realistic[columns] |= (squared <= real_radii[rows, None]).any(axis=0)
+        covered[rows] |= (squared <= generated_radii[columns]).any(axis=1)
+    return float(realistic.mean()), float(covered.mean())
+
+
+def _squared_radii(features, k, block):
+    """Squared distance of each row to its k-th nearest neighbour: float64 [n]."""
+    radii = np.empty(len(features))
+    for rows in _blocks(len(features), block):
+        nearest = np.empty((len(features[rows]), 0))
+        for columns in _blocks(len(features), block):
+            squared = np.hstack([nearest, _squared_distances(features[rows], features[columns])])
+            # One more than k, because each row is the nearest to itself.
+            nearest = np.partition(squared, min(k, squared.shape[1] - 1), axis=1)[:, : k + 1]
+        radii[rows] = nearest.max(axis=1)
+    return radii
+
+
+def _squared_distances(x, y):
+    """Squared Euclidean distances of rows x [n, d] and y [m, d]: float64 [n, m], exact for 8-bit values."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    squared = x @ y.T
+    squared *= -2
+    squared += np.square(x).sum(axis=1, keepdims=True)
+    squared += np.square(y).sum(axis=1)
+    return np.maximum(squared, 0, out=squared)
 
 
 def nearest_distances(images, references, *, block=512):
     """Pixel distance of each image to the nearest reference: (float64 [n], index int64 [n]).
 
-    images: uint8 [n, C, H, W].  references: uint8 [m, C, H, W].  Root-mean-square difference, 0..255.
+    images: uint8 [n, C, H, W].  references: uint8 [m, C, H, W], memory-mapped or not; they are read once, a
+    block at a time.  Root-mean-square difference, 0..255.  Sides longer than THUMBNAIL pixels are first
+    brought down to that by the means of areas: a copy is still a copy, and its noise counts for less.
+    Raises DedtError for anything but uint8 images of one shape.
     """
-    flat = np.asarray(references, dtype=np.float64).reshape(len(references), -1)
-    norms = np.square(flat).sum(axis=1)
-    distances, nearest = [], []
-    for i in range(0, len(images), block):
-        rows = np.asarray(images[i : i + block], dtype=np.float64).reshape(-1, flat.shape[1])
-        squared = np.square(rows).sum(axis=1)[:, None] + norms - 2 * rows @ flat.T
-        nearest.append(squared.argmin(axis=1))
-        distances.append(np.sqrt(np.maximum(squared.min(axis=1), 0) / flat.shape[1]))
-    return np.concatenate(distances), np.concatenate(nearest)
+    _check_images(images)
+    _check_images(references)
+    if images.shape[1:] != references.shape[1:]:
+        raise DedtError(
+            f"Images {list(images.shape[1:])} and references {list(references.shape[1:])} cannot be compared."
+        )
+    small = np.concatenate([_thumbnails(images[part]) for part in _blocks(len(images), block)])
+    least, nearest = np.full(len(images), np.inf), np.zeros(len(images), dtype=np.int64)
+    for columns in _blocks(len(references), block):
+        others = _thumbnails(references[columns])
+        for rows in _blocks(len(images), block):
+            squared = _squared_distances(small[rows], others)
+            closer = squared.min(axis=1) < least[rows]
+            nearest[rows] = np.where(closer, columns.start + squared.argmin(axis=1), nearest[rows])
+            least[rows] = np.minimum(squared.min(axis=1), least[rows])
+    return np.sqrt(least / small.shape[1]), nearest
+
+
+def _thumbnails(images):
+    """Images [n, C, H, W] as rows, no side longer than THUMBNAIL: uint8, or float32 where any was."""
+    import torch
+
+    height, width = images.shape[2:]
+    if max(height, width) > THUMBNAIL:
+        size = min(height, THUMBNAIL), min(width, THUMBNAIL)
+        # A few at a time, because as floats they take four times the memory.
+        parts = torch.from_numpy(np.array(images)).split(64)
+        images = torch.cat([torch.nn.functional.adaptive_avg_pool2d(part.float(), size) for part in parts])
+        images = images.numpy()
+    return images.reshape(len(images), -1)
 
 
 def copy_threshold(train, test, *, quantile=0.01):
@@ -357,15 +460,14 @@ def extract_features(
     Raises DedtError for an unknown extractor or layer, weights that are missing or belong to another
     network, and images that the network cannot take.
     """
-    from .store import atomic
+    from .store import atomic, create_array
 
     network = _feature_network(extractor, layer, weights_path).to("cuda" if cuda else "cpu")
     _check_images(images)
     if out is None:
         return _fill_features(network, images, batch_size, np.empty)
     with atomic(out) as partial:
-        create = functools.partial(np.lib.format.open_memmap, partial, "w+")
-        _fill_features(network, images, batch_size, lambda shape, dtype: create(dtype, shape)).flush()
+        _fill_features(network, images, batch_size, functools.partial(create_array, partial)).flush()
     return np.load(out, mmap_mode="r")
 
 

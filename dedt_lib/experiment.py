@@ -4,6 +4,7 @@ An :class:`Experiment` computes the stages of a recipe on demand.  Every stage i
 notebooks, the command line and the tables share their results.
 """
 
+import dataclasses
 import functools
 import hashlib
 
@@ -11,10 +12,10 @@ import numpy as np
 import torch
 
 from . import data as data_module
-from . import encoders, evaluation, sampling, selection
+from . import encoders, evaluation, families, sampling, selection, surrogates
 from .errors import DedtError
 from .evaluation import FrechetReference
-from .models import build_model
+from .families import FAMILIES
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive
@@ -23,7 +24,7 @@ from .reweighting import GroupDRO, effective_classes
 from .selection import Coreset, class_to_sample_weights
 from .store import Store, address, read_json, sha256, write_json
 from .surrogates import metric_classifier, surrogate
-from .training import TrainingSettings, train
+from .training import train
 from .weights import locate
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
@@ -44,7 +45,7 @@ class Experiment:
     def __init__(self, profile="digits", *, store=None, device=None, **recipe):
         self.profile = load_profile(profile)
         self.recipe = checked(Recipe, recipe)
-        ratios = (*self.profile.ratios, 1.0)
+        ratios = (*self.family.ratios, 1.0)
         if self.recipe.early_stopping and self.recipe.ratio not in ratios:
             raise DedtError(
                 f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
@@ -56,12 +57,26 @@ class Experiment:
         self.processes = Processes.from_environment(device)
         self.device = self.processes.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
+    @functools.cached_property
+    def family(self):
+        """The recipe's kind of diffusion model in this experiment (see :mod:`dedt_lib.families`)."""
+        return FAMILIES[self.recipe.model](self)
+
     def change(self, **recipe):
         """The same experiment with other recipe values; loaded data and networks are shared."""
         other = Experiment(
             self.profile, store=self.store, device=self.device, **{**self.recipe.model_dump(), **recipe}
         )
-        shared_names = ["data", "test", "metric_network", "yardstick"]
+        shared_names = [
+            "data",
+            "test",
+            "metric_network",
+            "yardstick",
+            "cmmd_network",
+            "autoencoder",
+            "decoder",
+        ]
+        shared_names += ["_encoded"]
         if other.recipe.encoder == self.recipe.encoder:
             shared_names.append("encoder")
         for shared in shared_names:
@@ -83,7 +98,7 @@ class Experiment:
 
     def _load(self, split):
         p = self.profile
-        return data_module.load(
+        data = data_module.load(
             p.data,
             split=split,
             path=p.path,
@@ -92,6 +107,7 @@ class Experiment:
             per_class=p.per_class if split == "train" else None,
             store=self.store,
         )
+        return data and data.named(p.class_names)
 
     # ---- embed -----------------------------------------------------------------------------------
 
@@ -149,38 +165,55 @@ class Experiment:
 
         return self.store.run("coreset", recipe, work)
 
+    # ---- latents ---------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def autoencoder(self):
+        """The autoencoder that makes latents of the images (diffusers' AutoencoderKL), and the key of its weights."""
+        return families.autoencoder(self)
+
+    @functools.cached_property
+    def decoder(self):
+        """The autoencoder that makes images of samples, and the key of its weights."""
+        return families.decoder(self)
+
+    @functools.cached_property
+    def _encoded(self):
+        return families.encoded(self)
+
+    @property
+    def latents(self):
+        """All training images as latents, encoded once: :class:`~dedt_lib.latents.Latents`."""
+        return self._encoded[0]
+
+    @property
+    def latents_key(self):
+        """The name of the stage that holds the latents."""
+        return self._encoded[1]
+
+    @functools.cached_property
+    def pipeline(self):
+        """The pre-trained Stable Diffusion pipeline (diffusers'), and the key of its weights."""
+        return families.pipeline(self)
+
     # ---- train -----------------------------------------------------------------------------------
 
     @property
     def settings(self):
-        """The profile's :class:`~dedt_lib.training.TrainingSettings`."""
-        return TrainingSettings(**self.profile.pick(*TrainingSettings.__dataclass_fields__))
+        """The :class:`~dedt_lib.training.TrainingSettings` of the recipe's model under the profile."""
+        return self.family.settings
 
     def address_of_settings(self, settings):
         """The training settings that decide a result, as a dict."""
-        values = {k: v for k, v in vars(settings).items() if k not in (*SPEED, "precision")}
-        return values | non_default({"precision": settings.precision}, {"precision": "float32"})
+        later = {"precision": "float32", "optimizer": "adam", "ema_warmup": "power"}
+        values = {k: v for k, v in vars(settings).items() if k not in (*SPEED, *later)}
+        return values | non_default({name: getattr(settings, name) for name in later}, later)
 
     def build_model(self, seed=None):
         """The diffusion model, freshly initialised from the seed."""
-        p = self.profile
-        return encoders.seeded(
-            self.recipe.seed if seed is None else seed,
-            "model weights",
-            lambda: build_model(
-                "unet",
-                channels=self.data.images.shape[1],
-                image_size=self.data.images.shape[2],
-                num_classes=len(self.data.class_names),
-                block_channels=p.unet_channels,
-                layers=p.unet_layers,
-                attention=p.unet_attention,
-                dropout=p.unet_dropout,
-                groups=p.unet_groups,
-            ),
-        )
+        return self.family.build(self.recipe.seed if seed is None else seed)
 
-    def _training_recipe(self, coreset):
+    def _training_recipe(self, coreset, settings):
         """What decides a training run: data, samples, weights, plan, model, settings and seed, by content."""
         r, p, indices = self.recipe, self.profile, coreset.indices
         recipe = {
@@ -190,8 +223,8 @@ class Experiment:
             "samples": len(indices),
             "class_weights": None if coreset.weights is None else [float(w) for w in coreset.weights],
             "annealing_start": p.annealing_start if r.annealing else 1.0,
-            "model": {k: v for k, v in p.model_dump().items() if k.startswith("unet_")},
-            "settings": self.address_of_settings(self.settings),
+            "model": self.family.network,
+            "settings": self.address_of_settings(settings),
             "seed": r.seed,
         }
         if r.infobatch:
@@ -205,7 +238,9 @@ class Experiment:
 
     def _train(self, stage, coreset, *, dro=None):
         """Folder of a training run of this recipe on ``coreset``; with ``dro`` it is the proxy's."""
-        recipe = self._training_recipe(coreset)
+        epochs = self.family.proxy_epochs if dro else self.settings.epochs
+        settings = dataclasses.replace(self.settings, epochs=epochs)
+        recipe = self._training_recipe(coreset, settings)
         if dro:
             recipe["dro"] = dro["recipe"]
         full = len(coreset.indices) == len(self.data) and coreset.weights is None
@@ -215,9 +250,9 @@ class Experiment:
             weighting = dro["make"]() if dro else None
             result = train(
                 self.build_model(),
-                self.data,
-                self.plan(coreset),
-                self.settings,
+                self.family.source(),
+                self.plan(coreset, epochs),
+                settings,
                 seed=self.recipe.seed,
                 folder=folder,
                 weighting=weighting,
@@ -239,20 +274,23 @@ class Experiment:
 
         return self.store.run(stage, recipe, work, resumable=True, processes=self.processes)
 
-    def plan(self, coreset):
-        """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
-        r, p = self.recipe, self.profile
+    def plan(self, coreset, epochs=None):
+        """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`.
+
+        epochs: by default those of the recipe's model.
+        """
+        r, p, epochs = self.recipe, self.profile, epochs or self.settings.epochs
         start = p.annealing_start if r.annealing else 1.0
         if r.infobatch:
             keep = {"prune_ratio": 1 - r.ratio} if r.infobatch == "ratio" else {"budget": r.ratio}
-            return InfoBatchPlan(len(self.data), delta=start, epochs=p.epochs, seed=r.seed, **keep)
+            return InfoBatchPlan(len(self.data), delta=start, epochs=epochs, seed=r.seed, **keep)
         empty = [name for name, count in zip(coreset.class_names, coreset.counts) if count == 0]
         if empty:
             raise DedtError(
                 f"Class(es) {', '.join(empty)} keep no image at ratio {coreset.ratio:g}: raise the ratio, add images, "
                 "or choose within each class (scope 'class')."
             )
-        common = {"total": len(self.data), "epochs": p.epochs, "annealing_start": start}
+        common = {"total": len(self.data), "epochs": epochs, "annealing_start": start}
         if coreset.weights is None:
             return EpochPlan(coreset.indices, **common)
         if p.annealing_weights == "keep":
@@ -267,23 +305,25 @@ class Experiment:
         """Optimiser steps of a run on a coreset with the share ``ratio`` of every class."""
         count = sum(round(ratio * n) for n in self.data.class_counts)
         start = self.profile.annealing_start if annealing else 1.0
+        settings = self.settings
         plan = EpochPlan(
-            np.arange(count), total=len(self.data), epochs=self.profile.epochs, annealing_start=start
+            np.arange(count), total=len(self.data), epochs=settings.epochs, annealing_start=start
         )
-        return plan.steps(self.profile.batch_size)
+        return plan.steps(settings.batch_size)
 
     @property
     def _kept_steps(self):
         """Steps of the run on all the data whose weights the controls at equal compute ask for."""
         return {
-            self.steps_at(ratio, annealing) for ratio in self.profile.ratios for annealing in (False, True)
+            self.steps_at(ratio, annealing) for ratio in self.family.ratios for annealing in (False, True)
         }
 
     @functools.cached_property
     def _full(self):
         """The experiment on all the data with this seed: reference and control at equal compute."""
         plain = {name: field.default for name, field in Recipe.model_fields.items()}
-        return self.change(**{**plain, "method": "random", "ratio": 1.0, "seed": self.recipe.seed})
+        same = {"model": self.recipe.model, "seed": self.recipe.seed}
+        return self.change(**{**plain, "method": "random", "ratio": 1.0, **same})
 
     @functools.cached_property
     def _full_coreset(self):
@@ -309,11 +349,12 @@ class Experiment:
     def _proxy_folder(self):
         p, coreset = self.profile, self.select()
         plain = self.change(annealing=False)
+        proxy_plan = plain.plan(coreset, self.family.proxy_epochs)
         settings = {
             "step_size": p.dro_step_size,
             "smoothing": p.dro_smoothing,
             "clip": p.dro_clip,
-            "burn_in": int(self.burn_in * plain.plan(coreset).steps(p.batch_size)),
+            "burn_in": int(self.burn_in * proxy_plan.steps(self.settings.batch_size)),
         }
         settings |= non_default(
             {"absent": p.dro_absent, "window": p.dro_window}, {"absent": "previous", "window": 1.0}
@@ -386,6 +427,19 @@ class Experiment:
             )
         return file
 
+    def save_pipeline(self, folder):
+        """Save the recipe's fine-tuned Stable Diffusion as an ordinary diffusers pipeline.
+
+        folder: to be opened by ``StableDiffusionPipeline.from_pretrained``.  Raises DedtError for other models.
+        """
+        if self.recipe.model != "stable-diffusion":
+            raise DedtError(
+                f"Only model='stable-diffusion' is a pipeline; this recipe has '{self.recipe.model}'."
+            )
+        from .models.stable_diffusion import save_pipeline
+
+        save_pipeline(self.train(), families.twin(self.pipeline[0]), folder)
+
     # ---- sample and evaluate ---------------------------------------------------------------------
 
     def sample_labels(self):
@@ -393,8 +447,7 @@ class Experiment:
         return sampling.balanced_labels(self.profile.samples, len(self.data.class_names))
 
     def _samples_folder(self):
-        p, file = self.profile, self._model_file()
-        settings = {"steps": p.sampler_steps, "guidance": p.guidance}
+        p, file, settings = self.profile, self._model_file(), self.family.sampling
         recipe = {
             "version": 1,
             "model": file.parent.name + "/" + file.stem,
@@ -404,24 +457,23 @@ class Experiment:
         }
 
         recipe |= non_default({"precision": p.precision}, {"precision": "float32"})
+        if self.recipe.model != "unet":
+            recipe["decoder"] = self.decoder[1]
 
         def work(folder):
-            images = sampling.sample(
+            sampling.sample(
                 self._load_model(file),
                 self.sample_labels(),
                 seed=recipe["seed"],
                 batch_size=p.sample_batch_size,
+                sampler=self.family.sampler,
+                decode=self.family.decode,
                 folder=folder,
                 precision=p.precision,
                 processes=self.processes,
                 device=self.device,
                 **settings,
             )
-            self.processes.wait()
-            if self.processes.main:
-                np.save(folder / "samples.npy", images)
-                for part in folder.glob(".batch-*"):
-                    part.unlink()
 
         return self.store.run("samples", recipe, work, resumable=True, processes=self.processes)
 
@@ -455,14 +507,16 @@ class Experiment:
         """The real side of every FID, computed once: a dict.
 
         features float32 [n, d] of all training images (memory-mapped), all: their FrechetReference, classes:
-        the list of those of each class.
+        the list of those of each class, empty for a profile without class-wise values.
         """
         recipe = {"version": 1, "data": self.data.fingerprint, "metric": self.yardstick["key"]}
+        recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
 
         def work(folder):
             features = self.metric_features(self.data.images, out=folder / "features.npy")
             references = [FrechetReference.of(features)]
-            references += evaluation.classwise_references(features, self.data.labels)
+            if self.profile.classwise:
+                references += evaluation.classwise_references(features, self.data.labels)
             for k, reference in enumerate(references):
                 reference.save(folder / f"reference-{k:04d}.npz")
 
@@ -474,11 +528,14 @@ class Experiment:
     def floor(self):
         """Real half against real half: dict with "fid" and "classwise" [K] (see evaluation.real_floor)."""
         recipe = {"version": 1, "data": self.data.fingerprint, "metric": self.yardstick["key"]}
+        recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
 
         def work(folder):
             features = self.real()["features"]
             splits = 10 if features.shape[1] < 256 else 1  # at 2048 features a halving takes minutes
-            floor = evaluation.real_floor(features, self.data.labels, splits=splits)
+            floor = evaluation.real_floor(
+                features, self.data.labels, splits=splits, classwise=self.profile.classwise
+            )
             write_json(folder / "floor.json", {"fid": floor["fid"], "classwise": floor["classwise"].tolist()})
 
         return read_json(self.store.run("floor", recipe, work) / "floor.json")
@@ -486,7 +543,7 @@ class Experiment:
     def evaluate(self):
         """FID, class-wise FID and near-copies of the recipe's samples: a dict of numbers.
 
-        fid float; classwise list [K]; copies: share of samples nearer to a training image of this run than
+        fid float; classwise list [K], empty where the profile wants none; copies: share of samples nearer to a training image of this run than
         all but 1 % of the held-out images are to any training image (None without held-out images);
         protocol: what the FID was measured with.
         """
@@ -501,11 +558,15 @@ class Experiment:
             "test": self.test and self.test.fingerprint,
             "seen": seen,
         }
+        recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
 
         def work(folder):
             images, real = self.sample(), self.real()
             generated = self.metric_features(images)
-            classwise = evaluation.classwise_frechet(real["classes"], None, generated, self.sample_labels())
+            classwise = np.empty(0)
+            if self.profile.classwise:
+                sides = real["classes"], None, generated, self.sample_labels()
+                classwise = evaluation.classwise_frechet(*sides)
             result = {
                 "fid": evaluation.frechet_distance(real["all"], generated),
                 "classwise": classwise.tolist(),
@@ -528,18 +589,67 @@ class Experiment:
 
         return read_json(self.store.run("metrics", recipe, work) / "metrics.json")
 
+    def compare(self):
+        """What FID does not tell of the recipe's samples against all training images: a dict of numbers.
+
+        kid, precision and recall in the features of FID; cmmd, the biased value of the published code, and
+        cmmd_unbiased in the embeddings of the profile's CLIP, where it names one.
+        """
+        network, key = self.cmmd_network if self.profile.cmmd else (None, "")
+        recipe = {
+            "version": 1,
+            "samples": self._samples_folder().name,
+            "data": self.data.fingerprint,
+            "metric": self.yardstick["key"],
+            "cmmd": key,
+        }
+
+        def work(folder):
+            images, real = self.sample(), self.real()["features"]
+            generated = self.metric_features(images)
+            precision, recall = evaluation.precision_recall(real, generated)
+            result = {
+                "kid": evaluation.kid(real, generated),
+                "precision": precision,
+                "recall": recall,
+                "cmmd": None,
+                "cmmd_unbiased": None,
+            }
+            if network is not None:
+                sides = self._cmmd_real(), surrogates.unit_embeddings(network, images, self.device)
+                result["cmmd"] = evaluation.cmmd(*sides)
+                result["cmmd_unbiased"] = evaluation.cmmd(*sides, unbiased=True)
+            write_json(folder / "comparison.json", result)
+
+        return read_json(self.store.run("comparison", recipe, work) / "comparison.json")
+
+    @functools.cached_property
+    def cmmd_network(self):
+        """The CLIP in whose embeddings CMMD is measured, and the key of its weights."""
+        return surrogates.cmmd_network(self)
+
+    def _cmmd_real(self):
+        """Unit embeddings of all training images: float32 [n, d], memory-mapped."""
+        network, key = self.cmmd_network
+
+        def work(folder):
+            surrogates.unit_embeddings(network, self.data.images, self.device, folder / "embeddings.npy")
+
+        recipe = {"version": 1, "data": self.data.fingerprint, "network": key}
+        folder = self.store.run("cmmd", recipe, work)
+        return np.load(folder / "embeddings.npy", mmap_mode="r")
+
     # ---- one cell --------------------------------------------------------------------------------
 
     def costs(self):
         """Cost ledger of this recipe: stage -> {"seconds", "cpu_seconds", "images", "evaluations"}.
 
         images: those that a diffusion model was trained on.  evaluations: of the network, in forward passes of one
-        image; a backward pass counts two, so training costs three an image, and the proxy with the
-        reference beside it four.  Stages that the recipe does not need are absent.
+        image; a backward pass counts two (see the evaluations of :mod:`dedt_lib.families`).  Stages that the recipe does not need are absent.
         """
         r, ledger = self.recipe, {}
 
-        def add(name, manifest, per_image=3):
+        def add(name, manifest, per_image=self.family.evaluations):
             images = manifest.get("images_seen", 0)
             ledger[name] = {
                 "seconds": manifest.get("training_seconds", manifest["seconds"]),
@@ -558,7 +668,7 @@ class Experiment:
             add("select", self.store.manifest(self._coreset_folder))
         if r.reweighting:
             add("reference", self.store.manifest(self._reference_folder()))
-            add("proxy", self.store.manifest(self._proxy_folder()), per_image=4)
+            add("proxy", self.store.manifest(self._proxy_folder()), per_image=self.family.proxy_evaluations)
         add("train", self.store.manifest(self._training_folder()))
         return ledger
 
@@ -577,7 +687,7 @@ class Experiment:
             "class_counts": coreset.counts.tolist(),
             "class_weights": None if coreset.weights is None else coreset.weights.tolist(),
             "steps": steps,
-            "realised": images / (self.profile.epochs * len(self.data)),
+            "realised": images / (self.settings.epochs * len(self.data)),
             "costs": self.costs(),
             "floor": self.floor(),
             "run": training["key"],
@@ -585,6 +695,7 @@ class Experiment:
                 k: training[k] for k in ("date", "machine", "device", "threads", "python", "versions")
             },
             **metrics,
+            **(self.compare() if self.recipe.model != "unet" else {}),
         }
         if self.recipe.reweighting:
             dro = self.reweight()

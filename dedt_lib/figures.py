@@ -225,10 +225,27 @@ def reweighting_signal(reading):
     return _finish(figure)
 
 
+def clipped_share(readings, *, window=0.05):
+    """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
+
+    readings: label -> what ``Experiment.reweight`` returns.  window: share of the run that is averaged over.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
+    for label, reading in readings.items():
+        clipped = reading["clipped"]
+        size = max(1, int(window * len(clipped)))
+        smooth = np.convolve(clipped, np.ones(size) / size, mode="valid")
+        axes.plot(100 * (np.arange(len(smooth)) + size) / len(clipped), 100 * smooth, label=label, lw=1.4)
+    axes.axhline(50, color="0.4", lw=0.8, ls="--", label="proxy as good as reference")
+    axes.set(xlabel="proxy's run (%)", ylabel="clipped to zero (% of samples)", ylim=(0, 100))
+    axes.legend(fontsize=8)
+    return _finish(figure)
+
+
 def denoising(frames, titles):
     """Rows of the same images at several moments of sampling; frames: list of uint8 [n, C, H, W]."""
-    figure, panels = plt.subplots(len(frames), 1, figsize=(WIDTH, 0.72 * len(frames)))
-    for axes, images, title in zip(panels, frames, titles):
+    figure, panels = plt.subplots(len(frames), 1, figsize=(WIDTH, 0.72 * len(frames)), squeeze=False)
+    for axes, images, title in zip(panels[:, 0], frames, titles):
         _show(axes, images, len(images))
         axes.text(-0.01, 0.5, title, transform=axes.transAxes, ha="right", va="center", fontsize=8)
     return _finish(figure)
@@ -319,7 +336,7 @@ def fid_by_ratio(frame, rows, labels, *, floor=None, full=None):
     axes.set(xlabel="training images kept (%)", ylabel="FID (classifier features)", yscale="log")
     axes.set_xticks(sorted(100 * frame[frame.ratio < 1].ratio.unique()))
     axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    _plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
+    _plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 12, 14, 17, 20, 30, 50, 100)
     return _finish(figure)
 
 
@@ -606,6 +623,33 @@ def rank_slopes(order, labels):
     return _finish(figure)
 
 
+def differences(frame, pairs, *, value="fid", label="difference in FID (below 0 is better)"):
+    """How much lower or higher a row is than another at each ratio: bars are means, dots are seeds.
+
+    frame: of ``tables.read_cells``.  pairs: legend -> (row, the other row); those without results are left out.
+    label: of the axis.
+    """
+    wide = frame.pivot_table(index=["ratio", "seed"], columns="row", values=value)
+    pairs = {name: pair for name, pair in pairs.items() if set(pair) <= set(wide)}
+    found = {name: (wide[a] - wide[b]).dropna() for name, (a, b) in pairs.items()}
+    ratios = sorted({ratio for difference in found.values() for ratio, _ in difference.index})
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
+    width = 0.8 / max(1, len(found))
+    for k, (name, difference) in enumerate(found.items()):
+        means = difference.groupby("ratio").mean().reindex(ratios)
+        places = np.arange(len(ratios)) + (k + 0.5) * width - 0.4
+        axes.bar(places, means, width=0.9 * width, color=f"C{k}", label=name)
+        place_of = dict(zip(ratios, places))
+        dots = [place_of[ratio] for ratio, _ in difference.index]
+        axes.plot(dots, difference, "o", ms=3, color="0.15")
+    axes.axhline(0, color="0.15", lw=1)
+    axes.set_xticks(range(len(ratios)), [f"{100 * ratio:g} %" for ratio in ratios])
+    axes.set(xlabel="images kept", ylabel=label)
+    if found:
+        axes.legend(fontsize=8)
+    return _finish(figure)
+
+
 def weights_by_seed(weights, class_names):
     """Class weights, one line per seed: float [seeds, K], alpha."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
@@ -637,4 +681,146 @@ def weight_and_difficulty(weights, before, class_names):
     axes.axhline(1, color="0.4", lw=1, ls="--")
     axes.axvline(np.median(x), color="0.4", lw=1, ls="--")
     axes.set(xlabel="class-wise FID before reweighting (hard is right)", ylabel="class weight $K\\alpha$")
+    return _finish(figure)
+
+
+# ---- latents and transformers ----------------------------------------------------------------------
+
+
+def _coloured(maps, palette, low, high):
+    """float [n, h, w] in the colours of a matplotlib palette: uint8 [n, 3, h, w]."""
+    shares = (np.asarray(maps) - low) / (high - low)
+    return np.moveaxis(plt.get_cmap(palette)(shares, bytes=True)[..., :3], 3, 1)
+
+
+def posteriors(images, mean, deviation):
+    """Images over the posteriors of their latents, a row per channel: red means are positive, blue negative,
+    bright deviations large.
+
+    images: uint8 [n, C, H, W].  mean, deviation: float [n, c, h, w].
+    """
+    limit, channels = np.abs(mean).max(), range(mean.shape[1])
+    rows = {"image": images}
+    rows |= {f"mean {k}": _coloured(mean[:, k], "RdBu_r", -limit, limit) for k in channels}
+    rows |= {f"deviation {k}": _coloured(deviation[:, k], "cividis", 0, deviation.max()) for k in channels}
+    return denoising(list(rows.values()), list(rows))
+
+
+def latent_histogram(values):
+    """Values of each channel of scaled latents, float [n, c, h, w], beside the standard normal density."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
+    edge = np.abs(values).max()
+    bins = np.linspace(-edge, edge, 81)
+    for k in range(values.shape[1]):
+        axes.hist(values[:, k].ravel(), bins, density=True, histtype="step", lw=1.4, label=f"channel {k}")
+    axes.plot(bins, np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi), "--", color="0.25", label="standard normal")
+    axes.set(xlabel="value of a scaled latent", ylabel="density")
+    axes.legend(fontsize=8)
+    return _finish(figure)
+
+
+def masked_tokens(images, kept, side):
+    """Images with the tokens that an encoder does not see covered, a row per mask.
+
+    images: uint8 [n, C, H, W].  kept: label -> int [n, m], numbers of the tokens that are seen.  side: tokens
+    along an edge.
+    """
+    edge = images.shape[2] // side
+    colour = np.round(255 * np.array(sns.color_palette("colorblind")[1]))[:, None, None]
+    rows = []
+    for tokens in kept.values():
+        hidden = np.ones((len(images), side * side), dtype=bool)
+        np.put_along_axis(hidden, np.asarray(tokens), False, axis=1)
+        cover = np.kron(hidden.reshape(-1, side, side), np.ones((edge, edge), dtype=bool))[:, None]
+        rows.append(np.where(cover, colour, images).astype(np.uint8))
+    return denoising(rows, list(kept))
+
+
+def loss_by_timestep(weight, log_posterior, log_beta):
+    """What MDT's loss does at each timestep: the weight of the squared error, and the range of the variance.
+
+    All float [1000]; the logarithms are of the least and the largest variance that can be learned.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
+    left.plot(weight, lw=1.6)
+    left.set(title="weight of the squared error", xlabel="timestep $t$", ylim=(0, 1.05))
+    t = np.arange(len(weight))
+    right.fill_between(t, np.exp(log_posterior), np.exp(log_beta), alpha=0.35, color="C2")
+    right.plot(t, np.exp(log_beta), color="C2", lw=1.2, label="$\\beta_t$")
+    right.plot(t, np.exp(log_posterior), color="0.25", lw=1.2, ls="--", label="posterior")
+    right.set(title="learned variance: between these", xlabel="timestep $t$", xscale="symlog", yscale="log")
+    right.legend(fontsize=8)
+    for axes in (left, right):
+        axes.title.set_fontsize(10)
+    return _finish(figure)
+
+
+def guidance_schedule(scales):
+    """Guidance scales over sampling, from noise on the left; ``scales`` maps a label to float [1000] by t."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.7))
+    for k, (label, values) in enumerate(scales.items()):
+        axes.plot(values, ls=["-", "--", ":", "-."][k % 4], lw=1.6, label=label)
+    axes.invert_xaxis()
+    axes.set(xlabel="timestep $t$ (sampling goes from left to right)", ylabel="guidance scale")
+    axes.legend(fontsize=8)
+    return _finish(figure)
+
+
+def image_sheets(sheets, *, columns):
+    """Sheets of images side by side; ``sheets`` maps a title to uint8 [n, C, H, W]."""
+    rows = max(-(-len(images) // columns) for images in sheets.values())
+    height = WIDTH / len(sheets) * rows / columns + 0.4
+    figure, panels = _panels(len(sheets), height, columns=len(sheets))
+    for axes, (title, images) in zip(panels, sheets.items()):
+        _show(axes, images, columns, title)
+    return _finish(figure)
+
+
+def group_weights(runs, groups):
+    """Class weights of many classes by group, a panel per run: the median and where nine in ten classes lie.
+
+    runs: label -> trajectory float [T, K].  groups: label -> bool [K].
+    """
+    figure, panels = _panels(len(runs), 3.0, sharey=True)
+    for axes, (title, trajectory) in zip(panels, runs.items()):
+        relative = trajectory.shape[1] * trajectory
+        for k, (label, members) in enumerate(groups.items()):
+            low, middle, high = np.percentile(relative[:, members], (5, 50, 95), axis=1)
+            axes.fill_between(range(len(middle)), low, high, color=f"C{k}", alpha=0.25, lw=0)
+            axes.plot(middle, color=f"C{k}", lw=1.6, label=label)
+        axes.axhline(1, color="0.4", lw=0.8, ls="--")
+        axes.set(title=title, xlabel="proxy step", yscale="log")
+    panels[0].set_ylabel("class weight $K\\alpha$")
+    _plain_ticks(panels[0], 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+    panels[0].legend(fontsize=8)
+    return _finish(figure)
+
+
+def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None):
+    """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
+
+    frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row of
+    the run on all the data, a solid line across.  Rows and metrics without numbers are left out.
+    """
+    shown = {value: name for value, name in metrics.items() if frame[value].notna().any()}
+    if not shown:
+        return _finish(plt.figure(figsize=(WIDTH, 1)))
+    figure, panels = _panels(len(shown), 3.4)
+    for axes, (value, name) in zip(panels, shown.items()):
+        for k, row in enumerate(rows):
+            part = frame[(frame.row == row) & frame[value].notna()].sort_values("ratio")
+            if len(part) == 0:
+                continue
+            means = part.groupby("ratio")[value].mean()
+            colour, line = ("0.25", "--") if row in dashed else (f"C{k}", "-")
+            axes.plot(
+                100 * means.index, means, "osD^vP*"[k % 7] + line, color=colour, ms=5, label=labels[row]
+            )
+            axes.plot(100 * part.ratio, part[value], ".", color=colour, ms=4, alpha=0.7)
+        if full is not None and (frame.row == full).any():
+            axes.axhline(frame[frame.row == full][value].mean(), color="C9", lw=1.4, label=labels[full])
+        axes.set(xlabel="training images kept (%)", ylabel=name)
+        axes.set_xticks(sorted(100 * frame[frame.row.isin(rows)].ratio.unique()))
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _finish(figure)

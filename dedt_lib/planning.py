@@ -5,7 +5,7 @@ decides their addresses in :class:`~dedt_lib.experiment.Experiment`.  Everything
 PyTorch, but for :func:`probe`, which measures a device.
 
 Network evaluations are forward passes of one image; a backward pass counts two, so training costs three an
-image, and the proxy with the reference beside it four.
+image, and the proxy with the reference beside it four (MDT, which sees every image twice: six and eight).
 """
 
 import dataclasses
@@ -21,15 +21,49 @@ from .recipes import Recipe
 from .selection import DEFAULT_SCOPE, moderate_order
 from .tables import cell_recipe
 
-KNOWN = {"digits": (10, 150), "cifar10": (10, 5000)}
-"""Data that need not be there to be counted: classes, and training images in each."""
+KNOWN = {
+    "digits": [150] * 10,
+    "cifar10": [5000] * 10,
+    "imagenet": [1300] * 895 + [1121] * 67 + [1120] * 38,
+    "imagenette": [963, 955, 993, 858, 941, 956, 961, 931, 951, 960],
+}
+"""Training images in each class of data that need not be there to be counted; those of the smaller classes of
+ImageNet (732 and up) are their mean."""
 
-KINDS = ("encoder", "features", "reference", "proxy", "training", "sampling", "measuring")
+KINDS = (
+    "images",
+    "autoencoder",
+    "latents",
+    "pipeline",
+    "encoder",
+    "features",
+    "reference",
+    "proxy",
+    "training",
+    "sampling",
+    "decoding",
+    "measuring",
+)
 """Kinds of work in the order of the stages; "reference" is the run on all the data, plain."""
 
-DIFFUSION = "U-Net"
-NAMES = {"resnet18": "ResNet-18", "inceptionv3": "Inception-v3", "clip": "CLIP", "metric": "FID network"}
-UNITS = {"features": "images", "sampling": "evaluations", "measuring": "images"}
+DIFFUSION = {"unet": "U-Net", "mdt": "MDT", "stable-diffusion": "Stable Diffusion"}
+"""Model in a recipe -> the name of its network."""
+
+NAMES = {
+    "resnet18": "ResNet-18",
+    "inceptionv3": "Inception-v3",
+    "clip": "CLIP",
+    "vit": "CLIP ViT-L/14",
+    "metric": "FID network",
+    "vae": "autoencoder",
+}
+UNITS = {
+    "latents": "images",
+    "features": "images",
+    "sampling": "evaluations",
+    "decoding": "images",
+    "measuring": "images",
+}
 """What the time of a kind of work goes with, where it is not its steps."""
 
 
@@ -37,7 +71,8 @@ UNITS = {"features": "images", "sampling": "evaluations", "measuring": "images"}
 class Run:
     """One distinct run: what tells it apart (``key``), and what it takes.
 
-    kind: one of KINDS.  what: in words.  network: DIFFUSION, or one of NAMES.  steps: of the optimiser.
+    kind: one of KINDS.  what: in words.  network: one of DIFFUSION's or of NAMES; "": none, and its time is not
+    counted.  steps: of the optimiser.
     images: passes over an image (for "sampling" the samples).  evaluations: see the module.  bytes: kept on
     disk.  scratch: bytes beside that while it runs, twice when a checkpoint replaces the one before.
     """
@@ -45,7 +80,7 @@ class Run:
     key: tuple
     kind: str
     what: str
-    network: str = DIFFUSION
+    network: str
     steps: int = 0
     images: int = 0
     evaluations: int = 0
@@ -96,24 +131,31 @@ def plan(profile, cells, counts, least=False):
 
 def distinct_runs(profile, cells, counts, least=False):
     """The runs behind cells, by their keys: a dict of :class:`Run`; arguments as of :func:`plan`."""
-    planner = _Planner(profile, counts, least)
-    recipes = [Recipe(**cell_recipe(*cell)) for cell in cells]
-    return {run.key: run for recipe in recipes for run in planner.runs(recipe)}
+    planners, found = _planners(profile, counts, least), {}
+    for cell in cells:
+        recipe = Recipe(**cell_recipe(*cell))
+        found |= {run.key: run for run in planners[recipe.model].runs(recipe)}
+    return found
 
 
 def speedups(profile, cells, counts, least=False):
     """Ideal speed-ups over the run on all the data, in evaluations of the diffusion network.
 
     (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Other
-    encoders are not in it, nor what a device loses to small batches.  Arguments as of :func:`plan`.
+    encoders are not in it, nor the stages that the run on all the data needs as well, nor what a device loses to
+    small batches.  Arguments as of :func:`plan`.
     """
-    planner = _Planner(profile, counts, least)
-    full = planner.full(0).evaluations
-    found = {}
+    planners, found = _planners(profile, counts, least), {}
     for row, ratio, seed in cells:
-        final, whole = planner.evaluations(Recipe(**cell_recipe(row, ratio, seed)))
+        recipe = Recipe(**cell_recipe(row, ratio, seed))
+        planner = planners[recipe.model]
+        full, (final, whole) = planner.full(0).evaluations, planner.evaluations(recipe)
         found[row, ratio] = full / final, full / whole
     return found
+
+
+def _planners(profile, counts, least):
+    return {model: _Planner(profile, counts, least, model) for model in DIFFUSION}
 
 
 def annealed_speedup(speedup, start=0.875):
@@ -127,15 +169,20 @@ def annealed_speedup(speedup, start=0.875):
 # ---- the data --------------------------------------------------------------------------------------
 
 
+def known_data(profile):
+    """The name in KNOWN of a profile's images: its source, or where its path is left open the profile itself; or None."""
+    name = profile.data if profile.data in KNOWN or profile.path else profile.name
+    return name if name in KNOWN else None
+
+
 def class_counts(profile):
     """Training images of each class under a profile: a list of K ints.
 
     Data that the library knows need not be there; of other data only the labels are read.  Raises DedtError
     when they cannot be.
     """
-    if profile.data in KNOWN:
-        classes, each = KNOWN[profile.data]
-        counts = [each] * classes
+    if known := known_data(profile):
+        counts = KNOWN[known]
     else:
         from . import data
 
@@ -145,29 +192,89 @@ def class_counts(profile):
     return [min(count, profile.per_class or count) for count in counts]
 
 
+# ---- the diffusion models ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A kind of diffusion model as a profile sets it, without the network.
+
+    model: its name in a recipe.  parameters: of the network.  moments: tensors like these that the optimiser keeps.
+    epochs, proxy_epochs, batch_size: of its training.  ratios: those of its tables.  sampler_steps, guided: of
+    its sampler.  evaluations, proxy_evaluations: of the network, for an image in training and in group DRO.
+    """
+
+    model: str
+    parameters: int
+    epochs: int
+    proxy_epochs: int
+    batch_size: int
+    ratios: tuple
+    sampler_steps: int
+    guided: bool
+    moments: int = 2
+    evaluations: int = 3
+    proxy_evaluations: int = 4
+
+    @property
+    def network(self):
+        """Its name in a :class:`Run`."""
+        return DIFFUSION[self.model]
+
+
+def diffusion(profile, model, classes):
+    """The :class:`Diffusion` of a recipe's ``model`` under a profile, for data of K ``classes``."""
+    p = profile
+    if model == "mdt":
+        sampler = p.mdt_sampler_steps, p.mdt_guidance > 1
+        return Diffusion(
+            model,
+            mdt_parameters(p, classes),
+            p.mdt_epochs,
+            p.mdt_proxy_epochs,
+            p.mdt_batch_size,
+            p.mdt_ratios,
+            *sampler,
+            moments=4,  # of Adan
+            evaluations=6,
+            proxy_evaluations=8,
+        )
+    if model == "stable-diffusion":
+        sampler = p.sd_sampler_steps, p.sd_guidance > 1
+        size = stable_diffusion_parameters(p)
+        return Diffusion(model, size, p.sd_epochs, p.sd_epochs, p.sd_batch_size, p.sd_ratios, *sampler)
+    sampler = p.sampler_steps, p.guidance > 0
+    size = unet_parameters(p, classes)
+    return Diffusion(model, size, p.epochs, p.epochs, p.batch_size, p.ratios, *sampler)
+
+
 # ---- the runs of a recipe --------------------------------------------------------------------------
 
 
 class _Planner:
-    """The runs behind recipes under one profile; ``least``: with InfoBatch pruning as much as it can."""
+    """The runs behind recipes of one model under one profile; ``least``: InfoBatch prunes as much as it can."""
 
-    def __init__(self, profile, counts, least=False):
+    def __init__(self, profile, counts, least=False, model="unet"):
         self.profile, self.counts, self.least = profile, [int(count) for count in counts], least
         self.n = sum(self.counts)
-        self.weights = 4 * unet_parameters(profile, len(counts))
+        self.diffusion = diffusion(profile, model, len(counts))
+        self.weights = 4 * self.diffusion.parameters
 
     def runs(self, recipe):
         """Every run that one cell needs, in the order in which they come."""
         r, p = recipe, self.profile
         final = self.final(r)
-        found = [self.classifier("metric")] if p.metric == "classifier" else []
+        found = [self.images()] if p.data in ("folder", "parquet") else []
+        found += [self.classifier("metric")] if p.metric == "classifier" else []
         found.append(self.real_features())
+        if self.latent:
+            found += [*self.latents(), *self.cmmd_features()]
         if r.method != "random" and not (r.early_stopping or r.infobatch):
             found += self.embedding(r.encoder or p.encoder)
         if r.reweighting:
             found += [self.full(r.seed), self.proxy(r)]
         samples = self.sampling(r, final)
-        return [*found, final, samples, self.measuring(samples)]
+        return [*found, final, samples, *self.measuring(samples)]
 
     def evaluations(self, recipe):
         """Of the diffusion network: (by the final training, by all the training)."""
@@ -176,7 +283,43 @@ class _Planner:
         share = self._steps_at(recipe.ratio, recipe.annealing) / final.steps if recipe.early_stopping else 1
         before = [run for run in runs if run.kind in ("encoder", "proxy", "reference") and run != final]
         own = final.evaluations * share
-        return own, own + sum(run.evaluations for run in before if run.network == DIFFUSION)
+        return own, own + sum(run.evaluations for run in before if run.network == self.diffusion.network)
+
+    # ---- the images, and their latents
+
+    @property
+    def latent(self):
+        """Whether the model works on latents."""
+        return self.diffusion.model != "unet"
+
+    def images(self):
+        """The pixels of image files, decoded once."""
+        size = self.profile.channels * self.profile.image_size**2
+        return Run(("images",), "images", "decoded", "", images=self.n, bytes=size * self.n)
+
+    def latents(self):
+        """The autoencoder unless it is published, the posteriors of all images, and what the fine-tuning starts from."""
+        p, views = self.profile, 2 if self.profile.flip else 1
+        side, channels = latent_shape(p)
+        encoded = Run(
+            ("latents",),
+            "latents",
+            f"{channels}x{side}x{side}" + (", mirrored too" if p.flip else ""),
+            "vae",
+            images=views * self.n,
+            evaluations=views * self.n,
+            bytes=2 * 2 * views * channels * side**2 * self.n,  # mean and deviation, in half precision
+        )
+        trained = [] if p.vae_weights else [dataclasses.replace(self.classifier("vae"), kind="autoencoder")]
+        own = self.diffusion.model == "stable-diffusion" and not p.sd_weights
+        return [*trained, encoded, *([self.pipeline()] if own else [])]
+
+    def pipeline(self):
+        """The pre-training of a small Stable Diffusion."""
+        epochs = self.profile.sd_pretraining_epochs
+        steps = epochs * -(-self.n // self.diffusion.batch_size)
+        run = self._trained(("pipeline",), "pre-training", steps, epochs * self.n)
+        return dataclasses.replace(run, kind="pipeline")
 
     # ---- the diffusion network
 
@@ -202,52 +345,57 @@ class _Planner:
         """The run on all the data: with weights kept where the controls at equal steps ask for them."""
         kind, what = ("reference", "all the data") if start == 1 else ("training", "all the data, annealed")
         run = self._training(("all", start, seed), what, self.n, start)
-        snapshots = {self._steps_at(r, annealing) for r in self.profile.ratios for annealing in (False, True)}
+        snapshots = {
+            self._steps_at(r, annealing) for r in self.diffusion.ratios for annealing in (False, True)
+        }
         return dataclasses.replace(run, kind=kind, bytes=run.bytes + len(snapshots) * self.weights)
 
     def proxy(self, recipe):
         """Group DRO on the coreset, beside the reference; never annealed."""
         r, p = recipe, self.profile
         coreset, kept = self.coreset(r)
-        run = self._training((), "group DRO", kept, 1.0)
+        run = self._training((), "group DRO", kept, 1.0, self.diffusion.proxy_epochs)
         burn_in = int((p.dro_burn_in if r.burn_in is None else r.burn_in) * run.steps)
         numbers = 2 * len(self.counts) + 1  # of each step: alpha, lambda and the clipped share
         history = 8 * numbers * run.steps
         return dataclasses.replace(
             run,
-            key=("proxy", coreset, burn_in, r.seed),
+            key=("proxy", self.diffusion.model, coreset, burn_in, r.seed),
             kind="proxy",
-            evaluations=4 * run.images,
+            evaluations=self.diffusion.proxy_evaluations * run.images,
             bytes=run.bytes + history,
             scratch=run.scratch + history,
         )
 
-    def _training(self, key, what, kept, start):
-        epochs = EpochPlan(np.arange(kept), total=self.n, epochs=self.profile.epochs, annealing_start=start)
-        tail = epochs.epochs - epochs.subset_epochs
-        steps = epochs.steps(self.profile.batch_size)
-        return self._trained(key, what, steps, epochs.subset_epochs * kept + tail * self.n)
+    def _training(self, key, what, kept, start, epochs=None):
+        epochs = epochs or self.diffusion.epochs
+        plan = EpochPlan(np.arange(kept), total=self.n, epochs=epochs, annealing_start=start)
+        images = plan.subset_epochs * kept + (plan.epochs - plan.subset_epochs) * self.n
+        return self._trained(key, what, plan.steps(self.diffusion.batch_size), images)
 
     def _infobatch(self, key, what, recipe, start):
         """The first epoch and the tail visit everything; a budget is met, a ratio only if all learn well."""
-        p, n = self.profile, self.n
-        pruning = max(0, int(start * p.epochs) - 1)
+        d, n = self.diffusion, self.n
+        pruning = max(0, int(start * d.epochs) - 1)
         fewest = round(recipe.ratio * n) if recipe.infobatch == "budget" else int(recipe.ratio * n)
         kept = max(1, fewest) if self.least or recipe.infobatch == "budget" else n
-        images = (p.epochs - pruning) * n + pruning * kept
-        steps = (p.epochs - pruning) * -(-n // p.batch_size) + pruning * -(-kept // p.batch_size)
+        images = (d.epochs - pruning) * n + pruning * kept
+        steps = (d.epochs - pruning) * -(-n // d.batch_size) + pruning * -(-kept // d.batch_size)
         return self._trained(key, what, steps, images)
 
     def _trained(self, key, what, steps, images):
+        d = self.diffusion
         return Run(
-            key,
+            (d.model, *key),
             "training",
             what,
+            d.network,
             steps=steps,
             images=images,
-            evaluations=3 * images,
+            evaluations=d.evaluations * images,
             bytes=self.weights + 4 * steps,
-            scratch=4 * self.weights + 8 * steps,  # model, EMA, two moments; the losses in double precision
+            scratch=(2 + d.moments) * self.weights
+            + 8 * steps,  # model, EMA, optimiser; losses in double precision
         )
 
     def _steps_at(self, ratio, annealing):
@@ -256,15 +404,16 @@ class _Planner:
 
     def sampling(self, recipe, final):
         """The samples of a model: the last weights of a run, or those that it kept on the way."""
-        p = self.profile
+        p, d = self.profile, self.diffusion
         stops = recipe.early_stopping and recipe.ratio < 1
         size = p.samples * p.channels * p.image_size**2
         return Run(
             ("sampling", final.key, self._steps_at(recipe.ratio, recipe.annealing) if stops else "end"),
             "sampling",
-            f"{p.samples:,} samples, {p.sampler_steps} steps" + (", guided" if p.guidance else ""),
+            f"{p.samples:,} samples, {d.sampler_steps} steps" + (", guided" if d.guided else ""),
+            d.network,
             images=p.samples,
-            evaluations=p.samples * p.sampler_steps * (2 if p.guidance else 1),
+            evaluations=p.samples * d.sampler_steps * (2 if d.guided else 1),
             bytes=size,
             scratch=size,
         )
@@ -277,7 +426,7 @@ class _Planner:
         scope = r.scope or (p.moderate_scope if r.method == "moderate" else DEFAULT_SCOPE[r.method])
         groups = self.counts if scope == "class" else [self.n]
         if r.method == "moderate":
-            kept = sum(moderate_order(np.zeros(size), r.ratio, scope)[1] for size in groups)
+            kept = sum(_moderate_count(size, r.ratio, scope) for size in groups)
             choice = (r.encoder or p.encoder, r.centre or p.moderate_centre, r.band)
         else:
             kept = sum(round(r.ratio * size) for size in groups)
@@ -289,7 +438,8 @@ class _Planner:
     def real_features(self):
         """All the images in the network of FID, and the statistics of all and of each class."""
         width = 64 if self.profile.metric == "classifier" else 2048
-        statistics = sum(8 * width * (1 + min(count, width)) for count in (self.n, *self.counts))
+        sides = (self.n, *(self.counts if self.profile.classwise else ()))
+        statistics = sum(8 * width * (1 + min(count, width)) for count in sides)
         return Run(
             ("features", "metric"),
             "features",
@@ -300,11 +450,43 @@ class _Planner:
             bytes=4 * width * self.n + statistics,
         )
 
+    def cmmd_features(self):
+        """All the images in the network of CMMD, where the profile names one, and the training of that network."""
+        p = self.profile
+        if not p.cmmd:
+            return []
+        own = p.cmmd == "clip"
+        width = self._width("clip") if own else 768
+        features = Run(
+            ("features", "cmmd"),
+            "features",
+            f"CMMD, {NAMES[self.cmmd_network]}",
+            self.cmmd_network,
+            images=self.n,
+            evaluations=self.n,
+            bytes=4 * width * self.n,
+        )
+        return [*([self.classifier("clip")] if own and not p.clip_weights else []), features]
+
+    @property
+    def cmmd_network(self):
+        return "clip" if self.profile.cmmd == "clip" else "vit"
+
     def measuring(self, samples):
-        """The samples in the network of FID; only the numbers are kept."""
-        images = samples.images
-        key = ("measuring", samples.key)
-        return Run(key, "measuring", NAMES["metric"], "metric", images=images, evaluations=images)
+        """What comes after the samples: pixels out of latents, and the networks that look at them.
+
+        Only the numbers are kept.  The metrics beside FID read its features once more.
+        """
+        networks = {"metric": 1}
+        if self.latent:
+            networks = {"vae": 1, "metric": 2, **({self.cmmd_network: 1} if self.profile.cmmd else {})}
+        found = []
+        for network, times in networks.items():
+            kind = "decoding" if network == "vae" else "measuring"
+            images = times * samples.images
+            key = (kind, network, samples.key)
+            found.append(Run(key, kind, NAMES[network], network, images=images, evaluations=images))
+        return found
 
     def embedding(self, encoder):
         """The training of an encoder, unless its weights are published, and the features of all images."""
@@ -315,7 +497,7 @@ class _Planner:
             ("features", name),
             "features",
             NAMES.get(name, "DDAE") + (", published weights" if weights else ""),
-            DIFFUSION if name == "ddae" else name,
+            DIFFUSION["unet"] if name == "ddae" else name,
             images=self.n,
             evaluations=forward * self.n,
             bytes=self.n * (4 * width + 8),
@@ -324,17 +506,17 @@ class _Planner:
         return [*trained, features]
 
     def _ddae(self):
-        p = self.profile
-        images, steps = p.ddae_epochs * self.n, p.ddae_epochs * -(-self.n // p.batch_size)
-        run = self._trained(("encoder", "ddae"), "DDAE", steps, images)
-        return dataclasses.replace(run, kind="encoder")
+        """A U-Net, whatever model the recipe trains."""
+        epochs, unet = self.profile.ddae_epochs, _Planner(self.profile, self.counts)
+        steps = epochs * -(-self.n // unet.diffusion.batch_size)
+        run = unet._trained((), "DDAE", steps, epochs * self.n)
+        return dataclasses.replace(run, key=("encoder", "ddae"), kind="encoder")
 
     def classifier(self, name):
-        """An encoder that is trained on the labels (CLIP: their names), or the classifier for FID."""
+        """A network that ``encoders.training.fit`` trains: an encoder, the classifier for FID, the autoencoder."""
         epochs, batch = (getattr(self.profile, f"{name}_{what}") for what in ("epochs", "batch_size"))
-        alone = (
-            self.n % batch == 1 and 1 < batch < self.n
-        )  # a batch of one has no statistics, and is left out
+        # A batch of one has no statistics, and is left out.
+        alone = self.n % batch == 1 and 1 < batch < self.n
         images = epochs * (self.n - alone)
         size = self._classifier_bytes(name)
         return Run(
@@ -346,11 +528,13 @@ class _Planner:
             images=images,
             evaluations=3 * images,
             bytes=size,
-            scratch=(3 if name == "clip" else 2) * size,
+            scratch=(3 if name in ("clip", "vae") else 2) * size,
         )
 
     def _classifier_bytes(self, name):
         """Near enough: the sizes of the networks in :mod:`dedt_lib.encoders`."""
+        if name == "vae":
+            return 4 * autoencoder_parameters(self.profile)
         sizes = {"inceptionv3": 87.4e6, "clip": 11.9e6, "metric": 0.23e6}
         return int(sizes.get(name) or 44.7e6 * (self.profile.resnet18_width / 64) ** 2)
 
@@ -365,41 +549,115 @@ class _Planner:
         return (published if getattr(p, f"{name}_weights") else trained)[name]
 
 
+@functools.cache
+def _moderate_count(size, ratio, scope):
+    return moderate_order(np.zeros(size), ratio, scope)[1]
+
+
+# ---- sizes of networks, without building them ----------------------------------------------------------
+
+LATENT_CHANNELS = 4
+STABLE_DIFFUSION = {"published": (2, 768), "tiny": (1, 32)}
+"""Of version 1 and of the tiny pipeline: the U-Net's layers at each level, and the width of the text encoder."""
+
+
+def latent_shape(profile):
+    """(side, channels) of the latents under a profile."""
+    return profile.latent_image_size // 2 ** (len(profile.vae_channels) - 1), LATENT_CHANNELS
+
+
 def unet_parameters(profile, classes):
     """Number of parameters of the profile's U-Net (diffusers' UNet2DModel), without building it.
 
     classes: K; the null label comes on top.
     """
-    widths, layers, channels = profile.unet_channels, profile.unet_layers, profile.channels
+    p = profile
+    embedding = 4 * p.unet_channels[0]
+    backbone = _backbone(p.channels, p.unet_channels, p.unet_layers, p.unet_attention, _attention)
+    return backbone + (classes + 1) * embedding
+
+
+def stable_diffusion_parameters(profile):
+    """Number of parameters of the U-Net of Stable Diffusion 1, or of the tiny one (diffusers' UNet2DConditionModel)."""
+    widths = profile.sd_channels
+    layers, text_width = STABLE_DIFFUSION["published" if profile.sd_weights else "tiny"]
+
+    def transformer(c):
+        ends = 2 * c + 2 * _convolution(c, c, 1)
+        feed_forward = (c + 1) * 8 * c + (4 * c + 1) * c
+        own_attention, cross_attention = 4 * c * c + c, 2 * c * c + 2 * text_width * c + c
+        return ends + 3 * 2 * c + own_attention + cross_attention + feed_forward
+
+    attends = [True] * (len(widths) - 1) + [False]
+    return _backbone(LATENT_CHANNELS, widths, layers, attends, transformer)
+
+
+def mdt_parameters(profile, classes):
+    """Number of parameters of the profile's MDTv2; classes: K, and the null label comes on top."""
+    p, width = profile, profile.mdt_hidden_size
+    side = latent_shape(p)[0] // p.mdt_patch_size
+    values = LATENT_CHANNELS * p.mdt_patch_size**2
+    positions = ((2 * side - 1) ** 2 + 3) * p.mdt_heads
+    # Attention, an MLP four times as wide, and six modulations.
+    block = 4 * (width + 1) * width + positions + (8 * width + 5) * width + 6 * (width + 1) * width
+    skips = (p.mdt_depth - p.mdt_decode_layers) // 2 + p.mdt_decode_layers
+    blocks = (p.mdt_depth + 1) * block + skips * (2 * width + 1) * width
+    time = (256 + 1) * width + (width + 1) * width
+    first = (
+        (values + 1) * width + 2 * side**2 * width + width
+    )  # patches, two tables of positions, the mask token
+    last = (width + 1) * 2 * values + 2 * (width + 1) * width  # noise and variance, and two modulations
+    return first + time + (classes + 1) * width + blocks + last
+
+
+def autoencoder_parameters(profile):
+    """Number of parameters of the autoencoder that a profile trains (``latents.small_autoencoder``)."""
+    images, widths, z = profile.channels, profile.vae_channels, LATENT_CHANNELS
+    middle = 2 * _residual(widths[-1], widths[-1]) + _attention(widths[-1])
+    total = _convolution(2 * z, 2 * z, 1) + _convolution(z, z, 1) + 2 * middle
+    total += _convolution(images, widths[0]) + 2 * widths[-1] + _convolution(widths[-1], 2 * z)
+    total += _convolution(z, widths[-1]) + 2 * widths[0] + _convolution(widths[0], images)
+    total += sum(_convolution(c, c) for c in (*widths[:-1], *widths[1:]))
+    down, up = (widths[0], *widths), (widths[-1], *widths[::-1])
+    total += sum(_residual(a, b) for a, b in zip(down, down[1:]))
+    return total + sum(_residual(a, b) + _residual(b, b) for a, b in zip(up, up[1:]))
+
+
+def _convolution(a, b, size=3):
+    return a * b * size * size + b
+
+
+def _residual(a, b, embedding=0):
+    """Two normalised convolutions with a way around them; embedding: width of the timestep's, 0 for none."""
+    shortcut = _convolution(a, b, 1) if a != b else 0
+    condition = (embedding + 1) * b if embedding else 0
+    return 2 * a + _convolution(a, b) + condition + 2 * b + _convolution(b, b) + shortcut
+
+
+def _attention(c):
+    return 2 * c + 4 * (c + 1) * c
+
+
+def _backbone(channels, widths, layers, attends, attention):
+    """What diffusers' U-Nets have in common; attention(c): the parameters of one at width c."""
     embedding = 4 * widths[0]
-
-    def convolution(a, b, size=3):
-        return a * b * size * size + b
-
-    def block(a, b):
-        shortcut = convolution(a, b, 1) if a != b else 0
-        return 2 * a + convolution(a, b) + (embedding + 1) * b + 2 * b + convolution(b, b) + shortcut
-
-    def attention(c):
-        return 2 * c + 4 * (c + 1) * c
-
-    total = convolution(channels, widths[0]) + 2 * widths[0] + convolution(widths[0], channels)
-    total += (widths[0] + 1) * embedding + (embedding + 1) * embedding + (classes + 1) * embedding
-    total += 2 * block(widths[-1], widths[-1]) + attention(widths[-1])
+    total = _convolution(channels, widths[0]) + 2 * widths[0] + _convolution(widths[0], channels)
+    total += (widths[0] + 1) * embedding + (embedding + 1) * embedding
+    total += 2 * _residual(widths[-1], widths[-1], embedding) + attention(widths[-1])
     skips, before = [widths[0]], widths[0]
-    for width, attends in zip(widths, profile.unet_attention):
+    for width, attended in zip(widths, attends):
         for _ in range(layers):
-            total += block(before, width) + attends * attention(width)
+            total += _residual(before, width, embedding) + attended * attention(width)
             before = width
             skips.append(width)
         if len(skips) < (layers + 1) * len(widths):
-            total += convolution(width, width)
+            total += _convolution(width, width)
             skips.append(width)
-    for level, (width, attends) in enumerate(zip(widths[::-1], profile.unet_attention[::-1])):
+    for level, (width, attended) in enumerate(zip(widths[::-1], attends[::-1])):
         for _ in range(layers + 1):
-            total += block(before + skips.pop(), width) + attends * attention(width)
+            total += _residual(before + skips.pop(), width, embedding) + attended * attention(width)
             before = width
-        total += convolution(width, width) if level < len(widths) - 1 else 0
+        total += _convolution(width, width) if level < len(widths) - 1 else 0
     return total
 
 
@@ -408,7 +666,8 @@ def unet_parameters(profile, classes):
 
 def seconds(work, speed):
     """Seconds that a :class:`Work` takes at a ``speed`` of :func:`probe`."""
-    return getattr(work, UNITS.get(work.kind, "steps")) * speed[work.kind, work.network]
+    units = getattr(work, UNITS.get(work.kind, "steps"))
+    return units * speed[work.kind, work.network] if work.network else 0.0
 
 
 def probe(profile, works, counts, *, limit=5.0):
@@ -423,9 +682,12 @@ def probe(profile, works, counts, *, limit=5.0):
     device = _Device(profile, counts, limit)
     speed = {}
     for work in tqdm(works, desc="probe", unit="part", leave=False):
-        if (work.kind, work.network) not in speed:
+        if work.network and (work.kind, work.network) not in speed:
             speed[work.kind, work.network] = device.measure(work.kind, work.network)
     return speed
+
+
+SAMPLING_STEPS = 2
 
 
 class _Enough(Exception):
@@ -452,6 +714,67 @@ class _Clock(EpochPlan):
         return float(np.median(steps[len(steps) // 2 :]))
 
 
+class _RandomLatents:
+    """Stands in for ``latents.Latents``: a source of training samples that are noise."""
+
+    def __init__(self, labels, shape):
+        self.labels, self.shape = labels, shape
+
+    def __len__(self):
+        return len(self.labels)
+
+    def to(self, device):
+        return self
+
+    def draw(self, indices, flip, generator):
+        import torch
+
+        return torch.randn((len(indices), *self.shape), generator=generator, device=indices.device)
+
+
+class _Untrained:
+    """Stands in for an Experiment: what the families of models ask of it, without data or weights."""
+
+    def __init__(self, profile, data):
+        self.profile, self.data = profile, data
+        side, channels = latent_shape(profile)
+        self.latents = _RandomLatents(data.labels, (channels, side, side))
+
+    @functools.cached_property
+    def autoencoder(self):
+        """The one that the profile trains, or one of the make of Stable Diffusion's."""
+        from diffusers import AutoencoderKL
+
+        from .latents import small_autoencoder
+
+        p = self.profile
+        if not p.vae_weights:
+            return small_autoencoder(p.channels, widths=p.vae_channels), ""
+        levels = len(p.vae_channels)
+        network = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=p.vae_channels,
+            layers_per_block=2,
+            latent_channels=LATENT_CHANNELS,
+        )
+        return network.eval(), ""
+
+    @property
+    def decoder(self):
+        return self.autoencoder
+
+    @property
+    def pipeline(self):
+        """A pipeline with a U-Net of the profile's size."""
+        from .models.stable_diffusion import tiny_pipeline
+
+        p = self.profile
+        layers, text_width = STABLE_DIFFUSION["published" if p.sd_weights else "tiny"]
+        size = {"block_channels": p.sd_channels, "layers": layers, "text_width": text_width}
+        return tiny_pipeline(self.autoencoder[0], image_size=p.latent_image_size, **size), ""
+
+
 class _Device:
     """Measures the parts of a profile's work on this machine, each once."""
 
@@ -461,6 +784,7 @@ class _Device:
         self.profile, self.counts, self.limit = profile, counts, limit
         self.shape = (profile.channels, profile.image_size, profile.image_size)
         self.name = "cuda" if torch.cuda.is_available() else "cpu"
+        self.step, self.evaluation = functools.cache(self._step), functools.cache(self._evaluation)
         if profile.threads:
             torch.set_num_threads(profile.threads)
 
@@ -468,42 +792,94 @@ class _Device:
         """Seconds per unit of this kind of work."""
         import torch
 
+        models = {name: model for model, name in DIFFUSION.items()}
         try:
-            if network != DIFFUSION:
-                return self.encoder_step(network) if kind == "encoder" else self.encoder_image(network)
+            if network not in models:
+                return self._other(kind, network)
             if kind in UNITS:
-                return self.evaluation
-            return self.proxy_step if kind == "proxy" else self.training_step
+                return self.evaluation(models[network])
+            return self.step(models[network], dro=kind == "proxy")
         except torch.OutOfMemoryError as error:
             raise DedtError(
                 f"The probe of '{kind}' ran out of the device's memory. Lower batch_size or "
                 "sample_batch_size of the profile; --set batch_size=64 does so for a trial."
             ) from error
 
-    @functools.cached_property
-    def training_step(self):
-        return self._step()
+    def _other(self, kind, network):
+        if network == "vae":
+            parts = {"autoencoder": self.autoencoder_step, "latents": self.encoded_image}
+            return parts.get(kind, self.decoded_image)()
+        return self.encoder_step(network) if kind == "encoder" else self.encoder_image(network)
 
-    @functools.cached_property
-    def proxy_step(self):
+    # ---- the diffusion models
+
+    def family(self, model, count=0):
+        """The family of a model, as it is in an experiment with ``count`` random images, one of each class at least."""
+        from .families import FAMILIES
+
+        return FAMILIES[model](_Untrained(self.profile, self._images(max(count, len(self.counts)))))
+
+    def _step(self, model, dro=False):
+        """Seconds per step of the library's own training loop; dro: beside a reference."""
+        import tempfile
+
         from .reweighting import GroupDRO
+        from .training import train
 
-        return self._step(GroupDRO(self._model(), np.ones(len(self.counts), dtype=np.int64)))
+        settings = dataclasses.replace(self.family(model).settings, checkpoint_every=10**9)
+        family, clock = self.family(model, settings.batch_size), _Clock(settings.batch_size, self.limit)
+        images_of_each = np.ones(len(self.counts), dtype=np.int64)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                train(
+                    family.build(0),
+                    family.source(),
+                    clock,
+                    settings,
+                    seed=0,
+                    folder=folder,
+                    weighting=GroupDRO(family.build(0).to(self.name), images_of_each) if dro else None,
+                    device=self.name,
+                    progress="proxy" if dro else "train",
+                )
+            except _Enough:
+                return clock.seconds
 
-    @functools.cached_property
-    def evaluation(self):
+    def _evaluation(self, model):
         """Seconds for one image through the network while sampling.
 
         A slow device is spared the whole batch: there an image takes as long among few as among many.
         """
-        p, few = self.profile, min(8, self.profile.sample_batch_size)
-        model = self._model()
-        self._sample(model, few)
-        each = self._sample(model, few)
-        if each * self._evaluations(p.sample_batch_size) > self.limit:
-            return each
-        self._sample(model, p.sample_batch_size)
-        return self._sample(model, p.sample_batch_size)
+        whole, few = self.profile.sample_batch_size, min(8, self.profile.sample_batch_size)
+        family = self.family(model)
+        network = family.build(0).to(self.name).eval()
+        self._sample(family, network, few)
+        seconds = self._sample(family, network, few)
+        if seconds * whole / few > self.limit:
+            count = few
+        else:
+            count = whole
+            self._sample(family, network, whole)
+            seconds = self._sample(family, network, whole)
+        guided = diffusion(self.profile, model, len(self.counts)).guided
+        return seconds / (count * SAMPLING_STEPS * (2 if guided else 1))
+
+    def _sample(self, family, network, count):
+        """Seconds for SAMPLING_STEPS steps of ``count`` samples by the library's own sampler."""
+        import torch
+
+        from .sampling import sample_generators
+        from .training import autocast
+
+        labels = torch.arange(count, device=self.name) % len(self.counts)
+        noise = torch.randn((count, *network.sample_shape), device=self.name)
+        how = {**family.sampling, "steps": SAMPLING_STEPS, "generators": sample_generators(range(count), 0)}
+        start = time.perf_counter()
+        with autocast(self.profile.precision, self.name):
+            family.sampler(network, noise, labels, **how).cpu()
+        return time.perf_counter() - start
+
+    # ---- the other networks
 
     def encoder_step(self, network, steps=3):
         """Seconds per step of a classifier's or CLIP's training."""
@@ -522,53 +898,62 @@ class _Device:
         """Seconds per image to embed."""
         from . import encoders
 
-        model, images = self._encoder(network), self._images(256 if self.name == "cuda" else 16).images
+        model, images = self._encoder(network), self._some_images().images
         encoders.embed(model, images, device=self.name)
         start = time.perf_counter()
         encoders.embed(model, images, device=self.name)
         return (time.perf_counter() - start) / len(images)
 
-    def _step(self, weighting=None):
-        """Seconds per step of the library's own training loop."""
-        import tempfile
-
-        from .training import TrainingSettings, train
+    def autoencoder_step(self, steps=3):
+        """Seconds per step of the autoencoder's training."""
+        from . import latents
+        from .surrogates import classifier_settings
 
         p = self.profile
-        settings = TrainingSettings(**p.pick(*TrainingSettings.__dataclass_fields__))
-        settings = dataclasses.replace(settings, checkpoint_every=10**9)
-        clock = _Clock(p.batch_size, self.limit)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                train(
-                    self._model(),
-                    self._images(p.batch_size),
-                    clock,
-                    settings,
-                    seed=0,
-                    folder=folder,
-                    weighting=weighting,
-                    device=self.name,
-                    progress="proxy" if weighting else "train",
-                )
-            except _Enough:
-                return clock.seconds
+        settings = {**classifier_settings(p, "vae"), "seed": 0, "device": self.name}
+        settings["image_size"] = p.latent_image_size
+        images = self._images(settings["batch_size"])
+        network, _ = _Untrained(p, images).autoencoder
+        latents.train_autoencoder(network, images, **{**settings, "epochs": 1})
+        start = time.perf_counter()
+        latents.train_autoencoder(network, images, **{**settings, "epochs": steps})
+        return (time.perf_counter() - start) / steps
 
-    def _sample(self, model, count, steps=2):
-        """Seconds per evaluation of ``count`` samples by the library's own sampler."""
+    def encoded_image(self):
+        """Seconds to encode one image."""
+        import tempfile
+
+        from . import latents
+
+        p, images = self.profile, self._some_images()
+        network, _ = _Untrained(p, images).autoencoder
+
+        def encode():
+            with tempfile.TemporaryDirectory() as folder:
+                size = {"image_size": p.latent_image_size, "flip": False}
+                latents.encode(network, images.images, folder, device=self.name, **size)
+
+        encode()
+        start = time.perf_counter()
+        encode()
+        return (time.perf_counter() - start) / len(images)
+
+    def decoded_image(self):
+        """Seconds to decode one sample."""
         import torch
 
-        from . import sampling
+        from . import latents
 
-        labels = torch.arange(count, device=self.name) % len(self.counts)
-        noise = torch.randn((count, *self.shape), device=self.name)
+        experiment = _Untrained(self.profile, self._some_images())
+        network = experiment.autoencoder[0].to(self.name)
+        noise = torch.randn((len(experiment.data), *experiment.latents.shape), device=self.name)
+        latents.decode(network, noise, size=self.profile.image_size)
         start = time.perf_counter()
-        images = sampling.ddim(model, noise, labels, steps=steps, guidance=self.profile.guidance)
-        sampling.to_uint8(images).cpu()
-        return (time.perf_counter() - start) / self._evaluations(count, steps)
+        latents.decode(network, noise, size=self.profile.image_size)
+        return (time.perf_counter() - start) / len(noise)
 
-    def _evaluations(self, count, steps=2):
-        return count * steps * (2 if self.profile.guidance else 1)
+    def _some_images(self):
+        return self._images(256 if self.name == "cuda" else 16)
 
     def _images(self, count):
         """Random images, in as many classes as there can be."""
@@ -578,28 +963,13 @@ class _Device:
         pixels = np.random.default_rng(0).integers(0, 256, (count, *self.shape), dtype=np.uint8)
         return LabelledImages(pixels, np.arange(count) % len(names), names, tuple(map(str, range(count))))
 
-    def _model(self):
-        from .models import build_model
-
-        p = self.profile
-        model = build_model(
-            "unet",
-            channels=self.shape[0],
-            image_size=self.shape[1],
-            num_classes=len(self.counts),
-            block_channels=p.unet_channels,
-            layers=p.unet_layers,
-            attention=p.unet_attention,
-            dropout=p.unet_dropout,
-            groups=p.unet_groups,
-        )
-        return model.to(self.name).eval()
-
     def _encoder(self, network):
         from . import encoders
         from .surrogates import CLIP_WIDTH
 
         p = self.profile
+        if network == "vit":
+            return self._vit()
         if network == "metric" and p.metric != "classifier":
             return encoders.PRETRAINED["inceptionv3"][0]()  # of the same make, and no file is needed
         if network != "metric" and getattr(p, f"{network}_weights"):
@@ -612,3 +982,17 @@ class _Device:
         }[network]
         name = "classifier" if network == "metric" else network
         return encoders.build(name, channels=self.shape[0], num_classes=len(self.counts), **settings)
+
+    def _vit(self):
+        """CLIP's ViT-L/14 at 336 pixels, untrained."""
+        import tempfile
+
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+        from .encoders.vit import ClipViT
+
+        shape = {"hidden_size": 1024, "intermediate_size": 4096, "projection_dim": 768}
+        layers = {"num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14, "image_size": 336}
+        with tempfile.TemporaryDirectory() as folder:
+            CLIPVisionModelWithProjection(CLIPVisionConfig(**shape, **layers)).save_pretrained(folder)
+            return ClipViT(folder)

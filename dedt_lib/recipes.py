@@ -12,10 +12,13 @@ from .selection import BANDS, CENTRES, METHODS
 
 PROFILES = Path(__file__).parent / "profiles"
 ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
+TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5")
+MODELS = ("unet", "mdt", "stable-diffusion")
 CLIPS = ("sample", "class", "element")
 ABSENT = ("previous", "zero")
 Positive = Field(gt=0)
 Share = Field(ge=0, le=1)
+Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class Profile(BaseModel):
@@ -24,8 +27,10 @@ class Profile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    tables: tuple[Literal[TABLES], ...] = TABLES
     data: Literal[SOURCES]
     path: str = ""
+    class_names: tuple[str, ...] = ()
     image_size: int = Positive
     channels: Literal[1, 3]
     threads: int = Field(0, ge=0)
@@ -50,7 +55,7 @@ class Profile(BaseModel):
     ddae_block: int = Positive
     ddae_timestep: int = Field(ge=1, le=1000)
     ddae_draws: int = Positive
-    ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
+    ratios: tuple[Ratio, ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     gaussian_ridge: float = Positive
     moderate_scope: Literal["class", "global"]
@@ -84,11 +89,48 @@ class Profile(BaseModel):
     guidance: float = Field(ge=0)
     samples: int = Positive
     sample_batch_size: int = Positive
+    # The latent models.  Profiles made for Tables I to III leave these at the published settings.
+    latent_image_size: int = Field(256, gt=0)
+    vae_weights: str = "stabilityai/sd-vae-ft-mse"
+    vae_decoder_weights: str = "stabilityai/sd-vae-ft-ema"
+    vae_channels: tuple[int, ...] = Field((128, 256, 512, 512), min_length=1)
+    vae_epochs: int = Field(1, gt=0)
+    vae_batch_size: int = Field(32, gt=0)
+    vae_learning_rate: float = Field(1e-4, gt=0)
+    mdt_patch_size: int = Field(2, gt=0)
+    mdt_hidden_size: int = Field(384, gt=0)
+    mdt_depth: int = Field(12, gt=0)
+    mdt_heads: int = Field(6, gt=0)
+    mdt_decode_layers: int = Field(6, gt=0)
+    mdt_mask_ratio: float = Field(0.3, ge=0, lt=1)
+    mdt_mask_range: float = Field(0.2, ge=0, lt=1)
+    mdt_ratios: tuple[Ratio, ...] = Field((0.1, 0.2), min_length=1)
+    mdt_epochs: int = Field(60, gt=0)
+    mdt_proxy_epochs: int = Field(6, gt=0)
+    mdt_batch_size: int = Field(256, gt=0)
+    mdt_learning_rate: float = Field(5e-4, gt=0)
+    mdt_ema_decay: float = Field(0.9999, ge=0, le=1)
+    mdt_sampler_steps: int = Field(250, gt=0, le=1000)
+    mdt_guidance: float = Field(3.8, ge=1)
+    sd_weights: str = "CompVis/stable-diffusion-v1-4"
+    sd_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    sd_pretraining_epochs: int = Field(1, gt=0)
+    sd_pretraining_learning_rate: float = Field(1e-4, gt=0)
+    sd_ratios: tuple[Ratio, ...] = Field((0.2, 0.4, 0.6), min_length=1)
+    sd_epochs: int = Field(50, gt=0)
+    sd_batch_size: int = Field(16, gt=0)
+    sd_learning_rate: float = Field(1e-5, gt=0)
+    sd_ema_decay: float = Field(0.9999, ge=0, le=1)
+    sd_sampler_steps: int = Field(50, gt=0, le=1000)
+    sd_guidance: float = Field(5.0, ge=1)
     metric: Literal["classifier", "inceptionv3"]
     metric_weights: str
     metric_epochs: int = Positive
     metric_batch_size: int = Positive
     metric_learning_rate: float = Positive
+    classwise: bool = True
+    cmmd: Literal["", "clip", "vit-l-14-336"] = ""
+    cmmd_weights: str = ""
 
     @model_validator(mode="after")
     def _network_fits(self):
@@ -160,6 +202,8 @@ def checked(model, values):
 class Recipe(BaseModel):
     """One cell of a table.
 
+    model: the kind of diffusion model that is trained (see :mod:`dedt_lib.families`).
+
     method: how the coreset is chosen.  ratio: its share of the data, in (0, 1].  encoder: whose features are
     scored ("" takes the profile's).  scope, centre: of the selector ("" takes the profile's or the
     cited code's).  band: which part of the sorted distances Moderate-DS keeps.
@@ -176,6 +220,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    model: Literal[MODELS] = "unet"
     method: Literal[METHODS] = "moderate"
     ratio: float = Field(0.1, gt=0, le=1)
     encoder: Literal["", *ENCODERS] = ""
@@ -195,5 +240,7 @@ class Recipe(BaseModel):
         if self.early_stopping and self.reweighting:
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
         if self.infobatch and (self.reweighting or self.early_stopping):
-            raise ValueError("infobatch has no coreset, so it goes with neither reweighting nor early_stopping")
+            raise ValueError(
+                "infobatch has no coreset, so it goes with neither reweighting nor early_stopping"
+            )
         return self

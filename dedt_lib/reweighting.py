@@ -110,13 +110,15 @@ class GroupDRO:
     def __call__(self, losses, batch, proxy=None):
         """Sample weights [b] for the losses [b] of this batch; records one step of the trajectory.
 
-        proxy: the model whose losses these are; clip "element" asks it for its losses pixel by pixel.
+        proxy: the model whose losses these are.  Clip "element" asks it for its losses pixel by pixel, and a
+        model with ``margin_losses`` is compared by those: MDT's loss weighs timesteps and masks tokens.
         """
         labels = batch.labels.cpu().numpy()
         previous = self.excess if self.absent == "previous" else np.zeros_like(self.excess)
-        if self.clip == "element":
-            losses = self._all_rows(proxy.element_losses, batch)
-            reference_losses = self._all_rows(self.reference.element_losses, batch)
+        of_both = "element_losses" if self.clip == "element" else "margin_losses"
+        if hasattr(self.reference, of_both):
+            losses = self._all_rows(getattr(proxy, of_both), batch)
+            reference_losses = self._all_rows(getattr(self.reference, of_both), batch)
         else:
             reference_losses = self._all_rows(self.reference.losses, batch)
         self.excess, clipped = class_excess(

@@ -1,4 +1,7 @@
-"""Class-balanced guided samples by DDIM (Song et al., 2021), batch by batch, resumable."""
+"""Class-balanced guided samples, batch by batch, resumable; and DDIM (Song et al., 2021).
+
+MDT has a sampler of its own, in :mod:`dedt_lib.samplers`.
+"""
 
 from pathlib import Path
 
@@ -7,10 +10,11 @@ import torch
 from diffusers import DDIMScheduler
 from tqdm import tqdm
 
+from .encoders import to_uint8
 from .models.unet import NOISE_SCHEDULE
 from .processes import Processes
 from .randomness import torch_generator
-from .store import atomic
+from .store import atomic, create_array
 from .training import autocast
 
 
@@ -26,6 +30,18 @@ def initial_noise(numbers, shape, seed, device="cpu"):
     ).to(device)
 
 
+def sample_generators(numbers, seed):
+    """A generator for each of the samples with these numbers, for what a sampler draws on its way."""
+    return [torch_generator(seed, "sampler", int(i)) for i in numbers]
+
+
+def pixel_scheduler():
+    """DDIM for images in [-1, 1]: the clean image is clipped at every step, the last alpha-bar is that of t = 0."""
+    return DDIMScheduler(
+        **NOISE_SCHEDULE, clip_sample=True, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=0
+    )
+
+
 def guided_noise(model, x_t, t, labels, guidance):
     """(1 + w) eps(x_t, c, t) - w eps(x_t, t), in one doubled batch (paper, Section III-A; Ho & Salimans)."""
     if guidance == 0:
@@ -38,17 +54,15 @@ def guided_noise(model, x_t, t, labels, guidance):
 
 
 @torch.no_grad()
-def ddim(model, noise, labels, *, steps, guidance, keep=()):
-    """Turn ``noise`` float [b, C, H, W] into images float [b, C, H, W] in [-1, 1].
+def ddim(model, noise, labels, *, steps, guidance, generators=None, keep=()):
+    """Turn ``noise`` float [b, C, H, W] into images float [b, C, H, W] in [-1, 1], or into scaled latents.
 
-    labels: int64 [b].  steps: evenly spaced, the last at t = 0.  guidance: w >= 0.  keep: step numbers
-    whose intermediate x_t to return as well.  The clean image is clipped to [-1, 1] at every step and
-    the noise recomputed from it; eta = 0, and the last alpha-bar is that of t = 0.
+    labels: int64 [b].  steps: evenly spaced.  guidance: w >= 0.  generators: not used, since eta = 0.  keep: step
+    numbers whose intermediate x_t to return as well.  The schedule is the model's own (``ddim_scheduler``), else
+    that of pixels, where the noise is recomputed from the clipped clean image.
     Returns images, or (images, list of x_t) when ``keep`` is given.
     """
-    scheduler = DDIMScheduler(
-        **NOISE_SCHEDULE, clip_sample=True, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=0
-    )
+    scheduler = getattr(model, "ddim_scheduler", pixel_scheduler)()
     scheduler.set_timesteps(steps, device=noise.device)
     x_t, kept = noise, []
     for number, t in enumerate(scheduler.timesteps):
@@ -56,13 +70,8 @@ def ddim(model, noise, labels, *, steps, guidance, keep=()):
             kept.append(x_t)
         eps = guided_noise(model, x_t, t.expand(len(labels)), labels, guidance)
         x_t = scheduler.step(eps, t, x_t, eta=0.0, use_clipped_model_output=True).prev_sample
-    x_0 = x_t.clamp(-1, 1)
+    x_0 = x_t.clamp(-1, 1) if scheduler.config.clip_sample else x_t
     return (x_0, [*kept, x_0]) if keep else x_0
-
-
-def to_uint8(images):
-    """float in [-1, 1] to uint8 0..255, rounded to the nearest."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def sample(
@@ -73,6 +82,8 @@ def sample(
     steps,
     guidance,
     batch_size,
+    sampler=ddim,
+    decode=to_uint8,
     folder=None,
     precision="float32",
     processes=None,
@@ -80,12 +91,16 @@ def sample(
 ):
     """uint8 [n, C, H, W] images of the classes ``labels`` int64 [n].
 
-    With ``folder`` each finished batch is kept there, so that an interrupted call goes on.  With ``processes`` the
-    batches are shared out among them, and every process gets all images; this needs a folder.  The images
-    do not depend on ``batch_size`` or on the number of processes (up to the rounding of one grey level by
-    another order of sums).
+    sampler: :func:`ddim`, or a function like it.  decode: float [b, ...] that the sampler gives, to uint8 images.
+    With ``folder`` each finished batch is kept there, so that an interrupted call goes on, and the result is the
+    memory-mapped ``samples.npy`` in it.  With ``processes`` the batches are shared out among them, and every
+    process gets all images; this needs a folder.  The images do not depend on ``batch_size`` or on the number
+    of processes (up to the rounding of one grey level by another order of sums).
     """
     processes = processes or Processes()
+    whole = Path(folder) / "samples.npy" if folder else None
+    if folder and whole.exists():
+        return np.load(whole, mmap_mode="r")
     model.to(device).eval()
     labels = np.asarray(labels, dtype=np.int64)
     starts = range(0, len(labels), batch_size)
@@ -102,11 +117,31 @@ def sample(
         numbers = range(start, min(start + batch_size, len(labels)))
         noise = initial_noise(numbers, model.sample_shape, seed, device)
         chosen = torch.from_numpy(labels[start : start + batch_size]).to(device)
+        draws = sample_generators(numbers, seed)
         with autocast(precision, device):
-            images = ddim(model, noise, chosen, steps=steps, guidance=guidance)
-        batches[start] = to_uint8(images).cpu().numpy()
+            x_0 = sampler(model, noise, chosen, steps=steps, guidance=guidance, generators=draws)
+            batches[start] = decode(x_0).cpu().numpy()
         if folder:
             with atomic(part(start)) as partial, open(partial, "wb") as file:
                 np.save(file, batches.pop(start))
+    if not folder:
+        return np.concatenate([batches[start] for start in starts])
     processes.wait()
-    return np.concatenate([batches[start] if start in batches else np.load(part(start)) for start in starts])
+    if processes.main:
+        _join([part(start) for start in starts], whole, len(labels))
+    processes.wait()
+    return np.load(whole, mmap_mode="r")
+
+
+def _join(parts, path, n):
+    """Write the batches one after the other into one file, with one of them in memory, and remove them."""
+    with atomic(path) as partial:
+        joined = create_array(partial, (n, *np.load(parts[0], mmap_mode="r").shape[1:]), np.uint8)
+        start = 0
+        for part in parts:
+            images = np.load(part)
+            joined[start : start + len(images)] = images
+            start += len(images)
+        joined.flush()
+    for part in parts:
+        part.unlink()

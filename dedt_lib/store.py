@@ -22,7 +22,16 @@ from filelock import FileLock
 
 from .errors import DedtError
 
-PACKAGES = ("torch", "torchvision", "diffusers", "numpy", "scikit-learn", "torch-fidelity")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "timm",
+    "numpy",
+    "scikit-learn",
+    "torch-fidelity",
+)
 MANIFEST = "manifest.json"
 
 
@@ -79,6 +88,19 @@ def is_disk_full(error):
     """Whether an exception means that the disk is full (safetensors words it in its own way)."""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return full or "no space left" in str(error).lower()
+
+
+def create_array(path, shape, dtype):
+    """A new ``.npy`` file, memory-mapped and to be filled; raises OSError when the disk is too full for it.
+
+    Its space is claimed at once: a page that finds no room later would end the process without an error.
+    """
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, "w+", dtype, tuple(shape))
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    return array
 
 
 def write_json(path, value):

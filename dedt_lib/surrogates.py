@@ -77,14 +77,14 @@ def clip(experiment):
 
 def ddae(experiment):
     """The decoder of a diffusion model that never sees a label (DDAE; Xiang et al., 2023)."""
+    experiment = experiment.change(model="unet")
     p, data = experiment.profile, experiment.data
     settings = dataclasses.replace(experiment.settings, epochs=p.ddae_epochs, label_dropout=1.0)
-    network = {k: v for k, v in p.model_dump().items() if k.startswith("unet_")}
     recipe = {
         "version": 1,
         "data": data.fingerprint,
         "network": "ddae",
-        "model": network,
+        "model": experiment.family.network,
         "settings": experiment.address_of_settings(settings),
     }
     readout = {"block": p.ddae_block, "timestep": p.ddae_timestep, "draws": p.ddae_draws}
@@ -124,6 +124,28 @@ def metric_classifier(experiment):
     settings = classifier_settings(experiment.profile, "metric")
     recipe = {"network": "classifier", "width": 64, **settings}
     return trained_classifier(experiment, "metric", recipe, settings, width=64)
+
+
+def cmmd_network(experiment):
+    """The CLIP in whose embeddings CMMD is measured, and the key of its weights: published, or the small one."""
+    p = experiment.profile
+    if p.cmmd == "clip":
+        network, manifest = clip(experiment)
+        return network, manifest["key"]
+    from .encoders.vit import ClipViT
+    from .latents import autoencoder_key
+
+    network = ClipViT(p.cmmd_weights) if p.cmmd_weights else ClipViT()
+    return network.eval(), autoencoder_key(network)
+
+
+def unit_embeddings(network, images, device, path=None):
+    """Embeddings of uint8 images, each divided by its length: float32 [n, d]; memory-mapped with a ``.npy`` path."""
+    embeddings = encoders.embed(network, images, device=device)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if path:
+        np.save(path, embeddings)
+    return embeddings
 
 
 # ---- parts -----------------------------------------------------------------------------------------

@@ -4,18 +4,22 @@ A cell is (row, ratio, seed).  Its result is ``results/PROFILE/cells/ROW-PERCENT
 once and committed; everything that the book shows is read from there.
 """
 
+import math
 import os
 from pathlib import Path
 
+import numpy as np
+
 from .errors import DedtError
 from .recipes import Recipe, checked, load_profile
-from .store import project_root, read_json, write_json
+from .store import atomic, project_root, read_json, write_json
 
 RESNET, INCEPTION, CLIP, DDAE = (
     {"encoder": name} for name in ("resnet18", "inceptionv3", "clip-rn50", "ddae")
 )
 MODERATE = {**RESNET, "method": "moderate"}
 REWEIGHTED = {**MODERATE, "reweighting": True}
+MDT, SD = {"model": "mdt"}, {"model": "stable-diffusion"}
 ROWS = {
     "random": {"method": "random"},
     "inceptionv3-gaussian": {**INCEPTION, "method": "gaussian"},
@@ -34,6 +38,19 @@ ROWS = {
     "early-stopping": {"method": "random", "early_stopping": True},
     "early-stopping-annealed": {"method": "random", "early_stopping": True, "annealing": True},
     "full": {"method": "random"},
+    "mdt-random": {**MDT, "method": "random"},
+    "mdt-gaussian": {**MDT, **INCEPTION, "method": "gaussian"},
+    "mdt-gaussian-reweighted": {**MDT, **INCEPTION, "method": "gaussian", "reweighting": True},
+    "mdt-moderate": {**MDT, **INCEPTION, "method": "moderate"},
+    "mdt-moderate-reweighted": {**MDT, **INCEPTION, "method": "moderate", "reweighting": True},
+    "mdt-early-stopping": {**MDT, "method": "random", "early_stopping": True},
+    "mdt-full": {**MDT, "method": "random"},
+    "sd-random": {**SD, "method": "random"},
+    "sd-clip-moderate": {**SD, **CLIP, "method": "moderate"},
+    "sd-moderate": {**SD, **MODERATE},
+    "sd-moderate-reweighted": {**SD, **REWEIGHTED},
+    "sd-early-stopping": {**SD, "method": "random", "early_stopping": True},
+    "sd-full": {**SD, "method": "random"},
 }
 """Row name -> the recipe values that make it."""
 
@@ -55,6 +72,19 @@ LABELS = {
     "early-stopping": "All data, equal steps",
     "early-stopping-annealed": "All data, equal steps",
     "full": "All data",
+    "mdt-random": "Uniform random",
+    "mdt-gaussian": "Inception-v3, Gaussian",
+    "mdt-gaussian-reweighted": "Inception-v3, Gaussian + reweighting",
+    "mdt-moderate": "Inception-v3, Moderate-DS",
+    "mdt-moderate-reweighted": "Inception-v3, Moderate-DS + reweighting",
+    "mdt-early-stopping": "All data, equal steps",
+    "mdt-full": "All data",
+    "sd-random": "Uniform random",
+    "sd-clip-moderate": "CLIP, Moderate-DS",
+    "sd-moderate": "ResNet-18, Moderate-DS",
+    "sd-moderate-reweighted": "ResNet-18, Moderate-DS + reweighting",
+    "sd-early-stopping": "All data, equal steps",
+    "sd-full": "All data",
 }
 """Row name -> how the book prints it."""
 
@@ -88,8 +118,25 @@ TABLES = {
         "full": (1.0,),
     },
     "figure2": {"moderate": (0.1,), "moderate-reweighted": (0.1,)},
+    "table4": {
+        "mdt-random": None,
+        "mdt-gaussian": None,
+        "mdt-gaussian-reweighted": None,
+        "mdt-moderate": None,
+        "mdt-moderate-reweighted": None,
+        "mdt-early-stopping": None,
+        "mdt-full": (1.0,),
+    },
+    "table5": {
+        "sd-random": None,
+        "sd-clip-moderate": None,
+        "sd-moderate": None,
+        "sd-moderate-reweighted": (0.2,),
+        "sd-early-stopping": None,
+        "sd-full": (1.0,),
+    },
 }
-"""Table -> its rows and their ratios (None: all ratios of the profile).  The paper's rows come first; the others
+"""Table -> its rows and their ratios (None: all ratios that the profile has for the row's model).  The paper's rows come first; the others
 are controls and other readings."""
 
 
@@ -102,6 +149,13 @@ UNITS = {
 """What a run costs: key in a result's ledger -> how the book prints it."""
 
 
+SAMPLES_KEPT, THUMBNAIL = 50, 64
+"""How many samples are kept as a picture beside a result, and their pixels along a side at most."""
+
+MORE_METRICS = ("cmmd", "cmmd_unbiased", "kid", "precision", "recall")
+"""What the cells of the latent models hold beside FID (:meth:`dedt_lib.experiment.Experiment.compare`)."""
+
+
 def cells(table, profile):
     """All (row, ratio, seed) of a table under a profile (name or Profile), the largest ratios first.
 
@@ -112,7 +166,7 @@ def cells(table, profile):
         (row, ratio, seed)
         for seed in profile.seeds
         for row in table_rows(table, profile)
-        for ratio in (TABLES[table][row] or profile.ratios)
+        for ratio in (TABLES[table][row] or row_ratios(row, profile))
     ]
     return sorted(found, key=lambda cell: -cell[1])
 
@@ -125,9 +179,16 @@ def table_rows(table, profile):
     return [row for row in TABLES[table] if ROWS[row].get("scope") != own]
 
 
+def row_ratios(row, profile):
+    """The ratios that a profile has for the model of a row."""
+    prefix = {"mdt": "mdt_", "stable-diffusion": "sd_"}.get(ROWS[row].get("model"), "")
+    return getattr(load_profile(profile), f"{prefix}ratios")
+
+
 def all_cells(profile):
-    """The cells of all tables under a profile, each once."""
-    return list(dict.fromkeys(cell for table in TABLES for cell in cells(table, profile)))
+    """The cells of all tables that a profile is made for, each once."""
+    profile = load_profile(profile)
+    return list(dict.fromkeys(cell for table in profile.tables for cell in cells(table, profile)))
 
 
 def cell_recipe(row, ratio, seed):
@@ -149,15 +210,46 @@ def results_folder(profile, root=None):
 
 
 def run_cell(profile, row, ratio, seed, *, root=None, store=None):
-    """Compute a cell, or find its stages in the store, and write its result; returns (Experiment, result)."""
+    """Compute a cell, or find its stages in the store, and write its result; returns (Experiment, result).
+
+    Beside the result goes a picture of its first samples (:func:`read_samples`).
+    """
     from .experiment import Experiment
 
     experiment = Experiment(profile, store=store, **cell_recipe(row, ratio, seed))
     result = {"row": row, **experiment.cell()}
-    folder = results_folder(profile, root) / "cells"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{cell_name(row, ratio, seed)}.json", result)
+    name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
+    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    (folder / "samples").mkdir(exist_ok=True)
+    _write_samples(experiment.sample()[:SAMPLES_KEPT], folder / "samples" / f"{name}.png")
+    write_json(folder / "cells" / f"{name}.json", result)
     return experiment, result
+
+
+def _write_samples(images, path):
+    """Images uint8 [n, C, H, W] below one another in one file, shrunk to THUMBNAIL pixels where they are larger."""
+    from PIL import Image
+
+    strip = np.concatenate(list(images), axis=1).transpose(1, 2, 0).squeeze()
+    picture, side = Image.fromarray(strip), min(images.shape[-1], THUMBNAIL)
+    with atomic(path) as partial:
+        picture.resize((side, side * len(images)), Image.Resampling.BOX).save(partial, format="PNG")
+
+
+def read_samples(profile, row, ratio, seed, *, root=None):
+    """The first samples of a cell, as they were kept beside its result: uint8 [n, C, H, W], None without a picture.
+
+    Classes come in turns, as in ``sampling.balanced_labels``.
+    """
+    from PIL import Image
+
+    path = results_folder(profile, root) / "samples" / f"{cell_name(row, ratio, seed)}.png"
+    if not path.exists():
+        return None
+    with Image.open(path) as picture:
+        strip = np.atleast_3d(np.asarray(picture))
+    side = strip.shape[1]
+    return strip.reshape(-1, side, side, strip.shape[2]).transpose(0, 3, 1, 2)
 
 
 def read_cells(profile, *, root=None):
@@ -166,7 +258,7 @@ def read_cells(profile, *, root=None):
     Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, steps, realised (images seen, as a
     share of those that a run on all the data sees), and what the final run cost: images, evaluations (of the
     network), seconds, cpu_seconds; the same with "whole_" in front counts embedding, selection, reference and
-    proxy too.  "result" is the whole JSON.  Raises DedtError when there are no results.
+    proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and recall.  "result" is the whole JSON.  Raises DedtError when there are no results.
     """
     import pandas as pd
 
@@ -184,7 +276,8 @@ def read_cells(profile, *, root=None):
                 "ratio": result["recipe"]["ratio"],
                 "seed": result["recipe"]["seed"],
                 "fid": result["fid"],
-                "worst": max(result["classwise"]),
+                "worst": max(result["classwise"], default=math.nan),
+                **{name: result.get(name) for name in MORE_METRICS},
                 "copies": result["copies"],
                 "steps": result["steps"],
                 "realised": result["realised"],
@@ -219,8 +312,7 @@ def compute_missing(profile, table="table1"):
 def layout(frame, table="table1", value="fid", digits=2, published=None):
     """A table as the paper prints it: rows by name, columns by ratio, "mean ± standard deviation".
 
-    frame: of :func:`read_cells`.  published: row -> the paper's numbers at ``paper.RATIOS``, for columns of
-    their own.  Returns a DataFrame of strings; a dash where there is no number.
+    frame: of :func:`read_cells`.  published: a table of :mod:`dedt_lib.paper`, for columns of its own.  Returns a DataFrame of strings; a dash where there is no number.
     """
     import pandas as pd
 
@@ -237,9 +329,7 @@ def layout(frame, table="table1", value="fid", digits=2, published=None):
         return f"{mean:.{digits}f} ± {std:.{digits}f}" if count > 1 else f"{mean:.{digits}f}"
 
     def theirs(row, ratio):
-        if row == "full" and ratio == 1:
-            return f"{paper.FULL}"
-        numbers = dict(zip(paper.RATIOS, published.get(row, ())))
+        numbers = paper.by_ratio(published, row)
         return f"{numbers[ratio]:.2f}" if ratio in numbers else "–"
 
     columns = {percent(ratio): [entry(row, ratio) for row in rows] for ratio in ratios}
@@ -248,10 +338,10 @@ def layout(frame, table="table1", value="fid", digits=2, published=None):
     return pd.DataFrame(columns, index=[LABELS[row] for row in rows])
 
 
-def same_order(frame, published):
+def same_order(frame, published, value="fid"):
     """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
 
-    published: row -> numbers at ``paper.RATIOS``.  Columns: ours and paper (rows from the lowest value to the
+    published: a table of :mod:`dedt_lib.paper`.  Columns: ours and paper (rows from the lowest value to the
     highest), agree (share of the pairs of rows that both put in the same order), same.
     """
     import itertools
@@ -260,13 +350,14 @@ def same_order(frame, published):
 
     from . import paper
 
-    means = frame.pivot_table(index="row", columns="ratio", values="fid")
+    means = frame.pivot_table(index="row", columns="ratio", values=value)
+    numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
     found = {}
-    for k, ratio in enumerate(paper.RATIOS):
-        rows = [row for row in published if row in means.index and ratio in means and means[ratio][row] > 0]
+    for ratio in sorted({ratio for own in numbers.values() for ratio in own}):
+        rows = [row for row in numbers if ratio in numbers[row] and ratio in means and means[ratio][row] > 0]
         if len(rows) < 2:
             continue
-        ours, theirs = {row: means[ratio][row] for row in rows}, {row: published[row][k] for row in rows}
+        ours, theirs = ({row: means[ratio][row] for row in rows}, {row: numbers[row][ratio] for row in rows})
         pairs = list(itertools.combinations(rows, 2))
         agree = sum((ours[a] < ours[b]) == (theirs[a] < theirs[b]) for a, b in pairs)
         found[percent(ratio)] = {
@@ -303,9 +394,9 @@ def compare(frame, row, other, value="fid"):
     return pd.DataFrame({"difference": difference.mean(), "lower": lower, "seeds": seeds, "verdict": verdict})
 
 
-def in_words(frame, row, other):
+def in_words(frame, row, other, value="fid"):
     """One sentence on :func:`compare`: at which ratios ``row`` is lower or higher in every seed."""
-    table = compare(frame, row, other)
+    table = compare(frame, row, other, value)
     parts = []
     for verdict, words in (
         ("lower", "lower (better) in every seed"),
@@ -320,16 +411,17 @@ def in_words(frame, row, other):
     return f"{LABELS[row]} against {LABELS[other]}: {'; '.join(parts) or 'no common results'}."
 
 
-def speedups(frame, rows, whole=False):
+def speedups(frame, rows, whole=False, full="full"):
     """Speed-up over the run on all the data with the same seed: mean over seeds, a DataFrame.
 
+    full: the row of that run; a seed without it is left out.
     Columns: images, network evaluations, CPU time, wall clock.  As in the paper's Table III only the final
     training counts; with ``whole`` embedding, selection, reference and proxy count as well.
     """
     import pandas as pd
 
-    full = frame[frame.row == "full"].set_index("seed")
-    table = []
+    full = frame[frame.row == full].set_index("seed")
+    frame, table = frame[frame.seed.isin(full.index)], []
     for row in rows:
         for ratio, part in frame[frame.row == row].groupby("ratio"):
             base = full.loc[part.seed]
@@ -339,4 +431,5 @@ def speedups(frame, rows, whole=False):
                 for unit, name in UNITS.items()
             }
             table.append({"row": LABELS[row], "data": percent(ratio), **ratios})
-    return pd.DataFrame(table).set_index(["row", "data"]).rename_axis([None, None])
+    table = pd.DataFrame(table, columns=["row", "data", *UNITS.values()])
+    return table.set_index(["row", "data"]).rename_axis([None, None])

@@ -5,9 +5,10 @@ the weights while training.  Everything random is a function of (seed, stream, s
 was killed ends with the same bits as one that was not.
 """
 
+import functools
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from .encoders import save_weights, to_float
 from .errors import DedtError
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
-from .randomness import derive, torch_generator
+from .randomness import derive, seed_dropout, torch_generator
 from .store import atomic
 
 __all__ = ["Batch", "ClassSamplerPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
@@ -34,8 +35,9 @@ CHECKPOINT = "checkpoint.safetensors"
 class Batch:
     """One training step's draw, shared by every network that looks at it.
 
-    images: float [b, C, H, W] in [-1, 1], flipped already.  labels: int64 [b], true classes.
-    t: int64 [b] in 0..999.  noise: float [b, C, H, W].  drop: bool [b], labels hidden for guidance.
+    images: float [b, C, H, W], flipped already; pixels in [-1, 1], or scaled latents.  labels: int64 [b], true
+    classes.  t: int64 [b] in 0..999.  noise: float [b, C, H, W].  drop: bool [b], labels hidden for guidance.
+    extra: what else the model draws in a step, by name: tensors [b, ...].
     """
 
     images: torch.Tensor
@@ -43,24 +45,26 @@ class Batch:
     t: torch.Tensor
     noise: torch.Tensor
     drop: torch.Tensor
+    extra: dict = field(default_factory=dict)
 
     def __len__(self):
         return len(self.labels)
 
     def rows(self, chosen):
         """The part of the batch in the slice ``chosen``."""
-        return Batch(*(getattr(self, field)[chosen] for field in self.__dataclass_fields__))
+        own = (self.images, self.labels, self.t, self.noise, self.drop)
+        return Batch(*(values[chosen] for values in own), {k: v[chosen] for k, v in self.extra.items()})
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a diffusion model is trained; a profile holds the values.
 
-    epochs, batch_size (the last partial batch is kept), learning_rate (Adam, constant after a linear
-    warm-up over warmup_epochs), gradient_clip (global norm), ema_decay (upper bound; the warm-up is
-    1 - (1 + s)^(-2/3)), label_dropout (probability), flip (horizontal), checkpoint_every (steps),
-    precision ("float32" or "bfloat16" for the forward and backward pass; weights and Adam stay float32),
-    channels_last and compile (faster on many GPUs, the same result up to rounding).
+    epochs, batch_size (the last partial batch is kept), learning_rate (constant after a linear warm-up over
+    warmup_epochs), gradient_clip (global norm), ema_decay (see ema_warmup), label_dropout (probability), flip
+    (horizontal), checkpoint_every (steps), precision ("float32" or "bfloat16" for the forward and backward pass;
+    weights and optimiser stay float32), channels_last and compile (faster on many GPUs, the same result up to
+    rounding).  optimizer: a name of OPTIMIZERS.  ema_warmup: see :func:`moving_average`.
     """
 
     epochs: int
@@ -75,6 +79,55 @@ class TrainingSettings:
     precision: str = "float32"
     channels_last: bool = False
     compile: bool = False
+    optimizer: str = "adam"
+    ema_warmup: str = "power"
+
+
+def _adan(parameters, lr):
+    from timm.optim import Adan
+
+    return Adan(parameters, lr=lr)
+
+
+OPTIMIZERS = {
+    "adam": functools.partial(torch.optim.Adam, fused=True),
+    "adamw": functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True),
+    "adan": _adan,
+}
+"""Adam; AdamW with the weight decay of Stable Diffusion's recipe; Adan (Xie et al., 2022) with its own betas."""
+
+
+def moving_average(parameters, settings):
+    """diffusers' EMA of the weights; its decay after s steps is at most ema_decay.
+
+    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as diffusers' fine-tuning script;
+    "none": ema_decay from the second step on, as MDT's code.
+    """
+    warmup = {
+        "power": {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
+        "reciprocal": {},
+        "none": {"min_decay": settings.ema_decay},
+    }[settings.ema_warmup]
+    return EMAModel(parameters, decay=settings.ema_decay, foreach=True, **warmup)
+
+
+class PixelImages:
+    """LabelledImages as the training loop draws them: on the device as uint8, flipped and scaled when drawn."""
+
+    def __init__(self, data):
+        self.images, self.labels = torch.from_numpy(data.images), data.labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def to(self, device):
+        self.images = self.images.to(device)
+        return self
+
+    def draw(self, indices, flip, generator):
+        """float [b, C, H, W] in [-1, 1] at ``indices``; flip: bool [b], or None for none."""
+        x = to_float(self.images[indices])
+        return x if flip is None else torch.where(flip[:, None, None, None], x.flip(3), x)
 
 
 @dataclass
@@ -88,31 +141,29 @@ class TrainingResult:
     losses: np.ndarray
 
 
-def draw_batch(images, labels, indices, settings, seed, step):
-    """The :class:`Batch` of ``step``: images and labels at ``indices`` with this step's random draws."""
-    device, n = images.device, len(indices)
+def draw_batch(source, indices, settings, seed, step, model=None):
+    """The :class:`Batch` of ``step``: images and labels at ``indices`` with this step's random draws.
+
+    source: LabelledImages, or something else that draws (:class:`PixelImages`, latents.Latents).
+    indices: int64 tensor [b], on the source's device.  model: asked for its own draws, if it has any.
+    """
+    source, device, n = as_source(source), indices.device, len(indices)
     generator = torch_generator(seed, "batch", step, device)
-    x = to_float(images[indices])
-    if settings.flip:
-        flip = torch.rand(n, generator=generator, device=device) < 0.5
-        x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    flip = torch.rand(n, generator=generator, device=device) < 0.5 if settings.flip else None
+    x = source.draw(indices, flip, generator)
     return Batch(
         images=x,
-        labels=labels[indices],
+        labels=torch.from_numpy(source.labels[indices.cpu().numpy()]).to(device),
         t=torch.randint(0, 1000, (n,), generator=generator, device=device),
         noise=torch.randn(x.shape, generator=generator, device=device),
         drop=torch.rand(n, generator=generator, device=device) < settings.label_dropout,
+        extra=model.draws(n, generator, device) if hasattr(model, "draws") else {},
     )
 
 
-def seed_dropout(seed, device):
-    """Seed the global generator that dropout draws from.
-
-    Not by ``torch.manual_seed``, which spends a quarter of a millisecond on devices that are not there.
-    """
-    torch.default_generator.manual_seed(seed)
-    if torch.device(device).type == "cuda":
-        torch.cuda.manual_seed(seed)
+def as_source(data):
+    """What the training loop draws from: LabelledImages are wrapped, anything that draws is left as it is."""
+    return data if hasattr(data, "draw") else PixelImages(data)
 
 
 def shuffled_epoch(plan, seed, epoch):
@@ -151,8 +202,9 @@ def train(
     processes=None,
     progress="train",
 ):
-    """Train ``model`` on LabelledImages ``data`` along ``plan``; write its EMA weights into ``folder``.
+    """Train ``model`` on ``data`` along ``plan``; write its EMA weights into ``folder``.
 
+    data: LabelledImages, or latents (see :func:`draw_batch`).
     weighting: None, or an object called with (losses [b], batch, model) that returns weights [b] (GroupDRO).
     keep_steps: steps after which the EMA weights are also kept as ``ema-STEP.safetensors``.
     processes: the Processes that share the run; only the main one writes.
@@ -162,22 +214,15 @@ def train(
     """
     folder, processes = Path(folder), processes or Processes()
     model.to(device, memory_format=torch.channels_last if settings.channels_last else None).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    ema = EMAModel(
-        model.parameters(),
-        decay=settings.ema_decay,
-        use_ema_warmup=True,
-        inv_gamma=1.0,
-        power=2 / 3,
-        foreach=True,
-    )
+    optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
+    ema = moving_average(model.parameters(), settings)
     run = _Run(model, optimizer, ema, plan, weighting, settings, processes)
     if (folder / CHECKPOINT).exists():
         run.restore(folder / CHECKPOINT)
     if settings.compile:
         model.compile_network()
 
-    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
+    source = as_source(data).to(device)
     total = plan.steps(settings.batch_size)
     hidden = None if processes.main else True
     with tqdm(total=total, initial=run.step, desc=progress, unit="step", leave=False, disable=hidden) as bar:
@@ -188,7 +233,7 @@ def train(
             weights = torch.from_numpy(weights).float().to(device).split(settings.batch_size)
             for batch_indices, batch_weights in list(zip(chosen, weights))[run.position :]:
                 seed_dropout(derive(seed, "dropout", run.step), device)
-                batch = draw_batch(images, labels, batch_indices, settings, seed, run.step)
+                batch = draw_batch(source, batch_indices, settings, seed, run.step, model)
                 run.take_step(batch, batch_weights, batch_indices)
                 bar.update()
                 if run.step in keep_steps:
@@ -225,7 +270,7 @@ class _Run:
         self.steps_per_epoch = -(-length // self.settings.batch_size)
 
     def take_step(self, batch, weights, indices):
-        """One optimiser step: losses, weights, gradient, clip, Adam, EMA."""
+        """One optimiser step: losses, weights, gradient, clip, optimiser, EMA."""
         mine = self.processes.rows(len(batch))
         for layer in self.row_layers:
             layer.share_rows(mine, len(batch))
@@ -302,6 +347,7 @@ class _Run:
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "ema_step": self.ema.optimization_step,
+            "optimizer_steps": [group.get("step") for group in self.optimizer.param_groups],
         }
         with atomic(path) as partial:
             copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -325,6 +371,9 @@ class _Run:
                 k, _, key = name.partition("/")
                 state.setdefault(int(k), {})[key] = value
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            for group, step in zip(self.optimizer.param_groups, facts["optimizer_steps"]):
+                if step is not None:  # Adan counts its steps for a whole group
+                    group["step"] = step
             if self.weighting is not None:
                 self.weighting.restore(part["weighting"])
             self.plan.restore({name: value.numpy() for name, value in part.get("plan", {}).items()})

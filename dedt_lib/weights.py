@@ -1,9 +1,10 @@
-"""Weights on disk: the library's own as safetensors, and the official files of published networks.
+"""Weights on disk: the library's own as safetensors, and the files of published networks.
 
 No pickle is ever opened on trust.  The official files are pickles, so their SHA-256 is checked first, and even
 then only tensors are read from them.
 """
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -19,6 +20,10 @@ from tqdm import tqdm
 
 from .errors import DedtError
 from .store import atomic, project_root, sha256
+
+PICKLES = (".bin", ".pt", ".ckpt")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_PATIENCE = 10  # seconds
 
 
 def save_weights(module, path):
@@ -41,12 +46,24 @@ def read_tensors(path):
         with open(path, "rb") as file:
             head = file.read(4)
         if head[:1] == b"\x80" or head == b"PK\x03\x04":
-            raise DedtError(
-                f"{path} is a pickle, which can run code when it is opened. Convert it to safetensors first."
-            ) from error
+            raise _pickle_error(path) from error
         raise DedtError(
             f"{path} is not a readable safetensors file ({error}). Delete it and run again."
         ) from error
+
+
+def _pickle_error(path):
+    return DedtError(
+        f"{path} is a pickle, which can run code when it is opened. Convert it to safetensors first."
+    )
+
+
+def refuse_pickles(folder):
+    """Raise DedtError for a folder that holds weights as pickles only."""
+    files = sorted(Path(folder).glob("*"))
+    pickles = [file for file in files if file.suffix in PICKLES]
+    if pickles and not any(file.suffix == ".safetensors" for file in files):
+        raise _pickle_error(pickles[0])
 
 
 def load_weights(module, path):
@@ -115,7 +132,7 @@ def official(name):
 
 
 def weights_folder():
-    """Where official files are put: ``$DEDT_WEIGHTS``, else ``weights/`` in the project."""
+    """Where published files are put: ``$DEDT_WEIGHTS``, else ``weights/`` in the project."""
     return Path(os.environ.get("DEDT_WEIGHTS") or project_root() / "weights")
 
 
@@ -200,3 +217,91 @@ def _blocks(source, name):
         while block := source.read(1 << 20):
             bar.update(len(block))
             yield block
+
+
+# ---- the Hugging Face hub ----------------------------------------------------------------------------
+
+
+def hub_folder(where, what, weights, config="config.json"):
+    """The folder that holds ``config`` and one of the files ``weights`` of a network: a Path.
+
+    where: a folder, or a name on the Hugging Face hub, which is looked for in ``weights_folder()`` and in the
+    hub's cache, and else downloaded.  what: the network in words, for messages ("the autoencoder").  weights:
+    names, the best first.  Raises DedtError for files that are missing, for weights as pickles where
+    ``weights`` names none, and for a download that fails or was altered.
+    """
+    folder, files = own_folder(where), f"{config} and {' or '.join(weights)}"
+    if folder:
+        return _complete(folder, what, weights, config)
+    name = hub_name(where, what, files)
+    try:
+        return _from_hub(name, weights, config)
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise not_fetched(name, what, files, error) from error
+
+
+def own_folder(where):
+    """The folder ``where``, or the one of that name in ``weights_folder()``; None where there is neither."""
+    candidates = Path(where).expanduser(), weights_folder() / where
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def hub_name(where, what, files):
+    """``where`` as a name on the hub, "owner/name"; raises DedtError for anything else."""
+    if not HUB_NAME.fullmatch(str(where)):
+        raise DedtError(
+            f"{where} does not exist. Give {what} as a folder with {files}, or by its name on the Hugging Face "
+            "hub (owner/name)."
+        )
+    return str(where)
+
+
+def not_fetched(name, what, files, reason):
+    """The DedtError for weights that are neither here nor to be had: what to fetch, and where to put it."""
+    return DedtError(
+        f"There is no folder {name}, and {what} of that name on the Hugging Face hub could not be fetched "
+        f"({reason}). Run again with a network; or fetch {files} from https://huggingface.co/{name} by other "
+        f"means and put them into {weights_folder() / name}, or give the folder that holds them."
+    )
+
+
+def _complete(folder, what, weights, config):
+    choice = " or ".join(weights)
+    missing = [] if (folder / config).exists() else [config]
+    if not any((folder / name).exists() for name in weights):
+        refuse_pickles(folder)
+        missing.append(choice)
+    if missing:
+        raise DedtError(
+            f"{folder} holds no {' and no '.join(missing)}. Put {config} and {choice} of {what} there, as "
+            "save_pretrained writes them."
+        )
+    return folder
+
+
+def _from_hub(name, weights, config):
+    """The folder of the hub's cache that holds the network ``name``, downloaded if need be."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    for file in weights:
+        cached = [try_to_load_from_cache(name, part) for part in (config, file)]
+        if all(isinstance(path, str) for path in cached):
+            return Path(cached[0]).parent
+    file, digest = _published(name, weights)
+    path = Path(hf_hub_download(name, file))
+    if sha256(path) != digest:
+        path.resolve().unlink()
+        raise OSError(f"what came as {file} has another SHA-256 than the hub names")
+    return Path(hf_hub_download(name, config)).parent
+
+
+def _published(name, files):
+    """The first of ``files`` that the hub has under ``name``, and its SHA-256."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for file in files:
+        with contextlib.suppress(EntryNotFoundError):
+            # Where there is no network, the client's downloads would try again for minutes; this asks once.
+            return file, get_hf_file_metadata(hf_hub_url(name, file), timeout=HUB_PATIENCE).etag
+    raise OSError(f"it has no {' and no '.join(files)}")

@@ -73,8 +73,6 @@ import torch
 
 from dedt_lib.training import draw_batch
 
-images = torch.from_numpy(experiment.data.images)
-labels = torch.from_numpy(experiment.data.labels)
 chosen = torch.from_numpy(experiment.select().indices)
 reference = experiment.reference()
 pruned = experiment.change(reweighting=False).train()
@@ -82,7 +80,7 @@ pruned = experiment.change(reweighting=False).train()
 
 def losses(model, step):
     batch = draw_batch(
-        images, labels, chosen, experiment.settings, seed, step
+        experiment.data, chosen, experiment.settings, seed, step
     )
     with torch.no_grad():
         return model.losses(batch)

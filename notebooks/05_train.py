@@ -178,8 +178,7 @@ from dedt_lib.training import draw_batch
 dynamic = experiment.change(infobatch="ratio", annealing=True)
 plan = dynamic.plan(dynamic.weighted_coreset())
 batch = draw_batch(
-    torch.from_numpy(data.images), torch.from_numpy(data.labels),
-    torch.arange(len(data)), settings, seed, step=0,
+    data, torch.arange(len(data)), settings, seed, step=0
 )
 with torch.no_grad():
     plan.record(range(len(data)), full.train().losses(batch).numpy())

@@ -137,14 +137,12 @@ import torch
 
 from dedt_lib.training import draw_batch
 
-images = torch.from_numpy(data.images)
-labels = torch.from_numpy(data.labels)
 chosen = torch.arange(len(data))
 
 
 def one_draw(step):
     batch = draw_batch(
-        images, labels, chosen, experiment.settings, seed=0, step=step
+        data, chosen, experiment.settings, seed=0, step=step
     )
     with torch.no_grad():
         return batch.t.numpy(), model.losses(batch).numpy()

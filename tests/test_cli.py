@@ -79,6 +79,24 @@ def test_each_verb_prints_its_result_and_writes_its_files(verb, dedt, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == files
 
 
+def test_a_trained_stable_diffusion_is_written_as_a_pipeline(dedt, tmp_path):
+    choice = ("--profile", "smoke", "--model", "stable-diffusion", "--method", "random", "--ratio", 0.2)
+    status, printed, _ = dedt("train", *choice, "--out", tmp_path)
+    assert status == 0 and "model stable-diffusion" in printed and "wrote pipeline" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"pipeline"}
+    assert (tmp_path / "pipeline" / "model_index.json").exists()
+    assert (tmp_path / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors").exists()
+
+
+def test_samples_of_a_latent_model_are_measured_by_more_than_fid(dedt, tmp_path):
+    choice = ("--profile", "smoke", "--model", "mdt", "--method", "random")
+    status, printed, _ = dedt("evaluate", *choice, "--out", tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (
+        status == 0 and f"CMMD: {metrics['cmmd']:.3g}" in printed and f"KID: {metrics['kid']:.3g}" in printed
+    )
+
+
 def test_reweight_writes_weights_that_sum_to_one(dedt, tmp_path):
     _, printed, _ = dedt("reweight", "--profile", "smoke", "--method", "random", "--out", tmp_path)
     facts = json.loads((tmp_path / "weights.json").read_text())
@@ -144,6 +162,25 @@ def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, mo
     assert result["row"] == "random"
 
 
+def test_a_table_takes_its_images_from_the_command_line_where_the_profile_leaves_them_open(
+    dedt, photos, monkeypatch
+):
+    def stub(profile, *cell, store):
+        raise DedtError(f"{profile.name} {profile.path} {cell}")
+
+    monkeypatch.setattr(tables, "run_cell", stub)
+    row = ("run", "table5", "--row", "sd-moderate", "--profile", "imagenette")
+    assert dedt(*row, "--data", photos)[2] == f"dedt: imagenette {photos} {('sd-moderate', 0.2, 0)}\n"
+    assert "give --data PATH" in dedt(*row)[2]
+    assert "cannot be combined" in dedt(*row, "--data", photos, "--set", "epochs=1")[2]
+
+
+def test_the_commands_for_images_that_are_to_be_given_ask_for_them(capsys):
+    assert cli.main(["cells", "--profile", "imagenette"]) == 0
+    commands = capsys.readouterr().out.splitlines()[2:]
+    assert commands and all(command.endswith("--profile imagenette --data PATH") for command in commands)
+
+
 def listed(capsys, *options):
     """Tables and cells of the commands that ``dedt cells`` prints; each command must parse."""
     assert cli.main(["cells", "--profile", "smoke", *options]) == 0
@@ -174,8 +211,8 @@ def test_every_row_of_every_table_can_be_run(table, dedt, monkeypatch):
     for row, ratio, seed in tables.cells(table, "smoke"):
         options = ("--row", row, "--ratio", ratio, "--seed", seed, "--profile", "smoke")
         assert dedt("run", table, *options)[2] == f"dedt: cell {(row, ratio, seed)}\n"
-        if tables.TABLES[table][row] == (1.0,):
-            assert dedt("run", table, *options[:2], *options[4:])[2] == f"dedt: cell {(row, 1.0, seed)}\n"
+        first = (tables.TABLES[table][row] or tables.row_ratios(row, "smoke"))[0]
+        assert dedt("run", table, *options[:2], *options[4:])[2] == f"dedt: cell {(row, first, seed)}\n"
 
 
 # ---- what a recipe is called, and what is printed of a result --------------------------------------
@@ -206,6 +243,10 @@ def test_every_field_of_a_recipe_is_an_option():
             "InfoBatch that keeps 0.1 of all samples, annealing, seed 0",
         ),
         ("--early-stopping --annealing", "all data, steps of 0.1, annealing, seed 0"),
+        (
+            "--model mdt --method random --ratio 0.2 --seed 3",
+            "random at ratio 0.2, scope class, model mdt, seed 3",
+        ),
     ],
 )
 def test_a_recipe_is_described_by_its_options(options, description):
@@ -247,6 +288,18 @@ def test_a_result_names_its_protocol_its_costs_and_the_data_it_saw(recipe, what,
     assert f"{what}: 7 images, 16 steps" in printed
     assert ("images seen: 41.2%" in printed) == realised
     assert "12.3" in printed and "21.0" in printed and "2.40 k" in printed and "7.20 k" in printed
+
+
+def test_a_result_of_latents_has_more_metrics_and_of_many_classes_fewer_words(capsys):
+    more = {"cmmd": 0.914, "cmmd_unbiased": 0.901, "kid": 0.0123, "precision": 0.5, "recall": 0.25}
+    many = {"class_names": [f"n{k}" for k in range(50)], "class_weights": [0.01] * 25 + [0.03] * 25}
+    cli.print_cell({**cell(model="mdt", reweighting=True), **more, **many})
+    printed = capsys.readouterr().out
+    assert "CMMD: 0.914 (without its bias: 0.901)" in printed
+    assert "KID: 0.0123, precision: 0.500, recall: 0.250" in printed
+    assert "class weights: 0.50 to 1.50" in printed
+    cli.print_cell({**cell(model="mdt"), **more, "cmmd": None})
+    assert "CMMD" not in capsys.readouterr().out
 
 
 def test_of_several_processes_only_the_main_one_prints():
@@ -298,6 +351,26 @@ def test_the_plan_of_the_paper_needs_neither_data_nor_time(dedt_plan, monkeypatc
     assert columns(printed, "group DRO")[:3] == ["proxy", "4", "788,000"]
     assert "10.00 (0.81)" in printed and "--probe" in printed
     assert not (tmp_path / "none").exists()
+
+
+def test_the_plan_of_imagenet_needs_no_images(dedt_plan):
+    status, printed, _ = dedt_plan("table4", "--profile", "imagenet", "--seed", 0)
+    assert status == 0 and "imagenet: 1,281,167 images in 1,000 classes" in printed
+    assert columns(printed, "all the data")[:3] == ["reference", "1", "300,300"]
+    assert columns(printed, "4x32x32, mirrored too")[0] == "latents"
+    assert "10.00 (0.90)" in printed and "mdt-full" not in printed and "(MDT)" not in printed
+
+
+def test_the_plan_of_a_table_that_the_profile_is_not_made_for_says_so(dedt_plan):
+    status, printed, _ = dedt_plan("table4", "--profile", "paper", "--row", "mdt-random")
+    assert status == 0 and "the profile is made for table1, table2" in printed
+    assert "made for" not in dedt_plan("table1", "--profile", "paper", "--row", "random")[1]
+
+
+def test_the_plan_of_several_models_tells_their_runs_apart(dedt_plan):
+    _, printed, _ = dedt_plan("--profile", "smoke", "--row", "random", "--row", "mdt-random")
+    assert columns(printed, "coreset (U-Net)") != columns(printed, "coreset (MDT)")
+    assert columns(printed, "U-Net")[0] == columns(printed, "MDT")[0] == "total"
 
 
 def test_the_plan_gives_a_range_for_infobatch(dedt_plan):
@@ -439,6 +512,7 @@ cli.make_parser()
 assert not {"torch", "numpy", "pydantic"} & set(sys.modules)
 assert cli.main(["train", "--data", "no-such-folder"]) == 2
 assert cli.main(["cells", "--profile", "smoke"]) == cli.main(["plan", "--profile", "paper"]) == 0
+assert cli.main(["plan", "--profile", "imagenette"]) == 0
 assert "torch" not in sys.modules
 """
 

@@ -385,7 +385,9 @@ def embeddings(n, seed, shift):
 
 def test_cmmd_matches_the_reference(golden):
     g = golden("metrics")
-    assert cmmd(g["clip_real"], g["clip_fake"]) == pytest.approx(float(g["cmmd"]), rel=1e-9)
+    single, double = ([g[name].astype(kind) for name in ("clip_real", "clip_fake")] for kind in "fd")
+    assert cmmd(*double) == pytest.approx(float(g["cmmd"]), rel=1e-12)
+    assert cmmd(*single) == pytest.approx(float(g["cmmd"]), rel=1e-8)
 
 
 def test_cmmd_is_nearly_the_distance_of_the_means():

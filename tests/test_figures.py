@@ -135,3 +135,82 @@ def test_weights_of_classes(seeds, rng):
     assert (axes.get_legend() is None) == (seeds == 1)
     (axes,) = drawn(figures.weight_and_difficulty(weights, rng.uniform(2, 9, (seeds, K)), NAMES), 1)
     assert [text.get_text() for text in axes.texts] == list(NAMES)
+
+
+def test_differences_are_means_over_the_seeds_with_a_dot_for_each(frame):
+    pairs = {"selected": ("moderate", "random"), "not there yet": ("mdt-random", "random")}
+    (axes,) = drawn(figures.differences(frame, pairs, label="difference"), 1)
+    wide = frame.pivot(index=["ratio", "seed"], columns="row", values="fid")
+    difference = (wide.moderate - wide.random).dropna()
+    means = difference.groupby("ratio").mean()
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(list(means))
+    assert list(axes.lines[0].get_ydata()) == pytest.approx(list(difference))
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["10 %", "40 %"]
+    assert texts(axes) == ["selected"]
+
+
+def test_differences_without_results_are_an_empty_figure(frame):
+    figure = figures.differences(frame[:0], {"selected": ("moderate", "random")})
+    assert not figure.axes[0].patches
+
+
+def test_runs_of_different_length_share_one_axis_of_clipped_samples():
+    readings = {"long": {"clipped": np.full(200, 0.25)}, "short": {"clipped": np.full(7, 0.75)}}
+    (axes,) = drawn(figures.clipped_share(readings), 1)
+    ends = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in axes.lines[:2]]
+    assert np.allclose(ends, [(100, 25), (100, 75)])
+    assert texts(axes) == ["long", "short", "proxy as good as reference"]
+
+
+def test_the_posterior_of_each_channel(rng):
+    images = rng.integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
+    mean, deviation = rng.normal(size=(5, 2, 4, 4)), rng.uniform(size=(5, 2, 4, 4))
+    panels = drawn(figures.posteriors(images, mean, deviation), 5)
+    red, green, blue = panels[1].get_images()[0].get_array()[:4, :4].transpose(2, 0, 1).astype(int)
+    assert ((red > blue) == (mean[0, 0] > 0)).all()
+
+
+def test_hidden_tokens_are_covered_and_visible_ones_are_not():
+    images = np.zeros((1, 1, 8, 8), dtype=np.uint8)
+    (axes,) = drawn(figures.masked_tokens(images, {"one of four": [[2]]}, side=2), 1)
+    cover = np.asarray(axes.get_images()[0].get_array()).any(axis=-1)
+    assert not cover[4:, :4].any() and cover[:4].all() and cover[:, 4:].all()
+
+
+def test_a_histogram_for_each_channel_of_a_latent(rng):
+    (axes,) = drawn(figures.latent_histogram(rng.normal(size=(20, 3, 4, 4))), 1)
+    assert texts(axes) == ["channel 0", "channel 1", "channel 2", "standard normal"]
+
+
+def test_the_schedules_of_a_transformer():
+    t = np.arange(1000)
+    drawn(figures.loss_by_timestep(np.minimum(t / 100, 1), np.log(1e-5 + t / 2), np.log(1e-5 + t)), 2)
+    (axes,) = drawn(figures.guidance_schedule({"a": 4 - t / 333, "b": 4 - t / 500}), 1)
+    left, right = axes.get_xlim()
+    assert left > right
+
+
+def test_sheets_side_by_side(rng):
+    sheets = {name: rng.integers(0, 256, (n, 1, 8, 8), dtype=np.uint8) for name, n in (("a", 20), ("b", 10))}
+    assert [axes.get_title() for axes in drawn(figures.image_sheets(sheets, columns=10), 2)] == ["a", "b"]
+
+
+def test_the_weights_of_groups_of_classes(rng):
+    runs = {rule: rng.dirichlet(np.ones(20), size=30) for rule in ("previous", "zero")}
+    hard = np.arange(20) < 4
+    first, second = drawn(figures.group_weights(runs, {"hard": hard, "others": ~hard}), 2)
+    assert np.allclose(second.lines[0].get_ydata(), np.median(20 * runs["zero"][:, hard], axis=1))
+
+
+def test_metrics_by_ratio_leave_out_what_is_not_there(frame):
+    frame["cmmd"] = None
+    metrics = {"fid": "FID", "cmmd": "CMMD"}
+    labels = {"random": "Uniform random", "moderate": "Moderate-DS", "clip": "CLIP", "full": "All data"}
+    figure = figures.metrics_by_ratio(frame, ["random", "moderate", "clip"], labels, metrics, full="full")
+    (axes,) = drawn(figure, 1)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "Uniform random",
+        "Moderate-DS",
+        "All data",
+    ]
+    drawn(figures.metrics_by_ratio(frame.iloc[:0], [], labels, metrics), 0)

@@ -14,7 +14,7 @@ from dedt_lib import tables
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 CHAPTERS = [path.stem for path in NOTEBOOKS if path.stem[0].isdigit()]
-RESULT_PAGES = ("08_table1", "09_table2", "10_table3", "11_figure2", "12_shape")
+RESULT_PAGES = ("08_table1", "09_table2", "10_table3", "11_figure2", "12_shape", "16_table4", "18_table5")
 EXTRA = {"02_embed": {"encoders": "resnet18 inceptionv3 clip-rn50 ddae"}}
 EXTRA |= {name: {"compute": True} for name in RESULT_PAGES}
 FEWER = {"09_table2": {"epochs": 8}}

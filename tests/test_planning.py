@@ -1,23 +1,27 @@
 """What the plan says, against the paper's arithmetic, the store, and runs that took place."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 
-from dedt_lib import encoders, experiment, planning, tables
+from dedt_lib import encoders, experiment, families, latents, planning, tables
 from dedt_lib.encoders import save_weights
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.models import build_model
+from dedt_lib.models.stable_diffusion import tiny_pipeline
 from dedt_lib.recipes import Recipe, load_profile
 from dedt_lib.store import Store
 from dedt_lib.surrogates import CLIP_WIDTH
-from dedt_lib.training import TrainingResult
+from dedt_lib.training import OPTIMIZERS, TrainingResult
 
 CIFAR10 = [5000] * 10
 DIGITS = [30] * 10
 RATIOS = (0.1, 0.2, 0.3, 0.4)
+UNET = planning.DIFFUSION["unet"]
 
 
 def paper(**changes):
@@ -89,6 +93,107 @@ def test_evaluations_count_three_an_image_and_four_with_a_reference():
     assert [work.evaluations for work in plain if work.kind == "sampling"] == [50_000 * 100]
 
 
+# ---- the latent models -----------------------------------------------------------------------------
+
+
+def latent_runs(name, cells, **changes):
+    """Kind of work -> its runs, for cells under a profile of the library; the data need not be there."""
+    profile = load_profile(name, **changes)
+    found = {}
+    for run in planning.distinct_runs(profile, cells, planning.class_counts(profile)).values():
+        found.setdefault(run.kind, []).append(run)
+    return found
+
+
+@pytest.mark.parametrize(
+    "row, ratio, expected",
+    [("mdt-full", 1.0, 60 * 5005), ("mdt-random", 0.2, 60_060), ("mdt-random", 0.1, 30_060)],
+)
+def test_steps_of_mdt_on_imagenet_at_the_papers_settings(row, ratio, expected):
+    """1,281,167 images in batches of 256, 60 epochs: 300 k, 60 k and 30 k steps."""
+    runs = latent_runs("imagenet", [(row, ratio, 0)])
+    (training,) = runs.get("training") or runs["reference"]
+    assert training.steps == expected
+    assert training.evaluations == 6 * training.images
+
+
+@pytest.mark.parametrize("ratio, expected", [(0.1, 3006), (0.2, 6006)])
+def test_the_proxy_on_imagenet_takes_six_epochs(ratio, expected):
+    """Beside the loss of both passes it compares one more, of the proxy and of the reference."""
+    (proxy,) = latent_runs("imagenet", [("mdt-gaussian-reweighted", ratio, 0)])["proxy"]
+    assert proxy.steps == expected and proxy.evaluations == 8 * proxy.images
+
+
+@pytest.mark.parametrize("row, ratio, expected", [("sd-full", 1.0, 29_600), ("sd-random", 0.4, 50 * 237)])
+def test_steps_of_stable_diffusion_on_imagenette(row, ratio, expected):
+    """9,469 images in batches of 16, 50 epochs."""
+    runs = latent_runs("imagenette", [(row, ratio, 0)])
+    (training,) = runs.get("training") or runs["reference"]
+    assert training.steps == expected and training.evaluations == 3 * training.images
+
+
+def test_images_become_latents_once_and_samples_come_back():
+    runs = latent_runs("imagenet", [("mdt-random", 0.1, 0), ("mdt-random", 0.1, 1)])
+    (images,), (encoded,) = runs["images"], runs["latents"]
+    assert images.bytes == 1_281_167 * 3 * 256**2
+    assert encoded.images == 2 * 1_281_167  # mirrored too
+    assert encoded.bytes == 1_281_167 * 2 * 2 * (4 * 32 * 32) * 2  # views, mean and deviation, half precision
+    assert [run.images for run in runs["decoding"]] == [50_000] * 2
+    assert [run.evaluations for run in runs["sampling"]] == [50_000 * 250 * 2] * 2
+    assert "autoencoder" not in runs and "pipeline" not in runs
+    assert (
+        latent_runs("imagenet", [("mdt-random", 0.1, 0)], flip=False)["latents"][0].bytes == encoded.bytes / 2
+    )
+
+
+def test_what_is_not_published_is_trained():
+    cells = [("sd-random", 0.2, 0), ("sd-full", 1.0, 0), ("mdt-random", 0.2, 0)]
+    profile = tiny.profile(sd_pretraining_epochs=3, vae_epochs=4)
+    runs = [
+        run
+        for run in planning.distinct_runs(profile, cells, DIGITS).values()
+        if run.kind in ("autoencoder", "pipeline")
+    ]
+    assert [(run.kind, run.images) for run in runs] == [("autoencoder", 4 * 300), ("pipeline", 3 * 300)]
+
+
+def test_cmmd_takes_embeddings_of_both_sides():
+    cell = [("sd-random", 0.2, 0)]
+    seen = {network: [] for network in ("vit", "clip")}
+    for cmmd, network in (("vit-l-14-336", "vit"), ("clip", "clip")):
+        for run in planning.distinct_runs(tiny.profile(cmmd=cmmd), cell, DIGITS).values():
+            if run.network == network:
+                seen[network].append((run.kind, run.images))
+    assert seen["vit"] == [("features", 300), ("measuring", 100)]
+    assert seen["clip"] == [("encoder", 2 * 300), ("features", 300), ("measuring", 100)]
+    none = planning.distinct_runs(tiny.profile(cmmd=""), cell, DIGITS).values()
+    assert not {run.network for run in none} & {"vit", "clip"}
+
+
+@pytest.mark.parametrize("name", ["smoke", "digits", "paper", "imagenet", "imagenette"])
+@pytest.mark.parametrize("model", planning.DIFFUSION)
+def test_a_model_is_planned_as_its_family_has_it(name, model):
+    profile = load_profile(name)
+    family = families.FAMILIES[model](SimpleNamespace(profile=profile))
+    planned = planning.diffusion(profile, model, 10)
+    assert (planned.epochs, planned.batch_size) == (family.settings.epochs, family.settings.batch_size)
+    assert (planned.proxy_epochs, planned.ratios) == (family.proxy_epochs, family.ratios)
+    assert planned.evaluations == family.evaluations
+    assert planned.proxy_evaluations == family.proxy_evaluations
+    assert planned.sampler_steps == family.sampling["steps"] and planned.guided
+
+
+@pytest.mark.parametrize("model", planning.DIFFUSION)
+def test_a_checkpoint_holds_the_moments_of_the_optimizer(model):
+    profile, parameter = load_profile("smoke"), torch.nn.Parameter(torch.zeros(3))
+    settings = families.FAMILIES[model](SimpleNamespace(profile=profile)).settings
+    optimizer = OPTIMIZERS[settings.optimizer]([parameter], lr=1e-3)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    moments = [value for value in optimizer.state[parameter].values() if value.shape == parameter.shape]
+    assert planning.diffusion(profile, model, 10).moments == len(moments)
+
+
 # ---- what is shared --------------------------------------------------------------------------------
 
 
@@ -136,15 +241,21 @@ def random_training(model, data, plan, settings, *, seed, folder, weighting=None
         batches.append(-(-len(indices) // settings.batch_size))
     for name in ("model", *(f"ema-{step:06d}" for step in keep_steps)):
         save_weights(model, folder / f"{name}.safetensors")
-    np.save(folder / "losses.npy", np.zeros(sum(batches), dtype=np.float32))
+    losses = np.zeros(sum(batches), dtype=np.float32)
+    np.save(folder / "losses.npy", losses)
     if weighting is not None:
         weighting.trajectory = list(generator.dirichlet(np.ones(10), size=sum(batches)))
         weighting.excess_history, weighting.clipped_history = weighting.trajectory, [0.0] * sum(batches)
-    return TrainingResult(sum(batches), visits, 1.0, 1.0, np.zeros(1))
+    return TrainingResult(sum(batches), visits, 1.0, 1.0, losses)
+
+
+def no_samples(*_, folder, **__):
+    """Stands in for ``sample``."""
+    np.save(folder / "samples.npy", np.zeros((10, 1, 8, 8), np.uint8))
 
 
 def test_the_store_holds_the_runs_of_the_plan_and_no_other(tmp_path, monkeypatch):
-    """Every cell of every table, with training and sampling replaced by their outlines."""
+    """Every cell of every table, with sampling and the training of diffusion models replaced by their outlines."""
     profile = tiny.profile(samples=10)
     # Much the same distances in every class, so that no choice leaves a class without images; without ties,
     # which can make one coreset of two choices.
@@ -153,10 +264,11 @@ def test_the_store_holds_the_runs_of_the_plan_and_no_other(tmp_path, monkeypatch
         + np.random.default_rng(k).uniform(-0.3, 0.3, (300, 1))
         for k, name in enumerate(("resnet18", "inceptionv3", "clip-rn50", "ddae"))
     }
-    monkeypatch.setattr(experiment, "train", random_training)
+    for module in (experiment, families):
+        monkeypatch.setattr(module, "train", random_training)
     monkeypatch.setattr(experiment, "surrogate", lambda self, name: (None, {"key": name}))
     monkeypatch.setattr(Experiment, "embed", lambda self: features[self.encoder[1]["key"]][order])
-    monkeypatch.setattr(experiment.sampling, "sample", lambda *_, **__: np.zeros((10, 1, 8, 8), np.uint8))
+    monkeypatch.setattr(experiment.sampling, "sample", no_samples)
     store = Store(tmp_path)
     first = Experiment(profile, store=store, device="cpu", method="random")
     assert len(first.data) == sum(DIGITS)  # loaded once, and shared from here on
@@ -171,16 +283,20 @@ def test_the_store_holds_the_runs_of_the_plan_and_no_other(tmp_path, monkeypatch
         ("training", ("training", "reference")),
         ("proxy", ("proxy",)),
         ("samples", ("sampling",)),
+        *((kind, (kind,)) for kind in ("autoencoder", "latents", "pipeline")),
     ):
         stored = [store.manifest(path.parent) for path in store.root.glob(f"{stage}/*/manifest.json")]
         assert len(stored) == sum(work.runs for work in most if work.kind in kinds)
-        if stage == "samples":
+        if stage not in ("training", "proxy"):
             continue
         for name in ("steps", "images"):
             low, high = (sum(getattr(w, name) for w in plan if w.kind in kinds) for plan in (least, most))
             found = sum(facts["images_seen" if name == "images" else name] for facts in stored)
             assert low <= found <= high
             assert (low == high) == (stage == "proxy")
+    (encoded,) = (work for work in most if work.kind == "latents")
+    there = sum(path.stat().st_size for path in store.root.glob("latents/*/*.npy"))
+    assert there == pytest.approx(encoded.bytes, rel=0.01)
 
 
 # ---- against runs that took place ------------------------------------------------------------------
@@ -257,6 +373,41 @@ def test_the_parameters_of_the_u_net_are_counted_without_building_it(changes):
 
 
 @pytest.mark.parametrize(
+    "name, classes, expected", [("imagenet", 1000, 38_454_872), ("digits", 10, None), ("smoke", 7, None)]
+)
+def test_the_parameters_of_mdt_are_counted_without_building_it(name, classes, expected):
+    p = load_profile(name)
+    side, channels = planning.latent_shape(p)
+    with torch.device("meta"):
+        model = build_model(
+            "mdt",
+            input_size=side,
+            in_channels=channels,
+            patch_size=p.mdt_patch_size,
+            hidden_size=p.mdt_hidden_size,
+            depth=p.mdt_depth,
+            num_heads=p.mdt_heads,
+            decode_layer=p.mdt_decode_layers,
+            num_classes=classes,
+        )
+    found = planning.mdt_parameters(p, classes)
+    assert found == sum(parameter.numel() for parameter in model.parameters()) == (expected or found)
+
+
+@pytest.mark.parametrize("changes", [{}, {"sd_channels": (16, 24, 24), "vae_channels": (8, 16, 24)}])
+def test_the_parameters_of_latent_diffusion_are_counted_without_building_it(changes):
+    p = load_profile("smoke", **changes)
+    vae = latents.small_autoencoder(p.channels, widths=p.vae_channels)
+    pipeline = tiny_pipeline(vae, image_size=p.latent_image_size, block_channels=p.sd_channels)
+    assert planning.autoencoder_parameters(p) == vae.num_parameters()
+    assert planning.stable_diffusion_parameters(p) == pipeline.unet.num_parameters()
+
+
+def test_the_parameters_of_stable_diffusion_are_those_of_the_published_checkpoint():
+    assert planning.stable_diffusion_parameters(load_profile("imagenette")) == 859_520_964
+
+
+@pytest.mark.parametrize(
     "name, width", [("resnet18", 8), ("clip", CLIP_WIDTH), ("inceptionv3", 0), ("metric", 64)]
 )
 def test_the_sizes_of_encoders_are_near_enough(name, width):
@@ -287,6 +438,9 @@ def test_known_data_is_counted_without_being_there():
         == Experiment(tiny.profile(per_class=0), device="cpu").data.class_counts.tolist()
     )
     assert planning.class_counts(tiny.profile()) == DIGITS
+    for name, images, classes in (("imagenet", 1_281_167, 1000), ("imagenette", 9469, 10)):
+        counts = planning.class_counts(load_profile(name))
+        assert (sum(counts), len(counts)) == (images, classes)
 
 
 def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
@@ -294,6 +448,7 @@ def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
     (root / "ash" / "0.png").write_bytes(b"not an image")
     profile = load_profile("smoke", data="folder", path=str(root), per_class=0)
     assert planning.class_counts(profile) == [5, 5, 5]
+    assert planning.class_counts(load_profile("imagenette", path=str(root))) == [5, 5, 5]
     with pytest.raises(DedtError, match="is not a folder"):
         planning.class_counts(load_profile("smoke", data="folder", path=str(tmp_path / "no")))
 
@@ -302,20 +457,37 @@ def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
 
 
 def test_the_probe_measures_every_kind_of_work(monkeypatch):
-    profile = tiny.profile(metric_batch_size=10, clip_batch_size=10, sample_batch_size=4)
-    works = planning.plan(profile, [("moderate-reweighted", 0.1, 0), ("clip-moderate", 0.1, 0)], DIGITS)
+    profile = tiny.profile(
+        metric_batch_size=10, clip_batch_size=10, inceptionv3_batch_size=5, sample_batch_size=4
+    )
+    cells = [
+        ("moderate-reweighted", 0.1, 0),
+        ("mdt-gaussian-reweighted", 0.1, 0),
+        ("sd-moderate-reweighted", 0.2, 0),
+    ]
+    works = planning.plan(profile, cells, DIGITS)
     speed = planning.probe(profile, works, DIGITS, limit=0)
     assert set(speed) == {(work.kind, work.network) for work in works}
     assert all(value > 0 for value in speed.values())
-    assert speed["reference", planning.DIFFUSION] == speed["training", planning.DIFFUSION]
+    assert speed["reference", UNET] == speed["training", UNET]
+    assert (
+        len(set(speed.values())) == len(speed) - 4
+    )  # a step of each model, and of Stable Diffusion's pre-training
+    assert {kind for kind, _ in speed} == set(planning.KINDS) - {"images"}
+
+
+def test_files_that_are_decoded_take_disk_but_no_time_that_could_be_told():
+    works = planning.plan(load_profile("imagenette"), [("sd-full", 1.0, 0)], [900] * 10)
+    (images,) = (work for work in works if work.kind == "images")
+    assert images.bytes == 9000 * 3 * 256**2 and planning.seconds(images, {}) == 0
 
 
 def test_hours_are_the_units_of_each_kind_times_their_time():
     works = planning.plan(paper(), [("moderate", 0.1, 0)], CIFAR10)
     by_kind = {(work.kind, work.network): work for work in works}
     speed = dict.fromkeys(by_kind, 2.0)
-    assert planning.seconds(by_kind["training", planning.DIFFUSION], speed) == 2.0 * 80_000
-    assert planning.seconds(by_kind["sampling", planning.DIFFUSION], speed) == 2.0 * 100 * 5 * 2
+    assert planning.seconds(by_kind["training", UNET], speed) == 2.0 * 80_000
+    assert planning.seconds(by_kind["sampling", UNET], speed) == 2.0 * 100 * 5 * 2
     assert planning.seconds(by_kind["features", "resnet18"], speed) == 2.0 * 50_000
 
 
@@ -337,6 +509,7 @@ def test_an_unknown_row_is_an_error():
 def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart():
     """A new field of Recipe must either be entered here, or be one that changes no training run."""
     values = {
+        "model": "mdt",
         "method": "gaussian",
         "ratio": 0.2,
         "encoder": "ddae",
@@ -352,8 +525,11 @@ def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart():
         "seed": 3,
     }
     assert set(values) == set(Recipe.model_fields)
-    planner = planning._Planner(paper(moderate_scope="class"), CIFAR10)
+    planners = planning._planners(paper(moderate_scope="class"), CIFAR10, False)
     for name, value in values.items():
         base = Recipe(reweighting=name in ("burn_in", "weighting"))
-        keys = [{run.key for run in planner.runs(r)} for r in (base, base.model_copy(update={name: value}))]
+        keys = [
+            {run.key for run in planners[r.model].runs(r)}
+            for r in (base, base.model_copy(update={name: value}))
+        ]
         assert keys[0] != keys[1], name

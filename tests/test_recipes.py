@@ -134,7 +134,7 @@ def test_the_default_recipe_is_the_papers_smallest_coreset():
         ({"scope": "each"}, "scope: "),
         ({"burn_in": 1.0}, "burn_in: .*less than 1"),
         ({"seed": -1}, "seed: "),
-        ({"rate": 0.1}, "unknown parameter 'rate'; the valid ones are: method, ratio"),
+        ({"rate": 0.1}, "unknown parameter 'rate'; the valid ones are: model, method, ratio"),
     ],
 )
 def test_a_bad_recipe_says_what_is_valid(given, message):
@@ -165,3 +165,26 @@ def test_the_paper_profile_holds_the_published_settings():
     assert (paper.dro_burn_in, paper.dro_step_size, paper.dro_smoothing) == (0, 1, 1e-3)
     assert (paper.moderate_scope, paper.annealing_start, paper.metric) == ("global", 0.875, "inceptionv3")
     assert (paper.ddae_block, paper.ddae_timestep, paper.resnet18_recipe) == (6, 11, "published")
+
+
+def test_imagenet_and_imagenette_hold_the_published_settings_of_the_latent_models():
+    imagenet, imagenette = load_profile("imagenet"), load_profile("imagenette")
+    for p in (imagenet, imagenette):
+        assert (p.data, p.path, p.image_size, p.latent_image_size, p.channels) == ("folder", "", 256, 256, 3)
+        assert (p.samples, p.flip, p.gradient_clip, p.classwise) == (50_000, True, 1.0, False)
+        assert (p.metric, p.vae_weights, p.label_dropout) == ("inceptionv3", "stabilityai/sd-vae-ft-mse", 0.1)
+    assert (imagenet.tables, imagenet.encoder, imagenet.cmmd) == (("table4",), "inceptionv3", "vit-l-14-336")
+    assert (imagenet.inceptionv3_weights, imagenet.inceptionv3_size) == ("imagenet", 299)
+    assert imagenet.vae_decoder_weights == "stabilityai/sd-vae-ft-ema"
+    assert (imagenette.tables, imagenette.encoder) == (("table5",), "resnet18")
+    assert (imagenette.resnet18_weights, imagenette.clip_weights) == ("imagenet", "openai")
+    published = {name: field.default for name, field in Profile.model_fields.items()}
+    for p, prefix in ((imagenet, "mdt_"), (imagenette, "sd_")):
+        own = [name for name in published if name.startswith(prefix)]
+        assert set(own) <= p.model_fields_set and p.pick(*own) == {name: published[name] for name in own}
+
+
+def test_imagenette_names_its_ten_classes_for_the_captions():
+    names = load_profile("imagenette").class_names
+    assert len(set(names)) == 10 and (names[0], names[5], names[-1]) == ("tench", "French horn", "parachute")
+    assert load_profile("digits").class_names == ()

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
@@ -179,3 +180,21 @@ def test_only_missing_cells_are_computed(tmp_path, monkeypatch):
     (tmp_path / "cells" / "full-100-0.json").touch()
     assert tables.compute_missing(tiny.profile()) == 19 == len(computed)
     assert ("full", 1.0, 0) not in computed and ("random", 0.1, 0) in computed
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
+def test_samples_come_back_from_their_picture(shape, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
+    images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
+    (tmp_path / "digits" / "samples").mkdir(parents=True)
+    tables._write_samples(images, tmp_path / "digits" / "samples" / "random-10-0.png")
+    assert np.array_equal(tables.read_samples("digits", "random", 0.1, 0), images)
+    assert tables.read_samples("digits", "random", 0.2, 0) is None
+
+
+def test_large_samples_are_kept_small(tmp_path):
+    from PIL import Image
+
+    tables._write_samples(np.full((3, 3, 256, 256), 7, dtype=np.uint8), tmp_path / "large.png")
+    with Image.open(tmp_path / "large.png") as picture:
+        assert picture.size == (64, 192) and np.asarray(picture).min() == 7

@@ -281,8 +281,7 @@ def test_every_epoch_has_an_order_of_its_own():
 
 
 def draw(digits, step, **changes):
-    images, labels = torch.from_numpy(digits.images), torch.from_numpy(digits.labels)
-    return draw_batch(images, labels, torch.arange(30), tiny.settings(**changes), 0, step)
+    return draw_batch(digits, torch.arange(30), tiny.settings(**changes), 0, step)
 
 
 def test_a_draw_depends_on_the_step_alone(digits):

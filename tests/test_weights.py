@@ -1,9 +1,12 @@
+import hashlib
 import http.server
 import pickle
 import threading
+import time
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from dedt_lib import encoders, store, weights
 from dedt_lib.errors import DedtError
@@ -11,6 +14,31 @@ from dedt_lib.errors import DedtError
 
 def network(width=8, seed=0):
     return encoders.seeded(seed, "weights", lambda: encoders.SmallClassifier(1, 10, width))
+
+
+class Server:
+    """A server on this machine, whose ``answer(handler)`` writes what is sent."""
+
+    def __init__(self):
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        serve = {"target": self.server.serve_forever, "kwargs": {"poll_interval": 0.02}}
+        threading.Thread(**serve, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class Bomb:
@@ -74,37 +102,20 @@ def test_addresses_and_hashes_are_the_libraries_own():
         weights.official("vgg")
 
 
-class Site:
-    """A server on this machine with one file; ``send`` is what it really sends."""
+class Site(Server):
+    """A server with one file; ``send`` is what it really sends."""
 
     def __init__(self, content):
+        super().__init__()
         self.send = self.content = content
         self.requests = 0
-        site = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                site.requests += 1
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(site.content)))
-                self.end_headers()
-                self.wfile.write(site.send)
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+    def answer(self, handler):
+        self.requests += 1
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(self.content)))
+        handler.end_headers()
+        handler.wfile.write(self.send)
 
 
 @pytest.fixture
@@ -211,3 +222,149 @@ def test_a_folder_that_cannot_be_made_is_told(site, tmp_path, monkeypatch):
 def test_weights_lie_in_the_project_by_default(monkeypatch):
     monkeypatch.delenv("DEDT_WEIGHTS", raising=False)
     assert weights.weights_folder() == store.project_root() / "weights"
+
+
+# ---- the hub -----------------------------------------------------------------------------------------
+
+NAME, WHAT, FILES = "someone/net", "the network", ("model.safetensors", "model.bin")
+
+
+class Hub(Server):
+    """The Hugging Face hub with the network NAME: ``files`` by name, ``requests`` as they came."""
+
+    def __init__(self):
+        super().__init__()
+        self.files = {"config.json": b"{}", "model.safetensors": b"tensors", "model.bin": b"a pickle"}
+        self.digests = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
+        self.requests = []
+
+    def answer(self, handler):
+        name = handler.path.removeprefix(f"/{NAME}/resolve/main/")
+        self.requests.append((handler.command, name))
+        content = self.files.get(name, b"")
+        handler.send_response(200 if name in self.files else 404)
+        if name in self.files:
+            handler.send_header("ETag", f'"{self.digests[name]}"')
+        else:
+            handler.send_header("X-Error-Code", "EntryNotFound")
+        handler.send_header("X-Repo-Commit", "0" * 40)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        if handler.command == "GET":
+            handler.wfile.write(content)
+
+
+@pytest.fixture
+def empty_machine(tmp_path, monkeypatch):
+    """Neither weights nor a cache, and no address of a hub that would answer."""
+    monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    connect(monkeypatch, "http://127.0.0.1:9")
+    return tmp_path
+
+
+def connect(monkeypatch, url):
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@pytest.fixture
+def hub(empty_machine, monkeypatch):
+    hub = Hub()
+    connect(monkeypatch, hub.url)
+    yield hub
+    hub.close()
+
+
+def find(where=NAME, files=FILES):
+    return weights.hub_folder(where, WHAT, files)
+
+
+def fill(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_a_name_is_fetched_once_and_only_what_is_wanted(hub):
+    folder = find()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: hub.files[name] for name in ("config.json", "model.safetensors")
+    }
+    hub.requests.clear()
+    assert find() == folder and not hub.requests
+
+
+def test_the_next_file_is_taken_where_the_hub_lacks_the_first(hub):
+    del hub.files["model.safetensors"]
+    assert sorted(path.name for path in find().iterdir()) == ["config.json", "model.bin"]
+    hub.requests.clear()
+    find()
+    assert not hub.requests
+    with pytest.raises(DedtError, match="could not be fetched .it has no model.safetensors.\\. Run again"):
+        find(files=FILES[:1])
+
+
+def test_altered_weights_from_the_hub_are_refused_and_not_kept(hub):
+    original, hub.files["model.safetensors"] = hub.files["model.safetensors"], b"sensors"
+    for _ in range(2):
+        with pytest.raises(DedtError, match="what came as model.safetensors has another SHA-256"):
+            find()
+    hub.files["model.safetensors"] = original
+    assert (find() / "model.safetensors").read_bytes() == original
+
+
+def test_without_a_hub_one_is_told_at_once_what_to_fetch_and_where_to_put_it(empty_machine):
+    start = time.perf_counter()
+    with pytest.raises(DedtError) as error:
+        find()
+    assert time.perf_counter() - start < 5
+    for part in (
+        f"There is no folder {NAME}, and {WHAT} of that name",
+        f"config.json and model.safetensors or model.bin from https://huggingface.co/{NAME} ",
+        str(empty_machine / "weights" / NAME),
+    ):
+        assert part in str(error.value)
+
+
+def test_offline_mode_asks_nobody(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DedtError, match="could not be fetched .*offline"):
+        find()
+    assert not hub.requests
+
+
+def test_a_folder_is_taken_as_it_is_and_before_the_hub(hub, monkeypatch):
+    own = fill(weights.weights_folder() / NAME, "config.json", "model.bin")
+    assert find() == own
+    other = fill(own.parent / "other", "config.json", "model.safetensors")
+    assert find(other) == find(str(other)) == other
+    monkeypatch.setenv("HOME", str(own.parent))
+    assert find("~/other") == other
+    assert not hub.requests
+
+
+def test_folders_that_lack_something_are_told(tmp_path):
+    with pytest.raises(DedtError, match="holds no config.json and no model.safetensors or model.bin. Put"):
+        find(tmp_path)
+    fill(tmp_path, "model.bin")
+    with pytest.raises(DedtError, match="holds no config.json. Put config.json and .* of the network there"):
+        find(tmp_path)
+    fill(tmp_path, "config.json")
+    assert find(tmp_path) == tmp_path
+    with pytest.raises(DedtError, match="model.bin is a pickle.*Convert it to safetensors"):
+        find(tmp_path, FILES[:1])
+    fill(tmp_path, "other.safetensors")
+    with pytest.raises(DedtError, match="holds no model.safetensors. Put"):
+        find(tmp_path, FILES[:1])
+
+
+@pytest.mark.parametrize("where", ["nowhere", "no/such/folder", "/nowhere/net", "../weights/net"])
+def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(hub, where):
+    with pytest.raises(DedtError, match=f"{where} does not exist. Give the network as a folder"):
+        find(where)
+    assert not hub.requests

@@ -1,5 +1,6 @@
 """The one type that every source gives."""
 
+import dataclasses
 import functools
 import hashlib
 from dataclasses import dataclass
@@ -66,6 +67,17 @@ class LabelledImages:
         digest.update(np.ascontiguousarray(self.images))
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int64))
         return digest.hexdigest()[:16]
+
+    def named(self, class_names):
+        """The same images with other names for their classes; those they have, if there are none."""
+        if not class_names:
+            return self
+        if len(class_names) != len(self.class_names):
+            raise DedtError(
+                f"There are {len(class_names)} class_names for {len(self.class_names)} classes: give one for each, "
+                f"in the order {', '.join(self.class_names[:5])}, ..., or none."
+            )
+        return dataclasses.replace(self, class_names=tuple(class_names))
 
     def subset(self, indices):
         """The images at ``indices`` (int [m]); the classes stay, and each must keep an image."""

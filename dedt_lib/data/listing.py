@@ -1,5 +1,6 @@
 """From encoded images, in files of their own or inside others, to one array of pixels."""
 
+import functools
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..store import address
+from ..store import address, create_array
 from .labelled import LabelledImages
 
 DEFAULT_SIZE = 32
+IN_MEMORY = 2**31  # bytes; more pixels than that stay in their file and are read as they are needed
 SHOWN = 5
 DAMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
@@ -60,13 +62,14 @@ class Listing:
         }
 
         def work(folder):
-            np.save(folder / "images.npy", self._pixels(image_size, channels))
+            self._pixels(image_size, channels, functools.partial(create_array, folder / "images.npy")).flush()
 
-        return np.load(store.run("images", recipe, work) / "images.npy")
+        path = store.run("images", recipe, work) / "images.npy"
+        return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None)
 
-    def _pixels(self, size, channels):
+    def _pixels(self, size, channels, allocate=np.empty):
         count, broken = len(self.labels), []
-        images = np.empty((count, channels, size, size), dtype=np.uint8)
+        images = allocate((count, channels, size, size), np.uint8)
         bar = tqdm(self.encoded(), f"decode {self.name}", count, unit="image", leave=False, delay=2)
         for i, (name, file) in enumerate(bar):
             try:

@@ -13,11 +13,12 @@ from ..errors import DedtError
 from ..weights import load_weights, read_official, read_tensors, save_weights
 from .classifier import SmallClassifier
 from .clip import CLIP, SMALL_CLIP, rn50, train_clip, zero_shot_accuracy
-from .common import accuracy, embed, seeded, to_float
+from .common import accuracy, embed, seeded, to_float, to_uint8
 from .ddae import DDAE
 from .inceptionv3 import InceptionV3
 from .resnet18 import CIFAR10_MEAN, CIFAR10_STD, ImageNetResNet18, ResNet18
 from .training import random_shift, train_classifier
+from .vit import ClipViT
 
 __all__ = [
     "CIFAR10_MEAN",
@@ -27,6 +28,7 @@ __all__ = [
     "NETWORKS",
     "PRETRAINED",
     "SMALL_CLIP",
+    "ClipViT",
     "ImageNetResNet18",
     "InceptionV3",
     "ResNet18",
@@ -42,6 +44,7 @@ __all__ = [
     "save_weights",
     "seeded",
     "to_float",
+    "to_uint8",
     "train_classifier",
     "train_clip",
     "zero_shot_accuracy",

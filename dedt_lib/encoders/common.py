@@ -20,6 +20,11 @@ def to_float(images):
     return images.float() / 127.5 - 1
 
 
+def to_uint8(images):
+    """float in [-1, 1] to uint8 0..255, rounded to the nearest."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def three_channels(images):
     """Grey images [n, 1, H, W] repeated to [n, 3, H, W]; colour images as they are."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..randomness import derive, torch_generator
+from ..randomness import derive, seed_dropout, torch_generator
 from ..store import atomic
 from .common import to_float
 
@@ -150,16 +150,6 @@ def make_schedule(name, optimizer, epochs, steps_per_epoch):
         milestones = [round(share * epochs) * steps_per_epoch for share in MILESTONES]
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.2)
     raise DedtError(f"Unknown schedule '{name}'. Choose one of: cosine, steps.")
-
-
-def seed_dropout(seed, device):
-    """Seed the global generator that dropout draws from.
-
-    Not by ``torch.manual_seed``, which spends a quarter of a millisecond on devices that are not there.
-    """
-    torch.default_generator.manual_seed(seed)
-    if torch.device(device).type == "cuda":
-        torch.cuda.manual_seed(seed)
 
 
 def random_shift(images, pixels, generator, padding="replicate"):

@@ -4,20 +4,32 @@ A model is a ``torch.nn.Module`` with
 
     losses(batch) -> float [b]          per-sample training losses of a ``training.Batch``
     predict(x_t, t, labels) -> noise    the noise estimate; label K (``null_label``) means "no class"
-    null_label, sample_shape            K, and (channels, height, width)
-    element_losses(batch)               the same losses before the mean; for the DRO clip "element" only
+    null_label, sample_shape            K, and (channels, height, width) of images or latents
+    element_losses(batch)               squared errors of the noise, element by element; for the DRO clip "element" only
     compile_network()                   torch.compile, for profiles that ask for it
 
-Class weights, DRO, annealing, checkpoints and sampling need nothing else.
+and, where it differs from the others,
+
+    draws(n, generator, device)         what else it draws in a training step, for ``Batch.extra``
+    margin_losses(batch) -> float [b]   what group DRO compares, if that is not ``losses``
+    ddim_scheduler()                    the schedule of DDIM, if that is not the one for pixels
+
+``parameters()`` are what is trained, ``state_dict()`` what is kept.  Class weights, DRO, annealing, checkpoints and
+sampling need nothing else.
 """
 
 from ..errors import DedtError
 
 
 def build_model(name, **settings):
-    """A freshly initialised model by name; raises DedtError for an unknown one."""
-    if name != "unet":
-        raise DedtError(f"Unknown model '{name}'. Choose one of: unet.")
-    from .unet import ConditionalUNet
+    """A freshly initialised model by name, "unet" or "mdt"; raises DedtError for an unknown one.
 
-    return ConditionalUNet(**settings)
+    Stable Diffusion starts from a pipeline: :class:`dedt_lib.models.stable_diffusion.StableDiffusion`.
+    """
+    if name == "unet":
+        from .unet import ConditionalUNet as Model
+    elif name == "mdt":
+        from .mdt import MDTv2 as Model
+    else:
+        raise DedtError(f"Unknown model '{name}'. Choose one of: unet, mdt.")
+    return Model(**settings)

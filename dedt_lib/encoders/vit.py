@@ -1,0 +1,74 @@
+"""CLIP's ViT-L/14 at 336 pixels with transformers: the embeddings that CMMD is defined on."""
+
+import torch
+from torch import nn
+
+from ..errors import DedtError
+from ..weights import hub_folder
+from .clip import MEAN, STD
+from .common import per_channel, three_channels, to_uint8
+
+CLIP_VIT = "openai/clip-vit-large-patch14-336"
+CONFIG = "config.json"
+# The published repository has only the second, a pickle: transformers reads nothing but tensors from it.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+class ClipViT(nn.Module):
+    """CLIP's image tower as CMMD uses it (Jayasumana et al., 2024); features are unit vectors.
+
+    where: a folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained`` writes
+    it for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is looked for in
+    ``weights_folder()`` and in the hub's cache, and else downloaded.  In eval mode, float32.  Raises DedtError
+    for files that are missing, damaged or of another network, and for a download that fails.
+    """
+
+    def __init__(self, where=CLIP_VIT):
+        super().__init__()
+        self.model = _load(where)
+        self.size = self.model.config.image_size
+        self.register_buffer("mean", per_channel(MEAN), persistent=False)
+        self.register_buffer("std", per_channel(STD), persistent=False)
+        self.eval()
+
+    def preprocess(self, images):
+        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised.
+
+        As published for CMMD: the square in the centre, bicubic with antialiasing, CLIP's mean and deviation.
+        """
+        from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+        side = min(images.shape[2:])
+        top, left = ((length - side) // 2 for length in images.shape[2:])
+        square = three_channels(images)[:, :, top : top + side, left : left + side]
+        # Published for 8-bit images, in which nothing overshoots black or white.
+        pixels = resize(to_uint8(square), [self.size, self.size], InterpolationMode.BICUBIC, antialias=True)
+        return (pixels / 255 - self.mean) / self.std
+
+    def features(self, images):
+        """float [n, 1 or 3, H, W] in [-1, 1] to unit vectors [n, d]; 768 numbers of the published weights."""
+        return nn.functional.normalize(self.model(self.preprocess(images)).image_embeds, dim=1)
+
+
+def _load(where):
+    from transformers import CLIPVisionModelWithProjection
+    from transformers.utils import logging
+
+    folder, verbosity = hub_folder(where, "the CLIP of CMMD", WEIGHTS, CONFIG), logging.get_verbosity()
+    logging.set_verbosity_error()  # else it lists every weight of the text tower, which is not wanted here
+    try:
+        model, report = CLIPVisionModelWithProjection.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:
+        raise DedtError(
+            f"{folder} holds no CLIP that can be read ({error}). Fetch its {CONFIG} and {WEIGHTS[0]} again."
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    if missing := sorted(report["missing_keys"]):
+        raise DedtError(
+            f"The weights in {folder} belong to another network than its {CONFIG} describes: they lack "
+            f"{missing[0]} and {len(missing) - 1} more. Fetch both files together."
+        )
+    return model

@@ -1,0 +1,331 @@
+"""The kinds of diffusion models: how an experiment builds, trains and samples each.
+
+A family is what tells a recipe's ``model`` apart from another; everything else (selection, group DRO, annealing,
+checkpoints, shards of samples, evaluation) is the same for all.  A new kind of model is a class here and an
+entry in ``FAMILIES``.
+"""
+
+import copy
+import dataclasses
+import functools
+
+import numpy as np
+import torch
+
+from . import encoders, latents, sampling
+from .models import build_model
+from .plans import EpochPlan
+from .samplers import respaced_ddpm
+from .store import read_json, write_json
+from .training import TrainingSettings, train
+
+
+class Family:
+    """One kind of model in an Experiment.
+
+    network: what decides the fresh network, as a dict for addresses.  settings: its TrainingSettings.
+    proxy_epochs: of the proxy in group DRO.  ratios: those of its tables.  build(seed): a fresh model.
+    source(): what the training loop draws from.  sampling: steps and guidance.  sampler(...): see
+    ``sampling.sample``.  decode(x_0): what the sampler gives, to uint8 images.  evaluations: network evaluations
+    that training takes for an image, a backward pass counting two; proxy_evaluations: in group DRO.
+    """
+
+    evaluations, proxy_evaluations = 3, 4
+
+    def __init__(self, experiment):
+        self.experiment, self.profile = experiment, experiment.profile
+
+    def _settings(self, prefix, **changes):
+        """The profile's training settings, with those that it names for this family in their place."""
+        p = self.profile
+        common = p.pick(*(set(TrainingSettings.__dataclass_fields__) & set(type(p).model_fields)))
+        own = {name: getattr(p, f"{prefix}_{name}", value) for name, value in common.items()}
+        return TrainingSettings(**{**own, **changes})
+
+    def _seeded(self, seed, name, **settings):
+        # The settings were gathered before: to load latents on the way would draw from the same generator.
+        return encoders.seeded(seed, "model weights", lambda: build_model(name, **settings))
+
+
+class PixelUNet(Family):
+    """DDPM with a U-Net on pixels (Tables I to III)."""
+
+    sampler = staticmethod(sampling.ddim)
+    decode = staticmethod(sampling.to_uint8)
+
+    @property
+    def network(self):
+        return {k: v for k, v in self.profile.model_dump().items() if k.startswith("unet_")}
+
+    @property
+    def settings(self):
+        return self._settings("unet")
+
+    @property
+    def proxy_epochs(self):
+        return self.profile.epochs
+
+    @property
+    def ratios(self):
+        return self.profile.ratios
+
+    @property
+    def sampling(self):
+        return {"steps": self.profile.sampler_steps, "guidance": self.profile.guidance}
+
+    def source(self):
+        return self.experiment.data
+
+    def build(self, seed):
+        data, p = self.experiment.data, self.profile
+        return self._seeded(
+            seed,
+            "unet",
+            channels=data.images.shape[1],
+            image_size=data.images.shape[2],
+            num_classes=len(data.class_names),
+            block_channels=p.unet_channels,
+            layers=p.unet_layers,
+            attention=p.unet_attention,
+            dropout=p.unet_dropout,
+            groups=p.unet_groups,
+        )
+
+
+class Latent(Family):
+    """What the models in the latent space of an autoencoder have in common."""
+
+    def source(self):
+        return self.experiment.latents
+
+    @property
+    def size(self):
+        """Height and width of a latent."""
+        return self.source().shape[-1]
+
+    def decode(self, x_0):
+        network, _ = self.experiment.decoder
+        return torch.from_numpy(latents.decode(network, x_0, size=self.experiment.data.images.shape[2]))
+
+
+class MaskedDiffusionTransformer(Latent):
+    """MDTv2 (Gao et al., 2023) on latents (Table IV)."""
+
+    # Every image passes masked and unmasked; the margin takes another unmasked pass of proxy and reference.
+    evaluations, proxy_evaluations = 6, 8
+    sampler = staticmethod(respaced_ddpm)
+
+    @property
+    def network(self):
+        names = ("patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range")
+        own = self.profile.pick(*(f"mdt_{name}" for name in names))
+        return {**own, "latents": self.experiment.latents_key}
+
+    @property
+    def settings(self):
+        return self._settings("mdt", warmup_epochs=0.0, optimizer="adan", ema_warmup="none")
+
+    @property
+    def proxy_epochs(self):
+        return self.profile.mdt_proxy_epochs
+
+    @property
+    def ratios(self):
+        return self.profile.mdt_ratios
+
+    @property
+    def sampling(self):
+        return {"steps": self.profile.mdt_sampler_steps, "guidance": self.profile.mdt_guidance}
+
+    def build(self, seed):
+        p = self.profile
+        return self._seeded(
+            seed,
+            "mdt",
+            input_size=self.size,
+            patch_size=p.mdt_patch_size,
+            in_channels=self.source().shape[1],
+            hidden_size=p.mdt_hidden_size,
+            depth=p.mdt_depth,
+            num_heads=p.mdt_heads,
+            mlp_ratio=4.0,
+            num_classes=len(self.experiment.data.class_names),
+            class_dropout_prob=p.label_dropout,
+            learn_sigma=True,
+            mask_ratio=p.mdt_mask_ratio,
+            mask_range=p.mdt_mask_range,
+            decode_layer=p.mdt_decode_layers,
+        )
+
+
+class StableDiffusion(Latent):
+    """Stable Diffusion (Rombach et al., 2022), fine-tuned on captions of the classes (Table V)."""
+
+    sampler = staticmethod(sampling.ddim)
+
+    @property
+    def network(self):
+        return {"pipeline": self.experiment.pipeline[1], "latents": self.experiment.latents_key}
+
+    @property
+    def settings(self):
+        changes = {
+            "optimizer": "adamw",
+            "ema_warmup": "reciprocal",
+            "label_dropout": 0.0,
+            "warmup_epochs": 0.0,
+        }
+        return self._settings("sd", **changes)
+
+    @property
+    def proxy_epochs(self):
+        return self.profile.sd_epochs
+
+    @property
+    def ratios(self):
+        return self.profile.sd_ratios
+
+    @property
+    def sampling(self):
+        # diffusers' scale s and the w of (1 + w) eps_c - w eps_u are one apart.
+        return {"steps": self.profile.sd_sampler_steps, "guidance": self.profile.sd_guidance - 1}
+
+    def build(self, seed):
+        """A copy of the pre-trained pipeline's U-Net, ready to be fine-tuned."""
+        from .models.stable_diffusion import StableDiffusion as Model
+
+        own = twin(self.experiment.pipeline[0])
+        return Model(own, self.experiment.data.class_names, image_size=self.profile.latent_image_size)
+
+
+FAMILIES = {"unet": PixelUNet, "mdt": MaskedDiffusionTransformer, "stable-diffusion": StableDiffusion}
+"""Name in a recipe -> its family."""
+
+
+def twin(pipeline):
+    """A pipeline of the same parts but for the U-Net, which is a copy."""
+    parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet)}
+    return type(pipeline)(**parts, requires_safety_checker=False)
+
+
+# ---- the networks before the model, each a stored stage or published weights ------------------------
+
+
+def autoencoder(experiment):
+    """The autoencoder that encodes the images, and the key of its weights: trained on them, or published."""
+    p, data = experiment.profile, experiment.data
+    if p.vae_weights:
+        return published_autoencoder(p.vae_weights)
+    settings = p.pick("vae_epochs", "vae_batch_size", "vae_learning_rate")
+    recipe = {
+        "version": 1,
+        "data": data.fingerprint,
+        "image_size": p.latent_image_size,
+        "channels": list(p.vae_channels),
+        **settings,
+    }
+
+    def build():
+        return latents.small_autoencoder(data.images.shape[1], widths=p.vae_channels)
+
+    def work(folder):
+        network = encoders.seeded(0, "autoencoder weights", build)
+        losses = latents.train_autoencoder(
+            network,
+            data,
+            image_size=p.latent_image_size,
+            seed=0,
+            folder=folder,
+            device=experiment.device,
+            **{name.removeprefix("vae_"): value for name, value in settings.items()},
+        )
+        encoders.save_weights(network, folder / "model.safetensors")
+        write_json(folder / "scaling.json", {"scaling_factor": network.config.scaling_factor})
+        return {"losses": losses.tolist()}
+
+    folder = experiment.store.run("autoencoder", recipe, work, resumable=True)
+    network = encoders.load_weights(build(), folder / "model.safetensors").eval()
+    network.register_to_config(**read_json(folder / "scaling.json"))
+    return network, experiment.store.manifest(folder)["key"]
+
+
+def decoder(experiment):
+    """The autoencoder that decodes the samples, and its key: the one that encodes, if the profile names no other."""
+    other = experiment.profile.vae_decoder_weights
+    return published_autoencoder(other) if other else experiment.autoencoder
+
+
+@functools.cache
+def published_autoencoder(where):
+    network = latents.load_autoencoder(where)
+    return network.eval(), latents.autoencoder_key(network)
+
+
+def encoded(experiment):
+    """The latents of the training images (latents.Latents), and the key of their stage."""
+    p, data = experiment.profile, experiment.data
+    network, key = experiment.autoencoder
+    choice = {"image_size": p.latent_image_size, "flip": p.flip}
+    recipe = {"version": 1, "data": data.fingerprint, "autoencoder": key, **choice}
+
+    def work(folder):
+        latents.encode(network, data.images, folder, device=experiment.device, **choice)
+
+    folder = experiment.store.run("latents", recipe, work, resumable=True)
+    scaling = network.config.scaling_factor
+    return latents.Latents(folder, data.labels, scaling_factor=scaling), folder.name
+
+
+def pipeline(experiment):
+    """The pre-trained Stable Diffusion pipeline, and the key of its weights.
+
+    Published, or tiny components whose U-Net was pre-trained on the images with their captions.
+    """
+    from .models import stable_diffusion
+
+    p, data = experiment.profile, experiment.data
+    if p.sd_weights:
+        pipe = stable_diffusion.load_pipeline(p.sd_weights)
+        return pipe, latents.autoencoder_key(pipe.unet)
+    family = StableDiffusion(experiment)
+    settings = dataclasses.replace(
+        family.settings,
+        epochs=p.sd_pretraining_epochs,
+        learning_rate=p.sd_pretraining_learning_rate,
+        label_dropout=p.label_dropout,
+    )
+    vae, _ = experiment.autoencoder
+    pipe = stable_diffusion.tiny_pipeline(
+        vae, image_size=p.latent_image_size, block_channels=p.sd_channels, seed=0
+    )
+    recipe = {
+        "version": 1,
+        "data": data.fingerprint,
+        "latents": experiment.latents_key,
+        "channels": list(p.sd_channels),
+        "settings": experiment.address_of_settings(settings),
+    }
+
+    def work(folder):
+        model = stable_diffusion.StableDiffusion(pipe, data.class_names)
+        plan = EpochPlan(np.arange(len(data)), total=len(data), epochs=settings.epochs)
+        result = train(
+            model,
+            experiment.latents,
+            plan,
+            settings,
+            seed=0,
+            folder=folder,
+            device=experiment.device,
+            processes=experiment.processes,
+            progress="pre-train",
+        )
+        return {
+            "images_seen": result.images_seen,
+            "losses": result.losses.reshape(settings.epochs, -1).mean(axis=1).tolist(),
+        }
+
+    folder = experiment.store.run("pipeline", recipe, work, resumable=True, processes=experiment.processes)
+    model = stable_diffusion.StableDiffusion(pipe, data.class_names)
+    encoders.load_weights(model, folder / "model.safetensors")
+    return pipe, folder.name

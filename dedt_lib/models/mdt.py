@@ -1,0 +1,401 @@
+"""Masked Diffusion Transformer, version 2 (Gao et al., 2023): class-conditional diffusion on latents.
+
+Every image is learned from twice: once whole, and once with a third or more of its tokens hidden from the encoder, so
+that the network has to infer parts from their surroundings.
+"""
+
+import math
+from functools import partial
+
+import torch
+from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
+from timm.layers import Attention, Mlp, PatchEmbed, gen_relative_position_index
+from torch import nn
+
+from ..errors import DedtError
+from ..samplers import power_cosine
+from .unet import NOISE_SCHEDULE
+
+FREQUENCIES = 256  # sines and cosines that stand for a timestep
+GUIDED_CHANNELS = 3
+"""How many latent channels are guided.  The code that MDT goes back to had three, the colours of a pixel; the
+published numbers were sampled with the fourth left as it is."""
+
+
+class RelativePositionBias(nn.Module):
+    """A learned attention bias for each head and offset between two tokens (BEiT; Bao et al., 2022)."""
+
+    def __init__(self, side, num_heads):
+        super().__init__()
+        # The last three rows are for a class token, which MDT has not; public checkpoints carry them.
+        rows = (2 * side - 1) ** 2 + 3
+        self.relative_position_bias_table = nn.Parameter(torch.empty(rows, num_heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, offsets):
+        """offsets: int64 [b, n, n], the table's row for each pair of tokens.  Returns float [b, heads, n, n]."""
+        b, n, _ = offsets.shape
+        table = self.relative_position_bias_table.T.expand(b, -1, -1)
+        rows = offsets.view(b, 1, n * n).expand(-1, table.shape[1], -1)
+        # A gather from the small table: its gradient is as small, where a gather from all pairs is n^2 per sample.
+        return table.gather(2, rows).view(b, -1, n, n)
+
+
+class BiasedAttention(Attention):
+    """timm's self-attention with a relative position bias."""
+
+    def __init__(self, width, num_heads, side):
+        super().__init__(width, num_heads, qkv_bias=True)
+        self.rel_pos_bias = RelativePositionBias(side, num_heads)
+
+    def forward(self, x, offsets):
+        return super().forward(x, attn_mask=self.rel_pos_bias(offsets))
+
+
+class Block(nn.Module):
+    """A transformer block with adaLN-Zero conditioning (DiT; Peebles & Xie, 2023).
+
+    skip: whether a second sequence is merged into the input, as in a U-Net.
+    """
+
+    def __init__(self, width, num_heads, mlp_ratio, side, skip=False):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attn = BiasedAttention(width, num_heads, side)
+        self.mlp = Mlp(width, int(width * mlp_ratio), act_layer=partial(nn.GELU, approximate="tanh"))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.skip_linear = nn.Linear(2 * width, width) if skip else None
+
+    def forward(self, x, condition, offsets, skip=None):
+        """x, skip: float [b, n, width].  condition: float [b, width].  offsets: int64 [b or 1, n, n]."""
+        if self.skip_linear is not None:
+            x = self.skip_linear(torch.cat([x, skip], dim=-1))
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (
+            self.adaLN_modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        )
+        x = x + gate * self.attn(self.norm(x) * (1 + scale) + shift, offsets)
+        return x + mlp_gate * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
+
+
+class FinalLayer(nn.Module):
+    """From tokens to the values of their patches."""
+
+    def __init__(self, width, values):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(width, values)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x, condition):
+        shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
+        return self.linear(self.norm(x) * (1 + scale) + shift)
+
+
+class NoiseSchedule(nn.Module):
+    """What the losses need of the linear noise schedule, tabulated over t: float32 [1000] each, made in float64.
+
+    signal, deviation: x_t = signal x_0 + deviation eps.  weight: min(SNR, 5) / SNR (Hang et al., 2023).
+    reach: distance of two posterior means whose noise estimates differ by 1.
+    log_beta, log_posterior: upper and lower end of the log-variance of x_{t-1}.
+    """
+
+    def __init__(self, snr_limit=5.0):
+        super().__init__()
+        first, last = NOISE_SCHEDULE["beta_start"], NOISE_SCHEDULE["beta_end"]
+        beta = torch.linspace(first, last, NOISE_SCHEDULE["num_train_timesteps"], dtype=torch.float64)
+        alpha_bar = torch.cumprod(1 - beta, dim=0)
+        before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+        posterior = beta * (1 - before) / (1 - alpha_bar)
+        # At t = 0 the posterior is a point; the variance of t = 1 stands in for it.
+        posterior = torch.cat([posterior[1:2], posterior[1:]])
+        tables = {
+            "signal": alpha_bar.sqrt(),
+            "deviation": (1 - alpha_bar).sqrt(),
+            "weight": (snr_limit * (1 - alpha_bar) / alpha_bar).clamp(max=1),
+            "reach": beta / ((1 - beta) * (1 - alpha_bar)).sqrt(),
+            "log_beta": beta.log(),
+            "log_posterior": posterior.log(),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table.float(), persistent=False)
+
+    def forward(self, t, *names):
+        """The named tables at t int64 [b], each float [b, 1, 1, 1]."""
+        return [getattr(self, name)[t].view(-1, 1, 1, 1) for name in names]
+
+
+def variational_bits(schedule, images, t, error, fraction):
+    """The variational bound's term of step t in bits per element: float [b] (Nichol & Dhariwal, 2021).
+
+    images: x_0, float [b, C, H, W].  t: int64 [b].  error: eps_theta - eps, like images.  fraction: the network's
+    variance output, like images; -1 stands for the posterior's variance and 1 for beta, on a logarithmic scale.
+    For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the discretised -log p(x_0 | x_1).
+    """
+    reach, log_beta, log_posterior = schedule(t, "reach", "log_beta", "log_posterior")
+    log_variance = log_posterior + (fraction + 1) / 2 * (log_beta - log_posterior)
+    distance = reach * error
+    divergence = 0.5 * (
+        log_variance
+        - log_posterior
+        - 1
+        + (log_posterior - log_variance).exp()
+        + distance.square() * (-log_variance).exp()
+    )
+    likelihood = discretised_log_likelihood(images, distance, log_variance / 2)
+    nats = torch.where(t.view(-1, 1, 1, 1) == 0, -likelihood, divergence)
+    return nats.mean(dim=(1, 2, 3)) / math.log(2)
+
+
+def discretised_log_likelihood(images, distance, log_deviation):
+    """Logarithm of the Gaussian mass in the bin around each value; all arguments and the result are alike.
+
+    images: the values.  distance: value minus mean.  The bins are those of 256 grey levels in [-1, 1], the outer
+    two open.  Latents have no grey levels and leave [-1, 1], but MDT is trained with this formula.
+    """
+
+    def below(x):
+        """The normal distribution function in the approximation of the reference, by tanh."""
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+    precision = (-log_deviation).exp()
+    upper = below(precision * (distance + 1 / 255))
+    lower = below(precision * (distance - 1 / 255))
+    mass = torch.where(images < -0.999, upper, torch.where(images > 0.999, 1 - lower, upper - lower))
+    return mass.clamp(min=1e-12).log()
+
+
+class MDTv2(nn.Module):
+    """MDTv2 with the parameter names of the public checkpoints; size S/2 is the default.
+
+    input_size: side of the latents; in_channels: theirs.  patch_size: side of the square that is one token.
+    hidden_size, num_heads, mlp_ratio: of the blocks.  depth: blocks altogether, decode_layer of them in the decoder,
+    the others half and half on the encoder's way in and out.  num_classes: K; label K is the null label.
+    class_dropout_prob: how often the masked pass hides the label.  learn_sigma: whether the variance is learned.
+    mask_ratio, mask_range: the share of hidden tokens is drawn from [mask_ratio, mask_ratio + mask_range] at every
+    step; MDT's first version has the range 0.
+    Raises DedtError for sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size=32,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=384,
+        depth=12,
+        num_heads=6,
+        mlp_ratio=4.0,
+        num_classes=1000,
+        class_dropout_prob=0.1,
+        learn_sigma=True,
+        mask_ratio=0.3,
+        mask_range=0.2,
+        decode_layer=6,
+    ):
+        super().__init__()
+        side = input_size // patch_size
+        self.tokens = side**2
+        self.null_label = num_classes
+        self.sample_shape = (in_channels, input_size, input_size)
+        self.class_dropout_prob, self.learn_sigma = class_dropout_prob, learn_sigma
+        self.mask_ratio, self.mask_range = mask_ratio, mask_range
+        _check_sizes(input_size, patch_size, hidden_size, num_heads, depth, decode_layer)
+        if not 0 <= mask_ratio <= mask_ratio + mask_range <= 1 - 1 / self.tokens:
+            raise DedtError(
+                f"Of {self.tokens} tokens MDT cannot hide a share of {mask_ratio} to {mask_ratio + mask_range}. Choose "
+                "mask_ratio >= 0 and mask_range >= 0 such that at least one token is seen."
+            )
+
+        def blocks(count, skip=False):
+            return nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, side, skip) for _ in range(count))
+
+        half = (depth - decode_layer) // 2
+        self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size)
+        time = nn.Sequential(
+            nn.Linear(FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+        self.t_embedder = nn.ModuleDict({"mlp": time})
+        self.y_embedder = nn.ModuleDict({"embedding_table": nn.Embedding(num_classes + 1, hidden_size)})
+        self.pos_embed = nn.Parameter(torch.empty(1, self.tokens, hidden_size))
+        self.decoder_pos_embed = nn.Parameter(torch.empty(1, self.tokens, hidden_size))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, hidden_size))
+        self.en_inblocks = blocks(half)
+        self.en_outblocks = blocks(half, skip=True)
+        self.sideblocks = blocks(1)
+        self.de_blocks = blocks(decode_layer, skip=True)
+        values = patch_size**2 * in_channels * (2 if learn_sigma else 1)
+        self.final_layer = FinalLayer(hidden_size, values)
+        self.schedule = NoiseSchedule()
+        offsets = gen_relative_position_index((side, side)).unsqueeze(0)
+        self.register_buffer("offsets", offsets, persistent=False)
+        self._initialise(side)
+
+    @torch.no_grad()
+    def _initialise(self, side):
+        """As published: sine positions, and blocks and output that begin as the identity and as zero."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.flatten(1))
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        sines = torch.as_tensor(get_2d_sincos_pos_embed(self.pos_embed.shape[-1], side, base_size=side))
+        self.pos_embed.copy_(sines)
+        self.decoder_pos_embed.copy_(sines)
+        time, classes = self.t_embedder["mlp"], self.y_embedder["embedding_table"]
+        for weight in (time[0].weight, time[2].weight, classes.weight, self.mask_token):
+            nn.init.normal_(weight, std=0.02)
+        for layer in self.modules():
+            if isinstance(layer, (Block, FinalLayer)):
+                nn.init.zeros_(layer.adaLN_modulation[1].weight)
+        nn.init.zeros_(self.final_layer.linear.weight)
+
+    def load_reference_state_dict(self, state):
+        """Take the weights of a public MDTv2 checkpoint: a dict from parameter name to tensor.
+
+        Raises DedtError when names or shapes do not fit.
+        """
+        state = {name: value for name, value in state.items() if not name.endswith("relative_position_index")}
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise DedtError(
+                f"These weights belong to another network ({first} ...). Choose the sizes that they were trained with."
+            ) from error
+
+    def compile_network(self):
+        """Compile the network in place; the names of its weights stay."""
+        self.compile()
+
+    # ---- the network -------------------------------------------------------------------------------
+
+    def forward(self, x, t, y, kept=None):
+        """Noise estimate and, behind it, the variance's interpolation: float [b, 2C, H, W].
+
+        x: float [b, C, H, W].  t: int [b] of 0..999.  y: labels, int64 [b].
+        kept: None for the unmasked pass, or int64 [b, m], the numbers of the tokens that the encoder sees.
+        """
+        tokens = self.x_embedder(x) + self.pos_embed
+        frequencies = get_timestep_embedding(t, FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        condition = self.t_embedder["mlp"](frequencies) + self.y_embedder["embedding_table"](y)
+        if kept is None:
+            decoded = self._encode(tokens, condition, self.offsets) + self.decoder_pos_embed
+        else:
+            places = kept.unsqueeze(-1)
+            visible = tokens.gather(1, places.expand(-1, -1, tokens.shape[-1]))
+            offsets = self.offsets[0][places, kept.unsqueeze(1)]
+            decoded = self._interpolate(self._encode(visible, condition, offsets), condition, places)
+        for block in self.de_blocks:
+            decoded = block(decoded, condition, self.offsets, skip=tokens)
+        return self._unpatchify(self.final_layer(decoded, condition)).float()
+
+    def _encode(self, tokens, condition, offsets):
+        skips = []
+        for block in self.en_inblocks:
+            tokens = block(tokens, condition, offsets)
+            skips.append(tokens)
+        for block in self.en_outblocks:
+            tokens = block(tokens, condition, offsets, skip=skips.pop())
+        return tokens
+
+    def _interpolate(self, visible, condition, places):
+        """All tokens in order: the visible ones as they are, the hidden ones guessed by the side block."""
+        b, _, width = visible.shape
+        blank = self.mask_token.to(visible.dtype).expand(b, self.tokens, width)
+        known = blank.scatter(1, places.expand_as(visible), visible) + self.decoder_pos_embed
+        hidden = torch.ones(b, self.tokens, 1, dtype=torch.bool, device=places.device).scatter(
+            1, places, False
+        )
+        return torch.where(hidden, self.sideblocks[0](known, condition, self.offsets), known)
+
+    def _unpatchify(self, patches):
+        """float [b, tokens, p * p * channels] to [b, channels, H, W]."""
+        side, p = math.isqrt(self.tokens), self.x_embedder.patch_size[0]
+        patches = patches.unflatten(2, (p, p, -1)).unflatten(1, (side, side))
+        return patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+    def predict(self, x_t, t, labels):
+        """Noise estimate for x_t float [b, C, H, W] at t int [b] with labels int64 [b]."""
+        return self(x_t, t, labels)[:, : self.sample_shape[0]]
+
+    def guided(self, x_t, t, labels, scale):
+        """The output for x_t float [b, C, H, W], t int [b], labels int64 [b] with classifier-free guidance.
+
+        Returns float [b, 2C, H, W]: eps_u + g (eps_c - eps_u) in the first three channels, with g of
+        :func:`dedt_lib.samplers.power_cosine`; the conditional pass in the others.
+        """
+        if scale == 1:
+            return self(x_t, t, labels)
+        null = torch.full_like(labels, self.null_label)
+        both = self(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([labels, null]))
+        conditional, unconditional = both.chunk(2)
+        guidance = power_cosine(t, scale).view(-1, 1, 1, 1)
+        guided = torch.lerp(unconditional, conditional, guidance)
+        return torch.cat([guided[:, :GUIDED_CHANNELS], conditional[:, GUIDED_CHANNELS:]], dim=1)
+
+    # ---- training ----------------------------------------------------------------------------------
+
+    def draws(self, n, generator, device):
+        """What the masked pass of n samples adds to a batch.
+
+        masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the tokens
+        that the encoder sees; m is one for the batch.
+        """
+        ratio = self.mask_ratio + self.mask_range * torch.rand((), generator=generator, device=device).item()
+        order = torch.rand(n, self.tokens, generator=generator, device=device).argsort(dim=1)
+        return {
+            "masked_noise": torch.randn(n, *self.sample_shape, generator=generator, device=device),
+            "masked_drop": torch.rand(n, generator=generator, device=device) < self.class_dropout_prob,
+            "kept": order[:, : int(self.tokens * (1 - ratio))],
+        }
+
+    def losses(self, batch):
+        """Loss of the unmasked pass plus loss of the masked one, one per sample: float [b].
+
+        Each is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) / SNR, plus
+        :func:`variational_bits`, from which only the variance learns.
+        """
+        extra = batch.extra
+        masked = self._pass_losses(batch, extra["masked_noise"], extra["masked_drop"], extra["kept"])
+        return self._pass_losses(batch, batch.noise, batch.drop) + masked
+
+    def margin_losses(self, batch):
+        """||eps_theta(x_t, c, t) - eps||^2 of the unmasked pass, averaged over elements: float [b].
+
+        This is what group DRO compares: without the weights of the timesteps and without the masks.
+        """
+        return self.element_losses(batch).mean(dim=(1, 2, 3))
+
+    def element_losses(self, batch):
+        """(eps_theta(x_t, c, t) - eps)^2 of every element in the unmasked pass: float [b, C, H, W]."""
+        error, _ = self._pass(batch, batch.noise, batch.drop)
+        return error.square()
+
+    def _pass_losses(self, batch, noise, drop, kept=None):
+        error, fraction = self._pass(batch, noise, drop, kept)
+        weight = self.schedule(batch.t, "weight")[0].flatten()
+        loss = weight * error.square().mean(dim=(1, 2, 3))
+        if self.learn_sigma:
+            loss = loss + variational_bits(self.schedule, batch.images, batch.t, error.detach(), fraction)
+        return loss
+
+    def _pass(self, batch, noise, drop, kept=None):
+        """Error of the noise estimate, and the variance output: float [b, C, H, W] each."""
+        signal, deviation = self.schedule(batch.t, "signal", "deviation")
+        labels = torch.where(drop, self.null_label, batch.labels)
+        output = self(signal * batch.images + deviation * noise, batch.t, labels, kept)
+        estimate, fraction = output.tensor_split([self.sample_shape[0]], dim=1)
+        return estimate - noise, fraction
+
+
+def _check_sizes(input_size, patch_size, hidden_size, num_heads, depth, decode_layer):
+    if input_size % patch_size:
+        raise DedtError(f"Latents of {input_size} x {input_size} do not divide into patches of {patch_size}.")
+    if hidden_size % 4 or hidden_size % num_heads:
+        raise DedtError(f"The width {hidden_size} must be a multiple of 4 and of the {num_heads} heads.")
+    if not 0 <= decode_layer <= depth or (depth - decode_layer) % 2:
+        raise DedtError(
+            f"Of {depth} blocks {decode_layer} cannot be in the decoder: an even number must be left for the encoder."
+        )

@@ -1,0 +1,262 @@
+"""Stable Diffusion (Rombach et al., 2022): a text-to-image pipeline fine-tuned on the classes of a data set.
+
+Only the U-Net learns.  Images come as scaled latents of the pipeline's autoencoder, and a caption is a
+template with the class name in it, so that the frozen text encoder is asked once a class and never again.
+"""
+
+import contextlib
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from ..encoders import seeded
+from ..errors import DedtError
+from ..store import is_disk_full
+from ..weights import hub_name, not_fetched, own_folder, refuse_pickles
+
+VERSION_1_4 = "CompVis/stable-diffusion-v1-4"
+TEMPLATE = "a photo of a {}"
+NOISE_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+SAMPLING = {"steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False}
+WHAT = "the Stable Diffusion pipeline"
+FILES = "model_index.json, scheduler, text_encoder, tokenizer, unet and vae (weights as safetensors)"
+
+
+class StableDiffusion(nn.Module):
+    """The U-Net of a StableDiffusionPipeline as a class-conditional model of latents.
+
+    class_names: K names, whose underscores become spaces.  template: of the captions, ``{}`` is the name.
+    image_size: of the images in pixels, a multiple of 8; by default what the pipeline was made for.
+    The U-Net is the pipeline's own, not a copy: two models need two pipelines.  Raises DedtError for a caption
+    without a class name or longer than the text encoder reads, for a size that does not fit, and for a pipeline
+    that predicts neither noise nor velocity.
+    """
+
+    def __init__(self, pipeline, class_names, template=TEMPLATE, *, image_size=None):
+        super().__init__()
+        if "{}" not in template:
+            raise DedtError(
+                f"The caption '{template}' has no place for a class name. Write {{}} where it belongs."
+            )
+        self.prompts = tuple(template.replace("{}", name.replace("_", " ")) for name in class_names)
+        self.null_label = len(self.prompts)
+        self.net = pipeline.unet
+        size = latent_size(pipeline.vae, image_size) if image_size else self.net.config.sample_size
+        self.sample_shape = (self.net.config.in_channels, size, size)
+        self.schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        predicted = self.schedule.config.prediction_type
+        if predicted not in ("epsilon", "v_prediction"):
+            raise DedtError(
+                f"This pipeline predicts '{predicted}'. Choose one that predicts epsilon or v_prediction."
+            )
+        self.velocity = predicted == "v_prediction"
+        captions = embed_prompts(pipeline, [*self.prompts, ""])
+        self.register_buffer("captions", captions, persistent=False)
+
+    def compile_network(self):
+        """Compile the network in place; the names of its weights stay."""
+        self.net.compile()
+
+    def ddim_scheduler(self):
+        """A DDIMScheduler with Stable Diffusion's settings for what :meth:`predict` returns."""
+        return DDIMScheduler.from_config(self.schedule.config, prediction_type="epsilon", **SAMPLING)
+
+    def predict(self, x_t, t, labels):
+        """Noise estimate for latents x_t float [b, c, h, w] at t int [b] with labels int [b]."""
+        output = self._output(x_t, t, labels)
+        if self.velocity:
+            return self.schedule.get_velocity(-x_t, output, t)  # eps = sqrt(a) v + sqrt(1 - a) x_t
+        return output
+
+    def element_losses(self, batch):
+        """(eps_theta(x_t, c, t) - eps)^2 of every element: float [b, c, h, w].
+
+        A pipeline that predicts the velocity is compared with the velocity.
+        """
+        x_t = self.schedule.add_noise(batch.images, batch.noise, batch.t)
+        labels = torch.where(batch.drop, self.null_label, batch.labels)
+        target = batch.noise
+        if self.velocity:
+            target = self.schedule.get_velocity(batch.images, batch.noise, batch.t)
+        return (self._output(x_t, batch.t, labels) - target).square()
+
+    def losses(self, batch):
+        """||eps_theta(x_t, c, t) - eps||^2 averaged over the latent, one per sample (paper, Eq. 1)."""
+        return self.element_losses(batch).mean(dim=(1, 2, 3))
+
+    def _output(self, x_t, t, labels):
+        return self.net(x_t, t, encoder_hidden_states=self.captions[labels]).sample.float()
+
+
+@torch.no_grad()
+def embed_prompts(pipeline, prompts):
+    """Text embeddings of n prompts: float [n, L, D], L the tokens that the text encoder reads.
+
+    Raises DedtError for a prompt of more than L tokens.
+    """
+    tokenizer, longest = pipeline.tokenizer, pipeline.tokenizer.model_max_length
+    for prompt in prompts:
+        if len(tokenizer(prompt).input_ids) > longest:
+            raise DedtError(
+                f"The prompt '{prompt}' has more than the {longest} tokens that the text encoder reads. "
+                "Shorten the template or the class name."
+            )
+    device = pipeline.text_encoder.device
+    return torch.cat([pipeline.encode_prompt([prompt], device, 1, False)[0] for prompt in prompts]).float()
+
+
+def latent_size(vae, image_size):
+    """Height of the latents of square images in pixels; raises DedtError where that is no multiple of 8."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if image_size % max(factor, 8):
+        raise DedtError(f"Images for Stable Diffusion need a size that is a multiple of 8, not {image_size}.")
+    return image_size // factor
+
+
+# ---- Pipelines on disk -------------------------------------------------------------------------------
+
+
+def load_pipeline(where=VERSION_1_4):
+    """A StableDiffusionPipeline in single precision, on the CPU, that samples by DDIM as the paper does.
+
+    where: a folder in diffusers' layout, or a name on the Hugging Face hub, which is looked for in
+    ``weights_folder()`` and in the hub's cache, and else downloaded.  Only safetensors are read.  There is no
+    safety checker: it paints images black, which no metric should see.  Raises DedtError for weights that are missing, damaged or pickles.
+    """
+    folder = own_folder(where)
+    pipeline = _open_folder(folder) if folder else _open_hub(hub_name(where, WHAT, FILES))
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **SAMPLING)
+    return pipeline
+
+
+def save_pipeline(model, pipeline, folder):
+    """Write ``pipeline`` with the U-Net of ``model`` into ``folder``, as safetensors.
+
+    StableDiffusionPipeline.from_pretrained opens it, and by default it draws images of the size of ``model``.
+    Raises DedtError when the disk is full.
+    """
+    model.net.register_to_config(sample_size=model.sample_shape[-1])
+    pipeline.unet = model.net
+    try:
+        pipeline.save_pretrained(folder)
+        mode = (Path(folder) / "model_index.json").stat().st_mode
+        for weights in Path(folder).glob("*/*.safetensors"):
+            weights.chmod(mode)  # safetensors would keep its files to their owner
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise DedtError(
+            f"No space left on the disk while writing {folder}. Free some and run the same command again."
+        ) from error
+
+
+def _read(where, **settings):
+    return StableDiffusionPipeline.from_pretrained(
+        where,
+        dtype=torch.float32,
+        use_safetensors=True,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        **settings,
+    )
+
+
+def _open_folder(folder):
+    for part in ("unet", "vae", "text_encoder"):
+        refuse_pickles(folder / part)
+    try:
+        return _read(folder)
+    except Exception as error:
+        raise DedtError(
+            f"{folder} holds no complete Stable Diffusion pipeline ({_reason(error)}). It needs {FILES}."
+        ) from error
+
+
+def _open_hub(name):
+    with contextlib.suppress(Exception):  # what is in the cache needs no answer from the hub
+        return _read(name, local_files_only=True)
+    try:
+        return _read(name)
+    except Exception as error:
+        raise not_fetched(name, WHAT, FILES, _reason(error)) from error
+
+
+def _reason(error):
+    cause = error.__cause__ or error
+    return next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
+
+
+# ---- A small one -------------------------------------------------------------------------------------
+
+
+def tiny_pipeline(
+    vae, *, image_size, block_channels=(32, 64), layers=1, text_width=32, text_length=24, groups=8, seed=0
+):
+    """A StableDiffusionPipeline of small untrained parts around the AutoencoderKL ``vae``.
+
+    image_size: of the images in pixels, a multiple of 8.  block_channels, layers, groups: of the U-Net, which
+    has cross-attention at every level but the last.  text_width, text_length (tokens): of the text encoder,
+    which stays as it is drawn from ``seed``: its embeddings differ from prompt to prompt, and that is all the
+    U-Net needs.  Raises DedtError for an image size that does not fit.
+    """
+    tokenizer = _byte_tokenizer(text_length)
+
+    def make():
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=text_width,
+                intermediate_size=2 * text_width,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=text_length,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        # As CLIP draws them, the tokens are small beside what the layers add, and prompts would look alike.
+        nn.init.normal_(text_encoder.get_input_embeddings().weight)
+        unet = UNet2DConditionModel(
+            sample_size=latent_size(vae, image_size),
+            in_channels=vae.config.latent_channels,
+            out_channels=vae.config.latent_channels,
+            block_out_channels=tuple(block_channels),
+            layers_per_block=layers,
+            down_block_types=("CrossAttnDownBlock2D",) * (len(block_channels) - 1) + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (len(block_channels) - 1),
+            attention_head_dim=4,
+            cross_attention_dim=text_width,
+            norm_num_groups=groups,
+        )
+        return text_encoder.eval(), unet.eval()
+
+    text_encoder, unet = seeded(seed, "tiny pipeline", make)
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(**NOISE_SCHEDULE, **SAMPLING),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _byte_tokenizer(length):
+    """A CLIPTokenizer without merges: a token for each byte, and one for each byte that ends a word."""
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=length)

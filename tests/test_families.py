@@ -1,0 +1,200 @@
+"""Every kind of diffusion model goes through the same stages, with the same guarantees."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_training import interrupt
+
+from dedt_lib import families, latents, tables
+from dedt_lib.encoders import read_tensors
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
+from dedt_lib.plans import EpochPlan
+from dedt_lib.reweighting import GroupDRO
+from dedt_lib.store import Store
+from dedt_lib.training import CHECKPOINT, draw_batch, train
+
+LATENT = ["mdt", "stable-diffusion"]
+
+
+@pytest.fixture(scope="module", params=LATENT)
+def latent(request, smoke):
+    return smoke.change(model=request.param)
+
+
+def fit(experiment, folder, *, weights=None, **changes):
+    """Four epochs of the experiment's model on a few latents."""
+    indices = np.arange(24)
+    folder.mkdir(exist_ok=True)
+    plan = EpochPlan(indices, total=len(experiment.data), epochs=4, weights=weights)
+    settings = experiment.family._settings("none", **{**vars(experiment.settings), **changes})
+    settings = tiny.dataclasses.replace(settings, epochs=4, batch_size=8, checkpoint_every=3)
+    return train(experiment.build_model(), experiment.family.source(), plan, settings, seed=0, folder=folder)
+
+
+def test_weights_of_one_change_no_bit(latent, tmp_path):
+    plain, weighted = fit(latent, tmp_path / "a"), fit(latent, tmp_path / "b", weights=np.ones(24))
+    assert plain.losses.tolist() == weighted.losses.tolist()
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(latent, tmp_path, monkeypatch):
+    whole = fit(latent, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 7)
+        fit(latent, tmp_path / "parts")
+    assert (tmp_path / "parts" / CHECKPOINT).exists()
+    resumed = fit(latent, tmp_path / "parts")
+    assert resumed.losses.tolist() == whole.losses.tolist() and whole.steps == 12
+    one, other = (read_tensors(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_fresh_model_does_not_depend_on_what_was_loaded_before_it(latent, smoke):
+    def fresh():
+        return Experiment(tiny.profile(), store=Store(smoke.store.root), device="cpu", model=latent.recipe.model)
+
+    unloaded, loaded = fresh(), fresh()
+    loaded.family.source()
+    one, other = (experiment.build_model(seed=3).state_dict() for experiment in (unloaded, loaded))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_ratio_one_is_the_run_on_all_the_data(latent):
+    full = latent.change(method="random", ratio=1.0)
+    assert full.training()["key"] == latent.change(method="moderate", ratio=1.0).training()["key"]
+    assert full.training()["key"] != full.change(model="unet").training()["key"]
+
+
+def test_a_cell_holds_the_metrics_of_the_latent_models(latent):
+    cell = latent.change(method="random", ratio=0.2).cell()
+    assert json.loads(json.dumps(cell, allow_nan=False)) == cell
+    assert all(np.isfinite(cell[name]) for name in tables.MORE_METRICS)
+    assert 0 <= cell["precision"] <= 1 and 0 <= cell["recall"] <= 1 and len(cell["classwise"]) == 10
+    assert cell["costs"]["train"]["evaluations"] == latent.family.evaluations * cell["costs"]["train"]["images"]
+
+
+def test_samples_come_back_at_the_size_of_the_images(latent):
+    images = latent.change(method="random", ratio=0.2).sample()
+    assert images.shape == (100, 1, 8, 8) and images.dtype == np.uint8
+
+
+def test_class_weights_are_learned_and_change_the_run(latent):
+    ratio = latent.family.ratios[0]
+    plain = latent.change(method="moderate", ratio=ratio)
+    reweighted = plain.change(reweighting=True)
+    weights = reweighted.reweight()
+    assert weights["weights"].sum() == pytest.approx(1) and len(weights["weights"]) == 10
+    assert len(weights["trajectory"]) == -(-len(plain.select().indices) // 25) * latent.family.proxy_epochs
+    assert plain.training()["key"] != reweighted.training()["key"]
+
+
+def test_the_latents_are_encoded_once(smoke):
+    mdt, stable = (smoke.change(model=name) for name in LATENT)
+    assert mdt.latents_key == stable.latents_key and len(mdt.latents) == len(smoke.data)
+
+
+def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
+    mdt = smoke.change(model="mdt")
+    proxy, reference = mdt.build_model(seed=1), mdt.build_model(seed=2)
+    with torch.no_grad():  # a fresh MDT predicts zero, whatever it sees
+        for model in (proxy, reference):
+            for parameter in model.parameters():
+                parameter.normal_(std=0.1)
+    batch = draw_batch(mdt.family.source(), torch.arange(20), mdt.settings, 0, 0, proxy)
+    dro = GroupDRO(reference, np.full(10, 5))
+    with torch.no_grad():
+        dro(proxy.losses(batch), batch, proxy)
+        margins = (proxy.margin_losses(batch) - reference.margin_losses(batch)).clamp(min=0)
+    expected = [margins[batch.labels == k].mean().item() if (batch.labels == k).any() else 0 for k in range(10)]
+    np.testing.assert_allclose(dro.excess, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_stable_diffusion_starts_from_the_pipeline_and_leaves_it_alone(smoke):
+    experiment = smoke.change(model="stable-diffusion")
+    pipeline, _ = experiment.pipeline
+    before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
+    model = experiment.build_model()
+    assert all(torch.equal(before[name], value) for name, value in model.net.state_dict().items())
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert all(torch.equal(before[name], value) for name, value in pipeline.unet.state_dict().items())
+
+
+def test_a_fine_tuned_model_is_saved_as_an_ordinary_pipeline(smoke, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    experiment = smoke.change(model="stable-diffusion", method="random", ratio=0.2)
+    experiment.save_pipeline(tmp_path / "pipeline")
+    opened = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline", safety_checker=None)
+    tuned = experiment.train().net.state_dict()
+    assert all(torch.equal(tuned[name], value) for name, value in opened.unet.state_dict().items())
+    with pytest.raises(DedtError, match="Only model='stable-diffusion' is a pipeline.*'mdt'"):
+        experiment.change(model="mdt").save_pipeline(tmp_path / "other")
+
+
+# ---- images in folders, and weights that lie on the disk --------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Small colour images in the layout of ImageNet and ImageNette: train/CLASS/IMAGE."""
+    root = tmp_path_factory.mktemp("pictures")
+    tiny.write_images(root / "train", ("n01440764", "n02102040", "n03888257"), each=12, size=(20, 16))
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """An autoencoder and a pipeline of the layout that the hub has, with three-channel images."""
+    from dedt_lib.models.stable_diffusion import tiny_pipeline
+
+    root = tmp_path_factory.mktemp("weights")
+    vae = latents.small_autoencoder(3, widths=(8, 8, 8))
+    vae.save_pretrained(root / "vae")
+    tiny_pipeline(vae, image_size=16, block_channels=(8, 16)).save_pretrained(root / "pipeline")
+    return root
+
+
+@pytest.mark.parametrize("model", LATENT)
+def test_a_folder_of_pictures_goes_all_the_way(model, pictures, weights, tmp_path):
+    profile = tiny.profile(
+        data="folder",
+        path=str(pictures),
+        image_size=16,
+        channels=3,
+        per_class=0,
+        latent_image_size=16,
+        vae_weights=str(weights / "vae"),
+        vae_decoder_weights=str(weights / "vae"),
+        sd_weights=str(weights / "pipeline"),
+        flip=True,
+        samples=12,
+        mdt_ratios=(0.5,),
+        sd_ratios=(0.5,),
+        classwise=False,
+        class_names=("tench", "spaniel", "parachute"),
+    )
+    given = {"method": "moderate", "ratio": 0.5, "reweighting": True, "encoder": "resnet18", "model": model}
+    experiment = Experiment(profile, store=Store(tmp_path), device="cpu", **given)
+    cell = experiment.cell()
+    assert cell["class_names"] == ["tench", "spaniel", "parachute"]
+    assert cell["class_counts"] == [6, 6, 6] and cell["classwise"] == [] and np.isfinite(cell["fid"])
+    assert experiment.sample().shape == (12, 3, 16, 16)
+    assert experiment.latents.views == 2  # with the mirror images
+
+
+def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+    families.published_autoencoder.cache_clear()
+    published = {"vae_weights": "stabilityai/sd-vae-ft-mse", "sd_weights": "CompVis/stable-diffusion-v1-4"}
+    experiment = Experiment(tiny.profile(**published), store=Store(tmp_path), device="cpu", model="mdt")
+    with pytest.raises(DedtError, match="sd-vae-ft-mse"):
+        experiment.latents  # noqa: B018
+    with pytest.raises(DedtError, match="stable-diffusion-v1-4"):
+        experiment.change(model="stable-diffusion").pipeline  # noqa: B018

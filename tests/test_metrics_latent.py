@@ -1,0 +1,313 @@
+"""The metrics of the latent models: CMMD at scale and its network, precision and recall, copies of large images."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from dedt_lib import encoders, evaluation
+from dedt_lib.encoders import ClipViT
+from dedt_lib.encoders.clip import MEAN, STD
+from dedt_lib.errors import DedtError
+from dedt_lib.evaluation import cmmd, kid, nearest_distances, precision_recall
+
+
+def embeddings(n, seed, shift=0.0, d=32):
+    features = np.random.default_rng(seed).normal(size=(n, d)) + shift
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+# ---- CMMD ----------------------------------------------------------------------------------------
+
+
+def gaussian_kernel(x, y):
+    return np.exp(-np.square(x[:, None] - y).sum(axis=2) / 200)
+
+
+@pytest.mark.parametrize("block", [7, 1024])
+def test_cmmd_is_the_formula(block):
+    real, generated = embeddings(30, 0), embeddings(21, 1, shift=0.5)
+    within = [gaussian_kernel(side, side) for side in (real, generated)]
+    between = 2 * gaussian_kernel(real, generated).mean()
+    biased = sum(kernel.mean() for kernel in within)
+    assert cmmd(real, generated, block=block) == pytest.approx(1000 * (biased - between), rel=1e-10)
+    others = sum(kernel[~np.eye(len(kernel), dtype=bool)].mean() for kernel in within)
+    found = cmmd(real, generated, unbiased=True, block=block)
+    assert found == pytest.approx(1000 * (others - between), rel=1e-10)
+
+
+def test_the_unbiased_value_is_zero_on_average():
+    pairs = [(embeddings(20, i), embeddings(10, 1000 + i)) for i in range(200)]
+    values = np.array([[cmmd(*pair, unbiased=True), cmmd(*pair)] for pair in pairs])
+    assert abs(values[:, 0].mean()) < 3 * values[:, 0].std() / np.sqrt(200) < values[:, 1].mean()
+
+
+def test_single_precision_costs_nothing_that_one_would_print():
+    real, generated = embeddings(300, 0, d=768), embeddings(250, 1, shift=0.05, d=768)
+    exact = cmmd(real, generated)
+    assert cmmd(real.astype(np.float32), generated.astype(np.float32)) == pytest.approx(exact, rel=1e-6)
+    assert cmmd(real.astype(np.float16), generated.astype(np.float16)) == pytest.approx(exact, rel=1e-2)
+
+
+@pytest.mark.parametrize("metric", [cmmd, kid, precision_recall])
+def test_memory_is_that_of_a_block(metric, tmp_path):
+    np.save(tmp_path / "features.npy", embeddings(2000, 0).astype(np.float32))
+    features = np.load(tmp_path / "features.npy", mmap_mode="r")
+    metric(features[:50], features[:50])
+    tracemalloc.start()
+    metric(features, features, block=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20 < features.nbytes * 8 < 2000 * 2000 * 4
+
+
+def test_embeddings_of_one_image_have_no_unbiased_value():
+    assert cmmd(embeddings(1, 0), embeddings(5, 1)) > 0
+    with pytest.raises(DedtError, match="at least 2 embeddings on each side; got 1 and 5"):
+        cmmd(embeddings(1, 0), embeddings(5, 1), unbiased=True)
+    with pytest.raises(DedtError, match="at least 1 embeddings on each side; got 5 and 0"):
+        cmmd(embeddings(5, 0), np.zeros((0, 32)))
+
+
+def test_kid_leaves_out_the_diagonal_whatever_the_block():
+    real, generated = embeddings(30, 0), embeddings(21, 1, shift=0.5)
+
+    def kernel(x, y):
+        return (x @ y.T / 32 + 1) ** 3
+
+    within = [kernel(side, side)[~np.eye(len(side), dtype=bool)].mean() for side in (real, generated)]
+    expected = sum(within) - 2 * kernel(real, generated).mean()
+    for block in (1, 8, 1024):
+        assert kid(real, generated, block=block) == pytest.approx(expected, rel=1e-10)
+
+
+# ---- precision and recall ------------------------------------------------------------------------
+
+
+def brute_force(real, generated, k):
+    def distances(x, y):
+        return np.linalg.norm(x[:, None] - y, axis=2)
+
+    def share_inside(points, centres):
+        radii = np.sort(distances(centres, centres), axis=1)[:, k]
+        return (distances(points, centres) <= radii).any(axis=1).mean()
+
+    return share_inside(generated, real), share_inside(real, generated)
+
+
+@pytest.mark.parametrize("k", [1, 3, 12])
+@pytest.mark.parametrize("block", [2, 13, 1024])
+def test_precision_and_recall_are_those_of_all_distances(k, block):
+    random = np.random.default_rng(0)
+    real, generated = random.normal(size=(60, 4)), random.normal(size=(45, 4)) * 0.8 + 1.2
+    found = precision_recall(real, generated, k=k, block=block)
+    assert found == pytest.approx(brute_force(real, generated, k)) and 0 < min(found) < max(found) < 1
+    assert precision_recall(generated, real, k=k, block=block) == found[::-1]
+
+
+def test_equal_sets_cover_each_other_and_distant_ones_do_not():
+    features = embeddings(40, 0)
+    assert precision_recall(features, features) == (1, 1)
+    assert precision_recall(features, features[::-1].copy()) == (1, 1)
+    assert precision_recall(features, features + 10) == (0, 0)
+
+
+def test_what_is_real_but_not_varied_has_precision_without_recall():
+    # Real images at 0, 1, 2, .. 9: a ball reaches to a neighbour.  Samples crowd around 4.
+    real, generated = np.arange(10.0)[:, None], 4 + np.linspace(-0.1, 0.1, 9)[:, None]
+    assert precision_recall(real, generated, k=1) == (1, 0.1)
+
+
+def test_neighbours_that_there_are_not():
+    with pytest.raises(DedtError, match="needs more than 3 images on each side; got 3 and 40.*Lower k"):
+        precision_recall(embeddings(3, 0), embeddings(40, 1))
+    with pytest.raises(DedtError, match="different width .32 and 5. cannot be compared"):
+        precision_recall(embeddings(9, 0), embeddings(9, 1, d=5))
+
+
+# ---- near-copies ---------------------------------------------------------------------------------
+
+
+def pictures(n, size, seed=0, channels=1):
+    return np.random.default_rng(seed).integers(0, 256, (n, channels, *size), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("block", [1, 4, 512])
+def test_the_nearest_images_do_not_depend_on_the_block(block):
+    images, references = pictures(9, (8, 8)), pictures(11, (8, 8), seed=1)
+    references[7] = references[2]  # of equals the first is named
+    images[3] = references[2]
+    differences = (images[:, None].astype(float) - references).reshape(9, 11, -1)
+    expected = np.sqrt(np.square(differences).sum(axis=2) / 64)
+    distances, nearest = nearest_distances(images, references, block=block)
+    np.testing.assert_array_equal(distances, expected.min(axis=1))
+    np.testing.assert_array_equal(nearest, expected.argmin(axis=1))
+    assert nearest[3] == 2 and distances[3] == 0
+
+
+@pytest.mark.parametrize("size, factors", [((64, 64), (2, 2)), ((96, 32), (3, 1)), ((16, 128), (1, 4))])
+def test_large_images_are_compared_as_the_means_of_areas(size, factors):
+    images, references = (pictures(5, size, seed, channels=3) for seed in (0, 1))
+
+    def means(pixels):
+        height, width = (side // factor for side, factor in zip(size, factors))
+        split = pixels.reshape(5, 3, height, factors[0], width, factors[1])
+        return split.mean(axis=(3, 5)).reshape(5, -1)
+
+    differences = means(images)[:, None] - means(references)
+    expected = np.sqrt(np.square(differences).mean(axis=2))
+    distances, nearest = nearest_distances(images, references, block=2)
+    np.testing.assert_allclose(distances, expected.min(axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(nearest, expected.argmin(axis=1))
+
+
+def test_sides_that_are_no_multiple_are_brought_down_too():
+    images = pictures(4, (75, 50))
+    distances, nearest = nearest_distances(images[::-1], images)
+    assert nearest.tolist() == [3, 2, 1, 0] and distances.max() < 1e-3
+    grey = np.full((1, 1, 75, 50), 100, dtype=np.uint8)
+    assert nearest_distances(grey, grey + np.uint8(7))[0] == pytest.approx(7)
+
+
+def test_references_are_read_once_and_in_blocks(tmp_path):
+    np.save(tmp_path / "images.npy", pictures(300, (48, 48), channels=3))
+    references = np.load(tmp_path / "images.npy", mmap_mode="r")
+    nearest_distances(references[:3], references[:3])
+    tracemalloc.start()
+    nearest = nearest_distances(references[200:210], references, block=16)[1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert nearest.tolist() == list(range(200, 210)) and peak < references.nbytes < 300 * 3 * 32 * 32 * 8
+
+
+def test_images_that_cannot_be_compared():
+    with pytest.raises(DedtError, match=r"Images \[1, 8, 8\] and references \[1, 8, 9\] cannot be compared"):
+        nearest_distances(pictures(2, (8, 8)), pictures(2, (8, 9)))
+    with pytest.raises(DedtError, match="Images must be uint8"):
+        nearest_distances(pictures(2, (8, 8)).astype(float), pictures(2, (8, 8)))
+    with pytest.raises(DedtError, match="Images must be uint8"):
+        evaluation.copy_threshold(pictures(2, (8, 8))[:0], pictures(2, (8, 8)))
+
+
+# ---- the network of CMMD -------------------------------------------------------------------------
+
+TOWER = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "projection_dim": 8,
+}
+
+
+def floats(n):
+    """Random images in [-1, 1]."""
+    return encoders.to_float(torch.from_numpy(pictures(n, (28, 28), channels=3)))
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory):
+    """An image tower with random weights, and the folder that it is saved in."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER)).eval()
+    folder = tmp_path_factory.mktemp("weights") / "tower"
+    network.save_pretrained(folder)
+    return network, folder
+
+
+def test_features_are_unit_vectors_of_the_projected_embedding(tower):
+    network, folder = tower
+    images = floats(3)
+    vit = ClipViT(folder)
+    features = vit.features(images)
+    embedded = network(pixel_values=vit.preprocess(images)).image_embeds
+    torch.testing.assert_close(features, embedded / embedded.norm(dim=1, keepdim=True))
+    assert features.shape == (3, 8) and not vit.training
+    # One image does not depend on the others, and grey is a colour.
+    torch.testing.assert_close(vit.features(images[1:2]), features[1:2])
+    torch.testing.assert_close(vit.features(images[:, :1]), vit.features(images[:, :1].expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (8, 8), (64, 48), (45, 70)])
+def test_images_are_prepared_as_published(tower, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    found = ClipViT(tower[1]).preprocess(encoders.to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
+    side, (top, left) = min(size), ((length - min(size)) // 2 for length in size)
+    square = Image.fromarray(pixels).crop((left, top, left + side, top + side))
+    expected = np.asarray(square.resize((28, 28), Image.Resampling.BICUBIC)) / 255
+    levels = np.abs((expected - MEAN) / STD - found[0].permute(1, 2, 0).numpy()) * STD * 255
+    assert levels.max() < 1.01 and levels.mean() < 0.02
+
+
+def test_the_whole_clip_and_its_pickle_are_read(tower, tmp_path):
+    # The published folder has both towers in one file, and that file is a pickle.
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50_000}
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=TOWER, projection_dim=8)).eval()
+    clip.save_pretrained(tmp_path)
+    images = floats(2)
+    features = ClipViT(tmp_path).features(images)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(clip.state_dict(), tmp_path / "pytorch_model.bin")
+    torch.testing.assert_close(ClipViT(tmp_path).features(images), features, rtol=0, atol=0)
+
+
+class Opened:
+    """A pickle of this calls ``touch`` when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
+def test_files_that_cannot_be_used(tower, tmp_path):
+    network, _ = tower
+    network.config.save_pretrained(tmp_path)
+    with pytest.raises(
+        DedtError, match="holds no model.safetensors or pytorch_model.bin. Put .* CLIP of CMMD"
+    ):
+        ClipViT(tmp_path)
+    torch.save({"logit_scale": Opened(tmp_path / "opened")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(DedtError, match="holds no CLIP that can be read"):
+        ClipViT(tmp_path)
+    assert not (tmp_path / "opened").exists()
+    state = network.state_dict()
+    del state["visual_projection.weight"]
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(DedtError, match="they lack visual_projection.weight and 0 more. Fetch both"):
+        ClipViT(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(DedtError, match="holds no CLIP that can be read"):
+        ClipViT(tmp_path)
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """No hub, no cache of it, and an empty folder of weights."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path
+
+
+def test_without_weights_and_network_one_is_told_what_to_fetch(no_network):
+    where = "openai/clip-vit-large-patch14-336"
+    with pytest.raises(
+        DedtError, match="fetch config.json and model.safetensors or pytorch_model.bin"
+    ) as error:
+        ClipViT()
+    assert f"https://huggingface.co/{where}" in str(error.value)
+    assert f"put them into {no_network / 'weights' / where}" in str(error.value)
+
+
+def test_weights_that_were_put_there_are_found(tower, no_network):
+    network, _ = tower
+    network.save_pretrained(no_network / "weights/someone/tower")
+    assert ClipViT("someone/tower").size == 28
