@@ -152,7 +152,7 @@ def sample(experiment, out):
 
 
 def evaluate(experiment, out):
-    """Measure FID, class-wise FID and near-copies of the samples; on latents CMMD, KID, precision and recall too."""
+    """Measure FID, class-wise FID and near-copies; of latent models CMMD, KID, precision and recall too."""
     from .store import write_json
 
     metrics, floor = experiment.evaluate(), experiment.floor()
@@ -287,13 +287,11 @@ def plan(args):
     done = 0 if args.set or args.data else len(done_cells(profile, listed))
     note = f"; {done:,} of them done, which are counted all the same" if done else ""
     print(f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')}{note}")
-    print(
-        f"{known or profile.data}: {amount(sum(counts), 'image')} in {amount(len(counts), 'class', 'classes')}"
-    )
+    images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")
+    print(f"{known or profile.data}: {images} in {classes}")
     if args.table and args.table not in profile.tables:
-        print(
-            f"the profile is made for {', '.join(profile.tables)}; what else this takes has the published settings"
-        )
+        made_for = ", ".join(profile.tables)
+        print(f"the profile is made for {made_for}; what else this takes has the published settings")
     speed = planning.probe(profile, works, counts) if args.probe else {}
     print_works(works, least, speed)
     print_speedups(*(planning.speedups(profile, listed, counts, least) for least in (False, True)))
@@ -350,7 +348,9 @@ def print_works(works, least, speed):
     several = len({work.network for work in works} & set(DIFFUSION.values())) > 1
 
     def described(work):
-        return f"{work.what} ({work.network})" if several and work.network in DIFFUSION.values() else work.what
+        return (
+            f"{work.what} ({work.network})" if several and work.network in DIFFUSION.values() else work.what
+        )
 
     rows = [line(pair[1].kind, described(pair[1]), [pair]) for pair in pairs]
     for what in (*DIFFUSION.values(), "other networks"):
@@ -735,7 +735,7 @@ def add_profile_options(verb):
     group.add_argument(
         "--profile",
         default="digits",
-        help="the budget: smoke, digits, short, paper, imagenet, imagenette, or a .toml file (default: digits)",
+        help="the budget: smoke, digits, short, paper, imagenet, imagenette or a .toml file (default: digits)",
     )
     group.add_argument(
         "--data",

@@ -704,7 +704,10 @@ class Experiment:
                 "effective_classes": float(effective_classes(dro["weights"])),
                 "clipped": float(dro["clipped"][dro["burn_in"] :].mean()),
                 "mean_excess": float(dro["excess"][dro["burn_in"] :].mean()),
+                "steps": len(dro["trajectory"]),
                 "trajectory": np.round(thin(dro["trajectory"], 100), 5).tolist(),
+                "clipped_path": np.round(thin(dro["clipped"], 100), 4).tolist(),
+                "excess_path": np.round(thin(dro["excess"].mean(axis=1), 100), 6).tolist(),
             }
         return result
 

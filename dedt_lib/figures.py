@@ -186,12 +186,14 @@ def class_counts(counts, class_names):
 def weight_trajectories(readings, class_names):
     """Class weights over the proxy's steps, K alpha so that 1 means unchanged.
 
-    readings: label -> what ``Experiment.reweight`` returns.  The burn-in is shaded.
+    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  The burn-in is shaded.
     """
     figure, panels = plt.subplots(1, len(readings), figsize=(WIDTH, 3.4), sharey=True)
     for axes, (label, reading) in zip(np.atleast_1d(panels), readings.items()):
+        step = reading.get("step", np.arange(len(reading["trajectory"])))
         for k, name in enumerate(class_names):
             axes.plot(
+                step,
                 len(class_names) * reading["trajectory"][:, k],
                 color=f"C{k}" if k < 10 else None,
                 label=name,
@@ -228,7 +230,8 @@ def reweighting_signal(reading):
 def clipped_share(readings, *, window=0.05):
     """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
 
-    readings: label -> what ``Experiment.reweight`` returns.  window: share of the run that is averaged over.
+    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  window: share of the run that is
+    averaged over.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     for label, reading in readings.items():

@@ -71,8 +71,8 @@ UNITS = {
 class Run:
     """One distinct run: what tells it apart (``key``), and what it takes.
 
-    kind: one of KINDS.  what: in words.  network: one of DIFFUSION's or of NAMES; "": none, and its time is not
-    counted.  steps: of the optimiser.
+    kind: one of KINDS.  what: in words.  network: a value of DIFFUSION or a key of NAMES; "": none, and its
+    time is not counted.  steps: of the optimiser.
     images: passes over an image (for "sampling" the samples).  evaluations: see the module.  bytes: kept on
     disk.  scratch: bytes beside that while it runs, twice when a checkpoint replaces the one before.
     """
@@ -142,8 +142,8 @@ def speedups(profile, cells, counts, least=False):
     """Ideal speed-ups over the run on all the data, in evaluations of the diffusion network.
 
     (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Other
-    encoders are not in it, nor the stages that the run on all the data needs as well, nor what a device loses to
-    small batches.  Arguments as of :func:`plan`.
+    encoders are not in it, nor the stages that the run on all the data needs as well, nor what a device loses
+    to small batches.  Arguments as of :func:`plan`.
     """
     planners, found = _planners(profile, counts, least), {}
     for row, ratio, seed in cells:
@@ -170,7 +170,10 @@ def annealed_speedup(speedup, start=0.875):
 
 
 def known_data(profile):
-    """The name in KNOWN of a profile's images: its source, or where its path is left open the profile itself; or None."""
+    """The name in KNOWN of a profile's images, or None.
+
+    It is that of their source, or where their path is left open that of the profile.
+    """
     name = profile.data if profile.data in KNOWN or profile.path else profile.name
     return name if name in KNOWN else None
 
@@ -199,9 +202,10 @@ def class_counts(profile):
 class Diffusion:
     """A kind of diffusion model as a profile sets it, without the network.
 
-    model: its name in a recipe.  parameters: of the network.  moments: tensors like these that the optimiser keeps.
-    epochs, proxy_epochs, batch_size: of its training.  ratios: those of its tables.  sampler_steps, guided: of
-    its sampler.  evaluations, proxy_evaluations: of the network, for an image in training and in group DRO.
+    model: its name in a recipe.  parameters: of the network.  epochs, proxy_epochs, batch_size: of its training.
+    ratios: those of its tables.  sampler_steps, guided: of its sampler.  moments: tensors that the optimiser
+    keeps of each parameter.  evaluations, proxy_evaluations: of the network, for an image in training and in group
+    DRO.
     """
 
     model: str
@@ -252,7 +256,7 @@ def diffusion(profile, model, classes):
 
 
 class _Planner:
-    """The runs behind recipes of one model under one profile; ``least``: InfoBatch prunes as much as it can."""
+    """The runs behind recipes of one model under a profile; ``least``: InfoBatch prunes as much as it can."""
 
     def __init__(self, profile, counts, least=False, model="unet"):
         self.profile, self.counts, self.least = profile, [int(count) for count in counts], least
@@ -298,7 +302,7 @@ class _Planner:
         return Run(("images",), "images", "decoded", "", images=self.n, bytes=size * self.n)
 
     def latents(self):
-        """The autoencoder unless it is published, the posteriors of all images, and what the fine-tuning starts from."""
+        """The autoencoder unless it is published, the posteriors of all images, and a pipeline to start from."""
         p, views = self.profile, 2 if self.profile.flip else 1
         side, channels = latent_shape(p)
         encoded = Run(
@@ -451,7 +455,7 @@ class _Planner:
         )
 
     def cmmd_features(self):
-        """All the images in the network of CMMD, where the profile names one, and the training of that network."""
+        """All the images in the network of CMMD, if the profile names one, and the training of that network."""
         p = self.profile
         if not p.cmmd:
             return []
@@ -513,7 +517,7 @@ class _Planner:
         return dataclasses.replace(run, key=("encoder", "ddae"), kind="encoder")
 
     def classifier(self, name):
-        """A network that ``encoders.training.fit`` trains: an encoder, the classifier for FID, the autoencoder."""
+        """An encoder that is trained, the classifier for FID ("metric"), or the autoencoder ("vae")."""
         epochs, batch = (getattr(self.profile, f"{name}_{what}") for what in ("epochs", "batch_size"))
         # A batch of one has no statistics, and is left out.
         alone = self.n % batch == 1 and 1 < batch < self.n
@@ -558,7 +562,7 @@ def _moderate_count(size, ratio, scope):
 
 LATENT_CHANNELS = 4
 STABLE_DIFFUSION = {"published": (2, 768), "tiny": (1, 32)}
-"""Of version 1 and of the tiny pipeline: the U-Net's layers at each level, and the width of the text encoder."""
+"""Of version 1 and of the tiny pipeline: the U-Net's layers at each level, and the text encoder's width."""
 
 
 def latent_shape(profile):
@@ -578,7 +582,7 @@ def unet_parameters(profile, classes):
 
 
 def stable_diffusion_parameters(profile):
-    """Number of parameters of the U-Net of Stable Diffusion 1, or of the tiny one (diffusers' UNet2DConditionModel)."""
+    """Number of parameters of Stable Diffusion's U-Net (diffusers' UNet2DConditionModel), 1.x or tiny."""
     widths = profile.sd_channels
     layers, text_width = STABLE_DIFFUSION["published" if profile.sd_weights else "tiny"]
 
@@ -800,9 +804,10 @@ class _Device:
                 return self.evaluation(models[network])
             return self.step(models[network], dro=kind == "proxy")
         except torch.OutOfMemoryError as error:
+            size = {"mdt": "mdt_batch_size", "stable-diffusion": "sd_batch_size"}.get(models.get(network))
             raise DedtError(
-                f"The probe of '{kind}' ran out of the device's memory. Lower batch_size or "
-                "sample_batch_size of the profile; --set batch_size=64 does so for a trial."
+                f"The probe of '{kind}' ran out of the device's memory. Lower {size or 'batch_size'} or "
+                f"sample_batch_size of the profile; --set {size or 'batch_size'}=8 does so for a trial."
             ) from error
 
     def _other(self, kind, network):
@@ -814,7 +819,7 @@ class _Device:
     # ---- the diffusion models
 
     def family(self, model, count=0):
-        """The family of a model, as it is in an experiment with ``count`` random images, one of each class at least."""
+        """The family of a model in an experiment with ``count`` random images, one of each class at least."""
         from .families import FAMILIES
 
         return FAMILIES[model](_Untrained(self.profile, self._images(max(count, len(self.counts)))))

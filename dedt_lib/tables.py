@@ -292,6 +292,25 @@ def read_cells(profile, *, root=None):
     return pd.DataFrame(rows)
 
 
+def reading(result):
+    """What group DRO learned in a cell, from its result: as ``Experiment.reweight`` tells it, but for fewer steps.
+
+    result: the JSON of a reweighted cell.  Returns weights [K], trajectory [T, K], clipped [T], excess [T] (its mean
+    over the classes), step [T] (of the proxy), and burn_in (steps), with T at most 100.
+    """
+    dro = result["dro"]
+    paths = {name: np.array(dro[name]) for name in ("trajectory", "clipped_path", "excess_path")}
+    step = np.unique(np.linspace(0, dro["steps"] - 1, min(100, dro["steps"])).round())
+    return {
+        "weights": np.array(result["class_weights"]),
+        "trajectory": paths["trajectory"],
+        "clipped": paths["clipped_path"],
+        "excess": paths["excess_path"],
+        "step": step,
+        "burn_in": dro["burn_in"],
+    }
+
+
 def summary(frame, value="fid"):
     """Mean, standard deviation and number of seeds of ``value`` for each (row, ratio): a DataFrame."""
     return frame.groupby(["row", "ratio"])[value].agg(["mean", "std", "count"]).reset_index()

@@ -255,7 +255,7 @@ def no_samples(*_, folder, **__):
 
 
 def test_the_store_holds_the_runs_of_the_plan_and_no_other(tmp_path, monkeypatch):
-    """Every cell of every table, with sampling and the training of diffusion models replaced by their outlines."""
+    """Every cell of every table; sampling and the training of diffusion models are outlines."""
     profile = tiny.profile(samples=10)
     # Much the same distances in every class, so that no choice leaves a class without images; without ties,
     # which can make one coreset of two choices.

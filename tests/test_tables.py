@@ -198,3 +198,13 @@ def test_large_samples_are_kept_small(tmp_path):
     tables._write_samples(np.full((3, 3, 256, 256), 7, dtype=np.uint8), tmp_path / "large.png")
     with Image.open(tmp_path / "large.png") as picture:
         assert picture.size == (64, 192) and np.asarray(picture).min() == 7
+
+
+def test_a_reading_is_that_of_the_proxy(smoke):
+    experiment = smoke.change(method="moderate", reweighting=True)
+    told, found = experiment.reweight(), tables.reading(experiment.cell())
+    assert found["burn_in"] == told["burn_in"] and found["step"].tolist() == list(range(len(told["trajectory"])))
+    np.testing.assert_allclose(found["trajectory"], told["trajectory"], atol=1e-5)
+    np.testing.assert_allclose(found["clipped"], told["clipped"], atol=1e-4)
+    np.testing.assert_allclose(found["excess"], told["excess"].mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(found["weights"], told["weights"])

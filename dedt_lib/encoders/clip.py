@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .common import embed, per_channel, three_channels, to_float
+from .common import embed, per_channel, three_channels, to_float, to_uint8
 from .training import fit, random_shift
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -47,7 +47,7 @@ class CLIP(nn.Module):
         from torchvision.transforms.v2.functional import InterpolationMode, center_crop, resize
 
         # open_clip resizes 8-bit images, in which nothing overshoots black or white.
-        pixels = ((three_channels(images) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        pixels = to_uint8(three_channels(images))
         pixels = resize(pixels, self.size, InterpolationMode.BICUBIC, antialias=True)
         return (center_crop(pixels, self.size) / 255 - self.mean) / self.std
 
