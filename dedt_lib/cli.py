@@ -735,7 +735,7 @@ def add_profile_options(verb):
     group.add_argument(
         "--profile",
         default="digits",
-        help="the budget: smoke, digits, short, paper, imagenet, imagenette or a .toml file (default: digits)",
+        help="smoke, digits, short, paper, imagenet, imagenette or a .toml file (default: digits)",
     )
     group.add_argument(
         "--data",

@@ -202,10 +202,10 @@ def class_counts(profile):
 class Diffusion:
     """A kind of diffusion model as a profile sets it, without the network.
 
-    model: its name in a recipe.  parameters: of the network.  epochs, proxy_epochs, batch_size: of its training.
-    ratios: those of its tables.  sampler_steps, guided: of its sampler.  moments: tensors that the optimiser
-    keeps of each parameter.  evaluations, proxy_evaluations: of the network, for an image in training and in group
-    DRO.
+    model: its name in a recipe.  parameters: of the network.  epochs, proxy_epochs, batch_size: of its
+    training.  ratios: those of its tables.  sampler_steps, guided: of its sampler.  moments: tensors that the
+    optimiser keeps of each parameter.  evaluations, proxy_evaluations: of the network, for an image in training
+    and in group DRO.
     """
 
     model: str
@@ -302,7 +302,7 @@ class _Planner:
         return Run(("images",), "images", "decoded", "", images=self.n, bytes=size * self.n)
 
     def latents(self):
-        """The autoencoder unless it is published, the posteriors of all images, and a pipeline to start from."""
+        """The autoencoder unless it is published, the posteriors of the images, and a pipeline to start from."""
         p, views = self.profile, 2 if self.profile.flip else 1
         side, channels = latent_shape(p)
         encoded = Run(
@@ -455,7 +455,7 @@ class _Planner:
         )
 
     def cmmd_features(self):
-        """All the images in the network of CMMD, if the profile names one, and the training of that network."""
+        """All images in the network of CMMD, if the profile names one, and the training of that network."""
         p = self.profile
         if not p.cmmd:
             return []

@@ -151,6 +151,12 @@ def test_folder_with_train_and_test(tmp_path):
     assert len(load("folder", path=tmp_path, split="test")) == 6
 
 
+def test_a_val_folder_holds_the_test_images_of_imagenet(tmp_path):
+    tiny.write_images(tmp_path / "train")
+    tiny.write_images(tmp_path / "val", each=2)
+    assert len(load("folder", path=tmp_path, split="test")) == 6
+
+
 def test_folder_without_splits_has_no_test_images(tmp_path):
     assert load("folder", path=tiny.write_images(tmp_path), split="test") is None
 

@@ -55,7 +55,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(latent, tmp_path, monkeypatch
 
 def test_a_fresh_model_does_not_depend_on_what_was_loaded_before_it(latent, smoke):
     def fresh():
-        return Experiment(tiny.profile(), store=Store(smoke.store.root), device="cpu", model=latent.recipe.model)
+        return Experiment(
+            tiny.profile(), store=Store(smoke.store.root), device="cpu", model=latent.recipe.model
+        )
 
     unloaded, loaded = fresh(), fresh()
     loaded.family.source()
@@ -74,7 +76,9 @@ def test_a_cell_holds_the_metrics_of_the_latent_models(latent):
     assert json.loads(json.dumps(cell, allow_nan=False)) == cell
     assert all(np.isfinite(cell[name]) for name in tables.MORE_METRICS)
     assert 0 <= cell["precision"] <= 1 and 0 <= cell["recall"] <= 1 and len(cell["classwise"]) == 10
-    assert cell["costs"]["train"]["evaluations"] == latent.family.evaluations * cell["costs"]["train"]["images"]
+    assert (
+        cell["costs"]["train"]["evaluations"] == latent.family.evaluations * cell["costs"]["train"]["images"]
+    )
 
 
 def test_samples_come_back_at_the_size_of_the_images(latent):
@@ -109,7 +113,9 @@ def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
     with torch.no_grad():
         dro(proxy.losses(batch), batch, proxy)
         margins = (proxy.margin_losses(batch) - reference.margin_losses(batch)).clamp(min=0)
-    expected = [margins[batch.labels == k].mean().item() if (batch.labels == k).any() else 0 for k in range(10)]
+    expected = [
+        margins[batch.labels == k].mean().item() if (batch.labels == k).any() else 0 for k in range(10)
+    ]
     np.testing.assert_allclose(dro.excess, expected, rtol=1e-5, atol=1e-8)
 
 

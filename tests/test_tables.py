@@ -203,7 +203,9 @@ def test_large_samples_are_kept_small(tmp_path):
 def test_a_reading_is_that_of_the_proxy(smoke):
     experiment = smoke.change(method="moderate", reweighting=True)
     told, found = experiment.reweight(), tables.reading(experiment.cell())
-    assert found["burn_in"] == told["burn_in"] and found["step"].tolist() == list(range(len(told["trajectory"])))
+    assert found["burn_in"] == told["burn_in"] and found["step"].tolist() == list(
+        range(len(told["trajectory"]))
+    )
     np.testing.assert_allclose(found["trajectory"], told["trajectory"], atol=1e-5)
     np.testing.assert_allclose(found["clipped"], told["clipped"], atol=1e-4)
     np.testing.assert_allclose(found["excess"], told["excess"].mean(axis=1), atol=1e-6)

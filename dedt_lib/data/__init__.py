@@ -19,7 +19,7 @@ def load(source, *, split="train", path=None, image_size=None, channels=None, pe
       "digits"   scikit-learn's scans, 8x8, one channel: 150 training images in each class, 297 test images.
       "cifar10"  the original archive, 32x32, three channels, 50,000 and 10,000 images.  ``path`` is a folder
                  that holds or gets it (default: ``$DEDT_DATA``, else ``data/``), or one of Parquet files.
-      "folder"   ``path``/CLASS/IMAGE, or ``path``/train/CLASS/IMAGE and ``path``/test/CLASS/IMAGE.
+      "folder"   ``path``/CLASS/IMAGE, or ``path``/train/CLASS/IMAGE and ``path``/test/CLASS/IMAGE (or val).
       "parquet"  files in the Hugging Face schema; ``path`` is one file, or a folder of ``train*.parquet`` and
                  perhaps ``test*.parquet``.
     split: "train" or "test".  image_size, channels: what the images of a folder and of Parquet files are

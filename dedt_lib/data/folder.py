@@ -8,13 +8,15 @@ import numpy as np
 from ..errors import DedtError
 from .listing import DEFAULT_SIZE, Listing
 
+HELD_OUT = ("test", "val")
+"""What the folder of the test images may be called; ImageNet's and ImageNette's is "val"."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
 def load_folder(path, *, split="train", image_size=None, channels=None, store=None):
     """Images in one folder per class, centre-cropped to a square and resized.
 
-    path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and test/CLASS/IMAGE.
+    path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and test/CLASS/IMAGE (or val/CLASS/IMAGE).
     image_size: pixels (default 32).  channels: 1 or 3 (default 3).  store: a Store to keep the pixels in.
     Transparent pixels are put over white.
     Returns LabelledImages, or None for split "test" without a test folder.  Raises DedtError that
@@ -67,9 +69,10 @@ def _split_folder(path, split):
         raise DedtError(
             f"{root} is not a folder. Give the path of a folder with one subfolder of images per class."
         )
-    if (root / "train").is_dir():
-        return root / split if split == "train" or (root / split).is_dir() else None
-    return root if split == "train" else None
+    if not (root / "train").is_dir():
+        return root if split == "train" else None
+    names = ("train",) if split == "train" else HELD_OUT
+    return next((root / name for name in names if (root / name).is_dir()), None)
 
 
 def _subfolders(root):
