@@ -274,7 +274,7 @@ def plan(args):
     A run that several cells share counts once.  Nothing is trained and no data is fetched; --probe measures
     this device with random images and untrained networks.
     """
-    from . import planning
+    from . import planning, probing
     from .recipes import load_profile
 
     profile = load_profile(args.profile, **profile_changes(args))
@@ -292,11 +292,11 @@ def plan(args):
     if args.table and args.table not in profile.tables:
         made_for = ", ".join(profile.tables)
         print(f"the profile is made for {made_for}; what else this takes has the published settings")
-    speed = planning.probe(profile, works, counts) if args.probe else {}
+    speed = probing.probe(profile, works, counts) if args.probe else {}
     print_works(works, least, speed)
     print_speedups(*(planning.speedups(profile, listed, counts, least) for least in (False, True)))
     if speed:
-        print_speed(speed, sum(planning.seconds(work, speed) for work in works))
+        print_speed(speed, sum(probing.seconds(work, speed) for work in works))
     else:
         print("hours: the same command with --probe measures this device, in a minute or a few")
     print("not counted: decoding image files, selection, the distances of metrics, what is downloaded")
@@ -322,7 +322,8 @@ def chosen_cells(args, profile):
 
 def print_works(works, least, speed):
     """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
-    from .planning import DIFFUSION, seconds
+    from .planning import DIFFUSION
+    from .probing import seconds
 
     columns = {
         "runs": (lambda work: work.runs, whole),

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from dedt_lib import encoders, experiment, families, latents, planning, tables
+from dedt_lib import encoders, experiment, families, latents, planning, probing, sizes, tables
 from dedt_lib.encoders import save_weights
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
@@ -369,7 +369,7 @@ def test_the_parameters_of_the_u_net_are_counted_without_building_it(changes):
             attention=p.unet_attention,
             groups=p.unet_groups,
         )
-    assert planning.unet_parameters(p, 7) == sum(parameter.numel() for parameter in model.parameters())
+    assert sizes.unet_parameters(p, 7) == sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_the_parameters_of_the_u_net_are_counted_without_building_it(changes):
 )
 def test_the_parameters_of_mdt_are_counted_without_building_it(name, classes, expected):
     p = load_profile(name)
-    side, channels = planning.latent_shape(p)
+    side, channels = sizes.latent_shape(p)
     with torch.device("meta"):
         model = build_model(
             "mdt",
@@ -390,7 +390,7 @@ def test_the_parameters_of_mdt_are_counted_without_building_it(name, classes, ex
             decode_layer=p.mdt_decode_layers,
             num_classes=classes,
         )
-    found = planning.mdt_parameters(p, classes)
+    found = sizes.mdt_parameters(p, classes)
     assert found == sum(parameter.numel() for parameter in model.parameters()) == (expected or found)
 
 
@@ -399,12 +399,12 @@ def test_the_parameters_of_latent_diffusion_are_counted_without_building_it(chan
     p = load_profile("smoke", **changes)
     vae = latents.small_autoencoder(p.channels, widths=p.vae_channels)
     pipeline = tiny_pipeline(vae, image_size=p.latent_image_size, block_channels=p.sd_channels)
-    assert planning.autoencoder_parameters(p) == vae.num_parameters()
-    assert planning.stable_diffusion_parameters(p) == pipeline.unet.num_parameters()
+    assert sizes.autoencoder_parameters(p) == vae.num_parameters()
+    assert sizes.stable_diffusion_parameters(p) == pipeline.unet.num_parameters()
 
 
 def test_the_parameters_of_stable_diffusion_are_those_of_the_published_checkpoint():
-    assert planning.stable_diffusion_parameters(load_profile("imagenette")) == 859_520_964
+    assert sizes.stable_diffusion_parameters(load_profile("imagenette")) == 859_520_964
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_the_probe_measures_every_kind_of_work(monkeypatch):
         ("sd-moderate-reweighted", 0.2, 0),
     ]
     works = planning.plan(profile, cells, DIGITS)
-    speed = planning.probe(profile, works, DIGITS, limit=0)
+    speed = probing.probe(profile, works, DIGITS, limit=0)
     assert set(speed) == {(work.kind, work.network) for work in works}
     assert all(value > 0 for value in speed.values())
     assert speed["reference", UNET] == speed["training", UNET]
@@ -479,26 +479,26 @@ def test_the_probe_measures_every_kind_of_work(monkeypatch):
 def test_files_that_are_decoded_take_disk_but_no_time_that_could_be_told():
     works = planning.plan(load_profile("imagenette"), [("sd-full", 1.0, 0)], [900] * 10)
     (images,) = (work for work in works if work.kind == "images")
-    assert images.bytes == 9000 * 3 * 256**2 and planning.seconds(images, {}) == 0
+    assert images.bytes == 9000 * 3 * 256**2 and probing.seconds(images, {}) == 0
 
 
 def test_hours_are_the_units_of_each_kind_times_their_time():
     works = planning.plan(paper(), [("moderate", 0.1, 0)], CIFAR10)
     by_kind = {(work.kind, work.network): work for work in works}
     speed = dict.fromkeys(by_kind, 2.0)
-    assert planning.seconds(by_kind["training", UNET], speed) == 2.0 * 80_000
-    assert planning.seconds(by_kind["sampling", UNET], speed) == 2.0 * 100 * 5 * 2
-    assert planning.seconds(by_kind["features", "resnet18"], speed) == 2.0 * 50_000
+    assert probing.seconds(by_kind["training", UNET], speed) == 2.0 * 80_000
+    assert probing.seconds(by_kind["sampling", UNET], speed) == 2.0 * 100 * 5 * 2
+    assert probing.seconds(by_kind["features", "resnet18"], speed) == 2.0 * 50_000
 
 
 def test_a_batch_that_does_not_fit_says_what_to_lower(monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(planning._Device, "_step", full)
+    monkeypatch.setattr(probing._Device, "_step", full)
     works = planning.plan(tiny.profile(), [("random", 0.1, 0)], DIGITS)
     with pytest.raises(DedtError, match="Lower batch_size"):
-        planning.probe(tiny.profile(), [w for w in works if w.kind == "training"], DIGITS, limit=0)
+        probing.probe(tiny.profile(), [w for w in works if w.kind == "training"], DIGITS, limit=0)
 
 
 def test_an_unknown_row_is_an_error():
