@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from dedt_lib import cli, planning, tables
+from dedt_lib import cli, planning, probing, tables
 from dedt_lib.encoders import SmallClassifier
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
@@ -386,7 +386,7 @@ def test_the_plan_shows_hours_when_it_has_measured(dedt_plan, monkeypatch):
     def probe(profile, works, counts):
         return {(work.kind, work.network): 3600.0 for work in works}
 
-    monkeypatch.setattr(planning, "probe", probe)
+    monkeypatch.setattr(probing, "probe", probe)
     _, printed, _ = dedt_plan(
         "--profile", "smoke", "--set", "per_class=30", "--row", "random", "--ratio", 0.1, "--probe"
     )
