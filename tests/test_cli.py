@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from dedt_lib import cli, planning, probing, tables
+from dedt_lib import cli, probing, tables
 from dedt_lib.encoders import SmallClassifier
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
