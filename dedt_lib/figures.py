@@ -803,7 +803,8 @@ def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None):
     """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
 
     frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row of
-    the run on all the data, a solid line across.  Rows and metrics without numbers are left out.
+    the run on all the data, a solid line across.  Rows and metrics without numbers are left out; positive ones
+    that span a factor of five are drawn on a logarithmic axis.
     """
     shown = {value: name for value, name in metrics.items() if frame[value].notna().any()}
     if not shown:
@@ -824,6 +825,11 @@ def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None):
             axes.axhline(frame[frame.row == full][value].mean(), color="C9", lw=1.4, label=labels[full])
         axes.set(xlabel="training images kept (%)", ylabel=name)
         axes.set_xticks(sorted(100 * frame[frame.row.isin(rows)].ratio.unique()))
+        if frame[value].max() > 5 * frame[value].min() > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _finish(figure)

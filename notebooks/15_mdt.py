@@ -245,7 +245,10 @@ sheets = {
 sheets["all the data"] = tables.read_samples(profile, "mdt-full", 1.0, seed)
 sheets = {name: s for name, s in sheets.items() if s is not None}
 if sheets:
-    figures.image_sheets(sheets, columns=min(K, 10))
+    shown = figures.image_sheets(sheets, columns=min(K, 10))
+else:
+    shown = "No results yet."
+shown
 
 # %% [markdown]
 # ## Class weights for MDT
@@ -265,7 +268,10 @@ readings = {
     for r, result in zip(cells.ratio, cells.result)
 }
 if readings:
-    figures.weight_trajectories(readings, data.class_names)
+    shown = figures.weight_trajectories(readings, data.class_names)
+else:
+    shown = "No results yet."
+shown
 
 # %% tags=["remove-cell"]
 said = {
@@ -277,8 +283,8 @@ measured = {
     for name, result in zip(readings, cells.result)
 }
 parts = [
-    f"at {name}, after {steps} steps, they lie between {said[name]}; after the burn-in the mean excess is "
-    f"{excess:.3f}, and {100 * clipped:.1f} % of the samples are clipped to zero"
+    f"at {name}, after {steps} steps, they reach from {said[name]}; after the burn-in the mean "
+    f"excess is {excess:.3f}, and {100 * clipped:.1f} % of the samples are clipped to zero"
     for name, (steps, excess, clipped) in measured.items()
 ]
 glue("mdt_weights_said", "; ".join(parts) or "there are no results yet", display=False)

@@ -172,7 +172,20 @@ say(*[(row, control) for row in coresets])
 # %%
 say(*[(row, control) for row in coresets], value="cmmd")
 
+# %% tags=["remove-cell"]
+means = frame.pivot_table(index="row", columns="ratio", values="fid")
+if set(controls) <= set(means.index):
+    stopped = (means.loc[control] - means.loc["mdt-full", 1.0]).dropna()
+    costs = " and ".join(f"{cost:.2f} at {tables.percent(r)}" for r, cost in stopped.items())
+    said = f"costs this much in FID: {costs}"
+else:
+    said = "has no results yet"
+glue("t4_steps", said, display=False)
+
 # %% [markdown]
+# Stopping early, with all the images at hand, {glue:text}`t4_steps:s`. That much
+# of what a coreset loses is steps and not images.
+#
 # ## Is the shape the paper's?
 #
 # Only the order inside a column can be compared. A line per row, from its rank

@@ -140,6 +140,11 @@ coresets = ["sd-random", "sd-clip-moderate", "sd-moderate"]
 say((row, "sd-full") for row in coresets)
 
 # %% [markdown]
+# All these are samples at the paper's guidance.
+# [The chapter before](17_stable_diffusion) measures how much of the FID comes
+# from that, and asks models without it, the pre-trained one among them: look
+# there before you believe that less is more.
+#
 # ## Fewer images, or fewer steps?
 #
 # What a coreset gains or loses against all the data is the sum of two
@@ -193,7 +198,7 @@ def explained(row):
     if by_steps:
         said.append(
             f"lower than all the data at {listed(by_steps)}, where stopping early is lower as well "
-            "and the coreset not in every seed lower than that: fewer steps are enough to explain it"
+            "and the coreset not in every seed lower still: fewer steps are enough to explain it"
         )
     if unclear:
         said.append(f"lower than all the data at {listed(unclear)}: the control leaves open why")

@@ -16,7 +16,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 CHAPTERS = [path.stem for path in NOTEBOOKS if path.stem[0].isdigit()]
 RESULT_PAGES = ("08_table1", "09_table2", "10_table3", "11_figure2", "12_shape", "16_table4", "18_table5")
 EXTRA = {"02_embed": {"encoders": "resnet18 inceptionv3 clip-rn50 ddae"}}
-EXTRA |= {name: {"compute": True} for name in RESULT_PAGES}
+EXTRA |= {name: {"compute": True} for name in (*RESULT_PAGES, "15_mdt", "17_stable_diffusion")}
 FEWER = {"09_table2": {"epochs": 8}}
 EXTRA["09_table2"] |= FEWER["09_table2"]
 
