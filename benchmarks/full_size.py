@@ -1,9 +1,9 @@
-"""The published network on real CIFAR-10, for some tens of steps: falling loss, kill and resume, two processes.
+"""The published network on real CIFAR-10, for tens of steps: falling loss, kill and resume, two processes.
 
 ``python benchmarks/full_size.py --path FOLDER`` runs ``dedt train`` of the 35.7 M U-Net three times (straight
-through; killed and started again; by ``accelerate launch`` with two processes), then ``dedt sample``, and writes
-``benchmarks/full_size.json``.  About half an hour on two cores.  FOLDER holds CIFAR-10, as the archive or as Parquet
-(default: fetch the archive).
+through; killed and started again; by ``accelerate launch`` with two processes), then ``dedt sample``, and
+writes ``benchmarks/full_size.json``.  About half an hour on two cores.  FOLDER holds CIFAR-10, as the
+archive or as Parquet (default: fetch the archive).
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""The published sizes of the latent models on the CPU: does the whole path hold together, and how long is a step?
+"""The published sizes of the latent models on the CPU: does the path hold, and how long is a step?
 
-``python benchmarks/full_size_latent.py`` encodes a few generated pictures of 256 pixels with an autoencoder of Stable
-Diffusion's size, trains MDT-S/2 on the latents for three steps of Adan (straight through; stopped after a checkpoint
-and started again), draws a sample and decodes it, and writes ``benchmarks/full_size_latent.json``.  The weights are
-random: nothing is downloaded, and nothing is learned.  Two minutes, 6 GiB of memory, 2 GB of disk.
+``python benchmarks/full_size_latent.py`` encodes a few generated pictures of 256 pixels with an autoencoder
+of Stable Diffusion's size, trains MDT-S/2 on the latents for three steps of Adan (straight through; stopped
+after a checkpoint and started again), draws a sample and decodes it, and writes
+``benchmarks/full_size_latent.json``.  The weights are random: nothing is downloaded, and nothing is learned.
+ Two minutes, 6 GiB of memory, 2 GB of disk.
 """
 
 import json

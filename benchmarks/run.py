@@ -78,7 +78,8 @@ def result(name, values, unit, *, at_least=None, at_most=None, **facts):
 class Setting:
     """The digits profile's network and data, and runs over them.
 
-    What a latent model stands on (autoencoder, pipeline) is trained for one epoch: how well does not matter here.
+    What a latent model stands on (autoencoder, pipeline) is trained for one epoch: how well does not matter
+    here.
     """
 
     def __init__(self, epochs, model="unet"):
@@ -171,7 +172,7 @@ def dro(quick):
 
 
 class NoiseLatents:
-    """Scaled latents of n images of 256 pixels, as far as a stopwatch can tell: a source for the training loop."""
+    """Scaled latents of n images of 256 pixels, as far as a stopwatch can tell: a source for training."""
 
     def __init__(self, n):
         self.labels = np.arange(n) % 1000
@@ -335,7 +336,7 @@ def cmmd_by_full_matrices(real, generated):
 
 
 def extra_memory(function, path):
-    """GiB that a fresh process needs for ``function(*arrays)`` beyond the arrays, which it reads from ``path``."""
+    """GiB that a fresh process needs for ``function(*arrays)`` beyond the arrays, read from ``path``."""
     real, generated = np.load(path)
     function(real[:100], generated[:100])
     before = peak_gib()

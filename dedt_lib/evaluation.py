@@ -228,8 +228,8 @@ def cmmd(real, generated, *, sigma=10.0, unbiased=False, block=1024):
 
     real: float [n, d].  generated: float [m, d]; both L2-normalised embeddings.  Scalar products are taken in
     the inputs' precision, single or double, all else in double.  Memory beyond the inputs is of the order of
-    block^2.  Returns a float.  Raises DedtError for non-finite embeddings, other widths, and fewer images than
-    one on each side (two if unbiased).
+    block^2.  Returns a float.  Raises DedtError for non-finite embeddings, other widths, and fewer images
+    than one on each side (two if unbiased).
     """
     real, generated = check_finite(real), check_finite(generated)
     if real.shape[1] != generated.shape[1]:
@@ -272,7 +272,7 @@ def _discrepancy(kernel, real, generated, unbiased, block):
 
 
 def _mean_kernel(kernel, x, y, block, distinct=False):
-    """Mean of ``kernel(rows, columns)`` over all pairs, or with ``distinct`` those of a set's different rows."""
+    """Mean of ``kernel(rows, columns)`` over all pairs; with ``distinct`` those of different rows only."""
     within, total = y is x, 0.0
     for rows, columns in itertools.product(_blocks(len(x), block), _blocks(len(y), block)):
         if within and columns.start < rows.start:

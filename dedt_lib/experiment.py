@@ -172,7 +172,7 @@ class Experiment:
 
     @functools.cached_property
     def autoencoder(self):
-        """The autoencoder that makes latents of the images (diffusers' AutoencoderKL), and the key of its weights."""
+        """The autoencoder that makes latents (diffusers' AutoencoderKL), and the key of its weights."""
         return families.autoencoder(self)
 
     @functools.cached_property
@@ -433,7 +433,8 @@ class Experiment:
     def save_pipeline(self, folder):
         """Save the recipe's fine-tuned Stable Diffusion as an ordinary diffusers pipeline.
 
-        folder: to be opened by ``StableDiffusionPipeline.from_pretrained``.  Raises DedtError for other models.
+        folder: to be opened by ``StableDiffusionPipeline.from_pretrained``.  Raises DedtError for other
+        models.
         """
         if self.recipe.model != "stable-diffusion":
             raise DedtError(
@@ -491,7 +492,7 @@ class Experiment:
 
     @functools.cached_property
     def yardstick(self):
-        """What FID is measured with: dict of torch-fidelity's "extractor", its "layer", "weights_path" and "key"."""
+        """What FID is measured with: dict of torch-fidelity's extractor, its layer, weights_path and key."""
         if self.profile.metric == "inceptionv3":
             path = locate("inception-fid", self.profile.metric_weights)
             key = address("metric", {"network": "inception-fid", "sha256": sha256(path)})
@@ -546,9 +547,9 @@ class Experiment:
     def evaluate(self):
         """FID, class-wise FID and near-copies of the recipe's samples: a dict of numbers.
 
-        fid float; classwise list [K], empty where the profile wants none; copies: share of samples nearer to a training image of this run than
-        all but 1 % of the held-out images are to any training image (None without held-out images);
-        protocol: what the FID was measured with.
+        fid float; classwise list [K], empty where the profile wants none; copies: share of samples nearer to
+        a training image of this run than all but 1 % of the held-out images are to any training image (None
+        without held-out images); protocol: what the FID was measured with.
         """
         samples_folder = self._samples_folder()
         coreset = self._coreset_seen
@@ -648,8 +649,9 @@ class Experiment:
     def costs(self):
         """Cost ledger of this recipe: stage -> {"seconds", "cpu_seconds", "images", "evaluations"}.
 
-        images: those that a diffusion model was trained on.  evaluations: of the network, in forward passes of one
-        image; a backward pass counts two (see the evaluations of :mod:`dedt_lib.families`).  Stages that the recipe does not need are absent.
+        images: those that a diffusion model was trained on.  evaluations: of the network, in forward passes
+        of one image; a backward pass counts two (see the evaluations of :mod:`dedt_lib.families`).  Stages
+        that the recipe does not need are absent.
         """
         r, ledger = self.recipe, {}
 
@@ -717,7 +719,7 @@ class Experiment:
 
 
 def non_default(values, defaults):
-    """The entries of ``values`` that are not the default: what came later leaves older addresses as they are."""
+    """The entries of ``values`` that are not the default, so that later keys leave older addresses alone."""
     return {name: value for name, value in values.items() if value != defaults[name]}
 
 

@@ -1,8 +1,8 @@
 """The kinds of diffusion models: how an experiment builds, trains and samples each.
 
-A family is what tells a recipe's ``model`` apart from another; everything else (selection, group DRO, annealing,
-checkpoints, shards of samples, evaluation) is the same for all.  A new kind of model is a class here and an
-entry in ``FAMILIES``.
+A family is what tells a recipe's ``model`` apart from another; everything else (selection, group DRO,
+annealing, checkpoints, shards of samples, evaluation) is the same for all.  A new kind of model is a class
+here and an entry in ``FAMILIES``.
 """
 
 import copy
@@ -26,8 +26,9 @@ class Family:
     network: what decides the fresh network, as a dict for addresses.  settings: its TrainingSettings.
     proxy_epochs: of the proxy in group DRO.  ratios: those of its tables.  build(seed): a fresh model.
     source(): what the training loop draws from.  sampling: steps and guidance.  sampler(...): see
-    ``sampling.sample``.  decode(x_0): what the sampler gives, to uint8 images.  evaluations: network evaluations
-    that training takes for an image, a backward pass counting two; proxy_evaluations: in group DRO.
+    ``sampling.sample``.  decode(x_0): what the sampler gives, to uint8 images.  evaluations: network
+    evaluations that training takes for an image, a backward pass counting two; proxy_evaluations: in group
+    DRO.
     """
 
     evaluations, proxy_evaluations = 3, 4
@@ -104,7 +105,7 @@ class Latent(Family):
         return self.source().shape[-1]
 
     def decode(self, x_0):
-        network, _ = self.experiment.decoder
+        network = self.experiment.decoder[0].to(x_0.device)
         return torch.from_numpy(latents.decode(network, x_0, size=self.experiment.data.images.shape[2]))
 
 
@@ -250,7 +251,7 @@ def autoencoder(experiment):
 
 
 def decoder(experiment):
-    """The autoencoder that decodes the samples, and its key: the one that encodes, if the profile names no other."""
+    """The autoencoder that decodes the samples, and its key: the encoding one, unless another is named."""
     other = experiment.profile.vae_decoder_weights
     return published_autoencoder(other) if other else experiment.autoencoder
 

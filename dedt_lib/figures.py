@@ -230,8 +230,8 @@ def reweighting_signal(reading):
 def clipped_share(readings, *, window=0.05):
     """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
 
-    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  window: share of the run that is
-    averaged over.
+    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  window: share of the run
+    that is averaged over.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     for label, reading in readings.items():
@@ -302,8 +302,8 @@ def _classwise(axes, classwise, class_names, floor):
 def figure_2(before, after, weights, class_names, floor=None):
     """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
 
-    before, after: float [seeds, K].  weights: float [seeds, K], alpha.  floor: float [K].  Bars are means over
-    the seeds, the thin lines reach from the smallest to the largest seed.
+    before, after: float [seeds, K].  weights: float [seeds, K], alpha.  floor: float [K].  Bars are means
+    over the seeds, the thin lines reach from the smallest to the largest seed.
     """
     K = len(class_names)
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=[2, 1])
@@ -390,7 +390,7 @@ def front_page(data, coreset, weights, samples, classwise_before, classwise_afte
 
 
 def _panels(count, height, *, columns=2, **how):
-    """Axes for ``count`` panels in rows of ``columns``: (figure, list of axes); places left over stay empty."""
+    """Axes for ``count`` panels in rows of ``columns``: (figure, list of axes), the rest left empty."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False, **how)
@@ -576,8 +576,8 @@ def fid_by_images(frame, lines, *, dashed=(), floor=None):
 def speedup_by_ratio(panels, ratios):
     """Speed-ups against the share of the data, a panel per recipe; at the line, as slow as all the data.
 
-    panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first series is the
-    ideal and dashed.
+    panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first series is
+    the ideal and dashed.
     """
     figure, grid = _panels(len(panels), 3.3, columns=3, sharey=True)
     for axes, (title, series) in zip(grid, panels.items()):
@@ -629,8 +629,8 @@ def rank_slopes(order, labels):
 def differences(frame, pairs, *, value="fid", label="difference in FID (below 0 is better)"):
     """How much lower or higher a row is than another at each ratio: bars are means, dots are seeds.
 
-    frame: of ``tables.read_cells``.  pairs: legend -> (row, the other row); those without results are left out.
-    label: of the axis.
+    frame: of ``tables.read_cells``.  pairs: legend -> (row, the other row); those without results are left
+    out. label: of the axis.
     """
     wide = frame.pivot_table(index=["ratio", "seed"], columns="row", values=value)
     pairs = {name: pair for name, pair in pairs.items() if set(pair) <= set(wide)}
@@ -670,8 +670,9 @@ def weights_by_seed(weights, class_names):
 def weight_and_difficulty(weights, before, class_names):
     """Class weight against the class-wise FID before reweighting, a dot per class.
 
-    weights, before: float [seeds, K].  Dots are means over the seeds, thin lines reach from the smallest to the
-    largest; right of the dashed line are the harder half of the classes, above the other one the heavier ones.
+    weights, before: float [seeds, K].  Dots are means over the seeds, thin lines reach from the smallest to
+    the largest; right of the dashed line are the harder half of the classes, above the other one the heavier
+    ones.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
     relative = len(class_names) * weights
@@ -802,9 +803,9 @@ def group_weights(runs, groups):
 def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None):
     """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
 
-    frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row of
-    the run on all the data, a solid line across.  Rows and metrics without numbers are left out; positive ones
-    that span a factor of five are drawn on a logarithmic axis.
+    frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row
+    of the run on all the data, a solid line across.  Rows and metrics without numbers are left out; positive
+    ones that span a factor of five are drawn on a logarithmic axis.
     """
     shown = {value: name for value, name in metrics.items() if frame[value].notna().any()}
     if not shown:

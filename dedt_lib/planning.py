@@ -209,8 +209,8 @@ class Diffusion:
 
     model: its name in a recipe.  parameters: of the network.  epochs, proxy_epochs, batch_size: of its
     training.  ratios: those of its tables.  sampler_steps, guided: of its sampler.  moments: tensors that the
-    optimiser keeps of each parameter.  evaluations, proxy_evaluations: of the network, for an image in training
-    and in group DRO.
+    optimiser keeps of each parameter.  evaluations, proxy_evaluations: of the network, for an image in
+    training and in group DRO.
     """
 
     model: str
@@ -307,7 +307,7 @@ class _Planner:
         return Run(("images",), "images", "decoded", "", images=self.n, bytes=size * self.n)
 
     def latents(self):
-        """The autoencoder unless it is published, the posteriors of the images, and a pipeline to start from."""
+        """The autoencoder unless it is published, the latents, and a pipeline to start from."""
         p, views = self.profile, 2 if self.profile.flip else 1
         side, channels = latent_shape(p)
         encoded = Run(

@@ -82,12 +82,12 @@ class InfoBatchPlan:
 
     The score of a sample is its last training loss; scores below the mean of all scores are "well
     learned".  Of those, each epoch keeps a share 1 - prune_ratio, drawn without replacement, with weight
-    1 / (1 - prune_ratio); all others stay with weight one.  The first epoch and the last 1 - delta of the epochs
-    visit everything.
+    1 / (1 - prune_ratio); all others stay with weight one.  The first epoch and the last 1 - delta of the
+    epochs visit everything.
 
-    n: samples.  prune_ratio: r in [0, 1).  delta: share of the epochs with pruning.  epochs: E.  budget: None, or
-    the share of the data that every pruning epoch visits: the kept share of the well-learned is then chosen
-    to meet it, and where it cannot (too few are well learned) all samples are drawn from alike.
+    n: samples.  prune_ratio: r in [0, 1).  delta: share of the epochs with pruning.  epochs: E.  budget:
+    None, or the share of the data that every pruning epoch visits: the kept share of the well-learned is
+    then chosen to meet it, and where it cannot (too few are well learned) all samples are drawn from alike.
     Raises DedtError for a ratio or budget out of range.
     """
 

@@ -209,12 +209,12 @@ class Recipe(BaseModel):
     cited code's).  band: which part of the sorted distances Moderate-DS keeps.
 
     reweighting: class weights by group DRO.  burn_in: share of the proxy's steps before the weights move
-    (None takes the profile's).  weighting: whether the class weights weigh the "loss" or drive a class "sampler".
-    annealing: all the data at the end.
+    (None takes the profile's).  weighting: whether the class weights weigh the "loss" or drive a class
+    "sampler". annealing: all the data at the end.
 
-    infobatch: no coreset; InfoBatch prunes in each epoch, keeping well-learned samples with probability ``ratio``
-    ("ratio"), or as many samples as a coreset of that ratio has ("budget").  early_stopping: train on all
-    the data, but stop after as many steps as the coreset run would take, annealed or not (the control
+    infobatch: no coreset; InfoBatch prunes in each epoch, keeping well-learned samples with probability
+    ``ratio`` ("ratio"), or as many samples as a coreset of that ratio has ("budget").  early_stopping: train
+    on all the data, but stop after as many steps as the coreset run would take, annealed or not (the control
     at equal compute).  seed: of everything but the encoder and the metric.
     """
 

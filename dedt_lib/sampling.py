@@ -36,7 +36,7 @@ def sample_generators(numbers, seed):
 
 
 def pixel_scheduler():
-    """DDIM for images in [-1, 1]: the clean image is clipped at every step, the last alpha-bar is that of t = 0."""
+    """DDIM for images in [-1, 1]: clipped at every step, and the last alpha-bar is that of t = 0."""
     return DDIMScheduler(
         **NOISE_SCHEDULE, clip_sample=True, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=0
     )
@@ -57,9 +57,9 @@ def guided_noise(model, x_t, t, labels, guidance):
 def ddim(model, noise, labels, *, steps, guidance, generators=None, keep=()):
     """Turn ``noise`` float [b, C, H, W] into images float [b, C, H, W] in [-1, 1], or into scaled latents.
 
-    labels: int64 [b].  steps: evenly spaced.  guidance: w >= 0.  generators: not used, since eta = 0.  keep: step
-    numbers whose intermediate x_t to return as well.  The schedule is the model's own (``ddim_scheduler``), else
-    that of pixels, where the noise is recomputed from the clipped clean image.
+    labels: int64 [b].  steps: evenly spaced.  guidance: w >= 0.  generators: not used, since eta = 0.  keep:
+    step numbers whose intermediate x_t to return as well.  The schedule is the model's own
+    (``ddim_scheduler``), else that of pixels, where the noise is recomputed from the clipped clean image.
     Returns images, or (images, list of x_t) when ``keep`` is given.
     """
     scheduler = getattr(model, "ddim_scheduler", pixel_scheduler)()
@@ -91,11 +91,11 @@ def sample(
 ):
     """uint8 [n, C, H, W] images of the classes ``labels`` int64 [n].
 
-    sampler: :func:`ddim`, or a function like it.  decode: float [b, ...] that the sampler gives, to uint8 images.
-    With ``folder`` each finished batch is kept there, so that an interrupted call goes on, and the result is the
-    memory-mapped ``samples.npy`` in it.  With ``processes`` the batches are shared out among them, and every
-    process gets all images; this needs a folder.  The images do not depend on ``batch_size`` or on the number
-    of processes (up to the rounding of one grey level by another order of sums).
+    sampler: :func:`ddim`, or a function like it.  decode: float [b, ...] that the sampler gives, to uint8
+    images. With ``folder`` each finished batch is kept there, so that an interrupted call goes on, and the
+    result is the memory-mapped ``samples.npy`` in it.  With ``processes`` the batches are shared out among
+    them, and every process gets all images; this needs a folder.  The images do not depend on ``batch_size``
+    or on the number of processes (up to the rounding of one grey level by another order of sums).
     """
     processes = processes or Processes()
     whole = Path(folder) / "samples.npy" if folder else None
@@ -120,7 +120,7 @@ def sample(
         draws = sample_generators(numbers, seed)
         with autocast(precision, device):
             x_0 = sampler(model, noise, chosen, steps=steps, guidance=guidance, generators=draws)
-            batches[start] = decode(x_0).cpu().numpy()
+        batches[start] = decode(x_0).cpu().numpy()
         if folder:
             with atomic(part(start)) as partial, open(partial, "wb") as file:
                 np.save(file, batches.pop(start))

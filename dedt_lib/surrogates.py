@@ -127,7 +127,7 @@ def metric_classifier(experiment):
 
 
 def cmmd_network(experiment):
-    """The CLIP in whose embeddings CMMD is measured, and the key of its weights: published, or the small one."""
+    """The CLIP in whose embeddings CMMD is measured, published or small, and the key of its weights."""
     p = experiment.profile
     if p.cmmd == "clip":
         network, manifest = clip(experiment)
@@ -140,7 +140,7 @@ def cmmd_network(experiment):
 
 
 def unit_embeddings(network, images, device, path=None):
-    """Embeddings of uint8 images, each divided by its length: float32 [n, d]; memory-mapped with a ``.npy`` path."""
+    """Embeddings of uint8 images, each divided by its length: float32 [n, d]; path: a ``.npy`` to keep them."""
     embeddings = encoders.embed(network, images, device=device)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     if path:

@@ -136,8 +136,8 @@ TABLES = {
         "sd-full": (1.0,),
     },
 }
-"""Table -> its rows and their ratios (None: all ratios that the profile has for the row's model).  The paper's rows come first; the others
-are controls and other readings."""
+"""Table -> its rows and their ratios (None: all ratios that the profile has for the row's model).  The
+paper's rows come first; the others are controls and other readings."""
 
 
 UNITS = {
@@ -227,7 +227,7 @@ def run_cell(profile, row, ratio, seed, *, root=None, store=None):
 
 
 def _write_samples(images, path):
-    """Images uint8 [n, C, H, W] below one another in one file, shrunk to THUMBNAIL pixels where they are larger."""
+    """Images uint8 [n, C, H, W] below one another in one file, shrunk to THUMBNAIL pixels if larger."""
     from PIL import Image
 
     strip = np.concatenate(list(images), axis=1).transpose(1, 2, 0).squeeze()
@@ -237,7 +237,7 @@ def _write_samples(images, path):
 
 
 def read_samples(profile, row, ratio, seed, *, root=None):
-    """The first samples of a cell, as they were kept beside its result: uint8 [n, C, H, W], None without a picture.
+    """The first samples of a cell, kept beside its result: uint8 [n, C, H, W], or None without a picture.
 
     Classes come in turns, as in ``sampling.balanced_labels``.
     """
@@ -258,7 +258,8 @@ def read_cells(profile, *, root=None):
     Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, steps, realised (images seen, as a
     share of those that a run on all the data sees), and what the final run cost: images, evaluations (of the
     network), seconds, cpu_seconds; the same with "whole_" in front counts embedding, selection, reference and
-    proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and recall.  "result" is the whole JSON.  Raises DedtError when there are no results.
+    proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and recall.  "result" is the
+    whole JSON.  Raises DedtError when there are no results.
     """
     import pandas as pd
 
@@ -293,10 +294,10 @@ def read_cells(profile, *, root=None):
 
 
 def reading(result):
-    """What group DRO learned in a cell, from its result: as ``Experiment.reweight`` tells it, but for fewer steps.
+    """What group DRO learned in a cell, from its result: ``Experiment.reweight`` for fewer steps.
 
-    result: the JSON of a reweighted cell.  Returns weights [K], trajectory [T, K], clipped [T], excess [T] (its mean
-    over the classes), step [T] (of the proxy), and burn_in (steps), with T at most 100.
+    result: the JSON of a reweighted cell.  Returns weights [K], trajectory [T, K], clipped [T], excess [T]
+    (its mean over the classes), step [T] (of the proxy), and burn_in (steps), with T at most 100.
     """
     dro = result["dro"]
     paths = {name: np.array(dro[name]) for name in ("trajectory", "clipped_path", "excess_path")}
@@ -331,7 +332,8 @@ def compute_missing(profile, table="table1"):
 def layout(frame, table="table1", value="fid", digits=2, published=None):
     """A table as the paper prints it: rows by name, columns by ratio, "mean ± standard deviation".
 
-    frame: of :func:`read_cells`.  published: a table of :mod:`dedt_lib.paper`, for columns of its own.  Returns a DataFrame of strings; a dash where there is no number.
+    frame: of :func:`read_cells`.  published: a table of :mod:`dedt_lib.paper`, for columns of its own.
+    Returns a DataFrame of strings; a dash where there is no number.
     """
     import pandas as pd
 
@@ -396,8 +398,9 @@ def percent(ratio):
 def compare(frame, row, other, value="fid"):
     """Row against another row at each ratio, seed by seed: a DataFrame.
 
-    Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower (seeds in
-    which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds agrees, else "undecided".
+    Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower
+    (seeds in which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds
+    agrees, else "undecided".
     """
     import pandas as pd
 

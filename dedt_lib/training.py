@@ -1,8 +1,8 @@
 """The one training loop: reference, proxy, plain, weighted, annealed and InfoBatch runs.
 
-A plan (:mod:`dedt_lib.plans`) says which samples an epoch visits and with what weights; a weighting (group DRO) may change
-the weights while training.  Everything random is a function of (seed, stream, step), so a run that
-was killed ends with the same bits as one that was not.
+A plan (:mod:`dedt_lib.plans`) says which samples an epoch visits and with what weights; a weighting (group
+DRO) may change the weights while training.  Everything random is a function of (seed, stream, step), so a
+run that was killed ends with the same bits as one that was not.
 """
 
 import functools
@@ -35,9 +35,9 @@ CHECKPOINT = "checkpoint.safetensors"
 class Batch:
     """One training step's draw, shared by every network that looks at it.
 
-    images: float [b, C, H, W], flipped already; pixels in [-1, 1], or scaled latents.  labels: int64 [b], true
-    classes.  t: int64 [b] in 0..999.  noise: float [b, C, H, W].  drop: bool [b], labels hidden for guidance.
-    extra: what else the model draws in a step, by name: tensors [b, ...].
+    images: float [b, C, H, W], flipped already; pixels in [-1, 1], or scaled latents.  labels: int64 [b],
+    true classes.  t: int64 [b] in 0..999.  noise: float [b, C, H, W].  drop: bool [b], labels hidden for
+    guidance. extra: what else the model draws in a step, by name: tensors [b, ...].
     """
 
     images: torch.Tensor
@@ -62,9 +62,9 @@ class TrainingSettings:
 
     epochs, batch_size (the last partial batch is kept), learning_rate (constant after a linear warm-up over
     warmup_epochs), gradient_clip (global norm), ema_decay (see ema_warmup), label_dropout (probability), flip
-    (horizontal), checkpoint_every (steps), precision ("float32" or "bfloat16" for the forward and backward pass;
-    weights and optimiser stay float32), channels_last and compile (faster on many GPUs, the same result up to
-    rounding).  optimizer: a name of OPTIMIZERS.  ema_warmup: see :func:`moving_average`.
+    (horizontal), checkpoint_every (steps), precision ("float32" or "bfloat16" for the forward and backward
+    pass; weights and optimiser stay float32), channels_last and compile (faster on many GPUs, the same
+    result up to rounding).  optimizer: a name of OPTIMIZERS.  ema_warmup: see :func:`moving_average`.
     """
 
     epochs: int
@@ -94,14 +94,14 @@ OPTIMIZERS = {
     "adamw": functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True),
     "adan": _adan,
 }
-"""Adam; AdamW with the weight decay of Stable Diffusion's recipe; Adan (Xie et al., 2022) with its own betas."""
+"""Adam; AdamW with the weight decay of Stable Diffusion's recipe; Adan (Xie et al., 2022)."""
 
 
 def moving_average(parameters, settings):
     """diffusers' EMA of the weights; its decay after s steps is at most ema_decay.
 
-    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as diffusers' fine-tuning script;
-    "none": ema_decay from the second step on, as MDT's code.
+    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as diffusers' fine-tuning
+    script; "none": ema_decay from the second step on, as MDT's code.
     """
     warmup = {
         "power": {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
@@ -112,7 +112,7 @@ def moving_average(parameters, settings):
 
 
 class PixelImages:
-    """LabelledImages as the training loop draws them: on the device as uint8, flipped and scaled when drawn."""
+    """LabelledImages as the training loop draws them: uint8 on the device, flipped and scaled when drawn."""
 
     def __init__(self, data):
         self.images, self.labels = torch.from_numpy(data.images), data.labels
@@ -179,7 +179,9 @@ def weighted_mean(losses, weights):
 
 
 def batch_loss(losses, weights, normalised=True):
-    """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b where the weights are not to be normalised."""
+    """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b where the weights are not to be
+    normalised.
+    """
     return weighted_mean(losses, weights) if normalised else (losses * weights).mean()
 
 

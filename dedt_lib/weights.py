@@ -1,7 +1,7 @@
 """Weights on disk: the library's own as safetensors, and the files of published networks.
 
-No pickle is ever opened on trust.  The official files are pickles, so their SHA-256 is checked first, and even
-then only tensors are read from them.
+No pickle is ever opened on trust.  The official files are pickles, so their SHA-256 is checked first, and
+even then only tensors are read from them.
 """
 
 import contextlib
@@ -85,7 +85,9 @@ class OfficialFile:
 
     @classmethod
     def at(cls, url):
-        """From an address that carries the hash: as a folder (OpenAI, all of it) or in the name (torch.hub)."""
+        """From an address that carries the hash: as a folder (OpenAI, all of it) or in the name
+        (torch.hub).
+        """
         name = url.rsplit("/", 1)[-1]
         digits = re.search(r"/([0-9a-f]{64})/", url) or re.search(r"-([0-9a-f]{8,})\.", name)
         return cls(name, url, digits[1])
@@ -140,8 +142,8 @@ def locate(name, path=""):
     """The file with the weights ``name``, complete and unaltered: a Path.
 
     path: a file of one's own, the official one or a ``.safetensors``.  Without it the file is looked for in
-    ``weights_folder()`` and in PyTorch's own cache, and else downloaded.  Raises DedtError for an unknown name,
-    a file that is missing or altered, and a download that fails.
+    ``weights_folder()`` and in PyTorch's own cache, and else downloaded.  Raises DedtError for an unknown
+    name, a file that is missing or altered, and a download that fails.
     """
     file = official(name)
     if path:

@@ -174,7 +174,9 @@ class Node(nn.Module):
 
 
 def torchscript_archive(state, path):
-    """A TorchScript archive with the given tensors, in the form of OpenAI's: half precision and three facts."""
+    """A TorchScript archive with the given tensors, in the form of OpenAI's: half precision and three
+    facts.
+    """
     root = Node()
     facts = {"input_resolution": 32, "context_length": 24, "vocab_size": 49408}
     for name, value in state.items():

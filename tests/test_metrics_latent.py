@@ -1,4 +1,6 @@
-"""The metrics of the latent models: CMMD at scale and its network, precision and recall, copies of large images."""
+"""The metrics of the latent models: CMMD at scale and its network, precision and recall, copies of large
+images.
+"""
 
 import tracemalloc
 

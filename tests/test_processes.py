@@ -35,7 +35,8 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     # The class weights may differ in their last digits, and with them the address of the weighted run.
     models = [sorted(root.glob("*/*/model.safetensors")) for root in (one, two)]
     assert len(models[0]) == len(models[1]) == 4  # encoder, reference, proxy, weighted run
-    # Not the weights themselves: a bias before a GroupNorm has no gradient but rounding, which Adam makes large.
+    # Not the weights themselves: a bias before a GroupNorm has no gradient but rounding, which Adam makes
+    # large.
     for stage in ("training", "proxy"):
         losses = [
             sorted((np.load(path) for path in root.glob(f"{stage}/*/losses.npy")), key=len)

@@ -1,4 +1,6 @@
-"""Run by tests/test_processes.py under ``accelerate launch``: a weighted run with dropout, and its samples."""
+"""Run by tests/test_processes.py under ``accelerate launch``: a weighted run with dropout, and its
+samples.
+"""
 
 import sys
 

@@ -1,8 +1,9 @@
 """Choose coresets of the real CIFAR-10 from the shell and keep what the book shows of it.
 
-``python tools/cifar10.py --path FOLDER`` calls ``dedt select`` under profile ``cifar10-cpu`` for every selector and
-ratio, and writes ``results/cifar10-cpu/selection.json`` (timings, peak memory, images per class, overlaps) and
-pictures of what is kept and removed.  FOLDER holds CIFAR-10, as the archive or as Parquet (default: fetch the archive).
+``python tools/cifar10.py --path FOLDER`` calls ``dedt select`` under profile ``cifar10-cpu`` for every
+selector and ratio, and writes ``results/cifar10-cpu/selection.json`` (timings, peak memory, images per
+class, overlaps) and pictures of what is kept and removed.  FOLDER holds CIFAR-10, as the archive or as
+Parquet (default: fetch the archive).
 """
 
 import argparse

@@ -3,7 +3,8 @@
 An encoder is a ``torch.nn.Module`` with
 
     features(images) -> float [n, d]    images float [n, C, H, W] in [-1, 1]; everything from there on (three
-                                        channels, size, mean and standard deviation) is the encoder's own affair
+                                        channels, size, mean and standard deviation) is the encoder's own
+                                        affair
 
 One that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  A new encoder is a
 file here and an entry in ``NETWORKS``; one with published weights has an entry in ``PRETRAINED`` too.
@@ -82,7 +83,7 @@ def build(name, *, channels, num_classes, width, **settings):
 
 
 def pretrained(name, path="", **settings):
-    """An encoder with its published weights, in eval mode: resnet18 or inceptionv3 (ImageNet), or clip (RN50).
+    """An encoder with its published weights, in eval mode: resnet18, inceptionv3 (ImageNet) or clip (RN50).
 
     path: the official file or a safetensors file, else it is looked for and fetched (``weights.locate``).
     settings: further arguments of the network (clip: normalise).  Raises DedtError for an unknown name and

@@ -76,10 +76,10 @@ def rn50(**settings):
 def train_clip(network, data, *, epochs, batch_size, learning_rate, seed, shift=1, folder=None, device="cpu"):
     """Train a CLIP on LabelledImages and the names of their classes; returns the training losses [epochs].
 
-    Every image gets a caption from TEMPLATES at random.  The loss is CLIP's symmetric cross-entropy, but images
-    and captions of one class all fit together: the targets are spread evenly over them, since with few classes
-    most "negatives" of a batch would be none.  AdamW with CLIP's betas and weight decay, cosine to zero.
-    folder: keeps a checkpoint there after each epoch, and goes on from one.  Raises DedtError as
+    Every image gets a caption from TEMPLATES at random.  The loss is CLIP's symmetric cross-entropy, but
+    images and captions of one class all fit together: the targets are spread evenly over them, since with
+    few classes most "negatives" of a batch would be none.  AdamW with CLIP's betas and weight decay, cosine
+    to zero. folder: keeps a checkpoint there after each epoch, and goes on from one.  Raises DedtError as
     ``train_classifier`` does.
     """
     settings = {
@@ -94,7 +94,8 @@ def train_clip(network, data, *, epochs, batch_size, learning_rate, seed, shift=
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     captions = [network.tokens(template.format(name) for template in TEMPLATES) for name in data.class_names]
     captions = torch.stack(captions)
-    # As in CLIP: no decay of gains, biases and the temperature, which are the parameters with less than two axes.
+    # As in CLIP: no decay of gains, biases and the temperature, which are the parameters with less than two
+    # axes.
     decayed = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(

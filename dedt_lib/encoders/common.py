@@ -77,8 +77,8 @@ def embed(network, images, *, batch_size=256, device="cpu", path=None):
 def _write_rows(path, n, batch_size, first, batches):
     """Write float32 [n, d] as ``.npy`` from ``batches(done)``, whose first batch is ``first``.
 
-    Rows are appended to ``path.partial`` and not stored through a memory map: the length of the file then says
-    how far a killed run came, and a full disk is an error instead of the end of the process.
+    Rows are appended to ``path.partial`` and not stored through a memory map: the length of the file then
+    says how far a killed run came, and a full disk is an error instead of the end of the process.
     """
     header = io.BytesIO()
     shape = (n, *first.shape[1:])

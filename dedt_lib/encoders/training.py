@@ -39,13 +39,14 @@ def train_classifier(
     """Train ``network`` on LabelledImages with cross-entropy; returns the training losses [epochs].
 
     SGD with momentum 0.9 and weight decay 5e-4.  By default Nesterov momentum and a cosine schedule to zero
-    (the DeepCore recipe) with random shifts of up to ``shift`` pixels.  The recipe of Moderate-DS (Xia et al.,
-    2023; utils.py): epochs=200, batch_size=128, learning_rate=0.1, schedule="steps", nesterov=False, shift=4,
-    padding="zero", flip=True, and a network that normalises with the data's mean and standard deviation.
+    (the DeepCore recipe) with random shifts of up to ``shift`` pixels.  The recipe of Moderate-DS (Xia et
+    al., 2023; utils.py): epochs=200, batch_size=128, learning_rate=0.1, schedule="steps", nesterov=False,
+    shift=4, padding="zero", flip=True, and a network that normalises with the data's mean and standard
+    deviation.
 
     optimizer: "sgd", or "adamw", with which Inception-v3 learns from few steps (``nesterov`` is SGD's alone).
-    schedule: "cosine", or "steps" (a fifth after 30, 60 and 80 % of the epochs).  padding: what a shift brings
-    in, the border again ("replicate") or black ("zero").  flip: mirror half of the images.
+    schedule: "cosine", or "steps" (a fifth after 30, 60 and 80 % of the epochs).  padding: what a shift
+    brings in, the border again ("replicate") or black ("zero").  flip: mirror half of the images.
     folder: keeps a checkpoint there after each epoch, and goes on from one; on a CPU the result is then the
     same bit for bit.  Raises DedtError for a checkpoint of another run and for losses that are not finite.
     """

@@ -5,8 +5,8 @@ A model is a ``torch.nn.Module`` with
     losses(batch) -> float [b]          per-sample training losses of a ``training.Batch``
     predict(x_t, t, labels) -> noise    the noise estimate; label K (``null_label``) means "no class"
     null_label, sample_shape            K, and (channels, height, width) of images or latents
-    element_losses(batch)               squared errors of the noise, element by element; for the DRO clip "element" only
-    compile_network()                   torch.compile, for profiles that ask for it
+    element_losses(batch)               squared errors of the noise, element by element; for the DRO clip
+    "element" only compile_network()                   torch.compile, for profiles that ask for it
 
 and, where it differs from the others,
 
@@ -14,8 +14,8 @@ and, where it differs from the others,
     margin_losses(batch) -> float [b]   what group DRO compares, if that is not ``losses``
     ddim_scheduler()                    the schedule of DDIM, if that is not the one for pixels
 
-``parameters()`` are what is trained, ``state_dict()`` what is kept.  Class weights, DRO, annealing, checkpoints and
-sampling need nothing else.
+``parameters()`` are what is trained, ``state_dict()`` what is kept.  Class weights, DRO, annealing,
+checkpoints and sampling need nothing else.
 """
 
 from ..errors import DedtError

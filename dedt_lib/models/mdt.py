@@ -1,7 +1,7 @@
 """Masked Diffusion Transformer, version 2 (Gao et al., 2023): class-conditional diffusion on latents.
 
-Every image is learned from twice: once whole, and once with a third or more of its tokens hidden from the encoder, so
-that the network has to infer parts from their surroundings.
+Every image is learned from twice: once whole, and once with a third or more of its tokens hidden from the
+encoder, so that the network has to infer parts from their surroundings.
 """
 
 import math
@@ -33,11 +33,14 @@ class RelativePositionBias(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, offsets):
-        """offsets: int64 [b, n, n], the table's row for each pair of tokens.  Returns float [b, heads, n, n]."""
+        """offsets: int64 [b, n, n], the table's row for each pair of tokens.  Returns float [b, heads, n,
+        n].
+        """
         b, n, _ = offsets.shape
         table = self.relative_position_bias_table.T.expand(b, -1, -1)
         rows = offsets.view(b, 1, n * n).expand(-1, table.shape[1], -1)
-        # A gather from the small table: its gradient is as small, where a gather from all pairs is n^2 per sample.
+        # A gather from the small table: its gradient is as small, where a gather from all pairs is n^2 per
+        # sample.
         return table.gather(2, rows).view(b, -1, n, n)
 
 
@@ -92,7 +95,7 @@ class FinalLayer(nn.Module):
 
 
 class NoiseSchedule(nn.Module):
-    """What the losses need of the linear noise schedule, tabulated over t: float32 [1000] each, made in float64.
+    """What the losses need of the linear noise schedule over t: float32 [1000] each, made in float64.
 
     signal, deviation: x_t = signal x_0 + deviation eps.  weight: min(SNR, 5) / SNR (Hang et al., 2023).
     reach: distance of two posterior means whose noise estimates differ by 1.
@@ -127,9 +130,10 @@ class NoiseSchedule(nn.Module):
 def variational_bits(schedule, images, t, error, fraction):
     """The variational bound's term of step t in bits per element: float [b] (Nichol & Dhariwal, 2021).
 
-    images: x_0, float [b, C, H, W].  t: int64 [b].  error: eps_theta - eps, like images.  fraction: the network's
-    variance output, like images; -1 stands for the posterior's variance and 1 for beta, on a logarithmic scale.
-    For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the discretised -log p(x_0 | x_1).
+    images: x_0, float [b, C, H, W].  t: int64 [b].  error: eps_theta - eps, like images.  fraction: the
+    network's variance output, like images; -1 stands for the posterior's variance and 1 for beta, on a
+    logarithmic scale. For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the
+    discretised -log p(x_0 | x_1).
     """
     reach, log_beta, log_posterior = schedule(t, "reach", "log_beta", "log_posterior")
     log_variance = log_posterior + (fraction + 1) / 2 * (log_beta - log_posterior)
@@ -149,8 +153,8 @@ def variational_bits(schedule, images, t, error, fraction):
 def discretised_log_likelihood(images, distance, log_deviation):
     """Logarithm of the Gaussian mass in the bin around each value; all arguments and the result are alike.
 
-    images: the values.  distance: value minus mean.  The bins are those of 256 grey levels in [-1, 1], the outer
-    two open.  Latents have no grey levels and leave [-1, 1], but MDT is trained with this formula.
+    images: the values.  distance: value minus mean.  The bins are those of 256 grey levels in [-1, 1], the
+    outer two open.  Latents have no grey levels and leave [-1, 1], but MDT is trained with this formula.
     """
 
     def below(x):
@@ -168,11 +172,11 @@ class MDTv2(nn.Module):
     """MDTv2 with the parameter names of the public checkpoints; size S/2 is the default.
 
     input_size: side of the latents; in_channels: theirs.  patch_size: side of the square that is one token.
-    hidden_size, num_heads, mlp_ratio: of the blocks.  depth: blocks altogether, decode_layer of them in the decoder,
-    the others half and half on the encoder's way in and out.  num_classes: K; label K is the null label.
-    class_dropout_prob: how often the masked pass hides the label.  learn_sigma: whether the variance is learned.
-    mask_ratio, mask_range: the share of hidden tokens is drawn from [mask_ratio, mask_ratio + mask_range] at every
-    step; MDT's first version has the range 0.
+    hidden_size, num_heads, mlp_ratio: of the blocks.  depth: blocks altogether, decode_layer of them in the
+    decoder, the others half and half on the encoder's way in and out.  num_classes: K; label K is the null
+    label. class_dropout_prob: how often the masked pass hides the label.  learn_sigma: whether the variance
+    is learned. mask_ratio, mask_range: the share of hidden tokens is drawn from [mask_ratio, mask_ratio +
+    mask_range] at every step; MDT's first version has the range 0.
     Raises DedtError for sizes that do not fit together.
     """
 
@@ -340,8 +344,8 @@ class MDTv2(nn.Module):
     def draws(self, n, generator, device):
         """What the masked pass of n samples adds to a batch.
 
-        masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the tokens
-        that the encoder sees; m is one for the batch.
+        masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the
+        tokens that the encoder sees; m is one for the batch.
         """
         ratio = self.mask_ratio + self.mask_range * torch.rand((), generator=generator, device=device).item()
         order = torch.rand(n, self.tokens, generator=generator, device=device).argsort(dim=1)
@@ -354,8 +358,8 @@ class MDTv2(nn.Module):
     def losses(self, batch):
         """Loss of the unmasked pass plus loss of the masked one, one per sample: float [b].
 
-        Each is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) / SNR, plus
-        :func:`variational_bits`, from which only the variance learns.
+        Each is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) / SNR,
+        plus :func:`variational_bits`, from which only the variance learns.
         """
         extra = batch.extra
         masked = self._pass_losses(batch, extra["masked_noise"], extra["masked_drop"], extra["kept"])

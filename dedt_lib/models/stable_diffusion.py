@@ -36,9 +36,9 @@ class StableDiffusion(nn.Module):
 
     class_names: K names, whose underscores become spaces.  template: of the captions, ``{}`` is the name.
     image_size: of the images in pixels, a multiple of 8; by default what the pipeline was made for.
-    The U-Net is the pipeline's own, not a copy: two models need two pipelines.  Raises DedtError for a caption
-    without a class name or longer than the text encoder reads, for a size that does not fit, and for a pipeline
-    that predicts neither noise nor velocity.
+    The U-Net is the pipeline's own, not a copy: two models need two pipelines.  Raises DedtError for a
+    caption without a class name or longer than the text encoder reads, for a size that does not fit, and for
+    a pipeline that predicts neither noise nor velocity.
     """
 
     def __init__(self, pipeline, class_names, template=TEMPLATE, *, image_size=None):
@@ -130,7 +130,8 @@ def load_pipeline(where=VERSION_1_4):
 
     where: a folder in diffusers' layout, or a name on the Hugging Face hub, which is looked for in
     ``weights_folder()`` and in the hub's cache, and else downloaded.  Only safetensors are read.  There is no
-    safety checker: it paints images black, which no metric should see.  Raises DedtError for weights that are missing, damaged or pickles.
+    safety checker: it paints images black, which no metric should see.  Raises DedtError for weights that
+    are missing, damaged or pickles.
     """
     folder = own_folder(where)
     pipeline = _open_folder(folder) if folder else _open_hub(hub_name(where, WHAT, FILES))
