@@ -30,6 +30,19 @@ from .weights import locate
 SPEED = ("checkpoint_every", "channels_last", "compile")
 """Settings that change how fast a run goes, and nothing else."""
 
+SHARED = (
+    "data",
+    "test",
+    "metric_network",
+    "yardstick",
+    "cmmd_network",
+    "autoencoder",
+    "decoder",
+    "_encoded",
+    "pipeline",
+)
+"""What follows from the profile alone, so that every recipe can use it once it is loaded."""
+
 MOST_NEIGHBOURS = 50_000
 """How many real images precision and recall are measured against: their cost grows with the square."""
 
@@ -70,19 +83,8 @@ class Experiment:
         other = Experiment(
             self.profile, store=self.store, device=self.device, **{**self.recipe.model_dump(), **recipe}
         )
-        shared_names = [
-            "data",
-            "test",
-            "metric_network",
-            "yardstick",
-            "cmmd_network",
-            "autoencoder",
-            "decoder",
-        ]
-        shared_names += ["_encoded"]
-        if other.recipe.encoder == self.recipe.encoder:
-            shared_names.append("encoder")
-        for shared in shared_names:
+        encoder = ("encoder",) if other.recipe.encoder == self.recipe.encoder else ()
+        for shared in (*SHARED, *encoder):
             if shared in self.__dict__:
                 other.__dict__[shared] = self.__dict__[shared]
         return other

@@ -36,6 +36,10 @@ class Family:
     def __init__(self, experiment):
         self.experiment, self.profile = experiment, experiment.profile
 
+    @property
+    def proxy_epochs(self):
+        return self.settings.epochs
+
     def _settings(self, prefix, **changes):
         """The profile's training settings, with those that it names for this family in their place."""
         p = self.profile
@@ -61,10 +65,6 @@ class PixelUNet(Family):
     @property
     def settings(self):
         return self._settings("unet")
-
-    @property
-    def proxy_epochs(self):
-        return self.profile.epochs
 
     @property
     def ratios(self):
@@ -177,10 +177,6 @@ class StableDiffusion(Latent):
             "warmup_epochs": 0.0,
         }
         return self._settings("sd", **changes)
-
-    @property
-    def proxy_epochs(self):
-        return self.profile.sd_epochs
 
     @property
     def ratios(self):
