@@ -9,7 +9,6 @@ GIVEN = str(config.get("profile", "digits"))
 PROFILE = load_profile(GIVEN).name
 GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN
 CELLS = [cell_name(*cell) for cell in all_cells(GIVEN)]
-NEEDS_REFERENCE = [row for row, values in ROWS.items() if {"reweighting", "early_stopping"} & set(values)]
 
 
 wildcard_constraints:
@@ -22,16 +21,22 @@ rule tables:
         [f"results/{PROFILE}/cells/{name}.json" for name in CELLS],
 
 
-def reference(wildcards):
-    if wildcards.row not in NEEDS_REFERENCE:
+def other_cell(wildcards):
+    """The cell that makes what this one needs as well: the guided one, or that of the reference."""
+    row, percent, recipe = wildcards.row, wildcards.percent, ROWS[wildcards.row]
+    if recipe.get("unguided"):
+        row = row.removesuffix("-unguided")
+    elif recipe.get("reweighting") or recipe.get("early_stopping"):
+        prefix = {"mdt": "mdt-", "stable-diffusion": "sd-"}.get(recipe.get("model"), "")
+        row, percent = f"{prefix}full", "100"
+    else:
         return []
-    full = {"mdt": "mdt-full", "stable-diffusion": "sd-full"}.get(ROWS[wildcards.row].get("model"), "full")
-    return [f"results/{PROFILE}/cells/{full}-100-{wildcards.seed}.json"]
+    return [f"results/{PROFILE}/cells/{row}-{percent}-{wildcards.seed}.json"]
 
 
 rule cell:
     input:
-        reference,
+        other_cell,
     output:
         f"results/{PROFILE}/cells/{{row}}-{{percent}}-{{seed}}.json",
     log:

@@ -47,6 +47,7 @@ RECIPE = (
     "annealing",
     "infobatch",
     "early_stopping",
+    "unguided",
     "seed",
 )
 """The fields of Recipe, each an option of the same name; here as well, so that --help needs no pydantic."""
@@ -637,6 +638,8 @@ def describe(experiment):
     flags = [f"seed {r.seed}"]
     if r.model != "unet":
         flags.insert(0, f"model {r.model}")
+    if r.unguided:
+        flags.insert(0, "unguided")
     if r.annealing:
         flags.insert(0, "annealing")
     if r.early_stopping:
@@ -790,6 +793,9 @@ def add_recipe_options(verb):
         action="store_true",
         default=None,
         help="the control: all the data, but only as many steps as the coreset takes",
+    )
+    group.add_argument(
+        "--unguided", action="store_true", default=None, help="the control: samples without guidance"
     )
     group.add_argument("--seed", type=int, help="of everything but the encoder and the metric (default: 0)")
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="copy the resulting files there")

@@ -509,6 +509,10 @@ class Experiment:
         how = {name: self.yardstick[name] for name in ("extractor", "layer", "weights_path")}
         return evaluation.extract_features(images, **how, out=out, cuda=str(self.device).startswith("cuda"))
 
+    @functools.cached_property
+    def _generated(self):
+        return self.metric_features(self.sample())
+
     def real(self):
         """The real side of every FID, computed once: a dict.
 
@@ -567,8 +571,7 @@ class Experiment:
         recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
 
         def work(folder):
-            images, real = self.sample(), self.real()
-            generated = self.metric_features(images)
+            images, real, generated = self.sample(), self.real(), self._generated
             classwise = np.empty(0)
             if self.profile.classwise:
                 sides = real["classes"], None, generated, self.sample_labels()
@@ -611,8 +614,7 @@ class Experiment:
         }
 
         def work(folder):
-            images, real = self.sample(), self.real()["features"]
-            generated = self.metric_features(images)
+            images, real, generated = self.sample(), self.real()["features"], self._generated
             some = real[:: -(-len(real) // MOST_NEIGHBOURS)]
             precision, recall = evaluation.precision_recall(some, generated)
             result = {

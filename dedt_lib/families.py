@@ -25,13 +25,14 @@ class Family:
 
     network: what decides the fresh network, as a dict for addresses.  settings: its TrainingSettings.
     proxy_epochs: of the proxy in group DRO.  ratios: those of its tables.  build(seed): a fresh model.
-    source(): what the training loop draws from.  sampling: steps and guidance.  sampler(...): see
-    ``sampling.sample``.  decode(x_0): what the sampler gives, to uint8 images.  evaluations: network
+    source(): what the training loop draws from.  sampler_steps, guidance: of its sampler; unguided: the
+    guidance that is none.  sampler(...): see ``sampling.sample``.  decode(x_0): what the sampler gives, to uint8 images.  evaluations: network
     evaluations that training takes for an image, a backward pass counting two; proxy_evaluations: in group
     DRO.
     """
 
     evaluations, proxy_evaluations = 3, 4
+    unguided = 0.0
 
     def __init__(self, experiment):
         self.experiment, self.profile = experiment, experiment.profile
@@ -39,6 +40,12 @@ class Family:
     @property
     def proxy_epochs(self):
         return self.settings.epochs
+
+    @property
+    def sampling(self):
+        """Steps and guidance of the recipe's samples, as the sampler takes them."""
+        guidance = self.unguided if self.experiment.recipe.unguided else self.guidance
+        return {"steps": self.sampler_steps, "guidance": guidance}
 
     def _settings(self, prefix, **changes):
         """The profile's training settings, with those that it names for this family in their place."""
@@ -71,8 +78,12 @@ class PixelUNet(Family):
         return self.profile.ratios
 
     @property
-    def sampling(self):
-        return {"steps": self.profile.sampler_steps, "guidance": self.profile.guidance}
+    def sampler_steps(self):
+        return self.profile.sampler_steps
+
+    @property
+    def guidance(self):
+        return self.profile.guidance
 
     def source(self):
         return self.experiment.data
@@ -115,6 +126,7 @@ class MaskedDiffusionTransformer(Latent):
     # Every image passes masked and unmasked; the margin takes another unmasked pass of proxy and reference.
     evaluations, proxy_evaluations = 6, 8
     sampler = staticmethod(respaced_ddpm)
+    unguided = 1.0
 
     @property
     def network(self):
@@ -135,8 +147,12 @@ class MaskedDiffusionTransformer(Latent):
         return self.profile.mdt_ratios
 
     @property
-    def sampling(self):
-        return {"steps": self.profile.mdt_sampler_steps, "guidance": self.profile.mdt_guidance}
+    def sampler_steps(self):
+        return self.profile.mdt_sampler_steps
+
+    @property
+    def guidance(self):
+        return self.profile.mdt_guidance
 
     def build(self, seed):
         p = self.profile
@@ -183,9 +199,13 @@ class StableDiffusion(Latent):
         return self.profile.sd_ratios
 
     @property
-    def sampling(self):
+    def sampler_steps(self):
+        return self.profile.sd_sampler_steps
+
+    @property
+    def guidance(self):
         # diffusers' scale s and the w of (1 + w) eps_c - w eps_u are one apart.
-        return {"steps": self.profile.sd_sampler_steps, "guidance": self.profile.sd_guidance - 1}
+        return self.profile.sd_guidance - 1
 
     def build(self, seed):
         """A copy of the pre-trained pipeline's U-Net, ready to be fine-tuned."""

@@ -604,7 +604,7 @@ def speedup_by_ratio(panels, ratios):
 def rank_slopes(order, labels):
     """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
 
-    order: of ``tables.same_order``.  labels: row -> how it is printed.
+    order: of ``findings.same_order``.  labels: row -> how it is printed.
     """
     rows = list(dict.fromkeys(row for ranked in order["paper"] for row in ranked))
     figure, grid = _panels(len(order), 0.42 * len(rows) + 1.1, columns=4, sharey=True)

@@ -23,3 +23,11 @@ def check_parameters(*known):
                 raise DedtError(
                     f"Unknown parameter(s) {', '.join(unknown)}; this notebook takes: {', '.join(known)}."
                 )
+
+
+def glue(prefix, **values):
+    """Hand numbers and words to the prose: each ``name=value`` becomes ``{glue:text}`PREFIX_NAME```."""
+    import myst_nb
+
+    for name, value in values.items():
+        myst_nb.glue(f"{prefix}_{name}", value, display=False)

@@ -415,14 +415,16 @@ class _Planner:
         """The samples of a model: the last weights of a run, or those that it kept on the way."""
         p, d = self.profile, self.diffusion
         stops = recipe.early_stopping and recipe.ratio < 1
+        step = self._steps_at(recipe.ratio, recipe.annealing) if stops else "end"
+        guided = d.guided and not recipe.unguided
         size = p.samples * p.channels * p.image_size**2
         return Run(
-            ("sampling", final.key, self._steps_at(recipe.ratio, recipe.annealing) if stops else "end"),
+            ("sampling", final.key, step, guided),
             "sampling",
-            f"{p.samples:,} samples, {d.sampler_steps} steps" + (", guided" if d.guided else ""),
+            f"{p.samples:,} samples, {d.sampler_steps} steps" + (", guided" if guided else ""),
             d.network,
             images=p.samples,
-            evaluations=p.samples * d.sampler_steps * (2 if d.guided else 1),
+            evaluations=p.samples * d.sampler_steps * (2 if guided else 1),
             bytes=size,
             scratch=size,
         )

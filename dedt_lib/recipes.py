@@ -12,7 +12,7 @@ from .selection import BANDS, CENTRES, METHODS
 
 PROFILES = Path(__file__).parent / "profiles"
 ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
-TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5")
+TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
 MODELS = ("unet", "mdt", "stable-diffusion")
 CLIPS = ("sample", "class", "element")
 ABSENT = ("previous", "zero")
@@ -215,7 +215,8 @@ class Recipe(BaseModel):
     infobatch: no coreset; InfoBatch prunes in each epoch, keeping well-learned samples with probability
     ``ratio`` ("ratio"), or as many samples as a coreset of that ratio has ("budget").  early_stopping: train
     on all the data, but stop after as many steps as the coreset run would take, annealed or not (the control
-    at equal compute).  seed: of everything but the encoder and the metric.
+    at equal compute).  unguided: sample without guidance (the control of what guidance does to the metrics).
+    seed: of everything but the encoder and the metric.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -233,6 +234,7 @@ class Recipe(BaseModel):
     annealing: bool = False
     infobatch: Literal["", "ratio", "budget"] = ""
     early_stopping: bool = False
+    unguided: bool = False
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -54,6 +54,11 @@ ROWS = {
 }
 """Row name -> the recipe values that make it."""
 
+UNGUIDED = ("sd-random", "sd-clip-moderate", "sd-moderate", "sd-early-stopping", "sd-full")
+"""Rows whose models are sampled once more without guidance, as rows of their own."""
+
+ROWS |= {f"{row}-unguided": {**ROWS[row], "unguided": True} for row in UNGUIDED}
+
 LABELS = {
     "random": "Uniform random",
     "inceptionv3-gaussian": "Inception-v3, Gaussian",
@@ -87,6 +92,8 @@ LABELS = {
     "sd-full": "All data",
 }
 """Row name -> how the book prints it."""
+
+LABELS |= {f"{row}-unguided": f"{LABELS[row]}, unguided" for row in UNGUIDED}
 
 TABLES = {
     "table1": {
@@ -135,6 +142,7 @@ TABLES = {
         "sd-early-stopping": None,
         "sd-full": (1.0,),
     },
+    "table5-unguided": {f"{row}-unguided": (1.0,) if row == "sd-full" else None for row in UNGUIDED},
 }
 """Table -> its rows and their ratios (None: all ratios that the profile has for the row's model).  The
 paper's rows come first; the others are controls and other readings."""
@@ -359,78 +367,15 @@ def layout(frame, table="table1", value="fid", digits=2, published=None):
     return pd.DataFrame(columns, index=[LABELS[row] for row in rows])
 
 
-def same_order(frame, published, value="fid"):
-    """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
-
-    published: a table of :mod:`dedt_lib.paper`.  Columns: ours and paper (rows from the lowest value to the
-    highest), agree (share of the pairs of rows that both put in the same order), same.
-    """
-    import itertools
-
-    import pandas as pd
-
-    from . import paper
-
-    means = frame.pivot_table(index="row", columns="ratio", values=value)
-    numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
-    found = {}
-    for ratio in sorted({ratio for own in numbers.values() for ratio in own}):
-        rows = [row for row in numbers if ratio in numbers[row] and ratio in means and means[ratio][row] > 0]
-        if len(rows) < 2:
-            continue
-        ours, theirs = ({row: means[ratio][row] for row in rows}, {row: numbers[row][ratio] for row in rows})
-        pairs = list(itertools.combinations(rows, 2))
-        agree = sum((ours[a] < ours[b]) == (theirs[a] < theirs[b]) for a, b in pairs)
-        found[percent(ratio)] = {
-            "ours": sorted(rows, key=ours.get),
-            "paper": sorted(rows, key=theirs.get),
-            "agree": agree / len(pairs),
-            "same": agree == len(pairs),
-        }
-    return pd.DataFrame(found).T
+def named(table, rows):
+    """A table by (row, ratio) as the book prints it: in the order of ``rows``, by their labels, ratios in %."""
+    table = table.reindex(rows, level=0).rename_axis([None, None])
+    return table.rename(index=LABELS, level=0).rename(index=percent, level=1)
 
 
 def percent(ratio):
     """A ratio as the book prints it: 0.1 is "10 %"."""
     return f"{100 * ratio:g} %"
-
-
-def compare(frame, row, other, value="fid"):
-    """Row against another row at each ratio, seed by seed: a DataFrame.
-
-    Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower
-    (seeds in which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds
-    agrees, else "undecided".
-    """
-    import pandas as pd
-
-    pair = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
-    pair = pair.reindex(columns=[row, other]).dropna()
-    difference = (pair[row] - pair[other]).groupby("ratio")
-    lower, higher = difference.apply(lambda d: (d < 0).sum()), difference.apply(lambda d: (d > 0).sum())
-    seeds = difference.size()
-    verdict = [
-        "lower" if a == n > 1 else "higher" if b == n > 1 else "undecided"
-        for a, b, n in zip(lower, higher, seeds)
-    ]
-    return pd.DataFrame({"difference": difference.mean(), "lower": lower, "seeds": seeds, "verdict": verdict})
-
-
-def in_words(frame, row, other, value="fid"):
-    """One sentence on :func:`compare`: at which ratios ``row`` is lower or higher in every seed."""
-    table = compare(frame, row, other, value)
-    parts = []
-    for verdict, words in (
-        ("lower", "lower (better) in every seed"),
-        ("higher", "higher (worse) in every seed"),
-    ):
-        ratios = [percent(ratio) for ratio in table.index[table.verdict == verdict]]
-        if ratios:
-            parts.append(f"{words} at {', '.join(ratios)}")
-    undecided = [percent(ratio) for ratio in table.index[table.verdict == "undecided"]]
-    if undecided:
-        parts.append(f"undecided between seeds at {', '.join(undecided)}")
-    return f"{LABELS[row]} against {LABELS[other]}: {'; '.join(parts) or 'no common results'}."
 
 
 def speedups(frame, rows, whole=False, full="full"):

@@ -24,7 +24,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -41,11 +41,7 @@ from dedt_lib.selection import moderate_distances
 plain = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
-glue("qs_images", len(plain.data), display=False)
-glue("qs_classes", len(plain.data.class_names), display=False)
-glue("qs_percent", 100 * ratio, display=False)
+glue("qs", images=len(plain.data), classes=len(plain.data.class_names), percent=100 * ratio)
 
 # %% [markdown]
 # ## Look at the data
@@ -147,15 +143,14 @@ pd.DataFrame(
 ).round(3)
 
 # %% tags=["remove-cell"]
-glue("qs_floor", plain.floor()["fid"], display=False)
-glue("qs_fid_full", fid["all data"], display=False)
-glue("qs_fid_coreset", fid["coreset"], display=False)
-glue("qs_fid_weighted", fid["weighted"], display=False)
-glue("qs_fid_early", fid["all data, equal steps"], display=False)
 glue(
-    "qs_speed",
-    cells["all data"]["steps"] / cells["coreset"]["steps"],
-    display=False,
+    "qs",
+    floor=plain.floor()["fid"],
+    fid_full=fid["all data"],
+    fid_coreset=fid["coreset"],
+    fid_weighted=fid["weighted"],
+    fid_early=fid["all data, equal steps"],
+    speed=cells["all data"]["steps"] / cells["coreset"]["steps"],
 )
 
 # %% [markdown]

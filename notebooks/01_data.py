@@ -16,7 +16,7 @@
 profile = "digits"
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile")
 
@@ -41,11 +41,7 @@ profile_names()
 data.images.shape, data.images.dtype, data.labels.shape
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
-glue("data_train", len(data), display=False)
-glue("data_test", len(test) if test else 0, display=False)
-glue("data_side", data.images.shape[2], display=False)
+glue("data", train=len(data), test=len(test) if test else 0, side=data.images.shape[2])
 
 # %% [markdown]
 # The digits are tiny, {glue:text}`data_side:d` pixels on a side, but they are

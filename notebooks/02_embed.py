@@ -20,7 +20,7 @@ encoders = "resnet18 clip-rn50"
 ratio = 0.1
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "encoders", "ratio")
 
@@ -199,8 +199,6 @@ figures.overlap_map(coresets)
 # %% tags=["remove-cell"]
 from itertools import combinations
 
-from myst_nb import glue
-
 shares = {
     pair: np.isin(coresets[pair[0]].indices, coresets[pair[1]].indices).mean()
     for pair in combinations(coresets, 2)
@@ -224,7 +222,7 @@ if shares:
     ) + " on which images are of middling distance."
 else:
     said = "With one encoder there is nothing to compare."
-glue("embed_overlap", said, display=False)
+glue("embed", overlap=said)
 
 # %% [markdown]
 # {glue:text}`embed_overlap:s`

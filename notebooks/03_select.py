@@ -23,7 +23,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -130,11 +130,12 @@ figures.class_counts(
 )
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
-glue("select_least", int(one_band.counts.min()), display=False)
-glue("select_most", int(one_band.counts.max()), display=False)
-glue("select_each", int(moderate.counts[0]), display=False)
+glue(
+    "select",
+    least=int(one_band.counts.min()),
+    most=int(one_band.counts.max()),
+    each=int(moderate.counts[0]),
+)
 
 # %% [markdown]
 # With one band the classes keep between {glue:text}`select_least:d` and

@@ -20,7 +20,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -92,10 +92,7 @@ spread = {"same draw": same.std().item(), "own draw": own.std().item()}
 spread
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
-glue("dro_same", spread["same draw"], display=False)
-glue("dro_own", spread["own draw"], display=False)
+glue("dro", same=spread["same draw"], own=spread["own draw"])
 
 # %% [markdown]
 # With the same draw the excess has a spread of {glue:text}`dro_same:.3f`,
@@ -147,14 +144,13 @@ pd.DataFrame(
 # %% tags=["remove-cell"]
 from dedt_lib.reweighting import effective_classes
 
-glue("dro_effective", float(effective_classes(reading["weights"])), display=False)
-glue("dro_effective_literal", float(effective_classes(literal["weights"])), display=False)
 glue(
-    "dro_agree",
-    float(np.corrcoef(reading["weights"], literal["weights"])[0, 1]),
-    display=False,
+    "dro",
+    effective=float(effective_classes(reading["weights"])),
+    effective_literal=float(effective_classes(literal["weights"])),
+    agree=float(np.corrcoef(reading["weights"], literal["weights"])[0, 1]),
+    clipped=100 * float(reading["clipped"][reading["burn_in"] :].mean()),
 )
-glue("dro_clipped", 100 * float(reading["clipped"][reading["burn_in"] :].mean()), display=False)
 
 # %% [markdown]
 # The weights count {glue:text}`dro_effective:.1f` effective classes with

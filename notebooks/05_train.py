@@ -20,7 +20,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -152,10 +152,7 @@ figures.class_draws(
 )
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
-glue("train_drawn", len(drawn), display=False)
-glue("train_different", len(np.unique(drawn)), display=False)
+glue("train", drawn=len(drawn), different=len(np.unique(drawn)))
 
 # %% [markdown]
 # On average the gradient is the same as that of the weighted loss; what
@@ -186,9 +183,7 @@ kept, kept_weights = plan.epoch(1)
 pd.Series(kept_weights.round(2)).value_counts().rename_axis("weight")
 
 # %% tags=["remove-cell"]
-glue("train_kept", len(kept), display=False)
-glue("train_all", len(data), display=False)
-glue("train_sum", float(kept_weights.sum()), display=False)
+glue("train", kept=len(kept), all=len(data), sum=float(kept_weights.sum()))
 
 # %% [markdown]
 # {glue:text}`train_kept:d` of {glue:text}`train_all:d` images stay. Their

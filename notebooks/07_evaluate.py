@@ -18,7 +18,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -96,14 +96,15 @@ round(theirs, 6), round(ours, 6)
 # %%
 import textwrap
 
-from myst_nb import glue
-
 floor = experiment.floor()
 coreset_fid = experiment.evaluate()
 full_fid = full.evaluate()
-glue("eval_floor", floor["fid"], display=False)
-glue("eval_coreset", coreset_fid["fid"], display=False)
-glue("eval_full", full_fid["fid"], display=False)
+glue(
+    "eval",
+    floor=floor["fid"],
+    coreset=coreset_fid["fid"],
+    full=full_fid["fid"],
+)
 print(*textwrap.wrap(coreset_fid["protocol"], 70), sep="\n")
 
 # %% [markdown]
@@ -159,8 +160,7 @@ figures.nearest_histogram(
 )
 
 # %% tags=["remove-cell"]
-glue("eval_copies", 100 * coreset_fid["copies"], display=False)
-glue("eval_copies_full", 100 * full_fid["copies"], display=False)
+glue("eval", copies=100 * coreset_fid["copies"], copies_full=100 * full_fid["copies"])
 
 # %% [markdown]
 # Near-copies: {glue:text}`eval_copies:.1f` % of the samples for the coreset,

@@ -19,7 +19,7 @@ profile = "digits"
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "compute")
 
@@ -27,32 +27,16 @@ check_parameters("profile", "compute")
 # With `compute = True` missing cells are computed here, one after the other.
 
 # %%
-from dedt_lib import figures, paper, tables
+from dedt_lib import figures, findings, paper, tables
 
 if compute:
     tables.compute_missing(profile, "table1")
 frame = tables.read_cells(profile)
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
-wanted = tables.cells("table1", profile)
-present = set(zip(frame.row, frame.ratio, frame.seed))
-example = frame.result.iloc[0]
+made = findings.made(frame, "table1", profile)
 full = frame[frame.row == "full"]
-floor = example["floor"]["fid"]
-mine = frame[[cell in set(wanted) for cell in zip(frame.row, frame.ratio, frame.seed)]]
-dates = sorted({r["provenance"]["date"] for r in mine.result})
-missing = len(set(wanted) - present)
-glue("t1_seeds", int(frame.seed.nunique()), display=False)
-glue("t1_cells", len(mine), display=False)
-glue("t1_missing", f" ({missing} more are not there yet)" if missing else "", display=False)
-glue("t1_floor", floor, display=False)
-glue("t1_paper_full", paper.FULL, display=False)
-glue("t1_full", float(full.fid.mean()), display=False)
-glue("t1_machine", example["provenance"]["machine"], display=False)
-glue("t1_dates", " to ".join(dict.fromkeys([dates[0], dates[-1]])), display=False)
-glue("t1_torch", example["provenance"]["versions"]["torch"], display=False)
+glue("t1", **made, full=float(full.fid.mean()), paper_full=paper.FULL)
 
 # %% [markdown]
 # ## The table
@@ -102,7 +86,7 @@ figures.fid_by_ratio(
     frame,
     [*rows, "early-stopping"],
     tables.LABELS,
-    floor=floor,
+    floor=made["floor"],
     full=full.fid.mean(),
 )
 
@@ -114,23 +98,16 @@ figures.fid_by_ratio(
 # selectors, each against drawing blindly.
 
 # %%
-from IPython.display import Markdown
-
-
-def say(pairs):
-    there = [pair for pair in pairs if set(pair) <= set(frame.row)]
-    lines = [f"- {tables.in_words(frame, *pair)}" for pair in there]
-    return Markdown("\n".join(lines))
-
-
-say((row, "random") for row in paper.TABLE_1 if row != "random")
+blindly = [(row, "random") for row in paper.TABLE_1 if row != "random"]
+findings.say(frame, *blindly)
 
 # %% [markdown]
 # Then one choice at a time: the selector with the same encoder, the encoder
 # with the same selector, the weights, and the band.
 
 # %%
-say([
+findings.say(
+    frame,
     ("moderate", "gaussian"),
     ("inceptionv3-gaussian", "gaussian"),
     ("moderate", "ddae-moderate"),
@@ -138,26 +115,26 @@ say([
     ("moderate-reweighted", "moderate"),
     ("moderate-global", "moderate"),
     ("moderate-class", "moderate"),
-])
+)
 
 # %% [markdown]
 # And against the same number of steps on all the data.
 
 # %%
-say([
+findings.say(
+    frame,
     ("random", "early-stopping"),
     ("moderate", "early-stopping"),
     ("moderate-reweighted", "early-stopping"),
-])
+)
 
 # %% tags=["remove-cell"]
-for key, pair in {
-    "t1_says_select": ("moderate", "random"),
-    "t1_says_reweight": ("moderate-reweighted", "moderate"),
-    "t1_says_early": ("moderate-reweighted", "early-stopping"),
-}.items():
-    there = set(pair) <= set(frame.row)
-    glue(key, tables.in_words(frame, *pair) if there else "no results yet.", display=False)
+glue(
+    "t1",
+    says_select=findings.in_words(frame, "moderate", "random"),
+    says_reweight=findings.in_words(frame, "moderate-reweighted", "moderate"),
+    says_early=findings.in_words(frame, "moderate-reweighted", "early-stopping"),
+)
 
 # %% [markdown]
 # ## The order of the rows
@@ -181,24 +158,10 @@ beside.columns = [f"{who}, {tables.percent(r)}" for who, r in beside.columns]
 beside.rename_axis(None)
 
 # %% tags=["remove-cell"]
-order = tables.same_order(frame, paper.TABLE_1)
-pairs = len(order) and order.agree.astype(float).mean()
-lowest = {}
-for ratio, entry in order.iterrows():
-    lowest.setdefault(tables.LABELS[entry["ours"][0]], []).append(ratio)
-winners = "; ".join(f"{name} at {', '.join(ratios)}" for name, ratios in lowest.items())
-best = {tables.LABELS[entry["paper"][0]] for _, entry in order.iterrows()}
-glue("t1_same", int(order.same.sum()) if len(order) else 0, display=False)
-glue("t1_ratios", len(order), display=False)
-glue("t1_pairs", 100 * float(pairs), display=False)
-glue("t1_winners", winners, display=False)
-glue("t1_best", " or ".join(sorted(best)), display=False)
+glue("t1", order=findings.order_in_words(frame, paper.TABLE_1))
 
 # %% [markdown]
-# The order of all these rows is the paper's at {glue:text}`t1_same:d` of
-# {glue:text}`t1_ratios:d` ratios; of the pairs of rows,
-# {glue:text}`t1_pairs:.0f` % stand in the paper's order. The lowest here:
-# {glue:text}`t1_winners:s`. In the paper: {glue:text}`t1_best:s`.
+# *Are they in the paper's order?* {glue:text}`t1_order:s`
 #
 # Where the two disagree, four differences may matter, and none of them has
 # been tested here. Digits are few and plain beside the images of CIFAR-10. A

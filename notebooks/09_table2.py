@@ -22,7 +22,7 @@ epochs = 16
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "epochs", "compute")
 
@@ -31,7 +31,7 @@ check_parameters("profile", "epochs", "compute")
 # missing.
 
 # %%
-from dedt_lib import figures, paper, tables
+from dedt_lib import figures, findings, paper, tables
 
 if compute:
     tables.compute_missing(profile, "table2")
@@ -103,16 +103,18 @@ figures.epoch_sizes(sizes, len(data))
 
 # %% tags=["remove-cell"]
 import numpy as np
-from myst_nb import glue
 
 pruned = np.array(sizes["InfoBatch"][1 : int(0.875 * epochs)]) / len(data)
 ratios = tables.TABLES["table2"]["infobatch-budget-annealed"]
 ratios = [tables.percent(ratio) for ratio in ratios or paper.RATIOS]
 full = frame[frame.row == "full"]
-glue("t2_full", float(full.fid.mean()), display=False)
-glue("t2_budget", " and ".join(ratios), display=False)
-glue("t2_kept", 100 * float(pruned.mean()), display=False)
-glue("t2_below", 100 * float((1 - pruned.mean()) / 0.9), display=False)
+glue(
+    "t2",
+    full=float(full.fid.mean()),
+    budget=" and ".join(ratios),
+    kept=100 * float(pruned.mean()),
+    below=100 * float((1 - pruned.mean()) / 0.9),
+)
 
 # %% [markdown]
 # Look at the first line: the ratio is 10 %, but an epoch of InfoBatch keeps
@@ -159,20 +161,22 @@ _, again = one_draw(1)
 share = float((losses < losses.mean()).mean())
 stays = float(np.mean((losses < losses.mean()) == (again < again.mean())))
 chance = share**2 + (1 - share) ** 2
-glue("t2_share", 100 * share, display=False)
-glue("t2_rank_t", float(spearmanr(t, losses).statistic), display=False)
-glue("t2_rank_again", float(spearmanr(losses, again).statistic), display=False)
-nearly = abs(spearmanr(losses, again).statistic) < 0.3 and abs(spearmanr(t, losses).statistic) > 0.7
-glue(
-    "t2_lucky",
+rank_t, rank_again = (float(spearmanr(losses, other).statistic) for other in (t, again))
+lucky = (
     'So here "well learned" says next to nothing about the image: it means "drew much noise", and '
     "InfoBatch skips almost at random."
-    if nearly
-    else 'So "well learned" depends on the draw, but not on the draw alone.',
-    display=False,
+    if abs(rank_again) < 0.3 and abs(rank_t) > 0.7
+    else 'So "well learned" depends on the draw, but not on the draw alone.'
 )
-glue("t2_stays", 100 * stays, display=False)
-glue("t2_chance", 100 * chance, display=False)
+glue(
+    "t2",
+    share=100 * share,
+    rank_t=rank_t,
+    rank_again=rank_again,
+    lucky=lucky,
+    stays=100 * stays,
+    chance=100 * chance,
+)
 
 # %% [markdown]
 # {glue:text}`t2_share:.0f` % of the images lie below the mean. The rank
@@ -247,17 +251,10 @@ figures.fid_by_images(
 # runs are longer, and most so where the coreset is smallest.
 
 # %%
-from IPython.display import Markdown
-
-
-def say(*pairs):
-    there = [pair for pair in pairs if set(pair) <= set(frame.row)]
-    lines = [f"- {tables.in_words(frame, *pair)}" for pair in there]
-    return Markdown("\n".join(lines) or "No results yet.")
-
-
 ours = "moderate-reweighted-annealed"
-say((ours, "moderate-reweighted"), ("random-annealed", "random"))
+findings.say(
+    frame, (ours, "moderate-reweighted"), ("random-annealed", "random")
+)
 
 # %% [markdown]
 # How much lower, on average over the seeds (negative is better), and how much
@@ -285,7 +282,8 @@ added.rename_axis(None).round(2)
 # data, than an annealed coreset drawn blindly, and than InfoBatch?
 
 # %%
-say(
+findings.say(
+    frame,
     (ours, "early-stopping-annealed"),
     (ours, "random-annealed"),
     (ours, "infobatch-annealed"),
@@ -294,14 +292,12 @@ say(
 )
 
 # %% tags=["remove-cell"]
-def sentence(row, other):
-    there = {row, other} <= set(frame.row)
-    return tables.in_words(frame, row, other) if there else "no results yet."
-
-
-glue("t2_says_anneal", sentence(ours, "moderate-reweighted"), display=False)
-glue("t2_says_early", sentence(ours, "early-stopping-annealed"), display=False)
-glue("t2_says_infobatch", sentence(ours, "infobatch-annealed"), display=False)
+glue(
+    "t2",
+    says_anneal=findings.in_words(frame, ours, "moderate-reweighted"),
+    says_early=findings.in_words(frame, ours, "early-stopping-annealed"),
+    says_infobatch=findings.in_words(frame, ours, "infobatch-annealed"),
+)
 
 # %% [markdown]
 # InfoBatch to budget and the annealed coreset of the same ratio see almost

@@ -20,7 +20,7 @@ profile = "digits"
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "compute")
 
@@ -29,7 +29,7 @@ check_parameters("profile", "compute")
 # missing.
 
 # %%
-from dedt_lib import figures, paper, tables
+from dedt_lib import figures, findings, paper, tables
 
 if compute:
     tables.compute_missing(profile, "table3")
@@ -37,15 +37,16 @@ frame = tables.read_cells(profile)
 rows = [row for row in paper.TABLE_3 if row in set(frame.row)]
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
 full = frame[frame.row == "full"]
 smallest = float(frame.ratio.min())
 few = frame[(frame.row == "moderate") & (frame.ratio == smallest)]
-glue("t3_seeds", int(frame.seed.nunique()), display=False)
-glue("t3_wall_full", float((full.seconds / full.cpu_seconds).mean()), display=False)
-glue("t3_wall_few", float((few.seconds / few.cpu_seconds).mean()), display=False)
-glue("t3_smallest", 100 * smallest, display=False)
+glue(
+    "t3",
+    seeds=int(frame.seed.nunique()),
+    wall_full=float((full.seconds / full.cpu_seconds).mean()),
+    wall_few=float((few.seconds / few.cpu_seconds).mean()),
+    smallest=100 * smallest,
+)
 
 # %% [markdown]
 # ## The final training alone
@@ -130,22 +131,15 @@ def cell(table, row, ratio, unit="CPU time"):
     return float(table[unit].get(place, float("nan")))
 
 
-below, above = [], []
-for row in rows:
-    name = tables.LABELS[row]
-    slower = [data for data, speed in whole.xs(name)["CPU time"].items() if speed < 1]
-    faster = [data for data in whole.xs(name).index if data not in slower]
-    if slower:
-        below.append(f"{name} at {', '.join(slower)}")
-    if faster:
-        above.append(f"{name} at {', '.join(faster)}")
-slower = f"Slower than one run on all the data, by CPU time: {'; '.join(below) or 'none'}."
-faster = f"Faster: {'; '.join(above) or 'none'}."
-glue("t3_says_slower", slower, display=False)
-glue("t3_says_faster", faster, display=False)
-glue("t3_speed", cell(training, plain, smallest), display=False)
-glue("t3_whole", cell(whole, plain, smallest), display=False)
-glue("t3_select", cell(whole, "moderate", smallest), display=False)
+slower, faster = findings.slower_and_faster(frame, rows)
+glue(
+    "t3",
+    says_slower=f"Slower than one run on all the data, by CPU time: {'; '.join(slower) or 'none'}.",
+    says_faster=f"Faster: {'; '.join(faster) or 'none'}.",
+    speed=cell(training, plain, smallest),
+    whole=cell(whole, plain, smallest),
+    select=cell(whole, "moderate", smallest),
+)
 
 # %% [markdown]
 # {glue:text}`t3_says_slower:s` {glue:text}`t3_says_faster:s`
@@ -202,7 +196,7 @@ embeds = {
 }
 dearest = sorted(embeds, key=embeds.get)
 listed = ", ".join(f"{name} {embeds[name]:.2f}" for name in dearest) or "no results yet"
-glue("t3_embeds", listed, display=False)
+glue("t3", embeds=listed)
 
 # %% [markdown]
 # An encoder is trained once and serves all ratios and seeds; the ledger

@@ -20,7 +20,7 @@ ratio = 0.1
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "compute")
 
@@ -28,27 +28,13 @@ check_parameters("profile", "ratio", "compute")
 # Two rows of Table I at one ratio; `compute = True` makes missing results.
 
 # %%
-import numpy as np
-
-from dedt_lib import figures, tables
+from dedt_lib import figures, findings, tables
 
 if compute:
     tables.compute_missing(profile, "figure2")
 frame = tables.read_cells(profile)
-chosen = frame[frame.ratio == ratio].sort_values("seed")
-pair = chosen[chosen.row.isin(["moderate", "moderate-reweighted"])]
-both = pair.seed.value_counts() == 2
-chosen = pair[pair.seed.isin(both.index[both])]
-
-
-def column(row, key):
-    return np.array([r[key] for r in chosen.result[chosen.row == row]])
-
-
-before = column("moderate", "classwise")
-after = column("moderate-reweighted", "classwise")
-weights = column("moderate-reweighted", "class_weights")
-example = chosen.result.iloc[0]
+classes = findings.by_class(frame, ratio)
+floor = frame.result.iloc[0]["floor"]["classwise"]
 
 # %% [markdown]
 # Bars are means over the seeds, thin lines reach from the smallest to the
@@ -57,35 +43,16 @@ example = chosen.result.iloc[0]
 
 # %%
 figures.figure_2(
-    before, after, weights, example["class_names"],
-    example["floor"]["classwise"],
+    classes.before, classes.after, classes.weights, classes.names, floor
 )
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
 from scipy.stats import spearmanr
 
-gain = before - after
-rank = spearmanr(weights.mean(axis=0), before.mean(axis=0)).statistic
-rank_gain = spearmanr(weights.mean(axis=0), gain.mean(axis=0)).statistic
-worst = before.mean(axis=0).argmax()
-glue("f2_percent", 100 * ratio, display=False)
-glue("f2_seeds", len(before), display=False)
-glue("f2_gain_all", int((gain > 0).all(axis=0).sum()), display=False)
-glue("f2_lose_all", int((gain < 0).all(axis=0).sum()), display=False)
-glue("f2_gain_mean", int((gain.mean(axis=0) > 0).sum()), display=False)
-glue("f2_classes", len(example["class_names"]), display=False)
-glue("f2_rank", float(rank), display=False)
-glue("f2_rank_gain", float(rank_gain), display=False)
-glue("f2_worst", example["class_names"][worst], display=False)
-glue("f2_worst_before", float(before.mean(axis=0)[worst]), display=False)
-glue("f2_worst_after", float(after.mean(axis=0)[worst]), display=False)
-heavy = weights.mean(axis=0) > 1 / weights.shape[1]
-easy = before.mean(axis=0) < np.median(before.mean(axis=0))
-names = np.array(example["class_names"])
-glue("f2_heavy", int(heavy.sum()), display=False)
-glue("f2_heavy_easy", int((heavy & easy).sum()), display=False)
-glue("f2_heavy_names", ", ".join(names[heavy]) or "none", display=False)
+gain = classes.before - classes.after
+heavy, easy, rank = findings.heavy_and_easy(classes)
+rank_gain = spearmanr(classes.weights.mean(axis=0), gain.mean(axis=0)).statistic
+worst = classes.before.mean(axis=0).argmax()
 side = (
     "the hard classes"
     if rank > 0.3
@@ -93,7 +60,24 @@ side = (
     if rank < -0.3
     else "neither the easy nor the hard classes clearly"
 )
-glue("f2_side", side, display=False)
+glue(
+    "f2",
+    percent=100 * ratio,
+    seeds=len(classes.seeds),
+    gain_all=int((gain > 0).all(axis=0).sum()),
+    lose_all=int((gain < 0).all(axis=0).sum()),
+    gain_mean=int((gain.mean(axis=0) > 0).sum()),
+    classes=len(classes.names),
+    rank=rank,
+    rank_gain=float(rank_gain),
+    worst=str(classes.names[worst]),
+    worst_before=float(classes.before.mean(axis=0)[worst]),
+    worst_after=float(classes.after.mean(axis=0)[worst]),
+    heavy=int(heavy.sum()),
+    heavy_easy=int((heavy & easy).sum()),
+    heavy_names=", ".join(classes.names[heavy]) or "none",
+    side=side,
+)
 
 # %% [markdown]
 # ## What it says
@@ -112,7 +96,9 @@ glue("f2_side", side, display=False)
 # horizontal line, into the left half, where the easy ones are.
 
 # %%
-figures.weight_and_difficulty(weights, before, example["class_names"])
+figures.weight_and_difficulty(
+    classes.weights, classes.before, classes.names
+)
 
 # %% [markdown]
 # {glue:text}`f2_heavy:d` classes are heavier than average
@@ -130,7 +116,7 @@ figures.weight_and_difficulty(weights, before, example["class_names"])
 # draw than about the classes.
 
 # %%
-figures.weights_by_seed(weights, example["class_names"])
+figures.weights_by_seed(classes.weights, classes.names)
 
 # %% [markdown]
 # ## Try it

@@ -21,7 +21,7 @@ profile = "digits"
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "compute")
 
@@ -29,7 +29,7 @@ check_parameters("profile", "compute")
 # All results of the profile; `compute = True` makes those that are missing.
 
 # %%
-from dedt_lib import figures, paper, tables
+from dedt_lib import figures, findings, paper, tables
 
 if compute:
     for table in tables.TABLES:
@@ -37,77 +37,10 @@ if compute:
 frame = tables.read_cells(profile)
 
 # %% tags=["remove-cell"]
-import numpy as np
-from myst_nb import glue
-from scipy.stats import spearmanr
-
 from dedt_lib.experiment import Experiment
 
-WORDS = {
-    "lower": "better in every seed",
-    "higher": "worse in every seed",
-    "undecided": "undecided between seeds",
-}
-
-
-def compared(row, other, value="fid"):
-    """tables.compare, or None where a row has no results."""
-    if not {row, other} <= set(frame.row):
-        return None
-    table = tables.compare(frame, row, other, value)
-    return table if len(table) else None
-
-
-def answer(row, other, value="fid"):
-    """Yes, no or open; then where; then by how much."""
-    table = compared(row, other, value)
-    if table is None:
-        return "No results yet."
-    verdicts = set(table.verdict)
-    head = (
-        "Yes"
-        if verdicts == {"lower"}
-        else "Open"
-        if verdicts == {"undecided"}
-        else "No"
-        if "lower" not in verdicts
-        else "At some ratios, and nowhere is it worse"
-        if "higher" not in verdicts
-        else "At some ratios, and at others it is worse"
-    )
-    parts = []
-    for verdict, words in WORDS.items():
-        ratios = [tables.percent(r) for r in table.index[table.verdict == verdict]]
-        if ratios:
-            parts.append(f"{words} at {', '.join(ratios)}")
-    by = ", ".join(f"{d:+.2f}" for d in table.difference)
-    return (
-        f"{head}: {'; '.join(parts)}. Mean difference, ratio by ratio: {by} "
-        "(below zero is better)."
-    )
-
-
-def listed(names):
-    return ", ".join(names) or "none"
-
-
-order = tables.same_order(frame, paper.TABLE_1)
-if len(order):
-    same = int(order.same.sum())
-    agree = ", ".join(f"{100 * share:.0f} % at {ratio}" for ratio, share in order.agree.items())
-    head = "Yes" if same == len(order) else "Partly" if same else "No"
-    ordered = (
-        f"{head}. The rows come in the paper's order at {same} of {len(order)} ratios. "
-        f"Of all pairs of rows, these shares stand as in the paper: {agree} (half is chance)."
-    )
-else:
-    ordered = "No results yet."
-absent = [tables.LABELS[row] for row in paper.TABLE_1 if row not in set(frame.row)]
-glue("sh_order", ordered, display=False)
-glue("sh_absent", f" (Not there yet: {'; '.join(absent)}.)" if absent else "", display=False)
-
 ours, annealed = "moderate-reweighted", "moderate-reweighted-annealed"
-for key, pair in {
+pairs = {
     "select": ("moderate", "random"),
     "reweight": (ours, "moderate"),
     "worst": (ours, "moderate", "worst"),
@@ -118,8 +51,14 @@ for key, pair in {
     "anneal_random": (annealed, "random-annealed"),
     "infobatch": (annealed, "infobatch-annealed"),
     "budget": (annealed, "infobatch-budget-annealed"),
-}.items():
-    glue(f"sh_{key}", answer(*pair), display=False)
+}
+absent = [tables.LABELS[row] for row in paper.TABLE_1 if row not in set(frame.row)]
+glue(
+    "sh",
+    order=findings.order_in_words(frame, paper.TABLE_1),
+    absent=f" (Not there yet: {'; '.join(absent)}.)" if absent else "",
+    **{name: findings.answer(frame, *pair) for name, pair in pairs.items()},
+)
 
 # %% [markdown]
 # ## Do the rows come in the paper's order?
@@ -130,7 +69,7 @@ for key, pair in {
 # cross are pairs that the two put the other way round.
 
 # %%
-order = tables.same_order(frame, paper.TABLE_1)
+order = findings.same_order(frame, paper.TABLE_1)
 figures.rank_slopes(order, tables.LABELS)
 
 # %% [markdown]
@@ -143,7 +82,7 @@ import pandas as pd
 words = {"lower": "better", "higher": "worse", "undecided": "open"}
 verdicts = {}
 for row in [row for row in paper.TABLE_1 if row in set(frame.row)][1:]:
-    here = tables.compare(frame, row, "random").verdict
+    here = findings.compare(frame, row, "random").verdict
     for ratio, ours, blind in zip(
         paper.RATIOS, paper.TABLE_1[row], paper.TABLE_1["random"]
     ):
@@ -169,48 +108,18 @@ pd.DataFrame(verdicts).fillna("–")
 
 # %% tags=["remove-cell"]
 smallest = float(frame.ratio.min())
-chosen = frame[(frame.ratio == smallest) & frame.row.isin(["moderate", "moderate-reweighted"])]
-wide = chosen.pivot(index="seed", columns="row", values="result")
-wide = wide.dropna() if len(wide.columns) == 2 else wide[:0]
-if len(wide):
-    before = np.array([r["classwise"] for r in wide["moderate"]])
-    after = np.array([r["classwise"] for r in wide["moderate-reweighted"]])
-    weights = np.array([r["class_weights"] for r in wide["moderate-reweighted"]])
-    names = np.array(wide["moderate"].iloc[0]["class_names"])
-    gain = (before - after).mean(axis=0)
-    always, never = (before > after).all(axis=0), (before < after).all(axis=0)
-    seeds = f"{len(wide)} seed" + "s" * (len(wide) > 1)
-    gains = (
-        f"At {tables.percent(smallest)}, over {seeds}, these classes have a lower FID in every "
-        f"seed: {listed(names[always])}. A higher one in every seed: {listed(names[never])}. "
-        f"On average class {names[gain.argmax()]} gains most ({-gain.max():+.2f}) and class "
-        f"{names[gain.argmin()]} least ({-gain.min():+.2f})."
-    )
-    difficulty, heaviness = before.mean(axis=0), weights.mean(axis=0)
-    heavy, easy = heaviness > 1 / len(names), difficulty < np.median(difficulty)
-    rank = spearmanr(heaviness, difficulty).statistic
-    verdict = (
-        "Yes"
-        if rank < -0.3 and (heavy & easy).sum() > heavy.sum() / 2
-        else "No, rather the hard ones"
-        if rank > 0.3
-        else "Neither they nor the hard ones"
-    )
-    claim = (
-        f"{verdict}: of the {heavy.sum()} classes that are heavier than average "
-        f"({listed(names[heavy])}), {(heavy & easy).sum()} have a class-wise FID below the "
-        f"median before reweighting. The rank correlation of weight and FID is {rank:.2f}; "
-        "the paper's claim would make it negative."
-    )
-else:
-    gains = claim = "No results yet."
-glue("sh_gains", gains, display=False)
-glue("sh_claim", claim, display=False)
+classes = findings.by_class(frame, smallest)
+glue(
+    "sh",
+    gains=findings.gains_in_words(classes) if classes else "No results yet.",
+    claim=findings.heaviness_in_words(classes) if classes else "No results yet.",
+    percent=tables.percent(smallest),
+)
 
 # %% [markdown]
 # ## Which class gains?
 #
-# {glue:text}`sh_gains:s` The paper has all classes gain;
+# At {glue:text}`sh_percent:s`. {glue:text}`sh_gains:s` The paper has all classes gain;
 # [Figure 2](11_figure2) shows them one by one.
 #
 # ## Are the heavier classes the easy ones?
@@ -243,49 +152,32 @@ glue("sh_claim", claim, display=False)
 # {glue:text}`sh_budget:s`
 
 # %% tags=["remove-cell"]
-def speeds(rows, whole):
-    there = [row for row in rows if row in set(frame.row)]
-    return tables.speedups(frame, there, whole=whole)["CPU time"] if there else {}
-
-
 recipe = ["moderate", "moderate-reweighted", "moderate-reweighted-annealed"]
-alone, everything = speeds(recipe, False), speeds(recipe, True)
+recipe = [row for row in recipe if row in set(frame.row)]
+alone, everything = (
+    tables.speedups(frame, recipe, whole=whole)["CPU time"] for whole in (False, True)
+)
 lines = []
 for row in recipe:
     place = (tables.LABELS[row], tables.percent(smallest))
     if place in everything:
         fast, whole = alone[place], everything[place]
         lines.append(f"{place[0]}: {fast:.1f} times as fast in training, {whole:.2f} in all")
-slower = [cell for cell, speed in dict(everything).items() if speed < 1]
-cost = f"At {tables.percent(smallest)}: {'; '.join(lines) or 'no results yet'}."
-glue("sh_cost", cost, display=False)
-glue("sh_slower", f"{len(slower)} of {len(everything)}", display=False)
-
-frame["share_copied"] = 100 * frame.copies.astype(float)
-copies = frame.groupby(["row", "ratio"]).share_copied.mean().dropna()
-if len(copies):
-    (row, ratio), most = copies.idxmax(), copies.max()
-    everyone = copies.get(("full", 1.0), float("nan"))
-    said = (
-        f"{'No' if most < 1 else 'A little' if most < 5 else 'Yes'}. The most near-copies are "
-        f"{most:.1f} % of the samples ({tables.LABELS[row]}, {tables.percent(ratio)}); for all "
-        f"the data it is {everyone:.1f} %, and one per cent is what new real images show by "
-        "chance."
-    )
-else:
-    said = "It was not counted: there are no held-out images."
-glue("sh_copies", said, display=False)
-
 experiment = Experiment(profile)
-data, model = experiment.data, experiment.build_model()
-glue("sh_images", len(data), display=False)
-glue("sh_side", experiment.profile.image_size, display=False)
-glue("sh_each", int(smallest * len(data) / len(data.class_names)), display=False)
-glue("sh_steps", experiment.steps_at(smallest), display=False)
-glue("sh_weights", sum(p.numel() for p in model.parameters()) / 1000, display=False)
-glue("sh_seeds", int(frame.seed.nunique()), display=False)
-glue("sh_chance", 200 * 0.5 ** int(frame.seed.nunique()), display=False)
-glue("sh_percent", tables.percent(smallest), display=False)
+data, model, seeds = experiment.data, experiment.build_model(), int(frame.seed.nunique())
+glue(
+    "sh",
+    cost=f"At {tables.percent(smallest)}: {'; '.join(lines) or findings.NO_RESULTS}.",
+    slower=f"{(everything < 1).sum()} of {len(everything)}",
+    copies=findings.copies_in_words(frame),
+    images=len(data),
+    side=experiment.profile.image_size,
+    each=int(smallest * len(data) / len(data.class_names)),
+    steps=experiment.steps_at(smallest),
+    weights=sum(p.numel() for p in model.parameters()) / 1000,
+    seeds=seeds,
+    chance=200 * 0.5**seeds,
+)
 
 # %% [markdown]
 # ## What does the whole recipe cost?

@@ -20,7 +20,7 @@
 profile = "digits"
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile")
 
@@ -33,23 +33,24 @@ found = read_json(folder / "selection.json")
 
 # %% tags=["remove-cell"]
 import numpy as np
-from myst_nb import glue
-
 encoder = found["encoder"]
 select = found["selections"]
-glue("c10_epochs", encoder["recipe"]["epochs"], display=False)
-glue("c10_width", encoder["recipe"]["width"], display=False)
-glue("c10_train", 100 * encoder["train_accuracy"], display=False)
-glue("c10_test", 100 * encoder["test_accuracy"], display=False)
-glue("c10_minutes", encoder["cpu_seconds"] / 60, display=False)
-glue("c10_features", found["features"][1], display=False)
-glue("c10_machine", found["machine"], display=False)
-glue("c10_date", found["date"], display=False)
-glue("c10_peak", max(s["peak_gib"] for s in select), display=False)
-glue("c10_longest", max(s["seconds"] for s in select), display=False)
+glue(
+    "c10",
+    epochs=encoder["recipe"]["epochs"],
+    width=encoder["recipe"]["width"],
+    train=100 * encoder["train_accuracy"],
+    test=100 * encoder["test_accuracy"],
+    minutes=encoder["cpu_seconds"] / 60,
+    features=found["features"][1],
+    machine=found["machine"],
+    date=found["date"],
+    peak=max(s["peak_gib"] for s in select),
+    longest=max(s["seconds"] for s in select),
+)
 bands = [s for s in select if s["selector"] == "moderate-global"]
 spread = [max(s["class_counts"]) / min(s["class_counts"]) for s in bands]
-glue("c10_spread", max(spread), display=False)
+glue("c10", spread=max(spread))
 
 # %% [markdown]
 # ## The surrogate
@@ -161,18 +162,17 @@ axes.set(xlabel="step", ylabel="loss", ylim=(0, None));
 
 # %% tags=["remove-cell"]
 two = full["two_processes"]
-glue("fs_parameters", full["parameters"], display=False)
-glue("fs_first", float(np.mean(full["losses"][:5])), display=False)
-glue("fs_last", float(np.mean(full["losses"][-5:])), display=False)
-glue("fs_step", full["seconds_per_step"], display=False)
 glue(
-    "fs_resumed",
-    "the same weights bit for bit"
+    "fs",
+    parameters=full["parameters"],
+    first=float(np.mean(full["losses"][:5])),
+    last=float(np.mean(full["losses"][-5:])),
+    step=full["seconds_per_step"],
+    resumed="the same weights bit for bit"
     if full["resumed_equals_uninterrupted"]
     else "OTHER weights than the uninterrupted run",
-    display=False,
+    two=f"{two['largest_difference_of_a_loss']:.1e}",
 )
-glue("fs_two", f"{two['largest_difference_of_a_loss']:.1e}", display=False)
 
 # %% [markdown]
 # {glue:text}`fs_parameters:,d` parameters, {glue:text}`fs_step:.1f` seconds a

@@ -22,7 +22,7 @@ profile = "digits"
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "seed")
 
@@ -46,23 +46,24 @@ everything = torch.arange(len(data))
 
 # %% tags=["remove-cell"]
 import numpy as np
-from myst_nb import glue
-
 from dedt_lib.recipes import load_profile
 
 published = load_profile("imagenet")
 wide = published.latent_image_size // 2 ** (len(published.vae_channels) - 1)
 pixels = published.channels * published.latent_image_size**2
 own, mine = (int(np.prod(shape)) for shape in (data.images.shape[1:], source.shape))
-glue("la_weights", sum(w.numel() for w in network.parameters()) / 1000, display=False)
-glue("la_enlarged", p.latent_image_size, display=False)
-glue("la_pixels", f"{pixels:,}", display=False)
-glue("la_numbers", f"{4 * wide**2:,}", display=False)
-glue("la_fewer", pixels / (4 * wide**2), display=False)
-glue("la_own", own, display=False)
-glue("la_mine", mine, display=False)
+glue(
+    "la",
+    weights=sum(w.numel() for w in network.parameters()) / 1000,
+    enlarged=p.latent_image_size,
+    pixels=f"{pixels:,}",
+    numbers=f"{4 * wide**2:,}",
+    fewer=pixels / (4 * wide**2),
+    own=own,
+    mine=mine,
+)
 saving = "That saves nothing" if mine >= own else f"That is {own / mine:.1f} times fewer"
-glue("la_saving", saving, display=False)
+glue("la", saving=saving)
 
 # %% [markdown]
 # It has {glue:text}`la_weights:.0f` thousand weights and sees the digits at
@@ -99,8 +100,7 @@ mean, deviation = posterior.mean.numpy(), posterior.std.numpy()
 figures.posteriors(few, mean, deviation)
 
 # %% tags=["remove-cell"]
-glue("la_deviation", float(deviation.mean()), display=False)
-glue("la_spread", float(mean.std()), display=False)
+glue("la", deviation=float(deviation.mean()), spread=float(mean.std()))
 
 # %% [markdown]
 # The deviations are {glue:text}`la_deviation:.3f` on average, and the means
@@ -166,15 +166,14 @@ pd.DataFrame(losses).T.round(2)
 
 # %% tags=["remove-cell"]
 price = losses["decoded from a draw"]["FID"]
-glue("la_price", price, display=False)
-glue("la_floor", floor, display=False)
 glue(
-    "la_which",
-    "That is less than chance alone does between two halves, but it comes on top of it."
+    "la",
+    price=price,
+    floor=floor,
+    which="That is less than chance alone does between two halves, but it comes on top of it."
     if price < floor
     else "That is more than chance alone does between two halves: no model here can come as near "
     "to the real images as they come to each other.",
-    display=False,
 )
 
 # %% [markdown]
@@ -201,8 +200,7 @@ channels = {
 pd.DataFrame(channels).rename_axis("channel").T.round(2)
 
 # %% tags=["remove-cell"]
-glue("la_factor", float(network.config.scaling_factor), display=False)
-glue("la_all", float(drawn.std()), display=False)
+glue("la", factor=float(network.config.scaling_factor), all=float(drawn.std()))
 
 # %% [markdown]
 # The factor is {glue:text}`la_factor:.3f` here, and the deviation of all the
@@ -251,7 +249,7 @@ errors = pd.Series(
 errors.to_frame("error (grey levels)").T.round(1)
 
 # %% tags=["remove-cell"]
-glue("la_ratio", float(errors.max() / errors.min()), display=False)
+glue("la", ratio=float(errors.max() / errors.min()))
 
 # %% [markdown]
 # The channel that matters most moves the pixels {glue:text}`la_ratio:.1f`
@@ -283,9 +281,7 @@ def distance(images):
     return float(np.sqrt(np.square(images.astype(float) - mirrored).mean()))
 
 
-glue("la_by_image", distance(by_image), display=False)
-glue("la_by_latent", distance(by_latent), display=False)
-glue("la_flip", str(p.flip).lower(), display=False)
+glue("la", by_image=distance(by_image), by_latent=distance(by_latent), flip=str(p.flip).lower())
 
 # %% [markdown]
 # {glue:text}`la_by_image:.0f` grey levels from the mirrored image against

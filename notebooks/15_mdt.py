@@ -23,7 +23,7 @@ seed = 0
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed", "compute")
 
@@ -46,8 +46,6 @@ data, p = experiment.data, experiment.profile
 model = experiment.build_model()
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
 from dedt_lib.models import build_model
 
 published = build_model("mdt")
@@ -57,14 +55,17 @@ def weights_of(network):
     return sum(w.numel() for w in network.parameters())
 
 
-glue("mdt_tokens", model.tokens, display=False)
-glue("mdt_published_tokens", published.tokens, display=False)
-glue("mdt_weights", weights_of(model) / 1000, display=False)
-glue("mdt_published", weights_of(published) / 1e6, display=False)
-glue("mdt_least", 100 * p.mdt_mask_ratio, display=False)
-glue("mdt_most", 100 * (p.mdt_mask_ratio + p.mdt_mask_range), display=False)
-glue("mdt_proxy", p.mdt_proxy_epochs, display=False)
-glue("mdt_epochs", p.mdt_epochs, display=False)
+glue(
+    "mdt",
+    tokens=model.tokens,
+    published_tokens=published.tokens,
+    weights=weights_of(model) / 1000,
+    published=weights_of(published) / 1e6,
+    least=100 * p.mdt_mask_ratio,
+    most=100 * (p.mdt_mask_ratio + p.mdt_mask_range),
+    proxy=p.mdt_proxy_epochs,
+    epochs=p.mdt_epochs,
+)
 
 # %% [markdown]
 # ## Tokens and masks
@@ -143,8 +144,11 @@ pd.DataFrame(quarters).astype(float).round(3)
 
 # %% tags=["remove-cell"]
 base = float(whole.mean())
-glue("mdt_gap_seen", 100 * (float(gaps[seen].mean()) / base - 1), display=False)
-glue("mdt_gap_hidden", 100 * (float(gaps[~seen].mean()) / base - 1), display=False)
+glue(
+    "mdt",
+    gap_seen=100 * (float(gaps[seen].mean()) / base - 1),
+    gap_hidden=100 * (float(gaps[~seen].mean()) / base - 1),
+)
 
 # %% [markdown]
 # Over all timesteps the gaps change the error by {glue:text}`mdt_gap_seen:+.1f` %
@@ -173,8 +177,7 @@ figures.loss_by_timestep(
 
 # %% tags=["remove-cell"]
 easy = int((schedule.weight < 1).sum())
-glue("mdt_easy", easy, display=False)
-glue("mdt_hundred", float(schedule.weight[100]), display=False)
+glue("mdt", easy=easy, hundred=float(schedule.weight[100]))
 
 # %% [markdown]
 # The weight is below one for the first {glue:text}`mdt_easy:d` timesteps; at
@@ -287,15 +290,14 @@ parts = [
     f"excess is {excess:.3f}, and {100 * clipped:.1f} % of the samples are clipped to zero"
     for name, (steps, excess, clipped) in measured.items()
 ]
-glue("mdt_weights_said", "; ".join(parts) or "there are no results yet", display=False)
+glue("mdt", weights_said="; ".join(parts) or "there are no results yet")
 most = max((clipped for _, _, clipped in measured.values()), default=0)
 glue(
-    "mdt_verdict",
-    "So next to nothing is clipped: after so short a training the proxy is worse than the "
+    "mdt",
+    verdict="So next to nothing is clipped: after so short a training the proxy is worse than the "
     "reference at almost every sample, and all of them push."
     if most < 0.1
     else "Where a sample is clipped, the proxy is as good as the reference; the others push.",
-    display=False,
 )
 
 # %% [markdown]
@@ -353,10 +355,13 @@ figures.group_weights(
 )
 
 # %% tags=["remove-cell"]
-glue("mdt_absent", 100 * float(played["previous"][1]), display=False)
-glue("mdt_expected", 100 * (1 - 1 / classes) ** size, display=False)
-glue("mdt_batch", size, display=False)
-glue("mdt_steps", f"{steps:,}", display=False)
+glue(
+    "mdt",
+    absent=100 * float(played["previous"][1]),
+    expected=100 * (1 - 1 / classes) ** size,
+    batch=size,
+    steps=f"{steps:,}",
+)
 
 # %% [markdown]
 # In these {glue:text}`mdt_steps:s` steps {glue:text}`mdt_absent:.0f` % of the
@@ -385,9 +390,12 @@ gain, luck = {}, {}
 for rule, row in outcome.items():
     gain[rule] = row["hard classes, mean"] - row["other classes, mean"]
     luck[rule] = row["hard classes, deviation"] / gain[rule]
-glue("mdt_gain", float(gain["absent: previous"] / gain["absent: zero"]), display=False)
-glue("mdt_luck_previous", 100 * float(luck["absent: previous"]), display=False)
-glue("mdt_luck_zero", 100 * float(luck["absent: zero"]), display=False)
+glue(
+    "mdt",
+    gain=float(gain["absent: previous"] / gain["absent: zero"]),
+    luck_previous=100 * float(luck["absent: previous"]),
+    luck_zero=100 * float(luck["absent: zero"]),
+)
 
 # %% [markdown]
 # With *previous* the hard classes stand out {glue:text}`mdt_gain:.1f` times as

@@ -21,7 +21,7 @@ profile = "digits"
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "compute")
 
@@ -29,7 +29,7 @@ check_parameters("profile", "compute")
 # With `compute = True` missing cells are computed here, one after the other.
 
 # %%
-from dedt_lib import figures, paper, tables
+from dedt_lib import figures, findings, paper, tables
 
 if compute:
     tables.compute_missing(profile, "table4")
@@ -38,18 +38,9 @@ frame = frame[frame.row.isin(tables.TABLES["table4"])]
 rows = [row for row in tables.TABLES["table4"] if row in set(frame.row)]
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
-wanted = tables.cells("table4", profile)
-made = sorted({result["provenance"]["date"] for result in frame.result}) or ["–"]
-missing = len(wanted) - len(frame)
-floor = frame.result.iloc[0]["floor"]["fid"] if len(frame) else float("nan")
-glue("t4_seeds", int(frame.seed.nunique()), display=False)
-glue("t4_cells", len(frame), display=False)
-glue("t4_missing", f" ({missing} more are not there yet)" if missing > 0 else "", display=False)
-glue("t4_dates", " to ".join(dict.fromkeys([made[0], made[-1]])), display=False)
-glue("t4_floor", float(floor), display=False)
-glue("t4_bias", float((frame.cmmd - frame.cmmd_unbiased).astype(float).mean()), display=False)
+made = findings.made(frame, "table4", profile)
+bias = float((frame.cmmd - frame.cmmd_unbiased).astype(float).mean())
+glue("t4", **made, bias=bias)
 
 # %% [markdown]
 # ## FID
@@ -123,27 +114,18 @@ figures.metrics_by_ratio(
 # each other:
 
 # %%
-from IPython.display import Markdown
-
-
-def say(*pairs, value="fid"):
-    there = [pair for pair in pairs if set(pair) <= set(rows)]
-    lines = [f"- {tables.in_words(frame, *pair, value)}" for pair in there]
-    return Markdown("\n".join(lines) or "No results yet.")
-
-
 selectors = [
     ("mdt-gaussian", "mdt-random"),
     ("mdt-moderate", "mdt-random"),
     ("mdt-gaussian", "mdt-moderate"),
 ]
-say(*selectors)
+findings.say(frame, *selectors)
 
 # %% [markdown]
 # The same by CMMD:
 
 # %%
-say(*selectors, value="cmmd")
+findings.say(frame, *selectors, value="cmmd")
 
 # %% [markdown]
 # Reweighted against not, by FID and by CMMD. In the paper the class weights
@@ -154,10 +136,10 @@ reweighted = [
     (f"mdt-{selector}-reweighted", f"mdt-{selector}")
     for selector in ("gaussian", "moderate")
 ]
-say(*reweighted)
+findings.say(frame, *reweighted)
 
 # %%
-say(*reweighted, value="cmmd")
+findings.say(frame, *reweighted, value="cmmd")
 
 # %% [markdown]
 # And against all the data at equal steps, by FID and by CMMD. The paper has no
@@ -166,11 +148,12 @@ say(*reweighted, value="cmmd")
 
 # %%
 control = "mdt-early-stopping"
-coresets = [row for row in rows if row not in controls]
-say(*[(row, control) for row in coresets])
+coresets = [row for row in tables.TABLES["table4"] if row not in controls]
+against_control = [(row, control) for row in coresets]
+findings.say(frame, *against_control)
 
 # %%
-say(*[(row, control) for row in coresets], value="cmmd")
+findings.say(frame, *against_control, value="cmmd")
 
 # %% tags=["remove-cell"]
 means = frame.pivot_table(index="row", columns="ratio", values="fid")
@@ -180,7 +163,7 @@ if set(controls) <= set(means.index):
     said = f"costs this much in FID: {costs}"
 else:
     said = "has no results yet"
-glue("t4_steps", said, display=False)
+glue("t4", steps=said)
 
 # %% [markdown]
 # Stopping early, with all the images at hand, {glue:text}`t4_steps:s`. That much
@@ -193,7 +176,7 @@ glue("t4_steps", said, display=False)
 # put the other way round.
 
 # %%
-order = tables.same_order(frame, paper.TABLE_4_FID)
+order = findings.same_order(frame, paper.TABLE_4_FID)
 if len(order):
     shown = figures.rank_slopes(order, tables.LABELS)
 else:
@@ -201,29 +184,15 @@ else:
 shown
 
 # %% tags=["remove-cell"]
-def ordered(published, value):
-    order = tables.same_order(frame, published, value)
-    if len(order) == 0:
-        return "there are no results yet."
-    same = int(order.same.sum())
-    head = "yes" if same == len(order) else "partly" if same else "no"
-    agree = ", ".join(f"{100 * share:.0f} % at {ratio}" for ratio, share in order.agree.items())
-    lowest = "; ".join(
-        f"at {ratio} {tables.LABELS[entry['ours'][0]]} (paper: {tables.LABELS[entry['paper'][0]]})"
-        for ratio, entry in order.iterrows()
-    )
-    return (
-        f"{head}, at {same} of {len(order)} ratios. Of the pairs of rows these shares stand as in "
-        f"the paper: {agree} (half is chance). The lowest: {lowest}."
-    )
-
-
-glue("t4_order_fid", ordered(paper.TABLE_4_FID, "fid"), display=False)
-glue("t4_order_cmmd", ordered(paper.TABLE_4_CMMD, "cmmd"), display=False)
+glue(
+    "t4",
+    order_fid=findings.order_in_words(frame, paper.TABLE_4_FID),
+    order_cmmd=findings.order_in_words(frame, paper.TABLE_4_CMMD, "cmmd"),
+)
 
 # %% [markdown]
-# - The paper's order of the rows by FID: {glue:text}`t4_order_fid:s`
-# - The paper's order of the rows by CMMD: {glue:text}`t4_order_cmmd:s`
+# - By FID: {glue:text}`t4_order_fid:s`
+# - By CMMD: {glue:text}`t4_order_cmmd:s`
 #
 # ## Does a part beat the whole?
 #
@@ -234,55 +203,27 @@ glue("t4_order_cmmd", ordered(paper.TABLE_4_CMMD, "cmmd"), display=False)
 # better, and the number of seeds in which it is.
 
 # %% tags=["remove-cell"]
-best = "mdt-gaussian-reweighted"
-glue("t4_paper_few", paper.TABLE_4_FID[best][0.2], display=False)
-glue("t4_paper_full", paper.TABLE_4_FID["mdt-full"][1.0], display=False)
+best, full = "mdt-gaussian-reweighted", "mdt-full"
+glue("t4", paper_few=paper.TABLE_4_FID[best][0.2], paper_full=paper.TABLE_4_FID[full][1.0])
 
 # %%
-import pandas as pd
-
-everything = frame[frame.row == "mdt-full"].set_index("seed")
-part = frame[frame.row.isin(coresets) & frame.seed.isin(everything.index)]
-part = part.assign(
-    fid=part.fid - part.seed.map(everything.fid),
-    cmmd=(part.cmmd - part.seed.map(everything.cmmd)).astype(float),
-    beats=part.fid < part.seed.map(everything.fid),
-)
-beside = part.groupby(["row", "ratio"]).agg(
-    FID=("fid", "mean"), CMMD=("cmmd", "mean"),
-    better=("beats", "sum"), seeds=("beats", "size"),
-)
-
-
-def named(table):
-    """Rows in the order of Table IV, and by their names."""
-    table = table.reindex(rows, level=0).rename_axis([None, None])
-    table = table.rename(index=tables.LABELS, level=0)
-    return table.rename(index=tables.percent, level=1)
-
-
-beside = beside.rename(columns={"better": "seeds with a lower FID"})
-named(beside.round({"FID": 2, "CMMD": 4}))
+beside = findings.at_every_ratio(frame, full)
+part = findings.compare_all(beside, coresets, full)
+part = part.rename(columns={
+    "difference": "FID", "lower": "seeds with a lower FID",
+})
+part["CMMD"] = findings.compare_all(
+    beside, coresets, full, "cmmd"
+).difference
+part = part[["FID", "CMMD", "seeds with a lower FID", "seeds"]]
+tables.named(part.round({"FID": 2, "CMMD": 4}), rows)
 
 # %% tags=["remove-cell"]
-wins = part.groupby(["row", "ratio"]).beats
-always, ever = wins.all(), wins.any()
-winners = always[always].index
-winners = [f"{tables.LABELS[row]} at {tables.percent(ratio)}" for row, ratio in winners]
-if len(part) == 0:
-    answer = "There are no results yet."
-elif winners:
-    answer = f"Better than all the data in every seed: {'; '.join(winners)}."
-elif ever.any():
-    answer = "No coreset is better than all the data in every seed; some are in some seeds."
-else:
-    answer = "No: no coreset is better than all the data, in any seed."
-seeds = part.seed.nunique()
-if winners and seeds == 1:
-    answer += " (That is one seed, which says little.)"
-if not always.get((best, 0.2), True):
-    answer += " So the paper's claim does not show on the digits."
-glue("t4_beats", answer, display=False)
+said = findings.part_against_whole(frame, coresets, full)
+wins = part["seeds with a lower FID"] == part.seeds
+if not wins.get((best, 0.2), True):
+    said += " So the paper's claim does not show on the digits."
+glue("t4", beats=said)
 
 # %% [markdown]
 # {glue:text}`t4_beats:s`
@@ -294,22 +235,8 @@ glue("t4_beats", answer, display=False)
 # samples whose excess was clipped to zero, and the mean excess.
 
 # %%
-proxies = pd.DataFrame([
-    {
-        "row": r["row"],
-        "ratio": r["recipe"]["ratio"],
-        "effective classes": r["dro"]["effective_classes"],
-        "lightest": len(r["class_names"]) * min(r["class_weights"]),
-        "heaviest": len(r["class_names"]) * max(r["class_weights"]),
-        "clipped (%)": 100 * r["dro"]["clipped"],
-        "mean excess": r["dro"]["mean_excess"],
-    }
-    for r in frame.result
-    if "dro" in r
-])
-if len(proxies):
-    proxies = named(proxies.groupby(["row", "ratio"]).mean().round(3))
-proxies
+proxies = findings.proxies(frame).groupby(["row", "ratio"]).mean().round(3)
+tables.named(proxies, rows)
 
 # %% [markdown]
 # The proxy is short (chapter [MDT](15_mdt)). Where next to nothing is clipped,
@@ -327,7 +254,7 @@ proxies
 # %%
 names = ["kid", "precision", "recall"]
 means = frame.groupby(["row", "ratio"])[names].mean().astype(float)
-named(means.rename(columns={"kid": "KID"}).round(3))
+tables.named(means.rename(columns={"kid": "KID"}).round(3), rows)
 
 # %% [markdown]
 # ## What it costs
@@ -337,17 +264,15 @@ named(means.rename(columns={"kid": "KID"}).round(3))
 # and proxy. **Below one means slower than simply training on all the data.**
 
 # %%
-full = "mdt-full"
 tables.speedups(frame, coresets, full=full).round(2)
 
 # %%
 tables.speedups(frame, coresets, whole=True, full=full).round(2)
 
 # %% tags=["remove-cell"]
-whole = tables.speedups(frame, coresets, whole=True, full=full)["CPU time"]
-slower = [f"{name} at {data}" for (name, data), speed in whole.items() if speed < 1]
+slower, _ = findings.slower_and_faster(frame, coresets, full=full)
 said = f"Slower than one run on all the data, by CPU time: {'; '.join(slower) or 'none'}."
-glue("t4_slower", said, display=False)
+glue("t4", slower=said)
 
 # %% [markdown]
 # {glue:text}`t4_slower:s` The proxy is short here, but the reference is a whole

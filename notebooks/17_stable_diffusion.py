@@ -22,7 +22,7 @@ seed = 0
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed", "compute")
 
@@ -73,8 +73,6 @@ pd.DataFrame(
 ).T
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
 own = not p.sd_weights
 origin = (
     "These parts are small and were made here. The tokenizer knows bytes. The text encoder is "
@@ -84,10 +82,9 @@ origin = (
     if own
     else f"These parts are those of {p.sd_weights}."
 )
-glue("sd_origin", origin, display=False)
-glue("sd_epochs", p.sd_epochs, display=False)
+glue("sd", origin=origin, epochs=p.sd_epochs)
 seen = "has already seen all the images" if own else "has not been made for the images"
-glue("sd_seen", seen, display=False)
+glue("sd", seen=seen)
 
 # %% [markdown]
 # {glue:text}`sd_origin:s` The classes, the files and the code are those of
@@ -189,7 +186,7 @@ helps = (
     if len(better)
     else "No fine-tuned model has a lower FID than the pre-trained one."
 )
-glue("sd_lowest", f"The lowest FID in this table: {found.fid.idxmin()}. {helps}", display=False)
+glue("sd", lowest=f"The lowest FID in this table: {found.fid.idxmin()}. {helps}")
 
 # %% [markdown]
 # {glue:text}`sd_lowest:s`
@@ -240,11 +237,11 @@ by_scale.round(2)
 
 # %% tags=["remove-cell"]
 glue(
-    "sd_guided",
-    f"Precision is highest at {by_scale.precision.idxmax()}, recall at {by_scale.recall.idxmax()}; "
+    "sd",
+    guided=f"Precision is highest at {by_scale.precision.idxmax()}, "
+    f"recall at {by_scale.recall.idxmax()}; "
     f"FID is lowest at {by_scale.fid.idxmin()}, and {by_scale.fid.max() / by_scale.fid.min():.1f} "
     f"times as high at {by_scale.fid.idxmax()}.",
-    display=False,
 )
 
 # %% [markdown]
@@ -262,8 +259,9 @@ winners.round(2)
 first = {column: winners[column].idxmin() for column in winners}
 orders = {tuple(winners[column].sort_values().index) for column in winners}
 glue(
-    "sd_winners",
-    f"The lowest FID: {', '.join(f'{name} at {column}' for column, name in first.items())}. "
+    "sd",
+    winners="The lowest FID: "
+    f"{', '.join(f'{name} at {column}' for column, name in first.items())}. "
     + (
         "The order of the models is the same at both scales."
         if len(orders) == 1
@@ -271,13 +269,12 @@ glue(
         if len(set(first.values())) == 1
         else "Which model wins depends on the scale at which one asks."
     ),
-    display=False,
 )
 
 # %% [markdown]
-# {glue:text}`sd_winners:s` (One seed and few samples: a question to
-# [Table V](18_table5), not an answer.) The tables use the paper's scale,
-# whatever these numbers say.
+# {glue:text}`sd_winners:s` One seed and few samples are a question and not an
+# answer; [Table V](18_table5) asks it again, with all of both. Everything else
+# uses the paper's scale.
 #
 # ## Are the margins clipped?
 #
@@ -386,24 +383,23 @@ fids = winners["s = 1"].round(2)
 few_fid, all_fid = fids[tables.percent(ratio)], fids["all data"]
 behind = margin["mean margin"]["removed"] > 0
 glue(
-    "sd_unguided",
-    f"Without guidance the FID is {few_fid:.2f} on {100 * ratio:g} % and {all_fid:.2f} on all the "
+    "sd",
+    unguided=f"Without guidance the FID is {few_fid:.2f} on {100 * ratio:g} % and {all_fid:.2f} on "
+    "all the "
     "data (the table of three models above); on what was removed the mean margin is "
     f"{'above' if behind else 'below'} zero. The two "
     f"{'agree' if behind == (few_fid > all_fid) else 'do not agree'}.",
-    display=False,
 )
 claim = paper_or_not(signal.clipped) if there else "There are no results yet."
-glue("sd_claim", claim, display=False)
+glue("sd", claim=claim)
 effective = signal.effective_classes.get(name, float("nan"))
-glue("sd_effective", float(effective), display=False)
-glue("sd_classes", len(data.class_names), display=False)
+glue("sd", effective=float(effective), classes=len(data.class_names))
 below = margin["at or below zero (%)"]
 glue(
-    "sd_sides",
-    f"The finished model is ahead of the reference on {below['kept']:.0f} % of the draws of images "
+    "sd",
+    sides=f"The finished model is ahead of the reference on {below['kept']:.0f} % of the draws of "
+    "images "
     f"that were kept, and on {below['removed']:.0f} % of those that were removed.",
-    display=False,
 )
 
 # %% [markdown]

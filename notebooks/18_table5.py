@@ -20,7 +20,7 @@ profile = "digits"
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters
+from dedt_lib.notebook import check_parameters, glue
 
 check_parameters("profile", "compute")
 
@@ -28,45 +28,31 @@ check_parameters("profile", "compute")
 # With `compute = True` missing cells are computed here, one after the other.
 
 # %%
-from dedt_lib import figures, paper, tables
+from dedt_lib import figures, findings, paper, tables
 
 if compute:
     tables.compute_missing(profile, "table5")
+    tables.compute_missing(profile, "table5-unguided")
 everything = tables.read_cells(profile)
 frame = everything[everything.row.isin(tables.TABLES["table5"])]
 
 # %% tags=["remove-cell"]
-from myst_nb import glue
-
-wanted = tables.cells("table5", profile)
-present = set(zip(frame.row, frame.ratio, frame.seed))
-missing = len(set(wanted) - present)
-made = [result["provenance"] for result in frame.result]
-torches = sorted({one["versions"]["torch"] for one in made})
-dates = sorted({one["date"] for one in made})
+made = findings.made(frame, "table5", profile)
 full = frame[frame.row == "sd-full"]
-floor = everything.result.iloc[0]["floor"]["fid"]
-paper_full = paper.TABLE_5["sd-full"][1.0]
-best_row, best_ratio = min(
-    ((row, ratio) for row in paper.TABLE_5 for ratio in paper.TABLE_5[row]),
-    key=lambda cell: paper.TABLE_5[cell[0]][cell[1]],
+theirs = {
+    (row, ratio): fid for row, fids in paper.TABLE_5.items() for ratio, fid in fids.items()
+}
+best_row, best_ratio = min(theirs, key=theirs.get)
+glue(
+    "t5",
+    **made,
+    chance=100 * 2.0 ** (1 - max(1, made["seeds"])),
+    full=f"{full.fid.mean():.2f}" if len(full) else "not there yet",
+    paper_full=theirs["sd-full", 1.0],
+    paper_best=theirs[best_row, best_ratio],
+    paper_best_at=f"{tables.LABELS[best_row]} at {tables.percent(best_ratio)}",
+    paper_worst=max(fid for (row, _), fid in theirs.items() if row != "sd-full"),
 )
-seeds = int(frame.seed.nunique())
-glue("t5_seeds", seeds, display=False)
-glue("t5_chance", 100 * 2.0 ** (1 - max(1, seeds)), display=False)
-glue("t5_cells", len(frame), display=False)
-glue("t5_missing", f" ({missing} more are not there yet)" if missing else "", display=False)
-glue("t5_floor", floor, display=False)
-glue("t5_full", f"{full.fid.mean():.2f}" if len(full) else "not there yet", display=False)
-glue("t5_machine", " and ".join(sorted({one["machine"] for one in made})), display=False)
-glue("t5_torch", " and ".join(torches), display=False)
-glue("t5_dates", " to ".join(dict.fromkeys([*dates[:1], *dates[-1:]])), display=False)
-glue("t5_paper_full", paper_full, display=False)
-glue("t5_paper_best", paper.TABLE_5[best_row][best_ratio], display=False)
-best_at = f"{tables.LABELS[best_row]} at {tables.percent(best_ratio)}"
-glue("t5_paper_best_at", best_at, display=False)
-highest = max(max(paper.TABLE_5[row].values()) for row in paper.TABLE_5 if row != "sd-full")
-glue("t5_paper_worst", highest, display=False)
 
 # %% [markdown]
 # ## The table
@@ -123,27 +109,59 @@ figures.fid_by_ratio(plain, shown, tables.LABELS, full=mean)
 # by seed:
 
 # %%
-import pandas as pd
-from IPython.display import Markdown
-
-ratios = sorted(frame[frame.ratio < 1].ratio.unique())
-beside = pd.concat([frame, *(full.assign(ratio=r) for r in ratios)])
-
-
-def say(pairs, value="fid"):
-    there = [pair for pair in pairs if set(pair) <= set(frame.row)]
-    lines = [f"- {tables.in_words(beside, *pair, value)}" for pair in there]
-    return Markdown("\n".join(lines) or "No results yet.")
-
-
 coresets = ["sd-random", "sd-clip-moderate", "sd-moderate"]
-say((row, "sd-full") for row in coresets)
+beside = findings.at_every_ratio(frame, "sd-full")
+findings.say(beside, *[(row, "sd-full") for row in coresets])
 
 # %% [markdown]
+# ## And without guidance?
+#
 # All these are samples at the paper's guidance.
-# [The chapter before](17_stable_diffusion) measures how much of the FID comes
-# from that, and asks models without it, the pre-trained one among them: look
-# there before you believe that less is more.
+# [The chapter before](17_stable_diffusion) shows what it does to samples and
+# to FID. Perhaps it does more to a model that was fine-tuned for longer, and
+# so the table measures the guidance and not the images. Here are *the same
+# models*, sampled once more without guidance; nothing was trained again.
+
+# %%
+rows = tables.TABLES["table5-unguided"]
+unguided = everything[everything.row.isin(rows)]
+table = tables.layout(unguided, "table5-unguided")
+table.rename(index=lambda name: name.removesuffix(", unguided"))
+
+# %% [markdown]
+# Both tables as a picture. Look at where the level line lies, which is all
+# the data, and note how far apart the two axes are.
+
+# %%
+same = unguided.row.str.removesuffix("-unguided")
+same = unguided.assign(row=same)[["row", "ratio", "seed", "fid"]]
+both = frame.merge(
+    same, on=["row", "ratio", "seed"], suffixes=("", "_unguided")
+)
+figures.metrics_by_ratio(
+    both,
+    [*coresets, "sd-early-stopping"],
+    tables.LABELS,
+    {"fid": "FID, guided", "fid_unguided": "FID, no guidance"},
+    dashed=["sd-early-stopping"],
+    full="sd-full",
+)
+
+# %% [markdown]
+# Does less still beat all?
+
+# %%
+beside_unguided = findings.at_every_ratio(unguided, "sd-full-unguided")
+findings.say(
+    beside_unguided,
+    *[(f"{row}-unguided", "sd-full-unguided") for row in coresets],
+)
+
+# %% tags=["remove-cell"]
+glue("t5", guidance=findings.guidance_in_words(everything, coresets, "sd-full"))
+
+# %% [markdown]
+# {glue:text}`t5_guidance:s`
 #
 # ## Fewer images, or fewer steps?
 #
@@ -165,58 +183,31 @@ figures.differences(beside, parts)
 # The same in words: first the steps, then the images.
 
 # %%
-say([
+findings.say(
+    beside,
     ("sd-early-stopping", "sd-full"),
     *((row, "sd-early-stopping") for row in coresets),
-])
-
-# %% tags=["remove-cell"]
-def verdicts(row, other):
-    if not {row, other} <= set(frame.row):
-        return pd.Series(dtype=str)
-    return tables.compare(beside, row, other).verdict
-
-
-def listed(ratios):
-    return ", ".join(map(tables.percent, ratios))
-
-
-def explained(row):
-    """What the control says about the row's advantage over all the data."""
-    whole, images = verdicts(row, "sd-full"), verdicts(row, "sd-early-stopping")
-    steps = verdicts("sd-early-stopping", "sd-full")
-    name = tables.LABELS[row]
-    if whole.empty or images.empty:
-        return f"{name}: no results yet."
-    beats = list(whole.index[whole == "lower"])
-    by_images = [r for r in beats if images.get(r) == "lower"]
-    by_steps = [r for r in beats if r not in by_images and steps.get(r) == "lower"]
-    unclear = [r for r in beats if r not in (*by_images, *by_steps)]
-    said = []
-    if not beats:
-        said.append("at no ratio lower than all the data in every seed: no gain to explain")
-    if by_steps:
-        said.append(
-            f"lower than all the data at {listed(by_steps)}, where stopping early is lower as well "
-            "and the coreset not in every seed lower still: fewer steps are enough to explain it"
-        )
-    if unclear:
-        said.append(f"lower than all the data at {listed(unclear)}: the control leaves open why")
-    if by_images:
-        said.append(
-            f"lower than all the data at {listed(by_images)}, and than all the data at equal steps "
-            "too: there fewer images help by themselves"
-        )
-    return f"{name}: {'; '.join(said)}."
-
-
-for row in coresets:
-    glue(f"t5_explains_{row}", explained(row), display=False)
+)
 
 # %% [markdown]
-# Put together (and with a grain of salt: {glue:text}`t5_seeds:d` seeds of two
-# equal rows agree on the sign in {glue:text}`t5_chance:.0f` % of comparisons, by
-# chance):
+# And the same two differences without guidance:
+
+# %%
+parts = {
+    name: (f"{row}-unguided", f"{other}-unguided")
+    for name, (row, other) in parts.items()
+}
+figures.differences(beside_unguided, parts)
+
+# %% tags=["remove-cell"]
+control = {"control": "sd-early-stopping", "full": "sd-full"}
+said = {f"explains_{row}": findings.steps_or_images(frame, row, **control) for row in coresets}
+glue("t5", **said)
+
+# %% [markdown]
+# Put together, for the guided samples (and with a grain of salt:
+# {glue:text}`t5_seeds:d` seeds of two equal rows agree on the sign in
+# {glue:text}`t5_chance:.0f` % of comparisons, by chance):
 #
 # - {glue:text}`t5_explains_sd-random:s`
 # - {glue:text}`t5_explains_sd-clip-moderate:s`
@@ -236,34 +227,41 @@ for row in coresets:
 # The selectors against drawing blindly, and against each other.
 
 # %%
-say([
+selectors = [
     ("sd-clip-moderate", "sd-random"),
     ("sd-moderate", "sd-random"),
     ("sd-moderate", "sd-clip-moderate"),
-])
-
-# %% tags=["remove-cell"]
-order = tables.same_order(frame, {row: paper.TABLE_5[row] for row in coresets})
-glue("t5_same", int(order.same.sum()) if len(order) else 0, display=False)
-glue("t5_orders", len(order), display=False)
-agree = float(order.agree.astype(float).mean()) if len(order) else 0.0
-glue("t5_pairs", 100 * agree, display=False)
+]
+findings.say(frame, *selectors)
 
 # %% [markdown]
-# The three stand in the paper's order at {glue:text}`t5_same:d` of
-# {glue:text}`t5_orders:d` ratios; of all pairs,
-# {glue:text}`t5_pairs:.0f` % do.
+# The same without guidance:
+
+# %%
+findings.say(
+    unguided,
+    *[(f"{a}-unguided", f"{b}-unguided") for a, b in selectors],
+)
+
+# %% tags=["remove-cell"]
+three = {row: paper.TABLE_5[row] for row in coresets}
+glue("t5", order=findings.order_in_words(frame, three))
+
+# %% [markdown]
+# *Are the three, with guidance, in the paper's order?*
+# {glue:text}`t5_order:s`
 #
 # ## The row that the paper leaves out
 #
 # Reweighting, at the smallest ratio, where there should be most to mend.
 
 # %%
-say([
+findings.say(
+    beside,
     ("sd-moderate-reweighted", "sd-moderate"),
     ("sd-moderate-reweighted", "sd-early-stopping"),
     ("sd-moderate-reweighted", "sd-full"),
-])
+)
 
 # %% [markdown]
 # The paper's reason for leaving it out is that most margins would be clipped.
@@ -272,48 +270,21 @@ say([
 # curves):
 
 # %%
-proxies = {
+models = {
     "sd-moderate-reweighted": "Stable Diffusion",
     "mdt-moderate-reweighted": "MDT",
     "moderate-reweighted": "U-Net",
 }
-smallest = min(ratios, default=None)
-used = everything.row.isin(proxies) & (everything.ratio == smallest)
-columns = ["proxy of", "seed"]
-columns += ["clipped (%)", "mean excess", "effective classes"]
-signal = pd.DataFrame(
-    [
-        (
-            proxies[result["row"]],
-            result["recipe"]["seed"],
-            100 * result["dro"]["clipped"],
-            result["dro"]["mean_excess"],
-            result["dro"]["effective_classes"],
-        )
-        for result in everything[used].result
-    ],
-    columns=columns,
-).set_index(["proxy of", "seed"])
-signal.round(4)
+smallest = frame.ratio.min()
+proxies = findings.proxies(everything[everything.ratio == smallest])
+proxies = proxies.droplevel("ratio").reindex([*models], level="row")
+columns = ["clipped (%)", "mean excess", "effective classes"]
+proxies[columns].rename(index=models, level="row").round(4)
 
 # %% tags=["remove-cell"]
-def clipped_in_words():
-    name = "Stable Diffusion"
-    if name not in signal.index.get_level_values(0):
-        return "No results yet."
-    shares = signal["clipped (%)"].xs(name)
-    ends = dict.fromkeys([f"{shares.min():.0f}", f"{shares.max():.0f}"])
-    spread = f"{' to '.join(ends)} %"
-    if shares.min() > 50:
-        verdict = "In every seed more than half are clipped, as the paper says."
-    elif shares.max() <= 50:
-        verdict = "In no seed is it the majority that the paper speaks of."
-    else:
-        verdict = "The seeds do not agree on whether it is a majority."
-    return f"Of Stable Diffusion's margins {spread} are clipped. {verdict}"
-
-
-glue("t5_says_clipped", clipped_in_words(), display=False)
+clipped = proxies["clipped (%)"]
+clipped = clipped[clipped.index.get_level_values("row") == "sd-moderate-reweighted"]
+glue("t5", says_clipped=findings.clipped_in_words(clipped))
 
 # %% [markdown]
 # {glue:text}`t5_says_clipped:s`
@@ -339,23 +310,16 @@ measures = {
 values = frame.assign(copies=100 * frame.copies.astype(float))
 values[[*measures]] = values[[*measures]].astype(float)
 means = values.groupby(["row", "ratio"])[[*measures]].mean()
-means = means.reindex(list(tables.TABLES["table5"]), level="row")
-means = means.rename(index=tables.LABELS, level="row")
-means = means.rename(index=tables.percent, level="ratio")
 means = means.round({name: 3 if "cmmd" in name else 2 for name in measures})
+means = tables.named(means, tables.TABLES["table5"])
 means.rename(columns=measures)
 
 # %% tags=["remove-cell"]
-def mean_of(value, row, ratio):
-    chosen = values[(values.row == row) & (values.ratio == ratio)]
-    return float(chosen[value].mean())
-
-
-copied = {row: mean_of("copies", row, smallest) for row in (*coresets, "sd-early-stopping")}
-copied = pd.Series(copied).dropna().rename(tables.LABELS)
-listing = "; ".join(f"{name} {share:.1f} %" for name, share in copied.items())
-glue("t5_copied", listing or "no results yet", display=False)
-glue("t5_copied_full", f"{mean_of('copies', 'sd-full', 1.0):.1f} %", display=False)
+copies = values.groupby(["row", "ratio"]).copies.mean()
+few = copies[copies.index.get_level_values("ratio") == smallest]
+listing = "; ".join(f"{tables.LABELS[row]} {share:.1f} %" for (row, _), share in few.items())
+everyone = copies.get(("sd-full", 1.0), float("nan"))
+glue("t5", copied=listing or findings.NO_RESULTS, copied_full=f"{everyone:.1f} %")
 
 # %% [markdown]
 # Near-copies at the smallest ratio: {glue:text}`t5_copied:s`; all the data:
@@ -365,7 +329,8 @@ glue("t5_copied_full", f"{mean_of('copies', 'sd-full', 1.0):.1f} %", display=Fal
 # Does CMMD agree with FID on less against all?
 
 # %%
-say([(row, "sd-full") for row in coresets], "cmmd")
+against_full = [(row, "sd-full") for row in coresets]
+findings.say(beside, *against_full, value="cmmd")
 
 # %% [markdown]
 # And is it paid for in variety? The difference in recall to all the data,

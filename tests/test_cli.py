@@ -246,6 +246,7 @@ def test_every_field_of_a_recipe_is_an_option():
             "InfoBatch that keeps 0.1 of all samples, annealing, seed 0",
         ),
         ("--early-stopping --annealing", "all data, steps of 0.1, annealing, seed 0"),
+        ("--early-stopping --unguided", "all data, steps of 0.1, unguided, seed 0"),
         (
             "--model mdt --method random --ratio 0.2 --seed 3",
             "random at ratio 0.2, scope class, model mdt, seed 3",

@@ -8,7 +8,7 @@ import tiny
 import torch
 from test_training import interrupt
 
-from dedt_lib import families, latents, tables
+from dedt_lib import families, latents, sampling, tables
 from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
@@ -69,6 +69,38 @@ def test_ratio_one_is_the_run_on_all_the_data(latent):
     full = latent.change(method="random", ratio=1.0)
     assert full.training()["key"] == latent.change(method="moderate", ratio=1.0).training()["key"]
     assert full.training()["key"] != full.change(model="unet").training()["key"]
+
+
+@pytest.mark.parametrize("model, scale", [("unet", 0.3), ("mdt", 3.8), ("stable-diffusion", 4.0)])
+def test_unguided_samples_come_from_the_same_training_without_guidance(model, scale, smoke):
+    guided = smoke.change(model=model, ratio=0.2 if model != "unet" else 0.1)
+    unguided = guided.change(unguided=True)
+    assert unguided.training()["key"] == guided.training()["key"]
+    assert guided.family.sampling["guidance"] == scale
+    asked = []
+
+    def watched(x_t, t, labels):
+        asked.append((len(x_t), labels))
+        return predict(x_t, t, labels)
+
+    network = unguided.train()
+    predict = network.predict
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "predict", watched)
+        if model == "mdt":
+            patch.setattr(network, "forward", watched)
+            predict = type(network).forward.__get__(network)
+        images = sampling.sample(
+            network,
+            np.arange(4),
+            seed=0,
+            batch_size=4,
+            sampler=unguided.family.sampler,
+            decode=unguided.family.decode,
+            **unguided.family.sampling,
+        )
+    assert len(asked) == unguided.family.sampler_steps and images.shape[0] == 4
+    assert all(count == 4 and (labels != network.null_label).all() for count, labels in asked)
 
 
 def test_a_cell_holds_the_metrics_of_the_latent_models(latent):

@@ -180,7 +180,8 @@ def test_a_model_is_planned_as_its_family_has_it(name, model):
     assert (planned.proxy_epochs, planned.ratios) == (family.proxy_epochs, family.ratios)
     assert planned.evaluations == family.evaluations
     assert planned.proxy_evaluations == family.proxy_evaluations
-    assert planned.sampler_steps == family.sampling["steps"] and planned.guided
+    assert planned.sampler_steps == family.sampler_steps
+    assert planned.guided and family.guidance != family.unguided
 
 
 @pytest.mark.parametrize("model", planning.DIFFUSION)
@@ -220,6 +221,17 @@ def test_cells_share_what_is_the_same():
     controls = [("full", 1.0, 0), *(("early-stopping", ratio, 0) for ratio in (*RATIOS, 1.0))]
     found = kinds(controls)
     assert found["all the data"] == 1 and found["100 samples, 5 steps, guided"] == 5
+
+
+def test_the_unguided_samples_are_those_of_the_same_training():
+    def runs(row):
+        return planning.distinct_runs(tiny.profile(), [(row, 0.2, 0)], DIGITS).values()
+
+    both = [runs(row) for row in ("sd-random", "sd-random-unguided")]
+    trained = [{run.key for run in found if run.kind == "training"} for found in both]
+    (guided,), (unguided,) = ([run for run in found if run.kind == "sampling"] for found in both)
+    assert trained[0] == trained[1] and guided.key != unguided.key
+    assert guided.evaluations == 2 * unguided.evaluations
 
 
 def test_an_encoder_with_published_weights_is_not_trained():

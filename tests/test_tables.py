@@ -113,15 +113,6 @@ def test_the_papers_numbers_have_columns_of_their_own():
     assert table.loc["ResNet-18, Gaussian", "paper, 10 %"] == "–"
 
 
-def test_the_order_of_rows_is_compared_pair_by_pair():
-    published = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
-    same = tables.same_order(results(random=[1.0], moderate=[2.0], gaussian=[3.0]), published)
-    assert same.loc["10 %", "same"] and same.loc["10 %", "agree"] == 1
-    other = tables.same_order(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), published)
-    assert not other.loc["10 %", "same"] and other.loc["10 %", "agree"] == pytest.approx(2 / 3)
-    assert other.loc["10 %", "ours"] == ["moderate", "random", "gaussian"]
-
-
 def test_tables_share_their_runs():
     found = tables.all_cells("digits")
     assert len(found) == len(set(found)) and set(tables.cells("table3", "digits")) < set(found)
@@ -137,28 +128,6 @@ def test_a_profiles_own_scope_is_no_row_of_its_own(own, other):
 @pytest.mark.parametrize("published", [paper.TABLE_1, paper.TABLE_2, paper.TABLE_3])
 def test_every_row_of_the_paper_is_here(published):
     assert set(published) <= set(tables.ROWS) and all(len(row) == 4 for row in published.values())
-
-
-@pytest.mark.parametrize(
-    "moderate, verdict",
-    [
-        ([1.0, 1.0], "lower"),
-        ([4.0, 4.0], "higher"),
-        ([1.0, 4.0], "undecided"),
-        ([2.0, 3.0], "undecided"),
-    ],
-)
-def test_a_comparison_is_decided_when_every_seed_agrees(moderate, verdict):
-    frame = results(random=[2.0, 3.0], moderate=moderate)
-    compared = tables.compare(frame, "moderate", "random").loc[0.1]
-    assert compared["verdict"] == verdict and compared["seeds"] == 2
-    assert compared["difference"] == pytest.approx(sum(moderate) / 2 - 2.5)
-    assert verdict in tables.in_words(frame, "moderate", "random")
-
-
-def test_one_seed_decides_nothing():
-    frame = results(random=[2.0], moderate=[1.0])
-    assert tables.compare(frame, "moderate", "random").loc[0.1, "verdict"] == "undecided"
 
 
 def test_a_speedup_is_the_full_run_over_the_run():
