@@ -235,7 +235,11 @@ def encode(quick):
 
 def sampling_speed(quick):
     rows = []
-    for name, model, count in (("sampling", "unet", 1500), ("sampling of MDT", "mdt", 250)):
+    for name, model, count in (
+        ("sampling", "unet", 1500),
+        ("sampling of MDT", "mdt", 250),
+        ("sampling of Stable Diffusion", "stable-diffusion", 250),
+    ):
         experiment = Setting(1, model).experiment
         family, network = experiment.family, experiment.build_model()
         how = {"sampler": family.sampler, "decode": family.decode, **family.sampling}
