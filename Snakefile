@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dedt_lib.recipes import load_profile
-from dedt_lib.tables import ROWS, all_cells, cell_name
+from dedt_lib.tables import FULL, all_cells, cell_before, cell_name
 
 GIVEN = str(config.get("profile", "digits"))
 PROFILE = load_profile(GIVEN).name
@@ -21,28 +21,20 @@ rule tables:
         [f"results/{PROFILE}/cells/{name}.json" for name in CELLS],
 
 
-def other_cell(wildcards):
-    """The cell that makes what this one needs as well: the guided one, or that of the reference."""
-    row, percent, recipe = wildcards.row, wildcards.percent, ROWS[wildcards.row]
-    if recipe.get("unguided"):
-        row = row.removesuffix("-unguided")
-    elif recipe.get("reweighting") or recipe.get("early_stopping"):
-        prefix = {"mdt": "mdt-", "stable-diffusion": "sd-"}.get(recipe.get("model"), "")
-        row, percent = f"{prefix}full", "100"
-    else:
-        return []
-    return [f"results/{PROFILE}/cells/{row}-{percent}-{wildcards.seed}.json"]
+def before(wildcards):
+    cell = cell_before(wildcards.row, float(wildcards.percent) / 100, wildcards.seed)
+    return [f"results/{PROFILE}/cells/{cell_name(*cell)}.json"] if cell else []
 
 
 rule cell:
     input:
-        other_cell,
+        before,
     output:
         f"results/{PROFILE}/cells/{{row}}-{{percent}}-{{seed}}.json",
     log:
         f"_build/{PROFILE}/logs/{{row}}-{{percent}}-{{seed}}.ipynb",
     threads: 1
-    priority: lambda wildcards: int(wildcards.row.endswith("full"))
+    priority: lambda wildcards: int(wildcards.row in FULL.values())
     resources:
         gpu=1,
     shell:

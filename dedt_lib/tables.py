@@ -59,6 +59,9 @@ UNGUIDED = ("sd-random", "sd-clip-moderate", "sd-moderate", "sd-early-stopping",
 
 ROWS |= {f"{row}-unguided": {**ROWS[row], "unguided": True} for row in UNGUIDED}
 
+FULL = {"unet": "full", "mdt": "mdt-full", "stable-diffusion": "sd-full"}
+"""Model of a recipe -> the row of its run on all the data."""
+
 LABELS = {
     "random": "Uniform random",
     "inceptionv3-gaussian": "Inception-v3, Gaussian",
@@ -185,6 +188,19 @@ def table_rows(table, profile):
         raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
     own = load_profile(profile).moderate_scope
     return [row for row in TABLES[table] if ROWS[row].get("scope") != own]
+
+
+def cell_before(row, ratio, seed):
+    """The cell (row, ratio, seed) that makes on its way what this one needs as well, or None.
+
+    Of an unguided cell it is the guided one, of one that needs a reference the run on all the data.
+    """
+    recipe = ROWS[row]
+    if recipe.get("unguided"):
+        return row.removesuffix("-unguided"), ratio, seed
+    if recipe.get("reweighting") or recipe.get("early_stopping"):
+        return FULL[recipe.get("model", "unet")], 1.0, seed
+    return None
 
 
 def row_ratios(row, profile):

@@ -11,9 +11,10 @@
 #
 # The paper's most surprising table: fine-tuned on fewer images, Stable
 # Diffusion draws better ones. The paper calls it data redundancy. But with
-# the epochs fixed, fewer images are also fewer steps, and the table alone
-# cannot tell which of the two it was. So this page adds the control that can:
-# all the data, stopped after as many steps.
+# the epochs fixed, fewer images are also fewer steps, and all the samples are
+# drawn with strong guidance; the table alone cannot tell what did it. So this
+# page adds two controls: all the data, stopped after as many steps, and all
+# the models once more without guidance.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -215,7 +216,7 @@ glue("t5", **said)
 #
 # The paper has no such control, so its table does not say which of the two it
 # saw. That even images drawn blindly beat all of them there is what one would
-# see if it were the steps; it is not a proof.
+# see if it were the steps, or the guidance; it is not a proof of either.
 #
 # What differs here, and may matter: the pre-trained U-Net has already seen
 # these very images ([the chapter before](17_stable_diffusion)), the published

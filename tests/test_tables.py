@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,8 @@ from dedt_lib import paper, tables
 from dedt_lib.errors import DedtError
 from dedt_lib.recipes import Recipe
 from dedt_lib.store import read_json
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_table_has_every_row_at_its_ratios():
@@ -32,9 +37,28 @@ def test_all_rows_of_all_tables_are_known():
     assert all(row in tables.ROWS for rows in tables.TABLES.values() for row in rows)
 
 
+@pytest.mark.parametrize("profile", ["smoke", "digits", "paper", "imagenet"])
+def test_a_cell_comes_after_the_one_whose_work_it_uses(profile):
+    for cell in tables.all_cells(profile):
+        before = tables.cell_before(*cell)
+        recipe = Recipe(**tables.cell_recipe(*cell))
+        assert (before is None) == (not (recipe.reweighting or recipe.early_stopping or recipe.unguided))
+        if before:
+            own = Recipe(**tables.cell_recipe(*before))
+            assert (own.model, own.seed) == (recipe.model, recipe.seed)
+            assert own == recipe.model_copy(update={"unguided": False}) if recipe.unguided else own.ratio == 1
+            assert tables.cell_before(*before) != cell
+
+
 @pytest.mark.parametrize("ratio, percent", [(0.1, "10"), (0.07, "7"), (0.125, "12.5"), (1.0, "100")])
 def test_a_cell_is_named_by_its_percentage(ratio, percent):
     assert tables.cell_name("moderate", ratio, 3) == f"moderate-{percent}-3"
+
+
+def test_the_book_says_how_many_cells_a_dry_run_shows():
+    counts = re.findall(r"^(?:cell|total) +(\d+)$", (ROOT / "book" / "running.md").read_text(), re.MULTILINE)
+    cells = len(tables.all_cells("smoke"))
+    assert [int(count) for count in counts] == [cells, cells + 1]
 
 
 def test_unknown_names_and_ratios():
