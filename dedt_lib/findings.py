@@ -224,9 +224,12 @@ def order_in_words(frame, published, value="fid"):
     same = int(order.same.sum())
     head = "Yes" if same == len(order) else "Partly" if same else "No"
     agree = ", ".join(f"{100 * share:.0f} % at {ratio}" for ratio, share in order.agree.items())
+    first = {}
+    for ratio, entry in order.iterrows():
+        first.setdefault((entry["ours"][0], entry["paper"][0]), []).append(ratio)
     lowest = "; ".join(
-        f"{LABELS[entry['ours'][0]]} at {ratio} (paper: {LABELS[entry['paper'][0]]})"
-        for ratio, entry in order.iterrows()
+        f"{LABELS[ours]} at {', '.join(ratios)} (paper: {LABELS[theirs]})"
+        for (ours, theirs), ratios in first.items()
     )
     return (
         f"{head}. The rows come in the paper's order at {same} of {len(order)} ratios. Of all pairs of rows, "

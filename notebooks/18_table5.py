@@ -200,6 +200,18 @@ parts = {
 }
 figures.differences(beside_unguided, parts)
 
+# %% [markdown]
+# In words, once more first the steps and then the images:
+
+# %%
+ending = "-unguided"
+control = f"sd-early-stopping{ending}"
+findings.say(
+    beside_unguided,
+    (control, f"sd-full{ending}"),
+    *((f"{row}{ending}", control) for row in coresets),
+)
+
 # %% tags=["remove-cell"]
 control = {"control": "sd-early-stopping", "full": "sd-full"}
 said = {f"explains_{row}": findings.steps_or_images(frame, row, **control) for row in coresets}
