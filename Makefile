@@ -9,7 +9,7 @@ CHOICE := $(if $(filter-out digits,$(PROFILE)),-p profile $(PROFILE))
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
 LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/profiles/$(PROFILE).toml)
-LIBRARY := $(filter-out dedt_lib/cli.py dedt_lib/__main__.py,$(LIBRARY))
+LIBRARY := $(filter-out dedt_lib/cli.py dedt_lib/printing.py dedt_lib/__main__.py,$(LIBRARY))
 RESULTS := $(wildcard results/$(PROFILE)/cells/*.json)
 PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from dedt_lib import cli, probing, tables
+from dedt_lib import cli, printing, probing, tables
 from dedt_lib.encoders import SmallClassifier
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
@@ -255,7 +255,7 @@ def test_every_field_of_a_recipe_is_an_option():
 )
 def test_a_recipe_is_described_by_its_options(options, description):
     values = cli.recipe_values(cli.make_parser().parse_args(["train", *options.split()]))
-    assert cli.describe(Experiment(tiny.profile(), device="cpu", **values)) == description
+    assert printing.describe(Experiment(tiny.profile(), device="cpu", **values)) == description
 
 
 def cell(**recipe):
@@ -286,7 +286,7 @@ def cell(**recipe):
     ],
 )
 def test_a_result_names_its_protocol_its_costs_and_the_data_it_saw(recipe, what, realised, capsys):
-    cli.print_cell(cell(**recipe))
+    printing.print_cell(cell(**recipe))
     printed = capsys.readouterr().out
     assert "FID: 1.5" in printed and "FID of 100 samples" in printed
     assert f"{what}: 7 images, 16 steps" in printed
@@ -297,12 +297,12 @@ def test_a_result_names_its_protocol_its_costs_and_the_data_it_saw(recipe, what,
 def test_a_result_of_latents_has_more_metrics_and_of_many_classes_fewer_words(capsys):
     more = {"cmmd": 0.914, "cmmd_unbiased": 0.901, "kid": 0.0123, "precision": 0.5, "recall": 0.25}
     many = {"class_names": [f"n{k}" for k in range(50)], "class_weights": [0.01] * 25 + [0.03] * 25}
-    cli.print_cell({**cell(model="mdt", reweighting=True), **more, **many})
+    printing.print_cell({**cell(model="mdt", reweighting=True), **more, **many})
     printed = capsys.readouterr().out
     assert "CMMD: 0.914 (without its bias: 0.901)" in printed
     assert "KID: 0.0123, precision: 0.500, recall: 0.250" in printed
     assert "class weights: 0.50 to 1.50" in printed
-    cli.print_cell({**cell(model="mdt"), **more, "cmmd": None})
+    printing.print_cell({**cell(model="mdt"), **more, "cmmd": None})
     assert "CMMD" not in capsys.readouterr().out
 
 
@@ -318,12 +318,12 @@ def test_of_several_processes_only_the_main_one_prints():
     "value, text", [(0, ""), (999, "999 B"), (1000, "1.00 kB"), (153.6e6, "154 MB"), (2.345e10, "23.4 GB")]
 )
 def test_numbers_are_shown_with_three_digits(value, text):
-    assert cli.scaled(value, "B") == text
+    assert printing.scaled(value, "B") == text
 
 
 @pytest.mark.parametrize("seconds, text", [(0, "0 s"), (99, "99 s"), (120, "2 min"), (7.2e6, "2,000.0 h")])
 def test_times_are_shown_in_the_unit_that_one_thinks_in(seconds, text):
-    assert cli.duration(seconds) == text
+    assert printing.duration(seconds) == text
 
 
 def test_data_may_be_a_folder_of_classes_or_parquet_files(photos, tmp_path):

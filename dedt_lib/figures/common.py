@@ -1,0 +1,56 @@
+"""What all figures share: the theme, a sheet of images, panels."""
+
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot as plt
+
+WIDTH = 7.2
+"""Of a figure, in inches."""
+
+sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
+plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})
+
+
+def plain_ticks(axes, *ticks):
+    """Label a logarithmic axis with these numbers, written out, where they lie in its range."""
+    low, high = axes.get_ylim()
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axes.set_yticks(shown, [f"{tick:g}" for tick in shown])
+    axes.set_yticks([], minor=True)
+
+
+def finished(figure):
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def tile(images, columns):
+    """uint8 [n, C, H, W] to one array [rows * H', columns * W'(, 3)] with thin light gaps."""
+    n, channels, height, width = images.shape
+    rows = -(-n // columns)
+    gap = max(1, height // 8)
+    sheet = np.full(
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 235, dtype=np.uint8
+    )
+    for k, image in enumerate(images):
+        y, x = (k // columns) * (height + gap), (k % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = image.transpose(1, 2, 0)
+    return sheet[:, :, 0] if channels == 1 else sheet
+
+
+def show_tiled(axes, images, columns, title=None):
+    axes.imshow(tile(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title)
+
+
+def panel_grid(count, height, *, columns=2, **how):
+    """Axes for ``count`` panels in rows of ``columns``: (figure, list of axes), the rest left empty."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False, **how)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat[:count])

@@ -1,0 +1,87 @@
+"""Figures of latents and of what works on them."""
+
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot as plt
+
+from .common import WIDTH, finished
+from .sample import denoising
+
+
+def _coloured(maps, palette, low, high):
+    """float [n, h, w] in the colours of a matplotlib palette: uint8 [n, 3, h, w]."""
+    shares = (np.asarray(maps) - low) / (high - low)
+    return np.moveaxis(plt.get_cmap(palette)(shares, bytes=True)[..., :3], 3, 1)
+
+
+def posteriors(images, mean, deviation):
+    """Images over the posteriors of their latents, a row per channel: red means are positive, blue negative,
+    bright deviations large.
+
+    images: uint8 [n, C, H, W].  mean, deviation: float [n, c, h, w].
+    """
+    limit, channels = np.abs(mean).max(), range(mean.shape[1])
+    rows = {"image": images}
+    rows |= {f"mean {k}": _coloured(mean[:, k], "RdBu_r", -limit, limit) for k in channels}
+    rows |= {f"deviation {k}": _coloured(deviation[:, k], "cividis", 0, deviation.max()) for k in channels}
+    return denoising(list(rows.values()), list(rows))
+
+
+def latent_histogram(values):
+    """Values of each channel of scaled latents, float [n, c, h, w], beside the standard normal density."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
+    edge = np.abs(values).max()
+    bins = np.linspace(-edge, edge, 81)
+    for k in range(values.shape[1]):
+        axes.hist(values[:, k].ravel(), bins, density=True, histtype="step", lw=1.4, label=f"channel {k}")
+    axes.plot(bins, np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi), "--", color="0.25", label="standard normal")
+    axes.set(xlabel="value of a scaled latent", ylabel="density")
+    axes.legend(fontsize=8)
+    return finished(figure)
+
+
+def masked_tokens(images, kept, side):
+    """Images with the tokens that an encoder does not see covered, a row per mask.
+
+    images: uint8 [n, C, H, W].  kept: label -> int [n, m], numbers of the tokens that are seen.  side: tokens
+    along an edge.
+    """
+    edge = images.shape[2] // side
+    colour = np.round(255 * np.array(sns.color_palette("colorblind")[1]))[:, None, None]
+    rows = []
+    for tokens in kept.values():
+        hidden = np.ones((len(images), side * side), dtype=bool)
+        np.put_along_axis(hidden, np.asarray(tokens), False, axis=1)
+        cover = np.kron(hidden.reshape(-1, side, side), np.ones((edge, edge), dtype=bool))[:, None]
+        rows.append(np.where(cover, colour, images).astype(np.uint8))
+    return denoising(rows, list(kept))
+
+
+def loss_by_timestep(weight, log_posterior, log_beta):
+    """What MDT's loss does at each timestep: the weight of the squared error, and the range of the variance.
+
+    All float [1000]; the logarithms are of the least and the largest variance that can be learned.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
+    left.plot(weight, lw=1.6)
+    left.set(title="weight of the squared error", xlabel="timestep $t$", ylim=(0, 1.05))
+    t = np.arange(len(weight))
+    right.fill_between(t, np.exp(log_posterior), np.exp(log_beta), alpha=0.35, color="C2")
+    right.plot(t, np.exp(log_beta), color="C2", lw=1.2, label="$\\beta_t$")
+    right.plot(t, np.exp(log_posterior), color="0.25", lw=1.2, ls="--", label="posterior")
+    right.set(title="learned variance: between these", xlabel="timestep $t$", xscale="symlog", yscale="log")
+    right.legend(fontsize=8)
+    for axes in (left, right):
+        axes.title.set_fontsize(10)
+    return finished(figure)
+
+
+def guidance_schedule(scales):
+    """Guidance scales over sampling, from noise on the left; ``scales`` maps a label to float [1000] by t."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.7))
+    for k, (label, values) in enumerate(scales.items()):
+        axes.plot(values, ls=["-", "--", ":", "-."][k % 4], lw=1.6, label=label)
+    axes.invert_xaxis()
+    axes.set(xlabel="timestep $t$ (sampling goes from left to right)", ylabel="guidance scale")
+    axes.legend(fontsize=8)
+    return finished(figure)

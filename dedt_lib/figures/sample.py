@@ -1,0 +1,60 @@
+"""Figures of samples."""
+
+import seaborn as sns
+from matplotlib import pyplot as plt
+
+from .common import WIDTH, finished, panel_grid, show_tiled
+
+
+def image_grid(images, *, columns, title=None):
+    """Images uint8 [n, C, H, W] in rows of ``columns``."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * rows / columns + (0.4 if title else 0.1)))
+    show_tiled(axes, images, columns, title)
+    return finished(figure)
+
+
+def image_sheets(sheets, *, columns):
+    """Sheets of images side by side; ``sheets`` maps a title to uint8 [n, C, H, W]."""
+    rows = max(-(-len(images) // columns) for images in sheets.values())
+    height = WIDTH / len(sheets) * rows / columns + 0.4
+    figure, panels = panel_grid(len(sheets), height, columns=len(sheets))
+    for axes, (title, images) in zip(panels, sheets.items()):
+        show_tiled(axes, images, columns, title)
+    return finished(figure)
+
+
+def denoising(frames, titles):
+    """Rows of the same images at several moments of sampling; frames: list of uint8 [n, C, H, W]."""
+    figure, panels = plt.subplots(len(frames), 1, figsize=(WIDTH, 0.72 * len(frames)), squeeze=False)
+    for axes, images, title in zip(panels[:, 0], frames, titles):
+        show_tiled(axes, images, len(images))
+        axes.text(-0.01, 0.5, title, transform=axes.transAxes, ha="right", va="center", fontsize=8)
+    return finished(figure)
+
+
+def nearest_pairs(images, neighbours, distances):
+    """Samples above their nearest training image, with the distance in grey levels."""
+    figure, panels = plt.subplots(2, len(images), figsize=(WIDTH, 2.2))
+    for k, distance in enumerate(distances):
+        for axes, image in zip(panels[:, k], (images[k], neighbours[k])):
+            show_tiled(axes, image[None], 1)
+        panels[0, k].set_title(f"{distance:.0f}", fontsize=8)
+    panels[0, 0].text(
+        -0.3, 0.5, "sample", transform=panels[0, 0].transAxes, ha="right", va="center", fontsize=8
+    )
+    panels[1, 0].text(
+        -0.3, 0.5, "training", transform=panels[1, 0].transAxes, ha="right", va="center", fontsize=8
+    )
+    return finished(figure)
+
+
+def nearest_histogram(distances, threshold):
+    """Distances to the nearest training image; ``distances`` maps a label to float [n]."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
+    for label, values in distances.items():
+        sns.kdeplot(x=values, ax=axes, label=label, cut=0)
+    axes.axvline(threshold, color="crimson", ls="--", label="near-copy threshold")
+    axes.set(xlabel="distance to the nearest training image (grey levels)", ylabel="density")
+    axes.legend(fontsize=8)
+    return finished(figure)

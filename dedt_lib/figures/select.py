@@ -1,0 +1,192 @@
+"""Figures of images, features and coresets."""
+
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot as plt
+
+from .common import WIDTH, finished, panel_grid, show_tiled
+from .sample import image_grid
+
+
+def example_images(data, per_class=10):
+    """The first images of each class, one class per column: LabelledImages -> Figure."""
+    K = len(data.class_names)
+    chosen = np.stack([np.flatnonzero(data.labels == k)[:per_class] for k in range(K)], axis=1).ravel()
+    return image_grid(data.images[chosen], columns=K)
+
+
+def plane(features):
+    """The two principal axes of the features: float [n, 2]."""
+    from sklearn.decomposition import PCA
+
+    return PCA(2, svd_solver="full").fit_transform(features)
+
+
+def feature_plane(features, labels, class_names):
+    """Features [n, d] in their principal plane, coloured by class."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
+    x, y = plane(features).T
+    sns.scatterplot(
+        x=x,
+        y=y,
+        hue=[class_names[k] for k in labels],
+        hue_order=class_names,
+        palette="tab10",
+        s=14,
+        linewidth=0,
+        ax=axes,
+    )
+    axes.set(xlabel="first principal axis", ylabel="second principal axis")
+    axes.legend(title="class", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
+    return finished(figure)
+
+
+def feature_planes(features, labels, class_names):
+    """Several encoders' features, each in its own principal plane, coloured by class.
+
+    features: encoder -> float [n, d].  labels: int [n].
+    """
+    figure, panels = panel_grid(len(features), 3.3 if len(features) < 3 else 2.9)
+    for axes, (title, values) in zip(panels, features.items()):
+        x, y = plane(values).T
+        for k, name in enumerate(class_names):
+            axes.scatter(x[labels == k], y[labels == k], s=7, color=f"C{k % 10}", linewidths=0, label=name)
+        axes.set(title=title, xticks=[], yticks=[])
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        title="class",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+        markerscale=2,
+    )
+    return finished(figure)
+
+
+def score_plane(features, coresets, of_class):
+    """One class in its own principal plane: brighter is ranked earlier, ringed is kept.
+
+    features: float [n, d].  coresets: label -> Coreset.  of_class: the class's number.
+    """
+    figure, panels = plt.subplots(
+        1, len(coresets), figsize=(WIDTH, 2.9), sharex=True, sharey=True, squeeze=False
+    )
+    members = np.flatnonzero(next(iter(coresets.values())).labels == of_class)
+    x, y = plane(features[members]).T
+    for axes, (label, coreset) in zip(panels[0], coresets.items()):
+        kept = coreset.kept[members]
+        axes.scatter(x, y, c=-coreset.rank[members], s=14, cmap="viridis", linewidths=0)
+        axes.scatter(x[kept], y[kept], s=46, facecolors="none", edgecolors="crimson", linewidths=1)
+        axes.set(title=label, xticks=[], yticks=[])
+    return finished(figure)
+
+
+def distance_strips(distances, coresets, class_names):
+    """Distance of every image to the centre of its class, a row per class; what is kept is red.
+
+    distances: float [n].  coresets: label -> Coreset.
+    """
+    figure, panels = plt.subplots(
+        1, len(coresets), figsize=(WIDTH, 3.4), sharex=True, sharey=True, squeeze=False
+    )
+    for axes, (label, coreset) in zip(panels[0], coresets.items()):
+        for kept, color, size in ((False, "0.75", 4), (True, "crimson", 9)):
+            chosen = coreset.kept == kept
+            axes.scatter(distances[chosen], coreset.labels[chosen], s=size, color=color, linewidths=0)
+        axes.set(title=label, xlabel="distance to centre")
+    panels[0, 0].set(ylabel="class", yticks=range(len(class_names)), yticklabels=class_names)
+    return finished(figure)
+
+
+def score_histogram(coreset, label, of_class):
+    """Scores of the kept and the removed samples of one class."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
+    members = coreset.labels == of_class
+    fate = np.where(coreset.kept[members], "kept", "removed")
+    sns.histplot(
+        x=coreset.scores[members], hue=fate, hue_order=["removed", "kept"], multiple="stack", bins=30, ax=axes
+    )
+    axes.set(xlabel=label, ylabel="images")
+    return finished(figure)
+
+
+def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0):
+    """Kept images beside removed ones, a row for each class and a pair of columns for each coreset.
+
+    The kept ones are those ranked first, the removed ones those ranked last.
+    """
+    classes = range(len(data.class_names)) if classes is None else classes
+    figure, panels = plt.subplots(
+        1, 2 * len(coresets), figsize=(WIDTH, WIDTH * 0.17 * len(classes) / len(coresets) + 0.6)
+    )
+    for k, (label, coreset) in enumerate(coresets.items()):
+        sides = {"kept": [], "removed": []}
+        for c in classes:
+            members = np.flatnonzero(data.labels == c)
+            order = members[np.argsort(coreset.rank[members], kind="stable")]
+            inside, outside = order[coreset.kept[order]], order[~coreset.kept[order]]
+            for side, chosen in (("kept", inside[:per_side]), ("removed", outside[::-1][:per_side])):
+                blank = np.full((per_side - len(chosen), *data.images.shape[1:]), 235, dtype=np.uint8)
+                sides[side] += [data.images[chosen], blank]
+        for axes, (side, images) in zip(panels[2 * k :], sides.items()):
+            show_tiled(axes, np.concatenate(images), per_side)
+            axes.set_title(f"{label}\n{side}", fontsize=9)
+    return finished(figure)
+
+
+def class_counts(counts, class_names):
+    """Kept images per class; ``counts`` maps a label to int [K]."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
+    rows = [(name, label, n) for label, row in counts.items() for name, n in zip(class_names, row)]
+    names, labels, values = zip(*rows)
+    sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
+    axes.set(xlabel="class", ylabel="images kept")
+    axes.tick_params(axis="x", labelsize=8)
+    axes.legend(title=None, fontsize=8) if len(counts) > 1 else axes.get_legend().remove()
+    return finished(figure)
+
+
+def neighbours(data, nearest):
+    """Images (first column) and their nearest neighbours, a panel per encoder; a wrong class is framed.
+
+    data: LabelledImages.  nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
+    """
+    figure, panels = panel_grid(len(nearest), 3.6, columns=4)
+    height, width = data.images.shape[2:]
+    gap = max(1, height // 8)
+    for axes, (title, rows) in zip(panels, nearest.items()):
+        show_tiled(axes, data.images[rows.ravel()], rows.shape[1], title)
+        axes.title.set_fontsize(9)
+        wrong = data.labels[rows] != data.labels[rows[:, :1]]
+        for row, column in zip(*np.nonzero(wrong)):
+            corner = (column * (width + gap) - 0.5, row * (height + gap) - 0.5)
+            axes.add_patch(plt.Rectangle(corner, width, height, fill=False, ec="C3", lw=1.6, clip_on=False))
+        axes.axvline(width + gap / 2 - 0.5, color="0.3", lw=1)
+    return finished(figure)
+
+
+def overlap_map(coresets):
+    """How much of each coreset another one keeps too, in per cent; ``coresets`` maps a label to a Coreset."""
+    labels = list(coresets)
+    shares = np.array(
+        [[100 * np.isin(a.indices, b.indices).mean() for b in coresets.values()] for a in coresets.values()]
+    )
+    figure, axes = plt.subplots(figsize=(min(WIDTH, 2.6 + 0.9 * len(labels)), 1.2 + 0.55 * len(labels)))
+    sns.heatmap(
+        shares,
+        annot=True,
+        fmt=".0f",
+        cmap="cividis",
+        vmin=0,
+        vmax=100,
+        linewidths=1,
+        cbar_kws={"label": "images in both (%)"},
+        xticklabels=labels,
+        yticklabels=labels,
+        ax=axes,
+    )
+    axes.tick_params(axis="x", rotation=25)
+    axes.tick_params(axis="y", rotation=0)
+    return finished(figure)

@@ -1,0 +1,297 @@
+"""Figures of results: of one run class by class, and of the tables."""
+
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
+
+from .common import WIDTH, finished, panel_grid, plain_ticks, show_tiled
+
+
+def classwise_bars(classwise, class_names, floor=None):
+    """Class-wise FID; ``classwise`` maps a label to float [K]; the floor is a short line at each class."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
+    _classwise(axes, classwise, class_names, floor)
+    return finished(figure)
+
+
+def _classwise(axes, classwise, class_names, floor):
+    rows = [(name, label, value) for label, row in classwise.items() for name, value in zip(class_names, row)]
+    names, labels, values = zip(*rows)
+    sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
+    if floor is not None:
+        places = np.arange(len(class_names))
+        axes.hlines(floor, places - 0.4, places + 0.4, color="0.2", lw=1.2, label="real against real")
+    axes.set(xlabel="class", ylabel="class-wise FID")
+    axes.legend(title=None, fontsize=8)
+
+
+def figure_2(before, after, weights, class_names, floor=None):
+    """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
+
+    before, after: float [seeds, K].  weights: float [seeds, K], alpha.  floor: float [K].  Bars are means
+    over the seeds, the thin lines reach from the smallest to the largest seed.
+    """
+    K = len(class_names)
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=[2, 1])
+    places = np.arange(K)
+    for shift, label, values in ((-0.2, "before reweighting", before), (0.2, "after reweighting", after)):
+        top.bar(places + shift, values.mean(axis=0), width=0.38, label=label)
+        top.vlines(places + shift, values.min(axis=0), values.max(axis=0), color="0.15", lw=1)
+    if floor is not None:
+        top.hlines(floor, places - 0.4, places + 0.4, color="crimson", lw=1.2, label="real against real")
+    top.set(ylabel="class-wise FID")
+    top.legend(fontsize=8)
+    relative = K * weights
+    bottom.bar(places, relative.mean(axis=0) - 1, bottom=1, width=0.6, color="C2")
+    bottom.vlines(places, relative.min(axis=0), relative.max(axis=0), color="0.15", lw=1)
+    bottom.axhline(1, color="0.4", lw=0.8)
+    bottom.set(ylabel="class weight $K\\alpha$", xlabel="class", xticks=places, xticklabels=class_names)
+    return finished(figure)
+
+
+def weights_by_seed(weights, class_names):
+    """Class weights, one line per seed: float [seeds, K], alpha."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
+    K = len(class_names)
+    for k, values in enumerate(weights):
+        axes.plot(K * values, "osD^v"[k % 5], ls="-", ms=5, label=f"seed {k}" if len(weights) > 1 else None)
+    axes.axhline(1, color="0.4", lw=0.8)
+    axes.set(xlabel="class", ylabel="class weight $K\\alpha$")
+    axes.set_xticks(range(K), class_names)
+    if len(weights) > 1:
+        axes.legend(fontsize=8)
+    return finished(figure)
+
+
+def weight_and_difficulty(weights, before, class_names):
+    """Class weight against the class-wise FID before reweighting, a dot per class.
+
+    weights, before: float [seeds, K].  Dots are means over the seeds, thin lines reach from the smallest to
+    the largest; right of the dashed line are the harder half of the classes, above the other one the heavier
+    ones.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
+    relative = len(class_names) * weights
+    x, y = before.mean(axis=0), relative.mean(axis=0)
+    axes.hlines(y, before.min(axis=0), before.max(axis=0), color="0.75", lw=1)
+    axes.vlines(x, relative.min(axis=0), relative.max(axis=0), color="0.75", lw=1)
+    axes.plot(x, y, "o", ms=17, mfc="white", mec="C0", mew=1.4, ls="none")
+    for place, name in zip(zip(x, y), class_names):
+        axes.annotate(name, place, ha="center", va="center", fontsize=9)
+    axes.axhline(1, color="0.4", lw=1, ls="--")
+    axes.axvline(np.median(x), color="0.4", lw=1, ls="--")
+    axes.set(xlabel="class-wise FID before reweighting (hard is right)", ylabel="class weight $K\\alpha$")
+    return finished(figure)
+
+
+def fid_by_ratio(frame, rows, labels, *, floor=None, full=None):
+    """FID against the share of the data kept: one line per row, one dot per seed."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
+    for k, row in enumerate(rows):
+        part = frame[frame.row == row].sort_values("ratio")
+        means = part.groupby("ratio").fid.mean()
+        dashed = {"ls": "--", "color": "0.25"} if row == "early-stopping" else {"color": f"C{k}"}
+        axes.plot(100 * means.index, means, label=labels[row], lw=1.6, **dashed)
+        axes.plot(100 * part.ratio, part.fid, "o", ms=3, color=dashed["color"])
+    if full is not None:
+        axes.axhline(full, color="C9", lw=1.2, label=labels["full"])
+    if floor is not None:
+        axes.axhline(floor, color="crimson", lw=1.2, ls=":", label="real against real")
+    axes.set(xlabel="training images kept (%)", ylabel="FID (classifier features)", yscale="log")
+    axes.set_xticks(sorted(100 * frame[frame.ratio < 1].ratio.unique()))
+    axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 12, 14, 17, 20, 30, 50, 100)
+    return finished(figure)
+
+
+def fid_by_images(frame, lines, *, dashed=(), floor=None):
+    """FID against the images that a run has seen, in per cent of a run on all the data; one dot per seed.
+
+    frame: of ``tables.read_cells``.  lines: label -> the rows on that line.  dashed: labels of dashed lines.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
+    shown = {label: frame[frame.row.isin(rows)] for label, rows in lines.items()}
+    for k, (label, part) in enumerate(shown.items()):
+        if len(part) == 0:
+            continue
+        means = part.groupby(["row", "ratio"])[["realised", "fid"]].mean().sort_values("realised")
+        color, line = ("0.25", "--") if label in dashed else (f"C{k}", "-")
+        marker = "osD^vP*"[k % 7]
+        axes.plot(100 * means.realised, means.fid, line, color=color, lw=1.5)
+        axes.plot(100 * means.realised, means.fid, marker, color=color, ms=6, label=label)
+        axes.plot(100 * part.realised, part.fid, ".", color=color, ms=4, alpha=0.7)
+    if floor is not None:
+        axes.axhline(floor, color="crimson", lw=1.2, ls=":", label="real against real")
+    axes.set(
+        xlabel="images seen in training (% of the run on all the data)",
+        ylabel="FID (classifier features)",
+        xscale="log",
+        yscale="log",
+    )
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (5, 10, 20, 30, 50, 100) if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
+    return finished(figure)
+
+
+def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None):
+    """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
+
+    frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row
+    of the run on all the data, a solid line across.  Rows and metrics without numbers are left out; positive
+    ones that span a factor of five are drawn on a logarithmic axis.
+    """
+    shown = {value: name for value, name in metrics.items() if frame[value].notna().any()}
+    if not shown:
+        return finished(plt.figure(figsize=(WIDTH, 1)))
+    figure, panels = panel_grid(len(shown), 3.4)
+    for axes, (value, name) in zip(panels, shown.items()):
+        for k, row in enumerate(rows):
+            part = frame[(frame.row == row) & frame[value].notna()].sort_values("ratio")
+            if len(part) == 0:
+                continue
+            means = part.groupby("ratio")[value].mean()
+            colour, line = ("0.25", "--") if row in dashed else (f"C{k}", "-")
+            axes.plot(
+                100 * means.index, means, "osD^vP*"[k % 7] + line, color=colour, ms=5, label=labels[row]
+            )
+            axes.plot(100 * part.ratio, part[value], ".", color=colour, ms=4, alpha=0.7)
+        if full is not None and (frame.row == full).any():
+            axes.axhline(frame[frame.row == full][value].mean(), color="C9", lw=1.4, label=labels[full])
+        axes.set(xlabel="training images kept (%)", ylabel=name)
+        axes.set_xticks(sorted(100 * frame[frame.row.isin(rows)].ratio.unique()))
+        if frame[value].max() > 5 * frame[value].min() > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return finished(figure)
+
+
+def differences(frame, pairs, *, value="fid", label="difference in FID (below 0 is better)"):
+    """How much lower or higher a row is than another at each ratio: bars are means, dots are seeds.
+
+    frame: of ``tables.read_cells``.  pairs: legend -> (row, the other row); those without results are left
+    out. label: of the axis.
+    """
+    wide = frame.pivot_table(index=["ratio", "seed"], columns="row", values=value)
+    pairs = {name: pair for name, pair in pairs.items() if set(pair) <= set(wide)}
+    found = {name: (wide[a] - wide[b]).dropna() for name, (a, b) in pairs.items()}
+    ratios = sorted({ratio for difference in found.values() for ratio, _ in difference.index})
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
+    width = 0.8 / max(1, len(found))
+    for k, (name, difference) in enumerate(found.items()):
+        means = difference.groupby("ratio").mean().reindex(ratios)
+        places = np.arange(len(ratios)) + (k + 0.5) * width - 0.4
+        axes.bar(places, means, width=0.9 * width, color=f"C{k}", label=name)
+        place_of = dict(zip(ratios, places))
+        dots = [place_of[ratio] for ratio, _ in difference.index]
+        axes.plot(dots, difference, "o", ms=3, color="0.15")
+    axes.axhline(0, color="0.15", lw=1)
+    axes.set_xticks(range(len(ratios)), [f"{100 * ratio:g} %" for ratio in ratios])
+    axes.set(xlabel="images kept", ylabel=label)
+    if found:
+        axes.legend(fontsize=8)
+    return finished(figure)
+
+
+def rank_slopes(order, labels):
+    """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
+
+    order: of ``findings.same_order``.  labels: row -> how it is printed.
+    """
+    rows = list(dict.fromkeys(row for ranked in order["paper"] for row in ranked))
+    figure, grid = panel_grid(len(order), 0.42 * len(rows) + 1.1, columns=4, sharey=True)
+    for axes, (ratio, entry) in zip(grid, order.iterrows()):
+        for k, row in enumerate(rows):
+            if row in entry["paper"]:
+                ends = entry["paper"].index(row) + 1, entry["ours"].index(row) + 1
+                axes.plot(
+                    [0, 1], ends, "osD^vP*"[k % 7], ls="-", color=f"C{k}", lw=1.6, ms=5, label=labels[row]
+                )
+        axes.set(title=ratio, xlim=(-0.15, 1.15))
+        axes.set_xticks([0, 1], ["paper", "here"])
+        axes.set_yticks(range(1, len(rows) + 1))
+        axes.grid(False)
+    grid[0].invert_yaxis()
+    grid[0].set_ylabel("rank by FID (1 is best)")
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return finished(figure)
+
+
+def cost_bars(ledgers, full):
+    """What each recipe costs, stage by stage, in units of one run on all the data.
+
+    ledgers: label -> {stage: cost}.  full: the same cost of the run on all the data.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(ledgers) + 1.2))
+    stages = ["embed", "select", "reference", "proxy", "train"]
+    labels = list(ledgers)
+    left = np.zeros(len(labels))
+    for k, stage in enumerate(stages):
+        values = np.array([ledgers[label].get(stage, 0) for label in labels]) / full
+        if values.any():
+            axes.barh(labels, values, left=left, color=f"C{k}", label=stage)
+        left += values
+    axes.axvline(1, color="0.3", ls="--", lw=1)
+    axes.invert_yaxis()
+    axes.set(xlabel="cost (one run on all the data = 1)")
+    axes.legend(fontsize=8, ncols=len(stages), loc="lower right", bbox_to_anchor=(1, 1))
+    return finished(figure)
+
+
+def speedup_by_ratio(panels, ratios):
+    """Speed-ups against the share of the data, a panel per recipe; at the line, as slow as all the data.
+
+    panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first series is
+    the ideal and dashed.
+    """
+    figure, grid = panel_grid(len(panels), 3.3, columns=3, sharey=True)
+    for axes, (title, series) in zip(grid, panels.items()):
+        for k, (label, values) in enumerate(series.items()):
+            style = (
+                {"ls": "--", "color": "0.4"}
+                if k == 0
+                else {"marker": "osD^"[(k - 1) % 4], "color": f"C{k - 1}"}
+            )
+            axes.plot(100 * np.asarray(ratios), values, label=label, lw=1.4, ms=5, **style)
+        axes.axhline(1, color="0.15", lw=1)
+        axes.set(title=title, xlabel="images kept (%)", yscale="log")
+        axes.set_xticks(100 * np.asarray(ratios))
+        axes.title.set_fontsize(9)
+    grid[0].set_ylabel("times as fast")
+    plain_ticks(grid[0], 0.5, 1, 2, 3, 5, 10)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, fontsize=8, ncols=len(labels), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
+    return finished(figure)
+
+
+def front_page(data, coreset, weights, samples, classwise_before, classwise_after):
+    """The method in one picture: what is kept, what is generated, the class weights, the class-wise FID."""
+    K = len(data.class_names)
+    figure = plt.figure(figsize=(WIDTH * 1.35, 3.7))
+    grid = figure.add_gridspec(2, 3, width_ratios=[1.1, 1.1, 1])
+    kept = [np.flatnonzero(coreset.kept & (data.labels == k)) for k in range(K)]
+    rows = max(1, min(10, min(map(len, kept))))
+    chosen = np.stack([members[:rows] for members in kept], axis=1).ravel()
+    show_tiled(figure.add_subplot(grid[:, 0]), data.images[chosen], K, f"{100 * coreset.ratio:.0f} % is kept")
+    show_tiled(figure.add_subplot(grid[:, 1]), samples[: 10 * K], K, "samples of the model")
+    top, bottom = figure.add_subplot(grid[0, 2]), figure.add_subplot(grid[1, 2])
+    top.bar(range(K), K * weights - 1, bottom=1, color="C2")
+    top.axhline(1, color="0.4", lw=0.8)
+    top.set(title="class weights $K\\alpha$", xticks=range(K), xticklabels=data.class_names)
+    places = np.arange(K)
+    bottom.bar(places - 0.2, classwise_before, width=0.38, label="unweighted")
+    bottom.bar(places + 0.2, classwise_after, width=0.38, label="weighted")
+    bottom.set(title="class-wise FID", xticks=places, xticklabels=data.class_names)
+    bottom.legend(fontsize=7)
+    return finished(figure)

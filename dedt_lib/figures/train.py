@@ -1,0 +1,170 @@
+"""Figures of training runs and of class weights."""
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from .common import WIDTH, finished, panel_grid, plain_ticks
+
+
+def loss_curves(runs, *, window=50):
+    """Smoothed training losses; ``runs`` maps a label to losses [steps]."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
+    size = min(window, *(max(1, len(losses) // 4) for losses in runs.values()))
+    for label, losses in runs.items():
+        smooth = np.convolve(losses, np.ones(size) / size, mode="valid")
+        axes.plot(np.arange(len(smooth)) + size, smooth, label=label)
+    axes.set(xlabel="optimiser step", ylabel="loss (mean squared error)", yscale="log")
+    if len(runs) > 1:
+        axes.legend()
+    plain_ticks(axes, 0.02, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1)
+    return finished(figure)
+
+
+def epoch_losses(runs):
+    """Mean training loss of each epoch, a panel per run since each has a loss of its own.
+
+    runs: label -> losses [epochs].
+    """
+    figure, panels = panel_grid(len(runs), 2.1, columns=4)
+    for axes, (label, losses) in zip(panels, runs.items()):
+        axes.plot(np.arange(1, len(losses) + 1), losses, "o-" if len(losses) < 30 else "-", ms=3, lw=1.4)
+        axes.set(title=label, xlabel="epoch", yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.title.set_fontsize(9)
+        axes.tick_params(labelsize=8)
+    panels[0].set_ylabel("training loss")
+    return finished(figure)
+
+
+def class_draws(draws, expected, class_names):
+    """How often an epoch draws each class (bars), and how often it should (short lines).
+
+    draws: int [K].  expected: float [K].
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
+    places = np.arange(len(class_names))
+    axes.bar(places, draws, width=0.6, label="drawn in one epoch")
+    axes.hlines(expected, places - 0.4, places + 0.4, color="0.15", lw=1.6, label="by the class weights")
+    axes.axhline(np.sum(expected) / len(expected), color="0.4", lw=0.8, ls="--", label="all classes alike")
+    axes.set(xlabel="class", ylabel="images", xticks=places, xticklabels=class_names)
+    axes.legend(fontsize=8)
+    return finished(figure)
+
+
+def losses_by_timestep(t, losses):
+    """Each sample's loss at the timestep that it drew, and the mean loss.
+
+    t: int [n].  losses: float [n].
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
+    mean = losses.mean()
+    for side, color, label in (
+        (losses >= mean, "C1", "above the mean: stays"),
+        (losses < mean, "C0", "below: may be skipped"),
+    ):
+        axes.plot(t[side], losses[side], ".", ms=3, color=color, label=label)
+    axes.axhline(mean, color="0.15", lw=1.4, ls="--", label="mean of all")
+    axes.set(xlabel="timestep $t$ that the sample drew", ylabel="its loss", yscale="log")
+    axes.legend(fontsize=8, markerscale=3)
+    return finished(figure)
+
+
+def epoch_sizes(sizes, total):
+    """How many samples each epoch visits, in per cent of all; ``sizes`` maps a label to int [epochs]."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
+    for k, (label, values) in enumerate(sizes.items()):
+        epochs, share = np.arange(1, len(values) + 1), 100 * np.asarray(values) / total
+        axes.step(epochs, share, where="mid", color=f"C{k}", lw=1.2)
+        axes.plot(
+            epochs, share, "osD^v"[k % 5], ms=9 - 2 * k, mfc="none", mew=1.4, color=f"C{k}", label=label
+        )
+    axes.set(xlabel="epoch", ylabel="samples visited (% of all)", ylim=(0, 105))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=8)
+    return finished(figure)
+
+
+def weight_trajectories(readings, class_names):
+    """Class weights over the proxy's steps, K alpha so that 1 means unchanged.
+
+    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  The burn-in is shaded.
+    """
+    figure, panels = plt.subplots(1, len(readings), figsize=(WIDTH, 3.4), sharey=True)
+    for axes, (label, reading) in zip(np.atleast_1d(panels), readings.items()):
+        step = reading.get("step", np.arange(len(reading["trajectory"])))
+        for k, name in enumerate(class_names):
+            axes.plot(
+                step,
+                len(class_names) * reading["trajectory"][:, k],
+                color=f"C{k}" if k < 10 else None,
+                label=name,
+                lw=1.2,
+            )
+        if reading["burn_in"]:
+            axes.axvspan(0, reading["burn_in"], color="0.9", label="burn-in")
+        axes.axhline(1, color="0.4", lw=0.8, ls="--")
+        axes.set(title=label, xlabel="proxy step", yscale="log")
+    np.atleast_1d(panels)[0].set_ylabel("class weight $K\\alpha$")
+    plain_ticks(np.atleast_1d(panels)[0], 0.1, 0.2, 0.5, 1, 2, 5)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles, labels, bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False, fontsize=8)
+    return finished(figure)
+
+
+def reweighting_signal(reading):
+    """Mean clipped excess loss, share of samples clipped, and effective number of classes, by step."""
+    figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
+    series = {
+        "mean excess loss": reading["excess"].mean(axis=1),
+        "share clipped to zero": reading["clipped"],
+        "effective classes": reading["effective"],
+    }
+    for axes, (label, values) in zip(panels, series.items()):
+        axes.plot(values, lw=0.8)
+        axes.axvspan(0, reading["burn_in"], color="0.9")
+        axes.set(title=label, xlabel="proxy step")
+        axes.title.set_fontsize(9)
+    panels[0].set_yscale("log")
+    return finished(figure)
+
+
+def clipped_share(readings, *, window=0.05):
+    """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
+
+    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  window: share of the run
+    that is averaged over.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
+    for label, reading in readings.items():
+        clipped = reading["clipped"]
+        size = max(1, int(window * len(clipped)))
+        smooth = np.convolve(clipped, np.ones(size) / size, mode="valid")
+        axes.plot(100 * (np.arange(len(smooth)) + size) / len(clipped), 100 * smooth, label=label, lw=1.4)
+    axes.axhline(50, color="0.4", lw=0.8, ls="--", label="proxy as good as reference")
+    axes.set(xlabel="proxy's run (%)", ylabel="clipped to zero (% of samples)", ylim=(0, 100))
+    axes.legend(fontsize=8)
+    return finished(figure)
+
+
+def group_weights(runs, groups):
+    """Class weights of many classes by group, a panel per run: the median and where nine in ten classes lie.
+
+    runs: label -> trajectory float [T, K].  groups: label -> bool [K].
+    """
+    figure, panels = panel_grid(len(runs), 3.0, sharey=True)
+    for axes, (title, trajectory) in zip(panels, runs.items()):
+        relative = trajectory.shape[1] * trajectory
+        for k, (label, members) in enumerate(groups.items()):
+            low, middle, high = np.percentile(relative[:, members], (5, 50, 95), axis=1)
+            axes.fill_between(range(len(middle)), low, high, color=f"C{k}", alpha=0.25, lw=0)
+            axes.plot(middle, color=f"C{k}", lw=1.6, label=label)
+        axes.axhline(1, color="0.4", lw=0.8, ls="--")
+        axes.set(title=title, xlabel="proxy step", yscale="log")
+    panels[0].set_ylabel("class weight $K\\alpha$")
+    plain_ticks(panels[0], 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+    panels[0].legend(fontsize=8)
+    return finished(figure)

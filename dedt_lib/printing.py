@@ -1,0 +1,209 @@
+"""How the verbs of ``dedt`` print: recipes, metrics, plans, tables of numbers, and a sheet of samples."""
+
+FEW_CLASSES = 20
+"""So many can be named in a line."""
+
+
+def describe(experiment):
+    """One line that says what a recipe is, whatever in it is not the default by name."""
+    r = experiment.recipe
+    flags = [f"seed {r.seed}"]
+    if r.model != "unet":
+        flags.insert(0, f"model {r.model}")
+    if r.unguided:
+        flags.insert(0, "unguided")
+    if r.annealing:
+        flags.insert(0, "annealing")
+    if r.early_stopping:
+        return ", ".join([f"all data, steps of {r.ratio:.4g}", *flags])
+    if r.infobatch:
+        what = "the well-learned" if r.infobatch == "ratio" else "all"
+        return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of {what} samples", *flags])
+    parts = [f"{r.method} at ratio {r.ratio:.4g}", f"scope {experiment.scope}"]
+    if r.method != "random":
+        parts.insert(1, f"encoder {r.encoder or experiment.profile.encoder}")
+    if r.method == "moderate":
+        parts.append(f"centre {r.centre or experiment.profile.moderate_centre}")
+        parts += [f"band {r.band}"] if r.band != "center" else []
+    if r.reweighting:
+        parts.append("reweighting" if r.weighting == "loss" else f"reweighting by {r.weighting}")
+        parts += [f"burn-in {r.burn_in:g}"] if r.burn_in is not None else []
+    return ", ".join([*parts, *flags])
+
+
+def print_metrics(metrics, floor):
+    print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
+    print(f"  {metrics['protocol']}")
+    if metrics.get("cmmd") is not None:
+        print(f"CMMD: {metrics['cmmd']:.3g} (without its bias: {metrics['cmmd_unbiased']:.3g})")
+    if "kid" in metrics:
+        print("KID: {kid:.3g}, precision: {precision:.3f}, recall: {recall:.3f}".format(**metrics))
+    if metrics["copies"] is not None:
+        print(f"near-copies of training images: {metrics['copies']:.2%} of the samples")
+
+
+def print_cell(cell):
+    """The main numbers of ``Experiment.cell()``."""
+    print_metrics(cell, cell["floor"])
+    recipe = cell["recipe"]
+    what = "all data" if recipe["early_stopping"] or recipe["infobatch"] else "coreset"
+    print(f"{what}: {sum(cell['class_counts'])} images, {cell['steps']} steps")
+    if recipe["annealing"] or recipe["infobatch"]:
+        print(f"images seen: {cell['realised']:.1%} of those that the run on all the data sees")
+    if cell["class_weights"]:
+        weights = [len(cell["class_weights"]) * weight for weight in cell["class_weights"]]
+        shown = ", ".join(f"{name}: {w:.2f}" for name, w in zip(cell["class_names"], weights))
+        if len(weights) > FEW_CLASSES:
+            shown = f"{min(weights):.2f} to {max(weights):.2f}"
+        print(f"class weights: {shown}")
+    rows = [
+        (
+            name,
+            f"{cost['seconds']:.1f}",
+            f"{cost['cpu_seconds']:.1f}",
+            scaled(cost["images"]),
+            scaled(cost["evaluations"]),
+        )
+        for name, cost in cell["costs"].items()
+    ]
+    print_table(("cost", "seconds", "CPU seconds", "images", "evaluations"), rows)
+
+
+def wrote(out, *names):
+    print(f"wrote {', '.join(names)} to {out}")
+
+
+def contact_sheet(images, num_classes, rows=10):
+    """A Pillow image of the first samples; up to twenty classes get a column each."""
+    from PIL import Image
+
+    from .figures import tile
+
+    columns = num_classes if num_classes <= FEW_CLASSES else 10
+    sheet = Image.fromarray(tile(images[: rows * columns], columns))
+    scale = max(1, 32 // images.shape[2])
+    return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
+
+
+def print_works(works, least, speed):
+    """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
+    from .planning import DIFFUSION
+    from .probing import seconds
+
+    columns = {
+        "runs": (lambda work: work.runs, whole),
+        "steps": (lambda work: work.steps, whole),
+        "images": (lambda work: work.images, scaled),
+        "evaluations": (lambda work: work.evaluations, scaled),
+        "disk": (lambda work: work.bytes, lambda value: scaled(value, "B")),
+    }
+    if speed:
+        columns["time"] = (lambda work: seconds(work, speed), duration)
+
+    def line(name, what, pairs):
+        ends = [
+            (text(sum(value(low) for low, _ in pairs)), text(sum(value(high) for _, high in pairs)))
+            for value, text in columns.values()
+        ]
+        return name, *(" .. ".join(dict.fromkeys(pair)) for pair in ends), what
+
+    def group(network):
+        return network if network in DIFFUSION.values() else "other networks"
+
+    pairs = list(zip(least, works))
+    several = len({work.network for work in works} & set(DIFFUSION.values())) > 1
+
+    def described(work):
+        return (
+            f"{work.what} ({work.network})" if several and work.network in DIFFUSION.values() else work.what
+        )
+
+    rows = [line(pair[1].kind, described(pair[1]), [pair]) for pair in pairs]
+    for what in (*DIFFUSION.values(), "other networks"):
+        chosen = [pair for pair in pairs if what == group(pair[1].network)]
+        rows += [line("total", what, chosen)] if chosen else []
+    print_table(("work", *columns, "of"), rows, text=(0, -1))
+    print("evaluations: forward passes of one image; a backward pass counts two")
+    if works != least:
+        print("a .. b: the losses decide how much InfoBatch prunes, from all that it may to nothing")
+    kept, room = sum(work.bytes for work in works), 2 * max(work.scratch for work in works)
+    print(f"disk: {scaled(kept, 'B')} kept, and up to {scaled(room, 'B')} more for each run under way")
+
+
+def print_speedups(speedups, most):
+    """(row, ratio) -> (final training, whole recipe) as a table with the ratios beside each other.
+
+    most: the same where InfoBatch prunes as much as it can.
+    """
+    from .tables import percent
+
+    def entry(cell):
+        if cell not in speedups:
+            return ""
+        (final, whole), (best, _) = speedups[cell], most[cell]
+        shown = f"{final:.2f}" if final == best else f"{final:.2f} .. {best:.2f}"
+        return shown if final == whole else f"{shown} ({whole:.2f})"
+
+    rows = dict.fromkeys(row for row, ratio in speedups if ratio < 1)
+    if not rows:
+        return
+    ratios = sorted({ratio for _, ratio in speedups if ratio < 1})
+    print("ideal speed-up over the run on all the data, in evaluations of the diffusion model: of the final")
+    print("training, and in brackets of the whole recipe where it trains more than that")
+    lines = [(row, *(entry((row, ratio)) for ratio in ratios)) for row in rows]
+    print_table(("row", *map(percent, ratios)), lines)
+
+
+def print_speed(speed, total):
+    """What the probe measured, in milliseconds, and what it comes to: ``total`` seconds at the most."""
+    import torch
+
+    from .planning import NAMES, UNITS
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
+    print(f"in all {duration(total)} on {device}, one run after the other")
+    kinds = {}
+    for (kind, network), value in speed.items():
+        what = f"{UNITS.get(kind, 'steps').removesuffix('s')} of the {NAMES.get(network, network)}"
+        kinds.setdefault((f"{1000 * value:.3g} ms", what), []).append(kind)
+    rows = [(value, what, ", ".join(names)) for (value, what), names in kinds.items()]
+    print_table(("measured", "per", "work"), rows, text=(1, 2))
+
+
+def print_table(header, rows, text=(0,)):
+    """Aligned columns: those numbered in ``text`` (from the end if negative) to the left, others right."""
+    lines = [tuple(map(str, line)) for line in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    left = {k % len(widths) for k in text}
+    for line in lines:
+        cells = [
+            entry.ljust(width) if k in left else entry.rjust(width)
+            for k, (entry, width) in enumerate(zip(line, widths))
+        ]
+        print(("  " + "  ".join(cells)).rstrip())
+
+
+def amount(count, one, many=None):
+    """``1 cell``, ``1,200 cells``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def whole(count):
+    """A count with thousands set apart; nothing for none."""
+    return f"{count:,}" if count else ""
+
+
+def scaled(value, unit=""):
+    """Three digits of a number and its size: ``782 k``, ``1.20 GB``."""
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            digits = max(0, 2 - len(str(int(value / size))) + 1)
+            return f"{value / size:.{digits}f} {prefix}{unit}"
+    return f"{value:.0f} {unit}".rstrip() if value else ""
+
+
+def duration(seconds):
+    """``12 s``, ``34 min`` or ``56.7 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
