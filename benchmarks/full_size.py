@@ -21,6 +21,7 @@ import numpy as np
 
 from dedt_lib.encoders import read_tensors
 from dedt_lib.store import provenance, read_json, write_json
+from dedt_lib.training import CHECKPOINT
 
 RESULT = Path(__file__).with_name("full_size.json")
 SIZES = {
@@ -63,9 +64,7 @@ def run_and_kill(path, store, threads):
         if process.poll() is not None:
             raise SystemExit("The run ended before it could be killed.")
         time.sleep(0.5)
-        seen |= {
-            file.stat().st_mtime_ns for file in Path(store).glob("training/*.work/checkpoint.safetensors")
-        }
+        seen |= {file.stat().st_mtime_ns for file in Path(store).glob(f"training/*.work/{CHECKPOINT}")}
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return SIZES["checkpoint_every"] * len(seen)

@@ -28,7 +28,8 @@ from .store import atomic
 
 __all__ = ["Batch", "ClassSamplerPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = ".checkpoint.safetensors"
+"""Kept to the end, for a run that is killed before its result is complete; the store then removes it."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ def train(
     weighting: None, or an object called with (losses [b], batch, model) that returns weights [b] (GroupDRO).
     keep_steps: steps after which the EMA weights are also kept as ``ema-STEP.safetensors``.
     processes: the Processes that share the run; only the main one writes.
-    A checkpoint in ``folder`` from an interrupted run is taken up.  Returns a TrainingResult and leaves
+    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there.  Returns a TrainingResult and leaves
     ``model`` with the EMA weights.  Raises DedtError for a damaged checkpoint, a full disk, or losses
     that are not finite.
     """
@@ -248,7 +249,6 @@ def train(
     if processes.main:
         save_weights(model, folder / "model.safetensors")
         np.save(folder / "losses.npy", losses)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
     model.eval()
     return TrainingResult(run.step, run.images_seen, run.seconds, run.cpu_seconds, losses)
 

@@ -108,6 +108,23 @@ def test_only_a_resumable_stage_finds_its_half_done_work(store, resumable):
     assert found == [resumable]
 
 
+def test_scratch_outlives_a_kill_after_the_work_but_not_the_result(store, monkeypatch):
+    found = []
+
+    def work(folder):
+        found.append((folder / ".scratch").exists())
+        (folder / ".scratch").write_text("where to go on")
+        fill(folder)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store_module, "provenance", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        store.run("stage", RECIPE, work, resumable=True)
+    folder = store.run("stage", RECIPE, work, resumable=True)
+    assert found == [False, True]
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "numbers.txt"]
+    assert set(store.manifest(folder)["files"]) == {"numbers.txt"}
+
+
 def test_a_kill_between_work_and_rename_leaves_no_result(store, monkeypatch):
     replace = os.replace
 

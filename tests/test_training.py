@@ -50,7 +50,7 @@ def run(
         weighting=weighting,
         keep_steps=keep_steps,
     )
-    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".partial"}
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
     return result, files
 
 
@@ -160,6 +160,20 @@ def test_a_process_killed_while_it_saves_a_checkpoint_loses_nothing(tmp_path, di
     resumed, files = run(folder, digits)
     assert files["model.safetensors"] == expected["model.safetensors"]
     assert resumed.losses.tolist() == whole.losses.tolist()
+
+
+def test_a_run_killed_after_its_last_step_repeats_only_those_since_the_checkpoint(
+    tmp_path, digits, monkeypatch
+):
+    whole, expected = run(tmp_path / "run", digits)
+    (tmp_path / "run" / "model.safetensors").unlink()
+    taken = []
+    take_step = training._Run.take_step
+    monkeypatch.setattr(
+        training._Run, "take_step", lambda self, *given: taken.append(self.step) or take_step(self, *given)
+    )
+    again, files = run(tmp_path / "run", digits)
+    assert taken == [15] and files == expected and again.losses.tolist() == whole.losses.tolist()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):

@@ -15,7 +15,7 @@ from ..randomness import derive, seed_dropout, torch_generator
 from ..store import atomic
 from .common import to_float
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = ".checkpoint.safetensors"
 MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
 
 
@@ -119,8 +119,6 @@ def fit(network, loss, optimizer, n, settings, *, stream, folder, device):
             history.append(total / seen)
             if checkpoint and epoch + 1 < epochs:
                 save(checkpoint, network, optimizer, schedule, settings, history)
-    if checkpoint:
-        checkpoint.unlink(missing_ok=True)
     network.eval()
     return np.array(history)
 
