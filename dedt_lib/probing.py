@@ -225,7 +225,8 @@ class _Device:
 
         labels = torch.arange(count, device=self.name) % len(self.counts)
         noise = torch.randn((count, *network.sample_shape), device=self.name)
-        how = {**family.sampling, "steps": SAMPLING_STEPS, "generators": sample_generators(range(count), 0)}
+        draws = sample_generators(range(count), 0)
+        how = {"steps": SAMPLING_STEPS, "guidance": family.guidance, "generators": draws}
         start = time.perf_counter()
         with autocast(self.profile.precision, self.name):
             family.sampler(network, noise, labels, **how).cpu()

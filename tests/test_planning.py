@@ -534,6 +534,7 @@ def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart():
         "annealing": True,
         "infobatch": "ratio",
         "early_stopping": True,
+        "unguided": True,
         "seed": 3,
     }
     assert set(values) == set(Recipe.model_fields)
