@@ -9,12 +9,14 @@
 # %% [markdown]
 # # The shape of the results
 #
-# What do the tables come to? One page in plain words. Absolute numbers of
-# digits and of CIFAR-10 cannot be compared, but the *shape* can: which row is
-# below which, what helps, what it costs. Every sentence that depends on a
-# result was put together by the page from the committed results. "In every
-# seed" means that all seeds agree on the sign of a difference; where they do
-# not, the question is open, however large the mean.
+# What do Tables I to III come to? One page in plain words. (The latent models
+# have theirs at the end of [Table IV](16_table4) and [Table V](18_table5).)
+# Absolute numbers of digits and of CIFAR-10 cannot be compared, but the
+# *shape* can: which row is below which, what helps, what it costs. Every
+# sentence that depends on a result was put together by the page from the
+# committed results. "In every seed" means that all seeds agree on the sign of
+# a difference; where they do not, the question is open, however large the
+# mean.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -26,15 +28,19 @@ from dedt_lib.notebook import check_parameters, glue
 check_parameters("profile", "compute")
 
 # %% [markdown]
-# All results of the profile; `compute = True` makes those that are missing.
+# All results of the U-Net on pixels; `compute = True` makes those that are
+# missing.
 
 # %%
 from dedt_lib import figures, findings, paper, tables
 
+shown = ("table1", "table2", "table3")
 if compute:
-    for table in tables.TABLES:
+    for table in shown:
         tables.compute_missing(profile, table)
 frame = tables.read_cells(profile)
+rows = {row for table in shown for row in tables.TABLES[table]}
+frame = frame[frame.row.isin(rows)]
 
 # %% tags=["remove-cell"]
 from dedt_lib.experiment import Experiment
