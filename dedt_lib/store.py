@@ -140,10 +140,15 @@ def work_folder(folder):
 
 
 class Store:
-    """A folder of stage results.  ``Store(root)``; ``root`` defaults to :func:`default_root`."""
+    """A folder of stage results.
 
-    def __init__(self, root=None):
+    root: by default :func:`default_root`.  compute: False for a store that hands out what it has and raises
+    DedtError for the rest.
+    """
+
+    def __init__(self, root=None, *, compute=True):
         self.root = Path(root) if root else default_root()
+        self.compute = compute
         self._verified = set()
 
     def folder(self, stage, recipe):
@@ -167,6 +172,8 @@ class Store:
         folder = self.folder(stage, recipe)
         if (folder / MANIFEST).exists():
             return self._verify(folder, stage, recipe)
+        if not self.compute:
+            raise DedtError(f"{folder} is not there, and this store computes nothing.")
         self._make(folder.parent)
         if processes is not None and processes.count > 1:
             return self._run_together(folder, stage, recipe, work, resumable, processes)

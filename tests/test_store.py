@@ -67,6 +67,15 @@ def test_a_stage_is_computed_once(store):
     assert Store(store.root).run("stage", RECIPE, fail) == folder
 
 
+def test_a_store_that_computes_nothing_hands_out_what_is_there(store):
+    reader = Store(store.root, compute=False)
+    with pytest.raises(DedtError, match="computes nothing"):
+        reader.run("stage", RECIPE, fail)
+    assert not store.root.exists()
+    folder = store.run("stage", RECIPE, fill)
+    assert reader.run("stage", RECIPE, fail) == folder
+
+
 def test_another_recipe_is_another_result(store):
     assert store.run("stage", RECIPE, fill) != store.run("stage", {**RECIPE, "size": 4}, fill)
 
