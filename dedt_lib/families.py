@@ -26,9 +26,9 @@ class Family:
     network: what decides the fresh network, as a dict for addresses.  settings: its TrainingSettings.
     proxy_epochs: of the proxy in group DRO.  ratios: those of its tables.  build(seed): a fresh model.
     source(): what the training loop draws from.  sampler_steps, guidance: of its sampler; unguided: the
-    guidance that is none.  sampler(...): see ``sampling.sample``.  decode(x_0): what the sampler gives, to uint8 images.  evaluations: network
-    evaluations that training takes for an image, a backward pass counting two; proxy_evaluations: in group
-    DRO.
+    guidance that is none.  sampler(...): see ``sampling.sample``.  decode(x_0): what the sampler gives, to
+    uint8 images.  evaluations: network evaluations that training takes for an image, a backward pass counting
+    two; proxy_evaluations: in group DRO.
     """
 
     evaluations, proxy_evaluations = 3, 4

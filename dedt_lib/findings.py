@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from . import paper
-from .tables import LABELS, percent, speedups
+from .tables import LABELS, cells, percent, speedups
 
 NO_RESULTS = "no results yet"
 
@@ -88,7 +88,7 @@ def say(frame, *pairs, value="fid"):
 
 
 def answer(frame, row, other, value="fid"):
-    """Whether ``row`` is better than ``other``, where lower is better: yes, no or open; where; by how much."""
+    """Whether ``row`` is better than ``other``, lower being better: yes, no or open; where; by how much."""
     table = compare(frame, row, other, value)
     if len(table) == 0:
         return "No results yet."
@@ -110,7 +110,7 @@ def answer(frame, row, other, value="fid"):
 
 
 def _by_verdict(table, words):
-    """The ratios of each verdict behind its words, as in: better in every seed at 10 %, 20 %; undecided at 30 %."""
+    """The ratios of each verdict behind its words: better in every seed at 10 %, 20 %; undecided at 30 %."""
     ratios = {verdict: [percent(r) for r in table.index[table.verdict == verdict]] for verdict in words}
     return "; ".join(f"{words[verdict]} at {', '.join(there)}" for verdict, there in ratios.items() if there)
 
@@ -182,9 +182,9 @@ def guidance_in_words(frame, rows, full):
     else:
         head = "So less beats all neither with guidance nor without."
     return (
-        f"Of {len(verdicts[0])} coresets (rows and ratios) {better[0]} have a lower FID than all the data in every "
-        f"seed with guidance, and {better[1]} of {len(verdicts[1])} without; a higher one in every seed have "
-        f"{worse[0]} with guidance and {worse[1]} without. {head}"
+        f"Of {len(verdicts[0])} coresets (rows and ratios) {better[0]} have a lower FID than all the data "
+        f"in every seed with guidance, and {better[1]} of {len(verdicts[1])} without; a higher one in every "
+        f"seed have {worse[0]} with guidance and {worse[1]} without. {head}"
     )
 
 
@@ -258,8 +258,11 @@ def by_class(frame, ratio, row="moderate", weighted="moderate-reweighted"):
 
 
 def heavy_and_easy(classes):
-    """Which classes weigh more than 1/K, which have a class-wise FID below the median (bool [K] each), and the
-    rank correlation of weight and FID, before reweighting and averaged over the seeds."""
+    """Which classes are heavy and which easy, bool [K] each, and the rank correlation of weight and FID.
+
+    heavy: above 1/K.  easy: a class-wise FID below the median.  FID is that before reweighting; both are
+    means over the seeds.
+    """
     from scipy.stats import spearmanr
 
     heaviness, difficulty = classes.weights.mean(axis=0), classes.before.mean(axis=0)
@@ -276,9 +279,10 @@ def gains_in_words(classes):
     )
     seeds = f"{len(classes.seeds)} seed" + "s" * (len(classes.seeds) > 1)
     return (
-        f"Over {seeds}, these classes have a lower FID in every seed: {_listed(classes.names[always])}. A higher "
-        f"one in every seed: {_listed(classes.names[never])}. On average class {classes.names[gain.argmax()]} "
-        f"gains most ({-gain.max():+.2f}) and class {classes.names[gain.argmin()]} least ({-gain.min():+.2f})."
+        f"Over {seeds}, these classes have a lower FID in every seed: {_listed(classes.names[always])}. A "
+        f"higher one in every seed: {_listed(classes.names[never])}. On average class "
+        f"{classes.names[gain.argmax()]} gains most ({-gain.max():+.2f}) and class "
+        f"{classes.names[gain.argmin()]} least ({-gain.min():+.2f})."
     )
 
 
@@ -294,8 +298,8 @@ def heaviness_in_words(classes):
     return (
         f"{verdict}: of the {heavy.sum()} classes that are heavier than average "
         f"({_listed(classes.names[heavy])}), {(heavy & easy).sum()} have a class-wise FID below the median "
-        f"before reweighting. The rank correlation of weight and FID is {rank:.2f}; the paper's claim would make "
-        "it negative."
+        f"before reweighting. The rank correlation of weight and FID is {rank:.2f}; the paper's claim would "
+        "make it negative."
     )
 
 
@@ -317,8 +321,7 @@ def proxies(frame):
                 "mean excess": dro["mean_excess"],
             }
     columns = ["effective classes", "lightest", "heaviest", "clipped (%)", "mean excess"]
-    cells = pd.DataFrame(list(found), columns=["row", "ratio", "seed"])
-    index = pd.MultiIndex.from_frame(cells)
+    index = pd.MultiIndex.from_frame(pd.DataFrame(list(found), columns=["row", "ratio", "seed"]))
     return pd.DataFrame(list(found.values()), index=index, columns=columns).sort_index()
 
 
@@ -360,9 +363,9 @@ def copies_in_words(frame):
     (row, ratio), most = shares.idxmax(), shares.max()
     everyone = shares.get(("full", 1.0), float("nan"))
     return (
-        f"{'No' if most < 1 else 'A little' if most < 5 else 'Yes'}. The most near-copies are {most:.1f} % of the "
-        f"samples ({LABELS[row]}, {percent(ratio)}); for all the data it is {everyone:.1f} %, and one per cent is "
-        "what new real images show by chance."
+        f"{'No' if most < 1 else 'A little' if most < 5 else 'Yes'}. The most near-copies are {most:.1f} % "
+        f"of the samples ({LABELS[row]}, {percent(ratio)}); for all the data it is {everyone:.1f} %, and one "
+        "per cent is what new real images show by chance."
     )
 
 
@@ -372,8 +375,6 @@ def made(frame, table, profile):
     seeds, cells: their numbers.  missing: words on the cells that are not there yet, "" for none.  dates,
     machine, torch: words.  floor: FID of two random halves of the real images.
     """
-    from .tables import cells
-
     wanted, there = set(cells(table, profile)), list(zip(frame.row, frame.ratio, frame.seed))
     own = frame[np.array([cell in wanted for cell in there], dtype=bool)]
     notes = [result["provenance"] for result in own.result]

@@ -56,7 +56,7 @@ TABLE_5 = {
 
 
 def by_ratio(table, row):
-    """The numbers of a row of one of these tables: ratio -> number, empty for a row that is not the paper's."""
+    """The numbers of a row of one of these tables: ratio -> number, empty for a row it does not have."""
     if row == "full":
         return {1.0: FULL}
     numbers = table.get(row, {})

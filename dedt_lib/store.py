@@ -164,10 +164,10 @@ class Store:
 
         ``work`` may return a dict of facts to note in the manifest.  Only one process computes a
         stage; another that needs it waits.  With ``resumable`` a half-done work folder is handed to
-        ``work`` again, otherwise it is emptied first; files whose names begin with a dot are for that, and are
-        removed when the result is complete.  With ``processes`` (more than one, started together)
-        all of them do the work, and the main one keeps the result.  Raises DedtError when the stored result
-        is damaged or foreign, or when the disk is full.
+        ``work`` again, otherwise it is emptied first; files whose names begin with a dot are for that, and
+        are removed when the result is complete.  With ``processes`` (more than one, started together) all of
+        them do the work, and the main one keeps the result.  Raises DedtError when the stored result is
+        damaged or foreign, or when the disk is full.
         """
         folder = self.folder(stage, recipe)
         if (folder / MANIFEST).exists():

@@ -140,7 +140,7 @@ def cmmd_network(experiment):
 
 
 def unit_embeddings(network, images, device, path=None):
-    """Embeddings of uint8 images, each divided by its length: float32 [n, d]; path: a ``.npy`` to keep them."""
+    """Embeddings of uint8 images, each of length one: float32 [n, d]; path: a ``.npy`` to keep them."""
     embeddings = encoders.embed(network, images, device=device)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     if path:

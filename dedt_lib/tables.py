@@ -384,7 +384,7 @@ def layout(frame, table="table1", value="fid", digits=2, published=None):
 
 
 def named(table, rows):
-    """A table by (row, ratio) as the book prints it: in the order of ``rows``, by their labels, ratios in %."""
+    """A table by (row, ratio) as the book prints it: ``rows`` in their order and by label, ratios in %."""
     table = table.reindex(rows, level=0).rename_axis([None, None])
     return table.rename(index=LABELS, level=0).rename(index=percent, level=1)
 

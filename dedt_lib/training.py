@@ -180,9 +180,7 @@ def weighted_mean(losses, weights):
 
 
 def batch_loss(losses, weights, normalised=True):
-    """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b where the weights are not to be
-    normalised.
-    """
+    """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b for weights that stay as they are."""
     return weighted_mean(losses, weights) if normalised else (losses * weights).mean()
 
 
@@ -211,9 +209,9 @@ def train(
     weighting: None, or an object called with (losses [b], batch, model) that returns weights [b] (GroupDRO).
     keep_steps: steps after which the EMA weights are also kept as ``ema-STEP.safetensors``.
     processes: the Processes that share the run; only the main one writes.
-    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there.  Returns a TrainingResult and leaves
-    ``model`` with the EMA weights.  Raises DedtError for a damaged checkpoint, a full disk, or losses
-    that are not finite.
+    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there.  Returns a
+    TrainingResult and leaves ``model`` with the EMA weights.  Raises DedtError for a damaged checkpoint, a
+    full disk, or losses that are not finite.
     """
     folder, processes = Path(folder), processes or Processes()
     model.to(device, memory_format=torch.channels_last if settings.channels_last else None).train()

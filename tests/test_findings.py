@@ -166,6 +166,10 @@ def test_the_order_in_words():
     said = findings.order_in_words(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), published)
     assert said.startswith("No. The rows come in the paper's order at 0 of 1 ratios.")
     assert "67 % at 10 %" in said and "ResNet-18, Moderate-DS at 10 % (paper: Uniform random)" in said
+    for ten, twenty, head in ((0, 1, "Yes."), (3, 1, "Partly."), (3, 3, "No.")):
+        frame = results(random={0.1: [2], 0.2: [2]}, moderate={0.1: [ten], 0.2: [twenty]})
+        published = {"random": (2, 2, 0, 0), "moderate": (1, 1, 0, 0)}
+        assert findings.order_in_words(frame, published).startswith(head)
     frame = results(random={0.1: [1], 0.2: [2]}, moderate={0.1: [2], 0.2: [3]})
     published = {"random": (2, 4, 0, 0), "moderate": (1, 3, 0, 0)}
     said = findings.order_in_words(frame, published)
