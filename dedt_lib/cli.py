@@ -10,11 +10,12 @@ import inspect
 import io
 import os
 import shlex
+import signal
 import sys
 import tomllib
 from pathlib import Path
 
-from . import __version__
+from . import __version__, interruption
 from .errors import DedtError
 from .printing import (
     FEW_CLASSES,
@@ -71,16 +72,14 @@ RECIPE = (
 
 def embed(experiment, out):
     """Train the encoder, embed every training image, print their number and the encoder's accuracy."""
-    import numpy as np
-
     features, (_, manifest) = experiment.embed(), experiment.encoder
     print(f"{len(features)} images, {features.shape[1]} features each, by {manifest['recipe']['network']}")
     for split in ("train", "test"):
         if f"{split}_accuracy" in manifest:
             print(f"encoder accuracy, {split}: {manifest[f'{split}_accuracy']:.1%}")
     if out:
-        np.save(out / "features.npy", features)
-        np.save(out / "labels.npy", experiment.data.labels)
+        save_array(out / "features.npy", features)
+        save_array(out / "labels.npy", experiment.data.labels)
         wrote(out, "features.npy", "labels.npy")
 
 
@@ -150,15 +149,16 @@ def train(experiment, out):
 
 def sample(experiment, out):
     """Draw class-balanced samples from the trained model."""
-    import numpy as np
+    from .store import atomic
 
     images, names = experiment.sample(), experiment.data.class_names
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
     known = f", the classes being {', '.join(names)}" if len(names) <= FEW_CLASSES else ""
     print(f"sample number i is of class i mod {len(names)}{known}")
     if out:
-        np.save(out / "samples.npy", images)
-        contact_sheet(images, len(names)).save(out / "samples.png")
+        save_array(out / "samples.npy", images)
+        with atomic(out / "samples.png") as partial:
+            contact_sheet(images, len(names)).save(partial, format="PNG")
         wrote(out, "samples.npy", "samples.png")
 
 
@@ -200,6 +200,16 @@ def run(experiment, out):
                 stage(experiment, out)
         write_json(out / "cell.json", cell)
         wrote(out, "cell.json")
+
+
+def save_array(path, array):
+    """Write an array as ``.npy``, complete or not at all."""
+    import numpy as np
+
+    from .store import atomic
+
+    with atomic(path) as partial, open(partial, "wb") as file:
+        np.save(file, array)
 
 
 # ---- the verbs that are not a stage ----------------------------------------------------------------
@@ -334,7 +344,7 @@ def chosen_cells(args, profile):
 def show(args):
     """What is in the store, oldest first within each stage."""
     store = open_store(args)
-    rows = [stage_line(path) for path in sorted(store.root.glob("*/*/manifest.json"), key=stage_and_age)]
+    rows = [stage_line(store, path) for path in sorted(store.root.glob("*/*/manifest.json"), key=stage_and_age)]
     if not rows:
         print(f"The store {store.root} is empty.")
         return
@@ -345,13 +355,11 @@ def stage_and_age(manifest):
     return manifest.parent.parent.name, manifest.stat().st_mtime
 
 
-def stage_line(path):
+def stage_line(store, path):
     """One row of ``dedt show``; a damaged manifest is shown as such, so that the others stay visible."""
-    from .store import read_json
-
     stage, key = path.parts[-3:-1]
     try:
-        manifest = read_json(path)
+        manifest = store.manifest(path.parent)
         values = [
             f"{name}={value}"
             for name, value in manifest["recipe"].items()
@@ -610,10 +618,14 @@ def add_store_option(verb):
 
 
 def main(argv=None):
-    """Run the command line; returns the exit status: 0, 2 for unusable input, 130 when interrupted."""
+    """Run the command line; returns the exit status.
+
+    0; 2 for unusable input; 128 and the number of the signal that stopped it: 130 (Ctrl-C), 143 (SIGTERM).
+    """
     args = make_parser().parse_args(argv)
     try:
-        args.action(args)
+        with interruption.handled():
+            args.action(args)
     except DedtError as error:
         print(f"dedt: {error}", file=sys.stderr)
         return 2
@@ -628,7 +640,8 @@ def main(argv=None):
             file=sys.stderr,
         )
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        signum = int(getattr(error, "signum", signal.SIGINT))
+        print(f"stopped by signal {signum}; run the same command again to go on", file=sys.stderr)
+        return 128 + signum
     return 0

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .encoders.common import to_float, to_uint8
 from .encoders.training import fit, make_optimizer
 from .errors import DedtError
-from .store import atomic, read_json, write_json
+from .store import intact, intact_or_removed, read_json, say_damaged, sealed, write_json
 from .weights import hub_folder
 
 __all__ = [
@@ -218,7 +218,7 @@ def encode(
     mirrored image is not the mirrored latent.  images: may be memory-mapped; at most one shard is in memory.
     precision: "float32" or "bfloat16", of the network.  The latents do not depend on ``batch_size`` or
     ``shard_size`` (up to the rounding of another order of sums).
-    Shards that a killed call completed are kept.  Raises DedtError for images that do not fit the network, a
+    Shards that a killed call completed are kept, those that were damaged since are encoded again.  Raises DedtError for images that do not fit the network, a
     folder with latents of something else, posteriors that are not finite, and a full disk.
     """
     folder = Path(folder)
@@ -249,7 +249,7 @@ def encode(
     with tqdm(total=len(images), desc="encode", unit="image", leave=False) as bar:
         for number, start in enumerate(range(0, len(images), shard_size)):
             path, rows = folder / SHARD.format(number), images[start : start + shard_size]
-            if path.exists():
+            if intact_or_removed(path):
                 bar.update(len(rows))
                 continue
             shard = np.empty((len(rows), *facts["row"]), np.float16)
@@ -258,7 +258,7 @@ def encode(
                 shard[first : first + batch_size] = posteriors(batch)
                 bar.update(len(batch))
             _check_finite(shard, start)
-            with atomic(path) as partial, open(partial, "wb") as file:
+            with sealed(path) as partial, open(partial, "wb") as file:
                 np.save(file, shard)
 
 
@@ -286,12 +286,19 @@ def _claim(folder, facts):
     """Note in the folder whose latents it holds; refuse one that holds others."""
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / INDEX
-    if index.exists() and read_json(index) != facts:
-        raise DedtError(
-            f"{folder} holds latents of other images, another autoencoder or other settings. Delete it "
-            "and run again."
-        )
-    write_json(index, facts)
+    if intact(index):
+        if read_json(index) != facts:
+            raise DedtError(
+                f"{folder} holds latents of other images, another autoencoder or other settings. Delete it "
+                "and run again."
+            )
+        return
+    if index.exists():
+        say_damaged(index, "all images are encoded again")
+    for shard in folder.glob("latents-*.npy"):  # nothing says whose they are
+        shard.unlink()
+    with sealed(index) as partial:
+        write_json(partial, facts)
 
 
 def _check_finite(shard, start):

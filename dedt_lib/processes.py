@@ -69,6 +69,14 @@ class Processes:
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
 
+    def any(self, flag):
+        """Whether ``flag`` holds in any of the processes."""
+        if self.count == 1:
+            return bool(flag)
+        total = torch.tensor(int(bool(flag)), device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.item() > 0
+
     def wait(self):
         """Go on only when every process is here."""
         if self.count > 1:

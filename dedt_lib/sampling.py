@@ -14,7 +14,7 @@ from .encoders import to_uint8
 from .models.unet import NOISE_SCHEDULE
 from .processes import Processes
 from .randomness import torch_generator
-from .store import atomic, create_array
+from .store import create_array, intact_or_removed, sealed, unlink_sealed
 from .training import autocast
 
 
@@ -92,14 +92,14 @@ def sample(
     """uint8 [n, C, H, W] images of the classes ``labels`` int64 [n].
 
     sampler: :func:`ddim`, or a function like it.  decode: float [b, ...] that the sampler gives, to uint8
-    images. With ``folder`` each finished batch is kept there, so that an interrupted call goes on, and the
-    result is the memory-mapped ``samples.npy`` in it.  With ``processes`` the batches are shared out among
+    images. With ``folder`` each finished batch is kept there, so that an interrupted call goes on (a batch
+    that was damaged is drawn again), and the result is the memory-mapped ``samples.npy`` in it.  With ``processes`` the batches are shared out among
     them, and every process gets all images; this needs a folder.  The images do not depend on ``batch_size``
     or on the number of processes (up to the rounding of one grey level by another order of sums).
     """
     processes = processes or Processes()
     whole = Path(folder) / "samples.npy" if folder else None
-    if folder and whole.exists():
+    if folder and processes.from_main(processes.main and intact_or_removed(whole)):
         return np.load(whole, mmap_mode="r")
     model.to(device).eval()
     labels = np.asarray(labels, dtype=np.int64)
@@ -112,7 +112,7 @@ def sample(
     hidden = None if processes.main else True
     mine = starts[processes.rank :: processes.count]
     for start in tqdm(mine, desc="sample", unit="batch", leave=False, disable=hidden):
-        if folder and part(start).exists():
+        if folder and intact_or_removed(part(start)):
             continue
         numbers = range(start, min(start + batch_size, len(labels)))
         noise = initial_noise(numbers, model.sample_shape, seed, device)
@@ -122,7 +122,7 @@ def sample(
             x_0 = sampler(model, noise, chosen, steps=steps, guidance=guidance, generators=draws)
         batches[start] = decode(x_0).cpu().numpy()
         if folder:
-            with atomic(part(start)) as partial, open(partial, "wb") as file:
+            with sealed(part(start)) as partial, open(partial, "wb") as file:
                 np.save(file, batches.pop(start))
     if not folder:
         return np.concatenate([batches[start] for start in starts])
@@ -135,7 +135,7 @@ def sample(
 
 def _join(parts, path, n):
     """Write the batches one after the other into one file, with one of them in memory, and remove them."""
-    with atomic(path) as partial:
+    with sealed(path) as partial:
         joined = create_array(partial, (n, *np.load(parts[0], mmap_mode="r").shape[1:]), np.uint8)
         start = 0
         for part in parts:
@@ -144,4 +144,4 @@ def _join(parts, path, n):
             start += len(images)
         joined.flush()
     for part in parts:
-        part.unlink()
+        unlink_sealed(part)

@@ -3,7 +3,7 @@
 A stage is a function that fills a folder.  Its address is the hash of everything that decides its
 result (the recipe), so two tables that need the same run share it.  Work goes to ``KEY.work`` and is
 renamed to ``KEY`` when it is complete; a killed process leaves only the ``.work`` folder, from which
-a resumable stage goes on.
+a resumable stage goes on.  What it goes on from is checked as well (:func:`sealed`, :func:`intact`).
 """
 
 import contextlib
@@ -15,10 +15,11 @@ import json
 import os
 import platform
 import shutil
+import sys
 import time
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from .errors import DedtError
 
@@ -32,7 +33,15 @@ PACKAGES = (
     "scikit-learn",
     "torch-fidelity",
 )
-MANIFEST = "manifest.json"
+MANIFEST, CHECKSUM = "manifest.json", "checksum"
+
+PATIENCE = 5
+"""Seconds of waiting for another process before a line says so, and between two messages among ranks."""
+
+
+def say(line):
+    """A line for the person at the terminal, on standard error."""
+    print(f"dedt: {line}", file=sys.stderr, flush=True)
 
 
 def project_root():
@@ -84,10 +93,93 @@ def atomic(path):
         raise
 
 
+@contextlib.contextmanager
+def atomic_folder(path):
+    """The path of a temporary folder that replaces the folder ``path`` when the block ends without an error.
+
+    Raises DedtError when the disk is full; what stood at ``path`` before is then untouched.
+    """
+    path = Path(path)
+    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
+    try:
+        yield partial
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    except BaseException as error:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        if is_disk_full(error):
+            raise DedtError(
+                f"No space left on the disk while writing {path}. Free some and run the same command again."
+            ) from error
+        raise
+    finally:
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def sealed(path):
+    """As :func:`atomic`, for work in progress: its digest is kept beside it, where :func:`intact` finds it.
+
+    The digest is there before the file is, beside that of the file it replaces, so a process killed at any
+    moment leaves a file with its digest.
+    """
+    path = Path(path)
+    with atomic(path) as partial:
+        yield partial
+        with atomic(_seal(path)) as seal:
+            # The last few: each process that was killed just here leaves the digest of a file that never was.
+            seal.write_text("\n".join([*_digests(path)[-4:], sha256(partial)]))
+
+
+def intact(path):
+    """Whether ``path`` is there and holds what :func:`sealed` wrote."""
+    try:
+        return sha256(path) in _digests(path)
+    except FileNotFoundError:
+        return False
+
+
+def intact_or_removed(path, then="this piece is done again"):
+    """Whether work in progress is there to go on from; if it is damaged it is removed, and a line says so."""
+    whole = intact(path)
+    if not whole and path.exists():
+        say_damaged(path, then)
+        path.unlink(missing_ok=True)
+    return whole
+
+
+def say_damaged(path, then):
+    """Say on standard error that work in progress is damaged, and what comes of it."""
+    why = "it does not match its checksum" if _digests(path) else "it has no checksum"
+    say(f"{path} is damaged ({why}); {then}.")
+
+
+def unlink_sealed(path):
+    """Remove a file that :func:`sealed` wrote, and its digest."""
+    for file in (path, _seal(path)):
+        file.unlink(missing_ok=True)
+
+
+def _seal(path):
+    path = Path(path)
+    return path.with_name(f".{path.name.lstrip('.')}.seal")
+
+
+def _digests(path):
+    try:
+        return _seal(path).read_text(errors="replace").split()
+    except FileNotFoundError:
+        return []
+
+
 def is_disk_full(error):
-    """Whether an exception means that the disk is full (safetensors words it in its own way)."""
+    """Whether an exception means that the disk is full (safetensors and NumPy word it in their own ways)."""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return full or "no space left" in str(error).lower()
+    words = str(error).lower()
+    return full or "no space left" in words or ("requested and" in words and words.endswith("written"))
 
 
 def create_array(path, shape, dtype):
@@ -103,20 +195,59 @@ def create_array(path, shape, dtype):
     return array
 
 
+@contextlib.contextmanager
+def locked(path, what, ask=lambda attempt: attempt()):
+    """Hold the lock ``path``.lock; after PATIENCE seconds of waiting a line says for what, and for whom.
+
+    what: is locked, in words.  ask: is called with a function that tries for PATIENCE seconds to get the lock
+    and returns whether it did, until the answer is True.  Raises DedtError when the lock cannot be written.
+    """
+    lock, holder = FileLock(f"{path}.lock"), Path(f"{path}.holder")
+
+    def attempt():
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            return False
+        except OSError as error:
+            raise DedtError(
+                f"Cannot lock {path} ({error.strerror}). Free some space if the disk is full, "
+                "else set DEDT_STORE (of data: DEDT_DATA) to a folder that can be written."
+            ) from error
+        with contextlib.suppress(OSError):  # it only tells those who wait
+            holder.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}")
+        return True
+
+    told = os.environ.get("RANK", "0") != "0"  # of several processes one says it for all
+    while not ask(attempt):
+        if not told:
+            by = ""
+            with contextlib.suppress(OSError):
+                by = holder.read_text(errors="replace")
+            say(f"waiting for {what} ({path}), which is locked by {by or 'another process'}")
+        told = True
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
 def write_json(path, value):
     """Write ``value`` as readable JSON, atomically; NaN and infinities are refused."""
     with atomic(path) as partial:
         partial.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path):
-    """Read a JSON file; raises DedtError when it is missing or damaged."""
+def read_json(path, mend="delete it and run again."):
+    """Read a JSON file; raises DedtError when it is missing or damaged, which ``mend`` says how to mend."""
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise DedtError(f"{path} does not exist.") from None
     except ValueError as error:
-        raise DedtError(f"{path} is not valid JSON ({error}); delete it and run again.") from error
+        raise DedtError(f"{path} is not valid JSON ({error}); {mend}") from error
 
 
 def provenance():
@@ -170,20 +301,27 @@ class Store:
         damaged or foreign, or when the disk is full.
         """
         folder = self.folder(stage, recipe)
-        if (folder / MANIFEST).exists():
+        together = processes is not None and processes.count > 1
+        # Of several processes all must take the same way, however late one of them looks.
+        ask = processes.from_main if together and folder not in self._verified else _itself
+        if ask((folder / MANIFEST).exists()):
             return self._verify(folder, stage, recipe)
         if not self.compute:
             raise DedtError(f"{folder} is not there, and this store computes nothing.")
         self._make(folder.parent)
-        if processes is not None and processes.count > 1:
+        if together:
             return self._run_together(folder, stage, recipe, work, resumable, processes)
-        with self._lock(folder):
+        with locked(folder, f"the stage '{stage}'"):
             if self._is_complete(folder):
                 return self._verify(folder, stage, recipe)
             return self._compute(folder, stage, recipe, work, resumable)
 
     def _run_together(self, folder, stage, recipe, work, resumable, processes):
-        with self._lock(folder) if processes.main else contextlib.nullcontext():
+        def ask(attempt):
+            return processes.from_main(processes.main and attempt())
+
+        # The others hear of each attempt of the main one: no message among them is waited for longer.
+        with locked(folder, f"the stage '{stage}'", ask):
             if not processes.from_main(self._is_complete(folder)):
                 if processes.main:
                     self._prepare(folder, resumable)
@@ -202,15 +340,6 @@ class Store:
                 "Move it away or delete it, then run again."
             )
         return folder.exists()
-
-    def _lock(self, folder):
-        try:
-            return FileLock(f"{folder}.lock").acquire()
-        except OSError as error:
-            raise DedtError(
-                f"Cannot lock {folder} ({error.strerror}). Free some space if the disk is full, "
-                "else set DEDT_STORE to a folder that can be written."
-            ) from error
 
     def _make(self, folder):
         try:
@@ -252,27 +381,46 @@ class Store:
             **provenance(),
             **facts,
         }
-        write_json(partial / MANIFEST, manifest)
+        write_json(partial / MANIFEST, {**manifest, CHECKSUM: _checksum(manifest)})
         os.replace(partial, folder)
         for scratch in folder.glob(".*"):
             scratch.unlink()
         return folder
 
     def manifest(self, folder):
-        """The manifest (dict) of a complete stage folder."""
-        return read_json(Path(folder) / MANIFEST)
+        """The manifest (dict) of a complete stage folder; raises DedtError when it is missing or damaged."""
+        path = Path(folder) / MANIFEST
+        manifest = read_json(path, mend=f"delete {folder} and run again; other results are not touched.")
+        whole = isinstance(manifest, dict) and {"stage", "recipe", "files"} <= set(manifest)
+        # Manifests of earlier versions have no checksum.
+        if not whole or manifest.get(CHECKSUM, _checksum(manifest)) != _checksum(manifest):
+            raise DedtError(f"{path} is damaged or belongs to something else. {_mend(folder)}")
+        return manifest
 
     def _verify(self, folder, stage, recipe):
         if folder in self._verified:
             return folder
         manifest = self.manifest(folder)
-        mend = f"Delete {folder} and run again; other results are not touched."
         expected = {"stage": stage, "recipe": json.loads(json.dumps(recipe))}
-        if not isinstance(manifest, dict) or {key: manifest.get(key) for key in expected} != expected:
-            raise DedtError(f"The manifest in {folder} belongs to something else. {mend}")
+        if {key: manifest[key] for key in expected} != expected:
+            raise DedtError(f"The manifest in {folder} belongs to something else. {_mend(folder)}")
         for name, facts in manifest["files"].items():
             path = folder / name
             if not path.exists() or path.stat().st_size != facts["bytes"] or sha256(path) != facts["sha256"]:
-                raise DedtError(f"{path} is missing or was changed after it was written. {mend}")
+                raise DedtError(f"{path} is missing or was changed after it was written. {_mend(folder)}")
         self._verified.add(folder)
         return folder
+
+
+def _mend(folder):
+    return f"Delete {folder} and run again; other results are not touched."
+
+
+def _checksum(manifest):
+    """SHA-256 of all that a manifest says but for its checksum."""
+    said = {name: value for name, value in manifest.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _itself(value):
+    return value

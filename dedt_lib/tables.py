@@ -263,17 +263,24 @@ def _write_samples(images, path):
 def read_samples(profile, row, ratio, seed, *, root=None):
     """The first samples of a cell, kept beside its result: uint8 [n, C, H, W], or None without a picture.
 
-    Classes come in turns, as in ``sampling.balanced_labels``.
+    Classes come in turns, as in ``sampling.balanced_labels``.  Raises DedtError for a damaged picture.
     """
     from PIL import Image
 
-    path = results_folder(profile, root) / "samples" / f"{cell_name(row, ratio, seed)}.png"
+    name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
+    path = folder / "samples" / f"{name}.png"
     if not path.exists():
         return None
-    with Image.open(path) as picture:
-        strip = np.atleast_3d(np.asarray(picture))
-    side = strip.shape[1]
-    return strip.reshape(-1, side, side, strip.shape[2]).transpose(0, 3, 1, 2)
+    try:
+        with Image.open(path) as picture:
+            strip = np.atleast_3d(np.asarray(picture))
+        side = strip.shape[1]
+        return strip.reshape(-1, side, side, strip.shape[2]).transpose(0, 3, 1, 2)
+    except Exception as error:  # Pillow raises errors of many kinds
+        raise DedtError(
+            f"{path} is no picture of samples ({error}). Delete it to do without, or delete "
+            f"{folder / 'cells' / name}.json as well and run: make tables PROFILE={folder.name}"
+        ) from error
 
 
 def read_cells(profile, *, root=None):
@@ -283,7 +290,7 @@ def read_cells(profile, *, root=None):
     share of those that a run on all the data sees), and what the final run cost: images, evaluations (of the
     network), seconds, cpu_seconds; the same with "whole_" in front counts embedding, selection, reference and
     proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and recall.  "result" is the
-    whole JSON.  Raises DedtError when there are no results.
+    whole JSON.  Raises DedtError when there are no results, and names one that is damaged.
     """
     import pandas as pd
 
@@ -291,30 +298,37 @@ def read_cells(profile, *, root=None):
     files = sorted(folder.glob("*.json"))
     if not files:
         raise DedtError(f"No results in {folder}. Run: make tables PROFILE={load_profile(profile).name}")
+    mend = f"delete it and run: make tables PROFILE={load_profile(profile).name}"
     rows = []
     for file in files:
-        result = read_json(file)
-        costs, train = result["costs"], result["costs"]["train"]
-        rows.append(
-            {
-                "row": result["row"],
-                "ratio": result["recipe"]["ratio"],
-                "seed": result["recipe"]["seed"],
-                "fid": result["fid"],
-                "worst": max(result["classwise"], default=math.nan),
-                **{name: result.get(name) for name in MORE_METRICS},
-                "copies": result["copies"],
-                "steps": result["steps"],
-                "realised": result["realised"],
-                "images": train["images"],
-                "evaluations": train["evaluations"],
-                "seconds": train["seconds"],
-                "cpu_seconds": train["cpu_seconds"],
-                **{f"whole_{unit}": sum(cost[unit] for cost in costs.values()) for unit in UNITS},
-                "result": result,
-            }
-        )
+        result = read_json(file, mend)
+        try:
+            rows.append(_row(result))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DedtError(f"{file} is no result of a cell ({error!r}); {mend}") from error
     return pd.DataFrame(rows)
+
+
+def _row(result):
+    """The columns of :func:`read_cells` from the JSON of a cell."""
+    costs, train = result["costs"], result["costs"]["train"]
+    return {
+        "row": result["row"],
+        "ratio": result["recipe"]["ratio"],
+        "seed": result["recipe"]["seed"],
+        "fid": result["fid"],
+        "worst": max(result["classwise"], default=math.nan),
+        **{name: result.get(name) for name in MORE_METRICS},
+        "copies": result["copies"],
+        "steps": result["steps"],
+        "realised": result["realised"],
+        "images": train["images"],
+        "evaluations": train["evaluations"],
+        "seconds": train["seconds"],
+        "cpu_seconds": train["cpu_seconds"],
+        **{f"whole_{unit}": sum(cost[unit] for cost in costs.values()) for unit in UNITS},
+        "result": result,
+    }
 
 
 def reading(result):

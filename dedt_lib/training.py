@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
+from . import interruption
 from .encoders import save_weights, to_float
 from .errors import DedtError
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive, seed_dropout, torch_generator
-from .store import atomic
+from .store import intact, say_damaged, sealed
 
 __all__ = ["Batch", "ClassSamplerPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
 
@@ -209,16 +210,17 @@ def train(
     weighting: None, or an object called with (losses [b], batch, model) that returns weights [b] (GroupDRO).
     keep_steps: steps after which the EMA weights are also kept as ``ema-STEP.safetensors``.
     processes: the Processes that share the run; only the main one writes.
-    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there.  Returns a
-    TrainingResult and leaves ``model`` with the EMA weights.  Raises DedtError for a damaged checkpoint, a
-    full disk, or losses that are not finite.
+    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there; if it is
+    damaged, a line says so and the run begins anew.  Returns a TrainingResult and leaves ``model`` with the
+    EMA weights.  Raises DedtError for a checkpoint of another run, a full disk, or losses that are not finite.
+    A signal to stop (:mod:`dedt_lib.interruption`) leaves a checkpoint of the step that was under way.
     """
     folder, processes = Path(folder), processes or Processes()
     model.to(device, memory_format=torch.channels_last if settings.channels_last else None).train()
     optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
     ema = moving_average(model.parameters(), settings)
     run = _Run(model, optimizer, ema, plan, weighting, settings, processes)
-    if (folder / CHECKPOINT).exists():
+    if processes.from_main(processes.main and _can_go_on(folder)):
         run.restore(folder / CHECKPOINT)
     if settings.compile:
         model.compile_network()
@@ -226,7 +228,8 @@ def train(
     source = as_source(data).to(device)
     total = plan.steps(settings.batch_size)
     hidden = None if processes.main else True
-    with tqdm(total=total, initial=run.step, desc=progress, unit="step", leave=False, disable=hidden) as bar:
+    bar = tqdm(total=total, initial=run.step, desc=progress, unit="step", leave=False, disable=hidden)
+    with bar, interruption.postponed():
         for epoch in range(run.epoch, plan.epochs):
             indices, weights = shuffled_epoch(plan, seed, epoch)
             run.start_epoch(epoch, len(indices))
@@ -239,8 +242,12 @@ def train(
                 bar.update()
                 if run.step in keep_steps:
                     run.keep_ema(folder / f"ema-{run.step:06d}.safetensors")
-                if run.step % settings.checkpoint_every == 0 and run.step < total:
+                stopping = processes.any(interruption.asked())
+                if stopping or (run.step % settings.checkpoint_every == 0 and run.step < total):
                     run.save(folder / CHECKPOINT)
+                if stopping:
+                    processes.wait()
+                    interruption.stop()
     run.stop_clock()
     ema.copy_to(model.parameters())
     losses = np.array(run.losses, dtype=np.float32)
@@ -249,6 +256,20 @@ def train(
         np.save(folder / "losses.npy", losses)
     model.eval()
     return TrainingResult(run.step, run.images_seen, run.seconds, run.cpu_seconds, losses)
+
+
+def _can_go_on(folder):
+    """Whether ``folder`` holds a checkpoint to go on from, with all that the run wrote before it.
+
+    What is damaged is removed, the checkpoint first, because only a run from the start makes it again.
+    """
+    checkpoint = folder / CHECKPOINT
+    damaged = [path for path in (checkpoint, *folder.glob("ema-*")) if path.exists() and not intact(path)]
+    for path in damaged:
+        say_damaged(path, "this run begins anew")
+    for path in (checkpoint, *damaged) if damaged else ():
+        path.unlink(missing_ok=True)
+    return checkpoint.exists()
 
 
 class _Run:
@@ -325,7 +346,8 @@ class _Run:
             return
         self.ema.store(self.parameters)
         self.ema.copy_to(self.parameters)
-        save_weights(self.model, path)
+        with sealed(path) as partial:
+            save_weights(self.model, partial)
         self.ema.restore(self.parameters)
 
     def save(self, path):
@@ -349,12 +371,12 @@ class _Run:
             "ema_step": self.ema.optimization_step,
             "optimizer_steps": [group.get("step") for group in self.optimizer.param_groups],
         }
-        with atomic(path) as partial:
+        with sealed(path) as partial:
             copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
             save_file(copies, partial, metadata={"run": json.dumps(facts)})
 
     def restore(self, path):
-        """Go on from a checkpoint; raises DedtError when it is damaged or from another run."""
+        """Go on from a checkpoint; raises DedtError when it is from another run."""
         try:
             with safe_open(path, "pt") as file:
                 facts = json.loads(file.metadata()["run"])

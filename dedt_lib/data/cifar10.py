@@ -9,11 +9,10 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..store import atomic, project_root
+from ..store import atomic, locked, project_root
 from . import parquet
 from .labelled import LabelledImages
 
@@ -110,7 +109,7 @@ def _unpack(root):
         return
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / ".cifar10.lock"):
+        with locked(root / ".cifar10", "the archive of CIFAR-10"):
             if target.is_dir():
                 return
             _fetch(CIFAR10.url, archive, CIFAR10.tgz_md5)

@@ -1,5 +1,6 @@
 """What every encoder shares: pixels to floats, features of many images, weights from a seed."""
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from ..errors import DedtError
 from ..randomness import derive
-from ..store import is_disk_full
+from ..store import is_disk_full, say
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -41,7 +42,8 @@ def embed(network, images, *, batch_size=256, device="cpu", path=None):
 
     path: a ``.npy`` file to write batch by batch, for features that do not fit into memory; what comes back
     is then that file, memory-mapped and read-only.  A killed call is taken up where it was by one with the
-    same network and images.  Raises DedtError for features that are not finite, and when the disk is full.
+    same network and images; batches that were damaged since are made again.  Raises DedtError for features
+    that are not finite, and when the disk is full.
     """
     network.to(device).eval()
 
@@ -56,15 +58,12 @@ def embed(network, images, *, batch_size=256, device="cpu", path=None):
             )
         return values
 
-    def batches(done=0):
-        name = f"embed {type(network).__name__}"
-        for start in tqdm(range(done, len(images), batch_size), desc=name, unit="batch", leave=False):
-            yield features(start)
-
+    name = f"embed {type(network).__name__}"
+    starts = tqdm(range(0, len(images), batch_size), desc=name, unit="batch", leave=False)
     if path is None:
-        return np.concatenate(list(batches()))
+        return np.concatenate([features(start) for start in starts])
     try:
-        _write_rows(Path(path), len(images), batch_size, features(0), batches)
+        _write_rows(Path(path), len(images), starts, batch_size, features)
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -74,36 +73,68 @@ def embed(network, images, *, batch_size=256, device="cpu", path=None):
     return np.load(path, mmap_mode="r")
 
 
-def _write_rows(path, n, batch_size, first, batches):
-    """Write float32 [n, d] as ``.npy`` from ``batches(done)``, whose first batch is ``first``.
+def _write_rows(path, n, starts, batch_size, features):
+    """Write float32 [n, d] as ``.npy``; ``features(start)`` gives the rows of a batch.
 
-    Rows are appended to ``path.partial`` and not stored through a memory map: the length of the file then
-    says how far a killed run came, and a full disk is an error instead of the end of the process.
+    Rows are written to ``path.partial`` and not stored through a memory map: a full disk is then an error
+    instead of the end of the process.  The digests of the batches beside it say which of them a killed run
+    completed; one that was damaged since is made again.
     """
-    header = io.BytesIO()
+    first, header = features(0), io.BytesIO()
     shape = (n, *first.shape[1:])
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
     header = header.getvalue()
     partial = path.with_name(path.name + ".partial")
-    done = 0
-    if partial.exists() and _begins_with(partial, header, first):
-        rows = (partial.stat().st_size - len(header)) // first[0].nbytes
-        done = rows // batch_size * batch_size
-    with open(partial, "r+b" if done else "wb") as file:
+    seal = path.with_name(f".{partial.name}.{n}x{first[0].size}x{batch_size}.seal")
+    digests = _seals(seal)
+
+    def stored(file, start):
+        file.seek(len(header) + start * first[0].nbytes)
+        return file.read(min(batch_size, n - start) * first[0].nbytes)
+
+    if not (digests and partial.exists() and _is_of(first, digests.get(0), stored, partial)):
+        digests = {}
+        seal.unlink(missing_ok=True)
+    with open(partial, "r+b" if digests else "w+b") as file, open(seal, "a") as seals:
         file.write(header)
-        file.seek(done * first[0].nbytes, io.SEEK_CUR)
-        for values in batches(done):
-            file.write(values.astype("<f4").tobytes())
-        file.flush()
+        for start in starts:
+            if start in digests and digests[start] == _digest(stored(file, start)):
+                continue
+            if start in digests:
+                say(f"{partial} is damaged at row {start}; this batch is embedded again.")
+            rows = features(start).astype("<f4").tobytes()
+            file.seek(len(header) + start * first[0].nbytes)
+            file.write(rows)
+            file.flush()
+            seals.write(f"{start} {_digest(rows)}\n")
+            seals.flush()
+        file.truncate(len(header) + n * first[0].nbytes)
         os.fsync(file.fileno())
     partial.replace(path)
+    seal.unlink()
 
 
-def _begins_with(file, header, first):
-    """Whether a half-written file is of these features, and not of other weights or other images."""
-    with open(file, "rb") as partial:
-        head, rows = partial.read(len(header)), np.frombuffer(partial.read(first.nbytes), "<f4")
-    return head == header and rows.size == first.size and np.allclose(rows, first.ravel(), 1e-3, 1e-5)
+def _digest(rows):
+    return hashlib.sha256(rows).hexdigest()
+
+
+def _seals(path):
+    """First row of a batch -> the digest of its rows; a line that was cut off is left out."""
+    if not path.exists():
+        return {}
+    lines = (line.split() for line in path.read_text(errors="replace").splitlines())
+    return {int(line[0]): line[1] for line in lines if len(line) == 2 and line[0].isdecimal()}
+
+
+def _is_of(first, digest, stored, partial):
+    """Whether a half-written file is of these features, and not of other weights or other images.
+
+    Its first batch tells, or, if that was damaged, the digest it had.
+    """
+    with open(partial, "rb") as file:
+        rows = np.frombuffer(stored(file, 0), "<f4")
+    same = digest == _digest(first.astype("<f4").tobytes())
+    return same or (rows.size == first.size and np.allclose(rows, first.ravel(), 1e-3, 1e-5))
 
 
 @torch.no_grad()

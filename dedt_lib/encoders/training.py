@@ -1,5 +1,6 @@
 """Training by epochs, with a checkpoint after each: classifiers here, CLIP in its own file."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
+from .. import interruption
 from ..errors import DedtError
 from ..randomness import derive, seed_dropout, torch_generator
-from ..store import atomic
+from ..store import intact_or_removed, sealed
 from .common import to_float
 
 CHECKPOINT = ".checkpoint.safetensors"
@@ -82,13 +84,15 @@ def fit(network, loss, optimizer, n, settings, *, stream, folder, device):
 
     settings: epochs, batch_size, seed, schedule, and whatever else tells this run from another.  Everything
     random is a function of (seed, stream, epoch), so that an epoch can be the first after an interruption.
+    With a folder a signal to stop (:mod:`dedt_lib.interruption`) lets the epoch end and leaves a checkpoint;
+    a damaged checkpoint is removed, and the training begins anew.
     """
     epochs, batch_size, seed = settings["epochs"], settings["batch_size"], settings["seed"]
     steps = len(_batches(torch.arange(n), batch_size))
     schedule = make_schedule(settings["schedule"], optimizer, epochs, steps)
     checkpoint = Path(folder) / CHECKPOINT if folder else None
     history = []
-    if checkpoint and checkpoint.exists():
+    if checkpoint and intact_or_removed(checkpoint, "this training begins anew"):
         history = restore(checkpoint, network, optimizer, schedule, settings)
     bar = tqdm(
         total=epochs * steps,
@@ -97,7 +101,9 @@ def fit(network, loss, optimizer, n, settings, *, stream, folder, device):
         unit="step",
         leave=False,
     )
-    with bar, torch.random.fork_rng(devices=[]):
+    # Without a checkpoint there is nothing to stop for at the end of an epoch.
+    patient = interruption.postponed() if checkpoint else contextlib.nullcontext()
+    with bar, patient, torch.random.fork_rng(devices=[]):
         for epoch in range(len(history), epochs):
             randomness = torch_generator(seed, stream, epoch)
             seed_dropout(derive(seed, f"{stream} dropout", epoch), device)
@@ -117,8 +123,10 @@ def fit(network, loss, optimizer, n, settings, *, stream, folder, device):
                 total, seen = total + value.item() * len(batch), seen + len(batch)
                 bar.update()
             history.append(total / seen)
-            if checkpoint and epoch + 1 < epochs:
+            if checkpoint and (epoch + 1 < epochs or interruption.asked()):
                 save(checkpoint, network, optimizer, schedule, settings, history)
+            if checkpoint and interruption.asked():
+                interruption.stop()
     network.eval()
     return np.array(history)
 
@@ -188,13 +196,13 @@ def save(path, network, optimizer, schedule, settings, history):
         "rates": [group["lr"] for group in optimizer.param_groups],
         "schedule": {name: getattr(schedule, name) for name in ("last_epoch", "_step_count", "_last_lr")},
     }
-    with atomic(path) as partial:
+    with sealed(path) as partial:
         copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         save_file(copies, partial, metadata={"run": json.dumps(facts)})
 
 
 def restore(path, network, optimizer, schedule, settings):
-    """Take up a checkpoint; returns the losses so far.  Raises DedtError for a damaged or foreign one."""
+    """Take up a checkpoint; returns the losses so far.  Raises DedtError for one of another run."""
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["run"])

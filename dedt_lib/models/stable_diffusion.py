@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..encoders import seeded
 from ..errors import DedtError
-from ..store import is_disk_full
+from ..store import atomic_folder
 from ..weights import hub_name, not_fetched, own_folder, refuse_pickles
 
 VERSION_1_4 = "CompVis/stable-diffusion-v1-4"
@@ -143,21 +143,19 @@ def save_pipeline(model, pipeline, folder):
     """Write ``pipeline`` with the U-Net of ``model`` into ``folder``, as safetensors.
 
     StableDiffusionPipeline.from_pretrained opens it, and by default it draws images of the size of ``model``.
-    Raises DedtError when the disk is full.
+    The folder is complete or as it was before.  Raises DedtError when the disk is full, and for a folder that
+    holds something else.
     """
     model.net.register_to_config(sample_size=model.sample_shape[-1])
     pipeline.unet = model.net
-    try:
-        pipeline.save_pretrained(folder)
-        mode = (Path(folder) / "model_index.json").stat().st_mode
-        for weights in Path(folder).glob("*/*.safetensors"):
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").exists():
+        raise DedtError(f"{folder} holds something else than a pipeline. Choose another folder.")
+    with atomic_folder(folder) as partial:
+        pipeline.save_pretrained(partial)
+        mode = (partial / "model_index.json").stat().st_mode
+        for weights in partial.glob("*/*.safetensors"):
             weights.chmod(mode)  # safetensors would keep its files to their owner
-    except Exception as error:
-        if not is_disk_full(error):
-            raise
-        raise DedtError(
-            f"No space left on the disk while writing {folder}. Free some and run the same command again."
-        ) from error
 
 
 def _read(where, **settings):

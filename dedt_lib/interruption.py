@@ -1,0 +1,79 @@
+"""Signals that ask a run to stop: it ends at once, or, where work would be lost, at the next good place.
+
+Only the command line installs the handlers; elsewhere, as in a notebook, signals do what Python lets them.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME = 1.0
+"""Seconds within which another signal is the same wish: timeout(1), schedulers and launchers send it twice."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Raised where a run ends because of the signal number ``signum``."""
+
+    def __init__(self, signum):
+        super().__init__(signum)
+        self.signum = signum
+
+
+class _Wish:
+    """What the handlers know: the signal that came, when, and how many blocks postpone it."""
+
+    signum, when, postponed = None, 0.0, 0
+
+
+@contextlib.contextmanager
+def handled():
+    """Within the block the first signal raises :class:`Stopped`, a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A signal that is ignored, as by nohup, stays so.
+    before = {s: signal.getsignal(s) for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN}
+    _Wish.signum = None
+    for signum in before:
+        signal.signal(signum, _handle)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        _Wish.signum = None
+
+
+@contextlib.contextmanager
+def postponed():
+    """Within the block a signal only makes :func:`asked` true; it raises Stopped at the end at the latest."""
+    _Wish.postponed += 1
+    try:
+        yield
+    finally:
+        _Wish.postponed -= 1
+    if asked() and not _Wish.postponed:
+        stop()
+
+
+def asked():
+    """Whether a signal has asked this process to stop."""
+    return _Wish.signum is not None
+
+
+def stop():
+    """Raise :class:`Stopped`; of several processes also in those that the signal has not reached."""
+    raise Stopped(_Wish.signum or signal.SIGTERM)
+
+
+def _handle(signum, frame):
+    if asked() and time.monotonic() - _Wish.when > SAME:
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    elif not asked():
+        _Wish.signum, _Wish.when = signum, time.monotonic()
+        if not _Wish.postponed:
+            stop()
