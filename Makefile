@@ -1,16 +1,24 @@
 # make book, make test and make lab do all the set-up themselves; a second run does only what changed.
 PYTHON ?= python3
 PROFILE ?= digits
+# As it was written: make runs nothing in it, and the shell reads it from the environment.
+override PROFILE := $(value PROFILE)
+export PROFILE
 BIN := .venv/bin
-BUILD := _build/$(PROFILE)
+# What the profile is called, in letters that may stand in a target.
+NAME := $(shell basename -- '$(subst ','\'',$(PROFILE))' .toml | tr -c '[:alnum:]._\n-' '[-*]')
+BUILD := _build/$(NAME)
 # The chapters' own default is digits; a page then shows one cell of parameters instead of two.
-CHOICE := $(if $(filter-out digits,$(PROFILE)),-p profile $(PROFILE))
+GIVEN := $(if $(filter %.toml,$(PROFILE)),"$$(realpath -- "$$PROFILE")","$$PROFILE")
+CHOICE := $(if $(filter-out digits,$(PROFILE)),-r profile $(GIVEN))
+# The profile as a word of YAML, which Snakemake reads: a # or : in its path is a letter.
+YAML = '$$(printf %s "$$PROFILE" | sed "s/'/''/g")'
 
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
-LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/profiles/$(PROFILE).toml)
+LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/profiles/$(NAME).toml)
 LIBRARY := $(filter-out dedt_lib/cli.py dedt_lib/printing.py dedt_lib/__main__.py,$(LIBRARY))
-RESULTS := $(wildcard results/$(PROFILE)/cells/*.json)
+RESULTS := $(wildcard results/$(NAME)/cells/*.json)
 PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 
 .PHONY: help setup pair book test lab tables bench clean clean-all
@@ -42,7 +50,7 @@ setup: .venv/.installed
 pair: | setup
 	@$(BIN)/python tools/pair.py
 
-# ---- the book: it reads results/$(PROFILE) and never computes a table
+# ---- the book: it reads results/PROFILE and never computes a table
 
 book: $(BUILD)/_build/html/index.html
 	@echo "The book is built. Open $<"
@@ -73,9 +81,8 @@ lab: | setup pair
 	@cd notebooks && ../$(BIN)/jupyter-lab
 
 tables: | setup pair
-	@echo "Computing the missing cells of profile $(PROFILE); stop and continue whenever you like"
-	@rm -rf .snakemake/locks  # left by a run that was killed; each stage has a lock of its own
-	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --workflow-profile profiles/local --config profile=$(PROFILE)
+	@echo "Computing the missing cells of profile $$PROFILE; stop and continue whenever you like"
+	@PATH="$$PWD/$(BIN):$$PATH" snakemake --workflow-profile profiles/local --config profile="$(YAML)"
 
 bench: | setup
 	@$(BIN)/python benchmarks/run.py

@@ -2,11 +2,15 @@
 #   snakemake --workflow-profile profiles/local --config profile=digits
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
+
 from dedt_lib.recipes import load_profile
 from dedt_lib.tables import FULL, all_cells, cell_before, cell_name
 
 GIVEN = str(config.get("profile", "digits"))
 PROFILE = load_profile(GIVEN).name
+if set("{}\n") & set(PROFILE):
+    raise WorkflowError(f"Rename the profile {PROFILE!r}: braces and line breaks mean something else in a path here.")
 GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN
 CELLS = [cell_name(*cell) for cell in all_cells(GIVEN)]
 
@@ -38,6 +42,6 @@ rule cell:
     resources:
         gpu=1,
     shell:
-        'DEDT_RESULTS="$(realpath -m "$(dirname {output})/../..")" TQDM_DISABLE=1'
-        " papermill notebooks/cell.ipynb {log} --cwd notebooks --no-progress-bar"
-        " -p profile {GIVEN} -p row {wildcards.row} -p percent {wildcards.percent} -p seed {wildcards.seed}"
+        'DEDT_RESULTS="$(realpath -m -- "$(dirname -- {output:q})/../..")" TQDM_DISABLE=1'
+        " papermill notebooks/cell.ipynb {log:q} --cwd notebooks --no-progress-bar"
+        " -r profile {GIVEN:q} -r row {wildcards.row:q} -p percent {wildcards.percent:q} -p seed {wildcards.seed:q}"
