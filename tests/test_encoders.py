@@ -161,6 +161,29 @@ def test_a_killed_embedding_goes_on_where_it_was(tmp_path, digits):
     assert second.batches == 3
 
 
+@pytest.mark.parametrize(
+    "place, length, again",
+    [(0, None, 3), (60, None, 3), (200, None, 4), (3000, None, 4), (0, 0, 6), (0, 128, 6), (0, 3000, 5)],
+    ids=["header", "end of header", "first batch", "second", "empty", "header alone", "a batch and a half"],
+)
+def test_batches_that_were_damaged_are_embedded_again(place, length, again, tmp_path, digits, capsys):
+    path = tmp_path / "features.npy"
+    expected = encoders.embed(Pixels(), digits.images, batch_size=7)
+    with pytest.raises(KeyboardInterrupt):
+        encoders.embed(Pixels(killed_in=5), digits.images, batch_size=7, path=path)
+    partial = path.with_name("features.npy.partial")
+    content = bytearray(partial.read_bytes()[:length])
+    assert length is None or len(content) == length
+    if length is None:
+        content[place] ^= 64
+    partial.write_bytes(content)
+    second = Pixels()
+    np.testing.assert_array_equal(encoders.embed(second, digits.images, batch_size=7, path=path), expected)
+    assert second.batches == again
+    assert np.load(path).dtype == np.float32 and path.stat().st_size == 128 + expected.nbytes
+    assert (f"{partial} is damaged at row" in capsys.readouterr().err) == (again > 3)
+
+
 def test_a_partial_file_of_other_weights_is_not_taken_up(tmp_path, digits):
     path = tmp_path / "features.npy"
     with pytest.raises(KeyboardInterrupt):

@@ -1,9 +1,11 @@
+import signal
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from dedt_lib import data, encoders
+from dedt_lib import data, encoders, interruption
 from dedt_lib.encoders import training
 from dedt_lib.errors import DedtError
 from dedt_lib.randomness import torch_generator
@@ -76,7 +78,7 @@ def test_a_killed_training_ends_with_the_same_bits(make, changes, tmp_path, digi
     np.testing.assert_array_equal(train(parts, digits, epochs=5, folder=tmp_path, **changes), losses)
     assert epochs == [2, 3, 4]
     assert_same(whole, parts)
-    assert [file.name for file in tmp_path.iterdir()] == [training.CHECKPOINT]
+    assert [file.name for file in tmp_path.glob("*.safetensors")] == [training.CHECKPOINT]
 
 
 def kill_after_checkpoint(count, monkeypatch):
@@ -91,7 +93,7 @@ def kill_after_checkpoint(count, monkeypatch):
     monkeypatch.setattr(training, "save", save_and_die)
 
 
-def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path, digits, monkeypatch):
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, digits, monkeypatch):
     kill_after_checkpoint(1, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(dropped(), digits, folder=tmp_path)
@@ -99,10 +101,41 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path, digit
         train(dropped(), digits, folder=tmp_path, learning_rate=0.1)
     with pytest.raises(DedtError, match="cannot be taken up"):
         train(resnet(), digits, folder=tmp_path)
-    file = tmp_path / training.CHECKPOINT
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(DedtError, match=".checkpoint.safetensors cannot be taken up"):
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-10], lambda b: b[:-10] + b"x" + b[-9:], lambda b: b""])
+def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(
+    damage, tmp_path, digits, monkeypatch, capsys
+):
+    whole, again = dropped(), dropped()
+    train(whole, digits)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        kill_after_checkpoint(1, patch)
         train(dropped(), digits, folder=tmp_path)
+    file = tmp_path / training.CHECKPOINT
+    file.write_bytes(damage(file.read_bytes()))
+    train(again, digits, folder=tmp_path)
+    assert f"{file} is damaged" in capsys.readouterr().err
+    assert_same(whole, again)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_a_signal_lets_the_epoch_end_and_nothing_of_it_is_lost(epoch, tmp_path, digits, monkeypatch):
+    class Signalled(Dropped):
+        def forward(self, images):
+            if len(epochs) == epoch + 1:
+                signal.raise_signal(signal.SIGTERM)
+            return super().forward(images)
+
+    whole, resumed, epochs = dropped(), dropped(), []
+    losses = train(whole, digits)
+    monkeypatch.setattr(training, "torch_generator", lambda *a: epochs.append(a[2]) or torch_generator(*a))
+    with pytest.raises(interruption.Stopped), interruption.handled():
+        train(encoders.seeded(0, "weights", Signalled), digits, folder=tmp_path)
+    assert epochs == list(range(epoch + 1))
+    np.testing.assert_array_equal(train(resumed, digits, folder=tmp_path), losses)
+    assert epochs == [0, 1, 2, 3]
+    assert_same(whole, resumed)
 
 
 def test_a_last_batch_of_one_image_is_left_out(digits):

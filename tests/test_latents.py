@@ -230,12 +230,29 @@ def test_a_killed_encoding_goes_on_at_the_next_shard(network, digits, tmp_path, 
     monkeypatch.setattr(latents, "_moments", die_in_the_second_shard)
     with pytest.raises(KeyboardInterrupt):
         write(network, digits.images, parts, shard_size=10)
-    assert sorted(path.name for path in parts.iterdir()) == ["latents-00000.npy", "latents.json"]
+    assert sorted(path.name for path in parts.glob("[!.]*")) == ["latents-00000.npy", "latents.json"]
     seen = []
     monkeypatch.setattr(latents, "_moments", lambda net, x: seen.append(len(x)) or moments(net, x))
     write(network, digits.images, parts, shard_size=10)
     assert sum(seen) == 20
     assert (content(parts) == content(whole)).all()
+
+
+@pytest.mark.parametrize(
+    "file, again", [("latents-00001.npy", 10), ("latents-00002.npy", 10), ("latents.json", 30)]
+)
+@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b[:-9] + b"!" + b[-8:], lambda b: b""])
+def test_what_was_damaged_of_an_encoding_is_encoded_again(
+    file, again, damage, network, digits, tmp_path, monkeypatch, capsys
+):
+    folder = write(network, digits.images, tmp_path / "parts", shard_size=10)
+    whole, index = content(folder), (folder / "latents.json").read_bytes()
+    (folder / file).write_bytes(damage((folder / file).read_bytes()))
+    seen, moments = [], latents._moments
+    monkeypatch.setattr(latents, "_moments", lambda net, x: seen.append(len(x)) or moments(net, x))
+    write(network, digits.images, folder, shard_size=10)
+    assert sum(seen) == again and f"{folder / file} is damaged" in capsys.readouterr().err
+    assert (content(folder) == whole).all() and (folder / "latents.json").read_bytes() == index
 
 
 def test_bfloat16_is_close(network, digits, tmp_path):

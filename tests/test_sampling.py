@@ -152,3 +152,29 @@ def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
         draw(model, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert np.array_equal(draw(model, folder=tmp_path), draw(model))
+
+
+DAMAGE = [lambda b: b[:-5], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:], lambda b: b"", lambda b: b"x" + b[1:]]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_batch_that_was_damaged_is_drawn_again_and_no_other(tmp_path, model, damage, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        draw(Recorder(model, patience=10), folder=tmp_path)
+    first = min(tmp_path.glob(".batch-*.npy"))
+    first.write_bytes(damage(first.read_bytes()))
+    recorder = Recorder(model)
+    assert np.array_equal(draw(recorder, folder=tmp_path), draw(model))
+    assert len(recorder.times) == 8 and f"{first} is damaged" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.npy", ".samples.npy.seal"}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_samples_that_were_damaged_before_the_stage_was_complete_are_drawn_again(
+    tmp_path, model, damage, capsys
+):
+    whole = np.array(draw(model, folder=tmp_path))
+    file = tmp_path / "samples.npy"
+    file.write_bytes(damage(file.read_bytes()))
+    assert np.array_equal(draw(model, folder=tmp_path), whole)
+    assert f"{file} is damaged" in capsys.readouterr().err

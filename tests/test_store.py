@@ -1,15 +1,31 @@
 import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from dedt_lib import store as store_module
 from dedt_lib.errors import DedtError
-from dedt_lib.store import MANIFEST, Store, address, atomic, default_root, read_json, write_json
+from dedt_lib.store import (
+    MANIFEST,
+    Store,
+    address,
+    atomic,
+    atomic_folder,
+    default_root,
+    intact,
+    intact_or_removed,
+    locked,
+    read_json,
+    sealed,
+    write_json,
+)
 
 RECIPE = {"version": 1, "size": 3}
 
@@ -186,12 +202,43 @@ def test_a_foreign_manifest_is_noticed(store, change):
     assert str(folder) in str(error.value)
 
 
-def test_a_damaged_manifest_is_noticed(store):
+def follow_the_advice(error):
+    """Delete what a message says to delete."""
+    path = re.search("[Dd]elete (\\S+) and run", str(error))[1]
+    shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+
+
+@pytest.mark.parametrize("content", [b'{"stage": \xff', b"", b"{}", b"[]", b"null", b'{"stage": "stage"}'])
+def test_a_damaged_manifest_is_noticed_and_the_advice_mends_it(store, content):
     folder = store.run("stage", RECIPE, fill)
-    (folder / MANIFEST).write_bytes(b'{"stage": \xff')
-    with pytest.raises(DedtError, match="not valid JSON.*delete it and run again") as error:
+    (folder / MANIFEST).write_bytes(content)
+    with pytest.raises(DedtError, match=f"{MANIFEST} .*elete {folder} and run again") as error:
         Store(store.root).run("stage", RECIPE, fail)
-    assert str(folder) in str(error.value)
+    follow_the_advice(error.value)
+    assert Store(store.root).run("stage", RECIPE, fill) == folder
+
+
+def test_no_flipped_byte_of_a_manifest_gives_other_facts(store):
+    folder = store.run("stage", RECIPE, fill)
+    whole, facts = (folder / MANIFEST).read_bytes(), store.manifest(folder)
+    noticed = 0
+    for place in range(0, len(whole), 3):
+        (folder / MANIFEST).write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
+        try:
+            told = store.manifest(folder)
+            assert told == facts or told.pop("checksum", None) is None  # its name itself was hit
+        except DedtError as error:
+            noticed += f"elete {folder} and run again" in str(error)
+    assert noticed > len(whole) / 4
+
+
+def test_manifests_of_earlier_versions_have_no_checksum_and_are_read(store):
+    folder = store.run("stage", RECIPE, fill)
+    manifest = store.manifest(folder)
+    assert len(manifest.pop("checksum")) == 64
+    write_json(folder / MANIFEST, manifest)
+    assert Store(store.root).run("stage", RECIPE, fail) == folder
+    assert store.manifest(folder) == manifest
 
 
 def test_a_manifest_that_is_no_manifest_is_noticed(store):
@@ -256,6 +303,97 @@ def test_two_processes_compute_a_stage_once(tmp_path):
     assert len(folders) == 1 and len((tmp_path / "log").read_text().split()) == 1
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+
+
+def test_waiting_for_another_process_is_said_once(tmp_path, store, impatient, capsys):
+    held, free = threading.Event(), threading.Event()
+
+    def hold():
+        with locked(store.folder("stage", RECIPE), "it"):
+            held.set()
+            free.wait(10)
+
+    store.folder("stage", RECIPE).parent.mkdir(parents=True)
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait(10)
+    threading.Timer(0.5, free.set).start()
+    folder = store.run("stage", RECIPE, fill)
+    other.join()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"waiting for the stage 'stage' ({folder})" in line and f"process {os.getpid()} on " in line
+    assert not list(folder.parent.glob("*.holder"))
+
+
+class Ranks:
+    """Two processes as threads; a message between them that takes longer than ``limit`` seconds is an error."""
+
+    def __init__(self, rank, barrier, box, limit):
+        self.rank, self.main, self.count = rank, rank == 0, 2
+        self.barrier, self.box, self.limit = barrier, box, limit
+
+    def from_main(self, value):
+        if self.main:
+            self.box[0] = value
+        self.wait()
+        told = self.box[0]
+        self.wait()
+        return told
+
+    def wait(self):
+        self.barrier.wait(self.limit)
+
+
+def test_ranks_behind_somebody_elses_lock_wait_longer_than_a_message_may_take(store, impatient, capsys):
+    barrier, box, found = threading.Barrier(2), [None], {}
+
+    def run(rank):
+        ranks = Ranks(rank, barrier, box, limit=0.4)
+        found[rank] = Store(store.root).run("stage", RECIPE, fill, resumable=True, processes=ranks)
+
+    folder = store.folder("stage", RECIPE)
+    folder.parent.mkdir(parents=True)
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
+    with locked(folder, "it"):
+        for thread in threads:
+            thread.start()
+        threads[0].join(1.2)
+        assert all(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join(10)
+    assert found == {0: folder, 1: folder}
+    assert "waiting for the stage" in capsys.readouterr().err
+
+
+def test_a_rank_that_comes_late_goes_the_way_of_the_main_one(store):
+    """A result that another job completes between the looks of two ranks is no reason to part."""
+    barrier, box, found = threading.Barrier(2), [None], {}
+
+    class Early(Ranks):
+        def from_main(self, value):
+            if self.main and not store.has("stage", RECIPE):
+                store.run("stage", RECIPE, fill)
+            return super().from_main(value)
+
+    def run(rank):
+        if rank:
+            while not store.has("stage", RECIPE):
+                pass
+        found[rank] = Store(store.root).run(
+            "stage", RECIPE, fail, processes=Early(rank, barrier, box, limit=5)
+        )
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert found == dict.fromkeys((0, 1), store.folder("stage", RECIPE))
+
+
 # ---- a full disk ---------------------------------------------------------------------------------
 
 
@@ -304,6 +442,52 @@ def test_a_store_that_cannot_be_made_says_how_to_move_it(tmp_path):
         Store(tmp_path / "file").run("stage", RECIPE, fill)
 
 
+@pytest.mark.parametrize("words", ["1000 requested and 0 written", "I/O error: No space left on device"])
+def test_a_full_disk_is_known_by_the_words_of_other_libraries(words, tmp_path):
+    with pytest.raises(DedtError, match="No space left"), atomic(tmp_path / "file"):
+        raise OSError(words)
+
+
+# ---- work in progress ----------------------------------------------------------------------------
+
+
+def write(path, text):
+    with sealed(path) as partial:
+        partial.write_text(text)
+
+
+@pytest.mark.parametrize("damage", [b"ol", b"olD", b"old ", b""])
+def test_damaged_work_in_progress_is_said_and_removed(tmp_path, damage, capsys):
+    file = tmp_path / "part"
+    assert not intact_or_removed(file)
+    write(file, "old")
+    assert intact_or_removed(file) and not capsys.readouterr().err
+    file.write_bytes(damage)
+    assert not intact_or_removed(file) and not file.exists()
+    assert f"{file} is damaged (it does not match its checksum)" in capsys.readouterr().err
+    file.write_text("of an earlier version")
+    (tmp_path / ".part.seal").unlink()
+    assert not intact_or_removed(file) and "it has no checksum" in capsys.readouterr().err
+
+
+def test_a_kill_between_seal_and_file_leaves_the_file_before_sealed(tmp_path, monkeypatch):
+    file, replace = tmp_path / "part", os.replace
+
+    def killed(source, target):
+        if target == file:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    write(file, "one")
+    for _ in range(3):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(store_module.os, "replace", killed)
+            write(file, "two")
+        assert file.read_text() == "one" and intact(file)
+    write(file, "three")
+    assert file.read_text() == "three" and intact(file)
+
+
 # ---- files ---------------------------------------------------------------------------------------
 
 
@@ -318,6 +502,19 @@ def test_an_atomic_write_is_seen_whole_or_not_at_all(tmp_path):
         partial.write_text("half")
         raise KeyboardInterrupt
     assert file.read_text() == "new" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "folder"
+    for text in ("old", "new"):
+        with atomic_folder(folder) as partial:
+            (partial / "deep").mkdir(parents=True)
+            (partial / "deep" / text).touch()
+    for error in (KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")):
+        with pytest.raises((KeyboardInterrupt, DedtError)), atomic_folder(folder) as partial:
+            partial.mkdir()
+            raise error
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "deep", "new"]
 
 
 def test_json_is_plain(tmp_path):

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from safetensors import safe_open
 
-from dedt_lib import training
+from dedt_lib import interruption, training
 from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
+from dedt_lib.processes import Processes
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.training import (
     CHECKPOINT,
@@ -124,7 +126,7 @@ CHILD = """
 import os, random, signal, sys
 from pathlib import Path
 import numpy as np, tiny, torch
-from dedt_lib import training
+from dedt_lib import interruption, training
 
 torch.set_num_threads(1)
 luck, save = random.Random(7), training.save_file
@@ -190,7 +192,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
     with monkeypatch.context() as patch, pytest.raises(DedtError, match="No space left.*Free some"):
         patch.setattr(training, "save_file", save_twice)
         run(tmp_path / "full", digits)
-    assert [path.name for path in (tmp_path / "full").iterdir()] == [CHECKPOINT]
+    assert [path.name for path in (tmp_path / "full").glob("*[!l]")] == [CHECKPOINT]
     assert run(tmp_path / "full", digits)[1] == expected
 
 
@@ -221,12 +223,86 @@ def test_a_finished_run_leaves_no_checkpoint_and_no_pickle(tmp_path, digits):
     assert np.load(tmp_path / "run" / "losses.npy", allow_pickle=False).shape == (TOTAL_STEPS,)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\x80\x04K.", lambda b: b""])
-def test_a_damaged_checkpoint_says_so(tmp_path, monkeypatch, digits, damage):
+def flip(content, place):
+    place = int(place * len(content))
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", *(lambda b, p=p: flip(b, p) for p in (0.001, 0.5, 0.999))]
+)
+def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(tmp_path, monkeypatch, digits, damage, capsys):
+    _, expected = run(tmp_path / "whole", digits)
     checkpoint = half_trained(tmp_path / "run", digits, monkeypatch)
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
-    with pytest.raises(DedtError, match="cannot be taken up.*Delete it to start this run again"):
-        run(tmp_path / "run", digits)
+    assert run(tmp_path / "run", digits)[1] == expected
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{checkpoint} is damaged" in line and "begins anew" in line
+
+
+def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(tmp_path, monkeypatch, digits, capsys):
+    _, expected = run(tmp_path / "whole", digits, keep_steps=(5,))
+    half_trained(tmp_path / "run", digits, monkeypatch, keep_steps=(5,))
+    kept = tmp_path / "run" / "ema-000005.safetensors"
+    kept.write_bytes(flip(kept.read_bytes(), 0.9))
+    assert run(tmp_path / "run", digits, keep_steps=(5,))[1] == expected
+    assert f"{kept} is damaged" in capsys.readouterr().err
+
+
+# ---- asked to stop -------------------------------------------------------------------------------
+
+
+def signal_at(patch, step, signum):
+    """Send this process a signal in the midst of a step."""
+    take_step = training._Run.take_step
+
+    def send(self, *given):
+        if self.step == step:
+            signal.raise_signal(signum)
+        take_step(self, *given)
+
+    patch.setattr(training._Run, "take_step", send)
+
+
+@pytest.mark.parametrize("step", [0, 7, TOTAL_STEPS - 1])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch, digits, step, signum):
+    whole, expected = run(tmp_path / "whole", digits, keep_steps=(5,))
+    with monkeypatch.context() as patch, pytest.raises(interruption.Stopped) as stopped:
+        signal_at(patch, step, signum)
+        with interruption.handled():
+            run(tmp_path / "parts", digits, keep_steps=(5,))
+    assert stopped.value.signum == signum
+    with safe_open(tmp_path / "parts" / CHECKPOINT, "pt") as file:
+        assert json.loads(file.metadata()["run"])["step"] == step + 1
+    taken = recorded(monkeypatch, lambda run: run.step)
+    resumed, files = run(tmp_path / "parts", digits, keep_steps=(5,))
+    assert files == expected and resumed.losses.tolist() == whole.losses.tolist()
+    assert len(taken) == TOTAL_STEPS - step - 1
+
+
+def test_all_processes_stop_at_the_step_at_which_one_is_asked(tmp_path, digits):
+    class Two(Processes):
+        """As the one of two processes that the signal has not reached."""
+
+        calls, waited = 0, 0
+
+        def any(self, flag):
+            assert not flag
+            self.calls += 1
+            return self.calls == 5
+
+        def wait(self):
+            self.waited += 1
+
+    two = Two()
+    with pytest.raises(interruption.Stopped):
+        train(
+            tiny.unet(), digits, everything(digits), tiny.settings(), seed=0, folder=tmp_path, processes=two
+        )
+    assert two.waited == 1  # the main one is not ended by the others while it writes
+    with safe_open(tmp_path / CHECKPOINT, "pt") as file:
+        assert json.loads(file.metadata()["run"])["step"] == 5
 
 
 def test_a_checkpoint_without_class_weights_does_not_fit_a_proxy(tmp_path, monkeypatch, digits):

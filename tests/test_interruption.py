@@ -1,0 +1,79 @@
+"""Signals ask a run to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from dedt_lib import interruption
+from dedt_lib.interruption import Stopped, asked, handled, postponed
+
+
+@pytest.mark.parametrize("signum", interruption.SIGNALS)
+def test_a_signal_stops_at_once_where_nothing_is_lost(signum):
+    before = signal.getsignal(signum)
+    with pytest.raises(Stopped) as stopped, handled():
+        signal.raise_signal(signum)
+        pytest.fail("not stopped")
+    assert stopped.value.signum == signum and isinstance(stopped.value, KeyboardInterrupt)
+    assert signal.getsignal(signum) == before and not asked()
+
+
+def test_a_postponed_signal_is_told_and_stops_at_the_end_at_the_latest():
+    reached = []
+    with pytest.raises(Stopped), handled():
+        with postponed():
+            assert not asked()
+            signal.raise_signal(signal.SIGTERM)
+            reached.append(asked())
+        reached.append("behind")
+    assert reached == [True]
+
+
+def test_an_error_in_a_postponed_block_stays_what_it_is():
+    with pytest.raises(ValueError), handled(), postponed():
+        signal.raise_signal(signal.SIGTERM)
+        raise ValueError
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with handled():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_only_the_main_thread_has_handlers():
+    def work():
+        with handled():
+            done.append(1)
+
+    done = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [1]
+
+
+CHILD = """
+import os, signal, sys, time
+from dedt_lib import interruption
+
+interruption.SAME = 0.2
+with interruption.handled(), interruption.postponed():
+    for wait in map(float, sys.argv[1:]):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(wait)
+    os._exit(7)
+"""
+
+
+@pytest.mark.parametrize("waits, status", [(("0", "0"), 7), (("0.3", "0"), -signal.SIGTERM)])
+def test_a_second_signal_ends_at_once_unless_it_is_the_first_sent_twice(waits, status):
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", CHILD, *waits], env=here).returncode == status
