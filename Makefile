@@ -11,8 +11,8 @@ BUILD := _build/$(NAME)
 # The chapters' own default is digits; a page then shows one cell of parameters instead of two.
 GIVEN := $(if $(filter %.toml,$(PROFILE)),"$$(realpath -- "$$PROFILE")","$$PROFILE")
 CHOICE := $(if $(filter-out digits,$(PROFILE)),-r profile $(GIVEN))
-# The profile as a word of YAML, which Snakemake reads: a # or : in its path is a letter.
-YAML = '$$(printf %s "$$PROFILE" | sed "s/'/''/g")'
+# Snakemake takes quotes off both ends and reads the rest as YAML; so a # or : in a path is a letter.
+YAML := !!str '$$(printf %s "$$PROFILE" | sed "s/'/''/g")' \#
 
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)

@@ -1,23 +1,30 @@
 """The command line, in process, on the smoke profile with a store of its own."""
 
 import contextlib
+import errno
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from safetensors import safe_open
 
 from dedt_lib import cli, printing, probing, tables
+from dedt_lib import store as store_module
 from dedt_lib.encoders import SmallClassifier
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.processes import Processes
 from dedt_lib.recipes import Recipe, load_profile
 from dedt_lib.selection import Coreset
+from dedt_lib.store import Store
 
 STAGES = ("embed", "select", "reweight", "train", "sample", "evaluate")
 
@@ -78,6 +85,23 @@ def test_each_verb_prints_its_result_and_writes_its_files(verb, dedt, tmp_path):
     assert text in printed
     assert (f"FID of {samples} samples (seed 0) against" in printed) == (verb == "evaluate")
     assert {path.name for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.parametrize("verb", STAGES)
+def test_on_a_full_disk_what_out_held_before_stays(verb, dedt, tmp_path, monkeypatch):
+    names = ("features.npy", "labels.npy", "coreset.parquet", "coreset.json", "weights.json")
+    names += ("model.safetensors", "samples.npy", "samples.png", "metrics.json")
+    for name in names:
+        (tmp_path / name).write_text("before")
+    dedt(verb, "--profile", "smoke", "--method", "random")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store_module.os, "fsync", full)
+    status, _, error = dedt(verb, "--profile", "smoke", "--method", "random", "--out", tmp_path)
+    assert status == 2 and error.startswith(f"dedt: No space left on the disk while writing {tmp_path}")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "before")
 
 
 def test_a_trained_stable_diffusion_is_written_as_a_pipeline(dedt, tmp_path, monkeypatch):
@@ -154,6 +178,52 @@ def test_show_lists_a_damaged_stage_beside_the_others(tmp_path, capsys):
     (damaged / "manifest.json").write_text('{"stage": ')
     assert cli.main(["show", "--store", str(tmp_path)]) == 0
     assert "damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"recipe": 3}', b"\xff"])
+def test_show_lists_whatever_a_manifest_holds(content, tmp_path, capsys):
+    folder = Store(tmp_path).run("coreset", {"a": 1}, lambda folder: None)
+    Store(tmp_path).run("coreset", {"a": 2}, lambda folder: None)
+    (folder / "manifest.json").write_bytes(content)
+    assert cli.main(["show", "--store", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "damaged" in printed and "a=2" in printed
+
+
+def stopping(*options, store, ready, signum=signal.SIGTERM):
+    """Start ``dedt`` in a process, send it a signal when ``ready`` is there; status and standard error."""
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "dedt_lib", *options, "--store", str(store)]
+    child = subprocess.Popen(command, env=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(store.glob(ready)) and child.poll() is None:
+        time.sleep(0.02)
+    child.send_signal(signum)
+    error = child.communicate(timeout=60)[1]
+    return child.returncode, error
+
+
+def test_a_run_that_is_asked_to_stop_says_so_and_goes_on_from_there(tmp_path, store, capsys):
+    options = ("train", "--profile", "smoke", "--method", "random", "--ratio", "1")
+    options += ("--set", "epochs=4", "--set", "checkpoint_every=1000000")
+    # The weights kept on the way show that training is under way; no checkpoint would be written.
+    status, error = stopping(*options, store=tmp_path, ready="training/*.work/ema-*")
+    assert status == 143
+    assert error.splitlines()[-1] == "stopped by signal 15; run the same command again to go on"
+    (checkpoint,) = tmp_path.glob("training/*.work/.checkpoint.safetensors")
+    with safe_open(checkpoint, "pt") as file:
+        step = json.loads(file.metadata()["run"])["step"]
+    assert 0 < step < 80
+    assert cli.main([*options, "--store", str(tmp_path)]) == 0
+    assert cli.main([*options, "--store", str(store)]) == 0
+    (resumed,) = tmp_path.glob("training/*/model.safetensors")
+    assert resumed.read_bytes() == (store / resumed.relative_to(tmp_path)).read_bytes()
+
+
+@pytest.mark.parametrize("signum, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_outside_of_training_stops_at_once(signum, status, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "open_store", lambda args: signal.raise_signal(signum))
+    assert cli.main(["show"]) == status
+    assert capsys.readouterr().err == f"stopped by signal {signum}; run the same command again to go on\n"
 
 
 def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, monkeypatch):

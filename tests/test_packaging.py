@@ -1,9 +1,14 @@
-"""pyproject.toml, constraints.txt and environment.yml say the same."""
+"""pyproject.toml, constraints.txt and environment.yml say the same; what is handed to a shell is quoted."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -37,3 +42,83 @@ def test_the_conda_environment_lists_the_same_requirements():
     constraints, *listed, project = pip["pip"]
     assert (constraints, project) == ("-c constraints.txt", "-e .")
     assert listed == REQUIREMENTS
+
+
+# ---- the grid ------------------------------------------------------------------------------------
+
+
+def test_all_profiles_of_the_grid_may_be_killed_whenever_one_likes():
+    profiles = [yaml.safe_load(path.read_text()) for path in ROOT.glob("profiles/*/config.yaml")]
+    policy = {
+        "nolock": True,
+        "rerun-incomplete": True,
+        "keep-going": True,
+        "rerun-triggers": ["mtime", "input"],
+    }
+    assert len(profiles) == 4
+    assert all({key: profile.get(key) for key in policy} == policy for profile in profiles)
+
+
+STUB = """#!/bin/sh
+for argument in "$0" "$@"; do printf '%s\\n' "$argument"; done >>"$CALLS"
+"""
+# In a path given by hand each of these once ran a command, ended a word, or was read as something else.
+ODD = "my; touch a `touch b` $(touch c) $(shell touch d) 'e' \"f\" #g: h & -i *.toml"
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout in a folder with a space, whose programs write down how they were called."""
+    folder = tmp_path / "my clone"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "Snakefile", "pyproject.toml", "constraints.txt", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("profiles", "notebooks", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    for name in ("python", "pip", "snakemake", "papermill", "jupyter-book"):
+        (folder / ".venv" / "bin" / name).write_text(STUB)
+        (folder / ".venv" / "bin" / name).chmod(0o755)
+    (folder / ".venv" / ".installed").touch()
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
+    return folder
+
+
+def run(folder, *command):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    created = {path.name for path in folder.iterdir()} & set("abcd")
+    assert not created
+    return done
+
+
+@pytest.mark.parametrize("profile", ["smoke", ODD, "$(shell touch d)"])
+def test_make_hands_a_profile_on_as_it_is(profile, checkout, tmp_path):
+    assert run(checkout, "make", "tables", f"PROFILE={profile}").returncode == 0
+    *_, program, flag, place, config, given = (tmp_path / "calls").read_text().splitlines()
+    assert program == str(checkout / ".venv" / "bin" / "snakemake")
+    assert (flag, place, config) == ("--workflow-profile", "profiles/local", "--config")
+    name, _, value = given.partition("=")
+    assert (name, yaml.safe_load(value.strip("'\""))) == ("profile", profile)  # as Snakemake reads it
+    run(checkout, "make", "book", f"PROFILE={profile}")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[calls.index("profile") + 1] in (profile, str(checkout / profile))
+
+
+def test_snakemake_hands_a_profile_on_as_it_is(checkout, tmp_path):
+    """A cell of a profile whose path holds what a shell would read, up to the call of papermill."""
+    profile = tmp_path / ODD
+    shutil.copy(ROOT / "dedt_lib" / "profiles" / "smoke.toml", profile)
+    papermill = checkout / ".venv" / "bin" / "papermill"
+    papermill.write_text(STUB + 'mkdir -p "$DEDT_RESULTS" && touch "$DEDT_RESULTS/../made"\n')
+    cell = f"results/{profile.stem}/cells/random-10-0.json"
+    environment = f"PATH={papermill.parent}:{os.environ['PATH']}"
+    snakemake = [sys.executable, "-m", "snakemake", cell, "--workflow-profile", "profiles/local"]
+    config = "profile=!!str '{}' #".format(str(profile).replace("'", "''"))
+    done = run(checkout, "env", environment, *snakemake, "--config", config, "--latency-wait", "0")
+    assert (tmp_path / "calls").exists(), done.stderr
+    program, *given = (tmp_path / "calls").read_text().splitlines()
+    assert given[:2] == ["notebooks/cell.ipynb", f"_build/{profile.stem}/logs/random-10-0.ipynb"]
+    assert given[-12:] == [
+        *("-r", "profile", str(profile), "-r", "row", "random", "-p", "percent", "10", "-p", "seed", "0")
+    ]
+    assert (checkout / "made").exists()

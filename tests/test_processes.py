@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from dedt_lib.processes import Processes
-from dedt_lib.store import read_json
+from dedt_lib.store import Store, locked, read_json
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 # With --cpu accelerate starts a single process, whatever --num_processes says; --multi_gpu needs no GPU.
@@ -48,6 +49,31 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     assert samples[0].shape == (40, 1, 8, 8) and np.abs(samples[0] - samples[1]).max() <= 1
 
 
+def test_two_processes_wait_for_a_lock_longer_than_for_each_other(tmp_path):
+    """The lock is held for twice the time after which a message among them fails."""
+    command = [sys.executable, str(SCRIPT.with_name("two_waiting.py"))]
+    folder = Store(tmp_path).folder("stage", {"size": 3})
+    folder.parent.mkdir()
+    with locked(folder, "it"):
+        ranks = [
+            subprocess.Popen(
+                [*command, str(rank), str(tmp_path)],
+                env={**os.environ, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+        assert ranks[0].stdout.readline() == ranks[1].stdout.readline() == "True\n"
+        time.sleep(4)
+    for rank in ranks:
+        error = rank.communicate(timeout=60)[1]
+        assert rank.returncode == 0, error
+        assert error.count("waiting for the stage 'stage'") == (rank is ranks[0])
+    assert (folder / "numbers.txt").read_text() == "1 2 3"
+
+
 @pytest.mark.parametrize("total, count", [(128, 4), (7, 2), (5, 8)])
 def test_the_rows_of_all_processes_are_the_batch(total, count):
     parts = [list(range(total))[Processes(rank, count).rows(total)] for rank in range(count)]
@@ -58,3 +84,4 @@ def test_the_rows_of_all_processes_are_the_batch(total, count):
 def test_alone_nothing_is_copied():
     values, alone = torch.arange(3.0), Processes()
     assert alone.gather(values, 3) is values and alone.main and alone.from_main("x") == "x"
+    assert alone.any(True) and not alone.any(False)

@@ -106,6 +106,36 @@ def test_a_damaged_result_is_named(tmp_path):
         tables.read_cells("smoke", root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content", ["", "{", "{}", "[]", "null", "3", '{"row": 1}', '{"recipe": [], "costs": {"train": 3}}', "\xff"]
+)
+def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_path, monkeypatch, smoke):
+    root = tmp_path / "results"
+    monkeypatch.setenv("DEDT_RESULTS", str(root))
+    tables.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
+    file = root / "smoke" / "cells" / "random-10-0.json"
+    good = file.read_bytes()
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(DedtError, match=f"{file} is no.*; delete it and run: make tables PROFILE=smoke"):
+        tables.read_cells("smoke")
+    file.unlink()
+    tables.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
+    assert file.read_bytes() == good and len(tables.read_cells("smoke")) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:50] + b"x" + b[51:]])
+def test_a_damaged_picture_of_samples_is_named(damage, tmp_path):
+    (tmp_path / "digits" / "samples").mkdir(parents=True)
+    picture = tmp_path / "digits" / "samples" / "random-10-0.png"
+    images = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
+    tables._write_samples(images, picture)
+    picture.write_bytes(damage(picture.read_bytes()))
+    with pytest.raises(DedtError, match=f"{picture} is no picture of samples .*Delete it to do without"):
+        tables.read_samples("digits", "random", 0.1, 0, root=tmp_path)
+    picture.unlink()
+    assert tables.read_samples("digits", "random", 0.1, 0, root=tmp_path) is None
+
+
 def test_the_summary_is_over_seeds():
     frame = pd.DataFrame({"row": ["a", "a", "b"], "ratio": [0.1, 0.1, 0.1], "fid": [1.0, 3.0, 5.0]})
     summary = tables.summary(frame).set_index("row")
