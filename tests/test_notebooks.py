@@ -67,7 +67,9 @@ def test_a_chapter_runs_under_smoke(name, tmp_path, surroundings):
     executed = run(name, tmp_path / f"{name}.ipynb", profile="smoke", **EXTRA.get(name, {}))
     shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in shown)
-    assert not [o for o in shown if o.get("name") == "stderr"]
+    said = [output["text"] for output in shown if output.get("name") == "stderr"]
+    # Another worker may be at the stage that this one needs.
+    assert all(line.startswith("dedt: waiting for") for text in said for line in text.splitlines())
 
 
 def test_every_chapter_is_in_the_table_of_contents():
