@@ -230,7 +230,8 @@ def locked(path, what, ask=lambda attempt: attempt()):
         yield
     finally:
         if lock.is_locked:
-            holder.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                holder.unlink()
             lock.release()
 
 
@@ -417,8 +418,8 @@ def _mend(folder):
 
 
 def _checksum(manifest):
-    """SHA-256 of all that a manifest says but for its checksum."""
-    said = {name: value for name, value in manifest.items() if name != CHECKSUM}
+    """SHA-256 of all that a manifest says but for its checksum, as it is read back from JSON."""
+    said = {name: value for name, value in json.loads(json.dumps(manifest)).items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
