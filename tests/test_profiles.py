@@ -5,13 +5,14 @@ stand-ins of the published layout, in the places in which the published ones are
 """
 
 import math
-import os
+import shutil
 
 import numpy as np
 import pytest
 import test_data_parquet
 import tiny
 import torch
+from safetensors.torch import save_file
 from test_encoders_clip import torchscript_archive
 from test_evaluation import inception  # noqa: F401
 from test_metrics_latent import TOWER
@@ -24,7 +25,7 @@ from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.models.stable_diffusion import VERSION_1_4, tiny_pipeline
 from dedt_lib.recipes import Profile, load_profile, profile_names
-from dedt_lib.store import Store
+from dedt_lib.store import Store, read_json
 
 # ---- small copies ------------------------------------------------------------------------------------
 
@@ -32,7 +33,9 @@ TINY = {
     **dict.fromkeys(("epochs", "mdt_epochs", "sd_epochs"), 2),
     **dict.fromkeys(("mdt_proxy_epochs", "sd_pretraining_epochs", "ddae_epochs", "vae_epochs"), 1),
     **{f"{name}_epochs": 1 for name in ("resnet18", "inceptionv3", "clip", "metric")},
-    **{f"{name}_batch_size": 20 for name in ("resnet18", "inceptionv3", "clip", "metric", "vae", "mdt", "sd")},
+    **{
+        f"{name}_batch_size": 20 for name in ("resnet18", "inceptionv3", "clip", "metric", "vae", "mdt", "sd")
+    },
     "batch_size": 20,
     "sample_batch_size": 20,
     "samples": 20,
@@ -196,3 +199,164 @@ def test_a_profile_runs_a_cell_of_each_of_its_tables(name, published, images, tm
         assert not latent or isinstance(result["kid"], float)
         assert not latent or (result["cmmd"] is None) == (profile.cmmd == "")
         assert (tmp_path / name / "cells" / f"{tables.cell_name(row, 0.8, 0)}.json").exists()
+        assert set(result["provenance"].get("weights", ())) == PUBLISHED.get((name, row), set())
+        for facts in result["provenance"].get("weights", {}).values():
+            assert facts["files"] and all(len(digest) == 64 for digest in facts["files"].values())
+
+
+FID_ALONE = {"yardstick"}
+PUBLISHED = {
+    **{(name, row): FID_ALONE for name in ("paper", "short", "cifar10-cpu") for row in NEEDIEST.values()},
+    ("imagenet", NEEDIEST["table4"]): {"encoder", "autoencoder", "decoder", "yardstick", "cmmd_network"},
+    ("imagenette", NEEDIEST["table5"]): {"encoder", "autoencoder", "pipeline", "yardstick"},
+}
+"""Profile and row -> which of its networks have published weights."""
+
+
+# ---- before anything is computed -----------------------------------------------------------------------
+
+MISSING = [
+    ("paper", "moderate", "inception-fid"),
+    ("short", "clip-moderate", "clip-rn50-openai"),
+    ("cifar10-cpu", "inceptionv3-gaussian", "inceptionv3-imagenet"),
+    ("imagenet", "mdt-random", "stabilityai/sd-vae-ft-mse"),
+    ("imagenet", "mdt-moderate", "stabilityai/sd-vae-ft-ema"),
+    ("imagenet", "mdt-full", encoders.vit.CLIP_VIT),
+    ("imagenette", "sd-full", VERSION_1_4),
+    ("imagenette", "sd-moderate", "resnet18-imagenet"),
+    ("imagenette", "sd-random", "inception-fid"),
+]
+
+
+@pytest.fixture
+def without(published, tmp_path, monkeypatch):
+    """Make one of the published networks unreachable; the others stay."""
+
+    def remove(missing):
+        absent = weights.official(missing).name if missing in weights.ADDRESSES else missing
+        for file in (path for path in published.rglob("*") if path.is_file()):
+            name = file.relative_to(published).as_posix()
+            if not name.startswith((absent, weights.LOCK)):
+                (tmp_path / "weights" / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "weights" / name).symlink_to(file)
+        monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        families.published_autoencoder.cache_clear()
+        return absent
+
+    yield remove
+    families.published_autoencoder.cache_clear()
+
+
+@pytest.mark.parametrize("name, row, missing", MISSING)
+def test_weights_that_are_missing_are_told_before_anything_is_computed(name, row, missing, without, tmp_path):
+    absent, store = without(missing), Store(tmp_path / "store")
+    experiment = Experiment(shrunk(name, path="/nowhere"), store=store, **tables.cell_recipe(row, 0.8, 0))
+    with pytest.raises(DedtError, match=absent) as error:
+        experiment.cell()
+    assert str(tmp_path / "weights") in str(error.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_only_what_a_stage_needs_is_looked_for(without, images, tmp_path):
+    without("stabilityai")
+    recipe = tables.cell_recipe("mdt-moderate", 0.8, 0)
+    experiment = Experiment(
+        shrunk("imagenet", path=images["imagenet"]), store=Store(tmp_path / "s"), **recipe
+    )
+    experiment.check_weights("select")
+    assert len(experiment.select().indices) < 12
+    for stage in (experiment.reweight, experiment.train, experiment.sample, experiment.compare):
+        with pytest.raises(DedtError, match="sd-vae-ft-mse"):
+            stage()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"channels": 1}, "have 1 channel.*takes 3"),
+        ({"latent_image_size": 20}, "multiple of 8"),
+        (
+            {"vae_weights": "odd"},
+            "odd makes 6 channels of latents, one for 4 pixels, but .*ema reads 4, one for 8",
+        ),
+    ],
+)
+def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, message, published, tmp_path):
+    if "vae_weights" in change:
+        latents.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+        change = {"vae_weights": str(tmp_path / "odd")}
+    experiment = Experiment(
+        shrunk("imagenet", path="/nowhere", **change), store=Store(tmp_path / "store"), model="mdt"
+    )
+    with pytest.raises(DedtError, match=message):
+        experiment.cell()
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(published, tmp_path):
+    latents.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+    profile = shrunk("imagenette", path="/nowhere", vae_weights=str(tmp_path / "odd"))
+    experiment = Experiment(profile, store=Store(tmp_path / "store"), model="stable-diffusion")
+    with pytest.raises(DedtError, match='makes 6 channels.*U-Net of .* takes 4.*vae_weights = "pipeline"'):
+        experiment.check_weights()
+
+
+# ---- which pipeline ------------------------------------------------------------------------------------
+
+
+def tune(images, store, pipeline=VERSION_1_4, **changes):
+    profile = shrunk("imagenette", path=images["imagenette"], sd_weights=str(pipeline), **changes)
+    recipe = {"model": "stable-diffusion", "method": "random", "ratio": 0.8}
+    return Experiment(profile, store=store, device="cpu", **recipe)
+
+
+def another_text_encoder(folder):
+    file = folder / "text_encoder" / "model.safetensors"
+    state = encoders.read_tensors(file)
+    name = next(name for name in state if "final_layer_norm.weight" in name)
+    save_file(state | {name: 2 * state[name]}, file, {"format": "pt"})
+
+
+def another_tokenizer(folder):
+    file = folder / "tokenizer" / "vocab.json"
+    vocabulary = read_json(file)
+    edit_json(file, a=vocabulary["b"], b=vocabulary["a"])
+
+
+def another_schedule(folder):
+    edit_json(folder / "scheduler" / "scheduler_config.json", beta_end=0.02)
+
+
+@pytest.mark.parametrize("change", [another_text_encoder, another_tokenizer, another_schedule])
+def test_each_part_of_a_pipeline_decides_the_result(change, published, images, tmp_path):
+    shutil.copytree(published / VERSION_1_4, tmp_path / "other")
+    change(tmp_path / "other")
+    store = Store(tmp_path / "store")
+    one, other = tune(images, store), tune(images, store, tmp_path / "other")
+    assert one.latents_key == other.latents_key  # the autoencoder is the same
+    assert one.training()["key"] != other.training()["key"]
+    assert not np.array_equal(one.training()["losses"], other.training()["losses"])
+    shutil.copytree(published / VERSION_1_4, tmp_path / "same")
+    assert tune(images, store, tmp_path / "same").training()["key"] == one.training()["key"]
+
+
+@pytest.mark.parametrize("decoder", ["", "stabilityai/sd-vae-ft-ema"])
+def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, published, images, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    experiment = tune(images, Store(tmp_path / "store"), vae_decoder_weights=decoder)
+    experiment.save_pipeline(tmp_path / "exported")
+    opened = StableDiffusionPipeline.from_pretrained(tmp_path / "exported", safety_checker=None)
+    key = weights.key_of(latents.load_autoencoder(published / (decoder or f"{VERSION_1_4}/vae")))
+    assert weights.key_of(opened.vae) == experiment.decoder[1] == key
+    assert experiment.autoencoder[1] == weights.key_of(experiment.pipeline[0].vae)
+    x_0 = torch.randn(2, *experiment.latents.shape, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(latents.decode(opened.vae, x_0, size=32), experiment.family.decode(x_0).numpy())
+
+
+def test_an_autoencoder_of_no_pipeline_is_refused():
+    with pytest.raises(DedtError, match="'pipeline' is that of sd_weights, which names no pipeline"):
+        load_profile("digits", vae_weights="pipeline")
