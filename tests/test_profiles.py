@@ -20,6 +20,7 @@ from test_models_stable_diffusion import as_version_1_4, edit_json
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from dedt_lib import encoders, families, latents, tables, weights
+from dedt_lib.cli import main
 from dedt_lib.data.cifar10 import CLASS_NAMES
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
@@ -271,6 +272,13 @@ def test_only_what_a_stage_needs_is_looked_for(without, images, tmp_path):
     for stage in (experiment.reweight, experiment.train, experiment.sample, experiment.compare):
         with pytest.raises(DedtError, match="sd-vae-ft-mse"):
             stage()
+
+
+def test_the_command_looks_for_weights_before_it_reads_images(without, images, tmp_path, capsys):
+    without("stabilityai")
+    where = ("--data", images["imagenet"], "--store", str(tmp_path / "store"))
+    assert main(["train", "--profile", "imagenet", "--model", "mdt", *where]) == 2
+    assert "sd-vae-ft-mse" in capsys.readouterr().err and not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def pipeline_key(pipeline):
 
 
 def save_pipeline(model, pipeline, folder):
-    """Write ``pipeline`` with the U-Net of ``model`` and its own autoencoder into ``folder``, as safetensors.
+    """Write ``pipeline`` with the U-Net of ``model`` into ``folder``, as safetensors.
 
     StableDiffusionPipeline.from_pretrained opens it, and by default it draws images of the size of ``model``.
     Raises DedtError when the disk is full.
