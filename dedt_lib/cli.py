@@ -442,6 +442,7 @@ def run_verb(args):
     from .experiment import Experiment
 
     experiment = Experiment(profile, store=store, **recipe_values(args))
+    experiment.check_weights({"run": "compare", "evaluate": "compare"}.get(args.verb, args.verb))
     with printing_once(experiment.processes):
         changed = f" with {', '.join(changes)} changed" if changes else ""
         print(f"{experiment.data.name}, profile {profile.name}{changed}: {describe(experiment)}")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import data as data_module
-from . import encoders, evaluation, families, sampling, selection, surrogates
+from . import encoders, evaluation, families, latents, sampling, selection, surrogates
 from .errors import DedtError
 from .evaluation import FrechetReference
 from .families import FAMILIES
@@ -23,9 +23,9 @@ from .recipes import Recipe, checked, load_profile
 from .reweighting import GroupDRO, effective_classes
 from .selection import Coreset, class_to_sample_weights
 from .store import Store, address, read_json, sha256, write_json
-from .surrogates import metric_classifier, surrogate
+from .surrogates import metric_classifier, published_weights, surrogate
 from .training import train
-from .weights import locate
+from .weights import Published, locate
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
 """Settings that change how fast a run goes, and nothing else."""
@@ -42,6 +42,9 @@ SHARED = (
     "pipeline",
 )
 """What follows from the profile alone, so that every recipe can use it once it is loaded."""
+
+STAGES = ("embed", "select", "reweight", "train", "sample", "evaluate", "compare")
+"""The stages of a recipe in their order."""
 
 MOST_NEIGHBOURS = 50_000
 """How many real images precision and recall are measured against: their cost grows with the square."""
@@ -89,6 +92,61 @@ class Experiment:
                 other.__dict__[shared] = self.__dict__[shared]
         return other
 
+    # ---- published weights -----------------------------------------------------------------------
+
+    def _published(self, until="compare"):
+        """The networks with published weights that the stages ``until`` one need: names of attributes."""
+        p, r = self.profile, self.recipe
+        latent = r.model != "unet"
+        selects = until == "embed" or (r.method != "random" and not (r.early_stopping or r.infobatch))
+        cmmd = p.cmmd and (p.cmmd != "clip" or p.clip_weights)
+        needed = {
+            "encoder": ("embed", selects and published_weights(p, r.encoder or p.encoder)),
+            "autoencoder": ("reweight", latent and p.vae_weights),
+            "pipeline": ("reweight", r.model == "stable-diffusion" and p.sd_weights),
+            "decoder": ("sample", latent and p.vae_decoder_weights),
+            "yardstick": ("evaluate", p.metric == "inceptionv3"),
+            "cmmd_network": ("compare", latent and cmmd),
+        }
+        reached = STAGES[: STAGES.index(until) + 1]
+        return [name for name, (stage, there) in needed.items() if there and stage in reached]
+
+    def check_weights(self, until="compare"):
+        """Load every published network that the stages ``until`` one need, and nothing else.
+
+        So that what a profile names is tried before anything is computed.  Raises DedtError for weights that are
+        missing, altered or damaged, and for autoencoders that fit neither the images nor each other.
+        """
+        p, parts = self.profile, {name: getattr(self, name) for name in self._published(until)}
+        sizes = {}
+        for name in parts.keys() & {"autoencoder", "decoder"}:
+            network = parts[name][0]
+            latents.check_fit(network, p.channels, p.latent_image_size)
+            sizes[name] = network.config.latent_channels, latents.downsampling(network)
+        if len(set(sizes.values())) > 1:
+            (one, a), (other, b) = sizes["autoencoder"], sizes["decoder"]
+            raise DedtError(
+                f"{p.vae_weights} makes {one} channels of latents, one for {a} pixels, but {p.vae_decoder_weights} "
+                f"reads {other}, one for {b}. Choose an autoencoder and a decoder that were made for each other."
+            )
+        if "pipeline" in parts and "autoencoder" in parts:
+            unet, own = parts["pipeline"][0].unet.config.in_channels, sizes["autoencoder"][0]
+            if unet != own:
+                raise DedtError(
+                    f"{p.vae_weights} makes {own} channels of latents, but the U-Net of {p.sd_weights} takes {unet}: "
+                    'set vae_weights = "pipeline" for the pipeline\'s own autoencoder.'
+                )
+
+    def weights_note(self, *names):
+        """Facts for a manifest: where the published ones of the networks ``names`` came from, by content."""
+        parts = {name: getattr(self, name) for name in names}
+        files = {
+            name: part.get("published") if isinstance(part, dict) else getattr(part[0], "published", None)
+            for name, part in parts.items()
+        }
+        facts = {name: published.facts for name, published in files.items() if published}
+        return {"weights": facts} if facts else {}
+
     # ---- data ------------------------------------------------------------------------------------
 
     @functools.cached_property
@@ -129,6 +187,7 @@ class Experiment:
         def work(folder):
             encoders.embed(network, self.data.images, device=self.device, path=folder / "features.npy")
             np.save(folder / "labels.npy", self.data.labels)
+            return self.weights_note("encoder")
 
         folder = self.store.run("features", recipe, work, resumable=True)
         return np.load(folder / "features.npy", mmap_mode="r")
@@ -275,6 +334,7 @@ class Experiment:
                 "processes": self.processes.count,
                 "training_seconds": round(result.seconds, 3),
                 "training_cpu_seconds": round(result.cpu_seconds, 3),
+                **self.weights_note(*self._published("train")),
             }
 
         return self.store.run(stage, recipe, work, resumable=True, processes=self.processes)
@@ -378,6 +438,7 @@ class Experiment:
         means lambda), clipped float64 [T] (share of samples clipped to zero), effective float64 [T]
         (effective number of classes), burn_in int (steps).
         """
+        self.check_weights("reweight")
         folder = self._proxy_folder()
         with np.load(folder / "dro.npz") as file:
             history = {name: file[name] for name in file.files}
@@ -404,6 +465,7 @@ class Experiment:
 
     def train(self):
         """The recipe's diffusion model (EMA weights), trained if need be."""
+        self.check_weights("train")
         return self._load_model(self._model_file())
 
     def training(self):
@@ -435,8 +497,8 @@ class Experiment:
     def save_pipeline(self, folder):
         """Save the recipe's fine-tuned Stable Diffusion as an ordinary diffusers pipeline.
 
-        folder: to be opened by ``StableDiffusionPipeline.from_pretrained``.  Raises DedtError for other
-        models.
+        folder: to be opened by ``StableDiffusionPipeline.from_pretrained``; it decodes with the autoencoder
+        that :meth:`sample` decodes with.  Raises DedtError for other models.
         """
         if self.recipe.model != "stable-diffusion":
             raise DedtError(
@@ -444,7 +506,7 @@ class Experiment:
             )
         from .models.stable_diffusion import save_pipeline
 
-        save_pipeline(self.train(), families.twin(self.pipeline[0]), folder)
+        save_pipeline(self.train(), families.twin(self.pipeline[0], vae=self.decoder[0]), folder)
 
     # ---- sample and evaluate ---------------------------------------------------------------------
 
@@ -480,11 +542,13 @@ class Experiment:
                 device=self.device,
                 **settings,
             )
+            return self.weights_note("decoder")
 
         return self.store.run("samples", recipe, work, resumable=True, processes=self.processes)
 
     def sample(self):
         """Generated images: uint8 [samples, C, H, W]; their classes are :meth:`sample_labels`."""
+        self.check_weights("sample")
         return np.load(self._samples_folder() / "samples.npy")
 
     @functools.cached_property
@@ -494,11 +558,16 @@ class Experiment:
 
     @functools.cached_property
     def yardstick(self):
-        """What FID is measured with: dict of torch-fidelity's extractor, its layer, weights_path and key."""
+        """What FID is measured with: dict of torch-fidelity's extractor, its layer, weights_path and key.
+
+        published: the weights.Published of Inception, where that is the network.
+        """
         if self.profile.metric == "inceptionv3":
             path = locate("inception-fid", self.profile.metric_weights)
-            key = address("metric", {"network": "inception-fid", "sha256": sha256(path)})
-            return {"extractor": "inception-v3-compat", "layer": "2048", "weights_path": path, "key": key}
+            digest = sha256(path)
+            key = address("metric", {"network": "inception-fid", "sha256": digest})
+            how = {"extractor": evaluation.INCEPTION, "layer": "2048", "weights_path": path, "key": key}
+            return {**how, "published": Published("inception-fid", None, path.parent, {path.name: digest})}
         network, manifest = self.metric_network
         weights = manifest["files"]["model.safetensors"]["sha256"]
         name = evaluation.register_classifier(network, weights, self.data.images.shape[1:])
@@ -529,6 +598,7 @@ class Experiment:
                 references += evaluation.classwise_references(features, self.data.labels)
             for k, reference in enumerate(references):
                 reference.save(folder / f"reference-{k:04d}.npz")
+            return self.weights_note("yardstick")
 
         folder = self.store.run("real", recipe, work)
         references = [FrechetReference.load(path) for path in sorted(folder.glob("reference-*.npz"))]
@@ -557,6 +627,7 @@ class Experiment:
         a training image of this run than all but 1 % of the held-out images are to any training image (None
         without held-out images); protocol: what the FID was measured with.
         """
+        self.check_weights("evaluate")
         samples_folder = self._samples_folder()
         coreset = self._coreset_seen
         seen = "all" if self.recipe.annealing else address("", coreset.indices.tolist())
@@ -604,6 +675,7 @@ class Experiment:
         kid, precision and recall in the features of FID; cmmd, the biased value of the published code, and
         cmmd_unbiased in the embeddings of the profile's CLIP, where it names one.
         """
+        self.check_weights()
         network, key = self.cmmd_network if self.profile.cmmd else (None, "")
         recipe = {
             "version": 1,
@@ -643,6 +715,7 @@ class Experiment:
 
         def work(folder):
             surrogates.unit_embeddings(network, self.data.images, self.device, folder / "embeddings.npy")
+            return self.weights_note("cmmd_network")
 
         recipe = {"version": 1, "data": self.data.fingerprint, "network": key}
         folder = self.store.run("cmmd", recipe, work)
@@ -684,6 +757,7 @@ class Experiment:
 
     def cell(self):
         """Everything a table shows of this recipe, ready for JSON: metrics, costs, weights, provenance."""
+        self.check_weights()
         metrics, training = self.evaluate(), self.training()
         early = self.recipe.early_stopping
         coreset = self._full_coreset if early else self.weighted_coreset()
@@ -703,7 +777,8 @@ class Experiment:
             "run": training["key"],
             "provenance": {
                 k: training[k] for k in ("date", "machine", "device", "threads", "python", "versions")
-            },
+            }
+            | self.weights_note(*self._published()),
             **metrics,
             **(self.compare() if self.recipe.model != "unet" else {}),
         }

@@ -18,6 +18,7 @@ from .plans import EpochPlan
 from .samplers import respaced_ddpm
 from .store import read_json, write_json
 from .training import TrainingSettings, train
+from .weights import key_of
 
 
 class Family:
@@ -219,9 +220,9 @@ FAMILIES = {"unet": PixelUNet, "mdt": MaskedDiffusionTransformer, "stable-diffus
 """Name in a recipe -> its family."""
 
 
-def twin(pipeline):
-    """A pipeline of the same parts but for the U-Net, which is a copy."""
-    parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet)}
+def twin(pipeline, **parts):
+    """A pipeline of the same parts but for the U-Net, which is a copy, and for ``parts`` by name."""
+    parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet), **parts}
     return type(pipeline)(**parts, requires_safety_checker=False)
 
 
@@ -230,9 +231,10 @@ def twin(pipeline):
 
 def autoencoder(experiment):
     """The autoencoder that encodes the images, and the key of its weights: trained on them, or published."""
-    p, data = experiment.profile, experiment.data
+    p = experiment.profile
     if p.vae_weights:
-        return published_autoencoder(p.vae_weights)
+        return _named_autoencoder(experiment, p.vae_weights)
+    data = experiment.data
     settings = p.pick("vae_epochs", "vae_batch_size", "vae_learning_rate")
     recipe = {
         "version": 1,
@@ -269,13 +271,21 @@ def autoencoder(experiment):
 def decoder(experiment):
     """The autoencoder that decodes the samples, and its key: the encoding one, unless another is named."""
     other = experiment.profile.vae_decoder_weights
-    return published_autoencoder(other) if other else experiment.autoencoder
+    return _named_autoencoder(experiment, other) if other else experiment.autoencoder
+
+
+def _named_autoencoder(experiment, where):
+    """Published, or that of the experiment's pipeline."""
+    if where != "pipeline":
+        return published_autoencoder(where)
+    pipe, _ = experiment.pipeline
+    return pipe.vae, key_of(pipe.vae)
 
 
 @functools.cache
 def published_autoencoder(where):
     network = latents.load_autoencoder(where)
-    return network.eval(), latents.autoencoder_key(network)
+    return network.eval(), key_of(network)
 
 
 def encoded(experiment):
@@ -287,6 +297,7 @@ def encoded(experiment):
 
     def work(folder):
         latents.encode(network, data.images, folder, device=experiment.device, **choice)
+        return experiment.weights_note("autoencoder")
 
     folder = experiment.store.run("latents", recipe, work, resumable=True)
     scaling = network.config.scaling_factor
@@ -294,17 +305,17 @@ def encoded(experiment):
 
 
 def pipeline(experiment):
-    """The pre-trained Stable Diffusion pipeline, and the key of its weights.
+    """The pre-trained Stable Diffusion pipeline, and the key of what decides its samples.
 
     Published, or tiny components whose U-Net was pre-trained on the images with their captions.
     """
     from .models import stable_diffusion
 
-    p, data = experiment.profile, experiment.data
+    p = experiment.profile
     if p.sd_weights:
         pipe = stable_diffusion.load_pipeline(p.sd_weights)
-        return pipe, latents.autoencoder_key(pipe.unet)
-    family = StableDiffusion(experiment)
+        return pipe, stable_diffusion.pipeline_key(pipe)
+    data, family = experiment.data, StableDiffusion(experiment)
     settings = dataclasses.replace(
         family.settings,
         epochs=p.sd_pretraining_epochs,

@@ -4,8 +4,6 @@ Images are encoded once.  What is kept is the posterior, mean and deviation, so 
 at every step; it lies in memory-mapped shards, of which training reads only the rows that it needs.
 """
 
-import hashlib
-import json
 import math
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from .encoders.common import to_float, to_uint8
 from .encoders.training import fit, make_optimizer
 from .errors import DedtError
 from .store import intact, intact_or_removed, read_json, say_damaged, sealed, write_json
-from .weights import hub_folder
+from .weights import hub_files, key_of
 
 __all__ = [
     "Latents",
@@ -80,7 +78,7 @@ def train_autoencoder(
     folder: keeps a checkpoint there after each epoch, and goes on from one.  Raises DedtError for a
     checkpoint of another run, losses that are not finite, and images that do not fit the network.
     """
-    _check_fit(network, data.images, image_size)
+    check_fit(network, data.images.shape[1], image_size)
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -124,10 +122,11 @@ def load_autoencoder(where):
 
     where: a folder in diffusers' layout (config.json, diffusion_pytorch_model.safetensors), or the name of
     one on the Hugging Face hub, as "stabilityai/sd-vae-ft-mse".  A name is looked for in ``weights_folder()``
-    and in the hub's cache, and else downloaded.  Raises DedtError for files that are missing or damaged, and
-    for a download that fails.
+    and in the hub's cache, and else downloaded (``weights.published``); its files are noted in the attribute
+    ``published``.  Raises DedtError for files that are missing or damaged, and for a download that fails.
     """
-    folder = hub_folder(where, "the autoencoder", (WEIGHTS,), CONFIG)
+    files = hub_files(where, "the autoencoder", (WEIGHTS,), CONFIG)
+    folder = files.folder
     try:
         network, report = AutoencoderKL.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -142,6 +141,7 @@ def load_autoencoder(where):
             f"{folder / WEIGHTS} belongs to another network than {CONFIG} describes: it lacks {missing[0]} "
             f"and {len(missing) - 1} more. Fetch or save both files together."
         )
+    network.published = files
     return network.eval()
 
 
@@ -150,13 +150,7 @@ def autoencoder_key(where):
 
     where: an AutoencoderKL, or what :func:`load_autoencoder` takes.
     """
-    network = where if isinstance(where, nn.Module) else load_autoencoder(where)
-    settings = {name: value for name, value in network.config.items() if not name.startswith("_")}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    return key_of(where if isinstance(where, nn.Module) else load_autoencoder(where))
 
 
 # ---- pixels ----------------------------------------------------------------------------------------
@@ -222,13 +216,13 @@ def encode(
     folder with latents of something else, posteriors that are not finite, and a full disk.
     """
     folder = Path(folder)
-    _check_fit(network, images, image_size)
+    check_fit(network, images.shape[1], image_size)
     if precision not in PRECISIONS:
         raise DedtError(f"Unknown precision '{precision}'. Choose one of: {', '.join(PRECISIONS)}.")
     network.to(device).eval()
     side = image_size // downsampling(network)
     facts = {
-        "autoencoder": autoencoder_key(network),
+        "autoencoder": key_of(network),
         "images": list(images.shape),
         "image_size": image_size,
         "precision": precision,
@@ -268,12 +262,13 @@ def _moments(network, pixels):
     return torch.stack([posterior.mean.float(), (posterior.logvar.float() / 2).exp()], dim=1)
 
 
-def _check_fit(network, images, image_size):
-    channels, factor = network.config.in_channels, downsampling(network)
-    if images.shape[1] != channels:
+def check_fit(network, channels, image_size):
+    """Raise DedtError where an autoencoder does not take images of these channels and pixels along a side."""
+    own, factor = network.config.in_channels, downsampling(network)
+    if channels != own:
         raise DedtError(
-            f"The images have {images.shape[1]} channel(s), but the autoencoder takes {channels}. Load the "
-            f"images with {channels}, or choose another autoencoder."
+            f"The images have {channels} channel(s), but the autoencoder takes {own}. Load the "
+            f"images with {own}, or choose another autoencoder."
         )
     if image_size % factor:
         raise DedtError(

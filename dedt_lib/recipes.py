@@ -141,6 +141,8 @@ class Profile(BaseModel):
             raise ValueError(f"image_size must be divisible by {2 ** (levels - 1)} for {levels} levels")
         if any(width <= 0 or width % self.unet_groups for width in self.unet_channels):
             raise ValueError("every width in unet_channels must be divisible by unet_groups")
+        if "pipeline" in (self.vae_weights, self.vae_decoder_weights) and not self.sd_weights:
+            raise ValueError("the autoencoder 'pipeline' is that of sd_weights, which names no pipeline")
         return self
 
     def pick(self, *names):

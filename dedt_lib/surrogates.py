@@ -13,7 +13,7 @@ from .errors import DedtError
 from .plans import EpochPlan
 from .store import address, sha256
 from .training import train
-from .weights import locate
+from .weights import Published, key_of, locate
 
 CLIP_WIDTH = 16  # of the small CLIP's vision tower; OpenAI's RN50 has 64
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
@@ -23,6 +23,11 @@ PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"
 def surrogate(experiment, name):
     """The encoder ``name`` of an Experiment, in eval mode, and its manifest; raises DedtError."""
     return SURROGATES[name](experiment)
+
+
+def published_weights(profile, name):
+    """What a profile names as the published weights of the encoder ``name``; "": it is trained."""
+    return getattr(profile, f"{name.removesuffix('-rn50')}_weights", "")
 
 
 def resnet18(experiment):
@@ -55,9 +60,10 @@ def inceptionv3(experiment):
 
 def clip(experiment):
     """CLIP (Radford et al., 2021): RN50 with OpenAI's weights, or a small one trained on the images."""
-    p, data = experiment.profile, experiment.data
+    p = experiment.profile
     if p.clip_weights:
         return published("clip", p.clip_weights)
+    data = experiment.data
     settings = classifier_settings(p, "clip")
     recipe = {"version": 1, "data": data.fingerprint, "network": "clip", **settings}
 
@@ -132,11 +138,8 @@ def cmmd_network(experiment):
     if p.cmmd == "clip":
         network, manifest = clip(experiment)
         return network, manifest["key"]
-    from .encoders.vit import ClipViT
-    from .latents import autoencoder_key
-
-    network = ClipViT(p.cmmd_weights) if p.cmmd_weights else ClipViT()
-    return network.eval(), autoencoder_key(network)
+    network = encoders.ClipViT(p.cmmd_weights) if p.cmmd_weights else encoders.ClipViT()
+    return network, key_of(network)
 
 
 def unit_embeddings(network, images, device, path=None):
@@ -212,7 +215,8 @@ def published(name, weights):
             "train it on your images."
         )
     official = encoders.PRETRAINED[name][1]
-    network = encoders.pretrained(name, path)
-    recipe = {"network": name, "weights": official, "sha256": sha256(locate(official, path))}
+    network, file = encoders.pretrained(name, path), locate(official, path)
+    recipe = {"network": name, "weights": official, "sha256": sha256(file)}
+    network.published = Published(weights, None, file.parent, {file.name: recipe["sha256"]})
     manifest = {"key": address("encoder", recipe), "recipe": recipe, "seconds": 0.0, "cpu_seconds": 0.0}
     return network, manifest

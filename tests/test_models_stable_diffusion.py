@@ -300,6 +300,7 @@ def test_what_the_hub_gave_before_needs_no_network(tmp_path, saved, monkeypatch)
     (repository / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
     assert type(load_pipeline("nobody/some-diffusion")) is StableDiffusionPipeline
 
 

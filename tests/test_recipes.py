@@ -172,10 +172,12 @@ def test_imagenet_and_imagenette_hold_the_published_settings_of_the_latent_model
     for p in (imagenet, imagenette):
         assert (p.data, p.path, p.image_size, p.latent_image_size, p.channels) == ("folder", "", 256, 256, 3)
         assert (p.samples, p.flip, p.gradient_clip, p.classwise) == (50_000, True, 1.0, False)
-        assert (p.metric, p.vae_weights, p.label_dropout) == ("inceptionv3", "stabilityai/sd-vae-ft-mse", 0.1)
+        assert (p.metric, p.label_dropout) == ("inceptionv3", 0.1)
     assert (imagenet.tables, imagenet.encoder, imagenet.cmmd) == (("table4",), "inceptionv3", "vit-l-14-336")
     assert (imagenet.inceptionv3_weights, imagenet.inceptionv3_size) == ("imagenet", 299)
+    assert imagenet.vae_weights == "stabilityai/sd-vae-ft-mse"
     assert imagenet.vae_decoder_weights == "stabilityai/sd-vae-ft-ema"
+    assert (imagenette.vae_weights, imagenette.vae_decoder_weights) == ("pipeline", "")
     assert (imagenette.tables, imagenette.encoder) == (("table5",), "resnet18")
     assert (imagenette.resnet18_weights, imagenette.clip_weights) == ("imagenet", "openai")
     published = {name: field.default for name, field in Profile.model_fields.items()}

@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import pickle
+import shutil
 import threading
 import time
 
@@ -229,25 +230,33 @@ def test_weights_lie_in_the_project_by_default(monkeypatch):
 NAME, WHAT, FILES = "someone/net", "the network", ("model.safetensors", "model.bin")
 
 
+COMMIT = "0" * 40
+
+
 class Hub(Server):
-    """The Hugging Face hub with the network NAME: ``files`` by name, ``requests`` as they came."""
+    """The Hugging Face hub with the network NAME: ``files`` by name, ``requests`` as they came.
+
+    revisions: name -> the commit that it stands for.
+    """
 
     def __init__(self):
         super().__init__()
         self.files = {"config.json": b"{}", "model.safetensors": b"tensors", "model.bin": b"a pickle"}
         self.digests = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
-        self.requests = []
+        self.requests, self.revisions = [], {"main": COMMIT}
 
     def answer(self, handler):
-        name = handler.path.removeprefix(f"/{NAME}/resolve/main/")
+        prefix, _, rest = handler.path.partition("/resolve/")
+        revision, _, name = rest.partition("/")
         self.requests.append((handler.command, name))
+        known = {**self.revisions, **{commit: commit for commit in self.revisions.values()}}
         content = self.files.get(name, b"")
-        handler.send_response(200 if name in self.files else 404)
+        handler.send_response(200 if name in self.files and revision in known else 404)
         if name in self.files:
-            handler.send_header("ETag", f'"{self.digests[name]}"')
+            handler.send_header("ETag", f'"{self.digests.get(name)}"')
         else:
             handler.send_header("X-Error-Code", "EntryNotFound")
-        handler.send_header("X-Repo-Commit", "0" * 40)
+        handler.send_header("X-Repo-Commit", known.get(revision, COMMIT))
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         if handler.command == "GET":
@@ -368,3 +377,124 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(hub, where):
     with pytest.raises(DedtError, match=f"{where} does not exist. Give the network as a folder"):
         find(where)
     assert not hub.requests
+
+
+# ---- what a name on the hub stands for -----------------------------------------------------------------
+
+
+def lock():
+    return store.read_json(weights.weights_folder() / weights.LOCK)
+
+
+def publish(hub, commit, **revisions):
+    """Put other weights on the hub, under another commit."""
+    hub.files["model.safetensors"] = b"tensors of " + commit.encode()
+    hub.digests["model.safetensors"] = hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
+    hub.revisions = {"main": commit, **revisions}
+
+
+def forget_cache(root):
+    shutil.rmtree(root / "cache")
+
+
+def test_the_first_use_of_a_name_says_what_it_stands_for(hub):
+    found = weights.hub_files(NAME, WHAT, FILES)
+    digests = {name: hub.digests[name] for name in ("config.json", "model.safetensors")}
+    assert found.facts == {"name": NAME, "commit": COMMIT, "files": digests}
+    assert lock() == {NAME: {"commit": COMMIT, "files": digests}}
+
+
+def test_a_name_stands_for_the_same_commit_ever_after(hub, empty_machine):
+    first = find() / "model.safetensors"
+    content = first.read_bytes()
+    old = dict(hub.files), dict(hub.digests)
+    publish(hub, "1" * 40, old=COMMIT)
+    assert (find() / "model.safetensors").read_bytes() == content
+    forget_cache(empty_machine)
+    with pytest.raises(DedtError, match="not what someone/net stood for before.*hub.lock.json"):
+        find()  # the hub serves something else under the same commit
+    hub.files, hub.digests = old
+    forget_cache(empty_machine)
+    assert find().name == COMMIT and (find() / "model.safetensors").read_bytes() == content
+
+
+@pytest.mark.parametrize("revision", ["v1", "1" * 40])
+def test_a_revision_is_said_after_the_name(hub, revision):
+    publish(hub, COMMIT, v1="1" * 40)
+    found = weights.hub_files(f"{NAME}@{revision}", WHAT, FILES)
+    assert found.commit == found.folder.name == "1" * 40 and find().name == COMMIT
+    assert set(lock()) == {NAME, f"{NAME}@{revision}"}
+    hub.requests.clear()
+    assert find(f"{NAME}@{revision}") == found.folder and not hub.requests
+
+
+def test_a_revision_that_there_is_not_is_told(hub):
+    with pytest.raises(
+        DedtError, match=f"fetch .* from https://huggingface.co/{NAME}/tree/v9 by other means"
+    ):
+        find(f"{NAME}@v9")
+
+
+def test_a_pinned_name_is_its_commit_and_its_content(hub, empty_machine, monkeypatch):
+    digest = hub.digests["model.safetensors"]
+    monkeypatch.setitem(weights.PINNED, NAME, ("2" * 40, {"model.safetensors": digest}))
+    hub.revisions["old"] = "2" * 40
+    assert find().name == "2" * 40
+    forget_cache(empty_machine)
+    (weights.weights_folder() / weights.LOCK).unlink()
+    publish(hub, COMMIT, old="2" * 40)
+    with pytest.raises(
+        DedtError, match=f"begins with {hub.digests['model.safetensors'][:16]}, not with {digest[:16]}"
+    ):
+        find()
+
+
+def test_every_hub_name_of_the_library_is_pinned():
+    from dedt_lib.encoders.vit import CLIP_VIT
+    from dedt_lib.models.stable_diffusion import VERSION_1_4
+    from dedt_lib.recipes import load_profile, profile_names
+
+    keys = ("vae_weights", "vae_decoder_weights", "sd_weights", "cmmd_weights")
+    named = {getattr(load_profile(name), key) for name in profile_names() for key in keys}
+    assert {CLIP_VIT, VERSION_1_4, *named} - {"", "pipeline"} <= set(weights.PINNED)
+    for commit, files in weights.PINNED.values():
+        assert len(commit) == 40 and all(len(digest) == 64 for digest in files.values())
+
+
+def test_a_small_file_is_compared_with_the_hash_that_git_gives(hub, empty_machine):
+    hub.digests["config.json"] = hashlib.sha1(b"blob 2\0{}").hexdigest()
+    find()
+    forget_cache(empty_machine)
+    hub.digests["config.json"] = "0" * 40
+    with pytest.raises(DedtError, match="what came as config.json has another"):
+        find()
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_folder_of_ones_own_keeps_to_its_name(hub, file):
+    own = fill(weights.weights_folder() / NAME, "config.json", "model.safetensors")
+    assert weights.hub_files(NAME, WHAT, FILES).commit is None and set(lock()) == {NAME}
+    (own / file).write_bytes(b"another")
+    with pytest.raises(
+        DedtError, match=f"{file} is not what {NAME} stood for before.*Put the former file back"
+    ):
+        find()
+    assert weights.hub_files(own, WHAT, FILES).files[file] == hashlib.sha256(b"another").hexdigest()
+
+
+def test_a_file_of_the_cache_that_was_altered_is_told(hub):
+    path = (find() / "model.safetensors").resolve()
+    path.write_bytes(b"altered")
+    with pytest.raises(DedtError, match=f"{path} is not what .*Delete it and run again"):
+        find()
+    path.unlink()
+    assert (find() / "model.safetensors").read_bytes() == b"tensors"
+
+
+# ---- keys ----------------------------------------------------------------------------------------------
+
+
+def test_a_key_follows_names_types_and_values():
+    first, again, other, short = network(), network(), network(seed=1), network().bfloat16()
+    assert weights.key_of(first) == weights.key_of(again)
+    assert len({weights.key_of(net) for net in (first, other, short, network(width=16))}) == 4

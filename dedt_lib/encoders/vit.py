@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ..errors import DedtError
-from ..weights import hub_folder
+from ..weights import hub_files
 from .clip import MEAN, STD
 from .common import per_channel, three_channels, to_uint8
 
@@ -19,14 +19,17 @@ class ClipViT(nn.Module):
 
     where: a folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained``
     writes it for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is looked for in
-    ``weights_folder()`` and in the hub's cache, and else downloaded.  In eval mode, float32.  Raises
-    DedtError for files that are missing, damaged or of another network, and for a download that fails.
+    ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``); its files are noted
+    in the attribute ``published``.  In eval mode, float32.  Raises DedtError for files that are missing, damaged
+    or of another network, and for a download that fails.
     """
 
     def __init__(self, where=CLIP_VIT):
         super().__init__()
-        self.model = _load(where)
-        self.size = self.model.config.image_size
+        self.published = hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
+        self.model = _load(self.published.folder)
+        self.config = self.model.config
+        self.size = self.config.image_size
         self.register_buffer("mean", per_channel(MEAN), persistent=False)
         self.register_buffer("std", per_channel(STD), persistent=False)
         self.eval()
@@ -50,11 +53,11 @@ class ClipViT(nn.Module):
         return nn.functional.normalize(self.model(self.preprocess(images)).image_embeds, dim=1)
 
 
-def _load(where):
+def _load(folder):
     from transformers import CLIPVisionModelWithProjection
     from transformers.utils import logging
 
-    folder, verbosity = hub_folder(where, "the CLIP of CMMD", WEIGHTS, CONFIG), logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # else it lists every weight of the text tower, which is not wanted here
     try:
         model, report = CLIPVisionModelWithProjection.from_pretrained(

@@ -4,7 +4,7 @@ Only the U-Net learns.  Images come as scaled latents of the pipeline's autoenco
 template with the class name in it, so that the frozen text encoder is asked once a class and never again.
 """
 
-import contextlib
+import re
 from pathlib import Path
 
 import torch
@@ -15,8 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..encoders import seeded
 from ..errors import DedtError
-from ..store import atomic_folder
-from ..weights import hub_name, not_fetched, own_folder, refuse_pickles
+from ..store import address, atomic_folder
+from ..weights import ask_hub, published, reason, refuse_pickles
 
 VERSION_1_4 = "CompVis/stable-diffusion-v1-4"
 TEMPLATE = "a photo of a {}"
@@ -29,6 +29,12 @@ NOISE_SCHEDULE = {
 SAMPLING = {"steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False}
 WHAT = "the Stable Diffusion pipeline"
 FILES = "model_index.json, scheduler, text_encoder, tokenizer, unet and vae (weights as safetensors)"
+INDEX = "model_index.json"
+READ = re.compile(
+    rf"{re.escape(INDEX)}|(scheduler|tokenizer)/[^/]+\.(json|txt)"
+    r"|(text_encoder|unet|vae)/(config\.json|(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?)"
+)
+"""Which files of a pipeline's folder are read, by their path in it: no checker, no half precision."""
 
 
 class StableDiffusion(nn.Module):
@@ -129,14 +135,24 @@ def load_pipeline(where=VERSION_1_4):
     """A StableDiffusionPipeline in single precision, on the CPU, that samples by DDIM as the paper does.
 
     where: a folder in diffusers' layout, or a name on the Hugging Face hub, which is looked for in
-    ``weights_folder()`` and in the hub's cache, and else downloaded.  Only safetensors are read.  There is no
-    safety checker: it paints images black, which no metric should see.  Raises DedtError for weights that
-    are missing, damaged or pickles.
+    ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``); its files are noted
+    in the attribute ``published``.  Only safetensors are read.  There is no safety checker: it paints images
+    black, which no metric should see.  Raises DedtError for weights that are missing, damaged or pickles.
     """
-    folder = own_folder(where)
-    pipeline = _open_folder(folder) if folder else _open_hub(hub_name(where, WHAT, FILES))
+    files = published(where, WHAT, FILES, _fetch, _used)
+    pipeline = _open_folder(files.folder)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **SAMPLING)
+    pipeline.published = pipeline.vae.published = files
     return pipeline
+
+
+def pipeline_key(pipeline):
+    """Sixteen hex digits of what a loaded pipeline tells a model: U-Net, text encoder, tokenizer, scheduler.
+
+    Of all their files, settings too.  The autoencoder has a key of its own, since it need not be this one.
+    """
+    files = pipeline.published.files
+    return address("pipeline", {name: digest for name, digest in files.items() if name[:4] != "vae/"})
 
 
 def save_pipeline(model, pipeline, folder):
@@ -158,41 +174,37 @@ def save_pipeline(model, pipeline, folder):
             weights.chmod(mode)  # safetensors would keep its files to their owner
 
 
-def _read(where, **settings):
-    return StableDiffusionPipeline.from_pretrained(
-        where,
-        dtype=torch.float32,
-        use_safetensors=True,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-        **settings,
-    )
+WITHOUT_CHECKER = {"safety_checker": None, "feature_extractor": None}
+
+
+def _fetch(name, revision, local):
+    """The folder of the hub's cache with the pipeline."""
+    if not local:
+        ask_hub(name, revision, INDEX)
+    how = {"revision": revision, "local_files_only": local, "use_safetensors": True}
+    return Path(StableDiffusionPipeline.download(name, **how, **WITHOUT_CHECKER))
+
+
+def _used(folder):
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return sorted(filter(READ.fullmatch, names))
 
 
 def _open_folder(folder):
     for part in ("unet", "vae", "text_encoder"):
         refuse_pickles(folder / part)
     try:
-        return _read(folder)
+        return StableDiffusionPipeline.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            requires_safety_checker=False,
+            **WITHOUT_CHECKER,
+        )
     except Exception as error:
         raise DedtError(
-            f"{folder} holds no complete Stable Diffusion pipeline ({_reason(error)}). It needs {FILES}."
+            f"{folder} holds no complete Stable Diffusion pipeline ({reason(error)}). It needs {FILES}."
         ) from error
-
-
-def _open_hub(name):
-    with contextlib.suppress(Exception):  # what is in the cache needs no answer from the hub
-        return _read(name, local_files_only=True)
-    try:
-        return _read(name)
-    except Exception as error:
-        raise not_fetched(name, WHAT, FILES, _reason(error)) from error
-
-
-def _reason(error):
-    cause = error.__cause__ or error
-    return next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
 
 
 # ---- A small one -------------------------------------------------------------------------------------

@@ -1,0 +1,370 @@
+"""Every profile that comes with the library runs a cell of each of its tables to the end.
+
+A profile is shrunk: what says how large something is becomes tiny, every choice stays as it is.  Its weights are
+stand-ins of the published layout, in the places in which the published ones are looked for.
+"""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import test_data_parquet
+import tiny
+import torch
+from safetensors.torch import save_file
+from test_encoders_clip import torchscript_archive
+from test_evaluation import inception  # noqa: F401
+from test_metrics_latent import TOWER
+from test_models_stable_diffusion import as_version_1_4, edit_json
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from dedt_lib import encoders, families, latents, tables, weights
+from dedt_lib.cli import main
+from dedt_lib.data.cifar10 import CLASS_NAMES
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
+from dedt_lib.models.stable_diffusion import VERSION_1_4, tiny_pipeline
+from dedt_lib.recipes import Profile, load_profile, profile_names
+from dedt_lib.store import Store, read_json
+
+# ---- small copies ------------------------------------------------------------------------------------
+
+TINY = {
+    **dict.fromkeys(("epochs", "mdt_epochs", "sd_epochs"), 2),
+    **dict.fromkeys(("mdt_proxy_epochs", "sd_pretraining_epochs", "ddae_epochs", "vae_epochs"), 1),
+    **{f"{name}_epochs": 1 for name in ("resnet18", "inceptionv3", "clip", "metric")},
+    **{
+        f"{name}_batch_size": 20 for name in ("resnet18", "inceptionv3", "clip", "metric", "vae", "mdt", "sd")
+    },
+    "batch_size": 20,
+    "sample_batch_size": 20,
+    "samples": 20,
+    "per_class": 4,
+    "threads": 1,
+    "seeds": (0,),
+    "ratios": (0.8,),
+    "mdt_ratios": (0.8,),
+    "sd_ratios": (0.8,),
+    "image_size": lambda size: min(size, 32),
+    "latent_image_size": lambda size: min(size, 32),
+    "resnet18_width": 16,
+    "inceptionv3_size": 75,
+    "unet_channels": lambda widths: (8,) * len(widths),
+    "unet_layers": 1,
+    "unet_groups": 4,
+    "vae_channels": lambda widths: (8,) * len(widths),
+    "sd_channels": lambda widths: (8,) * len(widths),
+    "mdt_hidden_size": 16,
+    "mdt_depth": 4,
+    "mdt_heads": 2,
+    "mdt_decode_layers": 2,
+    "sampler_steps": 3,
+    "mdt_sampler_steps": 3,
+    "sd_sampler_steps": 3,
+    "warmup_epochs": lambda epochs: min(epochs, 1),
+    "checkpoint_every": 10,
+}
+"""Keys that say how large something is -> a tiny value, or how a value is made tiny."""
+
+CHOICES = """
+name tables data path class_names channels encoder resnet18_weights resnet18_learning_rate resnet18_recipe
+inceptionv3_weights inceptionv3_learning_rate clip_weights clip_learning_rate ddae_block ddae_timestep ddae_draws
+gaussian_ridge moderate_scope moderate_centre unet_attention unet_dropout learning_rate gradient_clip
+ema_decay label_dropout flip annealing_start annealing_weights precision channels_last compile dro_step_size
+dro_smoothing dro_clip dro_absent dro_burn_in dro_window guidance vae_weights vae_decoder_weights
+vae_learning_rate mdt_patch_size mdt_mask_ratio mdt_mask_range mdt_learning_rate mdt_ema_decay mdt_guidance
+sd_weights sd_pretraining_learning_rate sd_learning_rate sd_ema_decay sd_guidance metric metric_weights
+metric_learning_rate classwise cmmd cmmd_weights
+""".split()
+"""Keys whose values stay as they are."""
+
+
+def shrunk(name, **changes):
+    profile = load_profile(name)
+    sizes = {key: how(getattr(profile, key)) if callable(how) else how for key, how in TINY.items()}
+    return load_profile(profile, **{**sizes, **changes})
+
+
+def test_every_key_of_a_profile_is_a_size_or_a_choice():
+    assert not TINY.keys() & set(CHOICES)
+    new = set(Profile.model_fields) - TINY.keys() - set(CHOICES)
+    assert not new, f"say in TINY how small {new} can be made, or in CHOICES that it stays as it is"
+
+
+# ---- stand-ins ---------------------------------------------------------------------------------------
+
+
+class SmallInput(encoders.InceptionV3):
+    def __init__(self):
+        super().__init__(size=75)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, inception):  # noqa: F811
+    """A weights folder with all the networks that profiles name, of their layout and with random weights."""
+    from torchvision.models import inception_v3, resnet18
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    root = tmp_path_factory.mktemp("weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEDT_WEIGHTS", str(root))
+        families.published_autoencoder.cache_clear()
+        # The published networks are as large as they are, so that their images become small.
+        patch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
+        patch.setitem(encoders.PRETRAINED, "inceptionv3", (SmallInput, "inceptionv3-imagenet"))
+
+        def official(name, save, file):
+            """Put a file in its place, under an address that carries its hash as the published one's does."""
+            save(root / file)
+            digest = weights.sha256(root / file)
+            if file == "RN50.pt":
+                url = f"http://127.0.0.1:9/{digest}/{file}"
+            else:
+                (root / file).rename(root / f"net-{digest[:8]}.pth")
+                url = f"http://127.0.0.1:9/net-{digest[:8]}.pth"
+            patch.setitem(weights.ADDRESSES, name, lambda: url)
+
+        def save(state):
+            return lambda path: torch.save(state, path)
+
+        make = {
+            "inceptionv3-imagenet": lambda: inception_v3(init_weights=False, transform_input=True),
+            "resnet18-imagenet": resnet18,
+        }
+        for name, network in make.items():
+            official(name, save(encoders.seeded(0, name, network).state_dict()), "new.pth")
+        official("inception-fid", save(inception[0].state_dict()), "new.pth")
+        clip = encoders.seeded(0, "clip", encoders.rn50).model.state_dict()
+        official("clip-rn50-openai", lambda path: torchscript_archive(clip, path), "RN50.pt")
+
+        for seed, name in enumerate(("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema", "of v1-4")):
+            vae = encoders.seeded(seed, "vae", lambda: latents.small_autoencoder(3, widths=(8, 8, 8, 8)))
+            if name in weights.PINNED:
+                vae.save_pretrained(root / name)
+        pipe = tiny_pipeline(vae, image_size=32, block_channels=(8, 8), text_width=16, text_length=77)
+        pipe.save_pretrained(root / VERSION_1_4)
+        as_version_1_4(root / VERSION_1_4, with_checker=True)
+        edit_json(root / VERSION_1_4 / "tokenizer" / "tokenizer_config.json", model_max_length=77)
+        tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER))
+        tower.save_pretrained(root / encoders.vit.CLIP_VIT)
+        yield root
+    families.published_autoencoder.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Where the images of a source are: name of a profile -> path."""
+    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, each in (("train", 4), ("test", 1)):
+        (root / "cifar10").mkdir(exist_ok=True)
+        labels = [k for k in range(10) for _ in range(each)]
+        pixels = random.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
+        test_data_parquet.write(root / f"cifar10/{split}.parquet", pixels, labels, names=list(CLASS_NAMES))
+    for name, classes in (("imagenet", 3), ("imagenette", 10)):
+        for split, each in (("train", 4), ("val", 1)):
+            folders = [f"n{k:08d}" for k in range(classes)]
+            tiny.write_images(root / name / split, folders, each=each, size=(40, 33))
+    paths = {name: root / load_profile(name).data for name in profile_names()}
+    paths |= {name: root / name for name in ("imagenet", "imagenette")}
+    return {name: "" if path.name == "digits" else str(path) for name, path in paths.items()}
+
+
+# ---- whole cells -------------------------------------------------------------------------------------
+
+NEEDIEST = {
+    "table1": "moderate-reweighted",
+    "table2": "moderate-reweighted-annealed",
+    "table3": "moderate-reweighted-annealed",
+    "figure2": "moderate-reweighted",
+    "table4": "mdt-gaussian-reweighted",
+    "table5": "sd-moderate-reweighted",
+    "table5-unguided": "sd-clip-moderate-unguided",
+}
+"""Table -> the row that needs the most."""
+
+
+def finite(value):
+    if isinstance(value, dict | list):
+        return all(map(finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_profile_runs_a_cell_of_each_of_its_tables(name, published, images, tmp_path):
+    profile, store = shrunk(name, path=images[name]), Store(tmp_path / "store")
+    for row in dict.fromkeys(NEEDIEST[table] for table in profile.tables):
+        _, result = tables.run_cell(profile, row, 0.8, 0, root=tmp_path, store=store)
+        assert finite(result) and isinstance(result["fid"], float)
+        latent = row.startswith(("mdt", "sd"))
+        assert not latent or isinstance(result["kid"], float)
+        assert not latent or (result["cmmd"] is None) == (profile.cmmd == "")
+        assert (tmp_path / name / "cells" / f"{tables.cell_name(row, 0.8, 0)}.json").exists()
+        assert set(result["provenance"].get("weights", ())) == PUBLISHED.get((name, row), set())
+        for facts in result["provenance"].get("weights", {}).values():
+            assert facts["files"] and all(len(digest) == 64 for digest in facts["files"].values())
+
+
+FID_ALONE = {"yardstick"}
+PUBLISHED = {
+    **{(name, row): FID_ALONE for name in ("paper", "short", "cifar10-cpu") for row in NEEDIEST.values()},
+    ("imagenet", NEEDIEST["table4"]): {"encoder", "autoencoder", "decoder", "yardstick", "cmmd_network"},
+    ("imagenette", NEEDIEST["table5"]): {"encoder", "autoencoder", "pipeline", "yardstick"},
+}
+"""Profile and row -> which of its networks have published weights."""
+
+
+# ---- before anything is computed -----------------------------------------------------------------------
+
+MISSING = [
+    ("paper", "moderate", "inception-fid"),
+    ("short", "clip-moderate", "clip-rn50-openai"),
+    ("cifar10-cpu", "inceptionv3-gaussian", "inceptionv3-imagenet"),
+    ("imagenet", "mdt-random", "stabilityai/sd-vae-ft-mse"),
+    ("imagenet", "mdt-moderate", "stabilityai/sd-vae-ft-ema"),
+    ("imagenet", "mdt-full", encoders.vit.CLIP_VIT),
+    ("imagenette", "sd-full", VERSION_1_4),
+    ("imagenette", "sd-moderate", "resnet18-imagenet"),
+    ("imagenette", "sd-random", "inception-fid"),
+]
+
+
+@pytest.fixture
+def without(published, tmp_path, monkeypatch):
+    """Make one of the published networks unreachable; the others stay."""
+
+    def remove(missing):
+        absent = weights.official(missing).name if missing in weights.ADDRESSES else missing
+        for file in (path for path in published.rglob("*") if path.is_file()):
+            name = file.relative_to(published).as_posix()
+            if not name.startswith((absent, weights.LOCK)):
+                (tmp_path / "weights" / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "weights" / name).symlink_to(file)
+        monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        families.published_autoencoder.cache_clear()
+        return absent
+
+    yield remove
+    families.published_autoencoder.cache_clear()
+
+
+@pytest.mark.parametrize("name, row, missing", MISSING)
+def test_weights_that_are_missing_are_told_before_anything_is_computed(name, row, missing, without, tmp_path):
+    absent, store = without(missing), Store(tmp_path / "store")
+    experiment = Experiment(shrunk(name, path="/nowhere"), store=store, **tables.cell_recipe(row, 0.8, 0))
+    with pytest.raises(DedtError, match=absent) as error:
+        experiment.cell()
+    assert str(tmp_path / "weights") in str(error.value)
+    assert not (tmp_path / "store").exists()
+
+
+def test_only_what_a_stage_needs_is_looked_for(without, images, tmp_path):
+    without("stabilityai")
+    recipe = tables.cell_recipe("mdt-moderate", 0.8, 0)
+    experiment = Experiment(
+        shrunk("imagenet", path=images["imagenet"]), store=Store(tmp_path / "s"), **recipe
+    )
+    experiment.check_weights("select")
+    assert len(experiment.select().indices) < 12
+    for stage in (experiment.reweight, experiment.train, experiment.sample, experiment.compare):
+        with pytest.raises(DedtError, match="sd-vae-ft-mse"):
+            stage()
+
+
+def test_the_command_looks_for_weights_before_it_reads_images(without, images, tmp_path, capsys):
+    without("stabilityai")
+    where = ("--data", images["imagenet"], "--store", str(tmp_path / "store"))
+    assert main(["train", "--profile", "imagenet", "--model", "mdt", *where]) == 2
+    assert "sd-vae-ft-mse" in capsys.readouterr().err and not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"channels": 1}, "have 1 channel.*takes 3"),
+        ({"latent_image_size": 20}, "multiple of 8"),
+        (
+            {"vae_weights": "odd"},
+            "odd makes 6 channels of latents, one for 4 pixels, but .*ema reads 4, one for 8",
+        ),
+    ],
+)
+def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, message, published, tmp_path):
+    if "vae_weights" in change:
+        latents.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+        change = {"vae_weights": str(tmp_path / "odd")}
+    experiment = Experiment(
+        shrunk("imagenet", path="/nowhere", **change), store=Store(tmp_path / "store"), model="mdt"
+    )
+    with pytest.raises(DedtError, match=message):
+        experiment.cell()
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(published, tmp_path):
+    latents.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+    profile = shrunk("imagenette", path="/nowhere", vae_weights=str(tmp_path / "odd"))
+    experiment = Experiment(profile, store=Store(tmp_path / "store"), model="stable-diffusion")
+    with pytest.raises(DedtError, match='makes 6 channels.*U-Net of .* takes 4.*vae_weights = "pipeline"'):
+        experiment.check_weights()
+
+
+# ---- which pipeline ------------------------------------------------------------------------------------
+
+
+def tune(images, store, pipeline=VERSION_1_4, **changes):
+    profile = shrunk("imagenette", path=images["imagenette"], sd_weights=str(pipeline), **changes)
+    recipe = {"model": "stable-diffusion", "method": "random", "ratio": 0.8}
+    return Experiment(profile, store=store, device="cpu", **recipe)
+
+
+def another_text_encoder(folder):
+    file = folder / "text_encoder" / "model.safetensors"
+    state = encoders.read_tensors(file)
+    name = next(name for name in state if "final_layer_norm.weight" in name)
+    save_file(state | {name: 2 * state[name]}, file, {"format": "pt"})
+
+
+def another_tokenizer(folder):
+    file = folder / "tokenizer" / "vocab.json"
+    vocabulary = read_json(file)
+    edit_json(file, a=vocabulary["b"], b=vocabulary["a"])
+
+
+def another_schedule(folder):
+    edit_json(folder / "scheduler" / "scheduler_config.json", beta_end=0.02)
+
+
+@pytest.mark.parametrize("change", [another_text_encoder, another_tokenizer, another_schedule])
+def test_each_part_of_a_pipeline_decides_the_result(change, published, images, tmp_path):
+    shutil.copytree(published / VERSION_1_4, tmp_path / "other")
+    change(tmp_path / "other")
+    store = Store(tmp_path / "store")
+    one, other = tune(images, store), tune(images, store, tmp_path / "other")
+    assert one.latents_key == other.latents_key  # the autoencoder is the same
+    assert one.training()["key"] != other.training()["key"]
+    assert not np.array_equal(one.training()["losses"], other.training()["losses"])
+    shutil.copytree(published / VERSION_1_4, tmp_path / "same")
+    assert tune(images, store, tmp_path / "same").training()["key"] == one.training()["key"]
+
+
+@pytest.mark.parametrize("decoder", ["", "stabilityai/sd-vae-ft-ema"])
+def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, published, images, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    experiment = tune(images, Store(tmp_path / "store"), vae_decoder_weights=decoder)
+    experiment.save_pipeline(tmp_path / "exported")
+    opened = StableDiffusionPipeline.from_pretrained(tmp_path / "exported", safety_checker=None)
+    key = weights.key_of(latents.load_autoencoder(published / (decoder or f"{VERSION_1_4}/vae")))
+    assert weights.key_of(opened.vae) == experiment.decoder[1] == key
+    assert experiment.autoencoder[1] == weights.key_of(experiment.pipeline[0].vae)
+    x_0 = torch.randn(2, *experiment.latents.shape, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(latents.decode(opened.vae, x_0, size=32), experiment.family.decode(x_0).numpy())
+
+
+def test_an_autoencoder_of_no_pipeline_is_refused():
+    with pytest.raises(DedtError, match="'pipeline' is that of sd_weights, which names no pipeline"):
+        load_profile("digits", vae_weights="pipeline")
