@@ -21,6 +21,7 @@ from .printing import (
     amount,
     contact_sheet,
     describe,
+    number,
     print_cell,
     print_metrics,
     print_speed,
@@ -149,17 +150,20 @@ def train(experiment, out):
 
 
 def sample(experiment, out):
-    """Draw class-balanced samples from the trained model."""
+    """Draw samples from the trained model, of each class in its share of the training images."""
     import numpy as np
 
     images, names = experiment.sample(), experiment.data.class_names
+    labels = experiment.sample_labels()
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
-    known = f", the classes being {', '.join(names)}" if len(names) <= FEW_CLASSES else ""
-    print(f"sample number i is of class i mod {len(names)}{known}")
+    counts = zip(names, np.bincount(labels, minlength=len(names)))
+    known = f": {', '.join(f'{name} {count}' for name, count in counts)}" if len(names) <= FEW_CLASSES else ""
+    print(f"classes in the shares of the training images{known}")
     if out:
         np.save(out / "samples.npy", images)
-        contact_sheet(images, len(names)).save(out / "samples.png")
-        wrote(out, "samples.npy", "samples.png")
+        np.save(out / "sample_labels.npy", labels)
+        contact_sheet(images, labels, len(names)).save(out / "samples.png")
+        wrote(out, "samples.npy", "sample_labels.npy", "samples.png")
 
 
 def evaluate(experiment, out):
@@ -171,7 +175,7 @@ def evaluate(experiment, out):
         metrics |= experiment.compare()
     print_metrics(metrics, floor)
     rows = [
-        (name, f"{value:.3g}", f"{real:.3g}")
+        (name, number(value), number(real))
         for name, value, real in zip(experiment.data.class_names, metrics["classwise"], floor["classwise"])
     ]
     if rows:
@@ -310,7 +314,7 @@ def plan(args):
         print_speed(speed, sum(probing.seconds(work, speed) for work in works))
     else:
         print("hours: the same command with --probe measures this device, in a minute or a few")
-    print("not counted: decoding image files, selection, the distances of metrics, what is downloaded")
+    print("not counted: decoding image files, selection, held-out images, what is downloaded")
 
 
 def chosen_cells(args, profile):

@@ -71,7 +71,7 @@ def test_each_verb_prints_its_result_and_writes_its_files(verb, dedt, tmp_path):
         "select": ("images kept", {"coreset.parquet", "coreset.json"}),
         "reweight": ("effective classes", {"weights.json", "coreset.parquet", "coreset.json"}),
         "train": ("steps: ", {"model.safetensors"}),
-        "sample": (f"{samples} samples of shape 1 x 8 x 8", {"samples.npy", "samples.png"}),
+        "sample": (f"{samples} samples of shape 1 x 8 x 8", {"samples.npy", "sample_labels.npy", "samples.png"}),
         "evaluate": ("half against half", {"metrics.json"}),
     }
     text, files = expected[verb]
