@@ -206,6 +206,10 @@ def run(experiment, out):
         wrote(out, "cell.json")
 
 
+NEEDS = {select: "select", evaluate: "evaluate", run: "evaluate"}
+"""Verb -> what of its needs is looked at first (see ``Experiment.check``); of the others those of training."""
+
+
 # ---- the verbs that are not a stage ----------------------------------------------------------------
 
 
@@ -441,6 +445,8 @@ def run_verb(args):
     with printing_once(experiment.processes):
         changed = f" with {', '.join(changes)} changed" if changes else ""
         print(f"{experiment.data.name}, profile {profile.name}{changed}: {describe(experiment)}")
+        if args.stage is not embed:
+            experiment.check(NEEDS.get(args.stage, "train"))
         args.stage(experiment, out if experiment.processes.main else None)
         if not out:
             print(f"kept in {store.root}; --out FOLDER copies the files")

@@ -586,7 +586,7 @@ class Experiment:
         """FID, class-wise FID and near-copies of the recipe's samples: a dict of numbers.
 
         fid float; classwise list [K], empty where the profile wants none, None for a class with too few
-        images or samples; left_out: those classes in words; protocol: what the FID was measured with.
+        images or samples; classwise_left_out: those classes in words; protocol: what the FID was measured with.
 
         copies: share of samples at most as far from a training image of this run as all but 1 % of the
         held-out images are from any training image, which is ``copies_threshold`` grey levels; of a coreset
@@ -622,7 +622,7 @@ class Experiment:
             result = {
                 "fid": evaluation.frechet_distance(real["all"], generated),
                 "classwise": numbers(classwise),
-                "left_out": left_out,
+                "classwise_left_out": left_out,
                 "protocol": evaluation.protocol(
                     samples=len(images),
                     reference=f"all {len(self.data)} training images",

@@ -34,10 +34,10 @@ def describe(experiment):
 def print_metrics(metrics, floor):
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
     print(f"  {metrics['protocol']}")
-    if metrics.get("left_out"):
+    if metrics.get("classwise_left_out"):
         from .needs import few_words
 
-        print(f"class-wise FID left out for: {few_words(metrics['left_out'])}")
+        print(f"class-wise FID left out for: {few_words(metrics['classwise_left_out'])}")
     if metrics.get("cmmd") is not None:
         print(f"CMMD: {metrics['cmmd']:.3g} (without its bias: {metrics['cmmd_unbiased']:.3g})")
     if "kid" in metrics:
