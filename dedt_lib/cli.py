@@ -22,6 +22,7 @@ from .printing import (
     amount,
     contact_sheet,
     describe,
+    number,
     print_cell,
     print_metrics,
     print_speed,
@@ -148,18 +149,23 @@ def train(experiment, out):
 
 
 def sample(experiment, out):
-    """Draw class-balanced samples from the trained model."""
+    """Draw samples from the trained model, of each class in its share of the training images."""
+    import numpy as np
+
     from .store import atomic
 
     images, names = experiment.sample(), experiment.data.class_names
+    labels = experiment.sample_labels()
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
-    known = f", the classes being {', '.join(names)}" if len(names) <= FEW_CLASSES else ""
-    print(f"sample number i is of class i mod {len(names)}{known}")
+    counts = zip(names, np.bincount(labels, minlength=len(names)))
+    known = f": {', '.join(f'{name} {count}' for name, count in counts)}" if len(names) <= FEW_CLASSES else ""
+    print(f"classes in the shares of the training images{known}")
     if out:
         save_array(out / "samples.npy", images)
+        save_array(out / "sample_labels.npy", labels)
         with atomic(out / "samples.png") as partial:
-            contact_sheet(images, len(names)).save(partial, format="PNG")
-        wrote(out, "samples.npy", "samples.png")
+            contact_sheet(images, labels, len(names)).save(partial, format="PNG")
+        wrote(out, "samples.npy", "sample_labels.npy", "samples.png")
 
 
 def evaluate(experiment, out):
@@ -171,7 +177,7 @@ def evaluate(experiment, out):
         metrics |= experiment.compare()
     print_metrics(metrics, floor)
     rows = [
-        (name, f"{value:.3g}", f"{real:.3g}")
+        (name, number(value), number(real))
         for name, value, real in zip(experiment.data.class_names, metrics["classwise"], floor["classwise"])
     ]
     if rows:
@@ -210,6 +216,10 @@ def save_array(path, array):
 
     with atomic(path) as partial, open(partial, "wb") as file:
         np.save(file, array)
+
+
+NEEDS = {select: "select", evaluate: "evaluate", run: "evaluate"}
+"""Verb -> what of its needs is looked at first (see ``Experiment.check``); of the others those of training."""
 
 
 # ---- the verbs that are not a stage ----------------------------------------------------------------
@@ -320,7 +330,7 @@ def plan(args):
         print_speed(speed, sum(probing.seconds(work, speed) for work in works))
     else:
         print("hours: the same command with --probe measures this device, in a minute or a few")
-    print("not counted: decoding image files, selection, the distances of metrics, what is downloaded")
+    print("not counted: decoding image files, selection, held-out images, what is downloaded")
 
 
 def chosen_cells(args, profile):
@@ -446,6 +456,8 @@ def run_verb(args):
     with printing_once(experiment.processes):
         changed = f" with {', '.join(changes)} changed" if changes else ""
         print(f"{experiment.data.name}, profile {profile.name}{changed}: {describe(experiment)}")
+        if args.stage is not embed:
+            experiment.check(NEEDS.get(args.stage, "train"))
         args.stage(experiment, out if experiment.processes.main else None)
         if not out:
             print(f"kept in {store.root}; --out FOLDER copies the files")

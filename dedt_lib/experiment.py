@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from . import data as data_module
-from . import encoders, evaluation, families, latents, sampling, selection, surrogates
+from . import encoders, evaluation, families, latents, needs, sampling, selection, surrogates
 from .errors import DedtError
-from .evaluation import FrechetReference
+from .evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from .families import FAMILIES
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
@@ -45,9 +45,6 @@ SHARED = (
 
 STAGES = ("embed", "select", "reweight", "train", "sample", "evaluate", "compare")
 """The stages of a recipe in their order."""
-
-MOST_NEIGHBOURS = 50_000
-"""How many real images precision and recall are measured against: their cost grows with the square."""
 
 
 class Experiment:
@@ -172,6 +169,21 @@ class Experiment:
         )
         return data and data.named(p.class_names)
 
+    # ---- what can be had -------------------------------------------------------------------------
+
+    def check(self, stage="evaluate"):
+        """Raise DedtError for what the numbers of images do not allow, before it is computed.
+
+        stage: "select", "train" or "evaluate", each with those before it; "measure": FID alone, without them.
+        """
+        counts, names = self.data.class_counts.tolist(), self.data.class_names
+        if stage == "select":
+            needs.selection(self.recipe, self.scope, counts, names)
+        elif stage != "measure":
+            needs.training(self.recipe, self.scope, counts, names)
+        if stage in ("evaluate", "measure"):
+            needs.evaluation(self.profile, self.recipe, counts)
+
     # ---- embed -----------------------------------------------------------------------------------
 
     @functools.cached_property
@@ -208,6 +220,7 @@ class Experiment:
 
     @functools.cached_property
     def _coreset_folder(self):
+        self.check("select")
         r, p = self.recipe, self.profile
         choice = {"method": r.method, "ratio": r.ratio, "scope": self.scope}
         recipe = {"version": 1, "data": self.data.fingerprint, "ids": address("", self.data.ids), **choice}
@@ -349,12 +362,7 @@ class Experiment:
         if r.infobatch:
             keep = {"prune_ratio": 1 - r.ratio} if r.infobatch == "ratio" else {"budget": r.ratio}
             return InfoBatchPlan(len(self.data), delta=start, epochs=epochs, seed=r.seed, **keep)
-        empty = [name for name, count in zip(coreset.class_names, coreset.counts) if count == 0]
-        if empty:
-            raise DedtError(
-                f"Class(es) {', '.join(empty)} keep no image at ratio {coreset.ratio:g}: raise the ratio, add images, "
-                "or choose within each class (scope 'class')."
-            )
+        needs.no_empty_class(coreset.counts, coreset.class_names, coreset.ratio)
         common = {"total": len(self.data), "epochs": epochs, "annealing_start": start}
         if coreset.weights is None:
             return EpochPlan(coreset.indices, **common)
@@ -412,6 +420,7 @@ class Experiment:
         return self.profile.dro_burn_in if self.recipe.burn_in is None else self.recipe.burn_in
 
     def _proxy_folder(self):
+        self.check("train")
         p, coreset = self.profile, self.select()
         plain = self.change(annealing=False)
         proxy_plan = plain.plan(coreset, self.family.proxy_epochs)
@@ -474,6 +483,7 @@ class Experiment:
         return {**self.store.manifest(folder), "losses": np.load(folder / "losses.npy")}
 
     def _training_folder(self):
+        self.check("train")
         if self.recipe.early_stopping:
             return self._reference_folder()
         return self._train("training", self.weighted_coreset())
@@ -511,8 +521,8 @@ class Experiment:
     # ---- sample and evaluate ---------------------------------------------------------------------
 
     def sample_labels(self):
-        """Classes of the samples, balanced: int64 [samples]."""
-        return sampling.balanced_labels(self.profile.samples, len(self.data.class_names))
+        """Classes of the samples, in the shares of the training images: int64 [samples]."""
+        return sampling.proportional_labels(self.profile.samples, self.data.class_counts)
 
     def _samples_folder(self):
         p, file, settings = self.profile, self._model_file(), self.family.sampling
@@ -525,6 +535,8 @@ class Experiment:
         }
 
         recipe |= non_default({"precision": p.precision}, {"precision": "float32"})
+        if len(set(self.data.class_counts)) > 1:
+            recipe["labels"] = "proportional"
         if self.recipe.model != "unet":
             recipe["decoder"] = self.decoder[1]
 
@@ -573,10 +585,15 @@ class Experiment:
         name = evaluation.register_classifier(network, weights, self.data.images.shape[1:])
         return {"extractor": name, "layer": "features", "weights_path": None, "key": manifest["key"]}
 
+    @property
+    def _gpu(self):
+        """Where distances are computed: the GPU, or None for NumPy."""
+        return self.device if str(self.device).startswith("cuda") else None
+
     def metric_features(self, images, out=None):
         """Features of uint8 images for FID: float32 [n, d]; with ``out``, a ``.npy`` file, memory-mapped."""
         how = {name: self.yardstick[name] for name in ("extractor", "layer", "weights_path")}
-        return evaluation.extract_features(images, **how, out=out, cuda=str(self.device).startswith("cuda"))
+        return evaluation.extract_features(images, **how, out=out, cuda=self._gpu is not None)
 
     @functools.cached_property
     def _generated(self):
@@ -586,27 +603,42 @@ class Experiment:
         """The real side of every FID, computed once: a dict.
 
         features float32 [n, d] of all training images (memory-mapped), all: their FrechetReference, classes:
-        the list of those of each class, empty for a profile without class-wise values.
+        the list of those of each class, None for a class with too few images, empty for a profile without
+        class-wise values.
         """
+        folder, K = self._real_folder(), len(self.data.class_names)
+        references = {path.stem: FrechetReference.load(path) for path in folder.glob("reference-*.npz")}
+        return {
+            "features": np.load(folder / "features.npy", mmap_mode="r"),
+            "all": references["reference-0000"],
+            "classes": [references.get(f"reference-{k + 1:04d}") for k in range(K)]
+            if self.profile.classwise
+            else [],
+        }
+
+    def _real_folder(self):
+        self.check("measure")
         recipe = {"version": 1, "data": self.data.fingerprint, "metric": self.yardstick["key"]}
         recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
 
         def work(folder):
-            features = self.metric_features(self.data.images, out=folder / "features.npy")
+            features, labels = self.metric_features(self.data.images, folder / "features.npy"), self.data.labels
             references = [FrechetReference.of(features)]
             if self.profile.classwise:
-                references += evaluation.classwise_references(features, self.data.labels)
+                references += evaluation.classwise_references(features, labels, least=needs.REAL_IMAGES)
             for k, reference in enumerate(references):
-                reference.save(folder / f"reference-{k:04d}.npz")
+                if reference:
+                    reference.save(folder / f"reference-{k:04d}.npz")
             return self.weights_note("yardstick")
 
-        folder = self.store.run("real", recipe, work)
-        references = [FrechetReference.load(path) for path in sorted(folder.glob("reference-*.npz"))]
-        features = np.load(folder / "features.npy", mmap_mode="r")
-        return {"features": features, "all": references[0], "classes": references[1:]}
+        return self.store.run("real", recipe, work)
 
     def floor(self):
-        """Real half against real half: dict with "fid" and "classwise" [K] (see evaluation.real_floor)."""
+        """Real half against real half: dict with "fid" and "classwise" [K] (see evaluation.real_floor).
+
+        A class with too few images has None.
+        """
+        self.check("measure")
         recipe = {"version": 1, "data": self.data.fingerprint, "metric": self.yardstick["key"]}
         recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
 
@@ -616,69 +648,138 @@ class Experiment:
             floor = evaluation.real_floor(
                 features, self.data.labels, splits=splits, classwise=self.profile.classwise
             )
-            write_json(folder / "floor.json", {"fid": floor["fid"], "classwise": floor["classwise"].tolist()})
+            write_json(folder / "floor.json", {**floor, "classwise": numbers(floor["classwise"])})
 
         return read_json(self.store.run("floor", recipe, work) / "floor.json")
 
     def evaluate(self):
         """FID, class-wise FID and near-copies of the recipe's samples: a dict of numbers.
 
-        fid float; classwise list [K], empty where the profile wants none; copies: share of samples nearer to
-        a training image of this run than all but 1 % of the held-out images are to any training image (None
-        without held-out images); protocol: what the FID was measured with.
+        fid float; classwise list [K], empty where the profile wants none, None for a class with too few
+        images or samples; classwise_left_out: those classes in words; protocol: what the FID was measured with.
+
+        copies: share of samples at most as far from a training image of this run as all but 1 % of the
+        held-out images are from any training image, which is ``copies_threshold`` grey levels; of a coreset
+        fewer than 1 % of new images lie so near by chance.  copies_features: the same in the features of FID,
+        with a threshold of its own, which looks past a shift by a pixel (see :meth:`distances_to_training`).
+        held_out: how many images gave the thresholds; leaks: how many others are training images and were
+        left out.  All None without held-out images.
         """
+        self.check()
         self.check_weights("evaluate")
         samples_folder = self._samples_folder()
         coreset = self._coreset_seen
         seen = "all" if self.recipe.annealing else address("", coreset.indices.tolist())
         recipe = {
-            "version": 2,
+            "version": 3,
             "samples": samples_folder.name,
             "metric": self.yardstick["key"],
             "data": self.data.fingerprint,
             "test": self.test and self.test.fingerprint,
             "seen": seen,
         }
-        recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
+        recipe |= non_default(
+            {"classwise": self.profile.classwise, "flip": self.profile.flip},
+            {"classwise": True, "flip": False},
+        )
 
         def work(folder):
             images, real, generated = self.sample(), self.real(), self._generated
-            classwise = np.empty(0)
+            labels, classwise, left_out = self.sample_labels(), np.empty(0), []
             if self.profile.classwise:
-                sides = real["classes"], None, generated, self.sample_labels()
-                classwise = evaluation.classwise_frechet(*sides)
+                classwise = evaluation.classwise_frechet(real["classes"], None, generated, labels, partial=True)
+                drawn = np.bincount(labels, minlength=len(classwise))
+                left_out = needs.left_out(self.data.class_counts, drawn, self.data.class_names)
             result = {
                 "fid": evaluation.frechet_distance(real["all"], generated),
-                "classwise": classwise.tolist(),
-                "copies": None,
+                "classwise": numbers(classwise),
+                "classwise_left_out": left_out,
                 "protocol": evaluation.protocol(
                     samples=len(images),
                     reference=f"all {len(self.data)} training images",
+                    labels="labels in the shares of the training images",
                     width=generated.shape[1],
                     extractor=self.yardstick["extractor"],
                     layer=self.yardstick["layer"],
                     seed=self.recipe.seed,
                 ),
+                **self._copies(None if seen == "all" else coreset.indices),
             }
-            if self.test is not None:
-                threshold = evaluation.copy_threshold(self.data.images, self.test.images)
-                training_images = self.data.images if seen == "all" else self.data.images[coreset.indices]
-                distances, _ = evaluation.nearest_distances(images, training_images)
-                result["copies"] = float((distances < threshold).mean())
             write_json(folder / "metrics.json", result)
 
         return read_json(self.store.run("metrics", recipe, work) / "metrics.json")
 
-    def compare(self):
-        """What FID does not tell of the recipe's samples against all training images: a dict of numbers.
+    def _copies(self, among):
+        """What metrics.json says of near-copies of the training images at the positions ``among``."""
+        held_out = self.held_out() or {}
+        found = {name: held_out.get(name) for name in ("held_out", "leaks")}
+        images, features = self.sample()[:MOST_NEIGHBOURS], self._generated[:MOST_NEIGHBOURS]
+        distances = self.distances_to_training(images, among, features) if held_out.get("held_out") else {}
+        for name, reading in (("copies", "pixels"), ("copies_features", "features")):
+            threshold = held_out.get(f"{reading}_threshold")
+            found[f"{name}_threshold"] = threshold
+            found[name] = None if threshold is None else float((distances[reading] <= threshold).mean())
+        return found
 
-        kid, precision and recall in the features of FID; cmmd, the biased value of the published code, and
-        cmmd_unbiased in the embeddings of the profile's CLIP, where it names one.
+    def distances_to_training(self, images, among=None, features=None):
+        """How far uint8 images are from the nearest training image: dict of "pixels", "features" float64 [n].
+
+        among: the positions of the training images that count, int; all by default.  features: of the images
+        (:meth:`metric_features`), where they are known.  With flips in training an image and its mirror image
+        are compared, whichever is nearer.  In the features of a small classifier, which sees single pixels,
+        the nearest of all shifts by a pixel counts as well.
         """
+        mirrored = self.profile.flip
+        how = {"among": among, "device": self._gpu}
+        pixels, _ = evaluation.nearest_distances(images, self.data.images, mirrored=mirrored, **how)
+        views = evaluation.views(images, mirrored=mirrored, shifted=self.profile.metric == "classifier")
+        as_they_are = next(views)
+        features = self.metric_features(as_they_are) if features is None else features
+        sides = [features, *map(self.metric_features, views)]
+        return {
+            "pixels": pixels,
+            "features": evaluation.nearest_features(sides, self.real()["features"], **how),
+        }
+
+    def held_out(self):
+        """Distances of held-out images to the training images, computed once; None without such images.
+
+        pixels, features: float64 [held_out], of at most MOST_NEIGHBOURS images without those that are training
+        images themselves (leaks: how many); pixels_threshold, features_threshold: what only 1 % of them fall
+        below, None where no image is left.
+        """
+        if self.test is None:
+            return None
+        recipe = {
+            "version": 1,
+            "data": self.data.fingerprint,
+            "test": self.test.fingerprint,
+            "metric": self.yardstick["key"],
+            "flip": self.profile.flip,
+        }
+
+        def work(folder):
+            chosen = evaluation.spread(self.test.labels, MOST_NEIGHBOURS)
+            np.savez(folder / "distances.npz", **self.distances_to_training(self.test.images[chosen]))
+
+        with np.load(self.store.run("held-out", recipe, work) / "distances.npz") as file:
+            new = file["pixels"] > evaluation.SAME
+            distances = {name: file[name][new] for name in ("pixels", "features")}
+        thresholds = {f"{name}_threshold": evaluation.near(values) for name, values in distances.items()}
+        return {**distances, **thresholds, "held_out": int(new.sum()), "leaks": int((~new).sum())}
+
+    def compare(self):
+        """What FID does not tell of the recipe's samples against the training images: a dict of numbers.
+
+        kid, precision and recall in the features of FID, the latter None where there are too few images for
+        three neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the embeddings of
+        the profile's CLIP, where it names one.  comparison_protocol: of how many images each.
+        """
+        self.check()
         self.check_weights()
         network, key = self.cmmd_network if self.profile.cmmd else (None, "")
         recipe = {
-            "version": 1,
+            "version": 2,
             "samples": self._samples_folder().name,
             "data": self.data.fingerprint,
             "metric": self.yardstick["key"],
@@ -686,23 +787,47 @@ class Experiment:
         }
 
         def work(folder):
-            images, real, generated = self.sample(), self.real()["features"], self._generated
-            some = real[:: -(-len(real) // MOST_NEIGHBOURS)]
-            precision, recall = evaluation.precision_recall(some, generated)
-            result = {
-                "kid": evaluation.kid(real, generated),
-                "precision": precision,
-                "recall": recall,
-                "cmmd": None,
-                "cmmd_unbiased": None,
-            }
+            real, generated, device = self.real()["features"], self._generated, self._gpu
+            chosen, drawn = self._neighbours, generated[:MOST_NEIGHBOURS]
+            subsets = max(len(real), len(generated)) > evaluation.MOST_PAIRED
+            notes = [
+                f"KID as the mean over {evaluation.KID_SUBSETS} subsets of {evaluation.KID_SUBSET_SIZE}"
+                if subsets
+                else "KID of all pairs",
+                f"precision and recall of {len(drawn)} samples and {len(chosen)} training images",
+            ]
+            result = dict.fromkeys(("precision", "recall", "cmmd", "cmmd_unbiased"))
+            result["kid"] = evaluation.kid(real, generated, device=device)
+            if min(len(chosen), len(drawn)) > 3:
+                sides = real if len(chosen) == len(real) else real[chosen], drawn
+                radii = self._neighbour_radii()
+                pair = evaluation.precision_recall(*sides, radii=radii, device=device)
+                result["precision"], result["recall"] = pair
             if network is not None:
-                sides = self._cmmd_real(), surrogates.unit_embeddings(network, images, self.device)
-                result["cmmd"] = evaluation.cmmd(*sides)
-                result["cmmd_unbiased"] = evaluation.cmmd(*sides, unbiased=True)
-            write_json(folder / "comparison.json", result)
+                embeddings, within = self._cmmd_real()
+                generated = surrogates.unit_embeddings(network, self.sample(), self.device)
+                pair = evaluation.both_cmmds(embeddings, generated, within=within, device=device)
+                result["cmmd"], result["cmmd_unbiased"] = pair
+                notes.append(f"CMMD against {len(embeddings)} training images")
+            write_json(folder / "comparison.json", {**result, "comparison_protocol": ", ".join(notes)})
 
         return read_json(self.store.run("comparison", recipe, work) / "comparison.json")
+
+    @property
+    def _neighbours(self):
+        """Positions of the training images that precision and recall take."""
+        return evaluation.spread(self.data.labels, MOST_NEIGHBOURS)
+
+    def _neighbour_radii(self):
+        """Of those images, computed once: see ``evaluation.neighbour_radii``."""
+        real, chosen = self._real_folder(), self._neighbours
+
+        def work(folder):
+            features = np.load(real / "features.npy", mmap_mode="r")[chosen]
+            np.save(folder / "radii.npy", evaluation.neighbour_radii(features, device=self._gpu))
+
+        recipe = {"version": 1, "real": real.name, "images": len(chosen)}
+        return np.load(self.store.run("radii", recipe, work) / "radii.npy")
 
     @functools.cached_property
     def cmmd_network(self):
@@ -710,16 +835,34 @@ class Experiment:
         return surrogates.cmmd_network(self)
 
     def _cmmd_real(self):
-        """Unit embeddings of all training images: float32 [n, d], memory-mapped."""
+        """Unit embeddings of the training images for CMMD, float32 [n, d] (memory-mapped), and their own part of it.
+
+        Of more than MOST_EMBEDDED images so many, each class in its share.
+        """
         network, key = self.cmmd_network
+        images = len(self.data)
+        recipe = {"version": 1, "data": self.data.fingerprint, "network": key}
+        if images > MOST_EMBEDDED:
+            recipe["images"] = MOST_EMBEDDED
 
         def work(folder):
-            surrogates.unit_embeddings(network, self.data.images, self.device, folder / "embeddings.npy")
+            path = folder / "embeddings.npy"
+            if images <= MOST_EMBEDDED:
+                surrogates.unit_embeddings(network, self.data.images, self.device, path)
+            else:
+                chosen = evaluation.spread(self.data.labels, MOST_EMBEDDED)
+                parts = [self.data.images[part] for part in np.array_split(chosen, -(-len(chosen) // 1024))]
+                embeddings = [surrogates.unit_embeddings(network, part, self.device) for part in parts]
+                np.save(path, np.concatenate(embeddings))
             return self.weights_note("cmmd_network")
 
-        recipe = {"version": 1, "data": self.data.fingerprint, "network": key}
-        folder = self.store.run("cmmd", recipe, work)
-        return np.load(folder / "embeddings.npy", mmap_mode="r")
+        def pair(folder):
+            write_json(folder / "within.json", evaluation.within_real(embeddings, device=self._gpu))
+
+        stage = self.store.run("cmmd", recipe, work)
+        embeddings = np.load(stage / "embeddings.npy", mmap_mode="r")
+        within = self.store.run("cmmd-within", {"version": 1, "embeddings": stage.name}, pair)
+        return embeddings, read_json(within / "within.json")
 
     # ---- one cell --------------------------------------------------------------------------------
 
@@ -757,6 +900,7 @@ class Experiment:
 
     def cell(self):
         """Everything a table shows of this recipe, ready for JSON: metrics, costs, weights, provenance."""
+        self.check()
         self.check_weights()
         metrics, training = self.evaluate(), self.training()
         early = self.recipe.early_stopping
@@ -769,6 +913,7 @@ class Experiment:
             "scope": self.scope,
             "class_names": list(self.data.class_names),
             "class_counts": coreset.counts.tolist(),
+            "real_class_counts": self.data.class_counts.tolist(),
             "class_weights": None if coreset.weights is None else coreset.weights.tolist(),
             "steps": steps,
             "realised": images / (self.settings.epochs * len(self.data)),
@@ -800,6 +945,11 @@ class Experiment:
 def non_default(values, defaults):
     """The entries of ``values`` that are not the default, so that later keys leave older addresses alone."""
     return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def numbers(values):
+    """An array as a list for JSON, which has no NaN: None instead."""
+    return [None if np.isnan(value) else value for value in values.tolist()]
 
 
 def thin(rows, most):

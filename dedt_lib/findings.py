@@ -25,8 +25,8 @@ WORDS = {
 }
 
 Classes = namedtuple("Classes", "names before after weights seeds")
-"""Class by class without and with weights: names [K]; class-wise FID before and after, class weights, all
-float [S, K] of S seeds; seeds [S]."""
+"""Class by class without and with weights: names [K]; class-wise FID before and after (NaN where a class has
+too few images), class weights, all float [S, K] of S seeds; seeds [S]."""
 
 
 # ---- one row against another -----------------------------------------------------------------------
@@ -246,12 +246,12 @@ def by_class(frame, ratio, row="moderate", weighted="moderate-reweighted"):
     wide = (
         chosen.pivot(index="seed", columns="row", values="result").reindex(columns=[row, weighted]).dropna()
     )
-    if len(wide) == 0:
+    if len(wide) == 0 or not any(value is not None for value in wide[row].iloc[0]["classwise"]):
         return None
     return Classes(
         np.array(wide[row].iloc[0]["class_names"]),
-        np.array([result["classwise"] for result in wide[row]]),
-        np.array([result["classwise"] for result in wide[weighted]]),
+        np.array([result["classwise"] for result in wide[row]], dtype=float),
+        np.array([result["classwise"] for result in wide[weighted]], dtype=float),
         np.array([result["class_weights"] for result in wide[weighted]]),
         wide.index.to_numpy(),
     )
@@ -266,8 +266,8 @@ def heavy_and_easy(classes):
     from scipy.stats import spearmanr
 
     heaviness, difficulty = classes.weights.mean(axis=0), classes.before.mean(axis=0)
-    rank = float(spearmanr(heaviness, difficulty).statistic)
-    return heaviness > 1 / len(classes.names), difficulty < np.median(difficulty), rank
+    rank = float(spearmanr(heaviness, difficulty, nan_policy="omit").statistic)
+    return heaviness > 1 / len(classes.names), difficulty < np.nanmedian(difficulty), rank
 
 
 def gains_in_words(classes):
@@ -281,8 +281,8 @@ def gains_in_words(classes):
     return (
         f"Over {seeds}, these classes have a lower FID in every seed: {_listed(classes.names[always])}. A "
         f"higher one in every seed: {_listed(classes.names[never])}. On average class "
-        f"{classes.names[gain.argmax()]} gains most ({-gain.max():+.2f}) and class "
-        f"{classes.names[gain.argmin()]} least ({-gain.min():+.2f})."
+        f"{classes.names[np.nanargmax(gain)]} gains most ({-np.nanmax(gain):+.2f}) and class "
+        f"{classes.names[np.nanargmin(gain)]} least ({-np.nanmin(gain):+.2f})."
     )
 
 

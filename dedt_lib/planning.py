@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .evaluation import KID_SUBSET_SIZE, KID_SUBSETS, MOST_EMBEDDED, MOST_NEIGHBOURS, MOST_PAIRED
 from .plans import EpochPlan
 from .recipes import Recipe
 from .selection import DEFAULT_SCOPE, moderate_order
@@ -48,6 +49,7 @@ KINDS = (
     "sampling",
     "decoding",
     "measuring",
+    "comparison",
 )
 """Kinds of work in the order of the stages; "reference" is the run on all the data, plain."""
 
@@ -61,6 +63,7 @@ NAMES = {
     "vit": "CLIP ViT-L/14",
     "metric": "FID network",
     "vae": "autoencoder",
+    "distances": "distances",
 }
 UNITS = {
     "latents": "images",
@@ -68,6 +71,7 @@ UNITS = {
     "sampling": "evaluations",
     "decoding": "images",
     "measuring": "images",
+    "comparison": "pairs",
 }
 """What the time of a kind of work goes with, where it is not its steps."""
 
@@ -78,8 +82,8 @@ class Run:
 
     kind: one of KINDS.  what: in words.  network: a value of DIFFUSION or a key of NAMES; "": none, and its
     time is not counted.  steps: of the optimiser.
-    images: passes over an image (for "sampling" the samples).  evaluations: see the module.  bytes: kept on
-    disk.  scratch: bytes beside that while it runs, twice when a checkpoint replaces the one before.
+    images: passes over an image (for "sampling" the samples).  evaluations: see the module.  pairs: of images
+    whose distance is taken.  bytes: kept on disk.  scratch: bytes beside that while it runs, twice when a checkpoint replaces the one before.
     """
 
     key: tuple
@@ -89,6 +93,7 @@ class Run:
     steps: int = 0
     images: int = 0
     evaluations: int = 0
+    pairs: int = 0
     bytes: int = 0
     scratch: int = 0
 
@@ -107,6 +112,7 @@ class Work:
     steps: int
     images: int
     evaluations: int
+    pairs: int
     bytes: int
     scratch: int
 
@@ -125,7 +131,10 @@ def plan(profile, cells, counts, least=False):
         Work(
             *group,
             runs=len(runs),
-            **{name: sum(getattr(run, name) for run in runs) for name in ("steps", "images", "evaluations")},
+            **{
+                name: sum(getattr(run, name) for run in runs)
+                for name in ("steps", "images", "evaluations", "pairs")
+            },
             bytes=sum(run.bytes for run in runs),
             scratch=max(run.scratch for run in runs),
         )
@@ -283,7 +292,7 @@ class _Planner:
         if r.reweighting:
             found += [self.full(r.seed), self.proxy(r)]
         samples = self.sampling(r, final)
-        return [*found, final, samples, *self.measuring(samples)]
+        return [*found, final, samples, *self.measuring(samples), self.comparison(r, samples)]
 
     def evaluations(self, recipe):
         """Of the diffusion network: (by the final training, by all the training)."""
@@ -473,9 +482,9 @@ class _Planner:
             "features",
             f"CMMD, {NAMES[self.cmmd_network]}",
             self.cmmd_network,
-            images=self.n,
-            evaluations=self.n,
-            bytes=4 * width * self.n,
+            images=min(self.n, MOST_EMBEDDED),
+            evaluations=min(self.n, MOST_EMBEDDED),
+            bytes=4 * width * min(self.n, MOST_EMBEDDED),
         )
         return [*([self.classifier("clip")] if own and not p.clip_weights else []), features]
 
@@ -486,7 +495,8 @@ class _Planner:
     def measuring(self, samples):
         """What comes after the samples: pixels out of latents, and the networks that look at them.
 
-        Only the numbers are kept.  The metrics beside FID read its features once more.
+        Only the numbers are kept.  The metrics beside FID read its features once more, and near-copies those of
+        the samples' other views.
         """
         networks = {"metric": 1}
         if self.latent:
@@ -495,9 +505,31 @@ class _Planner:
         for network, times in networks.items():
             kind = "decoding" if network == "vae" else "measuring"
             images = times * samples.images
+            if network == "metric":
+                images += (self._views - 1) * min(samples.images, MOST_NEIGHBOURS)
             key = (kind, network, samples.key)
             found.append(Run(key, kind, NAMES[network], network, images=images, evaluations=images))
         return found
+
+    @property
+    def _views(self):
+        """Views of a sample in the features of FID: shifted for the small classifier, mirrored with flips."""
+        return (9 if self.profile.metric == "classifier" else 1) * (1 + self.profile.flip)
+
+    def comparison(self, recipe, samples):
+        """Pairs of images whose distance is taken: near-copies, and of latents KID, CMMD, precision and recall."""
+        p, r, m, n = self.profile, recipe, samples.images, self.n
+        whole = r.early_stopping or r.infobatch or r.annealing
+        seen, kept = (("all",), n) if whole else self.coreset(r)
+        some, few = min(m, MOST_NEIGHBOURS), min(n, MOST_NEIGHBOURS)
+        pairs = (1 + p.flip + self._views) * some * kept
+        if self.latent:
+            subsets = max(m, n) > MOST_PAIRED
+            pairs += 3 * KID_SUBSETS * min(KID_SUBSET_SIZE, m, n) ** 2 if subsets else m * m + n * n + m * n
+            pairs += some * some + some * few
+            pairs += m * m + m * min(n, MOST_EMBEDDED) if p.cmmd else 0
+        what = "near-copies and the metrics beside FID" if self.latent else "near-copies"
+        return Run(("comparison", samples.key, seen), "comparison", what, "distances", pairs=pairs)
 
     def embedding(self, encoder):
         """The training of an encoder, unless its weights are published, and the features of all images."""

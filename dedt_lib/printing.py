@@ -34,12 +34,42 @@ def describe(experiment):
 def print_metrics(metrics, floor):
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
     print(f"  {metrics['protocol']}")
+    if metrics.get("classwise_left_out"):
+        from .needs import few_words
+
+        print(f"class-wise FID left out for: {few_words(metrics['classwise_left_out'])}")
     if metrics.get("cmmd") is not None:
         print(f"CMMD: {metrics['cmmd']:.3g} (without its bias: {metrics['cmmd_unbiased']:.3g})")
     if "kid" in metrics:
-        print("KID: {kid:.3g}, precision: {precision:.3f}, recall: {recall:.3f}".format(**metrics))
-    if metrics["copies"] is not None:
-        print(f"near-copies of training images: {metrics['copies']:.2%} of the samples")
+        shares = [f"{name}: {number(metrics[name], '.3f')}" for name in ("precision", "recall")]
+        print(f"KID: {metrics['kid']:.3g}, {', '.join(shares)}")
+    if "comparison_protocol" in metrics:
+        print(f"  {metrics['comparison_protocol']}")
+    print_copies(metrics)
+
+
+def print_copies(metrics):
+    """The share of near-copies in both readings, and what told them; or why there is none."""
+    if metrics["copies"] is None:
+        leaks = metrics.get("leaks")
+        why = f"all {leaks} held-out images are training images" if leaks else "there are no held-out images"
+        print(f"near-copies of training images: not counted, because {why}")
+        return
+    print(f"near-copies of training images: {metrics['copies']:.2%} of the samples")
+    if metrics.get("copies_threshold") is None:
+        return
+    print(f"  in the features of FID: {metrics['copies_features']:.2%}")
+    print(
+        f"  at most {metrics['copies_threshold']:.3g} grey levels (features: "
+        f"{metrics['copies_features_threshold']:.3g}) from one, as 1 % of {metrics['held_out']} held-out images"
+    )
+    if metrics["leaks"]:
+        print(f"  left out: {amount(metrics['leaks'], 'held-out image')} found among the training images")
+
+
+def number(value, digits=".3g"):
+    """A number in so many digits; a dash for none."""
+    return "–" if value is None else f"{value:{digits}}"
 
 
 def print_cell(cell):
@@ -73,14 +103,17 @@ def wrote(out, *names):
     print(f"wrote {', '.join(names)} to {out}")
 
 
-def contact_sheet(images, num_classes, rows=10):
-    """A Pillow image of the first samples; up to twenty classes get a column each."""
+def contact_sheet(images, labels, num_classes, rows=10):
+    """A Pillow image of the first samples, whose classes are ``labels``; up to twenty get a column each."""
     from PIL import Image
 
-    from .figures import tile
+    from .figures import class_columns, tile
 
-    columns = num_classes if num_classes <= FEW_CLASSES else 10
-    sheet = Image.fromarray(tile(images[: rows * columns], columns))
+    if num_classes <= FEW_CLASSES:
+        sheet = tile(class_columns(images, labels, num_classes, rows), num_classes)
+    else:
+        sheet = tile(images[: rows * 10], 10)
+    sheet = Image.fromarray(sheet)
     scale = max(1, 32 // images.shape[2])
     return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
 
@@ -95,6 +128,7 @@ def print_works(works, least, speed):
         "steps": (lambda work: work.steps, whole),
         "images": (lambda work: work.images, scaled),
         "evaluations": (lambda work: work.evaluations, scaled),
+        "pairs": (lambda work: work.pairs, scaled),
         "disk": (lambda work: work.bytes, lambda value: scaled(value, "B")),
     }
     if speed:
@@ -123,7 +157,7 @@ def print_works(works, least, speed):
         chosen = [pair for pair in pairs if what == group(pair[1].network)]
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
-    print("evaluations: forward passes of one image; a backward pass counts two")
+    print("evaluations: forward passes of one image; a backward pass counts two; pairs: of images, for distances")
     if works != least:
         print("a .. b: the losses decide how much InfoBatch prunes, from all that it may to nothing")
     kept, room = sum(work.bytes for work in works), 2 * max(work.scratch for work in works)

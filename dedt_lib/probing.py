@@ -158,6 +158,8 @@ class _Device:
             ) from error
 
     def _other(self, kind, network):
+        if network == "distances":
+            return self.pair()
         if network == "vae":
             parts = {"autoencoder": self.autoencoder_step, "latents": self.encoded_image}
             return parts.get(kind, self.decoded_image)()
@@ -304,6 +306,18 @@ class _Device:
         start = time.perf_counter()
         latents.decode(network, noise, size=self.profile.image_size)
         return (time.perf_counter() - start) / len(noise)
+
+    def pair(self):
+        """Seconds for the distance of a pair of images, in as many numbers as the widest of the metrics has."""
+        from .evaluation import THUMBNAIL, neighbour_radii
+
+        side, width = min(self.shape[1], THUMBNAIL), 64 if self.profile.metric == "classifier" else 2048
+        rows = np.random.default_rng(0).random((1024, max(self.shape[0] * side**2, width)))
+        how = {"device": None if self.name == "cpu" else self.name}
+        neighbour_radii(rows, **how)
+        start = time.perf_counter()
+        neighbour_radii(rows, **how)
+        return (time.perf_counter() - start) / len(rows) ** 2
 
     def _some_images(self):
         return self._images(256 if self.name == "cuda" else 16)

@@ -1,4 +1,4 @@
-"""Class-balanced guided samples, batch by batch, resumable; and DDIM (Song et al., 2021).
+"""Guided samples of given classes, batch by batch, resumable; and DDIM (Song et al., 2021).
 
 MDT has a sampler of its own, in :mod:`dedt_lib.samplers`.
 """
@@ -21,6 +21,23 @@ from .training import autocast
 def balanced_labels(n, num_classes):
     """0, 1, .., K-1, 0, 1, ..: int64 [n], the same number of each class when K divides n."""
     return np.arange(n, dtype=np.int64) % num_classes
+
+
+def proportional_labels(n, counts):
+    """Classes for n samples in the shares of ``counts`` (int [K], images per class): int64 [n].
+
+    Each label is the class that is furthest behind its share so far, the lowest of equals, so that every
+    beginning is as near to the shares as it can be.  Equal counts give :func:`balanced_labels`.
+    """
+    counts = np.asarray(counts, dtype=np.int64)
+    if (counts == counts[0]).all():
+        return balanced_labels(n, len(counts))
+    labels, behind, total = np.empty(n, dtype=np.int64), np.zeros_like(counts), counts.sum()
+    for i in range(n):
+        behind += counts  # in units of 1 / total, so that nothing is rounded
+        labels[i] = behind.argmax()
+        behind[labels[i]] -= total
+    return labels
 
 
 def initial_noise(numbers, shape, seed, device="cpu"):

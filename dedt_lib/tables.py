@@ -263,7 +263,7 @@ def _write_samples(images, path):
 def read_samples(profile, row, ratio, seed, *, root=None):
     """The first samples of a cell, kept beside its result: uint8 [n, C, H, W], or None without a picture.
 
-    Classes come in turns, as in ``sampling.balanced_labels``.  Raises DedtError for a damaged picture.
+    Their classes are :func:`sample_labels` of the result.  Raises DedtError for a damaged picture.
     """
     from PIL import Image
 
@@ -283,14 +283,23 @@ def read_samples(profile, row, ratio, seed, *, root=None):
         ) from error
 
 
+def sample_labels(result, n=SAMPLES_KEPT):
+    """Classes of the first n samples of a cell, from its result (JSON): int64 [n]."""
+    from .sampling import proportional_labels
+
+    # Without the counts it is older than samples of other shares than equal ones.
+    return proportional_labels(n, result.get("real_class_counts") or [1] * len(result["class_names"]))
+
+
 def read_cells(profile, *, root=None):
     """All results of a profile as a pandas DataFrame, one row per cell.
 
-    Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, steps, realised (images seen, as a
-    share of those that a run on all the data sees), and what the final run cost: images, evaluations (of the
-    network), seconds, cpu_seconds; the same with "whole_" in front counts embedding, selection, reference and
-    proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and recall.  "result" is the
-    whole JSON.  Raises DedtError when there are no results, and names one that is damaged.
+    Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps, realised
+    (images seen, as a share of those that a run on all the data sees), and what the final run cost: images,
+    evaluations (of the network), seconds, cpu_seconds; the same with "whole_" in front counts embedding,
+    selection, reference and proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and
+    recall.  "result" is the whole JSON.  Raises DedtError when there are no results, and names one that is
+    damaged.
     """
     import pandas as pd
 
@@ -317,9 +326,10 @@ def _row(result):
         "ratio": result["recipe"]["ratio"],
         "seed": result["recipe"]["seed"],
         "fid": result["fid"],
-        "worst": max(result["classwise"], default=math.nan),
+        "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
         **{name: result.get(name) for name in MORE_METRICS},
         "copies": result["copies"],
+        "copies_features": result.get("copies_features"),
         "steps": result["steps"],
         "realised": result["realised"],
         "images": train["images"],

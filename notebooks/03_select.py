@@ -118,8 +118,8 @@ figures.overlap_map(coresets)
 #
 # The code that the paper cites sorts *all* distances in one list. Compact
 # classes then fall below the band and loose ones above it, and the coreset is
-# no longer balanced. A model that is asked for every class equally often had
-# better see every class: our `digits` profile takes the band inside each
+# no longer balanced. A model that is asked for every class had better see
+# every class: our `digits` profile takes the band inside each
 # class, and Table I has a row for the other reading.
 
 # %%

@@ -32,24 +32,24 @@ from dedt_lib.experiment import Experiment
 
 experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 full = experiment.change(method="random", ratio=1.0)
-p = experiment.profile
+p, K = experiment.profile, len(experiment.data.class_names)
 
 # %% [markdown]
 # ## Step by step
 #
-# Ten images, one per class, on their way from noise. Halfway the eye still
-# sees nothing but noise; the digits appear towards the end.
+# Ten images, the classes in turn, on their way from noise. Halfway the eye
+# still sees nothing but noise; the digits appear towards the end.
 
 # %%
 import torch
 
-from dedt_lib.sampling import ddim, initial_noise, to_uint8
+from dedt_lib.sampling import balanced_labels, ddim, initial_noise, to_uint8
 
-model = full.train()
+model, classes = full.train(), torch.from_numpy(balanced_labels(10, K))
 noise = initial_noise(range(10), model.sample_shape, seed)
 keep = [0, p.sampler_steps // 4, p.sampler_steps // 2, p.sampler_steps - 2]
 _, frames = ddim(
-    model, noise, torch.arange(10), steps=p.sampler_steps,
+    model, noise, classes, steps=p.sampler_steps,
     guidance=p.guidance, keep=keep,
 )
 titles = [f"step {k}" for k in keep] + ["done"]
@@ -73,7 +73,7 @@ figures.denoising(
 rows, weights = [], (0.0, 0.3, 1.0, 3.0)
 for w in weights:
     x = ddim(
-        model, noise, torch.arange(10), steps=p.sampler_steps, guidance=w
+        model, noise, classes, steps=p.sampler_steps, guidance=w
     )
     rows.append(to_uint8(x).numpy())
 figures.denoising(rows, [f"w = {w}" for w in weights])
@@ -81,15 +81,19 @@ figures.denoising(rows, [f"w = {w}" for w in weights])
 # %% [markdown]
 # ## Samples by the models of this book
 #
-# All classes equally often. First the model that has seen all the data, then
-# the one that has seen the coreset. Look for strokes that break off, and for
+# Every class as often as among the training images, so of the digits equally
+# often; a column each. First the model that has seen all the data, then the
+# one that has seen the coreset. Look for strokes that break off, and for
 # variety inside a column.
 
 # %%
-figures.image_grid(full.sample()[:100], columns=10, title="all data")
+labels = experiment.sample_labels()
+sheet = figures.class_columns(full.sample(), labels, K)
+figures.image_grid(sheet, columns=K, title="all data")
 
 # %%
-figures.image_grid(experiment.sample()[:100], columns=10, title="coreset")
+sheet = figures.class_columns(experiment.sample(), labels, K)
+figures.image_grid(sheet, columns=K, title="coreset")
 
 # %% [markdown]
 # ## One image, one number
@@ -101,12 +105,11 @@ figures.image_grid(experiment.sample()[:100], columns=10, title="coreset")
 # %%
 import numpy as np
 
-from dedt_lib.sampling import balanced_labels, sample
+from dedt_lib.sampling import sample
 
-labels = balanced_labels(12, 10)
 how = {"seed": seed, "steps": p.sampler_steps, "guidance": p.guidance}
-small = sample(model, labels, batch_size=5, **how)
-large = sample(model, labels, batch_size=12, **how)
+small = sample(model, labels[:12], batch_size=5, **how)
+large = sample(model, labels[:12], batch_size=12, **how)
 int(np.abs(small.astype(int) - large.astype(int)).max())
 
 # %% [markdown]

@@ -246,7 +246,12 @@ sheets = {
     for r in p.mdt_ratios
 }
 sheets["all the data"] = tables.read_samples(profile, "mdt-full", 1.0, seed)
-sheets = {name: s for name, s in sheets.items() if s is not None}
+labels = experiment.sample_labels()
+sheets = {
+    name: figures.class_columns(s, labels[: len(s)], K) if K <= 10 else s
+    for name, s in sheets.items()
+    if s is not None
+}
 if sheets:
     shown = figures.image_sheets(sheets, columns=min(K, 10))
 else:

@@ -78,7 +78,7 @@ def test_each_verb_prints_its_result_and_writes_its_files(verb, dedt, tmp_path):
         "select": ("images kept", {"coreset.parquet", "coreset.json"}),
         "reweight": ("effective classes", {"weights.json", "coreset.parquet", "coreset.json"}),
         "train": ("steps: ", {"model.safetensors"}),
-        "sample": (f"{samples} samples of shape 1 x 8 x 8", {"samples.npy", "samples.png"}),
+        "sample": (f"{samples} samples of shape 1 x 8 x 8", {"samples.npy", "sample_labels.npy", "samples.png"}),
         "evaluate": ("half against half", {"metrics.json"}),
     }
     text, files = expected[verb]
@@ -374,6 +374,42 @@ def test_a_result_of_latents_has_more_metrics_and_of_many_classes_fewer_words(ca
     assert "class weights: 0.50 to 1.50" in printed
     printing.print_cell({**cell(model="mdt"), **more, "cmmd": None})
     assert "CMMD" not in capsys.readouterr().out
+
+
+FOUND = {
+    "copies": 0.02,
+    "copies_threshold": 16.3,
+    "copies_features": 0.03,
+    "copies_features_threshold": 0.8,
+    "held_out": 295,
+    "leaks": 2,
+}
+
+
+@pytest.mark.parametrize(
+    "metrics, said",
+    [
+        (FOUND, ["2.00% of the samples", "features of FID: 3.00%", "16.3 grey levels", "295 held-out images"]),
+        (FOUND, ["left out: 2 held-out images found among the training images"]),
+        ({"copies": 0.02}, ["2.00% of the samples"]),
+        ({"copies": None}, ["not counted, because there are no held-out images"]),
+        ({**FOUND, "copies": None, "leaks": 9}, ["because all 9 held-out images are training images"]),
+    ],
+)
+def test_near_copies_are_printed_with_what_tells_them(metrics, said, capsys):
+    printing.print_copies(metrics)
+    printed = capsys.readouterr().out
+    assert all(words in printed for words in said)
+
+
+def test_the_sheet_of_samples_has_a_column_for_each_class():
+    images = np.arange(1, 6, dtype=np.uint8)[:, None, None, None] * np.full((1, 1, 32, 32), 40, dtype=np.uint8)
+    sheet = np.asarray(printing.contact_sheet(images, np.array([0, 0, 1, 0, 0]), 2, rows=3))
+    assert sheet.shape == (3 * 36 - 4, 2 * 36 - 4)
+    assert [sheet[36 * row, 0] for row in range(3)] == [40, 80, 160]
+    assert [sheet[36 * row, 36] for row in range(3)] == [120, 235, 235]
+    many = printing.contact_sheet(images, np.arange(5), 30)
+    assert many.size == (10 * 36 - 4, 32)
 
 
 def test_of_several_processes_only_the_main_one_prints():

@@ -361,6 +361,20 @@ def test_kid_matches_torch_fidelity():
     assert kid(real, generated) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
 
 
+def test_kid_of_many_images_is_torch_fidelitys_mean_over_subsets(monkeypatch):
+    monkeypatch.setattr(evaluation, "MOST_PAIRED", 90)
+    monkeypatch.setattr(evaluation, "KID_SUBSET_SIZE", 50)
+    real, generated = draw(100, d=24), draw(70, d=24, seed=1, shift=0.3)
+    sides = torch.from_numpy(real), torch.from_numpy(generated)
+    theirs = kid_features_to_metric(*sides, kid_subsets=100, kid_subset_size=50, verbose=False)
+    assert kid(real, generated) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
+    monkeypatch.setattr(evaluation, "KID_SUBSET_SIZE", 1000)
+    estimate = kid(real, generated)
+    monkeypatch.setattr(evaluation, "MOST_PAIRED", 100)
+    assert estimate == pytest.approx(kid(real, generated), rel=0.1)
+    assert estimate != kid(real, generated)
+
+
 def test_kid_of_single_numbers_by_hand():
     # k(x, y) = (x y + 1)^3 in one dimension: k(1, 2) = 27, k(0, .) = 1, k(1, 3) = 64, k(2, 3) = 343.
     real, generated = np.array([[1.0], [2.0]]), np.array([[0.0], [3.0]])
@@ -433,8 +447,9 @@ def test_copies_are_told_from_new_images():
 def test_the_threshold_is_a_quantile_of_the_held_out_images():
     train = np.zeros((1, 1, 2, 2), dtype=np.uint8)
     test = np.arange(0, 101, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), dtype=np.uint8)
-    assert evaluation.copy_threshold(train, test) == pytest.approx(1)
-    assert evaluation.copy_threshold(train, test, quantile=0.5) == pytest.approx(50)
+    # The black one is a training image: it has been seen, and says nothing about unseen ones.
+    assert evaluation.copy_threshold(train, test) == pytest.approx(1.99)
+    assert evaluation.copy_threshold(train, test, quantile=0.5) == pytest.approx(50.5)
 
 
 # ---- bad input -----------------------------------------------------------------------------------

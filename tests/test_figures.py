@@ -57,6 +57,20 @@ def test_a_panel_for_each_encoder(count, rng):
     drawn(figures.neighbours(data, nearest), count)
 
 
+def test_a_class_without_a_value_leaves_a_gap():
+    (axes,) = drawn(figures.classwise_bars({"a": [1.0, None], "b": [2.0, None]}, ["x", "y"], [0.5, None]), 1)
+    heights = [patch.get_height() for patch in axes.patches]
+    assert {height for height in heights if height > 0} == {1.0, 2.0}
+
+
+def test_a_class_has_a_column_and_a_rare_one_leaves_it_empty():
+    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), dtype=np.uint8)
+    sheet = figures.class_columns(images, np.array([0, 0, 1, 0, 0, 2]), 3, rows=3)
+    assert sheet[:, 0, 0, 0].tolist() == [0, 2, 5, 1, 235, 235, 3, 235, 235]
+    turns = figures.class_columns(images, np.arange(6) % 3, 3)
+    assert np.array_equal(turns, images)
+
+
 def test_a_run_of_one_epoch_has_a_loss_curve():
     drawn(figures.epoch_losses({"Inception-v3": [2.3]}), 1)
 

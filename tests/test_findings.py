@@ -205,6 +205,26 @@ PAIRED = class_results(
 )
 
 
+def test_a_class_without_a_value_is_passed_over():
+    weights = [0.4, 0.3, 0.2, 0.1]
+    classes = findings.by_class(
+        class_results(
+            moderate={0: ([1, 2, None, 4], None)}, moderate_reweighted={0: ([0, 3, None, 2], weights)}
+        ),
+        0.1,
+    )
+    said = findings.gains_in_words(classes)
+    assert "in every seed: a, d." in said and "higher one in every seed: b." in said
+    assert "class d gains most (-2.00) and class b least (+1.00)" in said
+    heavy, easy, rank = findings.heavy_and_easy(classes)
+    assert heavy.tolist() == [True, True, False, False] and easy.tolist() == [True, False, False, False]
+    assert rank == pytest.approx(-1) and "of the 2 classes" in findings.heaviness_in_words(classes)
+    nothing = class_results(
+        moderate={0: ([None] * 4, None)}, moderate_reweighted={0: ([None] * 4, weights)}
+    )
+    assert findings.by_class(nothing, 0.1) is None
+
+
 def test_classes_are_paired_by_seed():
     classes = findings.by_class(PAIRED, 0.1)
     assert classes.seeds.tolist() == [0, 1] and classes.names.tolist() == list("abcd")

@@ -2,6 +2,7 @@
 images.
 """
 
+import json
 import tracemalloc
 
 import numpy as np
@@ -39,6 +40,33 @@ def test_cmmd_is_the_formula(block):
     others = sum(kernel[~np.eye(len(kernel), dtype=bool)].mean() for kernel in within)
     found = cmmd(real, generated, unbiased=True, block=block)
     assert found == pytest.approx(1000 * (others - between), rel=1e-10)
+
+
+def test_one_pass_gives_both_values_and_the_real_part_may_be_known():
+    real, generated = embeddings(30, 0), embeddings(21, 1, shift=0.5)
+    both = evaluation.both_cmmds(real, generated)
+    assert both == (cmmd(real, generated), cmmd(real, generated, unbiased=True))
+    within = json.loads(json.dumps(evaluation.within_real(real)))
+    assert evaluation.both_cmmds(real, generated, within=within) == both
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_pytorch_takes_the_products_where_a_device_is_named(kind):
+    real, generated = (embeddings(50, seed, shift).astype(kind) for seed, shift in ((0, 0.0), (1, 0.5)))
+    tolerance = {"rel": 1e-10 if kind is np.float64 else 1e-5}
+    for metric in (cmmd, kid):
+        assert metric(real, generated, device="cpu") == pytest.approx(metric(real, generated), **tolerance)
+    assert precision_recall(real, generated, device="cpu") == precision_recall(real, generated)
+    images = pictures(12, (8, 8))
+    found = nearest_distances(images[:4], images[4:], device="cpu")
+    np.testing.assert_array_equal(found, nearest_distances(images[:4], images[4:]))
+
+
+def test_radii_that_are_known_are_not_computed_again():
+    real, generated = embeddings(60, 0, d=4), embeddings(45, 1, shift=0.3, d=4)
+    radii = evaluation.neighbour_radii(real)
+    assert precision_recall(real, generated, radii=radii) == precision_recall(real, generated)
+    assert precision_recall(real, generated, radii=np.full(60, np.inf))[0] == 1
 
 
 def test_the_unbiased_value_is_zero_on_average():

@@ -170,6 +170,24 @@ def test_cmmd_takes_embeddings_of_both_sides():
     assert not {run.network for run in none} & {"vit", "clip"}
 
 
+def test_the_pairs_of_images_whose_distances_are_taken():
+    (pixels,) = latent_runs("paper", [("random", 0.1, 0)])["comparison"]
+    # 10,000 of the samples and 5,000 training images: pixels and their mirror images, and the same in features.
+    assert pixels.pairs == 4 * 10_000 * 5_000
+    (full,) = latent_runs("imagenet", [("mdt-full", 1.0, 0)])["comparison"]
+    copies, subsets, embedded = 4 * 10_000 * 1_281_167, 3 * 100 * 1000**2, 2 * 50_000**2
+    assert full.pairs == copies + subsets + embedded + 2 * 10_000**2
+    assert latent_runs("imagenet", [("mdt-full", 1.0, 0)])["features"][1].images == 50_000
+    (digits,) = latent_runs("digits", [("mdt-full", 1.0, 0)])["comparison"]
+    assert digits.pairs == 10 * 1500**2 + 3 * 1500**2 + 2 * 1500**2 + 2 * 1500**2
+
+
+def test_hours_count_the_pairs():
+    works = planning.plan(paper(), [("moderate", 0.1, 0)], CIFAR10)
+    (pairs,) = (work for work in works if work.kind == "comparison")
+    assert probing.seconds(pairs, {("comparison", "distances"): 2.0}) == 2.0 * pairs.pairs > 0
+
+
 @pytest.mark.parametrize("name", ["smoke", "digits", "paper", "imagenet", "imagenette"])
 @pytest.mark.parametrize("model", planning.DIFFUSION)
 def test_a_model_is_planned_as_its_family_has_it(name, model):

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import tiny
@@ -6,7 +8,15 @@ from diffusers import DDIMScheduler
 
 from dedt_lib import sampling
 from dedt_lib.models.unet import NOISE_SCHEDULE
-from dedt_lib.sampling import balanced_labels, ddim, guided_noise, initial_noise, sample, to_uint8
+from dedt_lib.sampling import (
+    balanced_labels,
+    ddim,
+    guided_noise,
+    initial_noise,
+    proportional_labels,
+    sample,
+    to_uint8,
+)
 
 ALPHA_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 
@@ -53,6 +63,31 @@ def draw(model, n=12, **changes):
 def test_labels_are_balanced():
     assert np.bincount(balanced_labels(50, 10)).tolist() == [5] * 10
     assert balanced_labels(5, 3).tolist() == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("counts", [[1, 1], [150] * 10, [7]])
+def test_equal_classes_take_turns(counts):
+    labels = proportional_labels(47, counts)
+    assert labels.dtype == np.int64 and labels.tolist() == balanced_labels(47, len(counts)).tolist()
+
+
+@pytest.mark.parametrize("counts", [[4, 1], [90, 5, 3, 2], [1, 2, 3, 4, 5], [963, 955, 993, 858], [1, 1, 2]])
+def test_every_beginning_has_the_shares_of_the_classes(counts):
+    labels = proportional_labels(3 * sum(counts), counts)
+    drawn = np.cumsum(np.eye(len(counts), dtype=int)[labels], axis=0)
+    shares = np.arange(1, len(labels) + 1)[:, None] * np.array(counts) / sum(counts)
+    assert np.abs(drawn - shares).max() < 1
+    assert drawn[sum(counts) - 1].tolist() == counts
+    assert proportional_labels(11, counts).tolist() == labels[:11].tolist()
+
+
+def test_the_labels_of_imagenet_are_there_at_once():
+    counts = np.random.default_rng(0).integers(732, 1301, 1000)
+    start = time.process_time()
+    labels = proportional_labels(50_000, counts)
+    assert time.process_time() - start < 2
+    drawn = np.bincount(labels, minlength=1000)
+    assert np.abs(drawn - 50_000 * counts / counts.sum()).max() < 1
 
 
 def test_each_sample_has_its_own_noise():

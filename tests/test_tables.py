@@ -9,7 +9,7 @@ import tiny
 from dedt_lib import paper, tables
 from dedt_lib.errors import DedtError
 from dedt_lib.recipes import Recipe
-from dedt_lib.store import read_json
+from dedt_lib.store import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,6 +134,26 @@ def test_a_damaged_picture_of_samples_is_named(damage, tmp_path):
         tables.read_samples("digits", "random", 0.1, 0, root=tmp_path)
     picture.unlink()
     assert tables.read_samples("digits", "random", 0.1, 0, root=tmp_path) is None
+
+
+def test_a_class_without_a_value_is_not_the_worst(smoke, tmp_path):
+    folder = tmp_path / "smoke" / "cells"
+    folder.mkdir(parents=True)
+    cell = {"row": "random", **smoke.cell()}
+    write_json(folder / "a.json", {**cell, "classwise": [1.0, None, 3.0]})
+    write_json(folder / "b.json", {**cell, "classwise": [None]})
+    older = {name: value for name, value in cell.items() if name not in ("copies_features", "leaks")}
+    write_json(folder / "c.json", {**older, "classwise": []})
+    frame = tables.read_cells("smoke", root=tmp_path)
+    assert frame.worst[0] == 3 and frame.worst[1:].isna().all()
+    assert frame.copies_features[0] == cell["copies_features"] and frame.copies_features.isna()[2]
+
+
+@pytest.mark.parametrize("counts", [None, [5, 5], [3, 1]])
+def test_the_classes_of_the_samples_beside_a_result_follow_from_it(counts):
+    result = {"class_names": ["a", "b"], **({"real_class_counts": counts} if counts else {})}
+    labels = tables.sample_labels(result, 4).tolist()
+    assert labels == ([0, 0, 1, 0] if counts == [3, 1] else [0, 1, 0, 1])
 
 
 def test_the_summary_is_over_seeds():

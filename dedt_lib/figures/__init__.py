@@ -1,6 +1,6 @@
 """Every plot of the book, one function each.  Each returns a matplotlib Figure and draws nothing else."""
 
-from .common import tile
+from .common import class_columns, tile
 from .latents import guidance_schedule, latent_histogram, loss_by_timestep, masked_tokens, posteriors
 from .sample import denoising, image_grid, image_sheets, nearest_histogram, nearest_pairs
 from .select import (
@@ -45,6 +45,7 @@ from .train import (
 __all__ = [
     "class_counts",
     "class_draws",
+    "class_columns",
     "classwise_bars",
     "clipped_share",
     "cost_bars",

@@ -39,6 +39,19 @@ def tile(images, columns):
     return sheet[:, :, 0] if channels == 1 else sheet
 
 
+def class_columns(images, labels, num_classes, rows=10):
+    """The first images of each class, to be tiled with a column for each: uint8 [rows * K, C, H, W].
+
+    images: uint8 [n, C, H, W] with labels int [n].  As many rows as the class with the most images has, and
+    ``rows`` at most; a class with fewer leaves the rest of its column empty.
+    """
+    places = [np.flatnonzero(labels == k)[:rows] for k in range(num_classes)]
+    sheet = np.full((max(map(len, places)), num_classes, *images.shape[1:]), 235, dtype=np.uint8)
+    for k, chosen in enumerate(places):
+        sheet[: len(chosen), k] = images[chosen]
+    return sheet.reshape(-1, *images.shape[1:])
+
+
 def show_tiled(axes, images, columns, title=None):
     axes.imshow(tile(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()

@@ -5,7 +5,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator
 
-from .common import WIDTH, finished, panel_grid, plain_ticks, show_tiled
+from .common import WIDTH, class_columns, finished, panel_grid, plain_ticks, show_tiled
 
 
 def classwise_bars(classwise, class_names, floor=None):
@@ -16,11 +16,16 @@ def classwise_bars(classwise, class_names, floor=None):
 
 
 def _classwise(axes, classwise, class_names, floor):
-    rows = [(name, label, value) for label, row in classwise.items() for name, value in zip(class_names, row)]
+    rows = [
+        (name, label, value)
+        for label, row in classwise.items()
+        for name, value in zip(class_names, np.array(row, dtype=float))
+    ]
     names, labels, values = zip(*rows)
     sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
     if floor is not None:
         places = np.arange(len(class_names))
+        floor = np.array(floor, dtype=float)
         axes.hlines(floor, places - 0.4, places + 0.4, color="0.2", lw=1.2, label="real against real")
     axes.set(xlabel="class", ylabel="class-wise FID")
     axes.legend(title=None, fontsize=8)
@@ -39,6 +44,7 @@ def figure_2(before, after, weights, class_names, floor=None):
         top.bar(places + shift, values.mean(axis=0), width=0.38, label=label)
         top.vlines(places + shift, values.min(axis=0), values.max(axis=0), color="0.15", lw=1)
     if floor is not None:
+        floor = np.array(floor, dtype=float)
         top.hlines(floor, places - 0.4, places + 0.4, color="crimson", lw=1.2, label="real against real")
     top.set(ylabel="class-wise FID")
     top.legend(fontsize=8)
@@ -80,7 +86,7 @@ def weight_and_difficulty(weights, before, class_names):
     for place, name in zip(zip(x, y), class_names):
         axes.annotate(name, place, ha="center", va="center", fontsize=9)
     axes.axhline(1, color="0.4", lw=1, ls="--")
-    axes.axvline(np.median(x), color="0.4", lw=1, ls="--")
+    axes.axvline(np.nanmedian(x), color="0.4", lw=1, ls="--")
     axes.set(xlabel="class-wise FID before reweighting (hard is right)", ylabel="class weight $K\\alpha$")
     return finished(figure)
 
@@ -277,6 +283,8 @@ def speedup_by_ratio(panels, ratios):
 
 def front_page(data, coreset, weights, samples, classwise_before, classwise_after):
     """The method in one picture: what is kept, what is generated, the class weights, the class-wise FID."""
+    from ..sampling import proportional_labels
+
     K = len(data.class_names)
     figure = plt.figure(figsize=(WIDTH * 1.35, 3.7))
     grid = figure.add_gridspec(2, 3, width_ratios=[1.1, 1.1, 1])
@@ -284,14 +292,17 @@ def front_page(data, coreset, weights, samples, classwise_before, classwise_afte
     rows = max(1, min(10, min(map(len, kept))))
     chosen = np.stack([members[:rows] for members in kept], axis=1).ravel()
     show_tiled(figure.add_subplot(grid[:, 0]), data.images[chosen], K, f"{100 * coreset.ratio:.0f} % is kept")
-    show_tiled(figure.add_subplot(grid[:, 1]), samples[: 10 * K], K, "samples of the model")
+    labels = proportional_labels(len(samples), data.class_counts)
+    shown = class_columns(samples, labels, K)
+    show_tiled(figure.add_subplot(grid[:, 1]), shown, K, "samples of the model")
     top, bottom = figure.add_subplot(grid[0, 2]), figure.add_subplot(grid[1, 2])
     top.bar(range(K), K * weights - 1, bottom=1, color="C2")
     top.axhline(1, color="0.4", lw=0.8)
     top.set(title="class weights $K\\alpha$", xticks=range(K), xticklabels=data.class_names)
     places = np.arange(K)
-    bottom.bar(places - 0.2, classwise_before, width=0.38, label="unweighted")
-    bottom.bar(places + 0.2, classwise_after, width=0.38, label="weighted")
+    before, after = np.array([classwise_before, classwise_after], dtype=float)
+    bottom.bar(places - 0.2, before, width=0.38, label="unweighted")
+    bottom.bar(places + 0.2, after, width=0.38, label="weighted")
     bottom.set(title="class-wise FID", xticks=places, xticklabels=data.class_names)
     bottom.legend(fontsize=7)
     return finished(figure)

@@ -1,0 +1,108 @@
+"""What is refused, and what is left out, because of the numbers of images alone."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from dedt_lib import cli, encoders, experiment, needs, selection
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
+from dedt_lib.recipes import Recipe
+from dedt_lib.store import Store
+
+
+@pytest.fixture
+def nothing_is_trained(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("something was computed before the numbers of images were looked at")
+
+    for module, name in ((experiment, "train"), (encoders, "train_classifier"), (selection, "select")):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(encoders, "embed", refuse)
+
+
+def folder(root, counts):
+    """Images in classes of these numbers; the profile's arguments to read them."""
+    root.mkdir()
+    for k, count in enumerate(counts):
+        tiny.write_images(root, classes=(f"class{k}",), each=count)
+    return {"data": "folder", "path": str(root), "channels": 3, "per_class": 0}
+
+
+CASES = [
+    ([12, 3], {"ratio": 0.1}, {}, "train", "class1 keep no image at ratio 0.1: raise it to 0.167 or more"),
+    ([12, 3], {"ratio": 0.1, "method": "random"}, {}, "reweight", "class1 keep no image at ratio 0.1"),
+    ([3, 3, 3], {"ratio": 0.2, "scope": "global"}, {}, "evaluate", "keeps 1 of 9 images, fewer than there are"),
+    ([3, 3], {"ratio": 0.1}, {}, "select", "keeps none: raise the ratio"),
+    ([6, 1], {"method": "gaussian", "ratio": 1.0}, {}, "select", "class1 have a single image.*drop the class"),
+    ([6, 1], {"method": "gaussian", "ratio": 1.0}, {}, "run", "class1 have a single image"),
+    ([1], {"ratio": 1.0}, {}, "run", "need 4 training images in all, and there are 1"),
+    ([8, 8], {"ratio": 0.5}, {"samples": 1}, "evaluate", "--set samples=2"),
+    ([8], {"ratio": 0.5}, {}, "run", "have one class.*--set metric=inceptionv3"),
+    ([8], {"ratio": 0.5, "model": "mdt"}, {"metric": "inceptionv3"}, "run", "--set cmmd="),
+]
+
+
+@pytest.mark.parametrize("counts, recipe, changes, verb, message", CASES)
+def test_what_cannot_be_had_is_refused_before_anything_is_computed(
+    counts, recipe, changes, verb, message, tmp_path, nothing_is_trained, capsys
+):
+    data = folder(tmp_path / "images", counts)
+    options = [f"--{name}={value}" for name, value in recipe.items()]
+    for name, value in ({k: data[k] for k in ("channels", "per_class")} | changes).items():
+        options += ["--set", f"{name}={value}"]
+    given = ["--profile", "smoke", "--data", data["path"], "--store", str(tmp_path / "store"), *options]
+    assert cli.main([verb, *given]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dedt: ") and error.count("\n") == 1
+    x = Experiment(tiny.profile(**data, **changes), store=Store(tmp_path / "store"), device="cpu", **recipe)
+    verbs = {"select": x.select, "train": x.train, "reweight": x.reweight, "evaluate": x.evaluate, "run": x.cell}
+    with pytest.raises(DedtError, match=message):
+        verbs[verb]()
+
+
+@pytest.mark.parametrize("method", ["random", "gaussian", "moderate"])
+@pytest.mark.parametrize("scope", ["class", "global"])
+@pytest.mark.parametrize("ratio", [0.05, 0.1, 0.31, 0.5, 1.0])
+def test_the_size_of_a_coreset_is_known_before_it_is_chosen(method, scope, ratio):
+    labels = np.repeat([0, 1, 2], [20, 11, 5])
+    features = np.random.default_rng(0).normal(size=(36, 3))
+    coreset = selection.select(features, labels, method=method, ratio=ratio, scope=scope)
+    known = needs.kept(Recipe(method=method, ratio=ratio), scope, [20, 11, 5])
+    assert known == (coreset.counts.tolist() if scope == "class" else [len(coreset.indices)])
+
+
+@pytest.mark.parametrize("smallest", range(1, 40))
+def test_the_ratio_that_is_named_is_enough(smallest):
+    assert round(needs.enough([50, smallest]) * smallest) >= 1
+
+
+def test_a_coreset_without_a_class_is_shown_but_not_trained_on(tmp_path):
+    data = folder(tmp_path / "images", [12, 3])
+    x = Experiment(tiny.profile(**data), store=Store(tmp_path / "store"), device="cpu", method="random")
+    assert x.select().counts.tolist() == [1, 0]
+    with pytest.raises(DedtError, match="class1 keep no image"):
+        x.train()
+    x.change(infobatch="ratio").check(), x.change(ratio=0.4, early_stopping=True).check()
+
+
+def test_a_class_of_three_costs_its_own_value_and_no_other(tmp_path, capsys):
+    data = folder(tmp_path / "images", [12, 3])
+    options = ["--set", "channels=3", "--method", "random", "--ratio", "0.5", "--set", "epochs=1"]
+    store = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    assert cli.main(["evaluate", "--profile", "smoke", "--data", data["path"], *options, *store]) == 0
+    printed = capsys.readouterr().out
+    assert "class-wise FID left out for: class1 (3 images)\n" in printed
+    (line,) = [line.split() for line in printed.splitlines() if line.split()[:1] == ["class1"]]
+    assert line == ["class1", "–", "–"]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["classwise"][1] is None and metrics["floor"]["classwise"][1] is None
+    assert metrics["classwise"][0] > 0 and metrics["fid"] > 0
+
+
+def test_of_many_classes_some_are_named():
+    found = needs.left_out([3] * 30, [1] * 30, [f"c{k}" for k in range(30)])
+    assert found[0] == "c0 (3 images, 1 sample)" and len(found) == 30
+    assert needs.few_words(found).endswith("c19 (3 images, 1 sample) and 10 more")

@@ -1,0 +1,233 @@
+"""What the metrics say of generators whose quality is known: fresh draws, memorisers, and what lies between.
+
+The images and the samples are set by hand; everything after the samples is the library's.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from dedt_lib import evaluation, sampling
+from dedt_lib.data import LabelledImages
+from dedt_lib.evaluation import cmmd, frechet_distance, kid, precision_recall, real_floor, spread
+from dedt_lib.experiment import Experiment
+from dedt_lib.sampling import balanced_labels, proportional_labels
+from dedt_lib.store import Store
+
+SHARES = [(1, 1), (4, 1), (90, 5, 3, 2)]
+
+
+def class_labels(shares, n):
+    """Sorted by class, as folders are read."""
+    return np.repeat(np.arange(len(shares)), np.array(shares) * n // sum(shares))
+
+
+# ---- in features -----------------------------------------------------------------------------------
+
+
+def draw(labels, seed):
+    """Features of one cluster a class: float64 [n, 6]."""
+    generator = np.random.default_rng(seed)
+    return 4 * np.eye(6)[labels] + generator.normal(size=(len(labels), 6)) * (1 + labels[:, None] / 4)
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+METRICS = {
+    "fid": frechet_distance,
+    "kid": kid,
+    "cmmd": lambda real, generated: cmmd(unit(real), unit(generated), unbiased=True),
+    "precision": lambda real, generated: 1 - precision_recall(real, generated)[0],
+    "recall": lambda real, generated: 1 - precision_recall(real, generated)[1],
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("shares", SHARES)
+def test_fresh_draws_in_the_shares_of_the_classes_stay_at_the_floor(name, shares):
+    labels, metric = class_labels(shares, 1200), METRICS[name]
+    counts, real = np.bincount(labels), draw(labels, 0)
+    floors = [metric(draw(labels, 10 + 2 * i), draw(labels, 11 + 2 * i)) for i in range(4)]
+    perfect = metric(real, draw(proportional_labels(len(labels), counts), 1))
+    assert abs(perfect) < 2 * np.max(np.abs(floors)) + 1e-9
+    if name in ("fid", "kid", "cmmd") and len(set(counts)) > 1:
+        balanced = metric(real, draw(balanced_labels(len(labels), len(counts)), 1))
+        assert balanced > 20 * np.max(np.abs(floors))
+
+
+@pytest.mark.parametrize("shares", SHARES)
+def test_the_floor_is_that_of_two_draws_of_its_size(shares):
+    labels = class_labels(shares, 2000)
+    halves = [frechet_distance(draw(labels[::2], 2 * i), draw(labels[::2], 2 * i + 1)) for i in range(1, 6)]
+    floor = real_floor(draw(labels, 0), labels, splits=5)
+    assert floor["fid"] == pytest.approx(np.mean(halves), rel=0.5) and (floor["classwise"] > 0).all()
+
+
+def test_the_floor_of_a_class_of_three_is_left_out():
+    labels = np.array([0] * 40 + [1] * 3 + [2] * 4)
+    floor = real_floor(draw(labels, 0), labels, splits=2)
+    assert floor["fid"] > 0 and np.isnan(floor["classwise"]).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("most", [10, 99, 100, 1000])
+@pytest.mark.parametrize("order", ["sorted", "in turns", "shuffled"])
+def test_a_part_of_the_images_has_the_shares_of_all(order, most):
+    labels = class_labels((90, 5, 3, 2), 1000) if order != "in turns" else np.arange(1000) % 4
+    labels = np.random.default_rng(0).permutation(labels) if order == "shuffled" else labels
+    chosen = spread(labels, most)
+    assert len(chosen) == most == len(set(chosen)) and (np.diff(chosen) > 0).all()
+    shares = np.bincount(labels[chosen], minlength=4) - most * np.bincount(labels) / 1000
+    assert np.abs(shares).max() < 1
+    assert spread(labels, 5000).tolist() == list(range(1000))
+
+
+# ---- in images -------------------------------------------------------------------------------------
+
+
+def pictures(labels, seed, side=12):
+    """Noise, brighter or darker by class: uint8 [n, 1, side, side]."""
+    noise = np.random.default_rng(seed).normal(size=(len(labels), 1, side, side))
+    return np.clip(70 + 35 * labels[:, None, None, None] + 40 * noise, 0, 255).astype(np.uint8)
+
+
+def images(labels, seed, pixels=None):
+    pixels = pictures(labels, seed) if pixels is None else pixels
+    names = tuple("abcdef"[: labels.max() + 1])
+    return LabelledImages(pixels, labels, names, tuple(f"{seed}-{i}" for i in range(len(labels))))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+MODELS = itertools.count()
+
+
+@pytest.fixture
+def measured(store, monkeypatch):
+    """(training images, held-out images or None, generator of samples, ..) -> the experiment to measure."""
+
+    def experiment(train, test, generate, **changes):
+        def sample(model, labels, *, folder, **_):
+            np.save(folder / "samples.npy", generate(labels))
+
+        sizes = {"image_size": 12, "samples": len(train), "metric_epochs": 1, "per_class": 0, **changes}
+        x = Experiment(tiny.profile(**sizes), store=store, device="cpu", method="random", ratio=1.0)
+        x.__dict__.update(data=train, test=test)
+        file = Path(f"run-{next(MODELS)}/model")
+        monkeypatch.setattr(Experiment, "_model_file", lambda self: file)
+        monkeypatch.setattr(Experiment, "_load_model", lambda self, file: None)
+        monkeypatch.setattr(sampling, "sample", sample)
+        return x
+
+    return experiment
+
+
+@pytest.mark.parametrize("shares", [(4, 1), (90, 5, 3, 2)])
+def test_a_perfect_generator_of_unequal_classes_is_found_to_be_one(shares, measured):
+    labels, small = class_labels(shares, 400), {"clip_epochs": 1, "metric_epochs": 3, "cmmd": "clip" if len(shares) == 2 else ""}
+    x = measured(images(labels, 0), images(labels, 1), lambda labels: pictures(labels, 2), **small)
+    metrics, floor, more = x.evaluate(), x.floor(), x.compare()
+    assert np.bincount(x.sample_labels()).tolist() == x.data.class_counts.tolist()
+    assert metrics["fid"] < 1.5 * floor["fid"] and metrics["copies"] < 0.05 and metrics["copies_features"] < 0.05
+    assert "labels in the shares of the training images" in metrics["protocol"]
+    assert more["cmmd"] is None or more["cmmd_unbiased"] < more["cmmd"]
+    assert min(more["precision"], more["recall"]) > 0.7
+    assert "precision and recall of 400 samples and 400 training images" in more["comparison_protocol"]
+    wrong = balanced_labels(len(labels), len(shares))
+    balanced = measured(x.data, x.test, lambda labels: pictures(wrong, 2), **small)
+    assert balanced.evaluate()["fid"] > 10 * floor["fid"]
+
+
+TRAIN = images(np.arange(200) % 2, 0)
+
+
+def shifted(pixels):
+    return np.pad(pixels, ((0, 0), (0, 0), (0, 0), (1, 0)), mode="edge")[..., :-1]
+
+
+MEMORISERS = {
+    "exact": lambda labels: TRAIN.images[: len(labels)],
+    "mirrored": lambda labels: TRAIN.images[: len(labels), :, :, ::-1].copy(),
+    "in noise": lambda labels: (TRAIN.images[: len(labels)] // 2 * 2),
+}
+
+
+@pytest.mark.parametrize(
+    "kind, leaks", [("exact", 2), ("exact", 60), ("mirrored", 0), ("mirrored", 2), ("in noise", 60)]
+)
+def test_a_memoriser_is_found_whatever_leaked(kind, leaks, measured):
+    labels = np.arange(100) % 2
+    held_out = pictures(labels, 1)
+    held_out[:leaks] = TRAIN.images[50 : 50 + leaks]
+    held_out[: leaks // 2] = held_out[: leaks // 2, :, :, ::-1]
+    x = measured(TRAIN, images(labels, 1, held_out), MEMORISERS[kind], flip=True)
+    metrics = x.evaluate()
+    assert metrics["copies"] > 0.97 and metrics["copies_features"] > 0.97
+    assert (metrics["leaks"], metrics["held_out"]) == (leaks, 100 - leaks)
+    assert metrics["copies_threshold"] > 5
+
+
+def test_a_mirrored_copy_is_none_where_nothing_is_mirrored(measured):
+    metrics = measured(TRAIN, images(np.arange(100) % 2, 1), MEMORISERS["mirrored"]).evaluate()
+    assert metrics["copies"] < 0.05
+
+
+def test_a_copy_shifted_by_a_pixel_is_found_in_features(measured):
+    held_out = images(np.arange(100) % 2, 1)
+    metrics = measured(TRAIN, held_out, lambda labels: shifted(TRAIN.images)).evaluate()
+    assert metrics["copies"] < 0.3 and metrics["copies_features"] > 0.6
+    fresh = measured(TRAIN, held_out, lambda labels: pictures(labels, 5)).evaluate()
+    assert fresh["copies_features"] < 0.05
+
+
+def test_held_out_images_score_one_per_cent(measured):
+    labels = np.arange(200) % 2
+    x = measured(TRAIN, images(labels, 1), lambda labels: pictures(labels, 3))
+    held_out = x.held_out()
+    for reading in ("pixels", "features"):
+        share = (held_out[reading] <= held_out[f"{reading}_threshold"]).mean()
+        assert share == pytest.approx(0.01, abs=0.005)
+    fresh = x.distances_to_training(pictures(labels, 4))
+    assert (fresh["pixels"] <= held_out["pixels_threshold"]).mean() < 0.04
+    few = x.distances_to_training(pictures(labels, 4), among=np.arange(20))
+    assert (few["pixels"] >= fresh["pixels"]).all() and (few["features"] >= fresh["features"]).all()
+
+
+@pytest.mark.parametrize("test", [None, TRAIN])
+def test_without_new_held_out_images_nothing_is_counted(test, measured):
+    metrics = measured(TRAIN, test, MEMORISERS["exact"]).evaluate()
+    assert metrics["copies"] is None and metrics["copies_features"] is None
+    assert metrics["copies_threshold"] is None and metrics["leaks"] == (test and 200)
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_a_class_with_few_images_or_samples_has_no_value_of_its_own(measured):
+    labels = class_labels((90, 5, 3, 2), 400)
+    labels = np.concatenate([labels, [4] * 3])
+    x = measured(images(labels, 0), None, lambda labels: pictures(labels, 2), samples=70)
+    metrics, floor = x.evaluate(), x.floor()
+    missing = [value is None for value in metrics["classwise"]]
+    assert missing == [False, False, False, True, True]
+    assert metrics["classwise_left_out"] == ["d (1 sample)", "e (3 images, 1 sample)"]
+    assert [value is None for value in floor["classwise"]] == [False] * 4 + [True]
+    assert x.real()["classes"][4] is None and len(x.real()["classes"][3]) == 8
+    json.dumps([metrics, floor], allow_nan=False)
+
+
+def test_near_copies_are_looked_for_in_blocks_and_among_some():
+    train, some = TRAIN.images, np.array([3, 50, 199])
+    distances, nearest = evaluation.nearest_distances(train, train, among=some, block=7)
+    assert nearest[some].tolist() == some.tolist() and (distances == 0).sum() == 3 and set(nearest) == set(some)
+    mirrored, which = evaluation.nearest_distances(train[:, :, :, ::-1], train, mirrored=True)
+    assert mirrored.max() == 0 and which.tolist() == list(range(200))
+    views = list(evaluation.views(train[:2], shifted=True, mirrored=True))
+    assert len(views) == 18 and {view.shape for view in views} == {(2, 1, 12, 12)}
+    assert any((view == shifted(train[:2])).all() for view in views)
