@@ -57,6 +57,7 @@ RECIPE = (
     "centre",
     "band",
     "reweighting",
+    "balancing",
     "burn_in",
     "weighting",
     "annealing",
@@ -601,6 +602,12 @@ def add_recipe_options(verb):
         help="moderate: keep the 'center', 'nearest' or 'farthest' of the distances (default: center)",
     )
     group.add_argument("--reweighting", action="store_true", default=None, help="class weights by group DRO")
+    group.add_argument(
+        "--balancing",
+        action="store_true",
+        default=None,
+        help="the control: class weights that let every class count the same, without DRO",
+    )
     group.add_argument("--burn-in", type=float, help="share of the proxy's steps with uniform weights")
     group.add_argument("--weighting", help="class weights in the 'loss' or as a 'sampler' (default: loss)")
     group.add_argument(

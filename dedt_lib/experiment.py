@@ -307,10 +307,12 @@ class Experiment:
         if r.infobatch:
             recipe["infobatch"] = {r.infobatch: r.ratio}
         if coreset.weights is not None:
-            extra = {"weighting": r.weighting}
+            # Older runs divided the loss by the mean weight of each batch, as group DRO does.
+            recipe |= {"weighting": "sampler"} if r.weighting == "sampler" else {"normaliser": "coreset"}
             if r.annealing:
-                extra["annealing_weights"] = p.annealing_weights
-            recipe |= non_default(extra, {"weighting": "loss", "annealing_weights": "uniform"})
+                recipe |= non_default(
+                    {"annealing_weights": p.annealing_weights}, {"annealing_weights": "uniform"}
+                )
         return recipe
 
     def _train(self, stage, coreset, *, dro=None):
@@ -431,7 +433,8 @@ class Experiment:
             "burn_in": int(self.burn_in * proxy_plan.steps(self.settings.batch_size)),
         }
         settings |= non_default(
-            {"absent": p.dro_absent, "window": p.dro_window}, {"absent": "previous", "window": 1.0}
+            {"absent": p.dro_absent, "scores": p.dro_scores, "window": p.dro_window},
+            {"absent": "previous", "scores": "train", "window": 1.0},
         )
         reference = self.store.manifest(self._reference_folder())["key"]
         dro = {
@@ -464,10 +467,13 @@ class Experiment:
         return self._full_coreset if self.recipe.early_stopping or self.recipe.infobatch else self.select()
 
     def weighted_coreset(self):
-        """The coreset, with its class weights if the recipe asks for reweighting."""
+        """The coreset, with its class weights if the recipe asks for reweighting or balancing."""
         if self.recipe.infobatch:
             return self._full_coreset
         coreset = self.select()
+        if self.recipe.balancing:
+            K = len(coreset.class_names)
+            return coreset.with_weights(np.full(K, 1 / K))
         return coreset.with_weights(self.reweight()["weights"]) if self.recipe.reweighting else coreset
 
     # ---- the model -------------------------------------------------------------------------------
@@ -534,7 +540,7 @@ class Experiment:
             **settings,
         }
 
-        recipe |= non_default({"precision": p.precision}, {"precision": "float32"})
+        recipe |= non_default({"precision": p.sample_precision}, {"precision": "float32"})
         if len(set(self.data.class_counts)) > 1:
             recipe["labels"] = "proportional"
         if self.recipe.model != "unet":
@@ -549,7 +555,7 @@ class Experiment:
                 sampler=self.family.sampler,
                 decode=self.family.decode,
                 folder=folder,
-                precision=p.precision,
+                precision=p.sample_precision,
                 processes=self.processes,
                 device=self.device,
                 **settings,

@@ -29,10 +29,10 @@ class Family:
     source(): what the training loop draws from.  sampler_steps, guidance: of its sampler; unguided: the
     guidance that is none.  sampler(...): see ``sampling.sample``.  decode(x_0): what the sampler gives, to
     uint8 images.  evaluations: network evaluations that training takes for an image, a backward pass counting
-    two; proxy_evaluations: in group DRO.
+    two; proxy_evaluations: in group DRO (one more where a pass without dropout makes the scores).
     """
 
-    evaluations, proxy_evaluations = 3, 4
+    evaluations = 3
     unguided = 0.0
 
     def __init__(self, experiment):
@@ -41,6 +41,10 @@ class Family:
     @property
     def proxy_epochs(self):
         return self.settings.epochs
+
+    @property
+    def proxy_evaluations(self):
+        return 4 + (self.profile.dro_scores == "eval")
 
     @property
     def sampling(self):
@@ -137,7 +141,7 @@ class MaskedDiffusionTransformer(Latent):
 
     @property
     def settings(self):
-        return self._settings("mdt", warmup_epochs=0.0, optimizer="adan", ema_warmup="none")
+        return self._settings("mdt", warmup_epochs=0.0, optimizer=self.profile.mdt_optimizer, ema_warmup="none")
 
     @property
     def proxy_epochs(self):

@@ -253,17 +253,19 @@ def diffusion(profile, model, classes):
             p.mdt_batch_size,
             p.mdt_ratios,
             *sampler,
-            moments=4,  # of Adan
+            moments=4 if p.mdt_optimizer == "adan" else 2,
             evaluations=6,
             proxy_evaluations=8,
         )
+    proxy = {"proxy_evaluations": 4 + (p.dro_scores == "eval")}
     if model == "stable-diffusion":
         sampler = p.sd_sampler_steps, p.sd_guidance > 1
         size = stable_diffusion_parameters(p)
-        return Diffusion(model, size, p.sd_epochs, p.sd_epochs, p.sd_batch_size, p.sd_ratios, *sampler)
+        epochs = p.sd_epochs, p.sd_epochs
+        return Diffusion(model, size, *epochs, p.sd_batch_size, p.sd_ratios, *sampler, **proxy)
     sampler = p.sampler_steps, p.guidance > 0
     size = unet_parameters(p, classes)
-    return Diffusion(model, size, p.epochs, p.epochs, p.batch_size, p.ratios, *sampler)
+    return Diffusion(model, size, p.epochs, p.epochs, p.batch_size, p.ratios, *sampler, **proxy)
 
 
 # ---- the runs of a recipe --------------------------------------------------------------------------
@@ -355,6 +357,8 @@ class _Planner:
         if r.reweighting:
             key = ("weighted", self.proxy(r).key, start, r.weighting)
             return self._training(key, f"coreset, weighted{tail}", kept, start)
+        if r.balancing:
+            return self._training(("balanced", coreset, start, r.seed), f"coreset, balanced{tail}", kept, start)
         if kept == self.n:
             return self.full(r.seed, start)
         return self._training((coreset, start, r.seed), f"coreset{tail}", kept, start)

@@ -1,8 +1,8 @@
 """Which samples an epoch visits, and with what weights: the data side of a training run.
 
 A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; ``record``
-is told the losses; ``state`` and ``restore`` carry it over an interruption.  ``normalised`` says whether the
-loss of a batch is divided by the mean weight in it.
+is told the losses; ``state`` and ``restore`` carry it over an interruption.  ``first_epoch`` is the number of
+samples in epoch 0, which a warm-up is measured by.
 """
 
 import numpy as np
@@ -20,14 +20,13 @@ class EpochPlan:
     the weights of the samples in that tail, or None for ones (as InfoBatch resets its weights).
     """
 
-    normalised = True
-
     def __init__(self, indices, *, total, epochs, weights=None, annealing_start=1.0, tail_weights=None):
         self.indices = np.asarray(indices, dtype=np.int64)
         self.weights = as_weights(weights, len(self.indices))
         self.total, self.epochs = total, epochs
         self.tail_weights = as_weights(tail_weights, total)
         self.subset_epochs = int(annealing_start * epochs)
+        self.first_epoch = len(self.indices) if self.subset_epochs else total
 
     def epoch(self, e):
         """(indices int64 [m], weights float64 [m]) of epoch ``e``."""
@@ -91,8 +90,6 @@ class InfoBatchPlan:
     Raises DedtError for a ratio or budget out of range.
     """
 
-    normalised = False  # its weights make the loss an estimate of that of all samples
-
     def __init__(self, n, *, prune_ratio=None, delta=0.875, epochs, seed=0, budget=None):
         if (prune_ratio is None) == (budget is None):
             raise DedtError("InfoBatch needs a prune_ratio or a budget, and not both.")
@@ -101,7 +98,7 @@ class InfoBatchPlan:
         if budget is not None and not 0 < budget <= 1:
             raise DedtError(f"The budget must lie in (0, 1]; got {budget}.")
         self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
-        self.pruning_epochs = int(delta * epochs)
+        self.pruning_epochs, self.first_epoch = int(delta * epochs), n
         self.scores = np.full(n, 3.0)  # the package's start: equal scores, so the first epoch prunes nothing
         self._drawn = None
 

@@ -25,6 +25,8 @@ def describe(experiment):
     if r.method == "moderate":
         parts.append(f"centre {r.centre or experiment.profile.moderate_centre}")
         parts += [f"band {r.band}"] if r.band != "center" else []
+    if r.balancing:
+        parts.append("balancing")
     if r.reweighting:
         parts.append("reweighting" if r.weighting == "loss" else f"reweighting by {r.weighting}")
         parts += [f"burn-in {r.burn_in:g}"] if r.burn_in is not None else []

@@ -230,7 +230,7 @@ class _Device:
         draws = sample_generators(range(count), 0)
         how = {"steps": SAMPLING_STEPS, "guidance": family.guidance, "generators": draws}
         start = time.perf_counter()
-        with autocast(self.profile.precision, self.name):
+        with autocast(self.profile.sample_precision, self.name):
             family.sampler(network, noise, labels, **how).cpu()
         return time.perf_counter() - start
 

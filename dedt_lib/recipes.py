@@ -16,6 +16,7 @@ TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-u
 MODELS = ("unet", "mdt", "stable-diffusion")
 CLIPS = ("sample", "class", "element")
 ABSENT = ("previous", "zero")
+SCORES = ("train", "eval")
 Positive = Field(gt=0)
 Share = Field(ge=0, le=1)
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -83,12 +84,14 @@ class Profile(BaseModel):
     dro_smoothing: float = Share
     dro_clip: Literal[CLIPS]
     dro_absent: Literal[ABSENT]
+    dro_scores: Literal[SCORES] = "train"
     dro_burn_in: float = Field(ge=0, lt=1)
     dro_window: float = Field(gt=0, le=1)
     sampler_steps: int = Field(gt=0, le=1000)
     guidance: float = Field(ge=0)
     samples: int = Positive
     sample_batch_size: int = Positive
+    sample_precision: Literal["float32", "bfloat16"] = "float32"
     # The latent models.  Profiles made for Tables I to III leave these at the published settings.
     latent_image_size: int = Field(256, gt=0)
     vae_weights: str = "stabilityai/sd-vae-ft-mse"
@@ -109,6 +112,7 @@ class Profile(BaseModel):
     mdt_proxy_epochs: int = Field(6, gt=0)
     mdt_batch_size: int = Field(256, gt=0)
     mdt_learning_rate: float = Field(5e-4, gt=0)
+    mdt_optimizer: Literal["adan", "adam"] = "adan"
     mdt_ema_decay: float = Field(0.9999, ge=0, le=1)
     mdt_sampler_steps: int = Field(250, gt=0, le=1000)
     mdt_guidance: float = Field(3.8, ge=1)
@@ -210,7 +214,8 @@ class Recipe(BaseModel):
     scored ("" takes the profile's).  scope, centre: of the selector ("" takes the profile's or the
     cited code's).  band: which part of the sorted distances Moderate-DS keeps.
 
-    reweighting: class weights by group DRO.  burn_in: share of the proxy's steps before the weights move
+    reweighting: class weights by group DRO.  balancing: class weights that let every class count the same,
+    without DRO (the control of what reweighting does to a coreset with unequal classes).  burn_in: share of the proxy's steps before the weights move
     (None takes the profile's).  weighting: whether the class weights weigh the "loss" or drive a class
     "sampler". annealing: all the data at the end.
 
@@ -231,6 +236,7 @@ class Recipe(BaseModel):
     centre: Literal["", *CENTRES] = ""
     band: Literal[BANDS] = "center"
     reweighting: bool = False
+    balancing: bool = False
     burn_in: float | None = Field(None, ge=0, lt=1)
     weighting: Literal["loss", "sampler"] = "loss"
     annealing: bool = False
@@ -243,6 +249,8 @@ class Recipe(BaseModel):
     def _fits_together(self):
         if self.early_stopping and self.reweighting:
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
+        if self.balancing and (self.reweighting or self.early_stopping or self.infobatch):
+            raise ValueError("balancing weighs a coreset without DRO: leave out reweighting, early_stopping, infobatch")
         if self.infobatch and (self.reweighting or self.early_stopping):
             raise ValueError(
                 "infobatch has no coreset, so it goes with neither reweighting nor early_stopping"

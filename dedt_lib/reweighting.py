@@ -9,7 +9,7 @@ import torch
 
 from .errors import DedtError
 from .processes import Processes
-from .recipes import ABSENT, CLIPS
+from .recipes import ABSENT, CLIPS, SCORES
 from .selection import check_choice, class_to_sample_weights
 
 
@@ -77,7 +77,9 @@ class GroupDRO:
     burn_in: steps in which the weights stay uniform; the average starts after them (0: the literal
     algorithm).  window: share of the steps after the burn-in, counted from the end, that the average is over.
     absent: what a class without samples in the batch brings to the step, its "previous" excess (DoReMi's
-    code) or "zero", so that only the classes present gain.  processes: those that share the batch.
+    code) or "zero", so that only the classes present gain.  scores: whether the losses that are compared carry
+    the proxy's dropout ("train", DoReMi's code, whose networks have none; dropout makes every excess larger) or
+    not ("eval", another forward pass).  processes: those that share the batch.
     The weights of step t are updated before they weigh the proxy's loss of step t.
     Raises DedtError for a class without images or an unknown choice.
     """
@@ -91,17 +93,20 @@ class GroupDRO:
         smoothing=1e-3,
         clip="sample",
         absent="previous",
+        scores="train",
         burn_in=0,
         window=1.0,
         processes=None,
     ):
         check_choice("clip level", clip, CLIPS)
         check_choice("rule for absent classes", absent, ABSENT)
+        check_choice("mode of the scores", scores, SCORES)
         self.reference = reference.eval().requires_grad_(False)
         self.counts = np.asarray(counts)
         K = len(self.counts)
         class_to_sample_weights(np.full(K, 1 / K), self.counts)
         self.step_size, self.smoothing, self.clip, self.absent = step_size, smoothing, clip, absent
+        self.scores = scores
         self.burn_in, self.window, self.processes = burn_in, window, processes or Processes()
         self.weights = np.full(K, 1 / K)
         self.excess = np.zeros(K)
@@ -116,11 +121,12 @@ class GroupDRO:
         labels = batch.labels.cpu().numpy()
         previous = self.excess if self.absent == "previous" else np.zeros_like(self.excess)
         of_both = "element_losses" if self.clip == "element" else "margin_losses"
-        if hasattr(self.reference, of_both):
-            losses = self._all_rows(getattr(proxy, of_both), batch)
-            reference_losses = self._all_rows(getattr(self.reference, of_both), batch)
-        else:
-            reference_losses = self._all_rows(self.reference.losses, batch)
+        compared = of_both if hasattr(self.reference, of_both) else "losses"
+        if compared != "losses" or self.scores == "eval":
+            proxy.train(self.scores == "train")
+            losses = self._all_rows(getattr(proxy, compared), batch)
+            proxy.train()
+        reference_losses = self._all_rows(getattr(self.reference, compared), batch)
         self.excess, clipped = class_excess(
             losses.float().cpu().numpy(),
             reference_losses.float().cpu().numpy(),

@@ -29,6 +29,8 @@ def respaced_ddpm(model, noise, labels, *, steps, guidance, generators, keep=())
     guidance: the scale g >= 1 (paper: 3.8).  generators: a torch.Generator for each sample, so that a sample
     does not depend on the batch that it is drawn in.  keep: step numbers whose intermediate x_t to return as
     well. The clean latent is not clipped.  Returns latents, or (latents, list of x_t) when ``keep`` is given.
+    MDT's code cuts the decimals off when it turns decoded images into 8 bits; this library rounds, here as
+    everywhere, so its images are half a grey level brighter on average.
     Raises DedtError for a number of steps that is out of range.
     """
     if not 2 <= steps <= NOISE_SCHEDULE["num_train_timesteps"]:

@@ -29,6 +29,7 @@ ROWS = {
     "moderate-reweighted": REWEIGHTED,
     "gaussian": {**RESNET, "method": "gaussian"},
     "moderate-global": {**MODERATE, "scope": "global"},
+    "moderate-global-balanced": {**MODERATE, "scope": "global", "balancing": True},
     "moderate-class": {**MODERATE, "scope": "class"},
     "moderate-literal-dro": {**REWEIGHTED, "burn_in": 0.0},
     "infobatch-annealed": {"method": "random", "infobatch": "ratio", "annealing": True},
@@ -71,6 +72,7 @@ LABELS = {
     "moderate-reweighted": "ResNet-18, Moderate-DS + reweighting",
     "gaussian": "ResNet-18, Gaussian",
     "moderate-global": "ResNet-18, Moderate-DS, one band",
+    "moderate-global-balanced": "ResNet-18, Moderate-DS, one band, balanced without DRO",
     "moderate-class": "ResNet-18, Moderate-DS, a band in each class",
     "moderate-literal-dro": "ResNet-18, Moderate-DS + literal DRO",
     "infobatch-annealed": "InfoBatch + annealing",
@@ -108,6 +110,7 @@ TABLES = {
         "moderate-reweighted": None,
         "gaussian": None,
         "moderate-global": None,
+        "moderate-global-balanced": None,
         "moderate-class": None,
         "moderate-literal-dro": (0.1,),
         "early-stopping": None,
@@ -183,11 +186,11 @@ def cells(table, profile):
 
 
 def table_rows(table, profile):
-    """The rows of a table under a profile, without those that only name its own scope once more."""
+    """The rows of a table under a profile, without the one that only names its own scope once more."""
     if table not in TABLES:
         raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
     own = load_profile(profile).moderate_scope
-    return [row for row in TABLES[table] if ROWS[row].get("scope") != own]
+    return [row for row in TABLES[table] if row != f"moderate-{own}"]
 
 
 def cell_before(row, ratio, seed):

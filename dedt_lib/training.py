@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import interruption
-from .encoders import save_weights, to_float
+from .encoders import plain, save_weights, to_float
 from .errors import DedtError
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
@@ -63,7 +63,7 @@ class TrainingSettings:
     """How a diffusion model is trained; a profile holds the values.
 
     epochs, batch_size (the last partial batch is kept), learning_rate (constant after a linear warm-up over
-    warmup_epochs), gradient_clip (global norm), ema_decay (see ema_warmup), label_dropout (probability), flip
+    warmup_epochs of the length of the first, whatever the later ones visit), gradient_clip (global norm), ema_decay (see ema_warmup), label_dropout (probability), flip
     (horizontal), checkpoint_every (steps), precision ("float32" or "bfloat16" for the forward and backward
     pass; weights and optimiser stay float32), channels_last and compile (faster on many GPUs, the same
     result up to rounding).  optimizer: a name of OPTIMIZERS.  ema_warmup: see :func:`moving_average`.
@@ -129,7 +129,7 @@ class PixelImages:
     def draw(self, indices, flip, generator):
         """float [b, C, H, W] in [-1, 1] at ``indices``; flip: bool [b], or None for none."""
         x = to_float(self.images[indices])
-        return x if flip is None else torch.where(flip[:, None, None, None], x.flip(3), x)
+        return x if flip is None else plain(torch.where(flip[:, None, None, None], x.flip(3), x))
 
 
 @dataclass
@@ -181,7 +181,12 @@ def weighted_mean(losses, weights):
 
 
 def batch_loss(losses, weights, normalised=True):
-    """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b for weights that stay as they are."""
+    """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b, in which each weight counts as it stands.
+
+    A batch that holds few samples of large weight divides most of that weight away when it is normalised: on
+    long tails a class then counts about half of what its weight asks.  Group DRO divides all the same, as
+    DoReMi's code does; fixed weights do not.
+    """
     return weighted_mean(losses, weights) if normalised else (losses * weights).mean()
 
 
@@ -207,7 +212,8 @@ def train(
     """Train ``model`` on ``data`` along ``plan``; write its EMA weights into ``folder``.
 
     data: LabelledImages, or latents (see :func:`draw_batch`).
-    weighting: None, or an object called with (losses [b], batch, model) that returns weights [b] (GroupDRO).
+    weighting: None, or an object called with (losses [b], batch, model) that returns weights [b] (GroupDRO);
+    its losses are divided by the mean weight of the batch, those of a plan's own weights are not.
     keep_steps: steps after which the EMA weights are also kept as ``ema-STEP.safetensors``.
     processes: the Processes that share the run; only the main one writes.
     A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there; if it is
@@ -232,7 +238,7 @@ def train(
     with bar, interruption.postponed():
         for epoch in range(run.epoch, plan.epochs):
             indices, weights = shuffled_epoch(plan, seed, epoch)
-            run.start_epoch(epoch, len(indices))
+            run.start_epoch(epoch)
             chosen = torch.from_numpy(indices).to(device).split(settings.batch_size)
             weights = torch.from_numpy(weights).float().to(device).split(settings.batch_size)
             for batch_indices, batch_weights in list(zip(chosen, weights))[run.position :]:
@@ -280,15 +286,16 @@ class _Run:
         self.weighting, self.settings, self.processes = weighting, settings, processes
         self.parameters = list(model.parameters())
         self.row_layers = [layer for layer in model.modules() if hasattr(layer, "share_rows")]
+        self.normalised = weighting is not None
+        self.warmup_steps = settings.warmup_epochs * -(-plan.first_epoch // settings.batch_size)
         self.step = self.epoch = self.position = self.images_seen = 0
         self.seconds = self.cpu_seconds = 0.0
         self.losses = []
         self._last = time.perf_counter(), time.process_time()
 
-    def start_epoch(self, epoch, length):
+    def start_epoch(self, epoch):
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0
-        self.steps_per_epoch = -(-length // self.settings.batch_size)
 
     def take_step(self, batch, weights, indices):
         """One optimiser step: losses, weights, gradient, clip, optimiser, EMA."""
@@ -301,7 +308,7 @@ class _Run:
             if self.weighting is not None:
                 weights = weights * self.weighting(everyone, batch, self.model)
         self.plan.record(indices.cpu().numpy(), everyone.float().cpu().numpy())
-        loss = batch_loss(everyone, weights, self.plan.normalised)
+        loss = batch_loss(everyone, weights, self.normalised)
         if not torch.isfinite(loss):
             raise DedtError(
                 f"The loss is {loss.item()} at step {self.step}. Lower the learning rate, or look for broken "
@@ -324,13 +331,12 @@ class _Run:
     def _my_share(self, losses, weights, mine):
         """This process's part of the batch loss; the parts add up to it."""
         if self.processes.count == 1:
-            return batch_loss(losses, weights, self.plan.normalised)
-        divisor = weights.sum() if self.plan.normalised else len(weights)
+            return batch_loss(losses, weights, self.normalised)
+        divisor = weights.sum() if self.normalised else len(weights)
         return (losses * weights[mine]).sum() / divisor
 
     def _warm_up(self):
-        warmup_steps = self.settings.warmup_epochs * self.steps_per_epoch
-        factor = min(1.0, (self.step + 1) / warmup_steps) if warmup_steps else 1.0
+        factor = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
 

@@ -161,9 +161,24 @@ glue(
 # ## From class weights to sample weights
 #
 # A sample of class $i$ counts $w_i = \alpha_i / p_i$, where $p_i$ is the
-# class's share of the coreset, and the loss is
-# $\sum_j w_j\ell_j / \sum_j w_j$. With uniform weights on a balanced coreset
-# every $w$ is exactly one, and training is the unweighted one bit for bit.
+# class's share of the coreset. Over the coreset these weights have mean one,
+# and the loss of a batch of $b$ samples is $\sum_j w_j\ell_j / b$. With
+# uniform weights on a balanced coreset every $w$ is exactly one, and training
+# is the unweighted one bit for bit.
+#
+# The proxy alone divides by $\sum_j w_j$ instead, as the code of DoReMi does.
+# On a long tail that takes back about half of what the weights ask: a batch
+# without a rare class is divided by little, a batch with one by much. Fixed
+# weights are therefore used as they stand. Where classes are unequal,
+# uniform $\alpha$ alone changes the training already: it lets every class
+# count the same. A row of Table I shows that effect by itself
+# (`balancing=True`).
+#
+# One more choice is in the scores. With dropout in the network, the proxy's
+# losses carry it while the reference's do not, so every excess is too large.
+# The digits' network has none; for others the profile's
+# `dro_scores = "eval"` compares without dropout, at the price of one more
+# forward pass.
 
 # %%
 weighted = experiment.weighted_coreset()

@@ -211,6 +211,23 @@ def test_a_class_sampler_is_a_run_of_its_own(smoke, reweighted):
     assert by_sampler["key"] != by_loss["key"] and by_sampler["steps"] == by_loss["steps"]
 
 
+def test_balancing_lets_every_class_count_the_same_without_dro(smoke, reweighted):
+    balanced = reweighted.change(reweighting=False, balancing=True, scope="global")
+    coreset = balanced.weighted_coreset()
+    assert len(set(coreset.counts)) > 1
+    weights = coreset.sample_weights[coreset.indices]
+    of_class = np.bincount(coreset.labels[coreset.indices], weights=weights)
+    np.testing.assert_allclose(of_class, weights.sum() / 10)
+    assert weights.mean() == pytest.approx(1)
+    assert set(balanced.costs()) == {"embed", "select", "train"}
+
+
+def test_the_weights_of_a_final_run_are_not_those_of_older_ones(reweighted):
+    final = reweighted.training()["recipe"]
+    proxy = reweighted.store.manifest(reweighted._proxy_folder())["recipe"]
+    assert final["normaliser"] == "coreset" and "normaliser" not in proxy
+
+
 def test_class_weights_in_the_tail(smoke, reweighted):
     annealed = reweighted.change(annealing=True)
     keep = Experiment(
@@ -304,6 +321,7 @@ def test_a_class_too_small_to_be_halved_has_no_floor(tmp_path):
         ({"methods": "random"}, "unknown parameter 'methods'"),
         ({"reweighting": True, "early_stopping": True}, "no coreset to reweight"),
         ({"infobatch": "ratio", "reweighting": True}, "infobatch has no coreset"),
+        ({"balancing": True, "reweighting": True}, "without DRO"),
         ({"infobatch": "budget", "early_stopping": True}, "infobatch has no coreset"),
         ({"infobatch": "often"}, "infobatch"),
     ],

@@ -547,6 +547,7 @@ def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart():
         "centre": "mean",
         "band": "nearest",
         "reweighting": True,
+        "balancing": True,
         "burn_in": 0.5,
         "weighting": "sampler",
         "annealing": True,

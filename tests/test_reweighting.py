@@ -143,6 +143,31 @@ def test_state_and_restore_go_on_where_it_stopped():
         assert torch.equal(second.state()[name], value)
 
 
+class Noisy(torch.nn.Module):
+    """A proxy whose dropout doubles or hides its loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def losses(self, batch):
+        return self.dropout(torch.ones(len(batch)))
+
+
+def test_scores_without_dropout_are_another_forward_pass():
+    proxy = Noisy().train()
+    draw = batch([0, 0, 1, 1])
+    torch.manual_seed(0)
+    excess = {}
+    for scores in ("train", "eval"):
+        dro = GroupDRO(ZeroLoss(), [2, 2], scores=scores)
+        dro(proxy.losses(draw), draw, proxy)
+        excess[scores] = dro.excess.tolist()
+        assert proxy.training
+    assert excess["eval"] == [1, 1]
+    assert set(excess["train"]) <= {0, 1, 2} and excess["train"] != [1, 1]
+
+
 def test_the_reference_is_frozen():
     reference = torch.nn.Linear(1, 1)
     GroupDRO(reference, [1, 1])

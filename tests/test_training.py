@@ -13,10 +13,12 @@ import torch
 from safetensors import safe_open
 
 from dedt_lib import interruption, training
+from dedt_lib.data import LabelledImages
 from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
 from dedt_lib.processes import Processes
 from dedt_lib.reweighting import GroupDRO
+from dedt_lib.selection import class_to_sample_weights
 from dedt_lib.training import (
     CHECKPOINT,
     EpochPlan,
@@ -31,7 +33,7 @@ TOTAL_STEPS = 16  # four epochs of 30 digits in batches of 8, 8, 8 and 6
 
 
 def everything(data, **changes):
-    return EpochPlan(np.arange(len(data)), total=len(data), **{"epochs": 4, **changes})
+    return EpochPlan(**{"indices": np.arange(len(data)), "total": len(data), "epochs": 4, **changes})
 
 
 def run(
@@ -316,7 +318,7 @@ def test_a_checkpoint_without_class_weights_does_not_fit_a_proxy(tmp_path, monke
 
 def test_weights_of_one_change_no_bit(tmp_path, monkeypatch, digits):
     with monkeypatch.context() as patch:
-        patch.setattr(training, "weighted_mean", lambda losses, weights: losses.mean())
+        patch.setattr(training, "batch_loss", lambda losses, weights, normalised: losses.mean())
         _, plain = run(tmp_path / "plain", digits)
     _, ones = run(tmp_path / "ones", digits, plan=everything(digits, weights=np.ones(len(digits))))
     assert ones == plain
@@ -335,14 +337,55 @@ def test_the_weighted_loss_is_normalised_by_the_batch():
     assert weighted_mean(losses, 5 * weights).item() == pytest.approx(13 / 4)
 
 
+class LossOfClass(torch.nn.Module):
+    """A model whose loss on a sample is the parameter of its class, so that the gradient counts the classes."""
+
+    def __init__(self, K):
+        super().__init__()
+        self.loss = torch.nn.Parameter(torch.zeros(K))
+
+    def losses(self, batch):
+        return self.loss[batch.labels]
+
+
+def shares_of_an_epoch(tmp_path, patch, counts, alpha, weighting=None):
+    """The share of the gradient that each class has, in one epoch in batches of 25."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.zeros((len(labels), 1, 8, 8), np.uint8)
+    data = LabelledImages(images, labels, tuple("abcd"), tuple(map(str, labels)))
+    weights = None if weighting else class_to_sample_weights(alpha, counts)[labels]
+    plan = EpochPlan(np.arange(len(data)), total=len(data), epochs=1, weights=weights)
+    seen = recorded(patch, lambda run: run.model.loss.grad.clone())
+    settings = tiny.settings(batch_size=25, gradient_clip=1e9)
+    train(LossOfClass(len(counts)), data, plan, settings, seed=0, folder=tmp_path, weighting=weighting)
+    gradient = torch.stack(seen).sum(dim=0).numpy()
+    return gradient / gradient.sum()
+
+
+LONG_TAIL = np.array([900, 50, 30, 20])
+
+
+@pytest.mark.parametrize("alpha", [[0.25] * 4, [0.4, 0.3, 0.2, 0.1], [0.1, 0.1, 0.1, 0.7]])
+def test_a_class_counts_what_its_weight_asks_on_a_long_tail(tmp_path, monkeypatch, alpha):
+    shares = shares_of_an_epoch(tmp_path, monkeypatch, LONG_TAIL, alpha)
+    np.testing.assert_allclose(shares, alpha, rtol=0.02)
+
+
+def test_group_dro_divides_by_the_mean_weight_of_the_batch(tmp_path, monkeypatch):
+    alpha = np.full(4, 0.25)
+    dro = GroupDRO(LossOfClass(4), LONG_TAIL, burn_in=40)  # longer than the epoch: its weights stay uniform
+    shares = shares_of_an_epoch(tmp_path, monkeypatch, LONG_TAIL, alpha, weighting=dro)
+    # What DoReMi's normaliser makes of it: frequent classes count more than was asked.
+    assert shares[0] > 0.3 and shares[3] < 0.2
+
+
 def test_samples_of_weight_zero_leave_no_trace(tmp_path, digits):
     half = digits.labels < 5
     altered = tiny.digits()
     altered.images[~half] = 255 - altered.images[~half]
     plan = everything(digits, weights=half.astype(float))
-    # Batches without any weight at all would have no loss, so one batch holds everything.
-    _, first = run(tmp_path / "first", digits, plan=plan, batch_size=30)
-    _, second = run(tmp_path / "second", altered, plan=plan, batch_size=30)
+    _, first = run(tmp_path / "first", digits, plan=plan)
+    _, second = run(tmp_path / "second", altered, plan=plan)
     assert first["losses.npy"] == second["losses.npy"]
 
 
@@ -444,6 +487,21 @@ def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
     rates = recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"])
     run(tmp_path / "run", digits, warmup_epochs=2.0, learning_rate=8e-4)
     np.testing.assert_allclose(rates, np.minimum(np.arange(1, 17), 8) * 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["annealed", "infobatch"])
+def test_the_warm_up_is_as_long_as_the_first_epoch_says_and_never_starts_again(
+    tmp_path, monkeypatch, digits, kind
+):
+    rates = recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"])
+    plan = {
+        # One step an epoch on the coreset, then four: a warm-up of three epochs is three steps.
+        "annealed": everything(digits, indices=np.arange(8), epochs=4, annealing_start=0.75),
+        "infobatch": InfoBatchPlan(len(digits), prune_ratio=0.9, epochs=4, delta=0.75),
+    }[kind]
+    run(tmp_path / "run", digits, plan=plan, warmup_epochs=3.0, learning_rate=1e-3)
+    length = {"annealed": 3, "infobatch": 12}[kind]
+    np.testing.assert_allclose(rates, np.minimum(np.arange(1, len(rates) + 1) / length, 1) * 1e-3)
 
 
 def test_training_lowers_the_loss(tmp_path, digits):

@@ -16,9 +16,28 @@ from ..store import is_disk_full, say
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+SMALL = 8
+"""Grey images of so many pixels along a side, as the digits are, keep their strides in :func:`plain`."""
+
+
+def plain(images):
+    """The images float [n, C, H, W] with the strides of a fresh tensor; copied only where they are a view's.
+
+    A convolution chooses its kernels by the strides of its input, and with those of a permuted view some end
+    the process (oneDNN on CPUs with AVX-512: the gradient of a 1x1 convolution with stride 2 and 8 channels).
+    One channel is contiguous with any stride and may still count as channels-last, so its strides are set
+    too.  SMALL images are spared: other kernels sum in another order, and the results on the digits rest on
+    the order that they had.
+    """
+    images = images.contiguous()
+    if images.shape[1] > 1 or max(images.shape[2:]) <= SMALL:
+        return images
+    return images.flatten().view(images.shape)
+
+
 def to_float(images):
-    """uint8 [n, C, H, W] in 0..255 to float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
+    """uint8 [n, C, H, W] in 0..255 to float32 in [-1, 1], with :func:`plain` strides."""
+    return plain(images.float() / 127.5 - 1)
 
 
 def to_uint8(images):
@@ -48,7 +67,7 @@ def embed(network, images, *, batch_size=256, device="cpu", path=None):
     network.to(device).eval()
 
     def features(start):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size]))
+        batch = torch.from_numpy(np.array(images[start : start + batch_size], order="C"))
         values = network.features(to_float(batch.to(device))).float().cpu().numpy()
         if not np.isfinite(values).all():
             row = start + int((~np.isfinite(values)).any(axis=1).argmax())
