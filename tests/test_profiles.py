@@ -72,9 +72,9 @@ name tables data path class_names channels encoder resnet18_weights resnet18_lea
 inceptionv3_weights inceptionv3_learning_rate clip_weights clip_learning_rate ddae_block ddae_timestep ddae_draws
 gaussian_ridge moderate_scope moderate_centre unet_attention unet_dropout learning_rate gradient_clip
 ema_decay label_dropout flip annealing_start annealing_weights precision channels_last compile dro_step_size
-dro_smoothing dro_clip dro_absent dro_burn_in dro_window guidance vae_weights vae_decoder_weights
+dro_smoothing dro_clip dro_absent dro_scores dro_burn_in dro_window sample_precision guidance vae_weights vae_decoder_weights
 vae_learning_rate mdt_patch_size mdt_mask_ratio mdt_mask_range mdt_learning_rate mdt_ema_decay mdt_guidance
-sd_weights sd_pretraining_learning_rate sd_learning_rate sd_ema_decay sd_guidance metric metric_weights
+mdt_optimizer sd_weights sd_pretraining_learning_rate sd_learning_rate sd_ema_decay sd_guidance metric metric_weights
 metric_learning_rate classwise cmmd cmmd_weights
 """.split()
 """Keys whose values stay as they are."""
