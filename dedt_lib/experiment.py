@@ -671,8 +671,8 @@ class Experiment:
         held_out: how many images gave the thresholds; leaks: how many others are training images and were
         left out.  All None without held-out images.
         """
-        self.check()
         self.check_weights("evaluate")
+        self.check()
         samples_folder = self._samples_folder()
         coreset = self._coreset_seen
         seen = "all" if self.recipe.annealing else address("", coreset.indices.tolist())
@@ -781,8 +781,8 @@ class Experiment:
         three neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the embeddings of
         the profile's CLIP, where it names one.  comparison_protocol: of how many images each.
         """
-        self.check()
         self.check_weights()
+        self.check()
         network, key = self.cmmd_network if self.profile.cmmd else (None, "")
         recipe = {
             "version": 2,
@@ -906,8 +906,8 @@ class Experiment:
 
     def cell(self):
         """Everything a table shows of this recipe, ready for JSON: metrics, costs, weights, provenance."""
-        self.check()
         self.check_weights()
+        self.check()
         metrics, training = self.evaluate(), self.training()
         early = self.recipe.early_stopping
         coreset = self._full_coreset if early else self.weighted_coreset()

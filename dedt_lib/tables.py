@@ -110,7 +110,7 @@ TABLES = {
         "moderate-reweighted": None,
         "gaussian": None,
         "moderate-global": None,
-        "moderate-global-balanced": None,
+        "moderate-global-balanced": (0.1,),
         "moderate-class": None,
         "moderate-literal-dro": (0.1,),
         "early-stopping": None,
