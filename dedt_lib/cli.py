@@ -159,7 +159,7 @@ def sample(experiment, out):
     labels = experiment.sample_labels()
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
     counts = zip(names, np.bincount(labels, minlength=len(names)))
-    known = f": {', '.join(f'{name} {count}' for name, count in counts)}" if len(names) <= FEW_CLASSES else ""
+    known = f": {', '.join(f'{name} ({count})' for name, count in counts)}" if len(names) <= FEW_CLASSES else ""
     print(f"classes in the shares of the training images{known}")
     if out:
         save_array(out / "samples.npy", images)

@@ -668,6 +668,7 @@ class Experiment:
         held-out images are from any training image, which is ``copies_threshold`` grey levels; of a coreset
         fewer than 1 % of new images lie so near by chance.  copies_features: the same in the features of FID,
         with a threshold of its own, which looks past a shift by a pixel (see :meth:`distances_to_training`).
+        Both are of at most MOST_NEIGHBOURS samples.
         held_out: how many images gave the thresholds; leaks: how many others are training images and were
         left out.  All None without held-out images.
         """
@@ -709,17 +710,17 @@ class Experiment:
                     layer=self.yardstick["layer"],
                     seed=self.recipe.seed,
                 ),
-                **self._copies(None if seen == "all" else coreset.indices),
+                **self._copies(images[:MOST_NEIGHBOURS], None if seen == "all" else coreset.indices),
             }
             write_json(folder / "metrics.json", result)
 
         return read_json(self.store.run("metrics", recipe, work) / "metrics.json")
 
-    def _copies(self, among):
-        """What metrics.json says of near-copies of the training images at the positions ``among``."""
+    def _copies(self, images, among):
+        """What metrics.json says of the first samples: near-copies of the training images ``among``."""
         held_out = self.held_out() or {}
         found = {name: held_out.get(name) for name in ("held_out", "leaks")}
-        images, features = self.sample()[:MOST_NEIGHBOURS], self._generated[:MOST_NEIGHBOURS]
+        features = self._generated[: len(images)]
         distances = self.distances_to_training(images, among, features) if held_out.get("held_out") else {}
         for name, reading in (("copies", "pixels"), ("copies_features", "features")):
             threshold = held_out.get(f"{reading}_threshold")

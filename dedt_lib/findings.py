@@ -359,7 +359,7 @@ def copies_in_words(frame):
     """Whether samples are near-copies of training images: the row with the most, and all the data."""
     shares = 100 * frame.copies.astype(float).groupby([frame.row, frame.ratio]).mean().dropna()
     if len(shares) == 0:
-        return "It was not counted: there are no held-out images."
+        return "It was not counted: there are no held-out images that are not training images as well."
     (row, ratio), most = shares.idxmax(), shares.max()
     everyone = shares.get(("full", 1.0), float("nan"))
     return (

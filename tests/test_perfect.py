@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import evaluation, sampling
+from dedt_lib import evaluation, experiment, sampling
 from dedt_lib.data import LabelledImages
 from dedt_lib.evaluation import cmmd, frechet_distance, kid, precision_recall, real_floor, spread
 from dedt_lib.experiment import Experiment
@@ -114,7 +114,7 @@ MODELS = itertools.count()
 def measured(store, monkeypatch):
     """(training images, held-out images or None, generator of samples, ..) -> the experiment to measure."""
 
-    def experiment(train, test, generate, **changes):
+    def measure(train, test, generate, **changes):
         def sample(model, labels, *, folder, **_):
             np.save(folder / "samples.npy", generate(labels))
 
@@ -127,7 +127,7 @@ def measured(store, monkeypatch):
         monkeypatch.setattr(sampling, "sample", sample)
         return x
 
-    return experiment
+    return measure
 
 
 @pytest.mark.parametrize("shares", [(4, 1), (90, 5, 3, 2)])
@@ -144,6 +144,40 @@ def test_a_perfect_generator_of_unequal_classes_is_found_to_be_one(shares, measu
     wrong = balanced_labels(len(labels), len(shares))
     balanced = measured(x.data, x.test, lambda labels: pictures(wrong, 2), **small)
     assert balanced.evaluate()["fid"] > 10 * floor["fid"]
+
+
+def test_large_sides_are_measured_in_parts_and_the_real_one_once(measured, monkeypatch):
+    labels = class_labels((4, 1), 200)
+    x = measured(images(labels, 0), images(labels, 1), lambda labels: pictures(labels, 2), clip_epochs=1)
+    whole = x.compare()
+    monkeypatch.setattr(experiment, "MOST_NEIGHBOURS", 100)
+    monkeypatch.setattr(experiment, "MOST_EMBEDDED", 150)
+    monkeypatch.setattr(evaluation, "MOST_PAIRED", 150)
+    x = measured(x.data, x.test, lambda labels: pictures(labels, 2), clip_epochs=1)
+    parts, metrics = x.compare(), x.evaluate()
+    for words in ("100 subsets of 1000", "100 samples and 100 training images", "against 150 training images"):
+        assert words in parts["comparison_protocol"]
+    for name in ("cmmd", "precision", "recall"):
+        assert parts[name] == pytest.approx(whole[name], rel=0.3, abs=1e-6)
+    assert metrics["held_out"] == 100 and metrics["copies"] < 0.05
+    embeddings, _ = x._cmmd_real()
+    assert len(embeddings) == 150
+
+    within, sides = evaluation.within_real, []
+    monkeypatch.setattr(evaluation, "within_real", None)
+    radii = evaluation.neighbour_radii
+    monkeypatch.setattr(evaluation, "neighbour_radii", lambda side, **how: sides.append(side) or radii(side, **how))
+    other = measured(x.data, x.test, lambda labels: pictures(labels, 3), clip_epochs=1)
+    # Of the samples alone: what is of the real side was kept.
+    assert other.compare()["cmmd"] is not None and len(sides) == 1
+    assert list(within(embeddings)) == other._cmmd_real()[1]
+
+
+def test_only_unequal_classes_give_samples_an_address_of_their_own(measured):
+    unequal = images(class_labels((4, 1), 200), 0)
+    for data, expected in ((unequal, "proportional"), (TRAIN, None)):
+        x = measured(data, None, lambda labels: pictures(labels, 2))
+        assert x.store.manifest(x._samples_folder())["recipe"].get("labels") == expected
 
 
 TRAIN = images(np.arange(200) % 2, 0)
