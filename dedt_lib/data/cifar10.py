@@ -21,19 +21,19 @@ BATCHES = "cifar-10-batches-py"
 TIMEOUT = 60
 
 
-def load_cifar10(path=None, *, split="train", store=None):
+def load_cifar10(path=None, *, split="train", store=None, **bad):
     """CIFAR-10 as uint8 [50000, 3, 32, 32] (split "test": 10,000), ids "train-00000" and so on.
 
     path: a folder with the archive ``cifar-10-python.tar.gz``, or with ``cifar-10-batches-py`` that is in it;
     what is missing is downloaded, 170 MB (default: ``$DEDT_DATA``, else ``data/`` in the project).  Or a
-    folder with the images as Parquet files, see ``load_parquet``; ``store`` is for these.
+    folder with the images as Parquet files, see ``load_parquet``; ``store`` and ``bad`` are for these.
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; address and checksums are
     torchvision's.  Returns LabelledImages, or None for split "test" without Parquet files of it.
     Raises DedtError when the archive cannot be fetched, or a file is not the original.
     """
     root = find(path, split)
     if path and parquet.find_files(root, "train"):
-        return _from_parquet(root, split, store)
+        return _from_parquet(root, split, store, bad)
     _unpack(root)
     images, labels = _read(root, split)
     ids = tuple(f"{split}-{i:05d}" for i in range(len(labels)))
@@ -64,8 +64,8 @@ def _check_classes(found):
         )
 
 
-def _from_parquet(root, split, store):
-    data = parquet.load_parquet(root, split=split, image_size=32, channels=3, store=store)
+def _from_parquet(root, split, store, bad):
+    data = parquet.load_parquet(root, split=split, image_size=32, channels=3, store=store, **bad)
     return data and dataclasses.replace(data, class_names=CLASS_NAMES, name="cifar10")
 
 

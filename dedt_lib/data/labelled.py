@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DedtError
+from .reading import Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +16,8 @@ class LabelledImages:
     """Images with one label each.
 
     images: uint8 [n, channels, height, width], 0..255.  labels: int64 [n], 0..K-1.
-    class_names: K strings.  ids: n strings that name each image in its source.
+    class_names: K strings.  ids: n strings that name each image in its source.  reading: what was left out
+    of the source, if that was counted.
     Raises DedtError when shapes, types or labels do not fit together, or a class has no image.
     """
 
@@ -24,6 +26,7 @@ class LabelledImages:
     class_names: tuple
     ids: tuple
     name: str = "images"
+    reading: Reading | None = None
 
     def __post_init__(self):
         images, labels = self.images, self.labels
@@ -88,3 +91,25 @@ class LabelledImages:
             tuple(self.ids[i] for i in indices),
             self.name,
         )
+
+    def of_classes(self, class_names):
+        """The images of these classes, numbered in that order; None if one of the classes has no image."""
+        if not set(class_names) <= set(self.class_names):
+            return None
+        number = [class_names.index(name) if name in class_names else -1 for name in self.class_names]
+        labels = np.array(number, dtype=np.int64)[self.labels]
+        kept = np.flatnonzero(labels >= 0)
+        return LabelledImages(
+            self.images[kept], labels[kept], class_names, tuple(self.ids[i] for i in kept), self.name, self.reading
+        )
+
+
+def without_empty(labels, class_names):
+    """(labels, class names, names of the classes left out): without those that no label speaks of.
+
+    labels: int64 [n], renumbered so that they stay 0..K-1.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    number = np.cumsum(counts > 0) - 1
+    names = tuple(name for name, count in zip(class_names, counts) if count)
+    return number[labels], names, tuple(name for name, count in zip(class_names, counts) if not count)

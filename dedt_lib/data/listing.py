@@ -2,7 +2,9 @@
 
 import functools
 import io
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +14,16 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..store import address, create_array
-from .labelled import LabelledImages
+from ..store import address, atomic, create_array, read_json, sha256, write_json
+from .labelled import LabelledImages, without_empty
+from .names import legible
+from .reading import Reading
 
 DEFAULT_SIZE = 32
 IN_MEMORY = 2**31  # bytes; more pixels than that stay in their file and are read as they are needed
 SHOWN = 5
-DAMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = "unreadable.txt"
+"""The list of the images that cannot be decoded, a line each."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Listing:
 
     root: where they are.  files: the paths that decide their pixels.  encoded: a function; it gives for each
     image, in order, its name for messages and a path, a binary file, or None when there is nothing to decode.
-    labels (int64 [n]), class_names, ids and name: as in LabelledImages.
+    labels (int64 [n]), class_names, ids, name and reading: as in LabelledImages.
     """
 
     root: Path
@@ -37,54 +42,111 @@ class Listing:
     class_names: tuple
     ids: tuple
     name: str
+    reading: Reading
 
-    def decode(self, image_size, channels, store=None):
+    @property
+    def class_counts(self):
+        """Images per class: int64 [K]."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def decode(self, image_size, channels, store=None, *, skip_bad=False, report=None):
         """LabelledImages of ``image_size`` x ``image_size`` pixels and ``channels`` (1 or 3) channels.
 
-        With a Store they are decoded once for each set of files, told apart by path, size and time of the
-        last change.  Raises DedtError that lists images that cannot be read.
+        With a Store they are decoded once for each content of the files, whatever these are called.  Images
+        that cannot be read, for whatever reason, are listed in ``unreadable.txt`` in the folder ``report``
+        (default: the store's root); with ``skip_bad`` they are left out, and classes that have no others,
+        otherwise DedtError is raised.
         """
         if store is None:
-            images = self._pixels(image_size, channels)
+            images, bad = self._pixels(image_size, channels)
         else:
-            images = self._stored_pixels(image_size, channels, store)
-        return LabelledImages(images, self.labels, self.class_names, self.ids, self.name)
+            images, bad = self._stored_pixels(image_size, channels, store, skip_bad)
+        where = self._write_list(bad, report or (store and store.root)) if bad else ""
+        if bad and not skip_bad:
+            raise self._unreadable(bad, where)
+        good = np.delete(np.arange(len(self.labels)), [place for place, _ in bad])
+        if len(good) == 0 and bad:
+            raise self._unreadable(bad, where)
+        labels, names, empty = without_empty(self.labels[good], self.class_names)
+        ids, reading = tuple(self.ids[i] for i in good), self.reading
+        if bad:
+            notes = [f"without readable images, so no class: {', '.join(empty)}"] if empty else []
+            reading = reading.without(len(bad), f"unreadable{where}", *notes)
+        return LabelledImages(images, labels, names, ids, self.name, reading)
 
-    def _stored_pixels(self, image_size, channels, store):
-        states = [(str(file.absolute()), (s := file.stat()).st_size, s.st_mtime_ns) for file in self.files]
+    def _stored_pixels(self, image_size, channels, store, skip_bad):
         recipe = {
-            "version": 1,
+            "version": 2,
             "source": self.name,
-            "files": address("", states),
+            "files": address("", self._hashes()),
             "image_size": image_size,
             "channels": channels,
             "pillow": PIL.__version__,
         }
 
-        def work(folder):
-            self._pixels(image_size, channels, functools.partial(create_array, folder / "images.npy")).flush()
+        class Unfinished(Exception):
+            """Ends a stage that must not be kept."""
 
-        path = store.run("images", recipe, work) / "images.npy"
-        return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None)
+        bad = []
+
+        def work(folder):
+            path = folder / "images.npy"
+            images, found = self._pixels(image_size, channels, functools.partial(create_array, path))
+            bad.extend(found)
+            if found and not skip_bad:
+                raise Unfinished
+            if found:
+                np.save(folder / ".good.npy", images)
+                os.replace(folder / ".good.npy", path)
+                write_json(folder / "unreadable.json", found)
+            else:
+                images.flush()
+
+        try:
+            folder = store.run("images", recipe, work)
+        except Unfinished:
+            return None, bad
+        path, listed = folder / "images.npy", folder / "unreadable.json"
+        bad = read_json(listed) if listed.exists() else []
+        return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None), bad
+
+    def _hashes(self):
+        """SHA-256 of each file, read in pieces and several at once."""
+        with ThreadPoolExecutor() as pool:
+            hashes = pool.map(_hash, self.files)
+            bar = tqdm(hashes, f"hash {self.name}", len(self.files), unit="file", leave=False, delay=2)
+            return list(bar)
 
     def _pixels(self, size, channels, allocate=np.empty):
-        count, broken = len(self.labels), []
+        """The images that can be read, uint8 [m, channels, size, size], and (place, why) of the others."""
+        count, good, bad = len(self.labels), 0, []
         images = allocate((count, channels, size, size), np.uint8)
         bar = tqdm(self.encoded(), f"decode {self.name}", count, unit="image", leave=False, delay=2)
         for i, (name, file) in enumerate(bar):
             try:
-                images[i] = read_image(file, size, channels)
+                images[good] = read_image(file, size, channels)
+                good += 1
             except Image.UnidentifiedImageError:
-                broken.append(f"{name} (no image of a kind that Pillow knows)")
-            except DAMAGE as error:
-                broken.append(f"{name} ({error})")
-        if broken:
-            shown = "\n  ".join(broken[:SHOWN])
-            raise DedtError(
-                f"{len(broken)} of {count} images in {self.root} cannot be read; repair or remove them:\n"
-                f"  {shown}"
-            )
-        return images
+                bad.append((i, f"{name} (no image of a kind that Pillow knows)"))
+            except Exception as error:  # a decoder may raise anything on a damaged file
+                bad.append((i, legible(f"{name} ({str(error) or type(error).__name__})")))
+        return images[:good], bad
+
+    def _write_list(self, bad, folder):
+        if not folder:
+            return ""
+        path = Path(folder) / UNREADABLE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as partial:
+            partial.write_text("".join(f"{why}\n" for _, why in bad), encoding="utf-8")
+        return f" (listed in {path})"
+
+    def _unreadable(self, bad, where):
+        shown = "\n  ".join(why for _, why in bad[:SHOWN])
+        return DedtError(
+            f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove them, "
+            f"or leave them out by --skip-bad (skip_bad = true in a profile):\n  {shown}"
+        )
 
     def side(self):
         """Pixels along a side if all images are squares of one size, else 32; reads only their headers."""
@@ -93,12 +155,19 @@ class Listing:
             try:
                 with Image.open(file or io.BytesIO()) as image:
                     sizes.add(image.size)
-            except DAMAGE:
+            except Exception:
                 continue  # decode names it
             if len(sizes) > 1:
                 return DEFAULT_SIZE
         width, height = sizes.pop() if sizes else (DEFAULT_SIZE, DEFAULT_SIZE)
         return width if width == height else DEFAULT_SIZE
+
+
+def _hash(file):
+    try:
+        return sha256(file)
+    except OSError as error:  # decode names it
+        return f"{file}: {error.strerror}"
 
 
 def read_image(file, size, channels):

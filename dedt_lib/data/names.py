@@ -1,0 +1,81 @@
+"""What the names of files and folders say: an image, something hidden, a split; and how they are written."""
+
+import re
+from pathlib import Path
+
+from PIL import Image
+
+TRAINING = ("train", "training")
+HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval", "holdout")
+"""Names of the held-out split, in any case; where a data set has several, the first of these is taken."""
+SYSTEM = {
+    "__macosx",
+    "__pycache__",
+    "@eadir",
+    "@tmp",
+    "@recycle",
+    "@recently-snapshot",
+    "@__thumb",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "lost+found",
+    "found.000",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+}
+"""What operating systems and network drives leave among people's files, in lower case."""
+NO_DECODER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""Formats that Pillow recognises but turns into pixels only with the help of other programs, or never."""
+FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
+"""Images that Pillow opens only with a plugin, so that leaving them out can be said in these words."""
+
+
+def split_of(name):
+    """"train" or "test" for a usual name of a split, else None."""
+    name = name.lower()
+    return "train" if name in TRAINING else "test" if name in HELD_OUT else None
+
+
+def resembles_split(name):
+    """Whether a name has the word of a split in it: ``seg_train``, ``val2017``, ``test-set``."""
+    return any(split_of(word) for word in re.split(r"[^a-z]+", re.sub(r"set\b", "", name.lower())))
+
+
+def is_hidden(name):
+    """Whether a file or folder is hidden or a system's own, so that it never counts, at any depth."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def image_suffixes():
+    """Suffixes in lower case of the files that Pillow opens, with the plugins that are registered now."""
+    known = Image.registered_extensions()
+    return {suffix for suffix, kind in known.items() if kind in Image.OPEN and kind not in NO_DECODER}
+
+
+def is_image(path, suffixes):
+    """Whether a regular file is an image: by its suffix, or if it has none by its first bytes.
+
+    suffixes: :func:`image_suffixes`.
+    """
+    suffix = Path(path).suffix.lower()
+    return suffix in suffixes if suffix else _has_header(path)
+
+
+def _has_header(path):
+    # Formats without a test of their first bytes would take a text for an image.
+    kinds = [kind for kind, (_, accept) in Image.OPEN.items() if accept and kind not in NO_DECODER]
+    try:
+        with Image.open(path, formats=kinds):
+            return True
+    except Exception:
+        return False
+
+
+def legible(name):
+    r"""A file name as text that can be written anywhere: a byte that is not UTF-8 becomes ``\xNN``."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
