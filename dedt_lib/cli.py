@@ -244,7 +244,8 @@ def run_table_cell(args):
         )
     check_data(profile)
     out = output_folder(args.out)
-    experiment, _ = tables.run_cell(profile, *cell, store=open_store(args), report=out)
+    report = {"report": out} if out else {}
+    experiment, _ = tables.run_cell(profile, *cell, store=open_store(args), **report)
     with printing_once(experiment.processes):
         print(f"{tables.LABELS[args.row]}: {describe(experiment)}")
         print_reading(experiment.data.reading)
