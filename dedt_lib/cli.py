@@ -25,6 +25,7 @@ from .printing import (
     number,
     print_cell,
     print_metrics,
+    print_reading,
     print_speed,
     print_speedups,
     print_table,
@@ -264,9 +265,11 @@ def run_table_cell(args):
         )
     check_data(profile)
     out = output_folder(args.out)
-    experiment, _ = tables.run_cell(profile, *cell, store=open_store(args))
+    report = {"report": out} if out else {}
+    experiment, _ = tables.run_cell(profile, *cell, store=open_store(args), **report)
     with printing_once(experiment.processes):
         print(f"{tables.LABELS[args.row]}: {describe(experiment)}")
+        print_reading(experiment.data.reading)
         run(experiment, out if experiment.processes.main else None)
         print(f"wrote {tables.results_folder(profile) / 'cells' / tables.cell_name(*cell)}.json")
 
@@ -314,13 +317,14 @@ def plan(args):
     known = planning.known_data(profile)
     if known in (None, profile.data):
         check_data(profile)
-    counts = planning.class_counts(profile)
+    counts, reading = planning.survey(profile)
     works, least = (planning.plan(profile, listed, counts, least) for least in (False, True))
     done = 0 if args.set or args.data else len(done_cells(profile, listed))
     note = f"; {done:,} of them done, which are counted all the same" if done else ""
     print(f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')}{note}")
     images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")
     print(f"{known or profile.data}: {images} in {classes}")
+    print_reading(reading)
     if args.table and args.table not in profile.tables:
         made_for = ", ".join(profile.tables)
         print(f"the profile is made for {made_for}; what else this takes has the published settings")
@@ -400,7 +404,7 @@ def profile_changes(args):
         if not equals:
             raise DedtError(f"--set takes KEY=VALUE; got '{item}'.")
         changes[key.strip()] = toml_value(value.strip())
-    return changes
+    return {**changes, "skip_bad": True} if args.skip_bad else changes
 
 
 def kind_of_data(path):
@@ -408,7 +412,7 @@ def kind_of_data(path):
     from .data import parquet
 
     if path.is_dir():
-        return "parquet" if parquet.find_files(path, "train") else "folder"
+        return "parquet" if parquet.find_files(path, "train") or parquet.holds_splits(path) else "folder"
     return "parquet" if path.suffix == ".parquet" else "folder"
 
 
@@ -452,11 +456,12 @@ def run_verb(args):
 
     from .experiment import Experiment
 
-    experiment = Experiment(profile, store=store, **recipe_values(args))
+    experiment = Experiment(profile, store=store, report=out, **recipe_values(args))
     experiment.check_weights({"run": "compare", "evaluate": "compare"}.get(args.verb, args.verb))
     with printing_once(experiment.processes):
         changed = f" with {', '.join(changes)} changed" if changes else ""
         print(f"{experiment.data.name}, profile {profile.name}{changed}: {describe(experiment)}")
+        print_reading(experiment.data.reading)
         if args.stage is not embed:
             experiment.check(NEEDS.get(args.stage, "train"))
         args.stage(experiment, out if experiment.processes.main else None)
@@ -580,6 +585,11 @@ def add_profile_options(verb):
         metavar="KEY=VALUE",
         help="change one value of the profile, such as epochs=50; may be repeated",
     )
+    group.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out images that cannot be read; they are listed in unreadable.txt (in --out, else the store)",
+    )
 
 
 def add_recipe_options(verb):
@@ -637,11 +647,19 @@ def add_store_option(verb):
     )
 
 
+def write_any_name():
+    """Letters that the output's encoding lacks are escaped; a name must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(argv=None):
     """Run the command line; returns the exit status.
 
     0; 2 for unusable input; 128 and the number of the signal that stopped it: 130 (Ctrl-C), 143 (SIGTERM).
     """
+    write_any_name()
     args = make_parser().parse_args(argv)
     try:
         with interruption.handled():

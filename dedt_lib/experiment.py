@@ -51,14 +51,15 @@ class Experiment:
     """The stages of one recipe under one profile.
 
     ``Experiment("digits", method="moderate", ratio=0.1)``.  profile: a name, a file or a Profile.  store: a
-    Store (default: ``runs/``).  Everything else is a field of :class:`Recipe`; unknown names raise DedtError.
+    Store (default: ``runs/``).  report: a folder for the list of images that cannot be read (default: the
+    store's).  Everything else is a field of :class:`Recipe`; unknown names raise DedtError.
     Methods compute what is missing and return what is stored.
 
     A profile that names a number of ``threads`` sets PyTorch's, for the whole process, because sums in
     another order change the last bits.
     """
 
-    def __init__(self, profile="digits", *, store=None, device=None, **recipe):
+    def __init__(self, profile="digits", *, store=None, device=None, report=None, **recipe):
         self.profile = load_profile(profile)
         self.recipe = checked(Recipe, recipe)
         ratios = (*self.family.ratios, 1.0)
@@ -70,6 +71,7 @@ class Experiment:
         if self.profile.threads:
             torch.set_num_threads(self.profile.threads)
         self.store = store or Store()
+        self.report = report
         self.processes = Processes.from_environment(device)
         self.device = self.processes.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -81,7 +83,11 @@ class Experiment:
     def change(self, **recipe):
         """The same experiment with other recipe values; loaded data and networks are shared."""
         other = Experiment(
-            self.profile, store=self.store, device=self.device, **{**self.recipe.model_dump(), **recipe}
+            self.profile,
+            store=self.store,
+            device=self.device,
+            report=self.report,
+            **{**self.recipe.model_dump(), **recipe},
         )
         encoder = ("encoder",) if other.recipe.encoder == self.recipe.encoder else ()
         for shared in (*SHARED, *encoder):
@@ -166,6 +172,8 @@ class Experiment:
             channels=p.channels,
             per_class=p.per_class if split == "train" else None,
             store=self.store,
+            skip_bad=p.skip_bad,
+            report=self.report,
         )
         return data and data.named(p.class_names)
 
@@ -216,7 +224,9 @@ class Experiment:
 
     def select(self):
         """The :class:`~dedt_lib.selection.Coreset` of this recipe, without class weights."""
-        return Coreset.load(self._coreset_folder)
+        # What was left out is no part of the stored choice: a file beside the images does not change it.
+        reading = self.data.reading and self.data.reading.facts
+        return dataclasses.replace(Coreset.load(self._coreset_folder), reading=reading)
 
     @functools.cached_property
     def _coreset_folder(self):

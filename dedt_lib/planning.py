@@ -198,15 +198,22 @@ def class_counts(profile):
     Data that the library knows need not be there; of other data only the labels are read.  Raises DedtError
     when they cannot be.
     """
-    if known := known_data(profile):
-        counts = KNOWN[known]
-    else:
-        from . import data
+    return survey(profile)[0]
 
-        find = {"folder": data.folder.find, "parquet": data.parquet.find}[profile.data]
-        found = find(profile.path, "train")
-        counts = np.bincount(found.labels, minlength=len(found.class_names)).tolist()
-    return [min(count, profile.per_class or count) for count in counts]
+
+def survey(profile):
+    """(:func:`class_counts`, the :class:`~dedt_lib.data.Reading` of the images or None if all are used)."""
+    from . import data
+
+    if known := known_data(profile):
+        counts, reading = KNOWN[known], data.Reading.of(sum(KNOWN[known]), unit="images")
+    else:
+        found = data.find(profile.data, profile.path)
+        counts, reading = found.class_counts.tolist(), found.reading
+    if profile.per_class:
+        reading = reading.first(profile.per_class, counts)
+    few = [min(count, profile.per_class or count) for count in counts]
+    return few, None if known and not profile.per_class else reading
 
 
 # ---- the diffusion models ----------------------------------------------------------------------------

@@ -33,6 +33,12 @@ def describe(experiment):
     return ", ".join([*parts, *flags])
 
 
+def print_reading(reading):
+    """What became of the files of the images: a Reading, or None when there is nothing to say."""
+    if reading:
+        print(reading.line)
+
+
 def print_metrics(metrics, floor):
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
     print(f"  {metrics['protocol']}")

@@ -36,6 +36,7 @@ class Profile(BaseModel):
     channels: Literal[1, 3]
     threads: int = Field(0, ge=0)
     per_class: int = Field(ge=0)
+    skip_bad: bool = False
     encoder: Literal[ENCODERS]
     resnet18_weights: str
     resnet18_width: int = Positive

@@ -325,7 +325,7 @@ class Coreset:
     indices: int64 [m], sorted positions of the kept samples.  scores: float64 [n], the selector's own
     score (log-density, distance or random number).  rank: int64 [n], 0 = first to be kept, within its
     class or over all samples as ``scope`` says.  labels: int64 [n].  weights: float64 [K] class weights
-    alpha that sum to one, or None.
+    alpha that sum to one, or None.  reading: what was left out of the images (``Reading.facts``), or None.
     """
 
     indices: np.ndarray
@@ -338,6 +338,7 @@ class Coreset:
     ids: tuple
     class_names: tuple
     weights: np.ndarray | None = None
+    reading: dict | None = None
 
     @property
     def counts(self):
@@ -395,6 +396,8 @@ class Coreset:
             "class_counts": self.counts.tolist(),
             "class_weights": None if self.weights is None else self.weights.tolist(),
         }
+        if self.reading:
+            facts["reading"] = self.reading
         write_json(folder / "coreset.json", facts)
 
     @classmethod
@@ -418,6 +421,7 @@ class Coreset:
                 ids=tuple(table["id"]),
                 class_names=tuple(facts["class_names"]),
                 weights=None if weights is None else np.array(weights),
+                reading=facts.get("reading"),
             )
         except FileNotFoundError:
             raise DedtError(f"{folder / 'coreset.parquet'} does not exist.") from None

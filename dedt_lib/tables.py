@@ -236,14 +236,14 @@ def results_folder(profile, root=None):
     return Path(root) / load_profile(profile).name
 
 
-def run_cell(profile, row, ratio, seed, *, root=None, store=None):
+def run_cell(profile, row, ratio, seed, *, root=None, store=None, report=None):
     """Compute a cell, or find its stages in the store, and write its result; returns (Experiment, result).
 
     Beside the result goes a picture of its first samples (:func:`read_samples`).
     """
     from .experiment import Experiment
 
-    experiment = Experiment(profile, store=store, **cell_recipe(row, ratio, seed))
+    experiment = Experiment(profile, store=store, report=report, **cell_recipe(row, ratio, seed))
     result = {"row": row, **experiment.cell()}
     name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
     (folder / "cells").mkdir(parents=True, exist_ok=True)

@@ -62,8 +62,8 @@ def find(path, split="train"):
     root, train = _root(path), find_files(path, "train")
     if not train:
         raise DedtError(
-            f"{root} holds no train.parquet, and no shards train-00000-of-00001.parquet{_others(root, ())}. Give "
-            "a Parquet file, or a folder with such files; the last * in train*.parquet stands for no other text."
+            f"{root} holds no train.parquet and no shards such as train-00000-of-00001.parquet. Give a Parquet "
+            f"file, or a folder with such files{_others(root, ())}."
         )
     schema = _open(train[0]).schema_arrow
     image_column = _image_column(schema, train[0])

@@ -19,6 +19,11 @@ def plain_ticks(axes, *ticks):
     axes.set_yticks([], minor=True)
 
 
+def plain(names):
+    """Class names as matplotlib has to be given them: a ``$`` would start a formula."""
+    return [str(name).replace("$", r"\$") for name in names]
+
+
 def finished(figure):
     figure.tight_layout()
     plt.close(figure)

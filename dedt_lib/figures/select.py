@@ -4,7 +4,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 
-from .common import WIDTH, finished, panel_grid, show_tiled
+from .common import WIDTH, finished, panel_grid, plain, show_tiled
 from .sample import image_grid
 
 
@@ -24,13 +24,14 @@ def plane(features):
 
 def feature_plane(features, labels, class_names):
     """Features [n, d] in their principal plane, coloured by class."""
+    names = plain(class_names)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
     x, y = plane(features).T
     sns.scatterplot(
         x=x,
         y=y,
-        hue=[class_names[k] for k in labels],
-        hue_order=class_names,
+        hue=[names[k] for k in labels],
+        hue_order=names,
         palette="tab10",
         s=14,
         linewidth=0,
@@ -49,7 +50,7 @@ def feature_planes(features, labels, class_names):
     figure, panels = panel_grid(len(features), 3.3 if len(features) < 3 else 2.9)
     for axes, (title, values) in zip(panels, features.items()):
         x, y = plane(values).T
-        for k, name in enumerate(class_names):
+        for k, name in enumerate(plain(class_names)):
             axes.scatter(x[labels == k], y[labels == k], s=7, color=f"C{k % 10}", linewidths=0, label=name)
         axes.set(title=title, xticks=[], yticks=[])
     handles, names = panels[0].get_legend_handles_labels()
@@ -96,7 +97,7 @@ def distance_strips(distances, coresets, class_names):
             chosen = coreset.kept == kept
             axes.scatter(distances[chosen], coreset.labels[chosen], s=size, color=color, linewidths=0)
         axes.set(title=label, xlabel="distance to centre")
-    panels[0, 0].set(ylabel="class", yticks=range(len(class_names)), yticklabels=class_names)
+    panels[0, 0].set(ylabel="class", yticks=range(len(class_names)), yticklabels=plain(class_names))
     return finished(figure)
 
 
@@ -139,7 +140,7 @@ def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0):
 def class_counts(counts, class_names):
     """Kept images per class; ``counts`` maps a label to int [K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
-    rows = [(name, label, n) for label, row in counts.items() for name, n in zip(class_names, row)]
+    rows = [(name, label, n) for label, row in counts.items() for name, n in zip(plain(class_names), row)]
     names, labels, values = zip(*rows)
     sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
     axes.set(xlabel="class", ylabel="images kept")

@@ -5,7 +5,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator
 
-from .common import WIDTH, class_columns, finished, panel_grid, plain_ticks, show_tiled
+from .common import WIDTH, class_columns, finished, panel_grid, plain, plain_ticks, show_tiled
 
 
 def classwise_bars(classwise, class_names, floor=None):
@@ -19,7 +19,7 @@ def _classwise(axes, classwise, class_names, floor):
     rows = [
         (name, label, value)
         for label, row in classwise.items()
-        for name, value in zip(class_names, np.array(row, dtype=float))
+        for name, value in zip(plain(class_names), np.array(row, dtype=float))
     ]
     names, labels, values = zip(*rows)
     sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
@@ -52,7 +52,7 @@ def figure_2(before, after, weights, class_names, floor=None):
     bottom.bar(places, relative.mean(axis=0) - 1, bottom=1, width=0.6, color="C2")
     bottom.vlines(places, relative.min(axis=0), relative.max(axis=0), color="0.15", lw=1)
     bottom.axhline(1, color="0.4", lw=0.8)
-    bottom.set(ylabel="class weight $K\\alpha$", xlabel="class", xticks=places, xticklabels=class_names)
+    bottom.set(ylabel="class weight $K\\alpha$", xlabel="class", xticks=places, xticklabels=plain(class_names))
     return finished(figure)
 
 
@@ -64,7 +64,7 @@ def weights_by_seed(weights, class_names):
         axes.plot(K * values, "osD^v"[k % 5], ls="-", ms=5, label=f"seed {k}" if len(weights) > 1 else None)
     axes.axhline(1, color="0.4", lw=0.8)
     axes.set(xlabel="class", ylabel="class weight $K\\alpha$")
-    axes.set_xticks(range(K), class_names)
+    axes.set_xticks(range(K), plain(class_names))
     if len(weights) > 1:
         axes.legend(fontsize=8)
     return finished(figure)
@@ -83,7 +83,7 @@ def weight_and_difficulty(weights, before, class_names):
     axes.hlines(y, before.min(axis=0), before.max(axis=0), color="0.75", lw=1)
     axes.vlines(x, relative.min(axis=0), relative.max(axis=0), color="0.75", lw=1)
     axes.plot(x, y, "o", ms=17, mfc="white", mec="C0", mew=1.4, ls="none")
-    for place, name in zip(zip(x, y), class_names):
+    for place, name in zip(zip(x, y), plain(class_names)):
         axes.annotate(name, place, ha="center", va="center", fontsize=9)
     axes.axhline(1, color="0.4", lw=1, ls="--")
     axes.axvline(np.nanmedian(x), color="0.4", lw=1, ls="--")
@@ -298,11 +298,11 @@ def front_page(data, coreset, weights, samples, classwise_before, classwise_afte
     top, bottom = figure.add_subplot(grid[0, 2]), figure.add_subplot(grid[1, 2])
     top.bar(range(K), K * weights - 1, bottom=1, color="C2")
     top.axhline(1, color="0.4", lw=0.8)
-    top.set(title="class weights $K\\alpha$", xticks=range(K), xticklabels=data.class_names)
+    top.set(title="class weights $K\\alpha$", xticks=range(K), xticklabels=plain(data.class_names))
     places = np.arange(K)
     before, after = np.array([classwise_before, classwise_after], dtype=float)
     bottom.bar(places - 0.2, before, width=0.38, label="unweighted")
     bottom.bar(places + 0.2, after, width=0.38, label="weighted")
-    bottom.set(title="class-wise FID", xticks=places, xticklabels=data.class_names)
+    bottom.set(title="class-wise FID", xticks=places, xticklabels=plain(data.class_names))
     bottom.legend(fontsize=7)
     return finished(figure)

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from .common import WIDTH, finished, panel_grid, plain_ticks
+from .common import WIDTH, finished, panel_grid, plain, plain_ticks
 
 
 def loss_curves(runs, *, window=50):
@@ -50,7 +50,7 @@ def class_draws(draws, expected, class_names):
     axes.bar(places, draws, width=0.6, label="drawn in one epoch")
     axes.hlines(expected, places - 0.4, places + 0.4, color="0.15", lw=1.6, label="by the class weights")
     axes.axhline(np.sum(expected) / len(expected), color="0.4", lw=0.8, ls="--", label="all classes alike")
-    axes.set(xlabel="class", ylabel="images", xticks=places, xticklabels=class_names)
+    axes.set(xlabel="class", ylabel="images", xticks=places, xticklabels=plain(class_names))
     axes.legend(fontsize=8)
     return finished(figure)
 
@@ -96,7 +96,7 @@ def weight_trajectories(readings, class_names):
     figure, panels = plt.subplots(1, len(readings), figsize=(WIDTH, 3.4), sharey=True)
     for axes, (label, reading) in zip(np.atleast_1d(panels), readings.items()):
         step = reading.get("step", np.arange(len(reading["trajectory"])))
-        for k, name in enumerate(class_names):
+        for k, name in enumerate(plain(class_names)):
             axes.plot(
                 step,
                 len(class_names) * reading["trajectory"][:, k],

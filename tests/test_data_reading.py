@@ -1,0 +1,364 @@
+"""Other people's folders and files: nothing is left out without a word, and nothing counts that should not."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny
+from PIL import Image
+
+from dedt_lib import cli, data, figures
+from dedt_lib.data import check_source, find, load
+from dedt_lib.data.names import resembles_split, split_of
+from dedt_lib.errors import DedtError
+from dedt_lib.selection import Coreset
+from dedt_lib.store import Store
+
+TWO = ("ant", "bee")
+
+
+def picture(path, kind=None, value=0, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 6), (value, 80, 90)).save(path, kind, **options)
+    return path
+
+
+def adds_up(reading):
+    return reading.seen == reading.used + sum(reading.left_out.values())
+
+
+def select(capsys, path, out, *more):
+    sizes = ["--set", "image_size=8", "--set", "channels=3", "--method", "random", "--ratio", "0.5"]
+    code = cli.main(
+        ["select", "--data", str(path), *sizes, "--store", str(out / "store"), "--out", str(out / "out"), *more]
+    )
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+# ---- images, hidden files, links -----------------------------------------------------------------------
+
+
+def test_whatever_pillow_opens_is_an_image_and_the_rest_is_counted(tmp_path):
+    kinds = {"png": "PNG", "JPG": "JPEG", "jfif": "JPEG", "ppm": "PPM", "jp2": "JPEG2000", "bmp": "BMP"}
+    for suffix, kind in kinds.items():
+        picture(tmp_path / "ant" / f"x.{suffix}", kind)
+    picture(tmp_path / "ant" / "none", "PNG")
+    for name in ("notes.txt", "README", "data.h5", "film.mpg"):
+        (tmp_path / "ant" / name).write_text("no image")
+    (tmp_path / "ant" / "x.heic").write_bytes(b"heic")
+    reading = find("folder", tmp_path).reading
+    assert reading.used == 7 and adds_up(reading)
+    assert reading.left_out == {"not images": 4, "of a kind that Pillow cannot open (.heic)": 1}
+    assert len(load("folder", path=tmp_path, image_size=6)) == 7
+
+
+@pytest.mark.parametrize(
+    "name", [".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"]
+)
+@pytest.mark.parametrize("depth", [".", "ant", "ant/deep"])
+def test_hidden_and_system_folders_never_count(tmp_path, name, depth):
+    tiny.write_images(tmp_path, TWO)
+    picture(tmp_path / "ant" / "deep" / "y.png")
+    picture(tmp_path / depth / name / "inside" / "x.png")
+    found = find("folder", tmp_path)
+    assert found.class_names == TWO and len(found.labels) == 9
+    assert found.reading.left_out == {"hidden": 1}
+
+
+def test_links_are_followed_once_and_broken_or_blocking_ones_counted(tmp_path):
+    tiny.write_images(tmp_path / "elsewhere", ("more",))
+    root = tiny.write_images(tmp_path / "images", TWO)
+    (root / "ant" / "linked").symlink_to(tmp_path / "elsewhere" / "more")
+    (root / "cat").symlink_to(tmp_path / "elsewhere" / "more")
+    (root / "bee" / "one.png").symlink_to(root / "ant" / "0.png")
+    (root / "bee" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "bee" / "self.png").symlink_to(root / "bee" / "self.png")
+    (root / "bee" / "round").symlink_to(root)
+    os.mkfifo(root / "bee" / "pipe.png")
+    os.mkfifo(root / "bee" / "pipe")
+    (root / "bee" / "null.png").symlink_to("/dev/zero")
+    (root / "stray.png").write_bytes((root / "ant" / "0.png").read_bytes())
+    found = find("folder", root)
+    assert found.class_counts.tolist() == [8, 5, 4]
+    assert found.reading.left_out == {
+        "beside the class folders": 1,
+        "broken links": 2,
+        "links to a folder that was entered already": 1,
+        "pipes, sockets or devices": 3,
+    }
+    assert adds_up(found.reading) and all((root / name).is_file() for name in found.ids)
+
+
+# ---- splits ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "train, test", [("Training", "Testing"), ("TRAIN", "Valid"), ("train", "dev"), ("training", "holdout")]
+)
+def test_splits_have_many_names_and_ids_start_at_the_path(tmp_path, train, test):
+    tiny.write_images(tmp_path / train, TWO)
+    tiny.write_images(tmp_path / test, TWO, each=2)
+    images, held_out = (load("folder", path=tmp_path, split=split, image_size=4) for split in ("train", "test"))
+    assert images.class_names == TWO and len(images) == 8 and len(held_out) == 4
+    assert images.ids[0] == f"{train}/ant/0.png" and held_out.ids[0] == f"{test}/ant/0.png"
+    assert all((tmp_path / name).is_file() for name in (*images.ids, *held_out.ids))
+    assert images.reading.held_out.used == 4
+
+
+def test_names_of_splits():
+    assert [split_of(n) for n in ("Train", "VALIDATION", "eval", "trains", "cat")] == ["train", *["test"] * 2, None, None]
+    assert [resembles_split(n) for n in ("seg_train", "val2017", "testset", "contest", "cat")] == [1, 1, 1, 0, 0]
+
+
+def test_of_several_held_out_splits_one_is_taken_and_the_others_counted(tmp_path):
+    for name in ("train", "val", "test"):
+        tiny.write_images(tmp_path / name, TWO)
+    found = find("folder", tmp_path)
+    assert find("folder", tmp_path, "test").ids[0].startswith("test/")
+    assert found.reading.left_out == {"beside the class folders": 8} and "'test', 'val'" in found.reading.line
+
+
+@pytest.mark.parametrize("name", ["train", "test", "Val"])
+def test_a_class_may_be_named_like_a_split(tmp_path, name):
+    tiny.write_images(tmp_path, ("car", name, "bus"))
+    found = find("folder", tmp_path)
+    assert set(found.class_names) == {"car", name, "bus"} and f"'{name}' is a class" in found.reading.line
+
+
+@pytest.mark.parametrize(
+    "folders, message",
+    [
+        (["test/ant", "test/bee"], "no training images"),
+        (["train", "test"], "images lie in them directly"),
+        (["train/ant", "training/ant"], "two training splits"),
+        (["train/ant", "train/bee", "car"], "splits or classes"),
+        (["test/ant", "test/bee", "car"], "splits or classes"),
+        (["seg_train/ant", "seg_test/ant"], "splits of another name"),
+        (["wrapper/train/ant", "wrapper/test/ant"], "give the path .*wrapper"),
+        (["ant/train", "ant/test", "bee/train"], "splits come before classes"),
+    ],
+)
+def test_what_looks_like_splits_but_is_not_clear_is_refused(tmp_path, folders, message):
+    tiny.write_images(tmp_path, folders)
+    for call in (check_source, load):
+        with pytest.raises(DedtError, match=message):
+            call("folder", path=tmp_path)
+
+
+def test_unusable_held_out_images_and_empty_classes_do_not_block_training(tmp_path):
+    tiny.write_images(tmp_path / "train", TWO)
+    tiny.write_images(tmp_path / "test", ("ant", "wasp"))
+    (tmp_path / "train" / "aphid").mkdir()
+    check_source("folder", tmp_path)
+    images = load("folder", path=tmp_path, image_size=4)
+    assert images.class_names == TWO and images.class_counts.tolist() == [4, 4]
+    assert "no held-out images are used: " in images.reading.line and "no class: aphid" in images.reading.line
+    assert load("folder", path=tmp_path, split="test", image_size=4) is None
+
+
+# ---- Parquet --------------------------------------------------------------------------------------------
+
+
+def table(n=6, labels=None, label="label", names=None, value=0, **more):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 0, 0)).save(file, "PNG")
+    labels = [k % 2 for k in range(n)] if labels is None else labels
+    found = pa.table({"image": [{"bytes": file.getvalue()}] * len(labels), label: labels, **more})
+    if not names:
+        return found
+    features = {label: {"names": names, "_type": "ClassLabel"}}
+    return found.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def write(folder, *files, **columns):
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table(**columns), folder / name)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["Train.parquet"],
+        ["training-00000-of-00002.parquet", "training-00001-of-00002.parquet"],
+        ["train-00000-of-00002-6dd9dbcb9d3a4a5b.parquet", "train-00001-of-00002-0a1b2c3d4e5f6071.parquet"],
+    ],
+)
+def test_one_family_of_parquet_files_is_a_split(tmp_path, files):
+    write(tmp_path, *files, "train_noisy-00000-of-00001.parquet", "Validation.parquet")
+    found = find("parquet", tmp_path)
+    assert len(found.labels) == 6 * len(files) and len(find("parquet", tmp_path, "test").labels) == 6
+    assert "left out: train_noisy-00000-of-00001.parquet" in found.reading.line
+
+
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        (["train-00000-of-00001-aaaaaaaa.parquet", "train-00000-of-00001-bbbbbbbb.parquet"], "aaaaaaaa.*bbbbbbbb"),
+        (["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"], "00001.parquet and .*00002.parquet"),
+        (["train.parquet", "data/train.parquet"], "two sets"),
+        (["train.parquet", "train-00000-of-00001.parquet"], "two sets"),
+        (["train-00000-of-00002-aaaaaaaa.parquet"], "holds 1 of the 2"),
+        (["train_noisy-00000-of-00001.parquet"], "no train.parquet.*train_noisy"),
+    ],
+)
+def test_two_uploads_or_missing_shards_are_refused(tmp_path, files, message):
+    write(tmp_path, *files)
+    with pytest.raises(DedtError, match=message):
+        check_source("parquet", tmp_path)
+
+
+def test_labels_of_minus_one_or_names_without_images_do_not_block(tmp_path):
+    write(tmp_path, "train.parquet", labels=[0, 2, 0, 2], names=["ash", "birch", "cedar"])
+    write(tmp_path, "test.parquet", labels=[-1] * 3, names=["ash", "birch", "cedar"])
+    images = load("parquet", path=tmp_path)
+    assert images.class_names == ("ash", "cedar") and images.labels.tolist() == [0, 1, 0, 1]
+    assert "no class: birch" in images.reading.line and "no held-out images" in images.reading.line
+    assert load("parquet", path=tmp_path, split="test") is None
+
+
+@pytest.mark.parametrize("column", ["text", "label", "labels"])
+def test_captions_and_numbers_of_images_are_no_labels(tmp_path, column):
+    for labels in ([f"a photo of thing {k}" for k in range(40)], list(range(40))):
+        write(tmp_path, "train.parquet", labels=labels, label=column)
+        with pytest.raises(DedtError, match=f"'{column}' has 40 .*no labels.*'label'"):
+            check_source("parquet", tmp_path)
+
+
+def test_the_column_that_repeats_is_the_label(tmp_path):
+    texts, widths = [f"caption {k}" for k in range(30)], [512] * 30
+    write(tmp_path, "train.parquet", n=30, label="kind", text=texts, width=widths)
+    assert find("parquet", tmp_path).class_counts.tolist() == [15, 15]
+
+
+# ---- images that cannot be read --------------------------------------------------------------------------
+
+
+def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, monkeypatch, capsys):
+    import struct
+
+    from dedt_lib.data import listing
+
+    root = tiny.write_images(tmp_path / "images", TWO)
+    picture(root / "cat" / "0.png").write_text("not an image")
+    real = listing.read_image
+
+    def failing(file, *sizes):
+        if str(file).endswith("bee/2.png"):
+            raise struct.error("bad tag")
+        return real(file, *sizes)
+
+    monkeypatch.setattr(listing, "read_image", failing)
+    code, _, error = select(capsys, root, tmp_path)
+    listed = tmp_path / "out" / "unreadable.txt"
+    assert code == 2 and "2 of 9 images" in error and "bee/2.png (bad tag)" in error and str(listed) in error
+    assert [line.split()[0] for line in listed.read_text().splitlines()] == ["bee/2.png", "cat/0.png"]
+    for _ in range(2):  # decoded, and from the store
+        code, printed, _ = select(capsys, root, tmp_path, "--skip-bad")
+        assert code == 0 and "9 files seen, 7 images used, 2 left out: 2 unreadable" in printed
+        assert "so no class: cat" in printed
+    assert Coreset.load(tmp_path / "out").class_names == TWO
+    assert select(capsys, root, tmp_path)[0] == 2
+    with pytest.raises(DedtError, match="unreadable.txt"):
+        load("folder", path=root, image_size=8, store=Store(tmp_path / "store"))
+    assert (tmp_path / "store" / "unreadable.txt").exists()
+
+
+def test_skipped_images_leave_the_others_in_their_place(tmp_path):
+    root = tiny.write_images(tmp_path, TWO, size=(6, 6))
+    whole = load("folder", path=root, image_size=6)
+    (root / "ant" / "1.png").write_text("broken")
+    for store in (None, Store(tmp_path / "store")):
+        fewer = load("folder", path=root, image_size=6, skip_bad=True, store=store)
+        kept = [whole.ids.index(name) for name in fewer.ids]
+        np.testing.assert_array_equal(fewer.images, whole.images[kept])
+        assert len(kept) == 7 and fewer.labels.tolist() == [0] * 3 + [1] * 4
+
+
+def test_held_out_classes_keep_their_numbers_when_a_training_class_is_skipped(tmp_path):
+    tiny.write_images(tmp_path / "train", ("ant", "bee", "cat"), each=1)
+    tiny.write_images(tmp_path / "test", ("ant", "bee", "cat"), each=2)
+    (tmp_path / "train" / "bee" / "0.png").write_text("broken")
+    held_out = load("folder", path=tmp_path, split="test", image_size=6, skip_bad=True)
+    assert held_out.class_names == ("ant", "cat") and held_out.labels.tolist() == [0, 0, 1, 1]
+    assert [name.split("/")[1] for name in held_out.ids] == ["ant", "ant", "cat", "cat"]
+
+
+# ---- stored pixels, names, counts ------------------------------------------------------------------------
+
+
+def test_pixels_replaced_under_the_same_name_size_and_time_are_read_anew(tmp_path):
+    root, store = tiny.write_images(tmp_path / "images", TWO), Store(tmp_path / "store")
+    for path in root.rglob("*.png"):
+        Image.new("RGB", (6, 6), (1, 2, 3)).save(path.with_suffix(".bmp")), path.unlink()
+    before = load("folder", path=root, image_size=6, store=store)
+    file = root / "bee" / "2.bmp"
+    state = file.stat()
+    Image.new("RGB", (6, 6), (9, 9, 9)).save(file)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert file.stat().st_size == state.st_size and file.stat().st_mtime_ns == state.st_mtime_ns
+    after = load("folder", path=root, image_size=6, store=store)
+    assert (after.images != before.images).any(axis=(1, 2, 3)).nonzero()[0].tolist() == [6]
+
+
+def test_parquet_replaced_under_the_same_time_is_read_anew(tmp_path):
+    path, store = tmp_path / "train.parquet", Store(tmp_path / "store")
+    for value in (10, 20):
+        write(tmp_path, path.name, value=value)
+        os.utime(path, ns=(10**18, 10**18))
+        assert load("parquet", path=path, store=store).images[:, 0].max() == value
+
+
+def test_names_that_no_encoding_has_can_be_chosen_from_and_drawn(tmp_path, capsys):
+    root = tmp_path / "images"
+    odd = os.fsdecode(b"caf\xe9")
+    for name in (odd, "$x_{$", "蟻"):
+        for i in range(4):
+            picture(root / name / f"{i}.png")
+    shutil.copy(root / odd / "0.png", root / odd / os.fsdecode(b"\xff.png"))
+    code, printed, _ = select(capsys, root, tmp_path)
+    coreset = Coreset.load(tmp_path / "out")
+    assert code == 0 and r"caf\xe9" in printed and r"caf\xe9/\xff.png" in coreset.ids
+    assert "$x_{$" in coreset.class_names
+    figure = figures.class_counts({"kept": coreset.counts}, coreset.class_names)
+    figure.canvas.draw()
+    assert figure.axes[0].get_xticklabels()[0].get_text() == r"\$x_{\$"
+    figures.feature_plane(np.eye(len(coreset.labels)), coreset.labels, coreset.class_names).canvas.draw()
+
+
+def test_an_output_that_lacks_a_letter_does_not_end_the_run(tmp_path):
+    root = tiny.write_images(tmp_path / "images", ("蟻", "bee"))
+    code = f"import sys; from dedt_lib import cli; sys.exit(cli.main(['plan', '--data', {str(root)!r}, '--row', 'x\\u8759']))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
+    )
+    assert found.returncode == 2 and r"\u8759" in found.stderr and "Traceback" not in found.stderr
+
+
+def test_what_per_class_leaves_out_is_counted(tmp_path, capsys):
+    reading = load("digits", per_class=50).reading
+    assert load("digits").reading is None
+    assert reading.line == (
+        "1,500 images seen, 500 images used, 1,000 left out: 1,000 beyond the first 50 of each class (per_class)"
+    )
+    root = tiny.write_images(tmp_path / "images", TWO)
+    (root / "notes.txt").touch()
+    _, printed, _ = select(capsys, root, tmp_path, "--set", "per_class=3")
+    line = "9 files seen, 6 images used, 3 left out: 1 beside the class folders, 2 beyond the first 3 of each class"
+    assert line in printed
+    facts = json.loads((tmp_path / "out" / "coreset.json").read_text())["reading"]
+    assert (facts["seen"], facts["used"]) == (9, 6) and sum(facts["left_out"].values()) == 3
+    cli.main(["plan", "--data", str(root), "--set", "per_class=3", "--row", "full"])
+    assert line in capsys.readouterr().out
+
+
+def test_readings_of_sources_are_public():
+    assert data.Reading.of(3, {"hidden": 2, "not images": 0}).facts["left_out"] == {"hidden": 2}
