@@ -150,6 +150,8 @@ class Experiment:
     @functools.cached_property
     def _coreset_folder(self):
         r, p = self.recipe, self.profile
+        originals = self.data.originals
+        copies = int((originals != np.arange(len(originals))).sum())
         choice = {"method": r.method, "ratio": r.ratio, "scope": self.scope}
         recipe = {"version": 1, "data": self.data.fingerprint, "ids": address("", self.data.ids), **choice}
         if r.method == "random":
@@ -158,13 +160,19 @@ class Experiment:
             recipe["encoder"] = self.encoder[1]["key"]
         if r.method == "gaussian":
             choice["ridge"] = recipe["ridge"] = p.gaussian_ridge
+            if p.gaussian_threshold != "count":
+                choice["threshold"] = recipe["threshold"] = p.gaussian_threshold
         if r.method == "moderate":
             choice["centre"] = recipe["centre"] = r.centre or p.moderate_centre
             if r.band != "center":
                 choice["band"] = recipe["band"] = r.band
 
+        recipe |= non_default({"copies": copies}, {"copies": 0})
+
         def work(folder):
             features = None if r.method == "random" else self.embed()
+            if copies:
+                choice["originals"] = originals
             names = {"ids": self.data.ids, "class_names": self.data.class_names}
             selection.select(features, self.data.labels, **choice, **names).save(folder)
 
@@ -236,11 +244,10 @@ class Experiment:
             recipe["infobatch"] = {r.infobatch: r.ratio}
         if coreset.weights is not None:
             # Older runs divided the loss by the mean weight of each batch, as group DRO does.
-            recipe |= {"weighting": "sampler"} if r.weighting == "sampler" else {"normaliser": "coreset"}
-            if r.annealing:
-                recipe |= non_default(
-                    {"annealing_weights": p.annealing_weights}, {"annealing_weights": "uniform"}
-                )
+            keep = r.annealing and p.annealing_weights == "keep"
+            recipe |= {"normaliser": "coreset"} if r.weighting == "loss" or keep else {}
+            extra = {"weighting": r.weighting, "annealing_weights": "keep" if keep else "uniform"}
+            recipe |= non_default(extra, {"weighting": "loss", "annealing_weights": "uniform"})
         return recipe
 
     def _train(self, stage, coreset, *, dro=None):
@@ -309,7 +316,10 @@ class Experiment:
         return EpochPlan(coreset.indices, weights=coreset.sample_weights[coreset.indices], **common)
 
     def steps_at(self, ratio, annealing=False):
-        """Optimiser steps of a run on a coreset with the share ``ratio`` of every class."""
+        """Optimiser steps of a run on a coreset with the share ``ratio`` of every class.
+
+        The control at equal steps is the run on all the data stopped there, so it has that run's warm-up.
+        """
         count = sum(round(ratio * n) for n in self.data.class_counts)
         start = self.profile.annealing_start if annealing else 1.0
         settings = self.settings
@@ -563,6 +573,7 @@ class Experiment:
         a training image of this run than all but 1 % of the held-out images are to any training image (None
         without held-out images); protocol: what the FID was measured with.
         """
+        surrogates.check_metrics(self)  # before hours of training, not after
         samples_folder = self._samples_folder()
         coreset = self._coreset_seen
         seen = "all" if self.recipe.annealing else address("", coreset.indices.tolist())
@@ -593,7 +604,8 @@ class Experiment:
                     extractor=self.yardstick["extractor"],
                     layer=self.yardstick["layer"],
                     seed=self.recipe.seed,
-                ),
+                )
+                + self._sampled_in,
             }
             if self.test is not None:
                 threshold = evaluation.copy_threshold(self.data.images, self.test.images)
@@ -603,6 +615,12 @@ class Experiment:
             write_json(folder / "metrics.json", result)
 
         return read_json(self.store.run("metrics", recipe, work) / "metrics.json")
+
+    @property
+    def _sampled_in(self):
+        """What the protocol says of the precision, when that is not float32."""
+        precision = self.profile.sample_precision
+        return "" if precision == "float32" else f", sampled in {precision}"
 
     def compare(self):
         """What FID does not tell of the recipe's samples against all training images: a dict of numbers.

@@ -54,10 +54,22 @@ def inceptionv3(experiment):
 
 
 def clip(experiment):
-    """CLIP (Radford et al., 2021): RN50 with OpenAI's weights, or a small one trained on the images."""
+    """CLIP (Radford et al., 2021): RN50 with OpenAI's weights, or a small one trained on the images.
+
+    With the profile's clip_normalise its embeddings have length one.
+    """
+    p = experiment.profile
+    network, manifest = published("clip", p.clip_weights) if p.clip_weights else _own_clip(experiment)
+    if not p.clip_normalise:
+        return network, manifest
+    network.normalise = True
+    key = address("readout", {"weights": manifest["key"], "normalise": True})
+    return network, {**manifest, "key": key}
+
+
+def _own_clip(experiment):
     p, data = experiment.profile, experiment.data
-    if p.clip_weights:
-        return published("clip", p.clip_weights)
+    check_classes(experiment, "CLIP", ENCODER_OF_ONE_CLASS)
     settings = classifier_settings(p, "clip")
     recipe = {"version": 1, "data": data.fingerprint, "network": "clip", **settings}
 
@@ -150,6 +162,28 @@ def unit_embeddings(network, images, device, path=None):
 
 # ---- parts -----------------------------------------------------------------------------------------
 
+ENCODER_OF_ONE_CLASS = (
+    "Choose an encoder that needs no labels (--encoder ddae), published weights (such as --set "
+    "resnet18_weights=imagenet) or --method random."
+)
+METRIC_OF_ONE_CLASS = "Measure with published weights: --set metric=inceptionv3 (and --set cmmd=vit-l-14-336)."
+
+
+def check_classes(experiment, what, instead):
+    """Raise DedtError when there is a single class, of which a classifier learns nothing; ``instead``: what to do."""
+    if len(experiment.data.class_names) == 1:
+        raise DedtError(
+            f"All images are of one class, so there is nothing that {what} could learn from their labels. {instead}"
+        )
+
+
+def check_metrics(experiment):
+    """Raise DedtError when the networks that measure the recipe's samples cannot be trained on the data."""
+    p = experiment.profile
+    own_clip = experiment.recipe.model != "unet" and p.cmmd == "clip" and not p.clip_weights
+    if p.metric == "classifier" or own_clip:
+        check_classes(experiment, "the network that measures", METRIC_OF_ONE_CLASS)
+
 
 def classifier_settings(profile, prefix):
     """Epochs, batch size and learning rate that a profile holds under ``prefix``."""
@@ -169,6 +203,8 @@ def mean_and_std(images):
 def trained_classifier(experiment, stage, recipe, settings, **network_settings):
     """A classifier of the experiment's images as a stored stage: (network in eval mode, manifest)."""
     data = experiment.data
+    instead = METRIC_OF_ONE_CLASS if stage == "metric" else ENCODER_OF_ONE_CLASS
+    check_classes(experiment, f"the {recipe['network']}", instead)
 
     def build():
         shape = {"channels": data.images.shape[1], "num_classes": len(data.class_names)}

@@ -51,6 +51,9 @@ class LabelledImages:
             raise DedtError(
                 f"No images in class(es) {', '.join(empty)} of '{self.name}': add some or drop the class."
             )
+        # A mirrored or permuted view would reach the networks with its strides; some PyTorch cannot take at all.
+        object.__setattr__(self, "images", _in_order(images))
+        object.__setattr__(self, "labels", _in_order(labels))
 
     def __len__(self):
         return len(self.labels)
@@ -67,6 +70,14 @@ class LabelledImages:
         digest.update(np.ascontiguousarray(self.images))
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int64))
         return digest.hexdigest()[:16]
+
+    @functools.cached_property
+    def originals(self):
+        """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
+        first = {}
+        digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in self.images)
+        seen = zip(self.labels.tolist(), digests)
+        return np.array([first.setdefault(key, place) for place, key in enumerate(seen)])
 
     def named(self, class_names):
         """The same images with other names for their classes; those they have, if there are none."""
@@ -88,3 +99,8 @@ class LabelledImages:
             tuple(self.ids[i] for i in indices),
             self.name,
         )
+
+
+def _in_order(array):
+    """The array itself if it lies in C order, else a copy that does."""
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
