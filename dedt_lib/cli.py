@@ -24,6 +24,7 @@ from .printing import (
     describe,
     number,
     print_cell,
+    print_doubts,
     print_metrics,
     print_reading,
     print_speed,
@@ -92,6 +93,7 @@ def select(experiment, out):
     print(f"{len(coreset.indices)} of {len(coreset.labels)} images kept")
     counts = zip(coreset.class_names, experiment.data.class_counts, coreset.counts)
     print_table(("class", "images", "kept"), counts)
+    print_doubts(coreset)
     if out:
         coreset.save(out)
         wrote(out, "coreset.parquet", "coreset.json")
@@ -136,7 +138,7 @@ def train(experiment, out):
     steps, recipe = training["steps"], experiment.recipe
     losses = training["losses"]
     if recipe.early_stopping:
-        steps = experiment.steps_at(recipe.ratio)
+        steps = experiment.steps_at(recipe.ratio, recipe.annealing)
         losses = losses[:steps]
         print(f"the weights after {steps} of the {training['steps']} steps of the run on all the data")
     print(f"steps: {steps}, final loss: {losses[-100:].mean():.4f} (mean of the last {len(losses[-100:])})")
@@ -448,6 +450,8 @@ def run_verb(args):
     checked(Recipe, recipe_values(args))
     if args.stage is select and args.reweighting:
         raise DedtError("select makes no class weights; dedt reweight makes them, with the same options.")
+    if args.stage in (select, reweight) and args.balancing:
+        raise DedtError("--balancing takes no stage of its own: it belongs to dedt train, evaluate or run.")
     if args.stage in (select, reweight) and (args.infobatch or args.early_stopping):
         raise DedtError("--infobatch and --early-stopping have no coreset; see dedt train or dedt run.")
     out, store = output_folder(args.out), open_store(args)

@@ -232,6 +232,8 @@ class Experiment:
     def _coreset_folder(self):
         self.check("select")
         r, p = self.recipe, self.profile
+        originals = self.data.originals
+        copies = int((originals != np.arange(len(originals))).sum())
         choice = {"method": r.method, "ratio": r.ratio, "scope": self.scope}
         recipe = {"version": 1, "data": self.data.fingerprint, "ids": address("", self.data.ids), **choice}
         if r.method == "random":
@@ -240,13 +242,19 @@ class Experiment:
             recipe["encoder"] = self.encoder[1]["key"]
         if r.method == "gaussian":
             choice["ridge"] = recipe["ridge"] = p.gaussian_ridge
+            if p.gaussian_threshold != "count":
+                choice["threshold"] = recipe["threshold"] = p.gaussian_threshold
         if r.method == "moderate":
             choice["centre"] = recipe["centre"] = r.centre or p.moderate_centre
             if r.band != "center":
                 choice["band"] = recipe["band"] = r.band
 
+        recipe |= non_default({"copies": copies}, {"copies": 0})
+
         def work(folder):
             features = None if r.method == "random" else self.embed()
+            if copies:
+                choice["originals"] = originals
             names = {"ids": self.data.ids, "class_names": self.data.class_names}
             selection.select(features, self.data.labels, **choice, **names).save(folder)
 
@@ -318,11 +326,10 @@ class Experiment:
             recipe["infobatch"] = {r.infobatch: r.ratio}
         if coreset.weights is not None:
             # Older runs divided the loss by the mean weight of each batch, as group DRO does.
-            recipe |= {"weighting": "sampler"} if r.weighting == "sampler" else {"normaliser": "coreset"}
-            if r.annealing:
-                recipe |= non_default(
-                    {"annealing_weights": p.annealing_weights}, {"annealing_weights": "uniform"}
-                )
+            keep = r.annealing and p.annealing_weights == "keep"
+            recipe |= {"normaliser": "coreset"} if r.weighting == "loss" or keep else {}
+            extra = {"weighting": r.weighting, "annealing_weights": "keep" if keep else "uniform"}
+            recipe |= non_default(extra, {"weighting": "loss", "annealing_weights": "uniform"})
         return recipe
 
     def _train(self, stage, coreset, *, dro=None):
@@ -387,7 +394,10 @@ class Experiment:
         return EpochPlan(coreset.indices, weights=coreset.sample_weights[coreset.indices], **common)
 
     def steps_at(self, ratio, annealing=False):
-        """Optimiser steps of a run on a coreset with the share ``ratio`` of every class."""
+        """Optimiser steps of a run on a coreset with the share ``ratio`` of every class.
+
+        The control at equal steps is the run on all the data stopped there, so it has that run's warm-up.
+        """
         count = sum(round(ratio * n) for n in self.data.class_counts)
         start = self.profile.annealing_start if annealing else 1.0
         settings = self.settings
@@ -719,7 +729,8 @@ class Experiment:
                     extractor=self.yardstick["extractor"],
                     layer=self.yardstick["layer"],
                     seed=self.recipe.seed,
-                ),
+                )
+                + self._sampled_in,
                 **self._copies(images[:MOST_NEIGHBOURS], None if seen == "all" else coreset.indices),
             }
             write_json(folder / "metrics.json", result)
@@ -737,6 +748,12 @@ class Experiment:
             found[f"{name}_threshold"] = threshold
             found[name] = None if threshold is None else float((distances[reading] <= threshold).mean())
         return found
+
+    @property
+    def _sampled_in(self):
+        """What the protocol says of the precision, when that is not float32."""
+        precision = self.profile.sample_precision
+        return "" if precision == "float32" else f", sampled in {precision}"
 
     def distances_to_training(self, images, among=None, features=None):
         """How far uint8 images are from the nearest training image: dict of "pixels", "features" float64 [n].

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from . import encoders, latents, sampling
+from .errors import DedtError
 from .models import build_model
 from .plans import EpochPlan
 from .samplers import respaced_ddpm
+from .sizes import latent_shape
 from .store import read_json, write_json
 from .training import TrainingSettings, train
 from .weights import key_of
@@ -29,7 +31,7 @@ class Family:
     source(): what the training loop draws from.  sampler_steps, guidance: of its sampler; unguided: the
     guidance that is none.  sampler(...): see ``sampling.sample``.  decode(x_0): what the sampler gives, to
     uint8 images.  evaluations: network evaluations that training takes for an image, a backward pass counting
-    two; proxy_evaluations: in group DRO (one more where a pass without dropout makes the scores).
+    two; proxy_evaluations: in group DRO (one more where the scores take a forward pass of their own).
     """
 
     evaluations = 3
@@ -44,7 +46,7 @@ class Family:
 
     @property
     def proxy_evaluations(self):
-        return 4 + (self.profile.dro_scores == "eval")
+        return 4 + (self.profile.dro_scores == "eval" or self.profile.dro_clip == "element")
 
     @property
     def sampling(self):
@@ -133,6 +135,15 @@ class MaskedDiffusionTransformer(Latent):
     sampler = staticmethod(respaced_ddpm)
     unguided = 1.0
 
+    def __init__(self, experiment):
+        """Raises DedtError for sizes of the profile that do not fit, before anything is encoded."""
+        from .models.mdt import check_sizes
+
+        super().__init__(experiment)
+        p = self.profile
+        blocks = p.mdt_hidden_size, p.mdt_heads, p.mdt_depth, p.mdt_decode_layers
+        check_sizes(latent_shape(p)[0], p.mdt_patch_size, *blocks)
+
     @property
     def network(self):
         names = ("patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range")
@@ -141,7 +152,9 @@ class MaskedDiffusionTransformer(Latent):
 
     @property
     def settings(self):
-        return self._settings("mdt", warmup_epochs=0.0, optimizer=self.profile.mdt_optimizer, ema_warmup="none")
+        # AdamW as MDT's first version uses it, without weight decay, is Adam.
+        optimizer = {"adan": "adan", "adamw": "adam"}[self.profile.mdt_optimizer]
+        return self._settings("mdt", warmup_epochs=0.0, optimizer=optimizer, ema_warmup="none")
 
     @property
     def proxy_epochs(self):
@@ -184,6 +197,15 @@ class StableDiffusion(Latent):
     """Stable Diffusion (Rombach et al., 2022), fine-tuned on captions of the classes (Table V)."""
 
     sampler = staticmethod(sampling.ddim)
+
+    def __init__(self, experiment):
+        """Raises DedtError for a size of the profile that does not fit, before anything is encoded."""
+        super().__init__(experiment)
+        if self.profile.latent_image_size % 8:
+            raise DedtError(
+                "Images for Stable Diffusion need a latent_image_size that is a multiple of 8, not "
+                f"{self.profile.latent_image_size}."
+            )
 
     @property
     def network(self):

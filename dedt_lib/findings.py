@@ -201,7 +201,7 @@ def same_order(frame, published, value="fid"):
     numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
     found = {}
     for ratio in sorted({ratio for own in numbers.values() for ratio in own}):
-        rows = [row for row in numbers if ratio in numbers[row] and ratio in means and means[ratio][row] > 0]
+        rows = [row for row in numbers if ratio in numbers[row] and ratio in means and pd.notna(means[ratio][row])]
         if len(rows) < 2:
             continue
         ours, theirs = ({row: means[ratio][row] for row in rows}, {row: numbers[row][ratio] for row in rows})

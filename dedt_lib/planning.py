@@ -264,7 +264,7 @@ def diffusion(profile, model, classes):
             evaluations=6,
             proxy_evaluations=8,
         )
-    proxy = {"proxy_evaluations": 4 + (p.dro_scores == "eval")}
+    proxy = {"proxy_evaluations": 4 + (p.dro_scores == "eval" or p.dro_clip == "element")}
     if model == "stable-diffusion":
         sampler = p.sd_sampler_steps, p.sd_guidance > 1
         size = stable_diffusion_parameters(p)
@@ -365,7 +365,8 @@ class _Planner:
             key = ("weighted", self.proxy(r).key, start, r.weighting)
             return self._training(key, f"coreset, weighted{tail}", kept, start)
         if r.balancing:
-            return self._training(("balanced", coreset, start, r.seed), f"coreset, balanced{tail}", kept, start)
+            key = ("balanced", coreset, start, r.weighting, r.seed)
+            return self._training(key, f"coreset, balanced{tail}", kept, start)
         if kept == self.n:
             return self.full(r.seed, start)
         return self._training((coreset, start, r.seed), f"coreset{tail}", kept, start)

@@ -39,6 +39,17 @@ def print_reading(reading):
         print(reading.line)
 
 
+def print_doubts(coreset):
+    """What a reader should know of a coreset: exact copies in the data, and scores that decide nothing."""
+    if coreset.copies:
+        kept = f", and {coreset.copies_kept:,} of them kept" if coreset.copies_kept else ""
+        what = "exact copy of another image is" if coreset.copies == 1 else "exact copies of other images are"
+        print(f"{coreset.copies:,} {what} ranked last{kept}")
+    if coreset.tied:
+        where = "" if coreset.tied == ("all",) else f" of {', '.join(coreset.tied)}"
+        print(f"warning: most images{where} have equal scores, so their position decides; look at the encoder")
+
+
 def print_metrics(metrics, floor):
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
     print(f"  {metrics['protocol']}")

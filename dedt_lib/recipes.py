@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .data import SOURCES
 from .errors import DedtError
-from .selection import BANDS, CENTRES, METHODS
+from .selection import BANDS, CENTRES, METHODS, THRESHOLDS
 
 PROFILES = Path(__file__).parent / "profiles"
 ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
@@ -53,6 +53,7 @@ class Profile(BaseModel):
     clip_epochs: int = Positive
     clip_batch_size: int = Positive
     clip_learning_rate: float = Positive
+    clip_normalise: bool = False
     ddae_epochs: int = Positive
     ddae_block: int = Positive
     ddae_timestep: int = Field(ge=1, le=1000)
@@ -60,6 +61,7 @@ class Profile(BaseModel):
     ratios: tuple[Ratio, ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     gaussian_ridge: float = Positive
+    gaussian_threshold: Literal[THRESHOLDS] = "count"
     moderate_scope: Literal["class", "global"]
     moderate_centre: Literal[CENTRES]
     unet_channels: tuple[int, ...]
@@ -113,7 +115,7 @@ class Profile(BaseModel):
     mdt_proxy_epochs: int = Field(6, gt=0)
     mdt_batch_size: int = Field(256, gt=0)
     mdt_learning_rate: float = Field(5e-4, gt=0)
-    mdt_optimizer: Literal["adan", "adam"] = "adan"
+    mdt_optimizer: Literal["adan", "adamw"] = "adan"
     mdt_ema_decay: float = Field(0.9999, ge=0, le=1)
     mdt_sampler_steps: int = Field(250, gt=0, le=1000)
     mdt_guidance: float = Field(3.8, ge=1)
@@ -148,6 +150,12 @@ class Profile(BaseModel):
             raise ValueError("every width in unet_channels must be divisible by unet_groups")
         if "pipeline" in (self.vae_weights, self.vae_decoder_weights) and not self.sd_weights:
             raise ValueError("the autoencoder 'pipeline' is that of sd_weights, which names no pipeline")
+        downsampling = 2 ** (len(self.vae_channels) - 1)
+        if self.latent_image_size % downsampling:
+            raise ValueError(
+                f"latent_image_size must be divisible by {downsampling} for {len(self.vae_channels)} levels in "
+                f"vae_channels; got {self.latent_image_size}"
+            )
         return self
 
     def pick(self, *names):
@@ -216,14 +224,15 @@ class Recipe(BaseModel):
     cited code's).  band: which part of the sorted distances Moderate-DS keeps.
 
     reweighting: class weights by group DRO.  balancing: class weights that let every class count the same,
-    without DRO (the control of what reweighting does to a coreset with unequal classes).  burn_in: share of the proxy's steps before the weights move
-    (None takes the profile's).  weighting: whether the class weights weigh the "loss" or drive a class
-    "sampler". annealing: all the data at the end.
+    without DRO (the control of what reweighting does to a coreset with unequal classes).  burn_in: share of
+    the proxy's steps before the weights move (None takes the profile's).  weighting: whether the class weights
+    weigh the "loss" or drive a class "sampler".  annealing: all the data at the end.
 
     infobatch: no coreset; InfoBatch prunes in each epoch, keeping well-learned samples with probability
     ``ratio`` ("ratio"), or as many samples as a coreset of that ratio has ("budget").  early_stopping: train
     on all the data, but stop after as many steps as the coreset run would take, annealed or not (the control
-    at equal compute).  unguided: sample without guidance (the control of what guidance does to the metrics).
+    at equal compute; it is the full run stopped early, so it carries that run's warm-up, which counted in
+    epochs takes more steps than a coreset's).  unguided: sample without guidance (the control of what guidance does to the metrics).
     seed: of everything but the encoder and the metric.
     """
 
@@ -251,7 +260,10 @@ class Recipe(BaseModel):
         if self.early_stopping and self.reweighting:
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
         if self.balancing and (self.reweighting or self.early_stopping or self.infobatch):
-            raise ValueError("balancing weighs a coreset without DRO: leave out reweighting, early_stopping, infobatch")
+            raise ValueError(
+                "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping nor "
+                "infobatch"
+            )
         if self.infobatch and (self.reweighting or self.early_stopping):
             raise ValueError(
                 "infobatch has no coreset, so it goes with neither reweighting nor early_stopping"

@@ -122,9 +122,11 @@ class GroupDRO:
         previous = self.excess if self.absent == "previous" else np.zeros_like(self.excess)
         of_both = "element_losses" if self.clip == "element" else "margin_losses"
         compared = of_both if hasattr(self.reference, of_both) else "losses"
+        if self.scores == "eval":
+            proxy.eval()
         if compared != "losses" or self.scores == "eval":
-            proxy.train(self.scores == "train")
             losses = self._all_rows(getattr(proxy, compared), batch)
+        if self.scores == "eval":
             proxy.train()
         reference_losses = self._all_rows(getattr(self.reference, compared), batch)
         self.excess, clipped = class_excess(

@@ -15,13 +15,14 @@ from .store import atomic, read_json, write_json
 METHODS = ("random", "gaussian", "moderate")
 CENTRES = ("median", "mean")
 BANDS = ("center", "nearest", "farthest")
+THRESHOLDS = ("count", "percentile")
 DEFAULT_SCOPE = {"random": "class", "gaussian": "class", "moderate": "global"}
 # Features become float64 in parts of this size, so that a memory-mapped file never fills the memory.
 BLOCK_ROWS = 4096
 BLOCK_NUMBERS = 2**23
 
 
-def gaussian_scores(features, labels, *, scope="class", ridge=1e-5):
+def gaussian_scores(features, labels, *, scope="class", ridge=1e-5, originals=None):
     """Log-density of each sample under a Gaussian fitted to its class; the highest are kept first.
 
     S(z) = -1/2 [ (z - mu)^T Sigma^-1 (z - mu) + ln |Sigma| + d ln 2 pi ]  (paper, Section III-B), with
@@ -29,21 +30,24 @@ def gaussian_scores(features, labels, *, scope="class", ridge=1e-5):
     (2020).  scope "global" fits one Gaussian to all samples.
 
     features: float [n, d]; a memory-mapped array is read a few thousand rows at a time.  labels: int [n].
+    originals: int [n], of which sample each is an exact copy (its own number if of none), or None for no
+    copies; the fit takes each distinct sample once, and a copy has the score of its original.
     Returns float64 [n], computed in float64 because with fewer samples than dimensions the ranking hangs
     on the ridge alone.  Raises DedtError for non-finite features, lengths that differ, a class with a
     single image, or a covariance that is singular because the ridge is zero or too small.
     """
     features, labels = check_features(features, labels)
     check_choice("scope", scope, ("class", "global"))
-    scores = np.empty(len(features))
+    scores, originals = np.empty(len(features)), as_originals(originals, len(labels))
     for members in groups(labels, scope):
+        members = distinct(members, originals)
         if len(members) < 2:
             raise DedtError(
-                f"Class {labels[members[0]]} has a single image; a Gaussian needs at least two. "
-                "Add images, drop the class, or use scope='global'."
+                f"Class {labels[members[0]]} has a single image (copies of it aside); a Gaussian needs at least "
+                "two. Add images, drop the class, or use scope='global'."
             )
         scores[members] = _log_density(features, members, ridge)
-    return scores
+    return scores[originals]
 
 
 def _log_density(features, members, ridge):
@@ -132,22 +136,34 @@ def _median(features, members):
     )
 
 
-def moderate_distances(features, labels, *, centre="median"):
+def moderate_distances(features, labels, *, centre="median", originals=None):
     """Euclidean distance of each sample to the centre of its class (Moderate-DS, Xia et al., 2023).
 
     centre: "median" (coordinate by coordinate, the reference code) or "mean" (the paper's wording).
-    features: float [n, d]; a memory-mapped array is read in parts.  labels: int [n].  Returns float64 [n].
+    features: float [n, d]; a memory-mapped array is read in parts.  labels: int [n].  originals: as for
+    :func:`gaussian_scores`.  Returns float64 [n].
     Raises DedtError for an unknown centre, non-finite features or lengths that differ.
     """
     features, labels = check_features(features, labels)
     if centre not in ("median", "mean"):
         raise DedtError(f"Unknown centre '{centre}'. Choose median or mean.")
-    distances = np.empty(len(features))
+    distances, originals = np.empty(len(features)), as_originals(originals, len(labels))
     for members in groups(labels, "class"):
+        members = distinct(members, originals)
         middle = (_median if centre == "median" else _mean)(features, members)
         for rows in blocks(members):
             distances[rows] = np.linalg.norm(features[rows] - middle, axis=1)
-    return distances
+    return distances[originals]
+
+
+def as_originals(originals, count):
+    """``originals`` as int64 [count]; everything is its own for None."""
+    return np.arange(count) if originals is None else np.asarray(originals, dtype=np.int64)
+
+
+def distinct(members, originals):
+    """Those of the index set that are no copies."""
+    return members[originals[members] == members]
 
 
 def select(
@@ -162,6 +178,7 @@ def select(
     centre="median",
     band="center",
     threshold="count",
+    originals=None,
     ids=None,
     class_names=None,
 ):
@@ -174,8 +191,11 @@ def select(
     for "moderate".  threshold: for "gaussian", "count" keeps round(ratio * n) samples, "percentile"
     keeps those strictly above the percentile as the cited code does; without ties they differ only
     where ratio * n is not whole.
+    originals: int [n], for each sample the first of its class that it is an exact copy of, its own number if
+    of none (:attr:`dedt_lib.data.LabelledImages.originals`).  Copies shape neither Gaussians nor medians, and
+    come after all distinct samples of their group: they are kept only where the ratio asks for more.
 
-    Ties are broken by position.  Returns a Coreset.  Raises DedtError for an unknown name, a ratio
+    Ties are broken by position; a group where most scores are tied is named in the result.  Returns a Coreset.  Raises DedtError for an unknown name, a ratio
     outside (0, 1], non-finite features or a selection that is empty.
     """
     labels = check_labels(labels)
@@ -183,7 +203,7 @@ def select(
     check_choice("selection method", method, METHODS)
     check_choice("scope", scope, ("class", "global"))
     check_choice("band", band, BANDS)
-    check_choice("threshold", threshold, ("count", "percentile"))
+    check_choice("threshold", threshold, THRESHOLDS)
     if not 0 < ratio <= 1:
         raise DedtError(f"The data ratio must lie in (0, 1]; got {ratio}. Write 10 % as 0.1.")
     if method == "random":
@@ -191,9 +211,10 @@ def select(
     elif features is None:
         raise DedtError(f"Method '{method}' needs features: embed the images first.")
     elif method == "gaussian":
-        scores = gaussian_scores(features, labels, scope=scope, ridge=ridge)
+        scores = gaussian_scores(features, labels, scope=scope, ridge=ridge, originals=originals)
     else:
-        scores = moderate_distances(features, labels, centre=centre)
+        scores = moderate_distances(features, labels, centre=centre, originals=originals)
+    originals = as_originals(originals, len(labels))
 
     K = int(labels.max()) + 1
     ids = tuple(map(str, range(len(labels)))) if ids is None else tuple(ids)
@@ -203,18 +224,28 @@ def select(
             f"{len(ids)} ids for {len(labels)} samples and {len(class_names)} names for {K} classes: "
             "there must be one each."
         )
-    rank, kept = np.empty(len(labels), dtype=np.int64), np.zeros(len(labels), dtype=bool)
+    rank, kept, tied = np.empty(len(labels), dtype=np.int64), np.zeros(len(labels), dtype=bool), []
     for members in groups(labels, scope):
+        own = distinct(members, originals)
+        wanted = wanted_count(len(members), ratio, method, scope)
+        share = ratio if len(own) == len(members) else min(1.0, wanted / len(own))
         if method == "moderate":
-            order, count = moderate_order(scores[members], ratio, scope, band)
+            # The ends of the cited code's band are rounded apart, which need not give a wanted count.
+            ends = scope if len(own) == len(members) else "class"
+            order, wanted_of_own = moderate_order(scores[own], share, ends, band)
         else:
-            order = np.argsort(-scores[members], kind="stable")
-            count = round(ratio * len(members))
-            if method == "gaussian" and threshold == "percentile" and ratio < 1:
-                cutoff = np.percentile(scores[members], 100 * (1 - ratio))
-                count = int((scores[members] > cutoff).sum())
-        rank[members[order]] = np.arange(len(members))
-        kept[members[order[:count]]] = True
+            order = np.argsort(-scores[own], kind="stable")
+            wanted_of_own = round(share * len(own))
+            if method == "gaussian" and threshold == "percentile" and share < 1:
+                cutoff = np.percentile(scores[own], 100 * (1 - share))
+                wanted_of_own = int((scores[own] > cutoff).sum())
+        copies = members[originals[members] != members]
+        order = np.concatenate([own[order], copies])
+        count = wanted_of_own if wanted <= len(own) else wanted
+        rank[order] = np.arange(len(members))
+        kept[order[:count]] = True
+        if mostly_tied(scores[own]):
+            tied.append("all" if scope == "global" else class_names[labels[own[0]]])
     if not kept.any():
         raise DedtError(
             f"Ratio {ratio} of {len(labels)} samples keeps none: raise the ratio or use scope='global'."
@@ -229,7 +260,25 @@ def select(
         scope=scope,
         ids=ids,
         class_names=class_names,
+        copies=int((originals != np.arange(len(labels))).sum()),
+        copies_kept=int((originals[kept] != np.flatnonzero(kept)).sum()),
+        tied=tuple(tied),
     )
+
+
+def wanted_count(n, ratio, method, scope):
+    """How many of n samples a method takes at a ratio."""
+    if method == "moderate":
+        return moderate_order(np.zeros(n), ratio, scope)[1]
+    return round(ratio * n)
+
+
+def mostly_tied(scores):
+    """Whether more than half of the scores, float [n], share theirs with another, up to rounding."""
+    ascending = np.sort(scores)
+    apart = np.diff(ascending) > 1e-12 * np.abs(ascending).max()
+    alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
+    return len(scores) > 1 and alone.mean() < 0.5
 
 
 def moderate_order(distances, ratio, scope, band="center"):
@@ -326,6 +375,9 @@ class Coreset:
     score (log-density, distance or random number).  rank: int64 [n], 0 = first to be kept, within its
     class or over all samples as ``scope`` says.  labels: int64 [n].  weights: float64 [K] class weights
     alpha that sum to one, or None.  reading: what was left out of the images (``Reading.facts``), or None.
+    copies: how many samples are exact copies of others, and so ranked last.  copies_kept: how many of these
+    are kept all the same.  tied: names of the classes ("all" in the global scope) where the scores of most
+    samples are equal, so that their position decides.
     """
 
     indices: np.ndarray
@@ -339,6 +391,9 @@ class Coreset:
     class_names: tuple
     weights: np.ndarray | None = None
     reading: dict | None = None
+    copies: int = 0
+    copies_kept: int = 0
+    tied: tuple = ()
 
     @property
     def counts(self):
@@ -395,6 +450,9 @@ class Coreset:
             "class_names": list(self.class_names),
             "class_counts": self.counts.tolist(),
             "class_weights": None if self.weights is None else self.weights.tolist(),
+            "exact_copies": self.copies,
+            "exact_copies_kept": self.copies_kept,
+            "tied": list(self.tied),
         }
         if self.reading:
             facts["reading"] = self.reading
@@ -422,6 +480,9 @@ class Coreset:
                 class_names=tuple(facts["class_names"]),
                 weights=None if weights is None else np.array(weights),
                 reading=facts.get("reading"),
+                copies=facts.get("exact_copies", 0),
+                copies_kept=facts.get("exact_copies_kept", 0),
+                tied=tuple(facts.get("tied", ())),
             )
         except FileNotFoundError:
             raise DedtError(f"{folder / 'coreset.parquet'} does not exist.") from None

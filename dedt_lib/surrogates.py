@@ -59,11 +59,22 @@ def inceptionv3(experiment):
 
 
 def clip(experiment):
-    """CLIP (Radford et al., 2021): RN50 with OpenAI's weights, or a small one trained on the images."""
+    """CLIP (Radford et al., 2021): RN50 with OpenAI's weights, or a small one trained on the images.
+
+    With the profile's clip_normalise its embeddings have length one.
+    """
     p = experiment.profile
-    if p.clip_weights:
-        return published("clip", p.clip_weights)
-    data = experiment.data
+    network, manifest = published("clip", p.clip_weights) if p.clip_weights else _own_clip(experiment)
+    if not p.clip_normalise:
+        return network, manifest
+    network.normalise = True
+    key = address("readout", {"weights": manifest["key"], "normalise": True})
+    return network, {**manifest, "key": key}
+
+
+def _own_clip(experiment):
+    p, data = experiment.profile, experiment.data
+    check_classes(experiment, "CLIP")
     settings = classifier_settings(p, "clip")
     recipe = {"version": 1, "data": data.fingerprint, "network": "clip", **settings}
 
@@ -154,6 +165,16 @@ def unit_embeddings(network, images, device, path=None):
 # ---- parts -----------------------------------------------------------------------------------------
 
 
+def check_classes(experiment, what):
+    """Raise DedtError when there is a single class, of which a classifier learns nothing."""
+    if len(experiment.data.class_names) == 1:
+        raise DedtError(
+            f"All images are of one class, so there is nothing that {what} could learn from their labels. Choose an "
+            "encoder that needs no labels (--encoder ddae), published weights (such as --set "
+            "resnet18_weights=imagenet) or --method random."
+        )
+
+
 def classifier_settings(profile, prefix):
     """Epochs, batch size and learning rate that a profile holds under ``prefix``."""
     names = ("epochs", "batch_size", "learning_rate")
@@ -172,6 +193,7 @@ def mean_and_std(images):
 def trained_classifier(experiment, stage, recipe, settings, **network_settings):
     """A classifier of the experiment's images as a stored stage: (network in eval mode, manifest)."""
     data = experiment.data
+    check_classes(experiment, f"the {recipe['network']}")
 
     def build():
         shape = {"channels": data.images.shape[1], "num_classes": len(data.class_names)}

@@ -63,10 +63,11 @@ class TrainingSettings:
     """How a diffusion model is trained; a profile holds the values.
 
     epochs, batch_size (the last partial batch is kept), learning_rate (constant after a linear warm-up over
-    warmup_epochs of the length of the first, whatever the later ones visit), gradient_clip (global norm), ema_decay (see ema_warmup), label_dropout (probability), flip
-    (horizontal), checkpoint_every (steps), precision ("float32" or "bfloat16" for the forward and backward
-    pass; weights and optimiser stay float32), channels_last and compile (faster on many GPUs, the same
-    result up to rounding).  optimizer: a name of OPTIMIZERS.  ema_warmup: see :func:`moving_average`.
+    warmup_epochs, each as long as the first, whatever the later ones visit), gradient_clip (global norm),
+    ema_decay (see ema_warmup), label_dropout (probability), flip (horizontal), checkpoint_every (steps),
+    precision ("float32" or "bfloat16" for the forward and backward pass; weights and optimiser stay float32),
+    channels_last and compile (faster on many GPUs, the same result up to rounding).  optimizer: a name of
+    OPTIMIZERS.  ema_warmup: see :func:`moving_average`.
     """
 
     epochs: int

@@ -68,7 +68,7 @@ TINY = {
 """Keys that say how large something is -> a tiny value, or how a value is made tiny."""
 
 CHOICES = """
-skip_bad
+skip_bad clip_normalise gaussian_threshold
 name tables data path class_names channels encoder resnet18_weights resnet18_learning_rate resnet18_recipe
 inceptionv3_weights inceptionv3_learning_rate clip_weights clip_learning_rate ddae_block ddae_timestep ddae_draws
 gaussian_ridge moderate_scope moderate_centre unet_attention unet_dropout learning_rate gradient_clip

@@ -54,6 +54,9 @@ class LabelledImages:
             raise DedtError(
                 f"No images in class(es) {', '.join(empty)} of '{self.name}': add some or drop the class."
             )
+        # A mirrored or permuted view would reach the networks with its strides; some PyTorch cannot take at all.
+        object.__setattr__(self, "images", _in_order(images))
+        object.__setattr__(self, "labels", _in_order(labels))
 
     def __len__(self):
         return len(self.labels)
@@ -70,6 +73,14 @@ class LabelledImages:
         digest.update(np.ascontiguousarray(self.images))
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int64))
         return digest.hexdigest()[:16]
+
+    @functools.cached_property
+    def originals(self):
+        """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
+        first = {}
+        digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in self.images)
+        seen = zip(self.labels.tolist(), digests)
+        return np.array([first.setdefault(key, place) for place, key in enumerate(seen)])
 
     def named(self, class_names):
         """The same images with other names for their classes; those they have, if there are none."""
@@ -113,3 +124,8 @@ def without_empty(labels, class_names):
     number = np.cumsum(counts > 0) - 1
     names = tuple(name for name, count in zip(class_names, counts) if count)
     return number[labels], names, tuple(name for name, count in zip(class_names, counts) if not count)
+
+
+def _in_order(array):
+    """The array itself if it lies in C order, else a copy that does."""
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)

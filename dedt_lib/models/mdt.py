@@ -1,5 +1,8 @@
 """Masked Diffusion Transformer, version 2 (Gao et al., 2023): class-conditional diffusion on latents.
 
+Of version 1 a profile can have the optimiser and the fixed mask ratio (``mdt_optimizer = "adamw"``,
+``mdt_mask_range = 0``); its decoder of two plain blocks and its unweighted loss are not implemented.
+
 Every image is learned from twice: once whole, and once with a third or more of its tokens hidden from the
 encoder, so that the network has to infer parts from their surroundings.
 """
@@ -204,7 +207,7 @@ class MDTv2(nn.Module):
         self.sample_shape = (in_channels, input_size, input_size)
         self.class_dropout_prob, self.learn_sigma = class_dropout_prob, learn_sigma
         self.mask_ratio, self.mask_range = mask_ratio, mask_range
-        _check_sizes(input_size, patch_size, hidden_size, num_heads, depth, decode_layer)
+        check_sizes(input_size, patch_size, hidden_size, num_heads, depth, decode_layer)
         if not 0 <= mask_ratio <= mask_ratio + mask_range <= 1 - 1 / self.tokens:
             raise DedtError(
                 f"Of {self.tokens} tokens MDT cannot hide a share of {mask_ratio} to {mask_ratio + mask_range}. Choose "
@@ -394,7 +397,8 @@ class MDTv2(nn.Module):
         return estimate - noise, fraction
 
 
-def _check_sizes(input_size, patch_size, hidden_size, num_heads, depth, decode_layer):
+def check_sizes(input_size, patch_size, hidden_size, num_heads, depth, decode_layer):
+    """Raise DedtError for sizes that do not make a network."""
     if input_size % patch_size:
         raise DedtError(f"Latents of {input_size} x {input_size} do not divide into patches of {patch_size}.")
     if hidden_size % 4 or hidden_size % num_heads:

@@ -4,6 +4,8 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
+from ..errors import DedtError
+
 NOISE_SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
@@ -48,12 +50,18 @@ class ConditionalUNet(nn.Module):
     channels, image_size: of the images.  num_classes: K; label K is the null label.
     block_channels: width of each resolution level.  layers: residual blocks per level.
     attention: for each level, whether it has self-attention.  dropout: inside the residual blocks.
+    Raises DedtError for an image size that the levels cannot halve.
     """
 
     def __init__(
         self, *, channels, image_size, num_classes, block_channels, layers, attention, dropout=0.0, groups=8
     ):
         super().__init__()
+        if image_size % 2 ** (len(block_channels) - 1):
+            raise DedtError(
+                f"Images of {image_size} pixels do not fit a U-Net of {len(block_channels)} levels. Choose a "
+                f"multiple of {2 ** (len(block_channels) - 1)} as the image size, or fewer levels."
+            )
         self.null_label = num_classes
         self.sample_shape = (channels, image_size, image_size)
         kinds = ["Attn" if use else "" for use in attention]
