@@ -347,7 +347,7 @@ class Latents:
         """
         mean, deviation = self._posteriors(indices, flip)
         noise = torch.randn(mean.shape, generator=generator, device=self.device)
-        return (mean + deviation * noise) * self.scaling_factor
+        return ((mean + deviation * noise) * self.scaling_factor).contiguous()
 
     def mean(self, indices):
         """Scaled posterior means at ``indices`` (int64 [b]): float32 [b, c, h, w]."""

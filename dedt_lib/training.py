@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import interruption
-from .encoders import plain, save_weights, to_float
+from .encoders import channels_first, save_weights, to_float
 from .errors import DedtError
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
@@ -130,7 +130,7 @@ class PixelImages:
     def draw(self, indices, flip, generator):
         """float [b, C, H, W] in [-1, 1] at ``indices``; flip: bool [b], or None for none."""
         x = to_float(self.images[indices])
-        return x if flip is None else plain(torch.where(flip[:, None, None, None], x.flip(3), x))
+        return x if flip is None else channels_first(torch.where(flip[:, None, None, None], x.flip(3), x))
 
 
 @dataclass

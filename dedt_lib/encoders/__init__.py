@@ -14,7 +14,7 @@ from ..errors import DedtError
 from ..weights import load_weights, read_official, read_tensors, save_weights
 from .classifier import SmallClassifier
 from .clip import CLIP, SMALL_CLIP, rn50, train_clip, zero_shot_accuracy
-from .common import accuracy, embed, plain, seeded, to_float, to_uint8
+from .common import accuracy, channels_first, embed, seeded, to_float, to_uint8
 from .ddae import DDAE
 from .inceptionv3 import InceptionV3
 from .resnet18 import CIFAR10_MEAN, CIFAR10_STD, ImageNetResNet18, ResNet18
@@ -36,9 +36,9 @@ __all__ = [
     "SmallClassifier",
     "accuracy",
     "build",
+    "channels_first",
     "embed",
     "load_weights",
-    "plain",
     "pretrained",
     "random_shift",
     "read_tensors",

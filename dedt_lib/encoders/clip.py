@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .common import embed, per_channel, three_channels, to_float, to_uint8
+from .common import channels_first, embed, per_channel, three_channels, to_float, to_uint8
 from .training import fit, random_shift
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -49,7 +49,7 @@ class CLIP(nn.Module):
         # open_clip resizes 8-bit images, in which nothing overshoots black or white.
         pixels = to_uint8(three_channels(images))
         pixels = resize(pixels, self.size, InterpolationMode.BICUBIC, antialias=True)
-        return (center_crop(pixels, self.size) / 255 - self.mean) / self.std
+        return channels_first((center_crop(pixels, self.size) / 255 - self.mean) / self.std)
 
     def features(self, images):
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, embed_dim]."""

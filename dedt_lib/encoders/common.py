@@ -16,28 +16,25 @@ from ..store import is_disk_full, say
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-SMALL = 8
-"""Grey images of so many pixels along a side, as the digits are, keep their strides in :func:`plain`."""
+SMALL = 8 * 8
+"""Pixels of an image that keeps its strides when it is grey: another order of sums would change last bits."""
 
 
-def plain(images):
-    """The images float [n, C, H, W] with the strides of a fresh tensor; copied only where they are a view's.
+def channels_first(images):
+    """The same images [n, C, H, W] with the channels outermost in memory, as networks are given them.
 
-    A convolution chooses its kernels by the strides of its input, and with those of a permuted view some end
-    the process (oneDNN on CPUs with AVX-512: the gradient of a 1x1 convolution with stride 2 and 8 channels).
-    One channel is contiguous with any stride and may still count as channels-last, so its strides are set
-    too.  SMALL images are spared: other kernels sum in another order, and the results on the digits rest on
-    the order that they had.
+    Convolutions take over the strides of their input.  With the channels innermost oneDNN ends the process
+    on CPUs with AVX-512: in the gradient of a 1x1 convolution with stride 2 and eight channels, from 48
+    pixels on.  One channel may have both strides at once, which ``contiguous`` leaves alone.
     """
-    images = images.contiguous()
-    if images.shape[1] > 1 or max(images.shape[2:]) <= SMALL:
-        return images
-    return images.flatten().view(images.shape)
+    if images.shape[1] == 1 and images.shape[2:].numel() > SMALL:
+        return images.squeeze(1).contiguous().unsqueeze(1)
+    return images.contiguous()
 
 
 def to_float(images):
-    """uint8 [n, C, H, W] in 0..255 to float32 in [-1, 1], with :func:`plain` strides."""
-    return plain(images.float() / 127.5 - 1)
+    """uint8 [n, C, H, W] in 0..255 to float32 in [-1, 1]."""
+    return channels_first(images.float() / 127.5 - 1)
 
 
 def to_uint8(images):

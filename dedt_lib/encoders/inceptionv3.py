@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .common import IMAGENET_MEAN, IMAGENET_STD, per_channel, three_channels
+from .common import IMAGENET_MEAN, IMAGENET_STD, channels_first, per_channel, three_channels
 from .resnet18 import load_torchvision
 
 
@@ -33,7 +33,8 @@ class InceptionV3(nn.Module):
     def preprocess(self, images):
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""
         images = ((three_channels(images) + 1) / 2 - self.mean) / self.std
-        return nn.functional.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=True)
+        size = (self.size, self.size)
+        return channels_first(nn.functional.interpolate(images, size, mode="bilinear", align_corners=True))
 
     def features(self, images):
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 2048]."""

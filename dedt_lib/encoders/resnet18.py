@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..errors import DedtError
-from .common import per_channel, three_channels
+from .common import channels_first, per_channel, three_channels
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -75,7 +75,7 @@ class ImageNetResNet18(nn.Module):
 
     def features(self, images):
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 512]."""
-        return self.net(self.preprocess((three_channels(images) + 1) / 2))
+        return self.net(channels_first(self.preprocess((three_channels(images) + 1) / 2)))
 
     def forward(self, images):
         return self.head(self.features(images))

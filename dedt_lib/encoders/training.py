@@ -15,7 +15,7 @@ from .. import interruption
 from ..errors import DedtError
 from ..randomness import derive, seed_dropout, torch_generator
 from ..store import intact_or_removed, sealed
-from .common import plain, to_float
+from .common import channels_first, to_float
 
 CHECKPOINT = ".checkpoint.safetensors"
 MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
@@ -176,15 +176,14 @@ def random_shift(images, pixels, generator, padding="replicate"):
     rows = (dy + torch.arange(height)).to(images.device)
     columns = (dx + torch.arange(width)).to(images.device)
     which = torch.arange(n, device=images.device)[:, None, None]
-    return plain(
-        padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    )
+    shifted = padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return channels_first(shifted)
 
 
 def random_flip(images, generator):
     """Mirror each image with probability one half."""
     flip = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
-    return plain(torch.where(flip[:, None, None, None], images.flip(3), images))
+    return channels_first(torch.where(flip[:, None, None, None], images.flip(3), images))
 
 
 def save(path, network, optimizer, schedule, settings, history):

@@ -6,7 +6,7 @@ from torch import nn
 from ..errors import DedtError
 from ..weights import hub_files
 from .clip import MEAN, STD
-from .common import per_channel, three_channels, to_uint8
+from .common import channels_first, per_channel, three_channels, to_uint8
 
 CLIP_VIT = "openai/clip-vit-large-patch14-336"
 CONFIG = "config.json"
@@ -46,7 +46,7 @@ class ClipViT(nn.Module):
         square = three_channels(images)[:, :, top : top + side, left : left + side]
         # Published for 8-bit images, in which nothing overshoots black or white.
         pixels = resize(to_uint8(square), [self.size, self.size], InterpolationMode.BICUBIC, antialias=True)
-        return (pixels / 255 - self.mean) / self.std
+        return channels_first((pixels / 255 - self.mean) / self.std)
 
     def features(self, images):
         """float [n, 1 or 3, H, W] in [-1, 1] to unit vectors [n, d]; 768 numbers of the published weights."""

@@ -57,10 +57,11 @@ class ConditionalUNet(nn.Module):
         self, *, channels, image_size, num_classes, block_channels, layers, attention, dropout=0.0, groups=8
     ):
         super().__init__()
-        if image_size % 2 ** (len(block_channels) - 1):
+        factor = 2 ** (len(block_channels) - 1)
+        if image_size % factor:
             raise DedtError(
-                f"Images of {image_size} pixels do not fit a U-Net of {len(block_channels)} levels. Choose a "
-                f"multiple of {2 ** (len(block_channels) - 1)} as the image size, or fewer levels."
+                f"Images of {image_size} pixels do not fit a U-Net of {len(block_channels)} levels, each half as "
+                f"large as the one before. Choose a multiple of {factor}, or fewer levels."
             )
         self.null_label = num_classes
         self.sample_shape = (channels, image_size, image_size)

@@ -1,0 +1,56 @@
+"""Every network takes images of every size that it says it takes, and says so of those that it does not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dedt_lib.encoders.common import channels_first, to_float
+from dedt_lib.encoders.training import random_flip, random_shift
+from dedt_lib.errors import DedtError
+from dedt_lib.models import build_model
+from dedt_lib.randomness import torch_generator
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_network_trains_a_step_on_photographs(channels):
+    """In a process of its own: a kernel that fails ends it, and its last line says with which network."""
+    command = [sys.executable, str(HERE / "one_step.py"), str(channels), "32", "64", "128", "256"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stdout.endswith("done\n"), (done.stdout[-100:], done.stderr[-2000:])
+
+
+def plain(x):
+    _, c, h, w = x.shape
+    return x.stride() == (c * h * w, h * w, w, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [24, 48])
+def test_augmented_images_lie_in_memory_as_their_shape_says(channels, size):
+    generator = torch_generator(0, "x", 0)
+    innermost = torch.randint(0, 256, (3, size, size, channels), dtype=torch.uint8).permute(0, 3, 1, 2)
+    images = to_float(innermost)
+    assert plain(images) and torch.equal(images, innermost.float() / 127.5 - 1)
+    for padding in ("replicate", "zero"):
+        assert plain(random_shift(images, 2, generator, padding))
+    assert plain(random_flip(innermost.float(), generator))
+
+
+def test_the_layout_changes_no_value_and_leaves_what_is_right_alone():
+    for shape in ((2, 1, 30, 20), (2, 3, 30, 20), (2, 1, 8, 8)):
+        x = torch.randn(shape)
+        assert torch.equal(channels_first(x), x) and channels_first(x).data_ptr() == x.data_ptr()
+
+
+@pytest.mark.parametrize("size", [30, 50])
+def test_a_unet_refuses_sizes_that_it_cannot_halve(size):
+    sizes = {"block_channels": (8, 8, 8), "layers": 1, "attention": (False,) * 3, "groups": 4}
+    with pytest.raises(DedtError, match="multiple of 4"):
+        build_model("unet", channels=3, image_size=size, num_classes=2, **sizes)
