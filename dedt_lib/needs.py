@@ -31,8 +31,8 @@ def training(recipe, scope, counts, names):
         no_empty_class(of_each, names, recipe.ratio, f"raise it to {enough(counts):g} or more, or add images")
     elif of_each[0] < len(counts):
         raise DedtError(
-            f"Ratio {recipe.ratio:g} keeps {of_each[0]} of {sum(counts)} images, fewer than there are classes "
-            f"({len(counts)}): raise the ratio, or add images."
+            f"Of {sum(counts)} images {of_each[0]} are kept, so some of the {len(counts)} classes keep no image at "
+            f"ratio {recipe.ratio:g}: {ADVICE}."
         )
 
 

@@ -34,7 +34,7 @@ def folder(root, counts):
 CASES = [
     ([12, 3], {"ratio": 0.1}, {}, "train", "class1 keep no image at ratio 0.1: raise it to 0.167 or more"),
     ([12, 3], {"ratio": 0.1, "method": "random"}, {}, "reweight", "class1 keep no image at ratio 0.1"),
-    ([3, 3, 3], {"ratio": 0.2, "scope": "global"}, {}, "evaluate", "keeps 1 of 9 images, fewer than there are"),
+    ([3, 3, 3], {"ratio": 0.2, "scope": "global"}, {}, "evaluate", "Of 9 images 1 are kept, so some of the 3 classes"),
     ([3, 3], {"ratio": 0.1}, {}, "select", "keeps none: raise the ratio"),
     ([6, 1], {"method": "gaussian", "ratio": 1.0}, {}, "select", "class1 have a single image.*drop the class"),
     ([6, 1], {"method": "gaussian", "ratio": 1.0}, {}, "run", "class1 have a single image"),
