@@ -151,7 +151,7 @@ class Profile(BaseModel):
         if "pipeline" in (self.vae_weights, self.vae_decoder_weights) and not self.sd_weights:
             raise ValueError("the autoencoder 'pipeline' is that of sd_weights, which names no pipeline")
         downsampling = 2 ** (len(self.vae_channels) - 1)
-        if self.latent_image_size % downsampling:
+        if not self.vae_weights and self.latent_image_size % downsampling:
             raise ValueError(
                 f"latent_image_size must be divisible by {downsampling} for {len(self.vae_channels)} levels in "
                 f"vae_channels; got {self.latent_image_size}"

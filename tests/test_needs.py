@@ -41,8 +41,13 @@ CASES = [
     ([1], {"ratio": 1.0}, {}, "run", "need 4 training images in all, and there are 1"),
     ([8, 8], {"ratio": 0.5}, {"samples": 1}, "evaluate", "--set samples=2"),
     ([8], {"ratio": 0.5}, {}, "run", "have one class.*--set metric=inceptionv3"),
-    ([8], {"ratio": 0.5, "model": "mdt"}, {"metric": "inceptionv3"}, "run", "--set cmmd="),
 ]
+
+
+def test_a_clip_of_one_class_measures_nothing():
+    profile, recipe = tiny.profile(metric="inceptionv3"), Recipe(model="mdt")
+    with pytest.raises(DedtError, match="--set cmmd="):
+        needs.evaluation(profile, recipe, [8])
 
 
 @pytest.mark.parametrize("counts, recipe, changes, verb, message", CASES)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_a_page_of_results_shows_what_is_there(name, tmp_path, surroundings, mon
 
 def test_the_grid_passes_the_parameters_that_the_cell_takes(tmp_path, surroundings):
     known = papermill.inspect_notebook(ROOT / "notebooks" / "cell.ipynb")
-    passed = {word for line in open(ROOT / "Snakefile") for word in line.split("-p ")[1:]}
+    passed = {word for line in open(ROOT / "Snakefile") for word in re.split("-[pr] ", line)[1:]}
     assert {word.split()[0] for word in passed} == set(known)
     run("cell", tmp_path / "log.ipynb", profile="smoke", row="moderate", percent=10, seed=0)
 

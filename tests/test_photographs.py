@@ -49,6 +49,19 @@ def test_the_layout_changes_no_value_and_leaves_what_is_right_alone():
         assert torch.equal(channels_first(x), x) and channels_first(x).data_ptr() == x.data_ptr()
 
 
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_a_narrow_network_trains_on_small_grey_images(width):
+    """Grey images of 8 pixels keep the strides of a view, which kernels for few channels do not survive."""
+    code = (
+        "import sys, tiny; from dedt_lib import encoders; data = tiny.digits()\n"
+        "network = encoders.build('resnet18', channels=1, num_classes=10, width=int(sys.argv[1]))\n"
+        "encoders.train_classifier(network, data, epochs=1, batch_size=10, learning_rate=0.1, seed=0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    done = subprocess.run([sys.executable, "-c", code, str(width)], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("size", [30, 50])
 def test_a_unet_refuses_sizes_that_it_cannot_halve(size):
     sizes = {"block_channels": (8, 8, 8), "layers": 1, "attention": (False,) * 3, "groups": 4}

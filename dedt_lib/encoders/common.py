@@ -20,14 +20,15 @@ SMALL = 8 * 8
 """Pixels of an image that keeps its strides when it is grey: another order of sums would change last bits."""
 
 
-def channels_first(images):
+def channels_first(images, small=SMALL):
     """The same images [n, C, H, W] with the channels outermost in memory, as networks are given them.
 
     Convolutions take over the strides of their input.  With the channels innermost oneDNN ends the process
-    on CPUs with AVX-512: in the gradient of a 1x1 convolution with stride 2 and eight channels, from 48
-    pixels on.  One channel may have both strides at once, which ``contiguous`` leaves alone.
+    in the gradient of a 1x1 convolution with stride 2: of eight channels from 48 pixels on (CPUs with
+    AVX-512), of two or four at any size (AVX2).  One channel may have both strides at once, which
+    ``contiguous`` leaves alone.  Grey images of at most ``small`` pixels are left alone too.
     """
-    if images.shape[1] == 1 and images.shape[2:].numel() > SMALL:
+    if images.dim() == 4 and images.shape[1] == 1 and images.shape[2:].numel() > small:
         return images.squeeze(1).contiguous().unsqueeze(1)
     return images.contiguous()
 

@@ -23,6 +23,7 @@ class ResNet18(nn.Module):
             raise DedtError(
                 "ResNet18 needs both the mean and the standard deviation of the pixels, or neither."
             )
+        self.narrow = width < 8
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
@@ -46,6 +47,8 @@ class ResNet18(nn.Module):
 
     def features(self, images):
         """float [n, C, H, W] in [-1, 1] to [n, 8 * width]."""
+        if self.narrow:
+            images = channels_first(images, small=0)
         if self.mean is not None:
             images = ((images + 1) / 2 - self.mean) / self.std
         return self.stages(self.stem(images)).mean(dim=(2, 3))
