@@ -363,6 +363,30 @@ def reading(result):
     }
 
 
+def dro_options(profile, *, root=None):
+    """What each option of group DRO changes, measured by ``tools/dro_options.py``: a DataFrame, a row a setting.
+
+    Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and with_default (mean
+    correlation of the logarithms of the weights: of two seeds, and with the default's of the same seed), lowest
+    (that of the two seeds which agree least).  Empty for a profile without such a measurement.
+    """
+    import pandas as pd
+
+    file = results_folder(profile, root) / "dro-options.json"
+    rows = read_json(file)["rows"] if file.exists() else []
+    table = [
+        {
+            "setting": row["setting"],
+            **{name: row[name] for name in ("effective_classes", "clipped", "mean_excess")},
+            "between_seeds": float(np.mean(row["between_seeds"])) if row["between_seeds"] else math.nan,
+            "lowest": min(row["between_seeds"], default=math.nan),
+            "with_default": float(np.mean(row["with_default"])),
+        }
+        for row in rows
+    ]
+    return pd.DataFrame(table).set_index("setting") if table else pd.DataFrame()
+
+
 def summary(frame, value="fid"):
     """Mean, standard deviation and number of seeds of ``value`` for each (row, ratio): a DataFrame."""
     return frame.groupby(["row", "ratio"])[value].agg(["mean", "std", "count"]).reset_index()

@@ -1,0 +1,88 @@
+"""Measure what each option of group DRO changes: one at a time, around the default of a profile.
+
+``python tools/dro_options.py`` trains a proxy for every setting below and every seed of the profile (about a
+minute each on the digits), and writes ``results/PROFILE/dro-options.json``.  What is in the store is not
+trained again, so a run that was interrupted goes on.
+
+Nothing says what the right class weights are.  What can be said of a setting is whether another seed learns
+the same weights from it, how many classes these stress, and whether they are those of the default.
+"""
+
+import argparse
+import itertools
+
+import numpy as np
+
+from dedt_lib.experiment import Experiment
+from dedt_lib.recipes import load_profile
+from dedt_lib.reweighting import average_weights, effective_classes
+from dedt_lib.store import Store, provenance, write_json
+from dedt_lib.tables import results_folder
+
+SETTINGS = {
+    "default": {},
+    "step size 0.3": {"dro_step_size": 0.3},
+    "step size 3": {"dro_step_size": 3.0},
+    "smoothing 1e-4": {"dro_smoothing": 1e-4},
+    "smoothing 1e-2": {"dro_smoothing": 1e-2},
+    "clipped by class": {"dro_clip": "class"},
+    "clipped by pixel": {"dro_clip": "element"},
+    "absent classes at zero": {"dro_absent": "zero"},
+    "no burn-in": {"dro_burn_in": 0.0},
+    "burn-in of a half": {"dro_burn_in": 0.5},
+    "average of the last half": {"dro_window": 0.5},
+}
+RECIPE = {"method": "moderate", "encoder": "resnet18", "ratio": 0.1, "reweighting": True}
+
+
+def learned(profile, seed, changes, store):
+    """Class weights float64 [K], share of clipped samples and mean excess of one proxy."""
+    changes = dict(changes)
+    window = changes.pop("dro_window", profile.dro_window)  # of the average alone: no proxy of its own
+    dro = Experiment(load_profile(profile, **changes), store=store, seed=seed, **RECIPE).reweight()
+    start = dro["burn_in"] + int((1 - window) * (len(dro["trajectory"]) - dro["burn_in"]))
+    moved = slice(dro["burn_in"], None)
+    return average_weights(dro["trajectory"], start), dro["clipped"][moved].mean(), dro["excess"][moved].mean()
+
+
+def correlation(x, y):
+    """Of two weight vectors, as their logarithms: 1 where a class gains in one as much as in the other."""
+    return float(np.corrcoef(np.log(x), np.log(y))[0, 1])
+
+
+def measure(profile, store=None):
+    """One row a setting: a list of dicts, ready for JSON."""
+    rows, default = [], None
+    for name, changes in SETTINGS.items():
+        found = [learned(profile, seed, changes, store) for seed in profile.seeds]
+        weights = np.array([weights for weights, _, _ in found])
+        default = weights if default is None else default
+        pairs = [correlation(a, b) for a, b in itertools.combinations(weights, 2)]
+        rows.append(
+            {
+                "setting": name,
+                "effective_classes": float(effective_classes(weights).mean()),
+                "clipped": float(np.mean([clipped for _, clipped, _ in found])),
+                "mean_excess": float(np.mean([excess for _, _, excess in found])),
+                "between_seeds": pairs,
+                "with_default": [correlation(a, b) for a, b in zip(weights, default)],
+                "weights": np.round(weights, 5).tolist(),
+            }
+        )
+        print(f"{name}: {rows[-1]['effective_classes']:.2f} effective classes, between seeds {np.round(pairs, 2)}")
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--profile", default="digits")
+    profile = load_profile(parser.parse_args().profile)
+    rows = measure(profile, Store())
+    facts = {"recipe": RECIPE, "seeds": list(profile.seeds), "provenance": provenance(), "rows": rows}
+    folder = results_folder(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "dro-options.json", facts)
+
+
+if __name__ == "__main__":
+    main()
