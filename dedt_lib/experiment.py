@@ -226,7 +226,8 @@ class Experiment:
         """The :class:`~dedt_lib.selection.Coreset` of this recipe, without class weights."""
         # What was left out is no part of the stored choice: a file beside the images does not change it.
         reading = self.data.reading and self.data.reading.facts
-        return dataclasses.replace(Coreset.load(self._coreset_folder), reading=reading)
+        coreset = Coreset.load(self._coreset_folder)
+        return dataclasses.replace(coreset, reading=reading, conflicts=self.data.conflicts)
 
     @functools.cached_property
     def _coreset_folder(self):

@@ -221,7 +221,7 @@ def order_in_words(frame, published, value="fid"):
     order = same_order(frame, published, value)
     if len(order) == 0:
         return "No results yet."
-    same = int(order.same.sum())
+    same = int(order.same.astype(bool).sum())
     head = "Yes" if same == len(order) else "Partly" if same else "No"
     agree = ", ".join(f"{100 * share:.0f} % at {ratio}" for ratio, share in order.agree.items())
     first = {}

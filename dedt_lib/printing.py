@@ -42,9 +42,11 @@ def print_reading(reading):
 def print_doubts(coreset):
     """What a reader should know of a coreset: exact copies in the data, and scores that decide nothing."""
     if coreset.copies:
-        kept = f", and {coreset.copies_kept:,} of them kept" if coreset.copies_kept else ""
-        what = "exact copy of another image is" if coreset.copies == 1 else "exact copies of other images are"
-        print(f"{coreset.copies:,} {what} ranked last{kept}")
+        what = amount(coreset.copies, "exact copy of another image", "exact copies of other images")
+        how = "drawn as any image" if coreset.method == "random" else "ranked last"
+        print(f"{what}, {how}; {coreset.copies_kept:,} of them kept")
+    if coreset.conflicts:
+        print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")
     if coreset.tied:
         where = "" if coreset.tied == ("all",) else f" of {', '.join(coreset.tied)}"
         print(f"warning: most images{where} have equal scores, so their position decides; look at the encoder")

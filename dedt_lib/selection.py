@@ -157,8 +157,17 @@ def moderate_distances(features, labels, *, centre="median", originals=None):
 
 
 def as_originals(originals, count):
-    """``originals`` as int64 [count]; everything is its own for None."""
-    return np.arange(count) if originals is None else np.asarray(originals, dtype=np.int64)
+    """``originals`` as int64 [count], everything its own for None; raises DedtError for another array."""
+    if originals is None:
+        return np.arange(count)
+    originals = np.asarray(originals)
+    fits = originals.shape == (count,) and np.issubdtype(originals.dtype, np.integer)
+    fits = fits and np.isin(originals, np.arange(count)).all()
+    if not fits or (originals[originals] != originals).any():
+        raise DedtError(
+            f"originals must be int [{count}]: the number of each sample's original, its own if it is no copy."
+        )
+    return originals.astype(np.int64)
 
 
 def distinct(members, originals):
@@ -193,10 +202,12 @@ def select(
     where ratio * n is not whole.
     originals: int [n], for each sample the first of its class that it is an exact copy of, its own number if
     of none (:attr:`dedt_lib.data.LabelledImages.originals`).  Copies shape neither Gaussians nor medians, and
-    come after all distinct samples of their group: they are kept only where the ratio asks for more.
+    come after all distinct samples of their group: they are kept only where the ratio asks for more.  Method
+    "random", the published baseline, looks at no sample and takes copies as they come.
 
-    Ties are broken by position; a group where most scores are tied is named in the result.  Returns a Coreset.  Raises DedtError for an unknown name, a ratio
-    outside (0, 1], non-finite features or a selection that is empty.
+    Ties are broken by position; a group where most scores are tied is named in the result.  Returns a
+    Coreset.  Raises DedtError for an unknown name, a ratio outside (0, 1], non-finite features, ``originals``
+    that are none, or a selection that is empty.
     """
     labels = check_labels(labels)
     scope = scope or DEFAULT_SCOPE.get(method)
@@ -226,7 +237,7 @@ def select(
         )
     rank, kept, tied = np.empty(len(labels), dtype=np.int64), np.zeros(len(labels), dtype=bool), []
     for members in groups(labels, scope):
-        own = distinct(members, originals)
+        own = members if method == "random" else distinct(members, originals)
         wanted = wanted_count(len(members), ratio, method, scope)
         share = ratio if len(own) == len(members) else min(1.0, wanted / len(own))
         if method == "moderate":
@@ -239,7 +250,7 @@ def select(
             if method == "gaussian" and threshold == "percentile" and share < 1:
                 cutoff = np.percentile(scores[own], 100 * (1 - share))
                 wanted_of_own = int((scores[own] > cutoff).sum())
-        copies = members[originals[members] != members]
+        copies = np.setdiff1d(members, own)
         order = np.concatenate([own[order], copies])
         count = wanted_of_own if wanted <= len(own) else wanted
         rank[order] = np.arange(len(members))
@@ -375,9 +386,10 @@ class Coreset:
     score (log-density, distance or random number).  rank: int64 [n], 0 = first to be kept, within its
     class or over all samples as ``scope`` says.  labels: int64 [n].  weights: float64 [K] class weights
     alpha that sum to one, or None.  reading: what was left out of the images (``Reading.facts``), or None.
-    copies: how many samples are exact copies of others, and so ranked last.  copies_kept: how many of these
-    are kept all the same.  tied: names of the classes ("all" in the global scope) where the scores of most
-    samples are equal, so that their position decides.
+    conflicts: how many samples have the pixels of one of another class.
+    copies: how many samples are exact copies of others, and so ranked last unless drawn at random.
+    copies_kept: how many of these are kept all the same.  tied: names of the classes ("all" in the global
+    scope) where the scores of most samples are equal, so that their position decides.
     """
 
     indices: np.ndarray
@@ -392,6 +404,7 @@ class Coreset:
     weights: np.ndarray | None = None
     reading: dict | None = None
     copies: int = 0
+    conflicts: int = 0
     copies_kept: int = 0
     tied: tuple = ()
 
@@ -451,6 +464,7 @@ class Coreset:
             "class_counts": self.counts.tolist(),
             "class_weights": None if self.weights is None else self.weights.tolist(),
             "exact_copies": self.copies,
+            "label_conflicts": self.conflicts,
             "exact_copies_kept": self.copies_kept,
             "tied": list(self.tied),
         }
@@ -481,6 +495,7 @@ class Coreset:
                 weights=None if weights is None else np.array(weights),
                 reading=facts.get("reading"),
                 copies=facts.get("exact_copies", 0),
+                conflicts=facts.get("label_conflicts", 0),
                 copies_kept=facts.get("exact_copies_kept", 0),
                 tied=tuple(facts.get("tied", ())),
             )

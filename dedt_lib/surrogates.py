@@ -104,6 +104,10 @@ def ddae(experiment):
         "model": experiment.family.network,
         "settings": experiment.address_of_settings(settings),
     }
+    if p.ddae_block > (blocks := len(p.unet_channels) * (p.unet_layers + 1)):
+        raise DedtError(
+            f"The decoder of this U-Net has blocks 1 to {blocks}; set ddae_block, now {p.ddae_block}, to one of them."
+        )
     readout = {"block": p.ddae_block, "timestep": p.ddae_timestep, "draws": p.ddae_draws}
 
     def work(folder):

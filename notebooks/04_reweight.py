@@ -158,6 +158,26 @@ glue(
 # readings correlate at {glue:text}`dro_agree:.2f`. After the burn-in
 # {glue:text}`dro_clipped:.0f` % of the samples had their excess clipped.
 #
+# ## How much the options matter
+#
+# Group DRO has options that no paper fixes for a diffusion model: how fast the
+# weights move and forget, at which level the excess is clipped, what an absent
+# class brings, when the weights begin to move, and over which steps they are
+# averaged. `tools/dro_options.py` changes one at a time and trains a proxy for
+# each setting and seed. There is no right answer to compare with. What can be
+# measured is how many classes the weights effectively stress, and how the
+# logarithms of the weights correlate: between two seeds of one setting (the
+# mean, and the lowest pair), and with the default's weights of the same seed.
+# A setting whose seeds do not agree has learned the seed, not the classes.
+
+# %%
+from dedt_lib import tables
+
+tables.dro_options(profile).round(3)
+
+# %% [markdown]
+# An empty table means that it was not measured for this profile.
+#
 # ## From class weights to sample weights
 #
 # A sample of class $i$ counts $w_i = \alpha_i / p_i$, where $p_i$ is the

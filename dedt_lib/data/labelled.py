@@ -75,11 +75,22 @@ class LabelledImages:
         return digest.hexdigest()[:16]
 
     @functools.cached_property
+    def _digests(self):
+        return [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in self.images]
+
+    @functools.cached_property
+    def conflicts(self):
+        """How many images have the same pixels as one of another class."""
+        classes = {}
+        for digest, label in zip(self._digests, self.labels.tolist()):
+            classes.setdefault(digest, set()).add(label)
+        return sum(len(classes[digest]) > 1 for digest in self._digests)
+
+    @functools.cached_property
     def originals(self):
         """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
         first = {}
-        digests = (hashlib.sha256(np.ascontiguousarray(image)).digest() for image in self.images)
-        seen = zip(self.labels.tolist(), digests)
+        seen = zip(self.labels.tolist(), self._digests)
         return np.array([first.setdefault(key, place) for place, key in enumerate(seen)])
 
     def named(self, class_names):

@@ -1,0 +1,259 @@
+"""Exact copies, scores that tell nothing apart, a single class: what is chosen then, and what is said."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+
+from dedt_lib import cli, findings, surrogates
+from dedt_lib.data import LabelledImages
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
+from dedt_lib.recipes import load_profile
+from dedt_lib.selection import Coreset, gaussian_scores, moderate_distances, select
+from dedt_lib.store import Store
+
+
+def half_copies(n=40, classes=2, d=3):
+    """Features, labels and originals of classes whose second half are copies of their first sample."""
+    labels = np.repeat(np.arange(classes), n)
+    features = np.random.default_rng(0).normal(size=(classes * n, d))
+    originals = np.arange(len(labels))
+    for k in range(classes):
+        originals[k * n + n // 2 : (k + 1) * n] = k * n
+    return features[originals], labels, originals
+
+
+# ---- exact copies ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["gaussian", "moderate"])
+@pytest.mark.parametrize("scope", ["class", "global"])
+@pytest.mark.parametrize("threshold", ["count", "percentile"])
+@pytest.mark.parametrize("ratio", [0.1, 0.5])
+def test_no_copy_is_taken_while_there_are_distinct_images(method, scope, threshold, ratio):
+    features, labels, originals = half_copies()
+    choice = {"method": method, "scope": scope, "threshold": threshold, "originals": originals}
+    coreset = select(features, labels, ratio=ratio, **choice)
+    assert len(coreset.indices) == 80 * ratio and coreset.copies == 40 and coreset.copies_kept == 0
+    distinct = originals == np.arange(80)
+    assert coreset.rank[~distinct].min() > coreset.rank[distinct & (labels == 0)].max()
+    assert sorted(coreset.rank[labels == 0] if scope == "class" else coreset.rank) == list(
+        range(40 if scope == "class" else 80)
+    )
+
+
+def test_copies_fill_what_distinct_images_leave_open():
+    features, labels, originals = half_copies()
+    for method in ("gaussian", "moderate"):
+        coreset = select(features, labels, method=method, scope="class", ratio=0.75, originals=originals)
+        assert coreset.counts.tolist() == [30, 30] and coreset.copies_kept == 20
+        assert coreset.kept[originals == np.arange(80)].all()
+
+
+def test_gaussians_and_centres_are_those_of_the_distinct_images():
+    features, labels, originals = half_copies()
+    distinct = originals == np.arange(80)
+    for scores in (gaussian_scores, moderate_distances):
+        alone = scores(features[distinct], labels[distinct])
+        mixed = scores(features, labels, originals=originals)
+        np.testing.assert_array_equal(mixed[distinct], alone)
+        np.testing.assert_array_equal(mixed, mixed[originals])
+        assert not np.allclose(scores(features, labels)[distinct], alone)
+
+
+def test_the_uniform_baseline_looks_at_no_image():
+    _, labels, originals = half_copies()
+    plain = select(None, labels, method="random", ratio=0.3)
+    told = select(None, labels, method="random", ratio=0.3, originals=originals)
+    assert told.indices.tolist() == plain.indices.tolist() and told.rank.tolist() == plain.rank.tolist()
+    assert told.copies == 40 and told.copies_kept == (originals[told.indices] != told.indices).sum() > 0
+
+
+@pytest.mark.parametrize("originals", [np.arange(79), np.zeros(80), np.full(80, 80), np.arange(80)[::-1]])
+def test_originals_that_are_none_are_refused(originals):
+    features, labels, _ = half_copies()
+    with pytest.raises(DedtError, match=r"originals must be int \[80\]"):
+        select(features, labels, method="moderate", ratio=0.5, originals=originals)
+
+
+def test_a_class_of_one_image_and_its_copies_has_no_gaussian():
+    features, labels, originals = half_copies()
+    originals[:40] = 0
+    with pytest.raises(DedtError, match="Class 0 has a single image .copies of it aside."):
+        select(features[originals], labels, method="gaussian", ratio=0.5, originals=originals)
+
+
+def images(*values):
+    pixels = np.array([value for value, _ in values], np.uint8)[:, None, None, None] * np.ones((1, 2, 2), np.uint8)
+    labels = np.array([label for _, label in values])
+    return LabelledImages(pixels, labels, ("a", "b"), tuple(map(str, range(len(labels)))))
+
+
+def test_copies_are_found_within_a_class_and_conflicts_across():
+    data = images((1, 0), (2, 0), (1, 1), (1, 0), (3, 1), (1, 0), (3, 1))
+    assert data.originals.tolist() == [0, 1, 2, 0, 4, 0, 4]
+    assert data.conflicts == 4
+    assert images((1, 0), (2, 1)).conflicts == 0
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder of images in which "ash" has nine files of two different images, one of them in "birch" too."""
+    root = tiny.write_images(tmp_path / "images", ("ash", "birch"), each=6)
+    for number in range(2, 6):
+        shutil.copy(root / "ash" / "1.png", root / "ash" / f"{number}.png")
+    for number in range(6, 9):
+        shutil.copy(root / "ash" / "0.png", root / "ash" / f"{number}.png")
+    shutil.copy(root / "ash" / "0.png", root / "birch" / "9.png")
+    return tmp_path
+
+
+def command(folder, verb, *options):
+    given = ["--profile", "smoke", "--data", str(folder / "images"), "--store", str(folder / "store")]
+    return cli.main([verb, *given, "--set", "channels=3", "--set", "per_class=0", *options])
+
+
+def test_select_says_what_it_found(own, capsys):
+    out = own / "out"
+    assert command(own, "select", "--ratio=0.5", "--scope=class", f"--out={out}") == 0
+    said = capsys.readouterr().out
+    assert "7 exact copies of other images, ranked last; 2 of them kept" in said
+    assert "warning: 5 images with the pixels of an image of another class" in said
+    facts = json.loads((out / "coreset.json").read_text())
+    assert (facts["exact_copies"], facts["exact_copies_kept"], facts["label_conflicts"]) == (7, 2, 5)
+    again = Coreset.load(out)
+    assert (again.copies, again.copies_kept, again.conflicts) == (7, 2, 5)
+    assert command(own, "select", "--ratio=0.5", "--method=random") == 0
+    assert "7 exact copies of other images, drawn as any image" in capsys.readouterr().out
+
+
+def test_without_copies_nothing_is_said_and_no_address_changes(smoke, capsys):
+    assert smoke.data.conflicts == 0 and (smoke.data.originals == np.arange(len(smoke.data))).all()
+    folder = smoke.change(method="moderate")._coreset_folder
+    assert set(smoke.store.manifest(folder)["recipe"]) == {
+        "version", "data", "ids", "method", "ratio", "scope", "encoder", "centre"
+    }  # fmt: skip
+    assert (smoke.select().copies, smoke.select().tied) == (0, ())
+
+
+# ---- scores that tell nothing apart ----------------------------------------------------------------
+
+
+def test_scores_that_are_tied_are_named():
+    labels, features = np.repeat([0, 1], 40), np.random.default_rng(0).normal(size=(80, 3))
+    features[labels == 1] = 0.5
+    coreset = select(features, labels, method="moderate", scope="class", ratio=0.5)
+    assert coreset.tied == ("1",)
+    everything = select(np.ones_like(features), labels, method="moderate", scope="global", ratio=0.5)
+    assert everything.tied == ("all",)
+    assert select(None, labels, method="random", ratio=0.5).tied == ()
+    assert select(np.random.default_rng(0).normal(size=(80, 200)), labels, method="gaussian", ratio=0.5).tied == ()
+
+
+def test_an_encoder_that_tells_nothing_apart_is_said_to(own, capsys, monkeypatch):
+    embed = Experiment.embed
+    monkeypatch.setattr(Experiment, "embed", lambda self: np.zeros_like(embed(self)))
+    assert command(own, "select", "--ratio=0.5", "--scope=class") == 0
+    assert "warning: most images of ash, birch have equal scores" in capsys.readouterr().out
+
+
+# ---- a single class --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["embed", "select", "run"])
+@pytest.mark.parametrize("encoder", ["resnet18", "inceptionv3", "clip-rn50"])
+def test_an_encoder_learns_nothing_of_one_class(verb, encoder, tmp_path, capsys, monkeypatch):
+    def trains(*given, **more):
+        raise AssertionError("something was trained")
+
+    for name in ("train_classifier", "train_clip"):
+        monkeypatch.setattr(surrogates.encoders, name, trains)
+    monkeypatch.setattr("dedt_lib.experiment.train", trains)
+    tiny.write_images(tmp_path / "images", ("ash",), each=8)
+    assert command(tmp_path, verb, f"--encoder={encoder}", "--ratio=0.5") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("dedt: ") and said.count("\n") == 1 and "one class" in said
+
+
+def test_what_is_advised_for_one_class_works(tmp_path, capsys):
+    tiny.write_images(tmp_path / "images", ("ash",), each=8)
+    assert command(tmp_path, "select", "--encoder=resnet18") == 2
+    error = capsys.readouterr().err
+    assert all(way in error for way in ("--encoder ddae", "resnet18_weights=imagenet", "--method random"))
+    for way in ("--encoder=ddae", "--method=random"):
+        assert command(tmp_path, "select", way, "--ratio=0.5", "--set", "ddae_epochs=1") == 0
+        assert "4 of 8 images kept" in capsys.readouterr().out
+
+
+# ---- sizes that a network cannot take --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model, changes, message",
+    [
+        ("unet", {"image_size": 30, "unet_channels": (8, 8, 8), "unet_attention": (False,) * 3}, "by 4"),
+        ("mdt", {"latent_image_size": 30}, "divisible by 4"),
+        ("mdt", {"mdt_patch_size": 3}, "patches of 3"),
+        ("mdt", {"mdt_heads": 5}, "5 heads"),
+        ("stable-diffusion", {"latent_image_size": 12}, "multiple of 8, not 12"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_before_data_is_read(model, changes, message):
+    with pytest.raises(DedtError, match=message):
+        Experiment(load_profile("smoke", **changes), model=model)
+
+
+def test_a_block_that_the_ddae_lacks_is_refused_before_it_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(surrogates, "train", None)
+    profile = tiny.profile(ddae_block=5)
+    with pytest.raises(DedtError, match="blocks 1 to 4; set ddae_block, now 5"):
+        Experiment(profile, store=Store(tmp_path), device="cpu", encoder="ddae").select()
+
+
+# ---- what a profile can choose ---------------------------------------------------------------------
+
+
+def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke):
+    def key(**changes):
+        recipe = {"method": "gaussian", "encoder": "resnet18", "ratio": 0.15}
+        x = Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", **recipe)
+        return x._coreset_folder.name, x.select()
+
+    (plain, count), (named, _), (other, percentile) = (
+        key(), key(gaussian_threshold="count"), key(gaussian_threshold="percentile")
+    )  # fmt: skip
+    assert plain == named != other
+    labels, features = smoke.data.labels, smoke.change(method="gaussian", encoder="resnet18").embed()
+    choice = {"method": "gaussian", "ratio": 0.15, "ridge": smoke.profile.gaussian_ridge}
+    expected = select(features, labels, **choice, threshold="percentile")
+    assert percentile.indices.tolist() == expected.indices.tolist() != count.indices.tolist()
+
+    def clip(**changes):
+        return Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", encoder="clip-rn50")
+
+    raw, unit = clip(clip_normalise=False), clip(clip_normalise=True)
+    assert raw.encoder[1]["key"] == clip().encoder[1]["key"] != unit.encoder[1]["key"]
+    embedding = raw.embed()
+    expected = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit.embed(), expected, atol=1e-6)
+
+
+def test_early_stopping_counts_the_steps_of_what_it_stands_for(smoke, capsys, monkeypatch):
+    x = smoke.change(ratio=0.1, early_stopping=True, annealing=True)
+    cli.train(x, None)
+    steps = x.steps_at(0.1, annealing=True)
+    assert f"the weights after {steps} of the 96 steps" in capsys.readouterr().out
+    assert steps != x.steps_at(0.1)
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0, 2.0), (-3.0, -2.0, 1.0)])
+def test_rows_at_or_below_zero_have_a_place_in_the_order(values):
+    import pandas as pd
+
+    rows = ("random", "moderate", "gaussian")
+    frame = pd.DataFrame({"row": rows, "ratio": 0.1, "cmmd": values})
+    published = {row: (value, 0, 0, 0) for row, value in zip(rows, (1, 2, 3))}
+    assert findings.same_order(frame, published, "cmmd").loc["10 %", "ours"] == list(rows)
