@@ -581,7 +581,7 @@ class Experiment:
                 device=self.device,
                 **settings,
             )
-            return self.weights_note("decoder")
+            return self.weights_note("decoder") if self.recipe.model != "unet" else {}
 
         return self.store.run("samples", recipe, work, resumable=True, processes=self.processes)
 
