@@ -35,8 +35,10 @@ def describe(experiment):
 
 def print_reading(reading):
     """What became of the files of the images: a Reading, or None when there is nothing to say."""
+    from .data.names import one_line
+
     if reading:
-        print(reading.line)
+        print(one_line(reading.line))
 
 
 def print_doubts(coreset):
@@ -227,7 +229,9 @@ def print_speed(speed, total):
 
 def print_table(header, rows, text=(0,)):
     """Aligned columns: those numbered in ``text`` (from the end if negative) to the left, others right."""
-    lines = [tuple(map(str, line)) for line in (header, *rows)]
+    from .data.names import one_line
+
+    lines = [tuple(one_line(str(entry)) for entry in line) for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     left = {k % len(widths) for k in text}
     for line in lines:

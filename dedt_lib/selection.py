@@ -453,7 +453,8 @@ class Coreset:
             }
         )
         with atomic(folder / "coreset.parquet") as partial:
-            table.to_parquet(partial, index=False)
+            with open(partial, "wb") as file:  # of a path pyarrow takes no name that is not UTF-8
+                table.to_parquet(file, index=False)
         facts = {
             "method": self.method,
             "ratio": self.ratio,
@@ -480,7 +481,8 @@ class Coreset:
         folder = Path(folder)
         facts = read_json(folder / "coreset.json")
         try:
-            table = pd.read_parquet(folder / "coreset.parquet")
+            with open(folder / "coreset.parquet", "rb") as file:
+                table = pd.read_parquet(file)
             weights = facts["class_weights"]
             return cls(
                 indices=np.flatnonzero(table["kept"].to_numpy()),

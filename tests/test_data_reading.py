@@ -115,7 +115,8 @@ def test_splits_have_many_names_and_ids_start_at_the_path(tmp_path, train, test)
 
 def test_names_of_splits():
     assert [split_of(n) for n in ("Train", "VALIDATION", "eval", "trains", "cat")] == ["train", *["test"] * 2, None, None]
-    assert [resembles_split(n) for n in ("seg_train", "val2017", "testset", "contest", "cat")] == [1, 1, 1, 0, 0]
+    assert [resembles_split(n) for n in ("seg_train", "val2017", "TestSet", "trainA", "kfold-3")] == [True] * 5
+    assert [resembles_split(n) for n in ("contest", "cat", "trainer", "part", "7")] == [False] * 5
 
 
 def test_of_several_held_out_splits_one_is_taken_and_the_others_counted(tmp_path):
@@ -142,6 +143,9 @@ def test_a_class_may_be_named_like_a_split(tmp_path, name):
         (["train/ant", "train/bee", "car"], "splits or classes"),
         (["test/ant", "test/bee", "car"], "splits or classes"),
         (["seg_train/ant", "seg_test/ant"], "splits of another name"),
+        (["fold1/ant", "fold1/bee", "fold2/ant", "fold2/bee"], "splits of another name"),
+        (["split_0/ant", "split_1/ant"], "splits of another name"),
+        (["trainA", "trainB", "testA", "testB"], "splits of another name"),
         (["wrapper/train/ant", "wrapper/test/ant"], "give the path .*wrapper"),
         (["ant/train", "ant/test", "bee/train"], "splits come before classes"),
     ],
@@ -151,6 +155,12 @@ def test_what_looks_like_splits_but_is_not_clear_is_refused(tmp_path, folders, m
     for call in (check_source, load):
         with pytest.raises(DedtError, match=message):
             call("folder", path=tmp_path)
+
+
+def test_folders_with_equal_subfolders_are_classes_and_it_is_said(tmp_path):
+    tiny.write_images(tmp_path, ["cat/indoor", "cat/outdoor", "dog/indoor", "dog/outdoor"])
+    found = find("folder", tmp_path)
+    assert found.class_names == ("cat", "dog") and "each with the subfolders 'indoor', 'outdoor'" in found.reading.line
 
 
 def test_unusable_held_out_images_and_empty_classes_do_not_block_training(tmp_path):
@@ -231,6 +241,21 @@ def test_captions_and_numbers_of_images_are_no_labels(tmp_path, column):
         write(tmp_path, "train.parquet", labels=labels, label=column)
         with pytest.raises(DedtError, match=f"'{column}' has 40 .*no labels.*'label'"):
             check_source("parquet", tmp_path)
+
+
+def test_captions_in_pairs_are_no_labels_and_other_types_get_a_whole_sentence(tmp_path):
+    write(tmp_path, "train.parquet", labels=[f"a photo of thing {k // 2}" for k in range(40)], label="text")
+    with pytest.raises(DedtError, match="'text' has 20 different values in 40 rows"):
+        check_source("parquet", tmp_path)
+    write(tmp_path, "train.parquet", labels=[True, False] * 3)
+    with pytest.raises(DedtError, match="name one of them label or labels or fine_label"):
+        check_source("parquet", tmp_path)
+
+
+def test_training_labels_that_are_all_minus_one_are_refused(tmp_path):
+    write(tmp_path, "train.parquet", labels=[-1] * 6)
+    with pytest.raises(DedtError, match="All labels .* are -1, which stands for no label"):
+        check_source("parquet", tmp_path)
 
 
 def test_the_column_that_repeats_is_the_label(tmp_path):
@@ -332,6 +357,22 @@ def test_names_that_no_encoding_has_can_be_chosen_from_and_drawn(tmp_path, capsy
     figure.canvas.draw()
     assert figure.axes[0].get_xticklabels()[0].get_text() == r"\$x_{\$"
     figures.feature_plane(np.eye(len(coreset.labels)), coreset.labels, coreset.class_names).canvas.draw()
+
+
+def test_paths_that_are_not_utf8_and_names_of_several_lines(tmp_path, capsys):
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    for i in range(2):
+        for name in ("two\nlines", "bee"):
+            picture(odd / "images" / name / f"{i}.png")
+    (odd / "images" / "two\nlines" / "bad.png").write_text("no image")
+    code, printed, _ = select(capsys, odd / "images", odd, "--skip-bad")
+    coreset = Coreset.load(odd / "out")
+    assert code == 0 and coreset.class_names == ("bee", "two\nlines") and r"  two\nlines  " in printed
+    assert all((odd / "images" / name).is_file() for name in coreset.ids)
+    assert (odd / "out" / "unreadable.txt").read_text().startswith(r"two\nlines/bad.png")
+    write(tmp_path, "train.parquet")
+    os.rename(tmp_path / "train.parquet", odd / "train.parquet")
+    assert len(load("parquet", path=odd).labels) == 6
 
 
 def test_an_output_that_lacks_a_letter_does_not_end_the_run(tmp_path):

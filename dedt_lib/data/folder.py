@@ -11,12 +11,23 @@ import numpy as np
 
 from ..errors import DedtError
 from .listing import DEFAULT_SIZE, Listing
-from .names import FOREIGN, HELD_OUT, image_suffixes, is_hidden, is_image, legible, resembles_split, split_of
+from .names import (
+    FOREIGN,
+    HELD_OUT,
+    image_suffixes,
+    is_hidden,
+    is_image,
+    legible,
+    resembles_split,
+    split_of,
+    split_words,
+)
 from .reading import Reading
 
 IMAGE, FOLDER = "image", "folder"
 HIDDEN = "hidden"
 BESIDE = "beside the class folders"
+MOST_NAMES = 12
 
 
 def load_folder(path, *, split="train", image_size=None, channels=None, store=None, **bad):
@@ -113,7 +124,7 @@ def _layout(root, children):
     named = [folder for folder in children if split_of(folder.name) or resembles_split(folder.name)]
     if not named:
         _refuse_splits_below(root, children)
-        return root, None, [], []
+        return root, None, [], _equal_subfolders(children)
     shapes = {folder: shape for folder in children if (shape := _shape(folder))}
     trains = [folder for folder in shapes if split_of(folder.name) == "train"]
     tests = [folder for folder in shapes if split_of(folder.name) == "test"]
@@ -159,16 +170,29 @@ def _refuse_unclear(root, trains, tests, others, shapes):
             "each class into a folder of its own in the split (train/CLASS/IMAGE), or rename them if they are "
             "classes."
         )
-    if not plain and any(shapes[folder] == "nested" for folder in others):
+    both = {"train", "test"} <= set().union(*(split_words(folder.name) for folder in others))
+    if not plain and (both or any(shapes[folder] == "nested" for folder in others)):
         raise DedtError(
             f"{root} holds {_list(others)}, which look like splits of another name: call them train and test "
-            "(or val), or give the path of the one to use."
+            "(or val), with a folder for each class in them, or give the path of the one to use."
         )
     if (trains and tests) or any(shapes[folder] == "nested" for folder in tests):
         raise DedtError(
             f"{root} holds {_list(exact)}, named like splits, beside {_list(others)}: are these splits or classes? "
             "Use train/CLASS/IMAGE and test/CLASS/IMAGE for splits; rename them if they are classes."
         )
+
+
+def _equal_subfolders(children):
+    """A note if all folders have the same subfolders, as splits of a name that nobody knows would."""
+    below = {tuple(sorted(folder.name for folder in _folders(child))) for child in children}
+    names = below.pop() if len(children) > 1 and len(below) == 1 else ()
+    if len(names) < 2:
+        return []
+    return [
+        f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those are the "
+        "classes, call the folders around them train and test"
+    ]
 
 
 def _refuse_splits_below(root, children):
@@ -195,7 +219,9 @@ def _shape(folder):
 
 
 def _list(folders):
-    return ", ".join(f"'{folder.name}'" for folder in folders)
+    names = [f"'{legible(folder.name)}'" for folder in folders]
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 # ---- what is in a folder ----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..errors import DedtError
 from ..store import address, atomic, create_array, read_json, sha256, write_json
 from .labelled import LabelledImages, without_empty
-from .names import legible
+from .names import legible, one_line
 from .reading import Reading
 
 DEFAULT_SIZE = 32
@@ -138,7 +138,7 @@ class Listing:
         path = Path(folder) / UNREADABLE
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as partial:
-            partial.write_text("".join(f"{why}\n" for _, why in bad), encoding="utf-8")
+            partial.write_text("".join(f"{one_line(why)}\n" for _, why in bad), encoding="utf-8")
         return f" (listed in {path})"
 
     def _unreadable(self, bad, where):

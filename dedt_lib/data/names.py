@@ -6,8 +6,23 @@ from pathlib import Path
 from PIL import Image
 
 TRAINING = ("train", "training")
-HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval", "holdout")
+HELD_OUT = (
+    "test",
+    "testing",
+    "val",
+    "valid",
+    "validation",
+    "dev",
+    "eval",
+    "evaluation",
+    "holdout",
+    "hold-out",
+    "hold_out",
+)
 """Names of the held-out split, in any case; where a data set has several, the first of these is taken."""
+NOUN = re.compile(r"(?<=.)(set|data|images?|imgs)$")
+PART = re.compile(r"(k?fold|cv|split|part|partition|subset|shard)s?[-_ ]*\d+", re.IGNORECASE)
+"""``fold1``, ``split_02``: one of several equal parts of a data set."""
 SYSTEM = {
     "__macosx",
     "__pycache__",
@@ -41,9 +56,15 @@ def split_of(name):
     return "train" if name in TRAINING else "test" if name in HELD_OUT else None
 
 
+def split_words(name):
+    """The splits that words in a name speak of: {"train"} for ``seg_train``, ``trainA`` or ``train2017``."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    return {split_of(NOUN.sub("", word.lower())) for word in words} - {None}
+
+
 def resembles_split(name):
-    """Whether a name has the word of a split in it: ``seg_train``, ``val2017``, ``test-set``."""
-    return any(split_of(word) for word in re.split(r"[^a-z]+", re.sub(r"set\b", "", name.lower())))
+    """Whether a name has the word of a split in it, or numbers a part of a data set."""
+    return bool(split_words(name) or PART.fullmatch(name))
 
 
 def is_hidden(name):
@@ -74,6 +95,11 @@ def _has_header(path):
             return True
     except Exception:
         return False
+
+
+def one_line(text):
+    """A text without line ends and whatever else steers a terminal: these are escaped, as in Python."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def legible(name):

@@ -7,6 +7,7 @@ dependency and first copies every file into a cache of its own.
 import dataclasses
 import io
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -69,6 +70,11 @@ def find(path, split="train"):
     image_column = _image_column(schema, train[0])
     label_column = _label_column(schema, train, image_column)
     values = _read_labels(train, image_column, label_column)
+    if set(values) == {-1}:
+        raise DedtError(
+            f"All labels in {train[0].parent} are -1, which stands for no label: give files with the class of "
+            "each image."
+        )
     names = _names_in_metadata(schema, label_column)
     keys = range(len(names)) if names else sorted({v for v in values if v is not None})
     labels, class_names, empty = without_empty(
@@ -193,7 +199,8 @@ def _open(file):
 
     try:
         # By default pyarrow fetches row groups ahead, up to the whole file.
-        return pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+        source = pyarrow.OSFile(os.fsencode(file))  # of a path it takes no name that is not UTF-8
+        return pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
     except (pyarrow.ArrowException, OSError) as error:
         raise DedtError(f"{file} is not a whole Parquet file ({error}): fetch or write it again.") from error
 
@@ -231,15 +238,17 @@ def _label_column(schema, files, image_column):
             f"{files[0]} has 0 columns that could be the labels: {', '.join(refused)}. Free text and numbers of "
             "single images are no labels; name the column with the class of each image 'label'."
         )
-    return _choose(found, LABEL_COLUMNS if found != named[:1] else tuple(found), LABELS, schema, files[0])
+    known = tuple(found) if found and found == named[:1] else LABEL_COLUMNS
+    return _choose(found, known, LABELS, schema, files[0])
 
 
 def _are_labels(values, named):
     """Whether values (a Counter) repeat as those of classes do; a column called "label" may repeat less."""
     different, rows = len(values), values.total()
-    if not named:
-        return different <= max(1, rows // 10, min(rows // 2, 50))
     words = sum(len(str(value).split()) for value in values)
+    if not named:
+        few = rows // 10 if words > 2 * different else min(rows // 2, 50)
+        return different <= max(1, rows // 10, few)
     return 2 * different <= rows or (rows < 20 and words <= 2 * different)
 
 
