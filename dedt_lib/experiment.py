@@ -950,6 +950,7 @@ class Experiment:
             "class_counts": coreset.counts.tolist(),
             "real_class_counts": self.data.class_counts.tolist(),
             "class_weights": None if coreset.weights is None else coreset.weights.tolist(),
+            "normaliser": None if coreset.weights is None else "coreset",
             "steps": steps,
             "realised": images / (self.settings.epochs * len(self.data)),
             "costs": self.costs(),

@@ -372,18 +372,26 @@ def copies_in_words(frame):
 def made(frame, table, profile):
     """When, where and with what the results of a table were made: a dict of words and numbers for its page.
 
-    seeds, cells: their numbers.  missing: words on the cells that are not there yet, "" for none.  dates,
-    machine, torch: words.  floor: FID of two random halves of the real images.
+    seeds, cells: their numbers.  missing: words on the cells that are not there yet, "" for none.  older: a
+    sentence on weighted runs that were trained when fixed weights were still divided by their mean in each
+    batch, "" for none.  dates, machine, torch: words.  floor: FID of two random halves of the real images.
     """
     wanted, there = set(cells(table, profile)), list(zip(frame.row, frame.ratio, frame.seed))
     own = frame[np.array([cell in wanted for cell in there], dtype=bool)]
     notes = [result["provenance"] for result in own.result]
     dates = sorted({note["date"] for note in notes})
     missing = len(wanted - set(there))
+    older = sum(r.get("class_weights") is not None and not r.get("normaliser") for r in own.result)
     return {
         "seeds": int(own.seed.nunique()),
         "cells": len(own),
         "missing": f" ({missing} more are not there yet)" if missing else "",
+        "older": (
+            f" The weighted ones of them ({older}) are of an older version, which divided the loss of each batch by "
+            "the mean weight in it; today's training does not, and their numbers would differ."
+            if older
+            else ""
+        ),
         "dates": " to ".join(dict.fromkeys([*dates[:1], *dates[-1:]])) or "–",
         "machine": " and ".join(sorted({note["machine"] for note in notes})) or "–",
         "torch": " and ".join(sorted({note["versions"]["torch"] for note in notes})) or "–",
