@@ -38,7 +38,9 @@ p, K = experiment.profile, len(experiment.data.class_names)
 # ## Step by step
 #
 # Ten images, the classes in turn, on their way from noise. Halfway the eye
-# still sees nothing but noise; the digits appear towards the end.
+# still sees nothing but noise; the digits appear towards the end. The last
+# of the steps changes almost nothing: on this grid it begins where the noise
+# is already at its least.
 
 # %%
 import torch
