@@ -162,7 +162,9 @@ def sample(experiment, out):
     labels = experiment.sample_labels()
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
     counts = zip(names, np.bincount(labels, minlength=len(names)))
-    known = f": {', '.join(f'{name} ({count})' for name, count in counts)}" if len(names) <= FEW_CLASSES else ""
+    known = (
+        f": {', '.join(f'{name} ({count})' for name, count in counts)}" if len(names) <= FEW_CLASSES else ""
+    )
     print(f"classes in the shares of the training images{known}")
     if out:
         save_array(out / "samples.npy", images)
@@ -361,7 +363,9 @@ def chosen_cells(args, profile):
 def show(args):
     """What is in the store, oldest first within each stage."""
     store = open_store(args)
-    rows = [stage_line(store, path) for path in sorted(store.root.glob("*/*/manifest.json"), key=stage_and_age)]
+    rows = [
+        stage_line(store, path) for path in sorted(store.root.glob("*/*/manifest.json"), key=stage_and_age)
+    ]
     if not rows:
         print(f"The store {store.root} is empty.")
         return

@@ -649,7 +649,10 @@ class Experiment:
         recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
 
         def work(folder):
-            features, labels = self.metric_features(self.data.images, folder / "features.npy"), self.data.labels
+            features, labels = (
+                self.metric_features(self.data.images, folder / "features.npy"),
+                self.data.labels,
+            )
             references = [FrechetReference.of(features)]
             if self.profile.classwise:
                 references += evaluation.classwise_references(features, labels, least=needs.REAL_IMAGES)
@@ -715,7 +718,9 @@ class Experiment:
             images, real, generated = self.sample(), self.real(), self._generated
             labels, classwise, left_out = self.sample_labels(), np.empty(0), []
             if self.profile.classwise:
-                classwise = evaluation.classwise_frechet(real["classes"], None, generated, labels, partial=True)
+                classwise = evaluation.classwise_frechet(
+                    real["classes"], None, generated, labels, partial=True
+                )
                 drawn = np.bincount(labels, minlength=len(classwise))
                 left_out = needs.left_out(self.data.class_counts, drawn, self.data.class_names)
             result = {

@@ -213,7 +213,7 @@ def _refuse_splits_below(root, children):
 
 
 def _shape(folder):
-    """"nested" if most images lie in subfolders, "direct" if not, None if there are none."""
+    """ "nested" if most images lie in subfolders, "direct" if not, None if there are none."""
     depths = [file.parent == folder for file in _images(folder, Counter(), {_identity(folder.parent)})]
     return None if not depths else "direct" if 2 * sum(depths) >= len(depths) else "nested"
 

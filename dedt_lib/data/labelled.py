@@ -122,7 +122,12 @@ class LabelledImages:
         labels = np.array(number, dtype=np.int64)[self.labels]
         kept = np.flatnonzero(labels >= 0)
         return LabelledImages(
-            self.images[kept], labels[kept], class_names, tuple(self.ids[i] for i in kept), self.name, self.reading
+            self.images[kept],
+            labels[kept],
+            class_names,
+            tuple(self.ids[i] for i in kept),
+            self.name,
+            self.reading,
         )
 
 
