@@ -77,9 +77,9 @@ def ddim(model, noise, labels, *, steps, guidance, generators=None, keep=()):
     labels: int64 [b].  steps: evenly spaced.  guidance: w >= 0.  generators: not used, since eta = 0.  keep:
     step numbers whose intermediate x_t to return as well.  The schedule is the model's own
     (``ddim_scheduler``), else that of pixels, where the noise is recomputed from the clipped clean image.
-    On pixels the last of the evaluations sits at the alpha-bar of t = 0, so that it changes almost nothing; the
-    code of FutureXiang/Diffusion spaces its steps a little differently (noise levels 1 to 7 % apart), and its
-    images differ from these by 0.1 grey levels on average.
+    On pixels the last of the evaluations sits at the alpha-bar of t = 0, where the steps end, so it changes
+    nothing.  FutureXiang/Diffusion takes every timestep one higher; on the digits' model that changes images
+    by 0.2 grey levels on average with 20 steps, by 0.1 with 100.
     Returns images, or (images, list of x_t) when ``keep`` is given.
     """
     scheduler = getattr(model, "ddim_scheduler", pixel_scheduler)()

@@ -12,6 +12,10 @@
 # Sampling runs the forward process backwards. DDIM {cite:p}`song2021ddim`
 # takes a few long steps instead of a thousand short ones, and guidance
 # {cite:p}`ho2022classifier` pushes the image towards its class.
+#
+# The timesteps are those of `diffusers`, the last of them $t=0$. The code that
+# the paper builds on takes every timestep one higher, and its last evaluation
+# leads from $t=1$ to $t=0$.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -39,8 +43,8 @@ p, K = experiment.profile, len(experiment.data.class_names)
 #
 # Ten images, the classes in turn, on their way from noise. Halfway the eye
 # still sees nothing but noise; the digits appear towards the end. The last
-# of the steps changes almost nothing: on this grid it begins where the noise
-# is already at its least.
+# of the steps changes nothing: on this grid it begins where the noise is
+# already at its least.
 
 # %%
 import torch

@@ -207,8 +207,9 @@ figures.guidance_schedule({
 # ## Along the sampling path
 #
 # The sampler is ancestral: at each step it draws new noise, of the variance
-# that the model has learned. Below, what the decoder makes of the latents on
-# their way.
+# that the model has learned. MDT's code cuts the decimals off where decoded
+# images become 8-bit ones; here they are rounded, as everywhere in this book.
+# Below, what the decoder makes of the latents on their way.
 
 # %%
 from dedt_lib.samplers import respaced_ddpm

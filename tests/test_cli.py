@@ -124,6 +124,15 @@ def test_samples_of_a_latent_model_are_measured_by_more_than_fid(dedt, tmp_path)
     )
 
 
+@pytest.mark.parametrize("annealing", [False, True])
+def test_the_control_at_equal_steps_says_how_many_it_took(annealing, dedt):
+    options = ["--early-stopping", "--ratio", "0.1", *(["--annealing"] if annealing else [])]
+    status, printed, _ = dedt("train", "--profile", "smoke", *options)
+    # Eight epochs of fifty digits in batches of 25, or seven and one of all five hundred; the whole run has 160.
+    steps = 7 * 2 + 20 if annealing else 8 * 2
+    assert status == 0 and f"the weights after {steps} of the 160 steps" in printed
+
+
 def test_reweight_writes_weights_that_sum_to_one(dedt, tmp_path):
     _, printed, _ = dedt("reweight", "--profile", "smoke", "--method", "random", "--out", tmp_path)
     facts = json.loads((tmp_path / "weights.json").read_text())

@@ -211,6 +211,16 @@ def test_a_class_sampler_is_a_run_of_its_own(smoke, reweighted):
     assert by_sampler["key"] != by_loss["key"] and by_sampler["steps"] == by_loss["steps"]
 
 
+def test_the_precision_of_sampling_is_its_own_and_stands_in_the_protocol(smoke):
+    def evaluate(**changes):
+        profile = tiny.profile(**changes)
+        return Experiment(profile, store=smoke.store, device="cpu", method="random").evaluate()["protocol"]
+
+    plain = evaluate()
+    assert "sampled in" not in plain
+    assert evaluate(sample_precision="bfloat16") == plain + ", sampled in bfloat16"
+
+
 def test_balancing_lets_every_class_count_the_same_without_dro(smoke, reweighted):
     balanced = reweighted.change(reweighting=False, balancing=True, scope="global")
     coreset = balanced.weighted_coreset()

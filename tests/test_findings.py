@@ -161,6 +161,13 @@ def test_the_order_of_rows_is_compared_pair_by_pair():
     assert other.loc["10 %", "ours"] == ["moderate", "random", "gaussian"]
 
 
+def test_rows_at_or_below_zero_have_a_place_in_the_order_and_missing_ones_have_none():
+    published = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
+    frame = results(random=[-0.1], moderate=[0.0], gaussian=[float("nan")])
+    order = findings.same_order(frame, published)
+    assert order.loc["10 %", "ours"] == ["random", "moderate"] and order.loc["10 %", "same"]
+
+
 def test_the_order_in_words():
     published = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
     said = findings.order_in_words(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), published)

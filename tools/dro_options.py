@@ -4,6 +4,8 @@
 minute each on the digits), and writes ``results/PROFILE/dro-options.json``.  What is in the store is not
 trained again, so a run that was interrupted goes on.
 
+``dro_scores`` has no setting here: it decides whether the scores carry dropout, and the digits' network has none.
+
 Nothing says what the right class weights are.  What can be said of a setting is whether another seed learns
 the same weights from it, how many classes these stress, and whether they are those of the default.
 """
@@ -12,6 +14,7 @@ import argparse
 import itertools
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from dedt_lib.experiment import Experiment
 from dedt_lib.recipes import load_profile
@@ -50,6 +53,11 @@ def correlation(x, y):
     return float(np.corrcoef(np.log(x), np.log(y))[0, 1])
 
 
+def rank_correlation(x, y):
+    """Of two weight vectors, by Spearman: 1 where the classes come in the same order."""
+    return float(spearmanr(x, y).statistic)
+
+
 def measure(profile, store=None):
     """One row a setting: a list of dicts, ready for JSON."""
     rows, default = [], None
@@ -57,7 +65,8 @@ def measure(profile, store=None):
         found = [learned(profile, seed, changes, store) for seed in profile.seeds]
         weights = np.array([weights for weights, _, _ in found])
         default = weights if default is None else default
-        pairs = [correlation(a, b) for a, b in itertools.combinations(weights, 2)]
+        seeds, defaults = list(itertools.combinations(weights, 2)), list(zip(weights, default))
+        pairs = [correlation(*pair) for pair in seeds]
         rows.append(
             {
                 "setting": name,
@@ -65,7 +74,9 @@ def measure(profile, store=None):
                 "clipped": float(np.mean([clipped for _, clipped, _ in found])),
                 "mean_excess": float(np.mean([excess for _, _, excess in found])),
                 "between_seeds": pairs,
-                "with_default": [correlation(a, b) for a, b in zip(weights, default)],
+                "with_default": [correlation(*pair) for pair in defaults],
+                "ranks_between_seeds": [rank_correlation(*pair) for pair in seeds],
+                "ranks_with_default": [rank_correlation(*pair) for pair in defaults],
                 "weights": np.round(weights, 5).tolist(),
             }
         )
