@@ -232,7 +232,8 @@ class Recipe(BaseModel):
     ``ratio`` ("ratio"), or as many samples as a coreset of that ratio has ("budget").  early_stopping: train
     on all the data, but stop after as many steps as the coreset run would take, annealed or not (the control
     at equal compute; it is the full run stopped early, so it carries that run's warm-up, which counted in
-    epochs takes more steps than a coreset's).  unguided: sample without guidance (the control of what guidance does to the metrics).
+    epochs takes more steps than a coreset's).  unguided: sample without guidance (the control of what guidance
+    does to the metrics).
     seed: of everything but the encoder and the metric.
     """
 

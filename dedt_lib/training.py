@@ -185,7 +185,7 @@ def batch_loss(losses, weights, normalised=True):
     """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b, in which each weight counts as it stands.
 
     A batch that holds few samples of large weight divides most of that weight away when it is normalised: on
-    long tails a class then counts about half of what its weight asks.  Group DRO divides all the same, as
+    long tails a rare class then counts for less than its weight asks.  Group DRO divides all the same, as
     DoReMi's code does; fixed weights do not.
     """
     return weighted_mean(losses, weights) if normalised else (losses * weights).mean()

@@ -187,7 +187,7 @@ tables.dro_options(profile).round(3)
 # is the unweighted one bit for bit.
 #
 # The proxy alone divides by $\sum_j w_j$ instead, as the code of DoReMi does.
-# On a long tail that takes back about half of what the weights ask: a batch
+# On a long tail that takes back a part of what the weights ask: a batch
 # without a rare class is divided by little, a batch with one by much. Fixed
 # weights are therefore used as they stand. Where classes are unequal,
 # uniform $\alpha$ alone changes the training already: it lets every class
