@@ -16,8 +16,8 @@ YAML := !!str '$$(printf %s "$$PROFILE" | sed "s/'/''/g")' \#
 
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
-LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/profiles/$(NAME).toml)
-LIBRARY := $(filter-out dedt_lib/cli.py dedt_lib/printing.py dedt_lib/__main__.py,$(LIBRARY))
+LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/*/*/*.py dedt_lib/config/profiles/$(NAME).toml)
+LIBRARY := $(filter-out dedt_lib/shell/%.py dedt_lib/__main__.py,$(LIBRARY))
 RESULTS := $(wildcard results/$(NAME)/cells/*.json)
 PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 

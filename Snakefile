@@ -4,8 +4,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from dedt_lib.recipes import load_profile
-from dedt_lib.tables import FULL, all_cells, cell_before, cell_name
+from dedt_lib.config import load_profile
+from dedt_lib.book.tables import FULL, all_cells, cell_before, cell_name
 
 GIVEN = str(config.get("profile", "digits"))
 PROFILE = load_profile(GIVEN).name

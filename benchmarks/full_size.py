@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from dedt_lib.encoders import read_tensors
-from dedt_lib.store import provenance, read_json, write_json
+from dedt_lib.files import read_json, write_json
+from dedt_lib.store import provenance
 from dedt_lib.training import CHECKPOINT
 
 RESULT = Path(__file__).with_name("full_size.json")

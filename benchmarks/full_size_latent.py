@@ -19,10 +19,11 @@ from diffusers import AutoencoderKL
 
 from dedt_lib import latents, training
 from dedt_lib.encoders import read_tensors, seeded
+from dedt_lib.files import write_json
 from dedt_lib.models import build_model
 from dedt_lib.plans import EpochPlan
-from dedt_lib.samplers import respaced_ddpm
-from dedt_lib.store import provenance, write_json
+from dedt_lib.sampling import respaced_ddpm
+from dedt_lib.store import provenance
 from dedt_lib.training import TrainingSettings, train
 
 RESULT = Path(__file__).with_suffix(".json")

@@ -28,11 +28,11 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from dedt_lib import evaluation, latents, sampling
+from dedt_lib.config.profile import load_profile
 from dedt_lib.evaluation import classwise_frechet, classwise_references, frechet_distance
 from dedt_lib.experiment import Experiment
 from dedt_lib.models.mdt import MDTv2
-from dedt_lib.models.unet import NOISE_SCHEDULE
-from dedt_lib.recipes import load_profile
+from dedt_lib.models.schedule import NOISE_SCHEDULE
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.selection import gaussian_scores
 from dedt_lib.store import Store, provenance

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .arrays import check_choice, check_features, check_finite, mean_and_scatter
 from .errors import DedtError
-from .selection import check_choice, check_features, check_finite, mean_and_scatter
 
 INCEPTION = "inception-v3-compat"
 THUMBNAIL = 32
@@ -113,7 +113,7 @@ class FrechetReference:
 
     def save(self, path):
         """Write the reference as one ``.npz`` file."""
-        from .store import atomic
+        from .files import atomic
 
         with atomic(path) as partial, open(partial, "wb") as file:
             np.savez(file, mean=self.mean, factor=self.factor, count=self.count)
@@ -593,7 +593,7 @@ def extract_features(
     Raises DedtError for an unknown extractor or layer, weights that are missing or belong to another
     network, and images that the network cannot take.
     """
-    from .store import atomic, create_array
+    from .files import atomic, create_array
 
     network = _feature_network(extractor, layer, weights_path).to("cuda" if cuda else "cpu")
     _check_images(images)
@@ -681,6 +681,7 @@ def protocol(*, samples, reference, width, extractor, layer, seed, labels=""):
     width: int, features of ``layer`` of the extractor.  labels: how the classes of the samples were chosen.
     """
     return (
-        f"FID of {samples} samples (seed {seed}) against {reference}, " + (f"{labels}, " if labels else "") +
-        f"{width} features of {extractor}, layer {layer}"
+        f"FID of {samples} samples (seed {seed}) against {reference}, "
+        + (f"{labels}, " if labels else "")
+        + f"{width} features of {extractor}, layer {layer}"
     )

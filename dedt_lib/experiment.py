@@ -13,16 +13,18 @@ import torch
 
 from . import data as data_module
 from . import encoders, evaluation, families, latents, needs, sampling, selection, surrogates
+from .config.profile import checked, load_profile
+from .config.recipe import Recipe
 from .errors import DedtError
 from .evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from .families import FAMILIES
+from .files import address, read_json, sha256, write_json
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive
-from .recipes import Recipe, checked, load_profile
 from .reweighting import GroupDRO, effective_classes
 from .selection import Coreset, class_to_sample_weights
-from .store import Store, address, read_json, sha256, write_json
+from .store import Store
 from .surrogates import metric_classifier, published_weights, surrogate
 from .training import train
 from .weights import Published, locate

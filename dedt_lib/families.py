@@ -14,11 +14,11 @@ import torch
 
 from . import encoders, latents, sampling
 from .errors import DedtError
+from .files import read_json, write_json
 from .models import build_model
 from .plans import EpochPlan
-from .samplers import respaced_ddpm
+from .sampling import respaced_ddpm
 from .sizes import latent_shape
-from .store import read_json, write_json
 from .training import TrainingSettings, train
 from .weights import key_of
 

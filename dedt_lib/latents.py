@@ -13,10 +13,10 @@ from diffusers import AutoencoderKL
 from torch import nn
 from tqdm import tqdm
 
-from .encoders.common import to_float, to_uint8
 from .encoders.training import fit, make_optimizer
 from .errors import DedtError
-from .store import intact, intact_or_removed, read_json, say_damaged, sealed, write_json
+from .files import intact, intact_or_removed, read_json, say_damaged, sealed, write_json
+from .pixels import resize, to_float, to_uint8
 from .weights import hub_files, key_of
 
 __all__ = [
@@ -154,21 +154,6 @@ def autoencoder_key(where):
 
 
 # ---- pixels ----------------------------------------------------------------------------------------
-
-
-def resize(images, size, *, antialias=True, batch_size=256):
-    """uint8 [n, C, h, w] enlarged or shrunk to uint8 [n, C, size, size], bicubic as in Pillow.
-
-    antialias: smooth before shrinking.  Without it shrinking all but undoes an enlargement.
-    """
-    if images.shape[2:] == (size, size):
-        return images
-    resized = np.empty((*images.shape[:2], size, size), np.uint8)
-    for start in range(0, len(images), batch_size):
-        pixels = torch.from_numpy(np.array(images[start : start + batch_size])).float()
-        pixels = nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=antialias)
-        resized[start : start + batch_size] = pixels.round().clamp(0, 255).to(torch.uint8).numpy()
-    return resized
 
 
 @torch.no_grad()

@@ -18,7 +18,9 @@ def selection(recipe, scope, counts, names):
             "the class, or choose by one Gaussian of all (scope 'global')."
         )
     if sum(kept(recipe, scope, counts)) == 0:
-        raise DedtError(f"Ratio {recipe.ratio:g} of {total} images keeps none: raise the ratio, or add images.")
+        raise DedtError(
+            f"Ratio {recipe.ratio:g} of {total} images keeps none: raise the ratio, or add images."
+        )
 
 
 def training(recipe, scope, counts, names):

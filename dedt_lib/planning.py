@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .book.tables import cell_recipe
+from .config.recipe import Recipe
 from .evaluation import KID_SUBSET_SIZE, KID_SUBSETS, MOST_EMBEDDED, MOST_NEIGHBOURS, MOST_PAIRED
 from .plans import EpochPlan
-from .recipes import Recipe
 from .selection import DEFAULT_SCOPE, moderate_order
 from .sizes import (
     autoencoder_parameters,
@@ -25,7 +26,6 @@ from .sizes import (
     stable_diffusion_parameters,
     unet_parameters,
 )
-from .tables import cell_recipe
 
 KNOWN = {
     "digits": [150] * 10,

@@ -7,6 +7,7 @@ resumed draws what it would have drawn anyway.
 import hashlib
 
 import numpy as np
+import torch
 
 
 def derive(seed, stream, step=0):
@@ -40,3 +41,10 @@ def seed_dropout(seed, device):
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+def seeded(seed, stream, make):
+    """Call ``make()`` with PyTorch's global generator set from (seed, stream): same weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, stream))
+        return make()

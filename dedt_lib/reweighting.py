@@ -7,10 +7,11 @@ trains the proxy; its recorded trajectory gives the averaged weights.
 import numpy as np
 import torch
 
+from .arrays import check_choice
+from .config.profile import ABSENT, CLIPS, SCORES
 from .errors import DedtError
 from .processes import Processes
-from .recipes import ABSENT, CLIPS, SCORES
-from .selection import check_choice, class_to_sample_weights
+from .selection import class_to_sample_weights
 
 
 def update_weights(weights, excess, *, step_size=1.0, smoothing=1e-3):

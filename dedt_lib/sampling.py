@@ -1,20 +1,21 @@
 """Guided samples of given classes, batch by batch, resumable; and DDIM (Song et al., 2021).
 
-MDT has a sampler of its own, in :mod:`dedt_lib.samplers`.
+MDT has a sampler of its own, in :mod:`dedt_lib.sampling`.
 """
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDPMScheduler
 from tqdm import tqdm
 
 from .encoders import to_uint8
-from .models.unet import NOISE_SCHEDULE
+from .errors import DedtError
+from .files import create_array, intact_or_removed, sealed, unlink_sealed
+from .models.schedule import NOISE_SCHEDULE, pixel_scheduler
 from .processes import Processes
 from .randomness import torch_generator
-from .store import create_array, intact_or_removed, sealed, unlink_sealed
 from .training import autocast
 
 
@@ -50,13 +51,6 @@ def initial_noise(numbers, shape, seed, device="cpu"):
 def sample_generators(numbers, seed):
     """A generator for each of the samples with these numbers, for what a sampler draws on its way."""
     return [torch_generator(seed, "sampler", int(i)) for i in numbers]
-
-
-def pixel_scheduler():
-    """DDIM for images in [-1, 1]: clipped at every step, and the last alpha-bar is that of t = 0."""
-    return DDIMScheduler(
-        **NOISE_SCHEDULE, clip_sample=True, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=0
-    )
 
 
 def guided_noise(model, x_t, t, labels, guidance):
@@ -165,3 +159,35 @@ def _join(parts, path, n):
         joined.flush()
     for part in parts:
         unlink_sealed(part)
+
+
+@torch.no_grad()
+def respaced_ddpm(model, noise, labels, *, steps, guidance, generators, keep=()):
+    """Turn ``noise`` float [b, C, H, W] into latents float [b, C, H, W] by ancestral sampling.
+
+    model: has ``guided(x_t, t, labels, scale)``, which returns the noise estimate and, if it has
+    ``learn_sigma``, in as many channels again how to interpolate the log-variance (learned range); else the
+    variance is beta. labels: int64 [b].  steps: 2..1000, spaced evenly from t = 999 to t = 0 (paper: 250).
+    guidance: the scale g >= 1 (paper: 3.8).  generators: a torch.Generator for each sample, so that a sample
+    does not depend on the batch that it is drawn in.  keep: step numbers whose intermediate x_t to return as
+    well. The clean latent is not clipped.  Returns latents, or (latents, list of x_t) when ``keep`` is given.
+    MDT's code cuts the decimals off when it turns decoded images into 8 bits; this library rounds, here as
+    everywhere, so its images are half a grey level brighter on average.
+    Raises DedtError for a number of steps that is out of range.
+    """
+    if not 2 <= steps <= NOISE_SCHEDULE["num_train_timesteps"]:
+        raise DedtError(f"Ancestral sampling takes 2 to 1000 steps; got {steps}.")
+    variance = "learned_range" if model.learn_sigma else "fixed_large"
+    scheduler = DDPMScheduler(
+        **NOISE_SCHEDULE, variance_type=variance, clip_sample=False, timestep_spacing="linspace"
+    )
+    # The timesteps stay on the CPU: the scheduler looks at their values, and a GPU would have to be waited
+    # for.
+    scheduler.set_timesteps(steps)
+    x_t, kept = noise, []
+    for number, t in enumerate(scheduler.timesteps):
+        if number in keep:
+            kept.append(x_t)
+        output = model.guided(x_t, t.to(noise.device).expand(len(labels)), labels, guidance)
+        x_t = scheduler.step(output, t, x_t, generator=generators).prev_sample
+    return (x_t, [*kept, x_t]) if keep else x_t

@@ -8,18 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
+from .arrays import (
+    blocks,
+    check_choice,
+    check_features,
+    check_labels,
+    groups,
+    mean_and_scatter,
+    mean_of_rows,
+    median_of_rows,
+)
 from .errors import DedtError
+from .files import atomic, read_json, write_json
 from .randomness import numpy_generator
-from .store import atomic, read_json, write_json
 
 METHODS = ("random", "gaussian", "moderate")
 CENTRES = ("median", "mean")
 BANDS = ("center", "nearest", "farthest")
 THRESHOLDS = ("count", "percentile")
 DEFAULT_SCOPE = {"random": "class", "gaussian": "class", "moderate": "global"}
-# Features become float64 in parts of this size, so that a memory-mapped file never fills the memory.
-BLOCK_ROWS = 4096
-BLOCK_NUMBERS = 2**23
 
 
 def gaussian_scores(features, labels, *, scope="class", ridge=1e-5, originals=None):
@@ -84,7 +91,7 @@ def _mahalanobis_few_samples(features, members, ridge):
     n, d = len(members), features.shape[1]
     if ridge <= 0:
         raise _singular(f"{n} samples in {d} dimensions", ridge)
-    centred = features[members] - _mean(features, members)
+    centred = features[members] - mean_of_rows(features, members)
     # Centred rows sum to zero, so Z Z^T alone has an eigenvalue zero.  1 1^T lifts it and nothing else: only
     # the small terms that the ranking hangs on are left, without the rounding of a large one.
     factor, log_determinant = _cholesky(centred @ centred.T / n + 1 / n, ridge)
@@ -109,33 +116,6 @@ def _singular(reason, ridge):
     return DedtError(f"The covariance is singular ({reason}). Raise the ridge, now {ridge}.")
 
 
-def mean_and_scatter(features, members):
-    """Mean [d] and sum of (z - mean)(z - mean)^T [d, d] of some rows of ``features``, float64.
-
-    features: float [n, d].  members: int [m], the rows.  Only the lower triangle of the sum is filled.
-    """
-    from scipy.linalg.blas import dsyrk
-
-    mean, d = _mean(features, members), features.shape[1]
-    scatter = np.zeros((d, d), order="F")
-    for rows in blocks(members):
-        centred = (features[rows] - mean).T
-        scatter = dsyrk(1.0, centred, beta=1.0, c=scatter, lower=True, overwrite_c=True)
-    return mean, scatter
-
-
-def _mean(features, members):
-    return sum(features[rows].sum(axis=0, dtype=np.float64) for rows in blocks(members)) / len(members)
-
-
-def _median(features, members):
-    width = max(1, BLOCK_NUMBERS // len(members))
-    columns = range(0, features.shape[1], width)
-    return np.concatenate(
-        [np.median(features[members, i : i + width].astype(np.float64), axis=0) for i in columns]
-    )
-
-
 def moderate_distances(features, labels, *, centre="median", originals=None):
     """Euclidean distance of each sample to the centre of its class (Moderate-DS, Xia et al., 2023).
 
@@ -150,7 +130,7 @@ def moderate_distances(features, labels, *, centre="median", originals=None):
     distances, originals = np.empty(len(features)), as_originals(originals, len(labels))
     for members in groups(labels, "class"):
         members = distinct(members, originals)
-        middle = (_median if centre == "median" else _mean)(features, members)
+        middle = (median_of_rows if centre == "median" else mean_of_rows)(features, members)
         for rows in blocks(members):
             distances[rows] = np.linalg.norm(features[rows] - middle, axis=1)
     return distances[originals]
@@ -318,64 +298,6 @@ def moderate_order(distances, ratio, scope, band="center"):
     return np.concatenate(
         [ascending[low:high][middle_first], outside[np.argsort(steps_away, kind="stable")]]
     ), count
-
-
-def groups(labels, scope):
-    """The index sets that are scored together: one per class, or one of everything."""
-    if scope == "global":
-        return [np.arange(len(labels))]
-    order = np.argsort(labels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-
-
-def blocks(members):
-    """An index array in pieces of at most ``BLOCK_ROWS``."""
-    return [members[i : i + BLOCK_ROWS] for i in range(0, len(members), BLOCK_ROWS)]
-
-
-def check_choice(what, value, choices):
-    """Raise DedtError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise DedtError(f"Unknown {what} '{value}'. Choose one of: {', '.join(choices)}.")
-
-
-def check_labels(labels):
-    """Labels as int64 [n]; raises DedtError for anything but non-negative integers."""
-    labels = np.asarray(labels)
-    if (
-        labels.ndim != 1
-        or len(labels) == 0
-        or not np.issubdtype(labels.dtype, np.integer)
-        or labels.min() < 0
-    ):
-        raise DedtError("Labels must be a non-empty array of integers 0..K-1.")
-    return labels.astype(np.int64)
-
-
-def check_features(features, labels):
-    """Features [n, d] and labels [n] that fit together and are finite; raises DedtError otherwise."""
-    features, labels = np.asarray(features), check_labels(labels)
-    if features.ndim == 2 and len(features) != len(labels):
-        raise DedtError(
-            f"{len(features)} feature rows but {len(labels)} labels: they must describe the same images."
-        )
-    return check_finite(features), labels
-
-
-def check_finite(features):
-    """Features as an array [n, d] of finite numbers; raises DedtError otherwise."""
-    features = np.asarray(features)
-    if features.ndim != 2:
-        raise DedtError(f"Features must have the shape [n, d]; got {features.shape}.")
-    starts = range(0, len(features), BLOCK_ROWS)
-    finite = [np.isfinite(features[i : i + BLOCK_ROWS]).all(axis=1) for i in starts]
-    bad = np.flatnonzero(~np.concatenate([*finite, np.ones(0, dtype=bool)]))
-    if len(bad):
-        raise DedtError(
-            f"{len(bad)} of {len(features)} samples have NaN or infinite features (first: sample {bad[0]}). "
-            "Look at those images, or embed again."
-        )
-    return features
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ import numpy as np
 
 from . import encoders
 from .errors import DedtError
+from .files import address, sha256
 from .plans import EpochPlan
-from .store import address, sha256
 from .training import train
 from .weights import Published, key_of, locate
 

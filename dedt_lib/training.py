@@ -22,10 +22,10 @@ from tqdm import tqdm
 from . import interruption
 from .encoders import channels_first, save_weights, to_float
 from .errors import DedtError
+from .files import intact, say_damaged, sealed
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive, seed_dropout, torch_generator
-from .store import intact, say_damaged, sealed
 
 __all__ = ["Batch", "ClassSamplerPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from .errors import DedtError
-from .store import atomic, project_root, read_json, sha256, write_json
+from .files import atomic, project_root, read_json, sha256, write_json
 
 PICKLES = (".bin", ".pt", ".ckpt")
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")

@@ -20,7 +20,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters, glue
+from dedt_lib.book.notebook import (check_parameters, glue)
 
 check_parameters("profile", "ratio", "seed")
 
@@ -28,8 +28,8 @@ check_parameters("profile", "ratio", "seed")
 # The example is a coreset by Moderate-DS, without class weights.
 
 # %%
-from dedt_lib import figures
-from dedt_lib.experiment import Experiment
+from dedt_lib.book import (figures)
+from dedt_lib.experiment import (Experiment)
 
 experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 data, settings = experiment.data, experiment.settings
@@ -46,9 +46,9 @@ data, settings = experiment.data, experiment.settings
 # %%
 import torch
 
-from dedt_lib.encoders import to_float
-from dedt_lib.randomness import torch_generator
-from dedt_lib.sampling import to_uint8
+from dedt_lib.encoders import (to_float)
+from dedt_lib.randomness import (torch_generator)
+from dedt_lib.sampling import (to_uint8)
 
 first = [int((data.labels == k).argmax()) for k in range(10)]
 clean = to_float(torch.from_numpy(data.images[first]))
@@ -170,7 +170,7 @@ glue("train", drawn=len(drawn), different=len(np.unique(drawn)))
 # model that has seen everything, and is then asked for its second epoch.
 
 # %%
-from dedt_lib.training import draw_batch
+from dedt_lib.training import (draw_batch)
 
 dynamic = experiment.change(infobatch="ratio", annealing=True)
 plan = dynamic.plan(dynamic.weighted_coreset())
@@ -204,7 +204,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dedt_lib.training import EpochPlan, train
+from dedt_lib.training import (EpochPlan, train)
 
 short = replace(settings, epochs=3, checkpoint_every=4)
 plan = EpochPlan(experiment.select().indices, total=len(data), epochs=3)

@@ -18,7 +18,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters, glue
+from dedt_lib.book.notebook import (check_parameters, glue)
 
 check_parameters("profile", "ratio", "seed")
 
@@ -26,8 +26,9 @@ check_parameters("profile", "ratio", "seed")
 # Two models are measured, one trained on a coreset and one on all the data.
 
 # %%
-from dedt_lib import evaluation, figures
-from dedt_lib.experiment import Experiment
+from dedt_lib import (evaluation)
+from dedt_lib.book import (figures)
+from dedt_lib.experiment import (Experiment)
 
 experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 full = experiment.change(method="random", ratio=1.0)

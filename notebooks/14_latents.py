@@ -22,7 +22,7 @@ profile = "digits"
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters, glue
+from dedt_lib.book.notebook import (check_parameters, glue)
 
 check_parameters("profile", "seed")
 
@@ -33,9 +33,10 @@ check_parameters("profile", "seed")
 # %%
 import torch
 
-from dedt_lib import figures, latents
-from dedt_lib.encoders import to_float
-from dedt_lib.experiment import Experiment
+from dedt_lib.book import (figures)
+from dedt_lib import (latents)
+from dedt_lib.encoders import (to_float)
+from dedt_lib.experiment import (Experiment)
 
 experiment = Experiment(profile, model="mdt", seed=seed)
 data, p = experiment.data, experiment.profile
@@ -46,7 +47,7 @@ everything = torch.arange(len(data))
 
 # %% tags=["remove-cell"]
 import numpy as np
-from dedt_lib.recipes import load_profile
+from dedt_lib.config.profile import (load_profile)
 
 published = load_profile("imagenet")
 wide = published.latent_image_size // 2 ** (len(published.vae_channels) - 1)
@@ -115,7 +116,7 @@ glue("la", deviation=float(deviation.mean()), spread=float(mean.std()))
 # none.
 
 # %%
-from dedt_lib.randomness import torch_generator
+from dedt_lib.randomness import (torch_generator)
 
 generator = torch_generator(seed, "draw of the latents")
 side = data.images.shape[2]
@@ -305,7 +306,7 @@ type(shard).__name__, str(shard.dtype), shard.shape
 # last line is what has to fit into memory while it is encoded.
 
 # %%
-from dedt_lib.recipes import load_profile
+from dedt_lib.config.profile import (load_profile)
 
 imagenet, images = load_profile("imagenet"), 1_281_167
 size = imagenet.latent_image_size

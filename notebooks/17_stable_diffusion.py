@@ -22,7 +22,7 @@ seed = 0
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.notebook import check_parameters, glue
+from dedt_lib.book.notebook import (check_parameters, glue)
 
 check_parameters("profile", "ratio", "seed", "compute")
 
@@ -33,8 +33,8 @@ check_parameters("profile", "ratio", "seed", "compute")
 # of the tables (`compute = True` makes those of Table V that are missing).
 
 # %%
-from dedt_lib import figures, tables
-from dedt_lib.experiment import Experiment
+from dedt_lib.book import (figures, tables)
+from dedt_lib.experiment import (Experiment)
 
 if compute:
     tables.compute_missing(profile, "table5")
@@ -131,8 +131,8 @@ print(f"{pairs.min():.2f} to {pairs.max():.2f}")
 # fine-tuning had nothing to add.
 
 # %%
-from dedt_lib.randomness import derive
-from dedt_lib.sampling import sample
+from dedt_lib.randomness import (derive)
+from dedt_lib.sampling import (sample)
 
 decode = experiment.family.decode
 untuned = sample(
@@ -157,7 +157,7 @@ figures.denoising(rows, list(pictures))
 # ([Table V](18_table5) has all rows and seeds.)
 
 # %%
-from dedt_lib import evaluation
+from dedt_lib import (evaluation)
 
 real = experiment.real()
 
@@ -327,7 +327,7 @@ signal.round(4)
 # DRO ever sees, and once on those that were removed.
 
 # %%
-from dedt_lib.training import draw_batch
+from dedt_lib.training import (draw_batch)
 
 few_images, all_images = models[tables.percent(ratio)], models["all data"]
 kept = experiment.select().kept
@@ -429,7 +429,7 @@ import tempfile
 
 from diffusers import StableDiffusionPipeline
 
-from dedt_lib.sampling import initial_noise
+from dedt_lib.sampling import (initial_noise)
 
 folder = tempfile.mkdtemp()
 full.save_pipeline(folder)

@@ -66,9 +66,7 @@ def diffusion(network, source):
 
 def unet(images):
     _, channels, size, _ = images.images.shape
-    return diffusion(
-        build_model("unet", channels=channels, image_size=size, num_classes=2, **UNET), images
-    )
+    return diffusion(build_model("unet", channels=channels, image_size=size, num_classes=2, **UNET), images)
 
 
 def latent_models(images):

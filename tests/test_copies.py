@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import cli, findings, surrogates
+from dedt_lib import surrogates
+from dedt_lib.book import findings
+from dedt_lib.config.profile import load_profile
 from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
-from dedt_lib.recipes import load_profile
 from dedt_lib.selection import Coreset, gaussian_scores, moderate_distances, select
+from dedt_lib.shell import cli
 from dedt_lib.store import Store
 
 
@@ -87,7 +89,9 @@ def test_a_class_of_one_image_and_its_copies_has_no_gaussian():
 
 
 def images(*values):
-    pixels = np.array([value for value, _ in values], np.uint8)[:, None, None, None] * np.ones((1, 2, 2), np.uint8)
+    pixels = np.array([value for value, _ in values], np.uint8)[:, None, None, None] * np.ones(
+        (1, 2, 2), np.uint8
+    )
     labels = np.array([label for _, label in values])
     return LabelledImages(pixels, labels, ("a", "b"), tuple(map(str, range(len(labels)))))
 
@@ -150,7 +154,10 @@ def test_scores_that_are_tied_are_named():
     everything = select(np.ones_like(features), labels, method="moderate", scope="global", ratio=0.5)
     assert everything.tied == ("all",)
     assert select(None, labels, method="random", ratio=0.5).tied == ()
-    assert select(np.random.default_rng(0).normal(size=(80, 200)), labels, method="gaussian", ratio=0.5).tied == ()
+    assert (
+        select(np.random.default_rng(0).normal(size=(80, 200)), labels, method="gaussian", ratio=0.5).tied
+        == ()
+    )
 
 
 def test_an_encoder_that_tells_nothing_apart_is_said_to(own, capsys, monkeypatch):

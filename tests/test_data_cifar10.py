@@ -21,7 +21,7 @@ from torchvision.datasets import CIFAR10
 from dedt_lib.data import check_source, load
 from dedt_lib.data.cifar10 import BATCHES, CLASS_NAMES, find
 from dedt_lib.errors import DedtError
-from dedt_lib.store import project_root
+from dedt_lib.files import project_root
 
 PER_BATCH = 10
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import tables
+from dedt_lib.book import tables
+from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
-from dedt_lib.recipes import load_profile
-from dedt_lib.store import Store, write_json
+from dedt_lib.files import write_json
+from dedt_lib.store import Store
 
 TOOL = Path(__file__).parent.parent / "tools" / "dro_options.py"
 
@@ -37,7 +38,11 @@ def test_every_setting_is_a_row_around_the_default(tool, measured):
     for row in rows:
         weights = np.array(row["weights"])
         assert weights.shape == (2, 10) and weights.sum(axis=1) == pytest.approx([1, 1], abs=1e-3)
-        assert 1 <= row["effective_classes"] <= 10 and 0 <= row["clipped"] <= 1 and len(row["between_seeds"]) == 1
+        assert (
+            1 <= row["effective_classes"] <= 10
+            and 0 <= row["clipped"] <= 1
+            and len(row["between_seeds"]) == 1
+        )
 
 
 def test_a_window_is_read_from_the_trajectory_that_is_there(measured):

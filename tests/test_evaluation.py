@@ -124,7 +124,7 @@ def test_statistics_do_not_depend_on_the_blocks(monkeypatch):
     features = draw(50).astype(np.float32)
     mean, covariance = evaluation.gaussian_statistics(features)
     np.testing.assert_allclose(covariance, np.cov(features.astype(float).T), rtol=1e-12)
-    monkeypatch.setattr("dedt_lib.selection.BLOCK_ROWS", 7)
+    monkeypatch.setattr("dedt_lib.arrays.BLOCK_ROWS", 7)
     np.testing.assert_allclose(evaluation.gaussian_statistics(features)[1], covariance, rtol=1e-12)
     np.testing.assert_allclose(evaluation.gaussian_statistics(features)[0], mean, rtol=1e-12)
 

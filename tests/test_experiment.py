@@ -360,7 +360,9 @@ def test_a_ratio_that_came_after_the_full_run_says_what_to_delete(smoke):
 
 
 def test_a_class_that_the_coreset_lost_cannot_be_trained_on(smoke):
-    with pytest.raises(DedtError, match="some of the 10 classes keep no image at ratio 0.02: raise the ratio"):
+    with pytest.raises(
+        DedtError, match="some of the 10 classes keep no image at ratio 0.02: raise the ratio"
+    ):
         smoke.change(ratio=0.02, scope="global").training()
 
 

@@ -8,7 +8,8 @@ import tiny
 import torch
 from test_training import interrupt
 
-from dedt_lib import families, latents, sampling, tables
+from dedt_lib import families, latents, sampling
+from dedt_lib.book import tables
 from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment

@@ -7,7 +7,7 @@ import pytest
 import tiny
 from matplotlib import pyplot as plt
 
-from dedt_lib import figures
+from dedt_lib.book import figures
 from dedt_lib.selection import select
 
 NAMES = tuple("0123456789")

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dedt_lib import findings, tables
+from dedt_lib.book import findings, tables
 
 
 def results(**fid):
@@ -226,9 +226,7 @@ def test_a_class_without_a_value_is_passed_over():
     heavy, easy, rank = findings.heavy_and_easy(classes)
     assert heavy.tolist() == [True, True, False, False] and easy.tolist() == [True, False, False, False]
     assert rank == pytest.approx(-1) and "of the 2 classes" in findings.heaviness_in_words(classes)
-    nothing = class_results(
-        moderate={0: ([None] * 4, None)}, moderate_reweighted={0: ([None] * 4, weights)}
-    )
+    nothing = class_results(moderate={0: ([None] * 4, None)}, moderate_reweighted={0: ([None] * 4, weights)})
     assert findings.by_class(nothing, 0.1) is None
 
 
@@ -325,7 +323,10 @@ def test_a_page_says_how_its_results_were_made():
     made = findings.made(frame, "figure2", "smoke")
     assert made["older"] == ""
     older = {**result("2001-02-03"), "class_weights": [1.0]}
-    assert "(1) are of an older version" in findings.made(frame.assign(result=[older]), "figure2", "smoke")["older"]
+    assert (
+        "(1) are of an older version"
+        in findings.made(frame.assign(result=[older]), "figure2", "smoke")["older"]
+    )
     today = {**older, "normaliser": "coreset"}
     assert findings.made(frame.assign(result=[today]), "figure2", "smoke")["older"] == ""
     assert made["missing"] == f" ({len(cells) - 1} more are not there yet)" and made["cells"] == 1

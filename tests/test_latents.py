@@ -15,10 +15,10 @@ from dedt_lib.latents import (
     decode,
     encode,
     load_autoencoder,
-    resize,
     small_autoencoder,
     train_autoencoder,
 )
+from dedt_lib.pixels import resize
 from dedt_lib.randomness import torch_generator
 
 SIZE = 16

@@ -3,10 +3,10 @@ import pytest
 import tiny
 import torch
 
+from dedt_lib.config.profile import load_profile
 from dedt_lib.encoders.ddae import decoder_blocks
 from dedt_lib.errors import DedtError
 from dedt_lib.models import build_model
-from dedt_lib.recipes import load_profile
 from dedt_lib.training import Batch
 
 

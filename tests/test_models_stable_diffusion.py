@@ -14,12 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 
 from dedt_lib.encoders import load_weights, save_weights, seeded
 from dedt_lib.errors import DedtError
-from dedt_lib.models.stable_diffusion import (
-    StableDiffusion,
-    load_pipeline,
-    save_pipeline,
-    tiny_pipeline,
-)
+from dedt_lib.models.stable_diffusion import StableDiffusion, load_pipeline, save_pipeline, tiny_pipeline
 from dedt_lib.sampling import guided_noise
 from dedt_lib.training import Batch
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import cli, encoders, experiment, needs, selection
+from dedt_lib import encoders, experiment, needs, selection
+from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
-from dedt_lib.recipes import Recipe
+from dedt_lib.shell import cli
 from dedt_lib.store import Store
 
 
@@ -34,9 +35,21 @@ def folder(root, counts):
 CASES = [
     ([12, 3], {"ratio": 0.1}, {}, "train", "class1 keep no image at ratio 0.1: raise it to 0.167 or more"),
     ([12, 3], {"ratio": 0.1, "method": "random"}, {}, "reweight", "class1 keep no image at ratio 0.1"),
-    ([3, 3, 3], {"ratio": 0.2, "scope": "global"}, {}, "evaluate", "Of 9 images 1 are kept, so some of the 3 classes"),
+    (
+        [3, 3, 3],
+        {"ratio": 0.2, "scope": "global"},
+        {},
+        "evaluate",
+        "Of 9 images 1 are kept, so some of the 3 classes",
+    ),
     ([3, 3], {"ratio": 0.1}, {}, "select", "keeps none: raise the ratio"),
-    ([6, 1], {"method": "gaussian", "ratio": 1.0}, {}, "select", "class1 have a single image.*drop the class"),
+    (
+        [6, 1],
+        {"method": "gaussian", "ratio": 1.0},
+        {},
+        "select",
+        "class1 have a single image.*drop the class",
+    ),
     ([6, 1], {"method": "gaussian", "ratio": 1.0}, {}, "run", "class1 have a single image"),
     ([1], {"ratio": 1.0}, {}, "run", "need 4 training images in all, and there are 1"),
     ([8, 8], {"ratio": 0.5}, {"samples": 1}, "evaluate", "--set samples=2"),
@@ -63,7 +76,13 @@ def test_what_cannot_be_had_is_refused_before_anything_is_computed(
     error = capsys.readouterr().err
     assert error.startswith("dedt: ") and error.count("\n") == 1
     x = Experiment(tiny.profile(**data, **changes), store=Store(tmp_path / "store"), device="cpu", **recipe)
-    verbs = {"select": x.select, "train": x.train, "reweight": x.reweight, "evaluate": x.evaluate, "run": x.cell}
+    verbs = {
+        "select": x.select,
+        "train": x.train,
+        "reweight": x.reweight,
+        "evaluate": x.evaluate,
+        "run": x.cell,
+    }
     with pytest.raises(DedtError, match=message):
         verbs[verb]()
 

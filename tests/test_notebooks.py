@@ -10,7 +10,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-from dedt_lib import tables
+from dedt_lib.book import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))

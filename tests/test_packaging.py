@@ -107,7 +107,7 @@ def test_make_hands_a_profile_on_as_it_is(profile, checkout, tmp_path):
 def test_snakemake_hands_a_profile_on_as_it_is(checkout, tmp_path):
     """A cell of a profile whose path holds what a shell would read, up to the call of papermill."""
     profile = tmp_path / ODD
-    shutil.copy(ROOT / "dedt_lib" / "profiles" / "smoke.toml", profile)
+    shutil.copy(ROOT / "dedt_lib" / "config" / "profiles" / "smoke.toml", profile)
     papermill = checkout / ".venv" / "bin" / "papermill"
     papermill.write_text(STUB + 'mkdir -p "$DEDT_RESULTS" && touch "$DEDT_RESULTS/../made"\n')
     cell = f"results/{profile.stem}/cells/random-10-0.json"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dedt_lib.encoders.common import channels_first, to_float
 from dedt_lib.encoders.training import random_flip, random_shift
 from dedt_lib.errors import DedtError
 from dedt_lib.models import build_model
+from dedt_lib.pixels import channels_first, to_float
 from dedt_lib.randomness import torch_generator
 
 HERE = Path(__file__).parent

@@ -7,13 +7,15 @@ import pytest
 import tiny
 import torch
 
-from dedt_lib import encoders, experiment, families, latents, planning, probing, sizes, tables
+from dedt_lib import encoders, experiment, families, latents, planning, probing, sizes
+from dedt_lib.book import tables
+from dedt_lib.config.profile import load_profile
+from dedt_lib.config.recipe import Recipe
 from dedt_lib.encoders import save_weights
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.models import build_model
 from dedt_lib.models.stable_diffusion import tiny_pipeline
-from dedt_lib.recipes import Recipe, load_profile
 from dedt_lib.store import Store
 from dedt_lib.surrogates import CLIP_WIDTH
 from dedt_lib.training import OPTIMIZERS, TrainingResult

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from dedt_lib.files import locked, read_json
 from dedt_lib.processes import Processes
-from dedt_lib.store import Store, locked, read_json
+from dedt_lib.store import Store
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 # With --cpu accelerate starts a single process, whatever --num_processes says; --multi_gpu needs no GPU.

@@ -19,14 +19,16 @@ from test_metrics_latent import TOWER
 from test_models_stable_diffusion import as_version_1_4, edit_json
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from dedt_lib import encoders, families, latents, tables, weights
-from dedt_lib.cli import main
+from dedt_lib import encoders, families, latents, weights
+from dedt_lib.book import tables
+from dedt_lib.config.profile import Profile, load_profile, profile_names
 from dedt_lib.data.cifar10 import CLASS_NAMES
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
+from dedt_lib.files import read_json
 from dedt_lib.models.stable_diffusion import VERSION_1_4, tiny_pipeline
-from dedt_lib.recipes import Profile, load_profile, profile_names
-from dedt_lib.store import Store, read_json
+from dedt_lib.shell.cli import main
+from dedt_lib.store import Store
 
 # ---- small copies ------------------------------------------------------------------------------------
 

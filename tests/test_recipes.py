@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
+from dedt_lib.config.profile import PROFILES, Profile, checked, load_profile, profile_names
+from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
-from dedt_lib.recipes import PROFILES, Profile, Recipe, checked, load_profile, profile_names
 
 
 def toml(tmp_path, **changes):

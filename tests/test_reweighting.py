@@ -4,13 +4,7 @@ import torch
 
 from dedt_lib.errors import DedtError
 from dedt_lib.randomness import numpy_generator
-from dedt_lib.reweighting import (
-    GroupDRO,
-    average_weights,
-    class_excess,
-    effective_classes,
-    update_weights,
-)
+from dedt_lib.reweighting import GroupDRO, average_weights, class_excess, effective_classes, update_weights
 from dedt_lib.training import Batch
 
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from dedt_lib import sampling
-from dedt_lib.models.unet import NOISE_SCHEDULE
+from dedt_lib.models.schedule import NOISE_SCHEDULE
 from dedt_lib.sampling import (
     balanced_labels,
     ddim,
@@ -189,7 +189,12 @@ def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
     assert np.array_equal(draw(model, folder=tmp_path), draw(model))
 
 
-DAMAGE = [lambda b: b[:-5], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:], lambda b: b"", lambda b: b"x" + b[1:]]
+DAMAGE = [
+    lambda b: b[:-5],
+    lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:],
+    lambda b: b"",
+    lambda b: b"x" + b[1:],
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

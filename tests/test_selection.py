@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.mixture import GaussianMixture
 
-from dedt_lib import selection
+from dedt_lib import arrays
 from dedt_lib.errors import DedtError
 from dedt_lib.selection import (
     Coreset,
@@ -93,15 +93,15 @@ def test_gaussian_scores_keep_the_digits_that_the_ranking_hangs_on(d):
 def test_scores_do_not_depend_on_the_blocks(score, d, monkeypatch):
     features, labels = toy(d=d)
     whole = score(features, labels)
-    monkeypatch.setattr(selection, "BLOCK_ROWS", 4)
-    monkeypatch.setattr(selection, "BLOCK_NUMBERS", 100)
+    monkeypatch.setattr(arrays, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(arrays, "BLOCK_NUMBERS", 100)
     np.testing.assert_allclose(score(features, labels), whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize("change", [{"scope": "class"}, {"scope": "global"}, {"centre": "median"}])
 def test_a_memory_mapped_file_is_read_in_parts(tmp_path, change, monkeypatch):
-    monkeypatch.setattr(selection, "BLOCK_ROWS", 256)
-    monkeypatch.setattr(selection, "BLOCK_NUMBERS", 2**14)
+    monkeypatch.setattr(arrays, "BLOCK_ROWS", 256)
+    monkeypatch.setattr(arrays, "BLOCK_NUMBERS", 2**14)
     np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32))
     features = np.load(tmp_path / "features.npy", mmap_mode="r")
     labels = np.arange(20_000) % 2

@@ -10,15 +10,13 @@ import threading
 import numpy as np
 import pytest
 
+from dedt_lib import files as files_module
 from dedt_lib import store as store_module
 from dedt_lib.errors import DedtError
-from dedt_lib.store import (
-    MANIFEST,
-    Store,
+from dedt_lib.files import (
     address,
     atomic,
     atomic_folder,
-    default_root,
     intact,
     intact_or_removed,
     locked,
@@ -26,6 +24,7 @@ from dedt_lib.store import (
     sealed,
     write_json,
 )
+from dedt_lib.store import MANIFEST, Store, default_root
 
 RECIPE = {"version": 1, "size": 3}
 
@@ -305,7 +304,7 @@ def test_two_processes_compute_a_stage_once(tmp_path):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(store_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(files_module, "PATIENCE", 0.05)
 
 
 def test_waiting_for_another_process_is_said_once(tmp_path, store, impatient, capsys):
@@ -414,7 +413,7 @@ def test_a_full_disk_under_the_manifest_leaves_no_result(store, monkeypatch):
 
 
 def test_a_disk_too_full_to_lock_says_so(store, monkeypatch):
-    monkeypatch.setattr(store_module.FileLock, "acquire", full_disk)
+    monkeypatch.setattr(files_module.FileLock, "acquire", full_disk)
     with pytest.raises(DedtError, match="Cannot lock .*Free some space"):
         store.run("stage", RECIPE, fill)
 

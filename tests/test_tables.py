@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import tiny
 
-from dedt_lib import paper, tables
+from dedt_lib.book import paper, tables
+from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
-from dedt_lib.recipes import Recipe
-from dedt_lib.store import read_json, write_json
+from dedt_lib.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -107,7 +107,8 @@ def test_a_damaged_result_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "{}", "[]", "null", "3", '{"row": 1}', '{"recipe": [], "costs": {"train": 3}}', "\xff"]
+    "content",
+    ["", "{", "{}", "[]", "null", "3", '{"row": 1}', '{"recipe": [], "costs": {"train": 3}}', "\xff"],
 )
 def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_path, monkeypatch, smoke):
     root = tmp_path / "results"
@@ -123,7 +124,9 @@ def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_pat
     assert file.read_bytes() == good and len(tables.read_cells("smoke")) == 1
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:50] + b"x" + b[51:]])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:50] + b"x" + b[51:]]
+)
 def test_a_damaged_picture_of_samples_is_named(damage, tmp_path):
     (tmp_path / "digits" / "samples").mkdir(parents=True)
     picture = tmp_path / "digits" / "samples" / "random-10-0.png"

@@ -231,7 +231,8 @@ def flip(content, place):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", *(lambda b, p=p: flip(b, p) for p in (0.001, 0.5, 0.999))]
+    "damage",
+    [lambda b: b[: len(b) // 2], lambda b: b"", *(lambda b, p=p: flip(b, p) for p in (0.001, 0.5, 0.999))],
 )
 def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(tmp_path, monkeypatch, digits, damage, capsys):
     _, expected = run(tmp_path / "whole", digits)

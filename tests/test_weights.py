@@ -450,9 +450,9 @@ def test_a_pinned_name_is_its_commit_and_its_content(hub, empty_machine, monkeyp
 
 
 def test_every_hub_name_of_the_library_is_pinned():
+    from dedt_lib.config.profile import load_profile, profile_names
     from dedt_lib.encoders.vit import CLIP_VIT
     from dedt_lib.models.stable_diffusion import VERSION_1_4
-    from dedt_lib.recipes import load_profile, profile_names
 
     keys = ("vae_weights", "vae_decoder_weights", "sd_weights", "cmmd_weights")
     named = {getattr(load_profile(name), key) for name in profile_names() for key in keys}

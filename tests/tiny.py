@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from dedt_lib import data
+from dedt_lib.config.profile import load_profile
 from dedt_lib.encoders import seeded
 from dedt_lib.models import build_model
-from dedt_lib.recipes import load_profile
 from dedt_lib.training import TrainingSettings
 
 SETTINGS = TrainingSettings(

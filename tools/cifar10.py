@@ -14,11 +14,12 @@ import time
 
 import numpy as np
 
-from dedt_lib import figures
+from dedt_lib.book import figures
+from dedt_lib.book.tables import results_folder
+from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
-from dedt_lib.recipes import load_profile
-from dedt_lib.store import Store, provenance, write_json
-from dedt_lib.tables import results_folder
+from dedt_lib.files import write_json
+from dedt_lib.store import Store, provenance
 
 PROFILE = "cifar10-cpu"
 SELECTORS = {

@@ -16,11 +16,12 @@ import itertools
 import numpy as np
 from scipy.stats import spearmanr
 
+from dedt_lib.book.tables import results_folder
+from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
-from dedt_lib.recipes import load_profile
+from dedt_lib.files import write_json
 from dedt_lib.reweighting import average_weights, effective_classes
-from dedt_lib.store import Store, provenance, write_json
-from dedt_lib.tables import results_folder
+from dedt_lib.store import Store, provenance
 
 SETTINGS = {
     "default": {},
@@ -45,7 +46,11 @@ def learned(profile, seed, changes, store):
     dro = Experiment(load_profile(profile, **changes), store=store, seed=seed, **RECIPE).reweight()
     start = dro["burn_in"] + int((1 - window) * (len(dro["trajectory"]) - dro["burn_in"]))
     moved = slice(dro["burn_in"], None)
-    return average_weights(dro["trajectory"], start), dro["clipped"][moved].mean(), dro["excess"][moved].mean()
+    return (
+        average_weights(dro["trajectory"], start),
+        dro["clipped"][moved].mean(),
+        dro["excess"][moved].mean(),
+    )
 
 
 def correlation(x, y):
@@ -80,7 +85,9 @@ def measure(profile, store=None):
                 "weights": np.round(weights, 5).tolist(),
             }
         )
-        print(f"{name}: {rows[-1]['effective_classes']:.2f} effective classes, between seeds {np.round(pairs, 2)}")
+        print(
+            f"{name}: {rows[-1]['effective_classes']:.2f} effective classes, between seeds {np.round(pairs, 2)}"
+        )
     return rows
 
 

@@ -6,8 +6,8 @@
 import re
 from pathlib import Path
 
-from dedt_lib import tables
-from dedt_lib.store import read_json
+from dedt_lib.book import tables
+from dedt_lib.files import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- expected:start -->\n).*(<!-- expected:end -->)", re.DOTALL)
@@ -33,7 +33,7 @@ def filled(text):
 
 def draw(path):
     """The picture of the front page: the first seed of the main job."""
-    from dedt_lib import figures
+    from dedt_lib.book import figures
     from dedt_lib.experiment import Experiment
 
     plain = Experiment("digits", method="moderate", ratio=0.1, seed=0)

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..store import atomic, locked, project_root
+from ..files import atomic, locked, project_root
 from . import parquet
 from .labelled import LabelledImages
 

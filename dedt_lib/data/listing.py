@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..store import address, atomic, create_array, read_json, sha256, write_json
+from ..files import address, atomic, create_array, read_json, sha256, write_json
 from .labelled import LabelledImages, without_empty
 from .names import legible, one_line
 from .reading import Reading

@@ -11,10 +11,12 @@ file here and an entry in ``NETWORKS``; one with published weights has an entry 
 """
 
 from ..errors import DedtError
+from ..pixels import channels_first, to_float, to_uint8
+from ..randomness import seeded
 from ..weights import load_weights, read_official, read_tensors, save_weights
 from .classifier import SmallClassifier
 from .clip import CLIP, SMALL_CLIP, rn50, train_clip, zero_shot_accuracy
-from .common import accuracy, channels_first, embed, seeded, to_float, to_uint8
+from .common import accuracy, embed
 from .ddae import DDAE
 from .inceptionv3 import InceptionV3
 from .resnet18 import CIFAR10_MEAN, CIFAR10_STD, ImageNetResNet18, ResNet18

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import nn
 
-from .common import channels_first, embed, per_channel, three_channels, to_float, to_uint8
+from ..pixels import channels_first, per_channel, three_channels, to_float, to_uint8
+from .common import embed
 from .training import fit, random_shift
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -10,47 +10,8 @@ import torch
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..randomness import derive
-from ..store import is_disk_full, say
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-SMALL = 8 * 8
-"""Pixels of an image that keeps its strides when it is grey: another order of sums would change last bits."""
-
-
-def channels_first(images, small=SMALL):
-    """The same images [n, C, H, W] with the channels outermost in memory, as networks are given them.
-
-    Convolutions take over the strides of their input.  With the channels innermost oneDNN ends the process
-    in the gradient of a 1x1 convolution with stride 2: of eight channels from 48 pixels on (CPUs with
-    AVX-512), of two or four at any size (AVX2).  One channel may have both strides at once, which
-    ``contiguous`` leaves alone.  Grey images of at most ``small`` pixels are left alone too.
-    """
-    if images.dim() == 4 and images.shape[1] == 1 and images.shape[2:].numel() > small:
-        return images.squeeze(1).contiguous().unsqueeze(1)
-    return images.contiguous()
-
-
-def to_float(images):
-    """uint8 [n, C, H, W] in 0..255 to float32 in [-1, 1]."""
-    return channels_first(images.float() / 127.5 - 1)
-
-
-def to_uint8(images):
-    """float in [-1, 1] to uint8 0..255, rounded to the nearest."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def three_channels(images):
-    """Grey images [n, 1, H, W] repeated to [n, 3, H, W]; colour images as they are."""
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-
-
-def per_channel(values):
-    """A mean or a standard deviation, one value a channel, in the shape of images: [1, C, 1, 1]."""
-    return torch.tensor(values, dtype=torch.float32)[None, :, None, None]
+from ..files import is_disk_full, say
+from ..pixels import to_float
 
 
 @torch.no_grad()
@@ -161,10 +122,3 @@ def accuracy(network, data, *, device="cpu"):
         [network(to_float(batch.to(device))).cpu() for batch in torch.from_numpy(data.images).split(256)]
     )
     return float((logits.argmax(1).numpy() == data.labels).mean())
-
-
-def seeded(seed, stream, make):
-    """Call ``make()`` with PyTorch's global generator set from (seed, stream): same weights each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, stream))
-        return make()

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .common import IMAGENET_MEAN, IMAGENET_STD, channels_first, per_channel, three_channels
+from ..pixels import IMAGENET_MEAN, IMAGENET_STD, channels_first, per_channel, three_channels
 from .resnet18 import load_torchvision
 
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..errors import DedtError
-from .common import channels_first, per_channel, three_channels
+from ..pixels import channels_first, per_channel, three_channels
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from .. import interruption
 from ..errors import DedtError
+from ..files import intact_or_removed, sealed
+from ..pixels import channels_first, to_float
 from ..randomness import derive, seed_dropout, torch_generator
-from ..store import intact_or_removed, sealed
-from .common import channels_first, to_float
 
 CHECKPOINT = ".checkpoint.safetensors"
 MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200

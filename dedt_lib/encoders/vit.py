@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from ..errors import DedtError
+from ..pixels import channels_first, per_channel, three_channels, to_uint8
 from ..weights import hub_files
 from .clip import MEAN, STD
-from .common import channels_first, per_channel, three_channels, to_uint8
 
 CLIP_VIT = "openai/clip-vit-large-patch14-336"
 CONFIG = "config.json"

@@ -16,8 +16,7 @@ from timm.layers import Attention, Mlp, PatchEmbed, gen_relative_position_index
 from torch import nn
 
 from ..errors import DedtError
-from ..samplers import power_cosine
-from .unet import NOISE_SCHEDULE
+from .schedule import NoiseSchedule, power_cosine
 
 FREQUENCIES = 256  # sines and cosines that stand for a timestep
 GUIDED_CHANNELS = 3
@@ -95,39 +94,6 @@ class FinalLayer(nn.Module):
     def forward(self, x, condition):
         shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
         return self.linear(self.norm(x) * (1 + scale) + shift)
-
-
-class NoiseSchedule(nn.Module):
-    """What the losses need of the linear noise schedule over t: float32 [1000] each, made in float64.
-
-    signal, deviation: x_t = signal x_0 + deviation eps.  weight: min(SNR, 5) / SNR (Hang et al., 2023).
-    reach: distance of two posterior means whose noise estimates differ by 1.
-    log_beta, log_posterior: upper and lower end of the log-variance of x_{t-1}.
-    """
-
-    def __init__(self, snr_limit=5.0):
-        super().__init__()
-        first, last = NOISE_SCHEDULE["beta_start"], NOISE_SCHEDULE["beta_end"]
-        beta = torch.linspace(first, last, NOISE_SCHEDULE["num_train_timesteps"], dtype=torch.float64)
-        alpha_bar = torch.cumprod(1 - beta, dim=0)
-        before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
-        posterior = beta * (1 - before) / (1 - alpha_bar)
-        # At t = 0 the posterior is a point; the variance of t = 1 stands in for it.
-        posterior = torch.cat([posterior[1:2], posterior[1:]])
-        tables = {
-            "signal": alpha_bar.sqrt(),
-            "deviation": (1 - alpha_bar).sqrt(),
-            "weight": (snr_limit * (1 - alpha_bar) / alpha_bar).clamp(max=1),
-            "reach": beta / ((1 - beta) * (1 - alpha_bar)).sqrt(),
-            "log_beta": beta.log(),
-            "log_posterior": posterior.log(),
-        }
-        for name, table in tables.items():
-            self.register_buffer(name, table.float(), persistent=False)
-
-    def forward(self, t, *names):
-        """The named tables at t int64 [b], each float [b, 1, 1, 1]."""
-        return [getattr(self, name)[t].view(-1, 1, 1, 1) for name in names]
 
 
 def variational_bits(schedule, images, t, error, fraction):
@@ -331,7 +297,7 @@ class MDTv2(nn.Module):
         """The output for x_t float [b, C, H, W], t int [b], labels int64 [b] with classifier-free guidance.
 
         Returns float [b, 2C, H, W]: eps_u + g (eps_c - eps_u) in the first three channels, with g of
-        :func:`dedt_lib.samplers.power_cosine`; the conditional pass in the others.
+        :func:`dedt_lib.sampling.power_cosine`; the conditional pass in the others.
         """
         if scale == 1:
             return self(x_t, t, labels)

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..encoders import seeded
 from ..errors import DedtError
-from ..store import address, atomic_folder
+from ..files import address, atomic_folder
 from ..weights import ask_hub, published, reason, refuse_pickles
 
 VERSION_1_4 = "CompVis/stable-diffusion-v1-4"

@@ -5,13 +5,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
 from ..errors import DedtError
-
-NOISE_SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-}
+from .stable_diffusion import NOISE_SCHEDULE
 
 
 class UNet(UNet2DModel):

@@ -194,14 +194,16 @@ def guidance_in_words(frame, rows, full):
 def same_order(frame, published, value="fid"):
     """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
 
-    published: a table of :mod:`dedt_lib.paper`.  Columns: ours and paper (rows from the lowest value to the
+    published: a table of :mod:`dedt_lib.book.paper`.  Columns: ours and paper (rows from the lowest value to the
     highest), agree (share of the pairs of rows that both put in the same order), same.
     """
     means = frame.pivot_table(index="row", columns="ratio", values=value)
     numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
     found = {}
     for ratio in sorted({ratio for own in numbers.values() for ratio in own}):
-        rows = [row for row in numbers if ratio in numbers[row] and ratio in means and pd.notna(means[ratio][row])]
+        rows = [
+            row for row in numbers if ratio in numbers[row] and ratio in means and pd.notna(means[ratio][row])
+        ]
         if len(rows) < 2:
             continue
         ours, theirs = ({row: means[ratio][row] for row in rows}, {row: numbers[row][ratio] for row in rows})

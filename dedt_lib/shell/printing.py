@@ -35,7 +35,7 @@ def describe(experiment):
 
 def print_reading(reading):
     """What became of the files of the images: a Reading, or None when there is nothing to say."""
-    from .data.names import one_line
+    from ..data.names import one_line
 
     if reading:
         print(one_line(reading.line))
@@ -51,14 +51,16 @@ def print_doubts(coreset):
         print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")
     if coreset.tied:
         where = "" if coreset.tied == ("all",) else f" of {', '.join(coreset.tied)}"
-        print(f"warning: most images{where} have equal scores, so their position decides; look at the encoder")
+        print(
+            f"warning: most images{where} have equal scores, so their position decides; look at the encoder"
+        )
 
 
 def print_metrics(metrics, floor):
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
     print(f"  {metrics['protocol']}")
     if metrics.get("classwise_left_out"):
-        from .needs import few_words
+        from ..needs import few_words
 
         print(f"class-wise FID left out for: {few_words(metrics['classwise_left_out'])}")
     if metrics.get("cmmd") is not None:
@@ -130,7 +132,7 @@ def contact_sheet(images, labels, num_classes, rows=10):
     """A Pillow image of the first samples, whose classes are ``labels``; up to twenty get a column each."""
     from PIL import Image
 
-    from .figures import class_columns, tile
+    from ..book.figures import class_columns, tile
 
     if num_classes <= FEW_CLASSES:
         sheet = tile(class_columns(images, labels, num_classes, rows), num_classes)
@@ -143,8 +145,8 @@ def contact_sheet(images, labels, num_classes, rows=10):
 
 def print_works(works, least, speed):
     """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
-    from .planning import DIFFUSION
-    from .probing import seconds
+    from ..planning import DIFFUSION
+    from ..probing import seconds
 
     columns = {
         "runs": (lambda work: work.runs, whole),
@@ -180,7 +182,9 @@ def print_works(works, least, speed):
         chosen = [pair for pair in pairs if what == group(pair[1].network)]
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
-    print("evaluations: forward passes of one image; a backward pass counts two; pairs: of images, for distances")
+    print(
+        "evaluations: forward passes of one image; a backward pass counts two; pairs: of images, for distances"
+    )
     if works != least:
         print("a .. b: the losses decide how much InfoBatch prunes, from all that it may to nothing")
     kept, room = sum(work.bytes for work in works), 2 * max(work.scratch for work in works)
@@ -192,7 +196,7 @@ def print_speedups(speedups, most):
 
     most: the same where InfoBatch prunes as much as it can.
     """
-    from .tables import percent
+    from ..book.tables import percent
 
     def entry(cell):
         if cell not in speedups:
@@ -215,7 +219,7 @@ def print_speed(speed, total):
     """What the probe measured, in milliseconds, and what it comes to: ``total`` seconds at the most."""
     import torch
 
-    from .planning import NAMES, UNITS
+    from ..planning import NAMES, UNITS
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
     print(f"in all {duration(total)} on {device}, one run after the other")
@@ -229,7 +233,7 @@ def print_speed(speed, total):
 
 def print_table(header, rows, text=(0,)):
     """Aligned columns: those numbered in ``text`` (from the end if negative) to the left, others right."""
-    from .data.names import one_line
+    from ..data.names import one_line
 
     lines = [tuple(one_line(str(entry)) for entry in line) for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]

@@ -2,7 +2,7 @@
 
 import ast
 
-from .errors import DedtError
+from ..errors import DedtError
 
 
 def check_parameters(*known):

@@ -52,7 +52,9 @@ def figure_2(before, after, weights, class_names, floor=None):
     bottom.bar(places, relative.mean(axis=0) - 1, bottom=1, width=0.6, color="C2")
     bottom.vlines(places, relative.min(axis=0), relative.max(axis=0), color="0.15", lw=1)
     bottom.axhline(1, color="0.4", lw=0.8)
-    bottom.set(ylabel="class weight $K\\alpha$", xlabel="class", xticks=places, xticklabels=plain(class_names))
+    bottom.set(
+        ylabel="class weight $K\\alpha$", xlabel="class", xticks=places, xticklabels=plain(class_names)
+    )
     return finished(figure)
 
 
@@ -283,7 +285,7 @@ def speedup_by_ratio(panels, ratios):
 
 def front_page(data, coreset, weights, samples, classwise_before, classwise_after):
     """The method in one picture: what is kept, what is generated, the class weights, the class-wise FID."""
-    from ..sampling import proportional_labels
+    from ...sampling import proportional_labels
 
     K = len(data.class_names)
     figure = plt.figure(figsize=(WIDTH * 1.35, 3.7))

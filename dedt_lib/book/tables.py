@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DedtError
-from .recipes import Recipe, checked, load_profile
-from .store import atomic, project_root, read_json, write_json
+from ..config.profile import checked, load_profile
+from ..config.recipe import Recipe
+from ..errors import DedtError
+from ..files import atomic, project_root, read_json, write_json
 
 RESNET, INCEPTION, CLIP, DDAE = (
     {"encoder": name} for name in ("resnet18", "inceptionv3", "clip-rn50", "ddae")
@@ -241,7 +242,7 @@ def run_cell(profile, row, ratio, seed, *, root=None, store=None, report=None):
 
     Beside the result goes a picture of its first samples (:func:`read_samples`).
     """
-    from .experiment import Experiment
+    from ..experiment import Experiment
 
     experiment = Experiment(profile, store=store, report=report, **cell_recipe(row, ratio, seed))
     result = {"row": row, **experiment.cell()}
@@ -288,7 +289,7 @@ def read_samples(profile, row, ratio, seed, *, root=None):
 
 def sample_labels(result, n=SAMPLES_KEPT):
     """Classes of the first n samples of a cell, from its result (JSON): int64 [n]."""
-    from .sampling import proportional_labels
+    from ..sampling import proportional_labels
 
     # Without the counts it is older than samples of other shares than equal ones.
     return proportional_labels(n, result.get("real_class_counts") or [1] * len(result["class_names"]))
@@ -407,7 +408,7 @@ def compute_missing(profile, table="table1"):
 def layout(frame, table="table1", value="fid", digits=2, published=None):
     """A table as the paper prints it: rows by name, columns by ratio, "mean ± standard deviation".
 
-    frame: of :func:`read_cells`.  published: a table of :mod:`dedt_lib.paper`, for columns of its own.
+    frame: of :func:`read_cells`.  published: a table of :mod:`dedt_lib.book.paper`, for columns of its own.
     Returns a DataFrame of strings; a dash where there is no number.
     """
     import pandas as pd

@@ -15,8 +15,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-from . import __version__, interruption
-from .errors import DedtError
+from .. import __version__, interruption
+from ..errors import DedtError
 from .printing import (
     FEW_CLASSES,
     amount,
@@ -101,8 +101,8 @@ def select(experiment, out):
 
 def reweight(experiment, out):
     """Run group DRO on the coreset and print the weight of each class; 1 is uniform."""
-    from .reweighting import effective_classes
-    from .store import write_json
+    from ..files import write_json
+    from ..reweighting import effective_classes
 
     coreset, dro = experiment.select(), experiment.reweight()
     weights, burn_in = dro["weights"], dro["burn_in"]
@@ -132,7 +132,7 @@ def train(experiment, out):
 
     Of Stable Diffusion --out holds the whole pipeline, which diffusers opens by from_pretrained.
     """
-    from .encoders import save_weights
+    from ..encoders import save_weights
 
     model, training = experiment.train(), experiment.training()
     steps, recipe = training["steps"], experiment.recipe
@@ -156,7 +156,7 @@ def sample(experiment, out):
     """Draw samples from the trained model, of each class in its share of the training images."""
     import numpy as np
 
-    from .store import atomic
+    from ..files import atomic
 
     images, names = experiment.sample(), experiment.data.class_names
     labels = experiment.sample_labels()
@@ -176,7 +176,7 @@ def sample(experiment, out):
 
 def evaluate(experiment, out):
     """Measure FID, class-wise FID and near-copies; of latent models CMMD, KID, precision and recall too."""
-    from .store import write_json
+    from ..files import write_json
 
     metrics, floor = experiment.evaluate(), experiment.floor()
     if experiment.recipe.model != "unet":
@@ -195,7 +195,7 @@ def evaluate(experiment, out):
 
 def run(experiment, out):
     """All stages; prints the main numbers and, with --out, writes the files of every stage."""
-    from .store import write_json
+    from ..files import write_json
 
     cell, recipe = experiment.cell(), experiment.recipe
     print_cell(cell)
@@ -218,7 +218,7 @@ def save_array(path, array):
     """Write an array as ``.npy``, complete or not at all."""
     import numpy as np
 
-    from .store import atomic
+    from ..files import atomic
 
     with atomic(path) as partial, open(partial, "wb") as file:
         np.save(file, array)
@@ -242,8 +242,9 @@ def run_stages(args):
 
 def run_table_cell(args):
     """``dedt run TABLE --row ROW``: compute a cell and write it under results/PROFILE/cells."""
-    from . import tables
-    from .recipes import Recipe, load_profile
+    from ..book import tables
+    from ..config.profile import load_profile
+    from ..config.recipe import Recipe
 
     given, profile = recipe_values(args), load_profile(args.profile)
     extra = sorted(set(given) - {"ratio", "seed"})
@@ -280,8 +281,8 @@ def run_table_cell(args):
 
 def cells(args):
     """The cells of a table or of all tables, whether their result is there, and the command for each."""
-    from . import tables
-    from .recipes import load_profile
+    from ..book import tables
+    from ..config.profile import load_profile
 
     listed = tables.cells(args.table, args.profile) if args.table else tables.all_cells(args.profile)
     there = done_cells(args.profile, listed)
@@ -301,7 +302,7 @@ def cells(args):
 
 def done_cells(profile, listed):
     """Those of the cells whose result lies under results/."""
-    from . import tables
+    from ..book import tables
 
     folder = tables.results_folder(profile) / "cells"
     return {cell for cell in listed if (folder / f"{tables.cell_name(*cell)}.json").exists()}
@@ -313,8 +314,8 @@ def plan(args):
     A run that several cells share counts once.  Nothing is trained and no data is fetched; --probe measures
     this device with random images and untrained networks.
     """
-    from . import planning, probing
-    from .recipes import load_profile
+    from .. import planning, probing
+    from ..config.profile import load_profile
 
     profile = load_profile(args.profile, **profile_changes(args))
     listed = chosen_cells(args, profile)
@@ -344,7 +345,7 @@ def plan(args):
 
 def chosen_cells(args, profile):
     """The cells of ``dedt plan``: of a table or of all, kept to the rows, ratios and seeds given."""
-    from . import tables
+    from ..book import tables
 
     listed = tables.cells(args.table, profile) if args.table else tables.all_cells(profile)
     for row in args.row:
@@ -415,7 +416,7 @@ def profile_changes(args):
 
 def kind_of_data(path):
     """What --data is given: "parquet" for such a file or a folder of them, else "folder"."""
-    from .data import parquet
+    from ..data import parquet
 
     if path.is_dir():
         return "parquet" if parquet.find_files(path, "train") or parquet.holds_splits(path) else "folder"
@@ -428,7 +429,7 @@ def recipe_values(args):
 
 
 def open_store(args):
-    from .store import Store
+    from ..store import Store
 
     return Store(args.store)
 
@@ -447,7 +448,8 @@ def output_folder(path):
 
 def run_verb(args):
     """Compute and print one stage, under a line that says of what."""
-    from .recipes import Recipe, checked, load_profile
+    from ..config.profile import checked, load_profile
+    from ..config.recipe import Recipe
 
     changes = profile_changes(args)
     profile = load_profile(args.profile, **changes)
@@ -462,7 +464,7 @@ def run_verb(args):
 
     check_data(profile)
 
-    from .experiment import Experiment
+    from ..experiment import Experiment
 
     experiment = Experiment(profile, store=store, report=out, **recipe_values(args))
     experiment.check_weights({"run": "compare", "evaluate": "compare"}.get(args.verb, args.verb))
@@ -479,7 +481,7 @@ def run_verb(args):
 
 def check_data(profile):
     """Complain about data that is not there, before the seconds that PyTorch takes to load."""
-    from .data import check_source
+    from ..data import check_source
 
     if leaves_path_open(profile):
         raise DedtError(f"The profile {profile.name} leaves open where its images are: give --data PATH.")

@@ -1,0 +1,6 @@
+"""How large everything is (a Profile), and which run is wanted (a Recipe)."""
+
+from .profile import Profile, checked, load_profile, profile_names
+from .recipe import Recipe
+
+__all__ = ["Profile", "Recipe", "checked", "load_profile", "profile_names"]

@@ -1,0 +1,64 @@
+"""The linear noise schedule (Ho et al., 2020), and the schedules of sampling and guidance that belong to it."""
+
+import math
+
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+
+NOISE_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+}
+
+
+class NoiseSchedule(nn.Module):
+    """What the losses need of the linear noise schedule over t: float32 [1000] each, made in float64.
+
+    signal, deviation: x_t = signal x_0 + deviation eps.  weight: min(SNR, 5) / SNR (Hang et al., 2023).
+    reach: distance of two posterior means whose noise estimates differ by 1.
+    log_beta, log_posterior: upper and lower end of the log-variance of x_{t-1}.
+    """
+
+    def __init__(self, snr_limit=5.0):
+        super().__init__()
+        first, last = NOISE_SCHEDULE["beta_start"], NOISE_SCHEDULE["beta_end"]
+        beta = torch.linspace(first, last, NOISE_SCHEDULE["num_train_timesteps"], dtype=torch.float64)
+        alpha_bar = torch.cumprod(1 - beta, dim=0)
+        before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+        posterior = beta * (1 - before) / (1 - alpha_bar)
+        # At t = 0 the posterior is a point; the variance of t = 1 stands in for it.
+        posterior = torch.cat([posterior[1:2], posterior[1:]])
+        tables = {
+            "signal": alpha_bar.sqrt(),
+            "deviation": (1 - alpha_bar).sqrt(),
+            "weight": (snr_limit * (1 - alpha_bar) / alpha_bar).clamp(max=1),
+            "reach": beta / ((1 - beta) * (1 - alpha_bar)).sqrt(),
+            "log_beta": beta.log(),
+            "log_posterior": posterior.log(),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table.float(), persistent=False)
+
+    def forward(self, t, *names):
+        """The named tables at t int64 [b], each float [b, 1, 1, 1]."""
+        return [getattr(self, name)[t].view(-1, 1, 1, 1) for name in names]
+
+
+def power_cosine(t, guidance, power=4.0):
+    """Guidance scale at timesteps t int [b] of 0..999: float [b], from 1 in pure noise to ``guidance``.
+
+    1 + (g - 1) (1 - cos(pi (1 - t/1000)^power)) / 2 (Gao et al., 2023): weak while the layout forms, strong
+    at the end.
+    """
+    progress = 1 - t / NOISE_SCHEDULE["num_train_timesteps"]
+    return 1 + (guidance - 1) * (1 - torch.cos(math.pi * progress**power)) / 2
+
+
+def pixel_scheduler():
+    """DDIM for images in [-1, 1]: clipped at every step, and the last alpha-bar is that of t = 0."""
+    return DDIMScheduler(
+        **NOISE_SCHEDULE, clip_sample=True, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=0
+    )

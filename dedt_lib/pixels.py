@@ -1,0 +1,59 @@
+"""Pixels: 8 bits to floats and back, channels, sizes."""
+
+import numpy as np
+import torch
+from torch import nn
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+SMALL = 8 * 8
+"""Pixels of an image that keeps its strides when it is grey: another order of sums would change last bits."""
+
+
+def channels_first(images, small=SMALL):
+    """The same images [n, C, H, W] with the channels outermost in memory, as networks are given them.
+
+    Convolutions take over the strides of their input.  With the channels innermost oneDNN ends the process
+    in the gradient of a 1x1 convolution with stride 2: of eight channels from 48 pixels on (CPUs with
+    AVX-512), of two or four at any size (AVX2).  One channel may have both strides at once, which
+    ``contiguous`` leaves alone.  Grey images of at most ``small`` pixels are left alone too.
+    """
+    if images.dim() == 4 and images.shape[1] == 1 and images.shape[2:].numel() > small:
+        return images.squeeze(1).contiguous().unsqueeze(1)
+    return images.contiguous()
+
+
+def to_float(images):
+    """uint8 [n, C, H, W] in 0..255 to float32 in [-1, 1]."""
+    return channels_first(images.float() / 127.5 - 1)
+
+
+def to_uint8(images):
+    """float in [-1, 1] to uint8 0..255, rounded to the nearest."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def three_channels(images):
+    """Grey images [n, 1, H, W] repeated to [n, 3, H, W]; colour images as they are."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def per_channel(values):
+    """A mean or a standard deviation, one value a channel, in the shape of images: [1, C, 1, 1]."""
+    return torch.tensor(values, dtype=torch.float32)[None, :, None, None]
+
+
+def resize(images, size, *, antialias=True, batch_size=256):
+    """uint8 [n, C, h, w] enlarged or shrunk to uint8 [n, C, size, size], bicubic as in Pillow.
+
+    antialias: smooth before shrinking.  Without it shrinking all but undoes an enlargement.
+    """
+    if images.shape[2:] == (size, size):
+        return images
+    resized = np.empty((*images.shape[:2], size, size), np.uint8)
+    for start in range(0, len(images), batch_size):
+        pixels = torch.from_numpy(np.array(images[start : start + batch_size])).float()
+        pixels = nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=antialias)
+        resized[start : start + batch_size] = pixels.round().clamp(0, 255).to(torch.uint8).numpy()
+    return resized
