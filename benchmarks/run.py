@@ -27,10 +27,11 @@ from scipy.linalg import sqrtm
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
-from dedt_lib import evaluation, latents, sampling
+from dedt_lib import evaluation, sampling
 from dedt_lib.config.profile import load_profile
 from dedt_lib.evaluation import classwise_frechet, classwise_references, frechet_distance
 from dedt_lib.experiment import Experiment
+from dedt_lib.models import autoencoder
 from dedt_lib.models.mdt import MDTv2
 from dedt_lib.models.schedule import NOISE_SCHEDULE
 from dedt_lib.reweighting import GroupDRO
@@ -222,11 +223,11 @@ def encode(quick):
     """Posteriors of the digits by a fresh autoencoder of the profile, from the small images to the disk."""
     experiment = Setting(1).experiment
     profile, images = experiment.profile, experiment.data.images[: 200 if quick else None]
-    network = latents.small_autoencoder(profile.channels, profile.vae_channels)
+    network = autoencoder.small_autoencoder(profile.channels, profile.vae_channels)
 
     def write():
         with tempfile.TemporaryDirectory() as folder:
-            latents.encode(network, images, folder, image_size=profile.latent_image_size, flip=profile.flip)
+            autoencoder.encode(network, images, folder, image_size=profile.latent_image_size, flip=profile.flip)
 
     write()
     rates = [len(images) / seconds(write) for _ in range(1 if quick else 5)]

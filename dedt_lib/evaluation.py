@@ -13,6 +13,7 @@ import numpy as np
 
 from .arrays import check_choice, check_features, check_finite, mean_and_scatter
 from .errors import DedtError
+from .pixels import to_float
 
 INCEPTION = "inception-v3-compat"
 THUMBNAIL = 32
@@ -545,8 +546,6 @@ def register_classifier(network, weights_sha256, shape):
     import torch
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
-
-    from .encoders import to_float
 
     name = f"dedt-classifier-{weights_sha256[:12]}"
     if name in FEATURE_EXTRACTORS_REGISTRY:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from . import data as data_module
-from . import encoders, evaluation, families, latents, needs, sampling, selection, surrogates
+from . import encoders, evaluation, families, needs, sampling, selection, surrogates
 from .config.profile import checked, load_profile
 from .config.recipe import Recipe
 from .errors import DedtError
 from .evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from .families import FAMILIES
 from .files import address, read_json, sha256, write_json
+from .models import autoencoder
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive
@@ -27,7 +28,7 @@ from .selection import Coreset, class_to_sample_weights
 from .store import Store
 from .surrogates import metric_classifier, published_weights, surrogate
 from .training import train
-from .weights import Published, locate
+from .weights import Published, load_weights, locate
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
 """Settings that change how fast a run goes, and nothing else."""
@@ -126,8 +127,8 @@ class Experiment:
         sizes = {}
         for name in parts.keys() & {"autoencoder", "decoder"}:
             network = parts[name][0]
-            latents.check_fit(network, p.channels, p.latent_image_size)
-            sizes[name] = network.config.latent_channels, latents.downsampling(network)
+            autoencoder.check_fit(network, p.channels, p.latent_image_size)
+            sizes[name] = network.config.latent_channels, autoencoder.downsampling(network)
         if len(set(sizes.values())) > 1:
             (one, a), (other, b) = sizes["autoencoder"], sizes["decoder"]
             raise DedtError(
@@ -435,7 +436,7 @@ class Experiment:
         return self._load_model(self._reference_folder() / "model.safetensors")
 
     def _load_model(self, path):
-        return encoders.load_weights(self.build_model(), path).to(self.device).eval()
+        return load_weights(self.build_model(), path).to(self.device).eval()
 
     # ---- reweight --------------------------------------------------------------------------------
 

@@ -12,15 +12,17 @@ import functools
 import numpy as np
 import torch
 
-from . import encoders, latents, sampling
+from . import latents, sampling
 from .errors import DedtError
 from .files import read_json, write_json
+from .models import autoencoder as autoencoders
 from .models import build_model
 from .plans import EpochPlan
+from .randomness import seeded
 from .sampling import respaced_ddpm
 from .sizes import latent_shape
 from .training import TrainingSettings, train
-from .weights import key_of
+from .weights import key_of, load_weights, save_weights
 
 
 class Family:
@@ -63,7 +65,7 @@ class Family:
 
     def _seeded(self, seed, name, **settings):
         # The settings were gathered before: to load latents on the way would draw from the same generator.
-        return encoders.seeded(seed, "model weights", lambda: build_model(name, **settings))
+        return seeded(seed, "model weights", lambda: build_model(name, **settings))
 
 
 class PixelUNet(Family):
@@ -124,7 +126,7 @@ class Latent(Family):
 
     def decode(self, x_0):
         network = self.experiment.decoder[0].to(x_0.device)
-        return torch.from_numpy(latents.decode(network, x_0, size=self.experiment.data.images.shape[2]))
+        return torch.from_numpy(autoencoders.decode(network, x_0, size=self.experiment.data.images.shape[2]))
 
 
 class MaskedDiffusionTransformer(Latent):
@@ -271,11 +273,11 @@ def autoencoder(experiment):
     }
 
     def build():
-        return latents.small_autoencoder(data.images.shape[1], widths=p.vae_channels)
+        return autoencoders.small_autoencoder(data.images.shape[1], widths=p.vae_channels)
 
     def work(folder):
-        network = encoders.seeded(0, "autoencoder weights", build)
-        losses = latents.train_autoencoder(
+        network = seeded(0, "autoencoder weights", build)
+        losses = autoencoders.train_autoencoder(
             network,
             data,
             image_size=p.latent_image_size,
@@ -284,12 +286,12 @@ def autoencoder(experiment):
             device=experiment.device,
             **{name.removeprefix("vae_"): value for name, value in settings.items()},
         )
-        encoders.save_weights(network, folder / "model.safetensors")
+        save_weights(network, folder / "model.safetensors")
         write_json(folder / "scaling.json", {"scaling_factor": network.config.scaling_factor})
         return {"losses": losses.tolist()}
 
     folder = experiment.store.run("autoencoder", recipe, work, resumable=True)
-    network = encoders.load_weights(build(), folder / "model.safetensors").eval()
+    network = load_weights(build(), folder / "model.safetensors").eval()
     network.register_to_config(**read_json(folder / "scaling.json"))
     return network, experiment.store.manifest(folder)["key"]
 
@@ -310,7 +312,7 @@ def _named_autoencoder(experiment, where):
 
 @functools.cache
 def published_autoencoder(where):
-    network = latents.load_autoencoder(where)
+    network = autoencoders.load_autoencoder(where)
     return network.eval(), key_of(network)
 
 
@@ -322,7 +324,7 @@ def encoded(experiment):
     recipe = {"version": 1, "data": data.fingerprint, "autoencoder": key, **choice}
 
     def work(folder):
-        latents.encode(network, data.images, folder, device=experiment.device, **choice)
+        autoencoders.encode(network, data.images, folder, device=experiment.device, **choice)
         return experiment.weights_note("autoencoder")
 
     folder = experiment.store.run("latents", recipe, work, resumable=True)
@@ -381,5 +383,5 @@ def pipeline(experiment):
 
     folder = experiment.store.run("pipeline", recipe, work, resumable=True, processes=experiment.processes)
     model = stable_diffusion.StableDiffusion(pipe, data.class_names)
-    encoders.load_weights(model, folder / "model.safetensors")
+    load_weights(model, folder / "model.safetensors")
     return pipe, folder.name

@@ -1,8 +1,8 @@
 """Which samples an epoch visits, and with what weights: the data side of a training run.
 
-A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; ``record``
-is told the losses; ``state`` and ``restore`` carry it over an interruption.  ``first_epoch`` is the number of
-samples in epoch 0, which a warm-up is measured by.
+A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; one with
+``needs_losses`` is told them by ``record``; ``state`` and ``restore`` carry it over an interruption.  ``first_epoch``
+is the number of samples in epoch 0, which a warm-up is measured by.
 """
 
 import numpy as np
@@ -19,6 +19,8 @@ class EpochPlan:
     (0.875 in the paper, as in InfoBatch; Qin et al., 2024); 1 means never.  tail_weights: float [total],
     the weights of the samples in that tail, or None for ones (as InfoBatch resets its weights).
     """
+
+    needs_losses = False
 
     def __init__(self, indices, *, total, epochs, weights=None, annealing_start=1.0, tail_weights=None):
         self.indices = np.asarray(indices, dtype=np.int64)
@@ -38,9 +40,6 @@ class EpochPlan:
         """Optimiser steps of the whole run."""
         tail = self.epochs - self.subset_epochs
         return self.subset_epochs * -(-len(self.indices) // batch_size) + tail * -(-self.total // batch_size)
-
-    def record(self, indices, losses):
-        """Nothing to learn from the losses."""
 
     def state(self):
         """Nothing that an interruption could lose."""
@@ -89,6 +88,8 @@ class InfoBatchPlan:
     then chosen to meet it, and where it cannot (too few are well learned) all samples are drawn from alike.
     Raises DedtError for a ratio or budget out of range.
     """
+
+    needs_losses = True
 
     def __init__(self, n, *, prune_ratio=None, delta=0.875, epochs, seed=0, budget=None):
         if (prune_ratio is None) == (budget is None):

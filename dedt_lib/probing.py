@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from .errors import DedtError
+from .models import autoencoder
 from .planning import DIFFUSION, UNITS, diffusion
 from .plans import EpochPlan
 from .sizes import LATENT_CHANNELS, STABLE_DIFFUSION, latent_shape
@@ -96,11 +97,9 @@ class _Untrained:
         """The one that the profile trains, or one of the make of Stable Diffusion's."""
         from diffusers import AutoencoderKL
 
-        from .latents import small_autoencoder
-
         p = self.profile
         if not p.vae_weights:
-            return small_autoencoder(p.channels, widths=p.vae_channels), ""
+            return autoencoder.small_autoencoder(p.channels, widths=p.vae_channels), ""
         levels = len(p.vae_channels)
         network = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * levels,
@@ -261,7 +260,6 @@ class _Device:
 
     def autoencoder_step(self, steps=3):
         """Seconds per step of the autoencoder's training."""
-        from . import latents
         from .surrogates import classifier_settings
 
         p = self.profile
@@ -269,16 +267,15 @@ class _Device:
         settings["image_size"] = p.latent_image_size
         images = self._images(settings["batch_size"])
         network, _ = _Untrained(p, images).autoencoder
-        latents.train_autoencoder(network, images, **{**settings, "epochs": 1})
+        autoencoder.train_autoencoder(network, images, **{**settings, "epochs": 1})
         start = time.perf_counter()
-        latents.train_autoencoder(network, images, **{**settings, "epochs": steps})
+        autoencoder.train_autoencoder(network, images, **{**settings, "epochs": steps})
         return (time.perf_counter() - start) / steps
 
     def encoded_image(self):
         """Seconds to encode one image."""
         import tempfile
 
-        from . import latents
 
         p, images = self.profile, self._some_images()
         network, _ = _Untrained(p, images).autoencoder
@@ -286,7 +283,7 @@ class _Device:
         def encode():
             with tempfile.TemporaryDirectory() as folder:
                 size = {"image_size": p.latent_image_size, "flip": False}
-                latents.encode(network, images.images, folder, device=self.name, **size)
+                autoencoder.encode(network, images.images, folder, device=self.name, **size)
 
         encode()
         start = time.perf_counter()
@@ -297,14 +294,13 @@ class _Device:
         """Seconds to decode one sample."""
         import torch
 
-        from . import latents
 
         experiment = _Untrained(self.profile, self._some_images())
         network = experiment.autoencoder[0].to(self.name)
         noise = torch.randn((len(experiment.data), *experiment.latents.shape), device=self.name)
-        latents.decode(network, noise, size=self.profile.image_size)
+        autoencoder.decode(network, noise, size=self.profile.image_size)
         start = time.perf_counter()
-        latents.decode(network, noise, size=self.profile.image_size)
+        autoencoder.decode(network, noise, size=self.profile.image_size)
         return (time.perf_counter() - start) / len(noise)
 
     def pair(self):

@@ -10,13 +10,13 @@ import torch
 from diffusers import DDPMScheduler
 from tqdm import tqdm
 
-from .encoders import to_uint8
+from .devices import autocast
 from .errors import DedtError
 from .files import create_array, intact_or_removed, sealed, unlink_sealed
 from .models.schedule import NOISE_SCHEDULE, pixel_scheduler
+from .pixels import to_uint8
 from .processes import Processes
 from .randomness import torch_generator
-from .training import autocast
 
 
 def balanced_labels(n, num_classes):

@@ -55,7 +55,7 @@ def mdt_parameters(profile, classes):
 
 
 def autoencoder_parameters(profile):
-    """Number of parameters of the autoencoder that a profile trains (``latents.small_autoencoder``)."""
+    """Number of parameters of the autoencoder that a profile trains (``autoencoder.small_autoencoder``)."""
     images, widths, z = profile.channels, profile.vae_channels, LATENT_CHANNELS
     middle = 2 * _residual(widths[-1], widths[-1]) + _attention(widths[-1])
     total = _convolution(2 * z, 2 * z, 1) + _convolution(z, z, 1) + 2 * middle

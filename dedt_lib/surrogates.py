@@ -12,8 +12,9 @@ from . import encoders
 from .errors import DedtError
 from .files import address, sha256
 from .plans import EpochPlan
+from .randomness import seeded
 from .training import train
-from .weights import Published, key_of, locate
+from .weights import Published, key_of, load_weights, locate, save_weights
 
 CLIP_WIDTH = 16  # of the small CLIP's vision tower; OpenAI's RN50 has 64
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
@@ -83,7 +84,7 @@ def _own_clip(experiment):
         return encoders.build("clip", **shape, width=CLIP_WIDTH)
 
     def work(folder):
-        network = encoders.seeded(0, "encoder weights", build)
+        network = seeded(0, "encoder weights", build)
         losses = encoders.train_clip(
             network, data, seed=0, folder=folder, device=experiment.device, **settings
         )
@@ -130,7 +131,7 @@ def ddae(experiment):
 
     folder = experiment.store.run("encoder", recipe, work, resumable=True, processes=experiment.processes)
     manifest = experiment.store.manifest(folder)
-    model = encoders.load_weights(experiment.build_model(seed=0), folder / "model.safetensors")
+    model = load_weights(experiment.build_model(seed=0), folder / "model.safetensors")
     # The paper's code counts timesteps from one.
     network = encoders.DDAE(model, p.ddae_block, p.ddae_timestep - 1, draws=p.ddae_draws)
     return network, {**manifest, "key": address("readout", {"weights": manifest["key"], **readout})}
@@ -204,7 +205,7 @@ def trained_classifier(experiment, stage, recipe, settings, **network_settings):
         return encoders.build(recipe["network"], **shape, **network_settings)
 
     def work(folder):
-        network = encoders.seeded(0, f"{stage} weights", build)
+        network = seeded(0, f"{stage} weights", build)
         losses = encoders.train_classifier(
             network, data, seed=0, folder=folder, device=experiment.device, **settings
         )
@@ -216,7 +217,7 @@ def trained_classifier(experiment, stage, recipe, settings, **network_settings):
 
 def kept(network, folder, losses, experiment, accuracy):
     """Save a trained network into its stage's folder; returns the facts for the manifest."""
-    encoders.save_weights(network, folder / "model.safetensors")
+    save_weights(network, folder / "model.safetensors")
     facts = {
         "losses": losses.tolist(),
         "train_accuracy": accuracy(network, experiment.data, device=experiment.device),
@@ -228,7 +229,7 @@ def kept(network, folder, losses, experiment, accuracy):
 
 def stored(experiment, stage, recipe, work, build):
     folder = experiment.store.run(stage, recipe, work, resumable=True)
-    network = encoders.load_weights(build(), folder / "model.safetensors").eval()
+    network = load_weights(build(), folder / "model.safetensors").eval()
     return network, experiment.store.manifest(folder)
 
 

@@ -20,6 +20,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
+from dedt_lib.pixels import (to_float, to_uint8)
 from dedt_lib.book.notebook import (check_parameters, glue)
 
 check_parameters("profile", "ratio", "seed")
@@ -46,9 +47,7 @@ data, settings = experiment.data, experiment.settings
 # %%
 import torch
 
-from dedt_lib.encoders import (to_float)
 from dedt_lib.randomness import (torch_generator)
-from dedt_lib.sampling import (to_uint8)
 
 first = [int((data.labels == k).argmax()) for k in range(10)]
 clean = to_float(torch.from_numpy(data.images[first]))

@@ -23,6 +23,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
+from dedt_lib.pixels import (to_uint8)
 from dedt_lib.book.notebook import (check_parameters)
 
 check_parameters("profile", "ratio", "seed")
@@ -49,7 +50,7 @@ p, K = experiment.profile, len(experiment.data.class_names)
 # %%
 import torch
 
-from dedt_lib.sampling import (balanced_labels, ddim, initial_noise, to_uint8)
+from dedt_lib.sampling import (balanced_labels, ddim, initial_noise)
 
 model, classes = full.train(), torch.from_numpy(balanced_labels(10, K))
 noise = initial_noise(range(10), model.sample_shape, seed)

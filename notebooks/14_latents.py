@@ -22,6 +22,8 @@ profile = "digits"
 seed = 0
 
 # %% tags=["remove-cell"]
+from dedt_lib.pixels import (resize, to_float)
+from dedt_lib.models import (autoencoder)
 from dedt_lib.book.notebook import (check_parameters, glue)
 
 check_parameters("profile", "seed")
@@ -34,8 +36,6 @@ check_parameters("profile", "seed")
 import torch
 
 from dedt_lib.book import (figures)
-from dedt_lib import (latents)
-from dedt_lib.encoders import (to_float)
 from dedt_lib.experiment import (Experiment)
 
 experiment = Experiment(profile, model="mdt", seed=seed)
@@ -90,7 +90,7 @@ few = data.images[first]
 
 
 def posterior_of(images):
-    enlarged = latents.resize(images, p.latent_image_size)
+    enlarged = resize(images, p.latent_image_size)
     with torch.no_grad():
         pixels = to_float(torch.from_numpy(enlarged))
         return network.encode(pixels).latent_dist
@@ -121,8 +121,8 @@ from dedt_lib.randomness import (torch_generator)
 generator = torch_generator(seed, "draw of the latents")
 side = data.images.shape[2]
 drawn = source.draw(everything, None, generator)
-from_mean = latents.decode(network, source.mean(everything), size=side)
-from_draw = latents.decode(network, drawn, size=side)
+from_mean = autoencoder.decode(network, source.mean(everything), size=side)
+from_draw = autoencoder.decode(network, drawn, size=side)
 difference = from_mean[first].astype(int) - few + 128
 figures.denoising(
     [few, from_mean[first], from_draw[first], difference.clip(0, 255)],
@@ -141,9 +141,9 @@ import numpy as np
 import pandas as pd
 
 real = experiment.real()["all"]
-enlarged = latents.resize(data.images, p.latent_image_size)
+enlarged = resize(data.images, p.latent_image_size)
 rows = {
-    "enlarged and shrunk": latents.resize(enlarged, side, antialias=False),
+    "enlarged and shrunk": resize(enlarged, side, antialias=False),
     "decoded from the mean": from_mean,
     "decoded from a draw": from_draw,
 }
@@ -226,7 +226,7 @@ for t in moments:
     t = torch.tensor([t])
     signal, deviation = model.schedule(t, "signal", "deviation")
     noisy = signal * clean + deviation * noise
-    frames.append(latents.decode(network, noisy, size=side))
+    frames.append(autoencoder.decode(network, noisy, size=side))
 figures.denoising(frames, [f"t = {t}" for t in moments])
 
 # %% [markdown]
@@ -241,7 +241,7 @@ def disturbed(channel, by=0.3):
     shape = changed[:, channel].shape
     noise = torch.randn(shape, generator=generator)
     changed[:, channel] += by * noise
-    return error(latents.decode(network, changed, size=side))
+    return error(autoencoder.decode(network, changed, size=side))
 
 
 errors = pd.Series(
@@ -270,8 +270,8 @@ mirrored = few[..., ::-1].copy()
 factor = network.config.scaling_factor
 encoded = factor * posterior_of(mirrored).mean
 flipped = factor * posterior.mean.flip(3)
-by_image = latents.decode(network, encoded, size=side)
-by_latent = latents.decode(network, flipped, size=side)
+by_image = autoencoder.decode(network, encoded, size=side)
+by_latent = autoencoder.decode(network, flipped, size=side)
 figures.denoising(
     [mirrored, by_image, by_latent],
     ["mirrored", "its latent", "latent mirrored"],

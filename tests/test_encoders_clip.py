@@ -11,11 +11,13 @@ from dedt_lib import encoders, weights
 from dedt_lib.encoders import clip as module
 from dedt_lib.encoders import training
 from dedt_lib.errors import DedtError
+from dedt_lib.pixels import to_float
+from dedt_lib.randomness import seeded
 
 
 def small(seed=0, width=4, **settings):
     shape = {"channels": 1, "num_classes": 10, "width": width}
-    return encoders.seeded(seed, "weights", lambda: encoders.build("clip", **shape, **settings))
+    return seeded(seed, "weights", lambda: encoders.build("clip", **shape, **settings))
 
 
 def train(net, digits, **changes):
@@ -53,7 +55,7 @@ def test_images_are_prepared_as_by_open_clip():
     )
     for shape in [(8, 8), (48, 40)]:
         pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-        found = net.preprocess(encoders.to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None]))[0]
+        found = net.preprocess(to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None]))[0]
         levels = (
             (found - transform(Image.fromarray(pixels))).abs() * torch.tensor(module.STD)[:, None, None] * 255
         )

@@ -8,7 +8,7 @@ from torch import nn
 from dedt_lib import data, encoders, interruption
 from dedt_lib.encoders import training
 from dedt_lib.errors import DedtError
-from dedt_lib.randomness import torch_generator
+from dedt_lib.randomness import seeded, torch_generator
 
 
 class Dropped(nn.Module):
@@ -23,11 +23,11 @@ class Dropped(nn.Module):
 
 
 def resnet(width=2):
-    return encoders.seeded(0, "weights", lambda: encoders.ResNet18(1, 10, width))
+    return seeded(0, "weights", lambda: encoders.ResNet18(1, 10, width))
 
 
 def dropped():
-    return encoders.seeded(0, "weights", Dropped)
+    return seeded(0, "weights", Dropped)
 
 
 def train(net, images, **changes):
@@ -131,7 +131,7 @@ def test_a_signal_lets_the_epoch_end_and_nothing_of_it_is_lost(epoch, tmp_path, 
     losses = train(whole, digits)
     monkeypatch.setattr(training, "torch_generator", lambda *a: epochs.append(a[2]) or torch_generator(*a))
     with pytest.raises(interruption.Stopped), interruption.handled():
-        train(encoders.seeded(0, "weights", Signalled), digits, folder=tmp_path)
+        train(seeded(0, "weights", Signalled), digits, folder=tmp_path)
     assert epochs == list(range(epoch + 1))
     np.testing.assert_array_equal(train(resumed, digits, folder=tmp_path), losses)
     assert epochs == [0, 1, 2, 3]

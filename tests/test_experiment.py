@@ -10,6 +10,7 @@ from dedt_lib import experiment as experiment_module
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment, thin
 from dedt_lib.store import Store
+from dedt_lib.weights import read_tensors
 
 COMPUTATIONS = [
     (experiment_module, "train"),
@@ -94,7 +95,7 @@ def test_the_reference_is_the_run_on_all_data(smoke, reweighted):
 
 def test_early_stopping_uses_the_weights_that_the_full_run_kept(smoke):
     stopped, full = smoke.change(ratio=0.4, early_stopping=True), smoke.change(ratio=1.0)
-    kept = encoders.read_tensors(full._training_folder() / "ema-000040.safetensors")
+    kept = read_tensors(full._training_folder() / "ema-000040.safetensors")
     for name, value in stopped.train().state_dict().items():
         assert torch.equal(value, kept[name])
     assert stopped.cell()["steps"] == smoke.change(ratio=0.4).training()["steps"] == 40

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_training import interrupt
 
-from dedt_lib import families, latents, sampling
+from dedt_lib import families, sampling
 from dedt_lib.book import tables
-from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
+from dedt_lib.models import autoencoder
 from dedt_lib.plans import EpochPlan
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.store import Store
 from dedt_lib.training import CHECKPOINT, draw_batch, train
+from dedt_lib.weights import read_tensors
 
 LATENT = ["mdt", "stable-diffusion"]
 
@@ -45,7 +45,7 @@ def test_weights_of_one_change_no_bit(latent, tmp_path):
 def test_a_resumed_run_equals_an_uninterrupted_one(latent, tmp_path, monkeypatch):
     whole = fit(latent, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 7)
+        tiny.interrupt(patch, 7)
         fit(latent, tmp_path / "parts")
     assert (tmp_path / "parts" / CHECKPOINT).exists()
     resumed = fit(latent, tmp_path / "parts")
@@ -192,7 +192,7 @@ def weights(tmp_path_factory):
     from dedt_lib.models.stable_diffusion import tiny_pipeline
 
     root = tmp_path_factory.mktemp("weights")
-    vae = latents.small_autoencoder(3, widths=(8, 8, 8))
+    vae = autoencoder.small_autoencoder(3, widths=(8, 8, 8))
     vae.save_pretrained(root / "vae")
     tiny_pipeline(vae, image_size=16, block_channels=(8, 16)).save_pretrained(root / "pipeline")
     return root

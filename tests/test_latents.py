@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from dedt_lib import latents
-from dedt_lib.encoders import seeded, to_float, training
+from dedt_lib.encoders import training
 from dedt_lib.errors import DedtError
 from dedt_lib.latents import (
     Latents,
@@ -18,8 +18,9 @@ from dedt_lib.latents import (
     small_autoencoder,
     train_autoencoder,
 )
-from dedt_lib.pixels import resize
-from dedt_lib.randomness import torch_generator
+from dedt_lib.models import autoencoder
+from dedt_lib.pixels import resize, to_float
+from dedt_lib.randomness import seeded, torch_generator
 
 SIZE = 16
 
@@ -410,5 +411,5 @@ def test_the_published_shape_is_understood():
             block_out_channels=(128, 256, 512, 512),
             layers_per_block=2,
         )
-    assert latents.downsampling(network) == 8 and network.config.scaling_factor == 0.18215
+    assert autoencoder.downsampling(network) == 8 and network.config.scaling_factor == 0.18215
     assert sum(p.numel() for p in network.parameters()) == 83_653_863

@@ -7,9 +7,9 @@ import torch
 from timm.optim import Adan
 from torch.distributions import Normal, kl_divergence
 
-from dedt_lib.encoders import seeded
 from dedt_lib.errors import DedtError
 from dedt_lib.models.mdt import MDTv2, discretised_log_likelihood
+from dedt_lib.randomness import seeded
 from dedt_lib.training import Batch
 
 GOLDEN = {

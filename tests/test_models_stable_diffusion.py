@@ -12,11 +12,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 
-from dedt_lib.encoders import load_weights, save_weights, seeded
 from dedt_lib.errors import DedtError
 from dedt_lib.models.stable_diffusion import StableDiffusion, load_pipeline, save_pipeline, tiny_pipeline
+from dedt_lib.randomness import seeded
 from dedt_lib.sampling import guided_noise
 from dedt_lib.training import Batch
+from dedt_lib.weights import load_weights, save_weights
 
 NAMES = tuple("0123456789")
 ALPHA_BAR = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)

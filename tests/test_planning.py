@@ -7,18 +7,18 @@ import pytest
 import tiny
 import torch
 
-from dedt_lib import encoders, experiment, families, latents, planning, probing, sizes
+from dedt_lib import encoders, experiment, families, planning, probing, sizes
 from dedt_lib.book import tables
 from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
-from dedt_lib.encoders import save_weights
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
-from dedt_lib.models import build_model
+from dedt_lib.models import autoencoder, build_model
 from dedt_lib.models.stable_diffusion import tiny_pipeline
 from dedt_lib.store import Store
 from dedt_lib.surrogates import CLIP_WIDTH
 from dedt_lib.training import OPTIMIZERS, TrainingResult
+from dedt_lib.weights import save_weights
 
 CIFAR10 = [5000] * 10
 DIGITS = [30] * 10
@@ -429,7 +429,7 @@ def test_the_parameters_of_mdt_are_counted_without_building_it(name, classes, ex
 @pytest.mark.parametrize("changes", [{}, {"sd_channels": (16, 24, 24), "vae_channels": (8, 16, 24)}])
 def test_the_parameters_of_latent_diffusion_are_counted_without_building_it(changes):
     p = load_profile("smoke", **changes)
-    vae = latents.small_autoencoder(p.channels, widths=p.vae_channels)
+    vae = autoencoder.small_autoencoder(p.channels, widths=p.vae_channels)
     pipeline = tiny_pipeline(vae, image_size=p.latent_image_size, block_channels=p.sd_channels)
     assert sizes.autoencoder_parameters(p) == vae.num_parameters()
     assert sizes.stable_diffusion_parameters(p) == pipeline.unet.num_parameters()

@@ -19,16 +19,19 @@ from test_metrics_latent import TOWER
 from test_models_stable_diffusion import as_version_1_4, edit_json
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from dedt_lib import encoders, families, latents, weights
+from dedt_lib import encoders, families, weights
 from dedt_lib.book import tables
 from dedt_lib.config.profile import Profile, load_profile, profile_names
 from dedt_lib.data.cifar10 import CLASS_NAMES
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import read_json
+from dedt_lib.models import autoencoder
 from dedt_lib.models.stable_diffusion import VERSION_1_4, tiny_pipeline
+from dedt_lib.randomness import seeded
 from dedt_lib.shell.cli import main
 from dedt_lib.store import Store
+from dedt_lib.weights import read_tensors
 
 # ---- small copies ------------------------------------------------------------------------------------
 
@@ -136,13 +139,13 @@ def published(tmp_path_factory, inception):  # noqa: F811
             "resnet18-imagenet": resnet18,
         }
         for name, network in make.items():
-            official(name, save(encoders.seeded(0, name, network).state_dict()), "new.pth")
+            official(name, save(seeded(0, name, network).state_dict()), "new.pth")
         official("inception-fid", save(inception[0].state_dict()), "new.pth")
-        clip = encoders.seeded(0, "clip", encoders.rn50).model.state_dict()
+        clip = seeded(0, "clip", encoders.rn50).model.state_dict()
         official("clip-rn50-openai", lambda path: torchscript_archive(clip, path), "RN50.pt")
 
         for seed, name in enumerate(("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema", "of v1-4")):
-            vae = encoders.seeded(seed, "vae", lambda: latents.small_autoencoder(3, widths=(8, 8, 8, 8)))
+            vae = seeded(seed, "vae", lambda: autoencoder.small_autoencoder(3, widths=(8, 8, 8, 8)))
             if name in weights.PINNED:
                 vae.save_pretrained(root / name)
         pipe = tiny_pipeline(vae, image_size=32, block_channels=(8, 8), text_width=16, text_length=77)
@@ -297,7 +300,7 @@ def test_the_command_looks_for_weights_before_it_reads_images(without, images, t
 )
 def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, message, published, tmp_path):
     if "vae_weights" in change:
-        latents.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+        autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
         change = {"vae_weights": str(tmp_path / "odd")}
     experiment = Experiment(
         shrunk("imagenet", path="/nowhere", **change), store=Store(tmp_path / "store"), model="mdt"
@@ -308,7 +311,7 @@ def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, m
 
 
 def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(published, tmp_path):
-    latents.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+    autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
     profile = shrunk("imagenette", path="/nowhere", vae_weights=str(tmp_path / "odd"))
     experiment = Experiment(profile, store=Store(tmp_path / "store"), model="stable-diffusion")
     with pytest.raises(DedtError, match='makes 6 channels.*U-Net of .* takes 4.*vae_weights = "pipeline"'):
@@ -326,7 +329,7 @@ def tune(images, store, pipeline=VERSION_1_4, **changes):
 
 def another_text_encoder(folder):
     file = folder / "text_encoder" / "model.safetensors"
-    state = encoders.read_tensors(file)
+    state = read_tensors(file)
     name = next(name for name in state if "final_layer_norm.weight" in name)
     save_file(state | {name: 2 * state[name]}, file, {"format": "pt"})
 
@@ -361,11 +364,11 @@ def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, pub
     experiment = tune(images, Store(tmp_path / "store"), vae_decoder_weights=decoder)
     experiment.save_pipeline(tmp_path / "exported")
     opened = StableDiffusionPipeline.from_pretrained(tmp_path / "exported", safety_checker=None)
-    key = weights.key_of(latents.load_autoencoder(published / (decoder or f"{VERSION_1_4}/vae")))
+    key = weights.key_of(autoencoder.load_autoencoder(published / (decoder or f"{VERSION_1_4}/vae")))
     assert weights.key_of(opened.vae) == experiment.decoder[1] == key
     assert experiment.autoencoder[1] == weights.key_of(experiment.pipeline[0].vae)
     x_0 = torch.randn(2, *experiment.latents.shape, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(latents.decode(opened.vae, x_0, size=32), experiment.family.decode(x_0).numpy())
+    assert np.array_equal(autoencoder.decode(opened.vae, x_0, size=32), experiment.family.decode(x_0).numpy())
 
 
 def test_an_autoencoder_of_no_pipeline_is_refused():

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from dedt_lib.encoders import seeded
 from dedt_lib.errors import DedtError
 from dedt_lib.models.mdt import MDTv2
 from dedt_lib.models.schedule import power_cosine
+from dedt_lib.randomness import seeded
 from dedt_lib.sampling import respaced_ddpm
 
 ALPHA_BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), dim=0)

@@ -12,9 +12,8 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from dedt_lib import interruption, training
+from dedt_lib import checkpoint, interruption, training
 from dedt_lib.data import LabelledImages
-from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
 from dedt_lib.processes import Processes
 from dedt_lib.reweighting import GroupDRO
@@ -28,6 +27,7 @@ from dedt_lib.training import (
     train,
     weighted_mean,
 )
+from dedt_lib.weights import read_tensors
 
 TOTAL_STEPS = 16  # four epochs of 30 digits in batches of 8, 8, 8 and 6
 
@@ -58,18 +58,6 @@ def run(
     return result, files
 
 
-def interrupt(patch, after):
-    """Make training stop as Ctrl-C would, once ``after`` steps are done."""
-    take_step = training._Run.take_step
-
-    def stop(self, *given):
-        if self.step == after:
-            raise KeyboardInterrupt
-        take_step(self, *given)
-
-    patch.setattr(training._Run, "take_step", stop)
-
-
 # ---- interrupted and resumed ---------------------------------------------------------------------
 
 
@@ -81,7 +69,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, digits
     kind = {**kind, "keep_steps": (5, 10)}
     whole, expected = run(tmp_path / "whole", digits, **kind)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, after)
+        tiny.interrupt(patch, after)
         run(tmp_path / "parts", digits, **kind)
     assert (tmp_path / "parts" / CHECKPOINT).exists() == (after >= 3)
     resumed, files = run(tmp_path / "parts", digits, **kind)
@@ -115,7 +103,7 @@ def test_resuming_keeps_the_trajectory_of_the_class_weights(tmp_path, monkeypatc
 
     whole = go(tmp_path / "whole", start())
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 7)
+        tiny.interrupt(patch, 7)
         go(tmp_path / "parts", start())
     resumed = go(tmp_path / "parts", start())
     assert len(whole.trajectory) == TOTAL_STEPS
@@ -128,10 +116,10 @@ CHILD = """
 import os, random, signal, sys
 from pathlib import Path
 import numpy as np, tiny, torch
-from dedt_lib import interruption, training
+from dedt_lib import checkpoint, training
 
 torch.set_num_threads(1)
-luck, save = random.Random(7), training.save_file
+luck, save = random.Random(7), checkpoint.save_file
 fatal = luck.randint(2, 12)
 
 def killed_while_saving(tensors, path, metadata):
@@ -142,7 +130,7 @@ def killed_while_saving(tensors, path, metadata):
         os.truncate(path, int(luck.random() * os.path.getsize(path)))
         os.kill(os.getpid(), signal.SIGKILL)
 
-training.save_file = killed_while_saving
+checkpoint.save_file = killed_while_saving
 digits = tiny.digits()
 plan = training.EpochPlan(np.arange(len(digits)), total=len(digits), epochs=4)
 settings = tiny.settings(checkpoint_every=1)
@@ -171,18 +159,14 @@ def test_a_run_killed_after_its_last_step_repeats_only_those_since_the_checkpoin
 ):
     whole, expected = run(tmp_path / "run", digits)
     (tmp_path / "run" / "model.safetensors").unlink()
-    taken = []
-    take_step = training._Run.take_step
-    monkeypatch.setattr(
-        training._Run, "take_step", lambda self, *given: taken.append(self.step) or take_step(self, *given)
-    )
+    taken = tiny.recorded(monkeypatch, lambda run: run.step, before=True)
     again, files = run(tmp_path / "run", digits)
     assert taken == [15] and files == expected and again.losses.tolist() == whole.losses.tolist()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
     whole, expected = run(tmp_path / "whole", digits)
-    save, saves = training.save_file, []
+    save, saves = checkpoint.save_file, []
 
     def save_twice(tensors, path, metadata):
         saves.append(path)
@@ -192,7 +176,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
         save(tensors, path, metadata=metadata)
 
     with monkeypatch.context() as patch, pytest.raises(DedtError, match="No space left.*Free some"):
-        patch.setattr(training, "save_file", save_twice)
+        patch.setattr(checkpoint, "save_file", save_twice)
         run(tmp_path / "full", digits)
     assert [path.name for path in (tmp_path / "full").glob("*[!l]")] == [CHECKPOINT]
     assert run(tmp_path / "full", digits)[1] == expected
@@ -203,7 +187,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
 
 def half_trained(folder, digits, monkeypatch, **kind):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 8)
+        tiny.interrupt(patch, 8)
         run(folder, digits, **kind)
     return folder / CHECKPOINT
 
@@ -213,7 +197,7 @@ def test_a_checkpoint_is_plain_tensors_and_json(tmp_path, monkeypatch, digits):
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     facts = json.loads(header.pop("__metadata__")["run"])
-    parts = {"model", "ema", "optimizer", "weighting", "losses"}
+    parts = {"model", "ema", "optimizer", "weighting", "run"}
     assert {name.split("/")[0] for name in header} == parts
     assert (facts["step"], facts["epoch"], facts["position"]) == (6, 1, 2)
     assert not any(mark in content for mark in (b"PK\x03\x04", b"torch._utils", b"pickle"))
@@ -255,30 +239,18 @@ def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(tmp_path, mon
 # ---- asked to stop -------------------------------------------------------------------------------
 
 
-def signal_at(patch, step, signum):
-    """Send this process a signal in the midst of a step."""
-    take_step = training._Run.take_step
-
-    def send(self, *given):
-        if self.step == step:
-            signal.raise_signal(signum)
-        take_step(self, *given)
-
-    patch.setattr(training._Run, "take_step", send)
-
-
 @pytest.mark.parametrize("step", [0, 7, TOTAL_STEPS - 1])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch, digits, step, signum):
     whole, expected = run(tmp_path / "whole", digits, keep_steps=(5,))
     with monkeypatch.context() as patch, pytest.raises(interruption.Stopped) as stopped:
-        signal_at(patch, step, signum)
+        tiny.signal_at(patch, step, signum)
         with interruption.handled():
             run(tmp_path / "parts", digits, keep_steps=(5,))
     assert stopped.value.signum == signum
     with safe_open(tmp_path / "parts" / CHECKPOINT, "pt") as file:
         assert json.loads(file.metadata()["run"])["step"] == step + 1
-    taken = recorded(monkeypatch, lambda run: run.step)
+    taken = tiny.recorded(monkeypatch, lambda run: run.step)
     resumed, files = run(tmp_path / "parts", digits, keep_steps=(5,))
     assert files == expected and resumed.losses.tolist() == whole.losses.tolist()
     assert len(taken) == TOTAL_STEPS - step - 1
@@ -356,7 +328,7 @@ def shares_of_an_epoch(tmp_path, patch, counts, alpha, weighting=None):
     data = LabelledImages(images, labels, tuple("abcd"), tuple(map(str, labels)))
     weights = None if weighting else class_to_sample_weights(alpha, counts)[labels]
     plan = EpochPlan(np.arange(len(data)), total=len(data), epochs=1, weights=weights)
-    seen = recorded(patch, lambda run: run.model.loss.grad.clone())
+    seen = tiny.recorded(patch, lambda run: run.model.loss.grad.clone())
     settings = tiny.settings(batch_size=25, gradient_clip=1e9)
     train(LossOfClass(len(counts)), data, plan, settings, seed=0, folder=tmp_path, weighting=weighting)
     gradient = torch.stack(seen).sum(dim=0).numpy()
@@ -441,20 +413,8 @@ def test_images_are_whole_or_mirrored(digits):
     assert (same | mirrored).all() and same.any() and (~same).any()
 
 
-def recorded(patch, look):
-    """What ``look`` sees of the run after every step."""
-    take_step, seen = training._Run.take_step, []
-
-    def step(self, *given):
-        take_step(self, *given)
-        seen.append(look(self))
-
-    patch.setattr(training._Run, "take_step", step)
-    return seen
-
-
 def test_ema_follows_its_closed_form(tmp_path, monkeypatch, digits):
-    steps = recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
+    steps = tiny.recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
     run(tmp_path / "run", digits)
     average = steps[0]
     for s, parameters in enumerate(steps[1:], start=1):
@@ -465,7 +425,7 @@ def test_ema_follows_its_closed_form(tmp_path, monkeypatch, digits):
 
 
 def test_ema_decay_is_an_upper_bound(tmp_path, monkeypatch, digits):
-    steps = recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
+    steps = tiny.recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
     run(tmp_path / "run", digits, ema_decay=0.0)
     for name, value in read_tensors(tmp_path / "run" / "model.safetensors").items():
         assert torch.equal(value, steps[-1][name])
@@ -485,7 +445,7 @@ def test_keeping_weights_does_not_disturb_the_run(tmp_path, digits):
 
 
 def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
-    rates = recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"])
+    rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
     run(tmp_path / "run", digits, warmup_epochs=2.0, learning_rate=8e-4)
     np.testing.assert_allclose(rates, np.minimum(np.arange(1, 17), 8) * 1e-4)
 
@@ -494,7 +454,7 @@ def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
 def test_the_warm_up_is_as_long_as_the_first_epoch_says_and_never_starts_again(
     tmp_path, monkeypatch, digits, kind
 ):
-    rates = recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"])
+    rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
     plan = {
         # One step an epoch on the coreset, then four: a warm-up of three epochs is three steps.
         "annealed": everything(digits, indices=np.arange(8), epochs=4, annealing_start=0.75),
@@ -515,5 +475,5 @@ def test_another_seed_is_another_run(tmp_path, digits):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits):
-    with pytest.raises(DedtError, match="loss is (nan|inf) at step .*Lower the learning rate"):
+    with pytest.raises(DedtError, match="loss of the ConditionalUNet is (nan|inf) at step 1. Lower the learning rate"):
         run(tmp_path / "run", digits, learning_rate=1e30, warmup_epochs=0.0)

@@ -11,10 +11,11 @@ from huggingface_hub import constants
 
 from dedt_lib import encoders, store, weights
 from dedt_lib.errors import DedtError
+from dedt_lib.randomness import seeded
 
 
 def network(width=8, seed=0):
-    return encoders.seeded(seed, "weights", lambda: encoders.SmallClassifier(1, 10, width))
+    return seeded(seed, "weights", lambda: encoders.SmallClassifier(1, 10, width))
 
 
 class Server:

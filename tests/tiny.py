@@ -1,14 +1,16 @@
 """The real components at their smallest size, for the tests and for the processes they start."""
 
 import dataclasses
+import signal
 
 import numpy as np
+import torch
 from PIL import Image
 
-from dedt_lib import data
+from dedt_lib import data, training
 from dedt_lib.config.profile import load_profile
-from dedt_lib.encoders import seeded
 from dedt_lib.models import build_model
+from dedt_lib.randomness import seeded
 from dedt_lib.training import TrainingSettings
 
 SETTINGS = TrainingSettings(
@@ -75,3 +77,44 @@ def write_images(root, classes=("ash", "birch", "cedar"), each=4, size=(7, 5)):
             pixels = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{i}.png")
     return root
+
+
+def on_step(patch, action, *, before=False):
+    """Call ``action`` with the run before or after every step of every training."""
+    take_step = training._Run.take_step
+
+    def step(run, batch):
+        if before:
+            action(run)
+        take_step(run, batch)
+        if not before:
+            action(run)
+
+    patch.setattr(training._Run, "take_step", step)
+
+
+def interrupt(patch, after):
+    """Make training stop as Ctrl-C would, once ``after`` steps are done."""
+
+    def stop(run):
+        if run.step == after:
+            raise KeyboardInterrupt
+
+    on_step(patch, stop, before=True)
+
+
+def signal_at(patch, step, signum):
+    """Send this process a signal in the midst of a step."""
+    on_step(patch, lambda run: run.step == step and signal.raise_signal(signum), before=True)
+
+
+def recorded(patch, look, **when):
+    """What ``look`` sees of the run at every step, as it goes on."""
+    seen = []
+    on_step(patch, lambda run: seen.append(look(run)), **when)
+    return seen
+
+
+def assert_same_weights(first, second):
+    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
+        assert torch.equal(a, b), name

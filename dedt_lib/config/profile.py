@@ -8,15 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..data import SOURCES
 from ..errors import DedtError
+from ..reweighting import ABSENT, CLIPS, SCORES
 from ..selection import CENTRES, THRESHOLDS
 
 PROFILES = Path(__file__).parent / "profiles"
 ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
 TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
 MODELS = ("unet", "mdt", "stable-diffusion")
-CLIPS = ("sample", "class", "element")
-ABSENT = ("previous", "zero")
-SCORES = ("train", "eval")
 Positive = Field(gt=0)
 Share = Field(ge=0, le=1)
 Ratio = Annotated[float, Field(gt=0, le=1)]

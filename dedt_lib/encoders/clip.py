@@ -5,9 +5,11 @@ import math
 import torch
 from torch import nn
 
+from ..devices import upload
 from ..pixels import channels_first, per_channel, three_channels, to_float, to_uint8
+from ..training import OPTIMIZERS, Supervised
 from .common import embed
-from .training import fit, random_shift
+from .training import random_shift
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TEMPLATES = ("a photo of the {}", "an image of the {}", "a picture of the {}", "{}")
@@ -91,29 +93,31 @@ def train_clip(network, data, *, epochs, batch_size, learning_rate, seed, shift=
         "shift": shift,
         "schedule": "cosine",
     }
-    network.to(device).train()
-    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
+    network.to(device)
+    images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))
     captions = [network.tokens(template.format(name) for template in TEMPLATES) for name in data.class_names]
     captions = torch.stack(captions)
     # As in CLIP: no decay of gains, biases and the temperature, which are the parameters with less than two
     # axes.
     decayed = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
+    optimizer = OPTIMIZERS["adamw"](
         [{"params": decayed, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}],
         lr=learning_rate,
         betas=(0.9, 0.98),
         eps=1e-6,
+        fused=False,
     )
 
     def loss(batch, randomness):
         pixels = random_shift(to_float(images[batch]), shift, randomness)
-        template = torch.randint(len(TEMPLATES), (len(batch),), generator=randomness).to(device)
+        template = torch.randint(len(TEMPLATES), (len(batch),), generator=randomness)
         image = nn.functional.normalize(network.features(pixels), dim=1)
-        text = network.model.encode_text(captions[labels[batch], template], normalize=True)
+        text = network.model.encode_text(captions[labels[batch], upload(template, device)], normalize=True)
         return contrastive_loss(image, text, labels[batch], network.model.logit_scale)
 
-    return fit(network, loss, optimizer, len(data), settings, stream="clip", folder=folder, device=device)
+    task = Supervised(network, loss, optimizer, len(data), settings, stream="clip", device=device)
+    return task.train(folder)
 
 
 def contrastive_loss(image, text, labels, logit_scale):

@@ -16,6 +16,7 @@ from timm.layers import Attention, Mlp, PatchEmbed, gen_relative_position_index
 from torch import nn
 
 from ..errors import DedtError
+from ..randomness import torch_generator
 from .schedule import NoiseSchedule, power_cosine
 
 FREQUENCIES = 256  # sines and cosines that stand for a timestep
@@ -316,7 +317,9 @@ class MDTv2(nn.Module):
         masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the
         tokens that the encoder sees; m is one for the batch.
         """
-        ratio = self.mask_ratio + self.mask_range * torch.rand((), generator=generator, device=device).item()
+        # Of a generator on the host: the device would have to be waited for.
+        share = torch.rand((), generator=torch_generator(generator.initial_seed(), "mask")).item()
+        ratio = self.mask_ratio + self.mask_range * share
         order = torch.rand(n, self.tokens, generator=generator, device=device).argsort(dim=1)
         return {
             "masked_noise": torch.randn(n, *self.sample_shape, generator=generator, device=device),

@@ -13,9 +13,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..encoders import seeded
 from ..errors import DedtError
 from ..files import address, atomic_folder
+from ..randomness import seeded
 from ..weights import ask_hub, published, reason, refuse_pickles
 
 VERSION_1_4 = "CompVis/stable-diffusion-v1-4"

@@ -5,7 +5,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
 from ..errors import DedtError
-from .stable_diffusion import NOISE_SCHEDULE
+from .schedule import NOISE_SCHEDULE
 
 
 class UNet(UNet2DModel):

@@ -132,7 +132,7 @@ def train(experiment, out):
 
     Of Stable Diffusion --out holds the whole pipeline, which diffusers opens by from_pretrained.
     """
-    from ..encoders import save_weights
+    from ..weights import save_weights
 
     model, training = experiment.train(), experiment.training()
     steps, recipe = training["steps"], experiment.recipe
