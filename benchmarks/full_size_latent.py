@@ -100,7 +100,9 @@ def main():
         vae = seeded(0, "autoencoder", autoencoder)
         (root / "latents").mkdir()
         _, encoding = timed(
-            lambda: autoencoders.encode(vae, pictures(), root / "latents", image_size=256, flip=True, batch_size=2)
+            lambda: autoencoders.encode(
+                vae, pictures(), root / "latents", image_size=256, flip=True, batch_size=2
+            )
         )
         source = latents.Latents(root / "latents", np.arange(IMAGES), scaling_factor=0.18215)
         with torch.enable_grad():

@@ -227,7 +227,9 @@ def encode(quick):
 
     def write():
         with tempfile.TemporaryDirectory() as folder:
-            autoencoder.encode(network, images, folder, image_size=profile.latent_image_size, flip=profile.flip)
+            autoencoder.encode(
+                network, images, folder, image_size=profile.latent_image_size, flip=profile.flip
+            )
 
     write()
     rates = [len(images) / seconds(write) for _ in range(1 if quick else 5)]

@@ -1,5 +1,7 @@
 """Work on a device that nobody waits for: what goes there, what comes back, and at what precision."""
 
+import contextlib
+
 import numpy as np
 import torch
 
@@ -14,9 +16,11 @@ def upload(values: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return values.to(device, non_blocking=True)
 
 
-def autocast(precision: str, device: torch.device | str) -> torch.autocast:
+def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractContextManager:
     """The context in which a network is run at ``precision`` ("float32" or "bfloat16")."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16)
 
 
 class History:

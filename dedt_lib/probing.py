@@ -276,7 +276,6 @@ class _Device:
         """Seconds to encode one image."""
         import tempfile
 
-
         p, images = self.profile, self._some_images()
         network, _ = _Untrained(p, images).autoencoder
 
@@ -293,7 +292,6 @@ class _Device:
     def decoded_image(self):
         """Seconds to decode one sample."""
         import torch
-
 
         experiment = _Untrained(self.profile, self._some_images())
         network = experiment.autoencoder[0].to(self.name)

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from dedt_lib import checkpoint, interruption, training
 from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
+from dedt_lib.models.mdt import MDTv2
 from dedt_lib.processes import Processes
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.selection import class_to_sample_weights
@@ -475,5 +476,39 @@ def test_another_seed_is_another_run(tmp_path, digits):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits):
-    with pytest.raises(DedtError, match="loss of the ConditionalUNet is (nan|inf) at step 1. Lower the learning rate"):
+    with pytest.raises(
+        DedtError, match="loss of the ConditionalUNet is (nan|inf) at step 1. Lower the learning rate"
+    ):
         run(tmp_path / "run", digits, learning_rate=1e30, warmup_epochs=0.0)
+
+
+# ---- on a device that cannot be read -------------------------------------------------------------
+
+
+def mdt():
+    return MDTv2(
+        input_size=8, patch_size=2, in_channels=1, hidden_size=16, depth=2, num_heads=2, decode_layer=2
+    )
+
+
+@pytest.mark.parametrize("kind", ["plain", "weighted", "infobatch", "dro", "dro eval", "dro element", "mdt"])
+def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
+    """Tensors on the meta device have no values, so whatever would wait for one raises."""
+    monkeypatch.setitem(training.OPTIMIZERS, "adam", torch.optim.Adam)  # fused there is none
+    draws = training.torch_generator  # nor are there generators
+    monkeypatch.setattr(training, "torch_generator", lambda *a: draws(*a[:3]))
+    make = mdt if kind == "mdt" else tiny.unet
+    plan = everything(digits, weights=np.linspace(1, 2, 30) if kind == "weighted" else None)
+    if kind == "infobatch":
+        plan = InfoBatchPlan(30, prune_ratio=0.1, epochs=4)
+    options = dict(
+        zip(("clip", "scores"), {"dro eval": ("sample", "eval"), "dro element": ("element",)}.get(kind, ()))
+    )
+    dro = GroupDRO(tiny.unet().to("meta"), digits.class_counts, **options) if "dro" in kind else None
+    task = training.Diffusion(make(), digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
+    run = training._Run(task)
+    for batch in run.start(0):
+        run.take_step(batch)
+    assert run.step == 4
+    with pytest.raises(NotImplementedError, match="meta"):
+        run.flush()
