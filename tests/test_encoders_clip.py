@@ -128,7 +128,7 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path, digits, monkeypatch
     whole, parts = small(), small()
     losses = train(whole, digits)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        tiny.interrupt(patch, 4)
+        tiny.interrupt(patch, 3)
         train(small(), digits, folder=tmp_path)
     assert [file.name for file in tmp_path.glob("*.safetensors")] == [CHECKPOINT]
     np.testing.assert_array_equal(train(parts, digits, folder=tmp_path), losses)
