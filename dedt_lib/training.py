@@ -117,10 +117,10 @@ class Task:
     settings: dict = {}
 
     def batches(self, epoch: int) -> Sequence:
-        """The batches of an epoch that begins: tuples for :meth:`loss`, of which the first holds indices [b]."""
+        """The batches of an epoch that begins: tuples of tensors, the first of them the indices [b]."""
         raise NotImplementedError
 
-    def loss(self, step: int, *batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of a batch, and this process's part of it, which is minimised: two scalars on the device."""
         raise NotImplementedError
 
@@ -159,7 +159,7 @@ class _Run:
         """Loss, gradient, clip, optimiser, schedule, EMA."""
         task = self.task
         seed_dropout(derive(task.seed, task.dropout, self.step), self.parameters[0].device)
-        loss, share = task.loss(self.step, *batch)
+        loss, share = task.loss(self.step, batch)
         self.optimizer.zero_grad()
         share.backward()
         self.processes.sum_gradients(self.parameters)
@@ -325,22 +325,17 @@ class Supervised(Task):
         stream: str,
         device: torch.device | str,
     ):
-        self.network, self.optimizer, self.settings, self.device = (
-            network.train(),
-            optimizer,
-            settings,
-            device,
-        )
+        self.network, self.optimizer, self.settings = network.train(), optimizer, settings
         self.epochs, self.seed = settings["epochs"], settings["seed"]
-        self.stream, self.dropout = stream, f"{stream} dropout"
-        self._loss, self._n = loss, n
+        self.dropout, self._stream = f"{stream} dropout", stream
+        self._loss, self._n, self._device = loss, n, device
         self.checkpoint_every = len(self._split(torch.arange(n)))
         self.steps = self.epochs * self.checkpoint_every
         self.schedule = make_schedule(settings["schedule"], optimizer, self.epochs, self.checkpoint_every)
 
     def batches(self, epoch: int) -> list[tuple[torch.Tensor]]:
-        self.generator = torch_generator(self.seed, self.stream, epoch)
-        order = upload(torch.randperm(self._n, generator=self.generator), self.device)
+        self.generator = torch_generator(self.seed, self._stream, epoch)
+        order = upload(torch.randperm(self._n, generator=self.generator), self._device)
         return [(batch,) for batch in self._split(order)]
 
     def _split(self, order):
@@ -348,8 +343,8 @@ class Supervised(Task):
         size = self.settings["batch_size"]
         return [batch for batch in order.split(size) if len(batch) > 1 or len(order) == 1 or size == 1]
 
-    def loss(self, step: int, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        value = self._loss(indices, self.generator)
+    def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+        value = self._loss(*batch, self.generator)
         return value, value
 
     def train(self, folder: Path | str | None) -> np.ndarray:
@@ -521,7 +516,7 @@ def batch_loss(losses: torch.Tensor, weights: torch.Tensor, normalised: bool = T
     return weighted_mean(losses, weights) if normalised else (losses * weights).mean()
 
 
-class Diffusion(Task):
+class _Diffusion(Task):
     """A diffusion model along a plan; the arguments are those of :func:`train`."""
 
     def __init__(self, model, data, plan, settings, *, seed, weighting=None, device="cpu", processes=None):
@@ -550,10 +545,8 @@ class Diffusion(Task):
         weights = upload(weights.float(), self.device)
         return list(zip(indices.split(size), weights.split(size)))
 
-    def loss(
-        self, step: int, indices: torch.Tensor, weights: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        model = self.network
+    def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+        (indices, weights), model = batch, self.network
         batch = draw_batch(self.source, indices, self.options, self.seed, step, model, self.device)
         mine = self.processes.rows(len(batch))
         for layer in self._row_layers:
@@ -623,7 +616,7 @@ def train(
     Raises:
         DedtError, interruption.Stopped: As in :func:`fit`.
     """
-    task = Diffusion(
+    task = _Diffusion(
         model, data, plan, settings, seed=seed, weighting=weighting, device=device, processes=processes
     )
     run = fit(task, folder=folder, progress=progress, processes=processes, keep_steps=keep_steps)

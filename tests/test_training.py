@@ -505,7 +505,7 @@ def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
         zip(("clip", "scores"), {"dro eval": ("sample", "eval"), "dro element": ("element",)}.get(kind, ()))
     )
     dro = GroupDRO(tiny.unet().to("meta"), digits.class_counts, **options) if "dro" in kind else None
-    task = training.Diffusion(make(), digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
+    task = training._Diffusion(make(), digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
     run = training._Run(task)
     for batch in run.start(0):
         run.take_step(batch)

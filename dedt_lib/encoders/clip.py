@@ -101,14 +101,8 @@ def train_clip(
     few classes most "negatives" of a batch would be none.  AdamW with CLIP's betas and weight decay, cosine
     to zero.  Arguments, result and errors are those of ``train_classifier``.
     """
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "shift": shift,
-        "schedule": "cosine",
-    }
+    settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    settings |= dict(shift=shift, schedule="cosine")
     network.to(device)
     images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))
     captions = [network.tokens(template.format(name) for template in TEMPLATES) for name in data.class_names]
@@ -117,13 +111,8 @@ def train_clip(
     # axes.
     decayed = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
-    optimizer = OPTIMIZERS["adamw"](
-        [{"params": decayed, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}],
-        lr=learning_rate,
-        betas=(0.9, 0.98),
-        eps=1e-6,
-        fused=False,
-    )
+    groups = [{"params": decayed, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}]
+    optimizer = OPTIMIZERS["adamw"](groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=False)
 
     def loss(batch, randomness):
         pixels = random_shift(to_float(images[batch]), shift, randomness)

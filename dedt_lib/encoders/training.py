@@ -56,18 +56,9 @@ def train_classifier(
     Raises:
         DedtError: The checkpoint is of another run, losses are not finite, or a choice is unknown.
     """
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "shift": shift,
-        "padding": padding,
-        "flip": flip,
-        "schedule": schedule,
-        "nesterov": nesterov,
-        "optimizer": optimizer,
-    }
+    settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    settings |= dict(shift=shift, padding=padding, flip=flip)
+    settings |= dict(schedule=schedule, nesterov=nesterov, optimizer=optimizer)
     check_choice("optimizer", optimizer, ("sgd", "adamw"))
     images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))
     own = {"nesterov": nesterov} if optimizer == "sgd" else {"fused": False}

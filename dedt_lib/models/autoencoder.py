@@ -91,14 +91,8 @@ def train_autoencoder(
         DedtError: The checkpoint is of another run, losses are not finite, or images do not fit the network.
     """
     check_fit(network, data.images.shape[1], image_size)
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "schedule": "cosine",
-        "image_size": image_size,
-    }
+    settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    settings |= dict(schedule="cosine", image_size=image_size)
     network.to(device)
     images = torch.from_numpy(resize(data.images, image_size)).to(device)
 

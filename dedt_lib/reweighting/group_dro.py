@@ -5,8 +5,6 @@ its recorded trajectory gives the averaged weights.  Arrays are NumPy's or PyTor
 their device.
 """
 
-from types import ModuleType
-
 import numpy as np
 import torch
 from torch import nn
@@ -81,7 +79,7 @@ def class_excess(
     return xp.where(counts > 0, means.clip(0), previous), _float64(excess <= 0)[1].mean()
 
 
-def _float64(*arrays: Array) -> tuple[ModuleType, Array]:
+def _float64(*arrays: Array) -> tuple:
     """The arrays as float64, after the library that they are of."""
     if isinstance(arrays[0], torch.Tensor):
         return torch, *(values.double() for values in arrays)
