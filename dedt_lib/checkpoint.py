@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -10,6 +11,9 @@ from safetensors.torch import save_file
 from .errors import DedtError
 from .files import sealed
 
+if TYPE_CHECKING:
+    from .training import Task
+
 CHECKPOINT = ".checkpoint.safetensors"
 """Kept to the end, for a run that is killed before its result is complete; the store then removes it."""
 SCHEDULE = ("last_epoch", "_step_count", "_last_lr")
@@ -17,7 +21,7 @@ SCHEDULE = ("last_epoch", "_step_count", "_last_lr")
 Parts = dict[str, dict[str, torch.Tensor]]
 
 
-def save(path: Path, task, parts: Parts, facts: dict) -> None:
+def save(path: Path, task: "Task", parts: Parts, facts: dict) -> None:
     """Write a checkpoint atomically: a process killed at any moment leaves the one before.
 
     Args:
@@ -52,7 +56,7 @@ def save(path: Path, task, parts: Parts, facts: dict) -> None:
         save_file(tensors, partial, metadata={"run": json.dumps(facts)})
 
 
-def restore(path: Path, task) -> tuple[Parts, dict]:
+def restore(path: Path, task: "Task") -> tuple[Parts, dict]:
     """Set network, optimiser, schedule, EMA and what else belongs to ``task`` to what :func:`save` kept.
 
     Returns:

@@ -92,6 +92,7 @@ class ClassSamplerPlan(EpochPlan):
         self.probabilities /= self.probabilities.sum()
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
+        """(indices int64 [m], weights float64 [m]) of epoch ``e``; before the tail drawn with replacement."""
         indices, weights = super().epoch(e)
         if e >= self.subset_epochs:
             return indices, weights

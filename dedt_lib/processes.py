@@ -7,10 +7,13 @@ processes, but for the rounding of sums in another order.
 
 import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from .models.batch import Batch
 
 
 class Processes:
@@ -39,8 +42,8 @@ class Processes:
         bounds = [total * k // self.count for k in (self.rank, self.rank + 1)]
         return slice(*bounds)
 
-    def mine(self, batch):
-        """This process's part of a :class:`~dedt_lib.training.Batch`."""
+    def mine(self, batch: "Batch") -> "Batch":
+        """This process's part of a :class:`~dedt_lib.models.batch.Batch`."""
         return batch if self.count == 1 else batch.rows(self.rows(len(batch)))
 
     def gather(self, values: torch.Tensor, total: int) -> torch.Tensor:

@@ -11,10 +11,10 @@ what weights; a weighting (group DRO) may change the weights while training.
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -25,9 +25,11 @@ from tqdm import tqdm
 from . import checkpoint, interruption
 from .arrays import check_choice
 from .checkpoint import CHECKPOINT
+from .data import LabelledImages
 from .devices import FLUSH, History, autocast, upload
 from .errors import DedtError
 from .files import intact, say_damaged, sealed
+from .models.batch import Batch
 from .pixels import channels_first, to_float
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
@@ -60,7 +62,7 @@ What is no diffusion model takes AdamW with ``fused=False``, the order of sums t
 """
 
 
-def moving_average(parameters, settings: "TrainingSettings") -> EMAModel:
+def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> EMAModel:
     """diffusers' EMA of the weights; its decay after s steps is at most ema_decay.
 
     ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as diffusers' fine-tuning
@@ -334,6 +336,7 @@ class Supervised(Task):
         self.schedule = make_schedule(settings["schedule"], optimizer, self.epochs, self.checkpoint_every)
 
     def batches(self, epoch: int) -> list[tuple[torch.Tensor]]:
+        """The indices of all samples, shuffled, in batches."""
         self.generator = torch_generator(self.seed, self._stream, epoch)
         order = upload(torch.randperm(self._n, generator=self.generator), self._device)
         return [(batch,) for batch in self._split(order)]
@@ -344,6 +347,7 @@ class Supervised(Task):
         return [batch for batch in order.split(size) if len(batch) > 1 or len(order) == 1 or size == 1]
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean loss of the batch, twice."""
         value = self._loss(*batch, self.generator)
         return value, value
 
@@ -357,35 +361,6 @@ class Supervised(Task):
 
 
 # ---- diffusion models ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One training step's draw, shared by every network that looks at it.
-
-    Attributes:
-        images: float [b, C, H, W], flipped already; pixels in [-1, 1], or scaled latents.
-        labels: int64 [b], true classes.
-        t: int64 [b] in 0..999.
-        noise: float [b, C, H, W].
-        drop: bool [b], labels hidden for guidance.
-        extra: What else the model draws in a step, by name: tensors [b, ...].
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    t: torch.Tensor
-    noise: torch.Tensor
-    drop: torch.Tensor
-    extra: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def rows(self, chosen: slice) -> "Batch":
-        """The part of the batch in the slice ``chosen``."""
-        own = (self.images, self.labels, self.t, self.noise, self.drop)
-        return Batch(*(values[chosen] for values in own), {k: v[chosen] for k, v in self.extra.items()})
 
 
 @dataclass(frozen=True)
@@ -434,10 +409,24 @@ class TrainingResult:
     losses: np.ndarray
 
 
+class Source(Protocol):
+    """What the training loop draws from: :class:`PixelImages`, ``latents.Latents``."""
+
+    labels: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """This source, on ``device`` from now on."""
+
+    def draw(
+        self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
+    ) -> torch.Tensor:
+        """float [b, C, H, W] at ``indices`` int64 [b]; flip: bool [b], or None for none."""
+
+
 class PixelImages:
     """LabelledImages as the training loop draws them: uint8 on the device, flipped and scaled when drawn."""
 
-    def __init__(self, data):
+    def __init__(self, data: LabelledImages):
         self.images, self.labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
 
     def __len__(self) -> int:
@@ -456,13 +445,13 @@ class PixelImages:
         return x if flip is None else channels_first(torch.where(flip[:, None, None, None], x.flip(3), x))
 
 
-def as_source(data):
+def as_source(data: LabelledImages | Source) -> Source:
     """What the training loop draws from: LabelledImages are wrapped, anything that draws is left as it is."""
     return data if hasattr(data, "draw") else PixelImages(data)
 
 
 def draw_batch(
-    source,
+    source: LabelledImages | Source,
     indices: torch.Tensor,
     settings: TrainingSettings,
     seed: int,
@@ -584,7 +573,7 @@ class _Diffusion(Task):
 
 def train(
     model: nn.Module,
-    data,
+    data: LabelledImages | Source,
     plan: EpochPlan | InfoBatchPlan,
     settings: TrainingSettings,
     *,

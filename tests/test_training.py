@@ -86,27 +86,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, digits
 
 
 def test_resuming_keeps_the_trajectory_of_the_class_weights(tmp_path, monkeypatch, digits):
-    def start():
-        return GroupDRO(tiny.unet(seed=9), digits.class_counts, burn_in=2)
-
-    def go(folder, weighting):
-        folder.mkdir(exist_ok=True)
-        train(
-            tiny.unet(),
-            digits,
-            everything(digits),
-            tiny.settings(),
-            seed=0,
-            folder=folder,
-            weighting=weighting,
-        )
+    def go(folder):
+        weighting = GroupDRO(tiny.unet(seed=9), digits.class_counts, burn_in=2)
+        how = {"seed": 0, "folder": folder, "weighting": weighting}
+        train(tiny.unet(), digits, everything(digits), tiny.settings(), **how)
         return weighting
 
-    whole = go(tmp_path / "whole", start())
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = go(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         tiny.interrupt(patch, 7)
-        go(tmp_path / "parts", start())
-    resumed = go(tmp_path / "parts", start())
+        go(tmp_path / "parts")
+    resumed = go(tmp_path / "parts")
     assert len(whole.trajectory) == TOTAL_STEPS
     for name, value in whole.state().items():
         assert torch.equal(resumed.state()[name], value)
@@ -475,11 +467,21 @@ def test_another_seed_is_another_run(tmp_path, digits):
     assert run(tmp_path / "a", digits)[1] != run(tmp_path / "b", digits, seed=1)[1]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits):
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_checkpoint(tmp_path, monkeypatch, digits):
+    """It is found after the step, but its step is named and no weights of a later one are kept."""
+
+    def spoil(run):
+        if run.step == 4:
+            run.parameters[0].data.fill_(torch.nan)
+
+    tiny.on_step(monkeypatch, spoil, before=True)
     with pytest.raises(
-        DedtError, match="loss of the ConditionalUNet is (nan|inf) at step 1. Lower the learning rate"
+        DedtError, match="loss of the ConditionalUNet is nan at step 4. Lower the learning rate"
     ):
-        run(tmp_path / "run", digits, learning_rate=1e30, warmup_epochs=0.0)
+        run(tmp_path / "run", digits, keep_steps=(3, 5))
+    assert [path.name for path in (tmp_path / "run").glob("ema-*")] == ["ema-000003.safetensors"]
+    with safe_open(tmp_path / "run" / CHECKPOINT, "pt") as file:
+        assert json.loads(file.metadata()["run"])["step"] == 3
 
 
 # ---- on a device that cannot be read -------------------------------------------------------------

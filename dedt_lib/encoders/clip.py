@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data import LabelledImages
 from ..devices import upload
 from ..pixels import channels_first, per_channel, three_channels, to_float, to_uint8
 from ..training import OPTIMIZERS, Supervised
@@ -84,7 +85,7 @@ def rn50(**settings) -> CLIP:
 
 def train_clip(
     network: CLIP,
-    data,
+    data: LabelledImages,
     *,
     epochs: int,
     batch_size: int,
@@ -143,7 +144,7 @@ def contrastive_loss(
 
 
 @torch.no_grad()
-def zero_shot_accuracy(network: CLIP, data, *, device: torch.device | str = "cpu") -> float:
+def zero_shot_accuracy(network: CLIP, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
     """Share of LabelledImages whose embedding is nearest to their own class's captions, 0..1.
 
     A class's embedding is the mean of its captions' over TEMPLATES (Radford et al., 2021, section 3.1.4).

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ..data import LabelledImages
 from ..errors import DedtError
 from ..files import is_disk_full, say
 from ..pixels import to_float
@@ -134,7 +135,7 @@ def _is_of(first, digest, stored, partial):
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, data, *, device: torch.device | str = "cpu") -> float:
+def accuracy(network: nn.Module, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
     """Share of LabelledImages that the classifier ``network`` names rightly, 0..1."""
     logits = torch.cat(
         [network(to_float(batch.to(device))).cpu() for batch in torch.from_numpy(data.images).split(256)]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..arrays import check_choice
+from ..data import LabelledImages
 from ..devices import upload
 from ..pixels import channels_first, to_float
 from ..training import OPTIMIZERS, Supervised
@@ -14,7 +15,7 @@ from ..training import OPTIMIZERS, Supervised
 
 def train_classifier(
     network: nn.Module,
-    data,
+    data: LabelledImages,
     *,
     epochs: int,
     batch_size: int,

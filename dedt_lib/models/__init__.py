@@ -2,7 +2,7 @@
 
 A model is a ``torch.nn.Module`` with
 
-    losses(batch) -> float [b]          per-sample training losses of a ``training.Batch``
+    losses(batch) -> float [b]          per-sample training losses of a :class:`~dedt_lib.models.batch.Batch`
     predict(x_t, t, labels) -> noise    the noise estimate; label K (``null_label``) means "no class"
     null_label, sample_shape            K, and (channels, height, width) of images or latents
     element_losses(batch)               squared errors of the noise, element by element; for the DRO clip "element"

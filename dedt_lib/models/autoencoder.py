@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..arrays import check_choice
+from ..data import LabelledImages
 from ..devices import autocast, upload
 from ..errors import DedtError
 from ..files import intact, intact_or_removed, read_json, say_damaged, sealed, write_json
@@ -58,7 +59,7 @@ def downsampling(network: AutoencoderKL) -> int:
 
 def train_autoencoder(
     network: AutoencoderKL,
-    data,
+    data: LabelledImages,
     *,
     image_size: int,
     epochs: int,

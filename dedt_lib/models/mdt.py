@@ -17,6 +17,7 @@ from torch import nn
 
 from ..errors import DedtError
 from ..randomness import torch_generator
+from .batch import Batch
 from .schedule import NoiseSchedule, power_cosine
 
 FREQUENCIES = 256  # sines and cosines that stand for a timestep
@@ -52,6 +53,7 @@ class BiasedAttention(Attention):
         self.rel_pos_bias = RelativePositionBias(side, num_heads)
 
     def forward(self, x: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        """float [b, n, width] from the same; offsets: as in RelativePositionBias."""
         return super().forward(x, attn_mask=self.rel_pos_bias(offsets))
 
 
@@ -96,6 +98,7 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """float [b, n, values] from tokens [b, n, width] and their condition [b, width]."""
         shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
         return self.linear(self.norm(x) * (1 + scale) + shift)
 
@@ -364,7 +367,7 @@ class MDTv2(nn.Module):
             "kept": order[:, : int(self.tokens * (1 - ratio))],
         }
 
-    def losses(self, batch) -> torch.Tensor:
+    def losses(self, batch: Batch) -> torch.Tensor:
         """Loss of the unmasked pass plus loss of the masked one, one per sample: float [b].
 
         Each is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) / SNR,
@@ -374,14 +377,14 @@ class MDTv2(nn.Module):
         masked = self._pass_losses(batch, extra["masked_noise"], extra["masked_drop"], extra["kept"])
         return self._pass_losses(batch, batch.noise, batch.drop) + masked
 
-    def margin_losses(self, batch) -> torch.Tensor:
+    def margin_losses(self, batch: Batch) -> torch.Tensor:
         """||eps_theta(x_t, c, t) - eps||^2 of the unmasked pass, averaged over elements: float [b].
 
         This is what group DRO compares: without the weights of the timesteps and without the masks.
         """
         return self.element_losses(batch).mean(dim=(1, 2, 3))
 
-    def element_losses(self, batch) -> torch.Tensor:
+    def element_losses(self, batch: Batch) -> torch.Tensor:
         """(eps_theta(x_t, c, t) - eps)^2 of every element in the unmasked pass: float [b, C, H, W]."""
         error, _ = self._pass(batch, batch.noise, batch.drop)
         return error.square()

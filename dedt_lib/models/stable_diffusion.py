@@ -18,6 +18,7 @@ from ..errors import DedtError
 from ..files import address, atomic_folder
 from ..randomness import seeded
 from ..weights import ask_hub, published, reason, refuse_pickles
+from .batch import Batch
 
 VERSION_1_4 = "CompVis/stable-diffusion-v1-4"
 TEMPLATE = "a photo of a {}"
@@ -95,7 +96,7 @@ class StableDiffusion(nn.Module):
             return self.schedule.get_velocity(-x_t, output, t)  # eps = sqrt(a) v + sqrt(1 - a) x_t
         return output
 
-    def element_losses(self, batch) -> torch.Tensor:
+    def element_losses(self, batch: Batch) -> torch.Tensor:
         """(eps_theta(x_t, c, t) - eps)^2 of every element: float [b, c, h, w].
 
         A pipeline that predicts the velocity is compared with the velocity.
@@ -107,7 +108,7 @@ class StableDiffusion(nn.Module):
             target = self.schedule.get_velocity(batch.images, batch.noise, batch.t)
         return (self._output(x_t, batch.t, labels) - target).square()
 
-    def losses(self, batch) -> torch.Tensor:
+    def losses(self, batch: Batch) -> torch.Tensor:
         """||eps_theta(x_t, c, t) - eps||^2 averaged over the latent, one per sample (paper, Eq. 1)."""
         return self.element_losses(batch).mean(dim=(1, 2, 3))
 

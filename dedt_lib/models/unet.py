@@ -7,6 +7,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
 from ..errors import DedtError
+from .batch import Batch
 from .schedule import NOISE_SCHEDULE
 
 
@@ -15,6 +16,7 @@ class UNet(UNet2DModel):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return self.conv_in.weight.dtype
 
 
@@ -33,6 +35,7 @@ class RowDropout(nn.Module):
         self.rows, self.total = rows, total
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """This process's rows [b, ...] with a share p of the values set to zero, in training."""
         if not self.training:
             return x
         rows, total = (slice(None), len(x)) if self.rows is None else (self.rows, self.total)
@@ -108,12 +111,12 @@ class ConditionalUNet(nn.Module):
         """Noise estimate for x_t float [b, C, H, W] at t int [b] with labels int [b]."""
         return self.net(x_t, t, class_labels=labels).sample.float()
 
-    def element_losses(self, batch) -> torch.Tensor:
+    def element_losses(self, batch: Batch) -> torch.Tensor:
         """(eps_theta(x_t, c, t) - eps)^2 of every pixel: float [b, C, H, W]."""
         x_t = self.schedule.add_noise(batch.images, batch.noise, batch.t)
         labels = torch.where(batch.drop, self.null_label, batch.labels)
         return (self.predict(x_t, batch.t, labels) - batch.noise).square()
 
-    def losses(self, batch) -> torch.Tensor:
+    def losses(self, batch: Batch) -> torch.Tensor:
         """||eps_theta(x_t, c, t) - eps||^2 averaged over pixels, one per sample (paper, Eq. 1)."""
         return self.element_losses(batch).mean(dim=(1, 2, 3))

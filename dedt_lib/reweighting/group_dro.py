@@ -12,6 +12,7 @@ from torch import nn
 from ..arrays import check_choice
 from ..devices import FLUSH, History
 from ..errors import DedtError
+from ..models.batch import Batch
 from ..processes import Processes
 from ..selection import class_to_sample_weights
 from . import ABSENT, CLIPS, SCORES
@@ -166,12 +167,12 @@ class GroupDRO:
         self.excess = torch.zeros(K, dtype=torch.float64)
         self.history = History()  # weights, excess and clipped share of each step, side by side
 
-    def __call__(self, losses: torch.Tensor, batch, proxy: nn.Module | None = None) -> torch.Tensor:
+    def __call__(self, losses: torch.Tensor, batch: Batch, proxy: nn.Module | None = None) -> torch.Tensor:
         """Sample weights [b] for the losses [b] of this batch; records one step of the trajectory.
 
         Args:
             losses: float [b], of the whole batch.
-            batch: The :class:`~dedt_lib.training.Batch` that they are of.
+            batch: What they are of.
             proxy: The model whose losses these are.  Clip "element" asks it for its losses pixel by pixel, and a
                 model with ``margin_losses`` is compared by those: MDT's loss weighs timesteps and masks tokens.
         """
