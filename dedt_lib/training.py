@@ -266,7 +266,7 @@ def fit(
             for batch in run.start(epoch):
                 run.take_step(batch)
                 bar.update()
-                looks = run.step % FLUSH == 0
+                looks = run.step % FLUSH == 0 or run.step == task.steps
                 if looks:
                     run.flush()
                 if run.step in keep_steps:

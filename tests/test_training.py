@@ -1,4 +1,5 @@
 import errno
+import functools
 import json
 import os
 import signal
@@ -59,6 +60,12 @@ def run(
     return result, files
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, digits):
+    """Result and files of a whole run of a kind, trained once."""
+    return functools.cache(lambda **kind: run(tmp_path_factory.mktemp("whole") / "run", digits, **kind))
+
+
 # ---- interrupted and resumed ---------------------------------------------------------------------
 
 
@@ -66,9 +73,9 @@ def run(
     "after", [2, 8, 12, 15], ids=["before a checkpoint", "mid-epoch", "at an epoch", "late"]
 )
 @pytest.mark.parametrize("kind", [{}, {"dropout": 0.3}, {"dro": True}, {"infobatch": True}])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, digits, kind, after):
+def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path, monkeypatch, digits, kind, after):
     kind = {**kind, "keep_steps": (5, 10)}
-    whole, expected = run(tmp_path / "whole", digits, **kind)
+    whole, expected = uninterrupted(**kind)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         tiny.interrupt(patch, after)
         run(tmp_path / "parts", digits, **kind)
@@ -131,8 +138,8 @@ training.train(tiny.unet(), digits, plan, settings, seed=0, folder=Path(sys.argv
 """
 
 
-def test_a_process_killed_while_it_saves_a_checkpoint_loses_nothing(tmp_path, digits):
-    whole, expected = run(tmp_path / "whole", digits)
+def test_a_process_killed_while_it_saves_a_checkpoint_loses_nothing(uninterrupted, tmp_path, digits):
+    whole, expected = uninterrupted()
     folder = tmp_path / "killed"
     folder.mkdir()
     here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
@@ -157,8 +164,8 @@ def test_a_run_killed_after_its_last_step_repeats_only_those_since_the_checkpoin
     assert taken == [15] and files == expected and again.losses.tolist() == whole.losses.tolist()
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
-    whole, expected = run(tmp_path / "whole", digits)
+def test_a_full_disk_keeps_the_last_checkpoint(uninterrupted, tmp_path, monkeypatch, digits):
+    whole, expected = uninterrupted()
     save, saves = checkpoint.save_file, []
 
     def save_twice(tensors, path, metadata):
@@ -211,8 +218,10 @@ def flip(content, place):
     "damage",
     [lambda b: b[: len(b) // 2], lambda b: b"", *(lambda b, p=p: flip(b, p) for p in (0.001, 0.5, 0.999))],
 )
-def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(tmp_path, monkeypatch, digits, damage, capsys):
-    _, expected = run(tmp_path / "whole", digits)
+def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(
+    uninterrupted, tmp_path, monkeypatch, digits, damage, capsys
+):
+    _, expected = uninterrupted()
     checkpoint = half_trained(tmp_path / "run", digits, monkeypatch)
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     assert run(tmp_path / "run", digits)[1] == expected
@@ -220,8 +229,10 @@ def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(tmp_path, monkeypa
     assert f"{checkpoint} is damaged" in line and "begins anew" in line
 
 
-def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(tmp_path, monkeypatch, digits, capsys):
-    _, expected = run(tmp_path / "whole", digits, keep_steps=(5,))
+def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(
+    uninterrupted, tmp_path, monkeypatch, digits, capsys
+):
+    _, expected = uninterrupted(keep_steps=(5,))
     half_trained(tmp_path / "run", digits, monkeypatch, keep_steps=(5,))
     kept = tmp_path / "run" / "ema-000005.safetensors"
     kept.write_bytes(flip(kept.read_bytes(), 0.9))
@@ -234,8 +245,10 @@ def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(tmp_path, mon
 
 @pytest.mark.parametrize("step", [0, 7, TOTAL_STEPS - 1])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch, digits, step, signum):
-    whole, expected = run(tmp_path / "whole", digits, keep_steps=(5,))
+def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(
+    uninterrupted, tmp_path, monkeypatch, digits, step, signum
+):
+    whole, expected = uninterrupted(keep_steps=(5,))
     with monkeypatch.context() as patch, pytest.raises(interruption.Stopped) as stopped:
         tiny.signal_at(patch, step, signum)
         with interruption.handled():
@@ -290,8 +303,8 @@ def test_weights_of_one_change_no_bit(tmp_path, monkeypatch, digits):
     assert ones == plain
 
 
-def test_weights_that_are_not_one_change_the_model(tmp_path, digits):
-    _, plain = run(tmp_path / "plain", digits)
+def test_weights_that_are_not_one_change_the_model(uninterrupted, tmp_path, digits):
+    _, plain = uninterrupted()
     plan = everything(digits, weights=1.0 + digits.labels)
     _, weighted = run(tmp_path / "weighted", digits, plan=plan)
     assert weighted["model.safetensors"] != plain["model.safetensors"]
@@ -431,8 +444,8 @@ def test_kept_weights_are_the_average_at_that_step(tmp_path, digits):
     assert kept.read_bytes() == short.read_bytes()
 
 
-def test_keeping_weights_does_not_disturb_the_run(tmp_path, digits):
-    _, plain = run(tmp_path / "plain", digits)
+def test_keeping_weights_does_not_disturb_the_run(uninterrupted, tmp_path, digits):
+    _, plain = uninterrupted()
     _, kept = run(tmp_path / "kept", digits, keep_steps=range(TOTAL_STEPS))
     assert kept["model.safetensors"] == plain["model.safetensors"]
 
