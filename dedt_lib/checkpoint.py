@@ -74,7 +74,7 @@ def restore(path: Path, task: "Task") -> tuple[Parts, dict]:
             shadows = task.ema.shadow_params
             task.ema.shadow_params = [parts["ema"][str(k)].to(p.device) for k, p in enumerate(shadows)]
             task.ema.optimization_step = facts["ema_step"]
-        state = {}
+        state: dict[int, dict] = {}
         for name, value in parts.get("optimizer", {}).items():
             k, _, key = name.partition("/")
             state.setdefault(int(k), {})[key] = value
@@ -91,7 +91,7 @@ def restore(path: Path, task: "Task") -> tuple[Parts, dict]:
 
 
 def _read(path: Path) -> tuple[Parts, dict]:
-    parts = {}
+    parts: Parts = {}
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["run"])
         for key in file.keys():

@@ -27,7 +27,8 @@ class History:
     """One row of numbers a step: the newest on their device, those that were fetched on the host."""
 
     def __init__(self, rows: np.ndarray | None = None):
-        self._fetched, self._waiting = [] if rows is None else [rows], []
+        self._fetched: list[np.ndarray] = [] if rows is None else [rows]
+        self._waiting: list[torch.Tensor] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._fetched)) + len(self._waiting)

@@ -5,6 +5,8 @@ A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, no
 is the number of samples in epoch 0, which a warm-up is measured by.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .errors import DedtError
@@ -143,7 +145,7 @@ class InfoBatchPlan:
         self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
         self.pruning_epochs, self.first_epoch = int(delta * epochs), n
         self.scores = np.full(n, 3.0)  # the package's start: equal scores, so the first epoch prunes nothing
-        self._drawn = None
+        self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn from the scores when first asked."""
@@ -184,7 +186,9 @@ class InfoBatchPlan:
 
     def state(self) -> dict[str, np.ndarray]:
         """Scores and the draw of the current epoch, as arrays."""
-        drawn = {} if self._drawn is None else dict(zip(("epoch", "indices", "weights"), self._drawn))
+        drawn: dict[str, Any] = (
+            {} if self._drawn is None else dict(zip(("epoch", "indices", "weights"), self._drawn))
+        )
         return {"scores": self.scores, **{name: np.asarray(value) for name, value in drawn.items()}}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:

@@ -35,7 +35,8 @@ def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
     counts = np.asarray(counts, dtype=np.int64)
     if (counts == counts[0]).all():
         return balanced_labels(n, len(counts))
-    labels, behind, total = np.empty(n, dtype=np.int64), np.zeros_like(counts), counts.sum()
+    labels: np.ndarray = np.empty(n, dtype=np.int64)
+    behind, total = np.zeros_like(counts), counts.sum()
     for i in range(n):
         behind += counts  # in units of 1 / total, so that nothing is rounded
         labels[i] = behind.argmax()
@@ -150,7 +151,7 @@ def sample(
         uint8 [n, C, H, W].
     """
     processes = processes or Processes()
-    whole = Path(folder) / "samples.npy" if folder else None
+    whole = Path(folder or "") / "samples.npy"
     if folder and processes.from_main(processes.main and intact_or_removed(whole)):
         return np.load(whole, mmap_mode="r")
     model.to(device).eval()

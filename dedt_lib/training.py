@@ -50,7 +50,7 @@ def _adan(parameters, lr):
     return Adan(parameters, lr=lr)
 
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": functools.partial(torch.optim.Adam, fused=True),
     "adamw": functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True),
     "adan": _adan,
@@ -194,13 +194,13 @@ class _Run:
     def keep_ema(self, path: Path) -> None:
         """Write the EMA weights of this step."""
         self.flush()
-        if not self.processes.main:
-            return
-        self.task.ema.store(self.parameters)
-        self.task.ema.copy_to(self.parameters)
-        with sealed(path) as partial:
-            save_weights(self.model, partial)
-        self.task.ema.restore(self.parameters)
+        ema = self.task.ema
+        if ema is not None and self.processes.main:
+            ema.store(self.parameters)
+            ema.copy_to(self.parameters)
+            with sealed(path) as partial:
+                save_weights(self.model, partial)
+            ema.restore(self.parameters)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, unless a loss since the last one is not finite."""
@@ -269,7 +269,7 @@ def fit(
                 looks = run.step % FLUSH == 0 or run.step == task.steps
                 if looks:
                     run.flush()
-                if run.step in keep_steps:
+                if folder and run.step in keep_steps:
                     run.keep_ema(folder / f"ema-{run.step:06d}.safetensors")
                 # To ask the other processes is to wait for them.
                 stopping = folder and (looks or processes.count == 1) and processes.any(interruption.asked())
@@ -348,7 +348,7 @@ class Supervised(Task):
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss of the batch, twice."""
-        value = self._loss(*batch, self.generator)
+        value = self._loss(batch[0], self.generator)
         return value, value
 
     def train(self, folder: Path | str | None) -> np.ndarray:
@@ -356,7 +356,7 @@ class Supervised(Task):
         run = fit(self, folder=folder, progress=f"train {type(self.network).__name__}")
         self.network.eval()
         sizes = [len(batch) for batch in self._split(torch.arange(self._n))]
-        epochs = run.losses.rows().astype(np.float64).reshape(self.epochs, -1)
+        epochs: np.ndarray = run.losses.rows().astype(np.float64).reshape(self.epochs, -1)
         return np.array([sum(value * size for value, size in zip(row, sizes)) / sum(sizes) for row in epochs])
 
 
@@ -470,6 +470,7 @@ def draw_batch(
         device: The source's; by default that of ``indices``.
     """
     source, device, n = as_source(source), device or indices.device, len(indices)
+    draws = getattr(model, "draws", None)
     generator = torch_generator(seed, "batch", step, device)
     flip = torch.rand(n, generator=generator, device=device) < 0.5 if settings.flip else None
     x = source.draw(indices, flip, generator)
@@ -479,7 +480,7 @@ def draw_batch(
         t=torch.randint(0, 1000, (n,), generator=generator, device=device),
         noise=torch.randn(x.shape, generator=generator, device=device),
         drop=torch.rand(n, generator=generator, device=device) < settings.label_dropout,
-        extra=model.draws(n, generator, device) if hasattr(model, "draws") else {},
+        extra=draws(n, generator, device) if draws else {},
     )
 
 
@@ -507,6 +508,8 @@ def batch_loss(losses: torch.Tensor, weights: torch.Tensor, normalised: bool = T
 
 class _Diffusion(Task):
     """A diffusion model along a plan; the arguments are those of :func:`train`."""
+
+    ema: EMAModel
 
     def __init__(self, model, data, plan, settings, *, seed, weighting=None, device="cpu", processes=None):
         self.device, self.processes = torch.device(device), processes or Processes()
@@ -536,15 +539,15 @@ class _Diffusion(Task):
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         (indices, weights), model = batch, self.network
-        batch = draw_batch(self.source, indices, self.options, self.seed, step, model, self.device)
-        mine = self.processes.rows(len(batch))
+        drawn = draw_batch(self.source, indices, self.options, self.seed, step, model, self.device)
+        mine = self.processes.rows(len(drawn))
         for layer in self._row_layers:
-            layer.share_rows(mine, len(batch))
+            layer.share_rows(mine, len(drawn))
         with autocast(self.options.precision, self.device):
-            losses = model.losses(self.processes.mine(batch))
-            everyone = self.processes.gather(losses.detach(), len(batch))
+            losses = model.losses(self.processes.mine(drawn))
+            everyone = self.processes.gather(losses.detach(), len(drawn))
             if self.weighting is not None:
-                weights = weights * self.weighting(everyone, batch, model)
+                weights = weights * self.weighting(everyone, drawn, model)
         if self.plan.needs_losses:
             self._seen.append((indices, everyone))
         normalised = self.weighting is not None
@@ -610,7 +613,7 @@ def train(
     )
     run = fit(task, folder=folder, progress=progress, processes=processes, keep_steps=keep_steps)
     task.ema.copy_to(model.parameters())
-    losses = run.losses.rows().astype(np.float32)
+    losses: np.ndarray = run.losses.rows().astype(np.float32)
     if run.processes.main:
         save_weights(model, Path(folder) / "model.safetensors")
         np.save(Path(folder) / "losses.npy", losses)

@@ -10,6 +10,9 @@ One that can be trained as a classifier also has a ``forward`` that returns logi
 file here and an entry in ``NETWORKS``; one with published weights has an entry in ``PRETRAINED`` too.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
 from ..arrays import check_choice
@@ -36,8 +39,13 @@ def _clip(channels, num_classes, width, **settings):
     return CLIP({**SMALL_CLIP, "vision_cfg": vision}, **settings)
 
 
-NETWORKS = {"resnet18": ResNet18, "classifier": SmallClassifier, "inceptionv3": _inceptionv3, "clip": _clip}
-PRETRAINED = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": ResNet18,
+    "classifier": SmallClassifier,
+    "inceptionv3": _inceptionv3,
+    "clip": _clip,
+}
+PRETRAINED: dict[str, tuple[Callable[..., Any], str]] = {
     "resnet18": (ImageNetResNet18, "resnet18-imagenet"),
     "inceptionv3": (InceptionV3, "inceptionv3-imagenet"),
     "clip": (rn50, "clip-rn50-openai"),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from .training import random_shift
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TEMPLATES = ("a photo of the {}", "an image of the {}", "a picture of the {}", "{}")
-SMALL_CLIP = {
+SMALL_CLIP: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
@@ -102,7 +103,9 @@ def train_clip(
     few classes most "negatives" of a batch would be none.  AdamW with CLIP's betas and weight decay, cosine
     to zero.  Arguments, result and errors are those of ``train_classifier``.
     """
-    settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    settings: dict[str, Any] = dict(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+    )
     settings |= dict(shift=shift, schedule="cosine")
     network.to(device)
     images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))

@@ -1,6 +1,7 @@
 """Classifiers for features and for FID, trained from scratch with the recipes of the cited papers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,9 @@ def train_classifier(
     Raises:
         DedtError: The checkpoint is of another run, losses are not finite, or a choice is unknown.
     """
-    settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    settings: dict[str, Any] = dict(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+    )
     settings |= dict(shift=shift, padding=padding, flip=flip)
     settings |= dict(schedule=schedule, nesterov=nesterov, optimizer=optimizer)
     check_choice("optimizer", optimizer, ("sgd", "adamw"))

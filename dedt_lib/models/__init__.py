@@ -33,7 +33,9 @@ def build_model(name: str, **settings) -> nn.Module:
     """
     check_choice("model", name, ("unet", "mdt"))
     if name == "unet":
-        from .unet import ConditionalUNet as Model
-    else:
-        from .mdt import MDTv2 as Model
-    return Model(**settings)
+        from .unet import ConditionalUNet
+
+        return ConditionalUNet(**settings)
+    from .mdt import MDTv2
+
+    return MDTv2(**settings)

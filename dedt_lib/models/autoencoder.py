@@ -7,6 +7,7 @@ at every step; :class:`dedt_lib.latents.Latents` reads it.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,9 @@ def train_autoencoder(
         DedtError: The checkpoint is of another run, losses are not finite, or images do not fit the network.
     """
     check_fit(network, data.images.shape[1], image_size)
-    settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    settings: dict[str, Any] = dict(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+    )
     settings |= dict(schedule="cosine", image_size=image_size)
     network.to(device)
     images = torch.from_numpy(resize(data.images, image_size)).to(device)

@@ -31,4 +31,4 @@ class Batch:
     def rows(self, chosen: slice) -> "Batch":
         """The part of the batch in the slice ``chosen``."""
         own = (self.images, self.labels, self.t, self.noise, self.drop)
-        return Batch(*(values[chosen] for values in own), {k: v[chosen] for k, v in self.extra.items()})
+        return Batch(*(values[chosen] for values in own), extra={k: v[chosen] for k, v in self.extra.items()})

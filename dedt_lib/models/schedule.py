@@ -1,12 +1,13 @@
 """The linear noise schedule (Ho et al., 2020), and the schedules of sampling and guidance that belong to it."""
 
 import math
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-NOISE_SCHEDULE = {
+NOISE_SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
     "beta_end": 0.02,

@@ -28,7 +28,9 @@ class RowDropout(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
-        self.p, self.rows, self.total = p, None, None
+        self.p = p
+        self.rows: slice | None = None
+        self.total: int | None = None
 
     def share_rows(self, rows: slice, total: int) -> None:
         """From now on the input is the slice ``rows`` of a batch of ``total`` rows."""

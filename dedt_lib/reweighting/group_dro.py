@@ -5,6 +5,8 @@ its recorded trajectory gives the averaged weights.  Arrays are NumPy's or PyTor
 their device.
 """
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from ..processes import Processes
 from ..selection import class_to_sample_weights
 from . import ABSENT, CLIPS, SCORES
 
-Array = np.ndarray | torch.Tensor
+Array: TypeAlias = np.ndarray | torch.Tensor
 
 
 def update_weights(
@@ -80,7 +82,7 @@ def class_excess(
     return xp.where(counts > 0, means.clip(0), previous), _float64(excess <= 0)[1].mean()
 
 
-def _float64(*arrays: Array) -> tuple:
+def _float64(*arrays: Any) -> tuple[Any, ...]:
     """The arrays as float64, after the library that they are of."""
     if isinstance(arrays[0], torch.Tensor):
         return torch, *(values.double() for values in arrays)
@@ -183,6 +185,7 @@ class GroupDRO:
         of_both = "element_losses" if self.clip == "element" else "margin_losses"
         compared = of_both if hasattr(self.reference, of_both) else "losses"
         if compared != "losses" or self.scores == "eval":
+            assert proxy is not None, "these losses are asked of the proxy"
             losses = self._all_rows(proxy.train(self.scores == "train"), compared, batch)
             proxy.train()
         previous = self.excess if self.absent == "previous" else torch.zeros_like(self.excess)
