@@ -30,5 +30,5 @@ class Batch:
 
     def rows(self, chosen: slice) -> "Batch":
         """The part of the batch in the slice ``chosen``."""
-        own = (self.images, self.labels, self.t, self.noise, self.drop)
-        return Batch(*(values[chosen] for values in own), extra={k: v[chosen] for k, v in self.extra.items()})
+        own = {name: getattr(self, name)[chosen] for name in ("images", "labels", "t", "noise", "drop")}
+        return Batch(**own, extra={name: values[chosen] for name, values in self.extra.items()})
