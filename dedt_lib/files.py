@@ -168,6 +168,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process with the same number
     try:
         with full_disk_told(f"while writing {path}"):
             yield partial
