@@ -408,7 +408,7 @@ def test_paths_that_are_not_utf8_and_names_of_several_lines(tmp_path, capsys):
 
 def test_an_output_that_lacks_a_letter_does_not_end_the_run(tmp_path):
     root = tiny.write_images(tmp_path / "images", ("蟻", "bee"))
-    code = f"import sys; from dedt_lib import cli; sys.exit(cli.main(['plan', '--data', {str(root)!r}, '--row', 'x\\u8759']))"
+    code = f"import sys; from dedt_lib.shell import cli; sys.exit(cli.main(['plan', '--data', {str(root)!r}, '--row', 'x\\u8759']))"
     found = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
