@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
     from ..experiment import Experiment
 
+Named = str | Profile
+"""A profile, or its name or file."""
+
+Root = str | os.PathLike | None
+"""The folder of all results, or None for the usual one (:func:`results_folder`)."""
+
 Cell = tuple[str, float, int]
 """Row, ratio and seed."""
 
@@ -145,7 +151,7 @@ MORE_METRICS = ("cmmd", "cmmd_unbiased", "kid", "precision", "recall")
 # ---- which cells there are -------------------------------------------------------------------------
 
 
-def cells(table: str, profile: str | Profile) -> list[Cell]:
+def cells(table: str, profile: Named) -> list[Cell]:
     """All cells of a table under a profile, the largest ratios first.
 
     Raises:
@@ -161,7 +167,7 @@ def cells(table: str, profile: str | Profile) -> list[Cell]:
     return sorted(found, key=lambda cell: -cell[1])
 
 
-def table_rows(table: str, profile: str | Profile) -> list[str]:
+def table_rows(table: str, profile: Named) -> list[str]:
     """The rows of a table under a profile, without the one that only names its own scope once more."""
     if table not in TABLES:
         raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
@@ -182,13 +188,13 @@ def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
     return None
 
 
-def row_ratios(row: str, profile: str | Profile) -> tuple[float, ...]:
+def row_ratios(row: str, profile: Named) -> tuple[float, ...]:
     """The ratios that a profile has for the model of a row."""
     prefix = {"mdt": "mdt_", "stable-diffusion": "sd_"}.get(ROWS[row].get("model"), "")
     return getattr(load_profile(profile), f"{prefix}ratios")
 
 
-def all_cells(profile: str | Profile) -> list[Cell]:
+def all_cells(profile: Named) -> list[Cell]:
     """The cells of all tables that a profile is made for, each once."""
     profile = load_profile(profile)
     return list(dict.fromkeys(cell for table in profile.tables for cell in cells(table, profile)))
@@ -219,21 +225,14 @@ def _order(name: str) -> tuple[str, float, int]:
 # ---- their results on disk -------------------------------------------------------------------------
 
 
-def results_folder(profile: str | Profile, root: str | os.PathLike | None = None) -> Path:
+def results_folder(profile: Named, root: Root = None) -> Path:
     """``results/PROFILE`` under ``root``, ``$DEDT_RESULTS`` or the project."""
     root = root or os.environ.get("DEDT_RESULTS") or project_root() / "results"
     return Path(root) / load_profile(profile).name
 
 
 def run_cell(
-    profile: str | Profile,
-    row: str,
-    ratio: float,
-    seed: int,
-    *,
-    pending: bool = False,
-    root: str | os.PathLike | None = None,
-    **how: Any,
+    profile: Named, row: str, ratio: float, seed: int, *, pending: bool = False, root: Root = None, **how: Any
 ) -> "tuple[Experiment, dict[str, Any]]":
     """Compute a cell, or find its stages in the store, and collect its result, in place of an earlier one.
 
@@ -260,7 +259,7 @@ def run_cell(
     return experiment, result
 
 
-def compute_missing(profile: str | Profile, table: str = "table1") -> int:
+def compute_missing(profile: Named, table: str = "table1") -> int:
     """Compute the cells of a table that have no result yet, one after the other; returns how many there were.
 
     For a small profile or a single machine; the grid (``make tables``) does the same on all cores.
@@ -272,15 +271,13 @@ def compute_missing(profile: str | Profile, table: str = "table1") -> int:
     return len(missing)
 
 
-def done(profile: str | Profile, *, root: str | os.PathLike | None = None) -> set[str]:
+def done(profile: Named, *, root: Root = None) -> set[str]:
     """Names of the cells that have a result, collected or pending."""
     folder = results_folder(profile, root)
     return {path.stem for path in folder.glob("pending/*.json")} | set(_collected(folder))
 
 
-def collect(
-    profile: str | Profile, names: Iterable[str] = (), *, root: str | os.PathLike | None = None
-) -> int:
+def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> int:
     """Move pending cells to where the book reads them; a process killed meanwhile loses none.
 
     Args:
@@ -400,7 +397,7 @@ def _read_sheet(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_samples(
-    profile: str | Profile, row: str, ratio: float, seed: int, *, root: str | os.PathLike | None = None
+    profile: Named, row: str, ratio: float, seed: int, *, root: Root = None
 ) -> np.ndarray | None:
     """The first samples of a cell, kept beside its result.
 
@@ -423,7 +420,7 @@ def sample_labels(result: dict[str, Any], n: int = SAMPLES_KEPT) -> np.ndarray:
     return proportional_labels(n, result.get("real_class_counts") or [1] * len(result["class_names"]))
 
 
-def read_cells(profile: str | Profile, *, root: str | os.PathLike | None = None) -> "pd.DataFrame":
+def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     """All results of a profile, collected or pending, one row a cell.
 
     Returns:
@@ -482,7 +479,7 @@ def reading(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def dro_options(profile: str | Profile, *, root: str | os.PathLike | None = None) -> "pd.DataFrame":
+def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     """What each option of group DRO changes, measured by ``tools/dro_options.py``: a row a setting.
 
     Returns:
