@@ -29,10 +29,12 @@ def plain(names: Iterable[str]) -> list[str]:
     return [str(name).replace("$", r"\$") for name in names]
 
 
-def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
-    """The legend of one panel, above all of them."""
+def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None:
+    """The legend of one panel, above all of them, in one line or in so many columns."""
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, fontsize=8, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.legend(
+        handles, names, fontsize=8, ncols=columns or len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
 
 
 def finished(figure: Figure) -> Figure:

@@ -275,7 +275,7 @@ def speedup_by_ratio(panels, ratios) -> Figure:
         axes.title.set_fontsize(9)
     grid[0].set_ylabel("times as fast")
     plain_ticks(grid[0], 0.5, 1, 2, 3, 5, 10)
-    legend_above(figure, grid[0], len(series))
+    legend_above(figure, grid[0])
     return finished(figure)
 
 
