@@ -245,8 +245,8 @@ def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, mo
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
     chosen = ("--profile", "smoke", "--ratio", 0.1, "--seed", 0)
     status, printed, _ = dedt("run", "table1", "--row", "random", *chosen)
-    assert status == 0 and "random-10-0.json" in printed
-    result = json.loads((tmp_path / "smoke" / "cells" / "random-10-0.json").read_text())
+    assert status == 0 and "wrote random-10-0 into" in printed
+    result = json.loads((tmp_path / "smoke" / "cells.jsonl").read_text())
     assert result["row"] == "random"
 
 
@@ -524,7 +524,7 @@ def test_the_plan_shows_hours_when_it_has_measured(dedt_plan, monkeypatch):
 def test_the_plan_says_how_many_cells_are_done(dedt_plan, tmp_path, monkeypatch):
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
     assert "done" not in dedt_plan("table3", "--profile", "smoke")[1]
-    done = tmp_path / "smoke" / "cells" / "full-100-0.json"
+    done = tmp_path / "smoke" / "pending" / "full-100-0.json"
     done.parent.mkdir(parents=True)
     done.touch()
     assert "7 cells; 1 of them done" in dedt_plan("table3", "--profile", "smoke")[1]

@@ -205,7 +205,7 @@ def test_a_profile_runs_a_cell_of_each_of_its_tables(name, published, images, tm
         latent = row.startswith(("mdt", "sd"))
         assert not latent or isinstance(result["kid"], float)
         assert not latent or (result["cmmd"] is None) == (profile.cmmd == "")
-        assert (tmp_path / name / "cells" / f"{tables.cell_name(row, 0.8, 0)}.json").exists()
+        assert tables.cell_name(row, 0.8, 0) in tables.done(name, root=tmp_path)
         assert set(result["provenance"].get("weights", ())) == PUBLISHED.get((name, row), set())
         for facts in result["provenance"].get("weights", {}).values():
             assert facts["files"] and all(len(digest) == 64 for digest in facts["files"].values())

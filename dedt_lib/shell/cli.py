@@ -241,7 +241,7 @@ def run_stages(args):
 
 
 def run_table_cell(args):
-    """``dedt run TABLE --row ROW``: compute a cell and write it under results/PROFILE/cells."""
+    """``dedt run TABLE --row ROW``: compute a cell and write it into results/PROFILE/cells.jsonl."""
     from ..book import tables
     from ..config.profile import load_profile
     from ..config.recipe import Recipe
@@ -276,7 +276,7 @@ def run_table_cell(args):
         print(f"{tables.LABELS[args.row]}: {describe(experiment)}")
         print_reading(experiment.data.reading)
         run(experiment, out if experiment.processes.main else None)
-        print(f"wrote {tables.results_folder(profile) / 'cells' / tables.cell_name(*cell)}.json")
+        print(f"wrote {tables.cell_name(*cell)} into {tables.results_folder(profile) / 'cells.jsonl'}")
 
 
 def cells(args):
@@ -304,8 +304,8 @@ def done_cells(profile, listed):
     """Those of the cells whose result lies under results/."""
     from ..book import tables
 
-    folder = tables.results_folder(profile) / "cells"
-    return {cell for cell in listed if (folder / f"{tables.cell_name(*cell)}.json").exists()}
+    there = tables.done(profile)
+    return {cell for cell in listed if tables.cell_name(*cell) in there}
 
 
 def plan(args):
@@ -516,7 +516,7 @@ STAGES = {
     run: (
         "all stages, or one cell of a table",
         "dedt run --ratio 0.1 --out everything\n"
-        "  dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes results/digits/cells",
+        "  dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes results/digits",
     ),
 }
 
