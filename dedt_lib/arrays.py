@@ -1,20 +1,30 @@
-"""Checks of features and labels, and sums over them in parts that fit into memory."""
+"""Checks of features and labels, and sums and products over them in parts that fit into memory."""
+
+from collections.abc import Collection
 
 import numpy as np
 
 from .errors import DedtError
 
+Array = np.ndarray
+
 # Features become float64 in parts of this size, so that a memory-mapped file never fills the memory.
-BLOCK_ROWS = 4096
+BLOCK_ROWS, BLOCK_NUMBERS = 4096, 2**23
+
+BLOCK = 1024
+"""Rows of each side in a block of pairs: beyond its inputs a metric takes memory of the order of BLOCK^2."""
 
 
-BLOCK_NUMBERS = 2**23
+def mean_and_scatter(features: Array, members: Array) -> tuple[Array, Array]:
+    """Mean and scatter matrix of some rows.
 
+    Args:
+        features: float [n, d], memory-mapped or not.
+        members: int [m], the rows that count.
 
-def mean_and_scatter(features, members):
-    """Mean [d] and sum of (z - mean)(z - mean)^T [d, d] of some rows of ``features``, float64.
-
-    features: float [n, d].  members: int [m], the rows.  Only the lower triangle of the sum is filled.
+    Returns:
+        The mean [d] and the sum of (z - mean)(z - mean)^T [d, d], float64; of the sum only the lower triangle
+        is filled.
     """
     from scipy.linalg.blas import dsyrk
 
@@ -26,53 +36,60 @@ def mean_and_scatter(features, members):
     return mean, scatter
 
 
-def mean_of_rows(features, members):
-    """Mean [d] of the rows ``members`` of features [n, d], float64."""
+def mean_of_rows(features: Array, members: Array) -> Array:
+    """Mean float64 [d] of the rows ``members`` of features [n, d]."""
     return sum(features[rows].sum(axis=0, dtype=np.float64) for rows in blocks(members)) / len(members)
 
 
-def median_of_rows(features, members):
-    """Median [d] of the rows ``members`` of features [n, d], float64, a few columns at a time."""
-    width = max(1, BLOCK_NUMBERS // len(members))
-    columns = range(0, features.shape[1], width)
-    return np.concatenate(
-        [np.median(features[members, i : i + width].astype(np.float64), axis=0) for i in columns]
-    )
+def median_of_rows(features: Array, members: Array) -> Array:
+    """Median float64 [d] of the rows ``members`` of features [n, d], a few columns at a time."""
+    columns = slices(features.shape[1], max(1, BLOCK_NUMBERS // len(members)))
+    return np.concatenate([np.median(features[members, part].astype(np.float64), axis=0) for part in columns])
 
 
-def groups(labels, scope):
-    """The index sets that are scored together: one per class, or one of everything."""
+def groups(labels: Array, scope: str) -> list[Array]:
+    """The positions that are scored together: one array a class, or one of all for the scope "global"."""
     if scope == "global":
         return [np.arange(len(labels))]
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
-def blocks(members):
+def blocks(members: Array) -> list[Array]:
     """An index array in pieces of at most ``BLOCK_ROWS``."""
-    return [members[i : i + BLOCK_ROWS] for i in range(0, len(members), BLOCK_ROWS)]
+    return [members[part] for part in slices(len(members), BLOCK_ROWS)]
 
 
-def check_choice(what, value, choices):
+def slices(n: int, size: int | None = None) -> list[slice]:
+    """The positions 0..n-1 in slices of at most ``size``, by default ``BLOCK``."""
+    return [slice(start, start + (size or BLOCK)) for start in range(0, n, size or BLOCK)]
+
+
+def products(x: Array, y: Array, device: str | None) -> Array:
+    """x @ y.T, which is nearly all the work of a distance; by PyTorch where a ``device`` is named."""
+    if device is None:
+        return x @ y.T
+    import torch
+
+    return (torch.from_numpy(x).to(device) @ torch.from_numpy(y).to(device).T).cpu().numpy()
+
+
+def check_choice(what: str, value: object, choices: Collection) -> None:
     """Raise DedtError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise DedtError(f"Unknown {what} '{value}'. Choose one of: {', '.join(choices)}.")
 
 
-def check_labels(labels):
+def check_labels(labels: Array) -> Array:
     """Labels as int64 [n]; raises DedtError for anything but non-negative integers."""
     labels = np.asarray(labels)
-    if (
-        labels.ndim != 1
-        or len(labels) == 0
-        or not np.issubdtype(labels.dtype, np.integer)
-        or labels.min() < 0
-    ):
+    one_each = labels.ndim == 1 and len(labels) > 0 and np.issubdtype(labels.dtype, np.integer)
+    if not one_each or labels.min() < 0:
         raise DedtError("Labels must be a non-empty array of integers 0..K-1.")
     return labels.astype(np.int64)
 
 
-def check_features(features, labels):
+def check_features(features: Array, labels: Array) -> tuple[Array, Array]:
     """Features [n, d] and labels [n] that fit together and are finite; raises DedtError otherwise."""
     features, labels = np.asarray(features), check_labels(labels)
     if features.ndim == 2 and len(features) != len(labels):
@@ -82,13 +99,12 @@ def check_features(features, labels):
     return check_finite(features), labels
 
 
-def check_finite(features):
+def check_finite(features: Array) -> Array:
     """Features as an array [n, d] of finite numbers; raises DedtError otherwise."""
     features = np.asarray(features)
     if features.ndim != 2:
         raise DedtError(f"Features must have the shape [n, d]; got {features.shape}.")
-    starts = range(0, len(features), BLOCK_ROWS)
-    finite = [np.isfinite(features[i : i + BLOCK_ROWS]).all(axis=1) for i in starts]
+    finite = [np.isfinite(features[part]).all(axis=1) for part in slices(len(features), BLOCK_ROWS)]
     bad = np.flatnonzero(~np.concatenate([*finite, np.ones(0, dtype=bool)]))
     if len(bad):
         raise DedtError(
@@ -96,3 +112,19 @@ def check_finite(features):
             "Look at those images, or embed again."
         )
     return features
+
+
+def check_side(features: Array) -> Array:
+    """Finite features [n, d] of at least two images; raises DedtError otherwise."""
+    features = np.asarray(features)
+    if features.ndim != 2 or len(features) < 2:
+        raise DedtError(
+            f"This metric needs features of at least two images on each side; got shape {features.shape}."
+        )
+    return check_finite(features)
+
+
+def check_widths(width: int, other: int) -> None:
+    """Raise DedtError for features of two widths."""
+    if width != other:
+        raise DedtError(f"Features of different width ({width} and {other}) cannot be compared.")

@@ -1,21 +1,34 @@
 """What a run needs of its images, known from the number of images in each class before anything is computed."""
 
-import numpy as np
+from collections.abc import Sequence
 
+from .config.profile import Profile
+from .config.recipe import Recipe
 from .errors import DedtError
-from .selection import moderate_order
+from .selection import REGISTRY
 
 REAL_IMAGES, SAMPLES = 4, 2
 """What FID needs of a side's images: two for a covariance, and on the real side four, for its own halves."""
 
 
-def selection(recipe, scope, counts, names):
-    """Refuse a coreset that cannot be chosen.  counts: training images of each class, with their names."""
-    total, single = sum(counts), [name for name, count in zip(names, counts) if count < 2]
-    if recipe.method == "gaussian" and (total < 2 if scope == "global" else single):
+def selection(recipe: Recipe, scope: str, counts: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse a coreset that cannot be chosen.
+
+    Args:
+        recipe: says method and ratio.
+        scope: "class" or "global".
+        counts: training images of each class.
+        names: of the classes.
+
+    Raises:
+        DedtError: a group has fewer images than the method needs, or no image is kept.
+    """
+    fewest, total = REGISTRY[recipe.method].fewest, sum(counts)
+    few = [name for name, count in zip(names, counts) if count < fewest]
+    if total < fewest if scope == "global" else few:
         raise DedtError(
-            f"Class(es) {few_words(single)} have a single image, and a Gaussian needs two in each: add images, drop "
-            "the class, or choose by one Gaussian of all (scope 'global')."
+            f"Class(es) {few_words(few)} have fewer than the {fewest} images that method '{recipe.method}' needs in "
+            "each: add images, drop the class, or choose among the images of all classes (scope 'global')."
         )
     if sum(kept(recipe, scope, counts)) == 0:
         raise DedtError(
@@ -23,8 +36,8 @@ def selection(recipe, scope, counts, names):
         )
 
 
-def training(recipe, scope, counts, names):
-    """Refuse a model of classes of which its coreset keeps no image."""
+def training(recipe: Recipe, scope: str, counts: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse a model of classes of which its coreset keeps no image; arguments as of :func:`selection`."""
     if recipe.infobatch or recipe.early_stopping:
         return
     selection(recipe, scope, counts, names)
@@ -38,7 +51,7 @@ def training(recipe, scope, counts, names):
         )
 
 
-def evaluation(profile, recipe, counts):
+def evaluation(profile: Profile, recipe: Recipe, counts: Sequence[int]) -> None:
     """Refuse a measurement that cannot be had of any class."""
     if sum(counts) < REAL_IMAGES:
         raise DedtError(
@@ -61,15 +74,13 @@ def evaluation(profile, recipe, counts):
         )
 
 
-def kept(recipe, scope, counts):
-    """Images of each class that a coreset keeps, or in the scope "global" of all classes together: a list."""
-    sizes = [sum(counts)] if scope == "global" else counts
-    if recipe.method == "moderate":
-        return [moderate_order(np.zeros(size), recipe.ratio, scope)[1] for size in sizes]
-    return [round(recipe.ratio * size) for size in sizes]
+def kept(recipe: Recipe, scope: str, counts: Sequence[int]) -> list[int]:
+    """Images of each class that a coreset keeps, or in the scope "global" of all classes together."""
+    sizes, selector = [sum(counts)] if scope == "global" else counts, REGISTRY[recipe.method]()
+    return [selector.count(size, recipe.ratio, scope) for size in sizes]
 
 
-def enough(counts):
+def enough(counts: Sequence[int]) -> float:
     """A ratio, in thousandths, of which every class keeps an image."""
     return int(500 / min(counts) + 1) / 1000
 
@@ -77,17 +88,23 @@ def enough(counts):
 ADVICE = "raise the ratio, add images, or choose within each class (scope 'class')"
 
 
-def no_empty_class(counts, names, ratio, advice=ADVICE):
+def no_empty_class(counts: Sequence[int], names: Sequence[str], ratio: float, advice: str = ADVICE) -> None:
     """Refuse a coreset with a class that keeps no image; counts: its images of each class."""
     empty = [name for name, count in zip(names, counts) if count == 0]
     if empty:
         raise DedtError(f"Class(es) {few_words(empty)} keep no image at ratio {ratio:g}: {advice}.")
 
 
-def left_out(counts, drawn, names):
-    """Classes that have no class-wise FID, with the reason: a list such as ["cat (3 images)"].
+def left_out(counts: Sequence[int], drawn: Sequence[int], names: Sequence[str]) -> list[str]:
+    """Classes that have no class-wise FID, with the reason, such as "cat (3 images)".
 
-    counts, drawn: images and samples of each class.
+    Args:
+        counts: images of each class.
+        drawn: samples of each class.
+        names: of the classes.
+
+    Returns:
+        The names, each with its reason.
     """
     found = []
     for name, images, samples in zip(names, counts, drawn):
@@ -97,7 +114,7 @@ def left_out(counts, drawn, names):
     return found
 
 
-def few_words(words, most=20):
+def few_words(words: Sequence[str], most: int = 20) -> str:
     """The words in a line, of many the first ones and how many more there are."""
     more = len(words) - most
     return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")

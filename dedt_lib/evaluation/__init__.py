@@ -1,0 +1,37 @@
+"""How good the samples are: FID, class-wise FID, KID, CMMD, precision and recall, near-copies.
+
+The metrics are functions of feature matrices.  :func:`extract_features` makes those with an extractor of
+torch-fidelity (Inception-v3); :func:`register_classifier` offers it a network of our own.
+"""
+
+from .features import INCEPTION, extract_features, protocol, register_classifier
+from .frechet import (
+    FrechetReference,
+    classwise_frechet,
+    classwise_references,
+    frechet_distance,
+    gaussian_statistics,
+    real_floor,
+)
+from .kernels import (
+    KID_SUBSET_SIZE,
+    KID_SUBSETS,
+    MOST_EMBEDDED,
+    MOST_PAIRED,
+    both_cmmds,
+    cmmd,
+    kid,
+    within_real,
+)
+from .neighbours import (
+    MOST_NEIGHBOURS,
+    SAME,
+    THUMBNAIL,
+    near,
+    nearest_distances,
+    nearest_features,
+    neighbour_radii,
+    precision_recall,
+    views,
+)
+from .statistics import paired_interval, spread

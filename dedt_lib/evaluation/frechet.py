@@ -1,0 +1,212 @@
+"""Frechet distances between Gaussians fitted to features: FID, of all images or class by class."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..arrays import Array, check_features, check_side, check_widths, mean_and_scatter
+from ..errors import DedtError
+from ..files import atomic
+from ..randomness import numpy_generator
+
+
+def gaussian_statistics(features: Array) -> tuple[Array, Array]:
+    """Mean [d] and unbiased covariance [d, d] of features [n, d], float64; raises DedtError for n < 2."""
+    features = check_side(features)
+    mean, scatter = mean_and_scatter(features, np.arange(len(features)))
+    scatter += np.tril(scatter, -1).T
+    return mean, scatter / (len(features) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetReference:
+    """One side of a Frechet distance, factorised once and compared often.
+
+    Attributes:
+        mean: float64 [d].
+        factor: float64 [d, r] with factor @ factor.T the covariance: its symmetric square root, or, of fewer
+            images than features, the centred images over sqrt(n - 1).
+        count: how many images, 0 where nobody said.
+    """
+
+    mean: Array
+    factor: Array
+    count: int
+
+    @classmethod
+    def of(cls, features: Array) -> "FrechetReference":
+        """The reference of features float [n, d]; raises DedtError for n < 2 or non-finite features."""
+        features = check_side(features)
+        n, d = features.shape
+        if n >= d:
+            return cls.from_statistics(*gaussian_statistics(features), n)
+        features = features.astype(np.float64)
+        mean = features.mean(axis=0)
+        return cls(mean, (features - mean).T / np.sqrt(n - 1), n)
+
+    @classmethod
+    def from_statistics(cls, mean: Array, covariance: Array, count: int = 0) -> "FrechetReference":
+        """The reference of a mean [d] and a covariance [d, d], such as published ones."""
+        values, vectors = np.linalg.eigh(covariance)
+        return cls(mean, vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T, count)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def distance(self, generated: "Array | FrechetReference") -> float:
+        """Frechet distance to features float [m, d], or to another reference."""
+        if isinstance(generated, FrechetReference):
+            check_widths(len(self.mean), len(generated.mean))
+            # With S_r = A A^T and S_g = B B^T, tr (S_r S_g)^1/2 is the sum of the singular values of A^T B.
+            overlap = np.linalg.norm(self.factor.T @ generated.factor, "nuc")
+            mean, trace = generated.mean, np.square(generated.factor).sum()
+        else:
+            generated = check_side(generated)
+            m, d = generated.shape
+            check_widths(len(self.mean), d)
+            if m < d:
+                return self.distance(FrechetReference.of(generated))
+            mean, covariance = gaussian_statistics(generated)
+            product = np.linalg.eigvalsh(self.factor.T @ covariance @ self.factor)
+            overlap, trace = np.sqrt(np.maximum(product, 0)).sum(), np.trace(covariance)
+        difference = self.mean - mean
+        return float(difference @ difference + np.square(self.factor).sum() + trace - 2 * overlap)
+
+    def save(self, path: str | Path) -> None:
+        """Write the reference as one ``.npz`` file."""
+        with atomic(path) as partial, open(partial, "wb") as file:
+            np.savez(file, mean=self.mean, factor=self.factor, count=self.count)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "FrechetReference":
+        """Read what :meth:`save` wrote; raises DedtError when the file is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                reference = cls(file["mean"], file["factor"], int(file["count"]))
+            if reference.factor.shape[:1] != reference.mean.shape:
+                raise ValueError(f"shapes {reference.mean.shape} and {reference.factor.shape}")
+        except FileNotFoundError:
+            raise DedtError(f"{path} does not exist.") from None
+        except Exception as error:
+            raise DedtError(f"{path} holds no Frechet reference ({error!r}); make it again.") from error
+        return reference
+
+
+def frechet_distance(real: Array | FrechetReference, generated: Array) -> float:
+    """Frechet distance between Gaussians fitted to two feature matrices (FID; Heusel et al., 2017).
+
+    |mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2).  With S_r = A A^T the last term is
+    sum sqrt eig(A^T S_g A): real-valued, and defined for singular covariances too.
+
+    Args:
+        real: float [n, d], or its FrechetReference, which saves most of the time where one side is compared
+            often.
+        generated: float [m, d].
+
+    Returns:
+        The distance, >= 0 up to rounding.
+
+    Raises:
+        DedtError: fewer than two images, non-finite features or widths that differ.
+    """
+    reference = real if isinstance(real, FrechetReference) else FrechetReference.of(real)
+    return reference.distance(generated)
+
+
+def classwise_references(
+    features: Array, labels: Array, *, least: int | None = None
+) -> list[FrechetReference | None]:
+    """The real side of :func:`classwise_frechet`.
+
+    Args:
+        features: float [n, d].
+        labels: int [n], 0..K-1.
+        least: a class with fewer images gets None; without it such a class is refused.
+
+    Returns:
+        The :class:`FrechetReference` of each class, K of them.
+
+    Raises:
+        DedtError: without ``least``, a class with fewer than two images.
+    """
+    features, labels = check_features(features, labels)
+    counts = np.bincount(labels)
+    if least is None and counts.min() < 2:
+        raise DedtError(
+            f"Class {counts.argmin()} has {counts.min()} images, and FID needs two: add images of that class."
+        )
+    enough = counts >= (least or 2)
+    return [FrechetReference.of(features[labels == k]) if enough[k] else None for k in range(len(counts))]
+
+
+def classwise_frechet(
+    real: Array | list[FrechetReference | None],
+    real_labels: Array | None,
+    generated: Array,
+    generated_labels: Array,
+    *,
+    partial: bool = False,
+) -> Array:
+    """Frechet distance of each class (paper, Fig. 2).
+
+    The values carry the bias of their small sample, so compare them at equal counts only.
+
+    Args:
+        real: float [n, d]; or the list of :func:`classwise_references`.
+        real_labels: int [n], 0..K-1; None with a list of references.
+        generated: float [m, d].
+        generated_labels: int [m].
+        partial: whether a class with fewer than two images on a side may be left out.
+
+    Returns:
+        float64 [K], NaN for a class that is left out.
+
+    Raises:
+        DedtError: a class with fewer than two images on a side, unless ``partial``.
+    """
+    references = real if real_labels is None else classwise_references(real, real_labels, least=2)
+    generated, labels = check_features(generated, generated_labels)
+    values = np.full(max(len(references), labels.max() + 1), np.nan)
+    for k in range(len(values)):
+        reference, side = references[k] if k < len(references) else None, generated[labels == k]
+        if reference is not None and len(side) >= 2:
+            values[k] = reference.distance(side)
+        elif not partial:
+            images = (
+                len(reference or ()) if real_labels is None else int((np.asarray(real_labels) == k).sum())
+            )
+            raise DedtError(
+                f"Class {k} has {images} and {len(side)} images to compare, and FID needs two on each side (four "
+                "for the floor): add images of that class, or draw more samples."
+            )
+    return values
+
+
+def real_floor(
+    features: Array, labels: Array, *, splits: int = 10, seed: int = 0, classwise: bool = True
+) -> dict[str, float | Array]:
+    """Real-vs-real FID, of random halves of the real data: the floor under every printed value.
+
+    Args:
+        features: float [n, d].
+        labels: int [n]; each class is halved.
+        splits: over how many random halvings the mean is taken.
+        seed: of the halvings.
+        classwise: whether the classes have values of their own.
+
+    Returns:
+        "fid" and "classwise" float64 [K]: NaN for a class with fewer than four images, which has no halves to
+        compare; empty without ``classwise``.
+    """
+    totals, of_classes = [], []
+    for split in range(splits):
+        order = numpy_generator(seed, "floor", split).permutation(len(labels))
+        order = order[np.argsort(labels[order], kind="stable")]
+        left, right = order[::2], order[1::2]
+        totals.append(frechet_distance(features[left], features[right]))
+        if classwise:
+            sides = features[left], labels[left], features[right], labels[right]
+            of_classes.append(classwise_frechet(*sides, partial=True))
+    means = np.mean(of_classes, axis=0) if classwise else np.empty(0)
+    return {"fid": float(np.mean(totals)), "classwise": means}

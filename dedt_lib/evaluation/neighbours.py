@@ -1,0 +1,197 @@
+"""Nearest neighbours: precision and recall of samples, and near-copies of training images."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from ..arrays import Array, check_side, check_widths, products, slices
+from ..errors import DedtError
+
+THUMBNAIL = 32
+"""Longest side, in pixels, of the images whose pixels are compared."""
+
+MOST_NEIGHBOURS = 10_000
+"""How many images of a side precision and recall take (Dhariwal & Nichol, 2021), and near-copies of the
+samples and of the held-out images: their cost grows with the product of the sides."""
+
+SAME = 1e-3
+"""Grey levels below which two images differ by rounding alone: less than one level in one pixel."""
+
+
+def precision_recall(
+    real: Array, generated: Array, *, k: int = 3, radii: Array | None = None, device: str | None = None
+) -> tuple[float, float]:
+    """Share of samples that look real, and of the real images that are covered (Kynkaanniemi et al., 2019).
+
+    Around each image of a set lies a ball that reaches to its k-th nearest neighbour in that set.  Precision
+    is the share of generated images in a ball of a real one, recall that of real images in a ball of a
+    generated one.  Both depend on the number of images: compare them at equal counts only.
+
+    Args:
+        real: float [n, d].
+        generated: float [m, d]; the same features as for FID.
+        k: which neighbour a ball reaches to.
+        radii: of the real side (:func:`neighbour_radii`), where they are known.
+        device: where the scalar products are taken, such as "cuda"; None is the CPU.
+
+    Returns:
+        Precision and recall, in 0..1.
+
+    Raises:
+        DedtError: k images or fewer on a side, non-finite features or widths that differ.
+    """
+    real, generated = check_side(real), check_side(generated)
+    check_widths(real.shape[1], generated.shape[1])
+    if min(len(real), len(generated)) <= k:
+        raise DedtError(
+            f"The {k}-th nearest neighbour needs more than {k} images on each side; got {len(real)} and "
+            f"{len(generated)}. Lower k, or draw more samples."
+        )
+    real_radii = neighbour_radii(real, k=k, device=device) if radii is None else radii
+    generated_radii = neighbour_radii(generated, k=k, device=device)
+    covered, realistic = np.zeros(len(real), dtype=bool), np.zeros(len(generated), dtype=bool)
+    for rows, columns in itertools.product(slices(len(real)), slices(len(generated))):
+        squared = _squared_distances(real[rows], generated[columns], device)
+        realistic[columns] |= (squared <= real_radii[rows, None]).any(axis=0)
+        covered[rows] |= (squared <= generated_radii[columns]).any(axis=1)
+    return float(realistic.mean()), float(covered.mean())
+
+
+def neighbour_radii(features: Array, *, k: int = 3, device: str | None = None) -> Array:
+    """Squared distance of each row of features [n, d] to its k-th nearest neighbour: float64 [n]."""
+    if device is None:
+        from sklearn.neighbors import NearestNeighbors
+
+        neighbours = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="sqeuclidean")
+        return neighbours.fit(features).kneighbors()[0][:, -1].astype(np.float64)
+    of_rows = (_squared_distances(features[rows], features, device) for rows in slices(len(features)))
+    # Each row is the nearest to itself.
+    return np.concatenate([np.partition(squared, k, axis=1)[:, k] for squared in of_rows])
+
+
+def nearest_distances(
+    images: Array,
+    references: Array,
+    *,
+    mirrored: bool = False,
+    among: Array | None = None,
+    device: str | None = None,
+) -> tuple[Array, Array]:
+    """Pixel distance of each image to the nearest reference.
+
+    Sides longer than THUMBNAIL pixels are first brought down to that by the means of areas: a copy is still a
+    copy, and its noise counts for less.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        references: uint8 [m, C, H, W], memory-mapped or not; they are read once, a block at a time.
+        mirrored: whether of an image and its mirror image the nearer counts.
+        among: int, the positions of the references that count; all by default.
+        device: where the scalar products are taken, such as "cuda"; None is NumPy.
+
+    Returns:
+        Root-mean-square differences float64 [n], in grey levels 0..255; and the positions int64 [n] of the
+        nearest references.
+
+    Raises:
+        DedtError: anything but uint8 images of one shape.
+    """
+    check_images(images)
+    check_images(references)
+    if images.shape[1:] != references.shape[1:]:
+        raise DedtError(
+            f"Images {list(images.shape[1:])} and references {list(references.shape[1:])} cannot be compared."
+        )
+    small = [
+        np.concatenate([_thumbnails(view[part]) for part in slices(len(view))])
+        for view in views(images, mirrored=mirrored)
+    ]
+    squared, nearest = _nearest(small, references, among, device, _thumbnails)
+    return np.sqrt(squared / small[0].shape[1]), nearest
+
+
+def nearest_features(
+    sides: Sequence[Array], references: Array, *, among: Array | None = None, device: str | None = None
+) -> Array:
+    """Euclidean distance of each image to the nearest reference in features.
+
+    Args:
+        sides: features float [n, d] of one or more views of the images, of which the nearest counts (see
+            :func:`views`).
+        references: float [m, d], memory-mapped or not.
+        among: as of :func:`nearest_distances`.
+        device: as of :func:`nearest_distances`.
+
+    Returns:
+        float64 [n].
+    """
+    return np.sqrt(_nearest(sides, references, among, device, np.asarray)[0])
+
+
+def near(distances: Array, quantile: float = 0.01) -> float | None:
+    """The distance that only ``quantile`` of the held-out images' fall below; None if there are none."""
+    return float(np.quantile(distances, quantile)) if len(distances) else None
+
+
+def views(images: Array, *, shifted: bool = False, mirrored: bool = False) -> Iterator[Array]:
+    """Images uint8 [n, C, H, W] as they are; shifted by a pixel to all eight sides; mirrored: one by one.
+
+    What comes in by a shift is the border again.
+    """
+    steps, (height, width) = (0, 1, -1) if shifted else (0,), images.shape[2:]
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge") if shifted else images
+    for dy, dx in itertools.product(steps, steps):
+        moved = padded[:, :, 1 + dy :, 1 + dx :][:, :, :height, :width] if dy or dx else images
+        yield moved
+        if mirrored:
+            yield moved[..., ::-1]
+
+
+def check_images(images: Array) -> None:
+    """Raise DedtError for anything but uint8 [n, C, H, W] with n > 0."""
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+        raise DedtError(f"Images must be uint8 [n, C, H, W]; got {images.dtype} {list(images.shape)}.")
+
+
+def _nearest(
+    sides: Sequence[Array],
+    references: Array,
+    among: Array | None,
+    device: str | None,
+    prepare: Callable[[Array], Array],
+) -> tuple[Array, Array]:
+    """Squared distance float64 [n] of rows to the nearest reference, and its position int64 [n]."""
+    n, m = len(sides[0]), len(references) if among is None else len(among)
+    least, nearest = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
+    for columns in slices(m):
+        others = prepare(references[columns if among is None else among[columns]])
+        for rows, side in itertools.product(slices(n), sides):
+            squared = _squared_distances(side[rows], others, device)
+            closer = squared.min(axis=1) < least[rows]
+            nearest[rows] = np.where(closer, columns.start + squared.argmin(axis=1), nearest[rows])
+            least[rows] = np.minimum(squared.min(axis=1), least[rows])
+    return least, nearest if among is None else np.asarray(among)[nearest]
+
+
+def _squared_distances(x: Array, y: Array, device: str | None) -> Array:
+    """Squared Euclidean distances of rows x [n, d] and y [m, d]: float64 [n, m], exact for 8-bit values."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    squared = products(x, y, device)
+    squared *= -2
+    squared += np.square(x).sum(axis=1, keepdims=True)
+    squared += np.square(y).sum(axis=1)
+    return np.maximum(squared, 0, out=squared)
+
+
+def _thumbnails(images: Array) -> Array:
+    """Images [n, C, H, W] as rows, no side longer than THUMBNAIL: uint8, or float32 where any was."""
+    height, width = images.shape[2:]
+    if max(height, width) > THUMBNAIL:
+        size = min(height, THUMBNAIL), min(width, THUMBNAIL)
+        # A few at a time, because as floats they take four times the memory.
+        parts = torch.from_numpy(np.array(images, order="C")).split(64)
+        pooled = [torch.nn.functional.adaptive_avg_pool2d(part.float(), size) for part in parts]
+        images = torch.cat(pooled).numpy()
+    return images.reshape(len(images), -1)

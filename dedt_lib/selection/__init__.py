@@ -1,0 +1,121 @@
+"""Features to a coreset: uniform random, Gaussian and Moderate-DS (paper, Section III-B).
+
+A selector is a file with a subclass of :class:`Selector`, and a line in ``REGISTRY``.  :func:`select` turns its
+scores into a :class:`Coreset`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+import numpy as np
+
+from ..arrays import Array, check_choice, check_labels, groups
+from ..errors import DedtError
+from .coreset import Coreset, class_to_sample_weights
+from .gaussian import SCOPES, THRESHOLDS, Gaussian, gaussian_scores
+from .moderate import BANDS, CENTRES, Moderate, moderate_distances, moderate_order
+from .selector import Selector, as_originals, distinct
+from .uniform import Uniform
+
+REGISTRY: dict[str, type[Selector]] = {"random": Uniform, "gaussian": Gaussian, "moderate": Moderate}
+"""Name of a method -> its selector."""
+
+METHODS = tuple(REGISTRY)
+DEFAULT_SCOPE = {method: selector.scope for method, selector in REGISTRY.items()}
+
+
+def select(
+    features: Array | None,
+    labels: Array,
+    *,
+    method: str,
+    ratio: float,
+    scope: str | None = None,
+    seed: int = 0,
+    originals: Array | None = None,
+    ids: Iterable[str] | None = None,
+    class_names: Iterable[str] | None = None,
+    **options: object,
+) -> Coreset:
+    """Choose a coreset that holds the share ``ratio`` of the samples.
+
+    Ties are broken by position; a group where most scores are tied is named in the result.
+
+    Args:
+        features: float [n, d]; None for method "random".
+        labels: int [n], 0..K-1.
+        method: "random", "gaussian" or "moderate".
+        ratio: share to keep, in (0, 1].
+        scope: "class" or "global"; by default what the cited code does: random and Gaussian in each class,
+            Moderate-DS in one ordering of all samples.
+        seed: for "random".
+        originals: int [n], for each sample the first of its class that it is an exact copy of, its own number
+            if of none (:attr:`dedt_lib.data.LabelledImages.originals`).  Copies shape neither Gaussians nor
+            medians, and come after all distinct samples of their group: they are kept only where the ratio asks
+            for more.  Method "random", the published baseline, looks at no sample and takes copies as they come.
+        ids: name of each sample; by default its number.
+        class_names: name of each class; by default its number.
+        options: of the method: ``ridge`` and ``threshold`` ("count", "percentile") of :class:`Gaussian`;
+            ``centre`` ("median", "mean") and ``band`` ("center", "nearest", "farthest") of :class:`Moderate`.
+
+    Returns:
+        The coreset.
+
+    Raises:
+        DedtError: an unknown name or option, a ratio outside (0, 1], non-finite features, ``originals`` that are
+            none, or a selection that is empty.
+    """
+    labels = check_labels(labels)
+    check_choice("selection method", method, METHODS)
+    for option in options:
+        check_choice(f"option of '{method}'", option, [field.name for field in fields(REGISTRY[method])])
+    selector = REGISTRY[method](seed=seed, **options)
+    scope = scope or selector.scope
+    check_choice("scope", scope, SCOPES)
+    if not 0 < ratio <= 1:
+        raise DedtError(f"The data ratio must lie in (0, 1]; got {ratio}. Write 10 % as 0.1.")
+    if features is None and selector.needs_features:
+        raise DedtError(f"Method '{method}' needs features: embed the images first.")
+    n, K = len(labels), int(labels.max()) + 1
+    ids = tuple(map(str, range(n)) if ids is None else ids)
+    class_names = tuple(map(str, range(K)) if class_names is None else class_names)
+    if len(ids) != n or len(class_names) < K:
+        raise DedtError(
+            f"{len(ids)} ids for {n} samples and {len(class_names)} names for {K} classes: there must be one each."
+        )
+
+    originals = as_originals(originals, n)
+    scores = selector.scores(features, labels, scope, originals)
+    rank, kept, tied = np.empty(n, dtype=np.int64), np.zeros(n, dtype=bool), []
+    for members in groups(labels, scope):
+        own = distinct(members, originals) if selector.needs_features else members
+        order, count = _order(selector, scores, members, own, ratio, scope)
+        rank[order] = np.arange(len(members))
+        kept[order[:count]] = True
+        if _mostly_tied(scores[own]):
+            tied.append("all" if scope == "global" else class_names[labels[own[0]]])
+    if not kept.any():
+        raise DedtError(f"Ratio {ratio} of {n} samples keeps none: raise the ratio or use scope='global'.")
+    indices = np.flatnonzero(kept)
+    copies = originals != np.arange(n)
+    found = {"copies": int(copies.sum()), "copies_kept": int(copies[kept].sum()), "tied": tuple(tied)}
+    return Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names, **found)
+
+
+def _order(selector: Selector, scores: Array, members: Array, own: Array, ratio: float, scope: str):
+    """The members in the order in which they are kept, copies after their ``own``, and how many are kept."""
+    if len(own) == len(members):
+        order, count = selector.order(scores[own], ratio, scope)
+        return own[order], count
+    wanted = selector.count(len(members), ratio, scope)
+    # The cited code's band has ends that are rounded apart, which need not give a wanted count.
+    order, count = selector.order(scores[own], min(1.0, wanted / len(own)), "class")
+    return np.concatenate([own[order], np.setdiff1d(members, own)]), count if wanted <= len(own) else wanted
+
+
+def _mostly_tied(scores):
+    """Whether more than half of the scores, float [n], share theirs with another, up to rounding."""
+    ascending = np.sort(scores)
+    apart = np.diff(ascending) > 1e-12 * np.abs(ascending).max()
+    alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
+    return len(scores) > 1 and alone.mean() < 0.5

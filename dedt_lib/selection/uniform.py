@@ -1,0 +1,19 @@
+"""Uniformly at random: the published baseline."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..arrays import Array
+from ..randomness import numpy_generator
+from .selector import Selector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Selector):
+    """Samples drawn uniformly at random; it looks at none, and takes copies as they come."""
+
+    needs_features: ClassVar[bool] = False
+
+    def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
+        """A random number in [0, 1) for each sample: float64 [n]."""
+        return numpy_generator(self.seed, "selection").random(len(labels))
