@@ -104,13 +104,13 @@ class Experiment:
         p, r = self.profile, self.recipe
         latent = r.model != "unet"
         selects = until == "embed" or (r.method != "random" and not (r.early_stopping or r.infobatch))
-        cmmd = p.cmmd and (p.cmmd != "clip" or p.clip_weights)
+        cmmd = p.evaluate.cmmd and (p.evaluate.cmmd != "clip" or p.encoders.clip.weights)
         needed = {
-            "encoder": ("embed", selects and published_weights(p, r.encoder or p.encoder)),
-            "autoencoder": ("reweight", latent and p.vae_weights),
-            "pipeline": ("reweight", r.model == "stable-diffusion" and p.sd_weights),
-            "decoder": ("sample", latent and p.vae_decoder_weights),
-            "yardstick": ("evaluate", p.metric == "inceptionv3"),
+            "encoder": ("embed", selects and published_weights(p, r.encoder or p.encoders.default)),
+            "autoencoder": ("reweight", latent and p.autoencoder.weights),
+            "pipeline": ("reweight", r.model == "stable-diffusion" and p.stable_diffusion.weights),
+            "decoder": ("sample", latent and p.autoencoder.decoder_weights),
+            "yardstick": ("evaluate", p.evaluate.network == "inceptionv3"),
             "cmmd_network": ("compare", latent and cmmd),
         }
         reached = STAGES[: STAGES.index(until) + 1]
@@ -126,20 +126,20 @@ class Experiment:
         sizes = {}
         for name in parts.keys() & {"autoencoder", "decoder"}:
             network = parts[name][0]
-            latents.check_fit(network, p.channels, p.latent_image_size)
+            latents.check_fit(network, p.data.channels, p.autoencoder.image_size)
             sizes[name] = network.config.latent_channels, latents.downsampling(network)
         if len(set(sizes.values())) > 1:
             (one, a), (other, b) = sizes["autoencoder"], sizes["decoder"]
             raise DedtError(
-                f"{p.vae_weights} makes {one} channels of latents, one for {a} pixels, but {p.vae_decoder_weights} "
+                f"{p.autoencoder.weights} makes {one} channels of latents, one for {a} pixels, but {p.autoencoder.decoder_weights} "
                 f"reads {other}, one for {b}. Choose an autoencoder and a decoder that were made for each other."
             )
         if "pipeline" in parts and "autoencoder" in parts:
             unet, own = parts["pipeline"][0].unet.config.in_channels, sizes["autoencoder"][0]
             if unet != own:
                 raise DedtError(
-                    f"{p.vae_weights} makes {own} channels of latents, but the U-Net of {p.sd_weights} takes {unet}: "
-                    'set vae_weights = "pipeline" for the pipeline\'s own autoencoder.'
+                    f"{p.autoencoder.weights} makes {own} channels of latents, but the U-Net of {p.stable_diffusion.weights} takes {unet}: "
+                    'set autoencoder.weights = "pipeline" for the pipeline\'s own autoencoder.'
                 )
 
     def weights_note(self, *names):
@@ -167,17 +167,17 @@ class Experiment:
     def _load(self, split):
         p = self.profile
         data = data_module.load(
-            p.data,
+            p.data.source,
             split=split,
-            path=p.path,
-            image_size=p.image_size,
-            channels=p.channels,
-            per_class=p.per_class if split == "train" else None,
+            path=p.data.path,
+            image_size=p.data.image_size,
+            channels=p.data.channels,
+            per_class=p.data.per_class if split == "train" else None,
             store=self.store,
-            skip_bad=p.skip_bad,
+            skip_bad=p.data.skip_bad,
             report=self.report,
         )
-        return data and data.named(p.class_names)
+        return data and data.named(p.data.class_names)
 
     # ---- what can be had -------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class Experiment:
     @functools.cached_property
     def encoder(self):
         """The recipe's surrogate encoder and its manifest (see :mod:`dedt_lib.surrogates`)."""
-        return surrogate(self, self.recipe.encoder or self.profile.encoder)
+        return surrogate(self, self.recipe.encoder or self.profile.encoders.default)
 
     def embed(self):
         """Features of all training images by the encoder: float32 [n, d], memory-mapped and read-only."""
@@ -221,7 +221,7 @@ class Experiment:
         """The selector's scope: the recipe's, else the profile's, else that of the cited code."""
         if self.recipe.scope:
             return self.recipe.scope
-        by_profile = {"moderate": self.profile.moderate_scope}
+        by_profile = {"moderate": self.profile.select.moderate_scope}
         return by_profile.get(self.recipe.method, selection.DEFAULT_SCOPE[self.recipe.method])
 
     def select(self):
@@ -244,11 +244,11 @@ class Experiment:
         else:
             recipe["encoder"] = self.encoder[1]["key"]
         if r.method == "gaussian":
-            choice["ridge"] = recipe["ridge"] = p.gaussian_ridge
-            if p.gaussian_threshold != "count":
-                choice["threshold"] = recipe["threshold"] = p.gaussian_threshold
+            choice["ridge"] = recipe["ridge"] = p.select.gaussian_ridge
+            if p.select.gaussian_threshold != "count":
+                choice["threshold"] = recipe["threshold"] = p.select.gaussian_threshold
         if r.method == "moderate":
-            choice["centre"] = recipe["centre"] = r.centre or p.moderate_centre
+            choice["centre"] = recipe["centre"] = r.centre or p.select.moderate_centre
             if r.band != "center":
                 choice["band"] = recipe["band"] = r.band
 
@@ -320,7 +320,7 @@ class Experiment:
             "indices": hashlib.sha256(np.asarray(indices, dtype=np.int64).tobytes()).hexdigest()[:16],
             "samples": len(indices),
             "class_weights": None if coreset.weights is None else [float(w) for w in coreset.weights],
-            "annealing_start": p.annealing_start if r.annealing else 1.0,
+            "annealing_start": p.train.annealing_start if r.annealing else 1.0,
             "model": self.family.network,
             "settings": self.address_of_settings(settings),
             "seed": r.seed,
@@ -329,7 +329,7 @@ class Experiment:
             recipe["infobatch"] = {r.infobatch: r.ratio}
         if coreset.weights is not None:
             # Older runs divided the loss by the mean weight of each batch, as group DRO does.
-            keep = r.annealing and p.annealing_weights == "keep"
+            keep = r.annealing and p.train.annealing_weights == "keep"
             recipe |= {"normaliser": "coreset"} if r.weighting == "loss" or keep else {}
             extra = {"weighting": r.weighting, "annealing_weights": "keep" if keep else "uniform"}
             recipe |= non_default(extra, {"weighting": "loss", "annealing_weights": "uniform"})
@@ -380,7 +380,7 @@ class Experiment:
         epochs: by default those of the recipe's model.
         """
         r, p, epochs = self.recipe, self.profile, epochs or self.settings.epochs
-        start = p.annealing_start if r.annealing else 1.0
+        start = p.train.annealing_start if r.annealing else 1.0
         if r.infobatch:
             keep = {"prune_ratio": 1 - r.ratio} if r.infobatch == "ratio" else {"budget": r.ratio}
             return InfoBatchPlan(len(self.data), delta=start, epochs=epochs, seed=r.seed, **keep)
@@ -388,7 +388,7 @@ class Experiment:
         common = {"total": len(self.data), "epochs": epochs, "annealing_start": start}
         if coreset.weights is None:
             return EpochPlan(coreset.indices, **common)
-        if p.annealing_weights == "keep":
+        if p.train.annealing_weights == "keep":
             everything = class_to_sample_weights(coreset.weights, self.data.class_counts)
             common["tail_weights"] = everything[self.data.labels]
         if r.weighting == "sampler":
@@ -402,7 +402,7 @@ class Experiment:
         The control at equal steps is the run on all the data stopped there, so it has that run's warm-up.
         """
         count = sum(round(ratio * n) for n in self.data.class_counts)
-        start = self.profile.annealing_start if annealing else 1.0
+        start = self.profile.train.annealing_start if annealing else 1.0
         settings = self.settings
         plan = EpochPlan(
             np.arange(count), total=len(self.data), epochs=settings.epochs, annealing_start=start
@@ -442,7 +442,7 @@ class Experiment:
     @property
     def burn_in(self):
         """Share of the proxy's steps before the class weights move."""
-        return self.profile.dro_burn_in if self.recipe.burn_in is None else self.recipe.burn_in
+        return self.profile.reweight.burn_in if self.recipe.burn_in is None else self.recipe.burn_in
 
     def _proxy_folder(self):
         self.check("train")
@@ -450,13 +450,13 @@ class Experiment:
         plain = self.change(annealing=False)
         proxy_plan = plain.plan(coreset, self.family.proxy_epochs)
         settings = {
-            "step_size": p.dro_step_size,
-            "smoothing": p.dro_smoothing,
-            "clip": p.dro_clip,
+            "step_size": p.reweight.step_size,
+            "smoothing": p.reweight.smoothing,
+            "clip": p.reweight.clip,
             "burn_in": int(self.burn_in * proxy_plan.steps(self.settings.batch_size)),
         }
         settings |= non_default(
-            {"absent": p.dro_absent, "scores": p.dro_scores, "window": p.dro_window},
+            {"absent": p.reweight.absent, "scores": p.reweight.scores, "window": p.reweight.window},
             {"absent": "previous", "scores": "train", "window": 1.0},
         )
         reference = self.store.manifest(self._reference_folder())["key"]
@@ -551,19 +551,19 @@ class Experiment:
 
     def sample_labels(self):
         """Classes of the samples, in the shares of the training images: int64 [samples]."""
-        return sampling.proportional_labels(self.profile.samples, self.data.class_counts)
+        return sampling.proportional_labels(self.profile.sample.count, self.data.class_counts)
 
     def _samples_folder(self):
         p, file, settings = self.profile, self._model_file(), self.family.sampling
         recipe = {
             "version": 1,
             "model": file.parent.name + "/" + file.stem,
-            "samples": p.samples,
+            "samples": p.sample.count,
             "seed": derive(self.recipe.seed, "sampling"),
             **settings,
         }
 
-        recipe |= non_default({"precision": p.sample_precision}, {"precision": "float32"})
+        recipe |= non_default({"precision": p.sample.precision}, {"precision": "float32"})
         if len(set(self.data.class_counts)) > 1:
             recipe["labels"] = "proportional"
         if self.recipe.model != "unet":
@@ -574,11 +574,11 @@ class Experiment:
                 self._load_model(file),
                 self.sample_labels(),
                 seed=recipe["seed"],
-                batch_size=p.sample_batch_size,
+                batch_size=p.sample.batch_size,
                 sampler=self.family.sampler,
                 decode=self.family.decode,
                 folder=folder,
-                precision=p.sample_precision,
+                precision=p.sample.precision,
                 processes=self.processes,
                 device=self.device,
                 **settings,
@@ -603,8 +603,8 @@ class Experiment:
 
         published: the weights.Published of Inception, where that is the network.
         """
-        if self.profile.metric == "inceptionv3":
-            path = locate("inception-fid", self.profile.metric_weights)
+        if self.profile.evaluate.network == "inceptionv3":
+            path = locate("inception-fid", self.profile.evaluate.weights)
             digest = sha256(path)
             key = address("metric", {"network": "inception-fid", "sha256": digest})
             how = {"extractor": evaluation.INCEPTION, "layer": "2048", "weights_path": path, "key": key}
@@ -641,14 +641,14 @@ class Experiment:
             "features": np.load(folder / "features.npy", mmap_mode="r"),
             "all": references["reference-0000"],
             "classes": [references.get(f"reference-{k + 1:04d}") for k in range(K)]
-            if self.profile.classwise
+            if self.profile.evaluate.classwise
             else [],
         }
 
     def _real_folder(self):
         self.check("measure")
         recipe = {"version": 1, "data": self.data.fingerprint, "metric": self.yardstick["key"]}
-        recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
+        recipe |= non_default({"classwise": self.profile.evaluate.classwise}, {"classwise": True})
 
         def work(folder):
             features, labels = (
@@ -656,7 +656,7 @@ class Experiment:
                 self.data.labels,
             )
             references = [FrechetReference.of(features)]
-            if self.profile.classwise:
+            if self.profile.evaluate.classwise:
                 references += evaluation.classwise_references(features, labels, least=needs.REAL_IMAGES)
             for k, reference in enumerate(references):
                 if reference:
@@ -672,13 +672,13 @@ class Experiment:
         """
         self.check("measure")
         recipe = {"version": 1, "data": self.data.fingerprint, "metric": self.yardstick["key"]}
-        recipe |= non_default({"classwise": self.profile.classwise}, {"classwise": True})
+        recipe |= non_default({"classwise": self.profile.evaluate.classwise}, {"classwise": True})
 
         def work(folder):
             features = self.real()["features"]
             splits = 10 if features.shape[1] < 256 else 1  # at 2048 features a halving takes minutes
             floor = evaluation.real_floor(
-                features, self.data.labels, splits=splits, classwise=self.profile.classwise
+                features, self.data.labels, splits=splits, classwise=self.profile.evaluate.classwise
             )
             write_json(folder / "floor.json", {**floor, "classwise": numbers(floor["classwise"])})
 
@@ -712,14 +712,14 @@ class Experiment:
             "seen": seen,
         }
         recipe |= non_default(
-            {"classwise": self.profile.classwise, "flip": self.profile.flip},
+            {"classwise": self.profile.evaluate.classwise, "flip": self.profile.train.flip},
             {"classwise": True, "flip": False},
         )
 
         def work(folder):
             images, real, generated = self.sample(), self.real(), self._generated
             labels, classwise, left_out = self.sample_labels(), np.empty(0), []
-            if self.profile.classwise:
+            if self.profile.evaluate.classwise:
                 classwise = evaluation.classwise_frechet(
                     real["classes"], None, generated, labels, partial=True
                 )
@@ -760,7 +760,7 @@ class Experiment:
     @property
     def _sampled_in(self):
         """What the protocol says of the precision, when that is not float32."""
-        precision = self.profile.sample_precision
+        precision = self.profile.sample.precision
         return "" if precision == "float32" else f", sampled in {precision}"
 
     def distances_to_training(self, images, among=None, features=None):
@@ -771,10 +771,12 @@ class Experiment:
         are compared, whichever is nearer.  In the features of a small classifier, which sees single pixels,
         the nearest of all shifts by a pixel counts as well.
         """
-        mirrored = self.profile.flip
+        mirrored = self.profile.train.flip
         how = {"among": among, "device": self._gpu}
         pixels, _ = evaluation.nearest_distances(images, self.data.images, mirrored=mirrored, **how)
-        views = evaluation.views(images, mirrored=mirrored, shifted=self.profile.metric == "classifier")
+        views = evaluation.views(
+            images, mirrored=mirrored, shifted=self.profile.evaluate.network == "classifier"
+        )
         as_they_are = next(views)
         features = self.metric_features(as_they_are) if features is None else features
         sides = [features, *map(self.metric_features, views)]
@@ -797,7 +799,7 @@ class Experiment:
             "data": self.data.fingerprint,
             "test": self.test.fingerprint,
             "metric": self.yardstick["key"],
-            "flip": self.profile.flip,
+            "flip": self.profile.train.flip,
         }
 
         def work(folder):
@@ -819,7 +821,7 @@ class Experiment:
         """
         self.check_weights()
         self.check()
-        network, key = self.cmmd_network if self.profile.cmmd else (None, "")
+        network, key = self.cmmd_network if self.profile.evaluate.cmmd else (None, "")
         recipe = {
             "version": 2,
             "samples": self._samples_folder().name,

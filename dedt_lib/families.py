@@ -46,7 +46,7 @@ class Family:
 
     @property
     def proxy_evaluations(self):
-        return 4 + (self.profile.dro_scores == "eval" or self.profile.dro_clip == "element")
+        return 4 + (self.profile.reweight.scores == "eval" or self.profile.reweight.clip == "element")
 
     @property
     def sampling(self):
@@ -54,12 +54,13 @@ class Family:
         guidance = self.unguided if self.experiment.recipe.unguided else self.guidance
         return {"steps": self.sampler_steps, "guidance": guidance}
 
-    def _settings(self, prefix, **changes):
+    def _settings(self, section, **changes):
         """The profile's training settings, with those that it names for this family in their place."""
         p = self.profile
-        common = p.pick(*(set(TrainingSettings.__dataclass_fields__) & set(type(p).model_fields)))
-        own = {name: getattr(p, f"{prefix}_{name}", value) for name, value in common.items()}
-        return TrainingSettings(**{**own, **changes})
+        values = {**p.train.model_dump(), **getattr(p, section).model_dump(), **changes}
+        return TrainingSettings(
+            **{name: values[name] for name in TrainingSettings.__dataclass_fields__ if name in values}
+        )
 
     def _seeded(self, seed, name, **settings):
         # The settings were gathered before: to load latents on the way would draw from the same generator.
@@ -74,7 +75,7 @@ class PixelUNet(Family):
 
     @property
     def network(self):
-        return {k: v for k, v in self.profile.model_dump().items() if k.startswith("unet_")}
+        return self.profile.unet.model_dump(include={"channels", "layers", "attention", "groups", "dropout"})
 
     @property
     def settings(self):
@@ -82,15 +83,15 @@ class PixelUNet(Family):
 
     @property
     def ratios(self):
-        return self.profile.ratios
+        return self.profile.unet.ratios
 
     @property
     def sampler_steps(self):
-        return self.profile.sampler_steps
+        return self.profile.unet.steps
 
     @property
     def guidance(self):
-        return self.profile.guidance
+        return self.profile.unet.guidance
 
     def source(self):
         return self.experiment.data
@@ -103,11 +104,11 @@ class PixelUNet(Family):
             channels=data.images.shape[1],
             image_size=data.images.shape[2],
             num_classes=len(data.class_names),
-            block_channels=p.unet_channels,
-            layers=p.unet_layers,
-            attention=p.unet_attention,
-            dropout=p.unet_dropout,
-            groups=p.unet_groups,
+            block_channels=p.unet.channels,
+            layers=p.unet.layers,
+            attention=p.unet.attention,
+            dropout=p.unet.dropout,
+            groups=p.unet.groups,
         )
 
 
@@ -141,36 +142,36 @@ class MaskedDiffusionTransformer(Latent):
 
         super().__init__(experiment)
         p = self.profile
-        blocks = p.mdt_hidden_size, p.mdt_heads, p.mdt_depth, p.mdt_decode_layers
-        check_sizes(latent_shape(p)[0], p.mdt_patch_size, *blocks)
+        blocks = p.mdt.hidden_size, p.mdt.heads, p.mdt.depth, p.mdt.decode_layers
+        check_sizes(latent_shape(p)[0], p.mdt.patch_size, *blocks)
 
     @property
     def network(self):
-        names = ("patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range")
-        own = self.profile.pick(*(f"mdt_{name}" for name in names))
+        names = {"patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range"}
+        own = self.profile.mdt.model_dump(include=names)
         return {**own, "latents": self.experiment.latents_key}
 
     @property
     def settings(self):
         # AdamW as MDT's first version uses it, without weight decay, is Adam.
-        optimizer = {"adan": "adan", "adamw": "adam"}[self.profile.mdt_optimizer]
+        optimizer = {"adan": "adan", "adamw": "adam"}[self.profile.mdt.optimizer]
         return self._settings("mdt", warmup_epochs=0.0, optimizer=optimizer, ema_warmup="none")
 
     @property
     def proxy_epochs(self):
-        return self.profile.mdt_proxy_epochs
+        return self.profile.mdt.proxy_epochs
 
     @property
     def ratios(self):
-        return self.profile.mdt_ratios
+        return self.profile.mdt.ratios
 
     @property
     def sampler_steps(self):
-        return self.profile.mdt_sampler_steps
+        return self.profile.mdt.steps
 
     @property
     def guidance(self):
-        return self.profile.mdt_guidance
+        return self.profile.mdt.guidance
 
     def build(self, seed):
         p = self.profile
@@ -178,18 +179,18 @@ class MaskedDiffusionTransformer(Latent):
             seed,
             "mdt",
             input_size=self.size,
-            patch_size=p.mdt_patch_size,
+            patch_size=p.mdt.patch_size,
             in_channels=self.source().shape[1],
-            hidden_size=p.mdt_hidden_size,
-            depth=p.mdt_depth,
-            num_heads=p.mdt_heads,
+            hidden_size=p.mdt.hidden_size,
+            depth=p.mdt.depth,
+            num_heads=p.mdt.heads,
             mlp_ratio=4.0,
             num_classes=len(self.experiment.data.class_names),
-            class_dropout_prob=p.label_dropout,
+            class_dropout_prob=p.train.label_dropout,
             learn_sigma=True,
-            mask_ratio=p.mdt_mask_ratio,
-            mask_range=p.mdt_mask_range,
-            decode_layer=p.mdt_decode_layers,
+            mask_ratio=p.mdt.mask_ratio,
+            mask_range=p.mdt.mask_range,
+            decode_layer=p.mdt.decode_layers,
         )
 
 
@@ -201,10 +202,10 @@ class StableDiffusion(Latent):
     def __init__(self, experiment):
         """Raises DedtError for a size of the profile that does not fit, before anything is encoded."""
         super().__init__(experiment)
-        if self.profile.latent_image_size % 8:
+        if self.profile.autoencoder.image_size % 8:
             raise DedtError(
-                "Images for Stable Diffusion need a latent_image_size that is a multiple of 8, not "
-                f"{self.profile.latent_image_size}."
+                "Images for Stable Diffusion need an autoencoder.image_size that is a multiple of 8, not "
+                f"{self.profile.autoencoder.image_size}."
             )
 
     @property
@@ -219,27 +220,27 @@ class StableDiffusion(Latent):
             "label_dropout": 0.0,
             "warmup_epochs": 0.0,
         }
-        return self._settings("sd", **changes)
+        return self._settings("stable_diffusion", **changes)
 
     @property
     def ratios(self):
-        return self.profile.sd_ratios
+        return self.profile.stable_diffusion.ratios
 
     @property
     def sampler_steps(self):
-        return self.profile.sd_sampler_steps
+        return self.profile.stable_diffusion.steps
 
     @property
     def guidance(self):
         # diffusers' scale s and the w of (1 + w) eps_c - w eps_u are one apart.
-        return self.profile.sd_guidance - 1
+        return self.profile.stable_diffusion.guidance - 1
 
     def build(self, seed):
         """A copy of the pre-trained pipeline's U-Net, ready to be fine-tuned."""
         from .models.stable_diffusion import StableDiffusion as Model
 
         own = twin(self.experiment.pipeline[0])
-        return Model(own, self.experiment.data.class_names, image_size=self.profile.latent_image_size)
+        return Model(own, self.experiment.data.class_names, image_size=self.profile.autoencoder.image_size)
 
 
 FAMILIES = {"unet": PixelUNet, "mdt": MaskedDiffusionTransformer, "stable-diffusion": StableDiffusion}
@@ -258,31 +259,31 @@ def twin(pipeline, **parts):
 def autoencoder(experiment):
     """The autoencoder that encodes the images, and the key of its weights: trained on them, or published."""
     p = experiment.profile
-    if p.vae_weights:
-        return _named_autoencoder(experiment, p.vae_weights)
+    if p.autoencoder.weights:
+        return _named_autoencoder(experiment, p.autoencoder.weights)
     data = experiment.data
-    settings = p.pick("vae_epochs", "vae_batch_size", "vae_learning_rate")
+    settings = p.autoencoder.training
     recipe = {
         "version": 1,
         "data": data.fingerprint,
-        "image_size": p.latent_image_size,
-        "channels": list(p.vae_channels),
+        "image_size": p.autoencoder.image_size,
+        "channels": list(p.autoencoder.channels),
         **settings,
     }
 
     def build():
-        return latents.small_autoencoder(data.images.shape[1], widths=p.vae_channels)
+        return latents.small_autoencoder(data.images.shape[1], widths=p.autoencoder.channels)
 
     def work(folder):
         network = encoders.seeded(0, "autoencoder weights", build)
         losses = latents.train_autoencoder(
             network,
             data,
-            image_size=p.latent_image_size,
+            image_size=p.autoencoder.image_size,
             seed=0,
             folder=folder,
             device=experiment.device,
-            **{name.removeprefix("vae_"): value for name, value in settings.items()},
+            **settings,
         )
         encoders.save_weights(network, folder / "model.safetensors")
         write_json(folder / "scaling.json", {"scaling_factor": network.config.scaling_factor})
@@ -296,7 +297,7 @@ def autoencoder(experiment):
 
 def decoder(experiment):
     """The autoencoder that decodes the samples, and its key: the encoding one, unless another is named."""
-    other = experiment.profile.vae_decoder_weights
+    other = experiment.profile.autoencoder.decoder_weights
     return _named_autoencoder(experiment, other) if other else experiment.autoencoder
 
 
@@ -318,7 +319,7 @@ def encoded(experiment):
     """The latents of the training images (latents.Latents), and the key of their stage."""
     p, data = experiment.profile, experiment.data
     network, key = experiment.autoencoder
-    choice = {"image_size": p.latent_image_size, "flip": p.flip}
+    choice = {"image_size": p.autoencoder.image_size, "flip": p.train.flip}
     recipe = {"version": 1, "data": data.fingerprint, "autoencoder": key, **choice}
 
     def work(folder):
@@ -338,25 +339,25 @@ def pipeline(experiment):
     from .models import stable_diffusion
 
     p = experiment.profile
-    if p.sd_weights:
-        pipe = stable_diffusion.load_pipeline(p.sd_weights)
+    if p.stable_diffusion.weights:
+        pipe = stable_diffusion.load_pipeline(p.stable_diffusion.weights)
         return pipe, stable_diffusion.pipeline_key(pipe)
     data, family = experiment.data, StableDiffusion(experiment)
     settings = dataclasses.replace(
         family.settings,
-        epochs=p.sd_pretraining_epochs,
-        learning_rate=p.sd_pretraining_learning_rate,
-        label_dropout=p.label_dropout,
+        epochs=p.stable_diffusion.pretraining_epochs,
+        learning_rate=p.stable_diffusion.pretraining_learning_rate,
+        label_dropout=p.train.label_dropout,
     )
     vae, _ = experiment.autoencoder
     pipe = stable_diffusion.tiny_pipeline(
-        vae, image_size=p.latent_image_size, block_channels=p.sd_channels, seed=0
+        vae, image_size=p.autoencoder.image_size, block_channels=p.stable_diffusion.channels, seed=0
     )
     recipe = {
         "version": 1,
         "data": data.fingerprint,
         "latents": experiment.latents_key,
-        "channels": list(p.sd_channels),
+        "channels": list(p.stable_diffusion.channels),
         "settings": experiment.address_of_settings(settings),
     }
 

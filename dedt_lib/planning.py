@@ -188,7 +188,7 @@ def known_data(profile):
 
     It is that of their source, or where their path is left open that of the profile.
     """
-    name = profile.data if profile.data in KNOWN or profile.path else profile.name
+    name = profile.data.source if profile.data.source in KNOWN or profile.data.path else profile.name
     return name if name in KNOWN else None
 
 
@@ -208,12 +208,12 @@ def survey(profile):
     if known := known_data(profile):
         counts, reading = KNOWN[known], data.Reading.of(sum(KNOWN[known]), unit="images")
     else:
-        found = data.find(profile.data, profile.path)
+        found = data.find(profile.data.source, profile.data.path)
         counts, reading = found.class_counts.tolist(), found.reading
-    if profile.per_class:
-        reading = reading.first(profile.per_class, counts)
-    few = [min(count, profile.per_class or count) for count in counts]
-    return few, None if known and not profile.per_class else reading
+    if profile.data.per_class:
+        reading = reading.first(profile.data.per_class, counts)
+    few = [min(count, profile.data.per_class or count) for count in counts]
+    return few, None if known and not profile.data.per_class else reading
 
 
 # ---- the diffusion models ----------------------------------------------------------------------------
@@ -251,28 +251,32 @@ def diffusion(profile, model, classes):
     """The :class:`Diffusion` of a recipe's ``model`` under a profile, for data of K ``classes``."""
     p = profile
     if model == "mdt":
-        sampler = p.mdt_sampler_steps, p.mdt_guidance > 1
+        sampler = p.mdt.steps, p.mdt.guidance > 1
         return Diffusion(
             model,
             mdt_parameters(p, classes),
-            p.mdt_epochs,
-            p.mdt_proxy_epochs,
-            p.mdt_batch_size,
-            p.mdt_ratios,
+            p.mdt.epochs,
+            p.mdt.proxy_epochs,
+            p.mdt.batch_size,
+            p.mdt.ratios,
             *sampler,
-            moments=4 if p.mdt_optimizer == "adan" else 2,
+            moments=4 if p.mdt.optimizer == "adan" else 2,
             evaluations=6,
             proxy_evaluations=8,
         )
-    proxy = {"proxy_evaluations": 4 + (p.dro_scores == "eval" or p.dro_clip == "element")}
+    proxy = {"proxy_evaluations": 4 + (p.reweight.scores == "eval" or p.reweight.clip == "element")}
     if model == "stable-diffusion":
-        sampler = p.sd_sampler_steps, p.sd_guidance > 1
+        sampler = p.stable_diffusion.steps, p.stable_diffusion.guidance > 1
         size = stable_diffusion_parameters(p)
-        epochs = p.sd_epochs, p.sd_epochs
-        return Diffusion(model, size, *epochs, p.sd_batch_size, p.sd_ratios, *sampler, **proxy)
-    sampler = p.sampler_steps, p.guidance > 0
+        epochs = p.stable_diffusion.epochs, p.stable_diffusion.epochs
+        return Diffusion(
+            model, size, *epochs, p.stable_diffusion.batch_size, p.stable_diffusion.ratios, *sampler, **proxy
+        )
+    sampler = p.unet.steps, p.unet.guidance > 0
     size = unet_parameters(p, classes)
-    return Diffusion(model, size, p.epochs, p.epochs, p.batch_size, p.ratios, *sampler, **proxy)
+    return Diffusion(
+        model, size, p.unet.epochs, p.unet.epochs, p.unet.batch_size, p.unet.ratios, *sampler, **proxy
+    )
 
 
 # ---- the runs of a recipe --------------------------------------------------------------------------
@@ -291,13 +295,13 @@ class _Planner:
         """Every run that one cell needs, in the order in which they come."""
         r, p = recipe, self.profile
         final = self.final(r)
-        found = [self.images()] if p.data in ("folder", "parquet") else []
-        found += [self.classifier("metric")] if p.metric == "classifier" else []
+        found = [self.images()] if p.data.source in ("folder", "parquet") else []
+        found += [self.classifier("metric")] if p.evaluate.network == "classifier" else []
         found.append(self.real_features())
         if self.latent:
             found += [*self.latents(), *self.cmmd_features()]
         if r.method != "random" and not (r.early_stopping or r.infobatch):
-            found += self.embedding(r.encoder or p.encoder)
+            found += self.embedding(r.encoder or p.encoders.default)
         if r.reweighting:
             found += [self.full(r.seed), self.proxy(r)]
         samples = self.sampling(r, final)
@@ -321,29 +325,31 @@ class _Planner:
 
     def images(self):
         """The pixels of image files, decoded once."""
-        size = self.profile.channels * self.profile.image_size**2
+        size = self.profile.data.channels * self.profile.data.image_size**2
         return Run(("images",), "images", "decoded", "", images=self.n, bytes=size * self.n)
 
     def latents(self):
         """The autoencoder unless it is published, the latents, and a pipeline to start from."""
-        p, views = self.profile, 2 if self.profile.flip else 1
+        p, views = self.profile, 2 if self.profile.train.flip else 1
         side, channels = latent_shape(p)
         encoded = Run(
             ("latents",),
             "latents",
-            f"{channels}x{side}x{side}" + (", mirrored too" if p.flip else ""),
+            f"{channels}x{side}x{side}" + (", mirrored too" if p.train.flip else ""),
             "vae",
             images=views * self.n,
             evaluations=views * self.n,
             bytes=2 * 2 * views * channels * side**2 * self.n,  # mean and deviation, in half precision
         )
-        trained = [] if p.vae_weights else [dataclasses.replace(self.classifier("vae"), kind="autoencoder")]
-        own = self.diffusion.model == "stable-diffusion" and not p.sd_weights
+        trained = (
+            [] if p.autoencoder.weights else [dataclasses.replace(self.classifier("vae"), kind="autoencoder")]
+        )
+        own = self.diffusion.model == "stable-diffusion" and not p.stable_diffusion.weights
         return [*trained, encoded, *([self.pipeline()] if own else [])]
 
     def pipeline(self):
         """The pre-training of a small Stable Diffusion."""
-        epochs = self.profile.sd_pretraining_epochs
+        epochs = self.profile.stable_diffusion.pretraining_epochs
         steps = epochs * -(-self.n // self.diffusion.batch_size)
         run = self._trained(("pipeline",), "pre-training", steps, epochs * self.n)
         return dataclasses.replace(run, kind="pipeline")
@@ -353,7 +359,7 @@ class _Planner:
     def final(self, recipe):
         """The training whose samples are measured."""
         r = recipe
-        start = self.profile.annealing_start if r.annealing else 1.0
+        start = self.profile.train.annealing_start if r.annealing else 1.0
         tail = ", annealed" if r.annealing else ""
         if r.early_stopping:
             return self.full(r.seed)
@@ -385,7 +391,7 @@ class _Planner:
         r, p = recipe, self.profile
         coreset, kept = self.coreset(r)
         run = self._training((), "group DRO", kept, 1.0, self.diffusion.proxy_epochs)
-        burn_in = int((p.dro_burn_in if r.burn_in is None else r.burn_in) * run.steps)
+        burn_in = int((p.reweight.burn_in if r.burn_in is None else r.burn_in) * run.steps)
         numbers = 2 * len(self.counts) + 1  # of each step: alpha, lambda and the clipped share
         history = 8 * numbers * run.steps
         return dataclasses.replace(
@@ -430,7 +436,7 @@ class _Planner:
 
     def _steps_at(self, ratio, annealing):
         kept = sum(round(ratio * count) for count in self.counts)
-        return self._training((), "", kept, self.profile.annealing_start if annealing else 1.0).steps
+        return self._training((), "", kept, self.profile.train.annealing_start if annealing else 1.0).steps
 
     def sampling(self, recipe, final):
         """The samples of a model: the last weights of a run, or those that it kept on the way."""
@@ -438,14 +444,14 @@ class _Planner:
         stops = recipe.early_stopping and recipe.ratio < 1
         step = self._steps_at(recipe.ratio, recipe.annealing) if stops else "end"
         guided = d.guided and not recipe.unguided
-        size = p.samples * p.channels * p.image_size**2
+        size = p.sample.count * p.data.channels * p.data.image_size**2
         return Run(
             ("sampling", final.key, step, guided),
             "sampling",
-            f"{p.samples:,} samples, {d.sampler_steps} steps" + (", guided" if guided else ""),
+            f"{p.sample.count:,} samples, {d.sampler_steps} steps" + (", guided" if guided else ""),
             d.network,
-            images=p.samples,
-            evaluations=p.samples * d.sampler_steps * (2 if guided else 1),
+            images=p.sample.count,
+            evaluations=p.sample.count * d.sampler_steps * (2 if guided else 1),
             bytes=size,
             scratch=size,
         )
@@ -455,22 +461,22 @@ class _Planner:
     def coreset(self, recipe):
         """(what tells the coreset apart, number of images)."""
         r, p = recipe, self.profile
-        scope = r.scope or (p.moderate_scope if r.method == "moderate" else DEFAULT_SCOPE[r.method])
+        scope = r.scope or (p.select.moderate_scope if r.method == "moderate" else DEFAULT_SCOPE[r.method])
         groups = self.counts if scope == "class" else [self.n]
         if r.method == "moderate":
             kept = sum(_moderate_count(size, r.ratio, scope) for size in groups)
-            choice = (r.encoder or p.encoder, r.centre or p.moderate_centre, r.band)
+            choice = (r.encoder or p.encoders.default, r.centre or p.select.moderate_centre, r.band)
         else:
             kept = sum(round(r.ratio * size) for size in groups)
-            choice = (r.seed,) if r.method == "random" else (r.encoder or p.encoder,)
+            choice = (r.seed,) if r.method == "random" else (r.encoder or p.encoders.default,)
         return ("all",) if kept == self.n else (r.method, r.ratio, scope, *choice), kept
 
     # ---- the network of FID, and the encoders
 
     def real_features(self):
         """All the images in the network of FID, and the statistics of all and of each class."""
-        width = 64 if self.profile.metric == "classifier" else 2048
-        sides = (self.n, *(self.counts if self.profile.classwise else ()))
+        width = 64 if self.profile.evaluate.network == "classifier" else 2048
+        sides = (self.n, *(self.counts if self.profile.evaluate.classwise else ()))
         statistics = sum(8 * width * (1 + min(count, width)) for count in sides)
         return Run(
             ("features", "metric"),
@@ -485,9 +491,9 @@ class _Planner:
     def cmmd_features(self):
         """All images in the network of CMMD, if the profile names one, and the training of that network."""
         p = self.profile
-        if not p.cmmd:
+        if not p.evaluate.cmmd:
             return []
-        own = p.cmmd == "clip"
+        own = p.evaluate.cmmd == "clip"
         width = self._width("clip") if own else 768
         features = Run(
             ("features", "cmmd"),
@@ -498,11 +504,11 @@ class _Planner:
             evaluations=min(self.n, MOST_EMBEDDED),
             bytes=4 * width * min(self.n, MOST_EMBEDDED),
         )
-        return [*([self.classifier("clip")] if own and not p.clip_weights else []), features]
+        return [*([self.classifier("clip")] if own and not p.encoders.clip.weights else []), features]
 
     @property
     def cmmd_network(self):
-        return "clip" if self.profile.cmmd == "clip" else "vit"
+        return "clip" if self.profile.evaluate.cmmd == "clip" else "vit"
 
     def measuring(self, samples):
         """What comes after the samples: pixels out of latents, and the networks that look at them.
@@ -512,7 +518,11 @@ class _Planner:
         """
         networks = {"metric": 1}
         if self.latent:
-            networks = {"vae": 1, "metric": 2, **({self.cmmd_network: 1} if self.profile.cmmd else {})}
+            networks = {
+                "vae": 1,
+                "metric": 2,
+                **({self.cmmd_network: 1} if self.profile.evaluate.cmmd else {}),
+            }
         found = []
         for network, times in networks.items():
             kind = "decoding" if network == "vae" else "measuring"
@@ -526,7 +536,7 @@ class _Planner:
     @property
     def _views(self):
         """Views of a sample in the features of FID: shifted for the small classifier, mirrored with flips."""
-        return (9 if self.profile.metric == "classifier" else 1) * (1 + self.profile.flip)
+        return (9 if self.profile.evaluate.network == "classifier" else 1) * (1 + self.profile.train.flip)
 
     def comparison(self, recipe, samples):
         """Pairs of images whose distance is taken: near-copies, and of latents KID, CMMD, precision and recall."""
@@ -534,20 +544,20 @@ class _Planner:
         whole = r.early_stopping or r.infobatch or r.annealing
         seen, kept = (("all",), n) if whole else self.coreset(r)
         some, few = min(m, MOST_NEIGHBOURS), min(n, MOST_NEIGHBOURS)
-        pairs = (1 + p.flip + self._views) * some * kept
+        pairs = (1 + p.train.flip + self._views) * some * kept
         if self.latent:
             subsets = max(m, n) > MOST_PAIRED
             pairs += 3 * KID_SUBSETS * min(KID_SUBSET_SIZE, m, n) ** 2 if subsets else m * m + n * n + m * n
             pairs += some * some + some * few
-            pairs += m * m + m * min(n, MOST_EMBEDDED) if p.cmmd else 0
+            pairs += m * m + m * min(n, MOST_EMBEDDED) if p.evaluate.cmmd else 0
         what = "near-copies and the metrics beside FID" if self.latent else "near-copies"
         return Run(("comparison", samples.key, seen), "comparison", what, "distances", pairs=pairs)
 
     def embedding(self, encoder):
         """The training of an encoder, unless its weights are published, and the features of all images."""
         name = encoder.removesuffix("-rn50")
-        weights = getattr(self.profile, f"{name}_weights", "")
-        width, forward = self._width(name), self.profile.ddae_draws if name == "ddae" else 1
+        weights = getattr(getattr(self.profile.encoders, name), "weights", "")
+        width, forward = self._width(name), self.profile.encoders.ddae.draws if name == "ddae" else 1
         features = Run(
             ("features", name),
             "features",
@@ -562,14 +572,14 @@ class _Planner:
 
     def _ddae(self):
         """A U-Net, whatever model the recipe trains."""
-        epochs, unet = self.profile.ddae_epochs, _Planner(self.profile, self.counts)
+        epochs, unet = self.profile.encoders.ddae.epochs, _Planner(self.profile, self.counts)
         steps = epochs * -(-self.n // unet.diffusion.batch_size)
         run = unet._trained((), "DDAE", steps, epochs * self.n)
         return dataclasses.replace(run, key=("encoder", "ddae"), kind="encoder")
 
     def classifier(self, name):
         """An encoder that is trained, the classifier for FID ("metric"), or the autoencoder ("vae")."""
-        epochs, batch = (getattr(self.profile, f"{name}_{what}") for what in ("epochs", "batch_size"))
+        epochs, batch, _ = section(self.profile, name).training.values()
         # A batch of one has no statistics, and is left out.
         alone = self.n % batch == 1 and 1 < batch < self.n
         images = epochs * (self.n - alone)
@@ -591,17 +601,23 @@ class _Planner:
         if name == "vae":
             return 4 * autoencoder_parameters(self.profile)
         sizes = {"inceptionv3": 87.4e6, "clip": 11.9e6, "metric": 0.23e6}
-        return int(sizes.get(name) or 44.7e6 * (self.profile.resnet18_width / 64) ** 2)
+        return int(sizes.get(name) or 44.7e6 * (self.profile.encoders.resnet18.width / 64) ** 2)
 
     def _width(self, name):
         p = self.profile
         if name == "ddae":
-            per_level = p.unet_layers + 1
-            level = min((p.ddae_block - 1) // per_level, len(p.unet_channels) - 1)
-            return p.unet_channels[::-1][level]
-        trained = {"resnet18": 8 * p.resnet18_width, "inceptionv3": 2048, "clip": 128}
+            per_level = p.unet.layers + 1
+            level = min((p.encoders.ddae.block - 1) // per_level, len(p.unet.channels) - 1)
+            return p.unet.channels[::-1][level]
+        trained = {"resnet18": 8 * p.encoders.resnet18.width, "inceptionv3": 2048, "clip": 128}
         published = {"resnet18": 512, "inceptionv3": 2048, "clip": 1024}
-        return (published if getattr(p, f"{name}_weights") else trained)[name]
+        return (published if section(p, name).weights else trained)[name]
+
+
+def section(profile, network):
+    """The section of a profile that says how a network of NAMES is trained."""
+    own = {"vae": profile.autoencoder, "metric": profile.evaluate}
+    return own.get(network) or getattr(profile.encoders, network)
 
 
 @functools.cache

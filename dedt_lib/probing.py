@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from .errors import DedtError
-from .planning import DIFFUSION, UNITS, diffusion
+from .planning import DIFFUSION, UNITS, diffusion, section
 from .plans import EpochPlan
 from .sizes import LATENT_CHANNELS, STABLE_DIFFUSION, latent_shape
 
@@ -99,13 +99,13 @@ class _Untrained:
         from .latents import small_autoencoder
 
         p = self.profile
-        if not p.vae_weights:
-            return small_autoencoder(p.channels, widths=p.vae_channels), ""
-        levels = len(p.vae_channels)
+        if not p.autoencoder.weights:
+            return small_autoencoder(p.data.channels, widths=p.autoencoder.channels), ""
+        levels = len(p.autoencoder.channels)
         network = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=p.vae_channels,
+            block_out_channels=p.autoencoder.channels,
             layers_per_block=2,
             latent_channels=LATENT_CHANNELS,
         )
@@ -121,9 +121,9 @@ class _Untrained:
         from .models.stable_diffusion import tiny_pipeline
 
         p = self.profile
-        layers, text_width = STABLE_DIFFUSION["published" if p.sd_weights else "tiny"]
-        size = {"block_channels": p.sd_channels, "layers": layers, "text_width": text_width}
-        return tiny_pipeline(self.autoencoder[0], image_size=p.latent_image_size, **size), ""
+        layers, text_width = STABLE_DIFFUSION["published" if p.stable_diffusion.weights else "tiny"]
+        size = {"block_channels": p.stable_diffusion.channels, "layers": layers, "text_width": text_width}
+        return tiny_pipeline(self.autoencoder[0], image_size=p.autoencoder.image_size, **size), ""
 
 
 class _Device:
@@ -133,7 +133,7 @@ class _Device:
         import torch
 
         self.profile, self.counts, self.limit = profile, counts, limit
-        self.shape = (profile.channels, profile.image_size, profile.image_size)
+        self.shape = (profile.data.channels, profile.data.image_size, profile.data.image_size)
         self.name = "cuda" if torch.cuda.is_available() else "cpu"
         self.step, self.evaluation = functools.cache(self._step), functools.cache(self._evaluation)
         if profile.threads:
@@ -151,10 +151,10 @@ class _Device:
                 return self.evaluation(models[network])
             return self.step(models[network], dro=kind == "proxy")
         except torch.OutOfMemoryError as error:
-            size = {"mdt": "mdt_batch_size", "stable-diffusion": "sd_batch_size"}.get(models.get(network))
+            size = f"{models.get(network, 'unet').replace('-', '_')}.batch_size"
             raise DedtError(
-                f"The probe of '{kind}' ran out of the device's memory. Lower {size or 'batch_size'} or "
-                f"sample_batch_size of the profile; --set {size or 'batch_size'}=8 does so for a trial."
+                f"The probe of '{kind}' ran out of the device's memory. Lower {size} or "
+                f"sample.batch_size of the profile; --set {size}=8 does so for a trial."
             ) from error
 
     def _other(self, kind, network):
@@ -204,7 +204,7 @@ class _Device:
 
         A slow device is spared the whole batch: there an image takes as long among few as among many.
         """
-        whole, few = self.profile.sample_batch_size, min(8, self.profile.sample_batch_size)
+        whole, few = self.profile.sample.batch_size, min(8, self.profile.sample.batch_size)
         family = self.family(model)
         network = family.build(0).to(self.name).eval()
         self._sample(family, network, few)
@@ -230,7 +230,7 @@ class _Device:
         draws = sample_generators(range(count), 0)
         how = {"steps": SAMPLING_STEPS, "guidance": family.guidance, "generators": draws}
         start = time.perf_counter()
-        with autocast(self.profile.sample_precision, self.name):
+        with autocast(self.profile.sample.precision, self.name):
             family.sampler(network, noise, labels, **how).cpu()
         return time.perf_counter() - start
 
@@ -239,9 +239,8 @@ class _Device:
     def encoder_step(self, network, steps=3):
         """Seconds per step of a classifier's or CLIP's training."""
         from . import encoders
-        from .surrogates import classifier_settings
 
-        settings = {**classifier_settings(self.profile, network), "seed": 0, "device": self.name}
+        settings = {**section(self.profile, network).training, "seed": 0, "device": self.name}
         train = encoders.train_clip if network == "clip" else encoders.train_classifier
         model, images = self._encoder(network), self._images(settings["batch_size"])
         train(model, images, **{**settings, "epochs": 1})
@@ -262,11 +261,10 @@ class _Device:
     def autoencoder_step(self, steps=3):
         """Seconds per step of the autoencoder's training."""
         from . import latents
-        from .surrogates import classifier_settings
 
         p = self.profile
-        settings = {**classifier_settings(p, "vae"), "seed": 0, "device": self.name}
-        settings["image_size"] = p.latent_image_size
+        settings = {**p.autoencoder.training, "seed": 0, "device": self.name}
+        settings["image_size"] = p.autoencoder.image_size
         images = self._images(settings["batch_size"])
         network, _ = _Untrained(p, images).autoencoder
         latents.train_autoencoder(network, images, **{**settings, "epochs": 1})
@@ -285,7 +283,7 @@ class _Device:
 
         def encode():
             with tempfile.TemporaryDirectory() as folder:
-                size = {"image_size": p.latent_image_size, "flip": False}
+                size = {"image_size": p.autoencoder.image_size, "flip": False}
                 latents.encode(network, images.images, folder, device=self.name, **size)
 
         encode()
@@ -302,16 +300,19 @@ class _Device:
         experiment = _Untrained(self.profile, self._some_images())
         network = experiment.autoencoder[0].to(self.name)
         noise = torch.randn((len(experiment.data), *experiment.latents.shape), device=self.name)
-        latents.decode(network, noise, size=self.profile.image_size)
+        latents.decode(network, noise, size=self.profile.data.image_size)
         start = time.perf_counter()
-        latents.decode(network, noise, size=self.profile.image_size)
+        latents.decode(network, noise, size=self.profile.data.image_size)
         return (time.perf_counter() - start) / len(noise)
 
     def pair(self):
         """Seconds for the distance of a pair of images, in as many numbers as the widest of the metrics has."""
         from .evaluation import THUMBNAIL, neighbour_radii
 
-        side, width = min(self.shape[1], THUMBNAIL), 64 if self.profile.metric == "classifier" else 2048
+        side, width = (
+            min(self.shape[1], THUMBNAIL),
+            64 if self.profile.evaluate.network == "classifier" else 2048,
+        )
         rows = np.random.default_rng(0).random((1024, max(self.shape[0] * side**2, width)))
         how = {"device": None if self.name == "cpu" else self.name}
         neighbour_radii(rows, **how)
@@ -337,13 +338,13 @@ class _Device:
         p = self.profile
         if network == "vit":
             return self._vit()
-        if network == "metric" and p.metric != "classifier":
+        if network == "metric" and p.evaluate.network != "classifier":
             return encoders.PRETRAINED["inceptionv3"][0]()  # of the same make, and no file is needed
-        if network != "metric" and getattr(p, f"{network}_weights"):
+        if network != "metric" and section(p, network).weights:
             return encoders.PRETRAINED[network][0]()
         settings = {
-            "resnet18": {"width": p.resnet18_width},
-            "inceptionv3": {"width": 0, "size": p.inceptionv3_size},
+            "resnet18": {"width": p.encoders.resnet18.width},
+            "inceptionv3": {"width": 0, "size": p.encoders.inceptionv3.size},
             "clip": {"width": CLIP_WIDTH},
             "metric": {"width": 64},
         }[network]

@@ -7,7 +7,6 @@ resumed draws what it would have drawn anyway.
 import hashlib
 
 import numpy as np
-import torch
 
 
 def derive(seed, stream, step=0):
@@ -45,6 +44,8 @@ def seed_dropout(seed, device):
 
 def seeded(seed, stream, make):
     """Call ``make()`` with PyTorch's global generator set from (seed, stream): same weights each time."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, stream))
         return make()

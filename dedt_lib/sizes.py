@@ -7,7 +7,7 @@ STABLE_DIFFUSION = {"published": (2, 768), "tiny": (1, 32)}
 
 def latent_shape(profile):
     """(side, channels) of the latents under a profile."""
-    return profile.latent_image_size // 2 ** (len(profile.vae_channels) - 1), LATENT_CHANNELS
+    return profile.autoencoder.image_size // 2 ** (len(profile.autoencoder.channels) - 1), LATENT_CHANNELS
 
 
 def unet_parameters(profile, classes):
@@ -16,15 +16,15 @@ def unet_parameters(profile, classes):
     classes: K; the null label comes on top.
     """
     p = profile
-    embedding = 4 * p.unet_channels[0]
-    backbone = _backbone(p.channels, p.unet_channels, p.unet_layers, p.unet_attention, _attention)
+    embedding = 4 * p.unet.channels[0]
+    backbone = _backbone(p.data.channels, p.unet.channels, p.unet.layers, p.unet.attention, _attention)
     return backbone + (classes + 1) * embedding
 
 
 def stable_diffusion_parameters(profile):
     """Number of parameters of Stable Diffusion's U-Net (diffusers' UNet2DConditionModel), 1.x or tiny."""
-    widths = profile.sd_channels
-    layers, text_width = STABLE_DIFFUSION["published" if profile.sd_weights else "tiny"]
+    widths = profile.stable_diffusion.channels
+    layers, text_width = STABLE_DIFFUSION["published" if profile.stable_diffusion.weights else "tiny"]
 
     def transformer(c):
         ends = 2 * c + 2 * _convolution(c, c, 1)
@@ -38,14 +38,14 @@ def stable_diffusion_parameters(profile):
 
 def mdt_parameters(profile, classes):
     """Number of parameters of the profile's MDTv2; classes: K, and the null label comes on top."""
-    p, width = profile, profile.mdt_hidden_size
-    side = latent_shape(p)[0] // p.mdt_patch_size
-    values = LATENT_CHANNELS * p.mdt_patch_size**2
-    positions = ((2 * side - 1) ** 2 + 3) * p.mdt_heads
+    p, width = profile, profile.mdt.hidden_size
+    side = latent_shape(p)[0] // p.mdt.patch_size
+    values = LATENT_CHANNELS * p.mdt.patch_size**2
+    positions = ((2 * side - 1) ** 2 + 3) * p.mdt.heads
     # Attention, an MLP four times as wide, and six modulations.
     block = 4 * (width + 1) * width + positions + (8 * width + 5) * width + 6 * (width + 1) * width
-    skips = (p.mdt_depth - p.mdt_decode_layers) // 2 + p.mdt_decode_layers
-    blocks = (p.mdt_depth + 1) * block + skips * (2 * width + 1) * width
+    skips = (p.mdt.depth - p.mdt.decode_layers) // 2 + p.mdt.decode_layers
+    blocks = (p.mdt.depth + 1) * block + skips * (2 * width + 1) * width
     time = (256 + 1) * width + (width + 1) * width
     first = (
         (values + 1) * width + 2 * side**2 * width + width
@@ -56,7 +56,7 @@ def mdt_parameters(profile, classes):
 
 def autoencoder_parameters(profile):
     """Number of parameters of the autoencoder that a profile trains (``latents.small_autoencoder``)."""
-    images, widths, z = profile.channels, profile.vae_channels, LATENT_CHANNELS
+    images, widths, z = profile.data.channels, profile.autoencoder.channels, LATENT_CHANNELS
     middle = 2 * _residual(widths[-1], widths[-1]) + _attention(widths[-1])
     total = _convolution(2 * z, 2 * z, 1) + _convolution(z, z, 1) + 2 * middle
     total += _convolution(images, widths[0]) + 2 * widths[-1] + _convolution(widths[-1], 2 * z)

@@ -17,7 +17,7 @@ from .weights import Published, key_of, locate
 
 CLIP_WIDTH = 16  # of the small CLIP's vision tower; OpenAI's RN50 has 64
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
-"""What the profile's value NAME_weights is called when it means the published weights."""
+"""What the profile's value encoders.NAME.weights is called when it means the published weights."""
 
 
 def surrogate(experiment, name):
@@ -27,20 +27,26 @@ def surrogate(experiment, name):
 
 def published_weights(profile, name):
     """What a profile names as the published weights of the encoder ``name``; "": it is trained."""
-    return getattr(profile, f"{name.removesuffix('-rn50')}_weights", "")
+    return getattr(getattr(profile.encoders, name.removesuffix("-rn50")), "weights", "")
 
 
 def resnet18(experiment):
     """ResNet-18 (He et al., 2016) trained on the images to be pruned, or torchvision's of ImageNet."""
     p = experiment.profile
-    if p.resnet18_weights:
-        return published("resnet18", p.resnet18_weights)
-    settings = classifier_settings(p, "resnet18")
-    recipe = {"network": "resnet18", "width": p.resnet18_width, **settings}
-    network = {"width": p.resnet18_width}
-    if p.resnet18_recipe == "published":
-        recipe |= {"recipe": "published", "flip": p.flip}
-        settings |= {"schedule": "steps", "nesterov": False, "shift": 4, "padding": "zero", "flip": p.flip}
+    if p.encoders.resnet18.weights:
+        return published("resnet18", p.encoders.resnet18.weights)
+    settings = p.encoders.resnet18.training
+    recipe = {"network": "resnet18", "width": p.encoders.resnet18.width, **settings}
+    network = {"width": p.encoders.resnet18.width}
+    if p.encoders.resnet18.recipe == "published":
+        recipe |= {"recipe": "published", "flip": p.train.flip}
+        settings |= {
+            "schedule": "steps",
+            "nesterov": False,
+            "shift": 4,
+            "padding": "zero",
+            "flip": p.train.flip,
+        }
         network |= mean_and_std(experiment.data.images)
     return trained_classifier(experiment, "encoder", recipe, settings, **network)
 
@@ -48,24 +54,26 @@ def resnet18(experiment):
 def inceptionv3(experiment):
     """Inception-v3 (Szegedy et al., 2016) with torchvision's ImageNet weights, or trained on the images."""
     p = experiment.profile
-    if p.inceptionv3_weights:
-        return published("inceptionv3", p.inceptionv3_weights)
-    settings = classifier_settings(p, "inceptionv3")
+    if p.encoders.inceptionv3.weights:
+        return published("inceptionv3", p.encoders.inceptionv3.weights)
+    settings = p.encoders.inceptionv3.training
     # Small data gives it few steps, in which AdamW brings it further than the SGD of the other classifiers.
     settings["optimizer"] = "adamw"
-    recipe = {"network": "inceptionv3", "size": p.inceptionv3_size, **settings}
-    network = {"size": p.inceptionv3_size, "dropout": 0.0}
+    recipe = {"network": "inceptionv3", "size": p.encoders.inceptionv3.size, **settings}
+    network = {"size": p.encoders.inceptionv3.size, "dropout": 0.0}
     return trained_classifier(experiment, "encoder", recipe, settings, width=0, **network)
 
 
 def clip(experiment):
     """CLIP (Radford et al., 2021): RN50 with OpenAI's weights, or a small one trained on the images.
 
-    With the profile's clip_normalise its embeddings have length one.
+    With the profile's encoders.clip.normalise its embeddings have length one.
     """
     p = experiment.profile
-    network, manifest = published("clip", p.clip_weights) if p.clip_weights else _own_clip(experiment)
-    if not p.clip_normalise:
+    network, manifest = (
+        published("clip", p.encoders.clip.weights) if p.encoders.clip.weights else _own_clip(experiment)
+    )
+    if not p.encoders.clip.normalise:
         return network, manifest
     network.normalise = True
     key = address("readout", {"weights": manifest["key"], "normalise": True})
@@ -75,7 +83,7 @@ def clip(experiment):
 def _own_clip(experiment):
     p, data = experiment.profile, experiment.data
     check_classes(experiment, "CLIP")
-    settings = classifier_settings(p, "clip")
+    settings = p.encoders.clip.training
     recipe = {"version": 1, "data": data.fingerprint, "network": "clip", **settings}
 
     def build():
@@ -96,7 +104,7 @@ def ddae(experiment):
     """The decoder of a diffusion model that never sees a label (DDAE; Xiang et al., 2023)."""
     experiment = experiment.change(model="unet")
     p, data = experiment.profile, experiment.data
-    settings = dataclasses.replace(experiment.settings, epochs=p.ddae_epochs, label_dropout=1.0)
+    settings = dataclasses.replace(experiment.settings, epochs=p.encoders.ddae.epochs, label_dropout=1.0)
     recipe = {
         "version": 1,
         "data": data.fingerprint,
@@ -104,14 +112,18 @@ def ddae(experiment):
         "model": experiment.family.network,
         "settings": experiment.address_of_settings(settings),
     }
-    if p.ddae_block > (blocks := len(p.unet_channels) * (p.unet_layers + 1)):
+    if p.encoders.ddae.block > (blocks := len(p.unet.channels) * (p.unet.layers + 1)):
         raise DedtError(
-            f"The decoder of this U-Net has blocks 1 to {blocks}; set ddae_block, now {p.ddae_block}, to one of them."
+            f"The decoder of this U-Net has blocks 1 to {blocks}; set encoders.ddae.block, now {p.encoders.ddae.block}, to one of them."
         )
-    readout = {"block": p.ddae_block, "timestep": p.ddae_timestep, "draws": p.ddae_draws}
+    readout = {
+        "block": p.encoders.ddae.block,
+        "timestep": p.encoders.ddae.timestep,
+        "draws": p.encoders.ddae.draws,
+    }
 
     def work(folder):
-        plan = EpochPlan(np.arange(len(data)), total=len(data), epochs=p.ddae_epochs)
+        plan = EpochPlan(np.arange(len(data)), total=len(data), epochs=p.encoders.ddae.epochs)
         result = train(
             experiment.build_model(seed=0),
             data,
@@ -124,7 +136,7 @@ def ddae(experiment):
             progress="train DDAE",
         )
         return {
-            "losses": result.losses.reshape(p.ddae_epochs, -1).mean(axis=1).tolist(),
+            "losses": result.losses.reshape(p.encoders.ddae.epochs, -1).mean(axis=1).tolist(),
             "images_seen": result.images_seen,
         }
 
@@ -132,7 +144,9 @@ def ddae(experiment):
     manifest = experiment.store.manifest(folder)
     model = encoders.load_weights(experiment.build_model(seed=0), folder / "model.safetensors")
     # The paper's code counts timesteps from one.
-    network = encoders.DDAE(model, p.ddae_block, p.ddae_timestep - 1, draws=p.ddae_draws)
+    network = encoders.DDAE(
+        model, p.encoders.ddae.block, p.encoders.ddae.timestep - 1, draws=p.encoders.ddae.draws
+    )
     return network, {**manifest, "key": address("readout", {"weights": manifest["key"], **readout})}
 
 
@@ -142,7 +156,7 @@ SURROGATES = {"resnet18": resnet18, "inceptionv3": inceptionv3, "clip-rn50": cli
 
 def metric_classifier(experiment):
     """The small classifier in whose features FID is measured where Inception's mean nothing."""
-    settings = classifier_settings(experiment.profile, "metric")
+    settings = experiment.profile.evaluate.training
     recipe = {"network": "classifier", "width": 64, **settings}
     return trained_classifier(experiment, "metric", recipe, settings, width=64)
 
@@ -150,10 +164,10 @@ def metric_classifier(experiment):
 def cmmd_network(experiment):
     """The CLIP in whose embeddings CMMD is measured, published or small, and the key of its weights."""
     p = experiment.profile
-    if p.cmmd == "clip":
+    if p.evaluate.cmmd == "clip":
         network, manifest = clip(experiment)
         return network, manifest["key"]
-    network = encoders.ClipViT(p.cmmd_weights) if p.cmmd_weights else encoders.ClipViT()
+    network = encoders.ClipViT(p.evaluate.cmmd_weights) if p.evaluate.cmmd_weights else encoders.ClipViT()
     return network, key_of(network)
 
 
@@ -175,14 +189,8 @@ def check_classes(experiment, what):
         raise DedtError(
             f"All images are of one class, so there is nothing that {what} could learn from their labels. Choose an "
             "encoder that needs no labels (--encoder ddae), published weights (such as --set "
-            "resnet18_weights=imagenet) or --method random."
+            "encoders.resnet18.weights=imagenet) or --method random."
         )
-
-
-def classifier_settings(profile, prefix):
-    """Epochs, batch size and learning rate that a profile holds under ``prefix``."""
-    names = ("epochs", "batch_size", "learning_rate")
-    return {name: getattr(profile, f"{prefix}_{name}") for name in names}
 
 
 def mean_and_std(images):
