@@ -85,7 +85,9 @@ class Setting:
 
     def __init__(self, epochs, model="unet"):
         self.epochs, self.folder = epochs, tempfile.TemporaryDirectory()
-        profile = load_profile("digits", vae_epochs=1, sd_pretraining_epochs=1)
+        profile = load_profile(
+            "digits", **{"autoencoder.epochs": 1, "stable_diffusion.pretraining_epochs": 1}
+        )
         choice = {"model": model, "method": "random", "ratio": 1.0}
         self.experiment = Experiment(profile, store=Store(self.folder.name), **choice)
         self.data, self.settings = self.experiment.data, self.experiment.settings
@@ -223,17 +225,17 @@ def encode(quick):
     """Posteriors of the digits by a fresh autoencoder of the profile, from the small images to the disk."""
     experiment = Setting(1).experiment
     profile, images = experiment.profile, experiment.data.images[: 200 if quick else None]
-    network = autoencoder.small_autoencoder(profile.channels, profile.vae_channels)
+    network = autoencoder.small_autoencoder(profile.data.channels, profile.autoencoder.channels)
 
     def write():
         with tempfile.TemporaryDirectory() as folder:
             autoencoder.encode(
-                network, images, folder, image_size=profile.latent_image_size, flip=profile.flip
+                network, images, folder, image_size=profile.autoencoder.image_size, flip=profile.train.flip
             )
 
     write()
     rates = [len(images) / seconds(write) for _ in range(1 if quick else 5)]
-    return [result("encode", rates, "images/s", image_size=profile.latent_image_size)]
+    return [result("encode", rates, "images/s", image_size=profile.autoencoder.image_size)]
 
 
 def sampling_speed(quick):
@@ -247,7 +249,7 @@ def sampling_speed(quick):
         family, network = experiment.family, experiment.build_model()
         how = {"sampler": family.sampler, "decode": family.decode, **family.sampling}
         labels = sampling.balanced_labels(50 if quick else count, 10)
-        batch_size = experiment.profile.sample_batch_size
+        batch_size = experiment.profile.sample.batch_size
         draw = functools.partial(sampling.sample, network, labels, seed=0, batch_size=batch_size, **how)
         draw()
         rates = [len(labels) / seconds(draw) for _ in range(1 if quick else 2)]

@@ -85,7 +85,7 @@ import pandas as pd
 pd.Series(
     {
         f"{100 * r:.0f} %": experiment.steps_at(r)
-        for r in (*experiment.profile.ratios, 1.0)
+        for r in (*experiment.profile.unet.ratios, 1.0)
     },
     name="optimiser steps",
 ).to_frame()
@@ -256,6 +256,6 @@ weights[0] == weights[1]
 #
 # - Interrupt the kernel while a longer run trains, and run the cell again: the
 #   progress bar starts where it stopped.
-# - Make `annealing_start` 0.5 in a profile of your own. What is gained, and
+# - Make `train.annealing_start` 0.5 in a profile of your own. What is gained, and
 #   what does it cost?
 # - Next: [drawing samples](06_sample).

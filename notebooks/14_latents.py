@@ -56,7 +56,7 @@ own, mine = (int(np.prod(shape)) for shape in (data.images.shape[1:], source.sha
 glue(
     "la",
     weights=sum(w.numel() for w in network.parameters()) / 1000,
-    enlarged=p.latent_image_size,
+    enlarged=p.autoencoder.image_size,
     pixels=f"{pixels:,}",
     numbers=f"{4 * wide**2:,}",
     fewer=pixels / (4 * wide**2),
@@ -90,7 +90,7 @@ few = data.images[first]
 
 
 def posterior_of(images):
-    enlarged = resize(images, p.latent_image_size)
+    enlarged = resize(images, p.autoencoder.image_size)
     with torch.no_grad():
         pixels = to_float(torch.from_numpy(enlarged))
         return network.encode(pixels).latent_dist
@@ -141,7 +141,7 @@ import numpy as np
 import pandas as pd
 
 real = experiment.real()["all"]
-enlarged = resize(data.images, p.latent_image_size)
+enlarged = resize(data.images, p.autoencoder.image_size)
 rows = {
     "enlarged and shrunk": resize(enlarged, side, antialias=False),
     "decoded from the mean": from_mean,
@@ -282,11 +282,11 @@ def distance(images):
     return float(np.sqrt(np.square(images.astype(float) - mirrored).mean()))
 
 
-glue("la", by_image=distance(by_image), by_latent=distance(by_latent), flip=str(p.flip).lower())
+glue("la", by_image=distance(by_image), by_latent=distance(by_latent), flip=str(p.train.flip).lower())
 
 # %% [markdown]
 # {glue:text}`la_by_image:.0f` grey levels from the mirrored image against
-# {glue:text}`la_by_latent:.0f`. So with `flip = true` in a profile both views
+# {glue:text}`la_by_latent:.0f`. So with `train.flip = true` in a profile both views
 # of every image are encoded. (Here it is {glue:text}`la_flip:s`, because a
 # mirrored digit is another digit, or none.)
 #
@@ -340,7 +340,7 @@ all((coresets[0] == other).all() for other in coresets[1:])
 #
 # ## Try it
 #
-# - In a profile of your own, set `vae_channels = [16, 32]`, for latents that
+# - In a profile of your own, set `autoencoder.channels = [16, 32]`, for latents that
 #   are half as wide as the enlarged image. What happens to the FID of the
 #   reconstructions, and what would it cost the transformer?
 # - Halve and double the scaling factor: `draw` from

@@ -157,7 +157,7 @@ def test_run_of_an_image_folder_from_images_to_metrics(dedt, photos, tmp_path):
         0.2,
         "--reweighting",
         "--set",
-        "channels=3",
+        "data.channels=3",
     )
     status, printed, _ = dedt("run", *options, "--out", tmp_path)
     assert status == 0
@@ -219,7 +219,7 @@ def stopping(*options, store, ready, signum=signal.SIGTERM):
 
 def test_a_run_that_is_asked_to_stop_says_so_and_goes_on_from_there(tmp_path, store, capsys):
     options = ("train", "--profile", "smoke", "--method", "random", "--ratio", "1")
-    options += ("--set", "epochs=4", "--set", "checkpoint_every=1000000")
+    options += ("--set", "unet.epochs=4", "--set", "train.checkpoint_every=1000000")
     # The weights kept on the way show that training is under way; no checkpoint would be written.
     status, error = stopping(*options, store=tmp_path, ready="training/*.work/ema-*")
     assert status == 143
@@ -254,13 +254,13 @@ def test_a_table_takes_its_images_from_the_command_line_where_the_profile_leaves
     dedt, photos, monkeypatch
 ):
     def stub(profile, *cell, store):
-        raise DedtError(f"{profile.name} {profile.path} {cell}")
+        raise DedtError(f"{profile.name} {profile.data.path} {cell}")
 
     monkeypatch.setattr(tables, "run_cell", stub)
     row = ("run", "table5", "--row", "sd-moderate", "--profile", "imagenette")
     assert dedt(*row, "--data", photos)[2] == f"dedt: imagenette {photos} {('sd-moderate', 0.2, 0)}\n"
     assert "give --data PATH" in dedt(*row)[2]
-    assert "cannot be combined" in dedt(*row, "--data", photos, "--set", "epochs=1")[2]
+    assert "cannot be combined" in dedt(*row, "--data", photos, "--set", "unet.epochs=1")[2]
 
 
 def test_the_commands_for_images_that_are_to_be_given_ask_for_them(capsys):
@@ -455,7 +455,7 @@ def test_times_are_shown_in_the_unit_that_one_thinks_in(seconds, text):
 def test_data_may_be_a_folder_of_classes_or_parquet_files(photos, tmp_path):
     def changes(path):
         args = cli.make_parser().parse_args(["train", "--data", str(path)])
-        return cli.profile_changes(args)["data"]
+        return cli.profile_changes(args)["data.source"]
 
     (tmp_path / "train-00000-of-00001.parquet").touch()
     assert changes(photos) == changes(photos / "none") == "folder"
@@ -515,7 +515,7 @@ def test_the_plan_shows_hours_when_it_has_measured(dedt_plan, monkeypatch):
 
     monkeypatch.setattr(probing, "probe", probe)
     _, printed, _ = dedt_plan(
-        "--profile", "smoke", "--set", "per_class=30", "--row", "random", "--ratio", 0.1, "--probe"
+        "--profile", "smoke", "--set", "data.per_class=30", "--row", "random", "--ratio", 0.1, "--probe"
     )
     assert columns(printed, "coreset")[2:] == ["16", "240", "720", "168", "kB", "16.0", "h", "coreset"]
     assert "3.6e+06 ms  step of the U-Net" in printed and "hours:" not in printed
@@ -531,7 +531,7 @@ def test_the_plan_says_how_many_cells_are_done(dedt_plan, tmp_path, monkeypatch)
 
 
 def test_the_plan_of_ones_own_images_counts_them(dedt_plan, photos):
-    _, printed, _ = dedt_plan("--profile", "smoke", "--data", photos, "--set", "channels=3")
+    _, printed, _ = dedt_plan("--profile", "smoke", "--data", photos, "--set", "data.channels=3")
     assert "folder: 40 images in 2 classes" in printed
 
 
@@ -542,7 +542,7 @@ def test_the_plan_of_ones_own_images_counts_them(dedt_plan, photos):
         (["--row", "best"], "Unknown row 'best'"),
         (["table1", "--ratio", "0.17"], "No cell has that row, ratio and seed"),
         (["--data", "no-such-folder"], "is not a folder"),
-        (["--set", "image_size=16"], "set image_size = 8"),
+        (["--set", "data.image_size=16"], "set image_size = 8"),
     ],
 )
 def test_a_plan_of_nothing_is_one_line_and_status_two(argv, complaint, dedt_plan):
@@ -558,7 +558,7 @@ def test_a_plan_of_nothing_is_one_line_and_status_two(argv, complaint, dedt_plan
     [
         (["select", "--profile", "large"], "Unknown profile 'large'"),
         (["select", "--set", "proflie=1"], "unknown parameter 'proflie'"),
-        (["select", "--set", "epochs=many"], "epochs: "),
+        (["select", "--set", "unet.epochs=many"], "unet.epochs: "),
         (["select", "--set", "epochs"], "KEY=VALUE"),
         (["select", "--ratio", "0"], "ratio: "),
         (["select", "--ratio", "2"], "ratio: "),
@@ -576,7 +576,7 @@ def test_a_plan_of_nothing_is_one_line_and_status_two(argv, complaint, dedt_plan
         (["run", "table1", "--row", "best"], "Unknown row 'best'"),
         (["run", "table9", "--row", "random"], "Unknown table 'table9'"),
         (["run", "table1", "--row", "random", "--ratio", "0.17"], "no cell random-17-0"),
-        (["run", "table1", "--row", "random", "--set", "epochs=1"], "cannot be combined"),
+        (["run", "table1", "--row", "random", "--set", "unet.epochs=1"], "cannot be combined"),
         (["run", "table1", "--row", "random", "--burn-in", "0"], "--burn-in cannot be combined"),
         (["run", "--row", "random"], "--row belongs to a table"),
     ],
@@ -604,7 +604,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
 
 
 LONG = """
-from dedt_lib import cli
+from dedt_lib.shell import cli
 def show(args):
     'Prints more than a pipe holds.'
     print('x' * 10**6)
@@ -636,7 +636,7 @@ def test_help_of_each_verb_shows_an_example(verb, capsys):
 
 QUICK = """
 import sys
-from dedt_lib import cli
+from dedt_lib.shell import cli
 assert not {"torch", "numpy", "pydantic"} & set(sys.modules)
 cli.make_parser()
 assert not {"torch", "numpy", "pydantic"} & set(sys.modules)

@@ -124,11 +124,11 @@ def test_the_published_network_has_its_size():
             channels=3,
             image_size=32,
             num_classes=10,
-            block_channels=p.unet_channels,
-            layers=p.unet_layers,
-            attention=p.unet_attention,
-            dropout=p.unet_dropout,
-            groups=p.unet_groups,
+            block_channels=p.unet.channels,
+            layers=p.unet.layers,
+            attention=p.unet.attention,
+            dropout=p.unet.dropout,
+            groups=p.unet.groups,
         )
     of_classes = sum(parameter.numel() for parameter in model.net.class_embedding.parameters())
     assert sum(parameter.numel() for parameter in model.parameters()) - of_classes == 35_746_307

@@ -252,7 +252,7 @@ def test_tables_share_their_runs():
 
 @pytest.mark.parametrize("own, other", [("class", "global"), ("global", "class")])
 def test_a_profiles_own_scope_is_no_row_of_its_own(own, other):
-    rows = tables.table_rows("table1", tiny.profile(moderate_scope=own))
+    rows = tables.table_rows("table1", tiny.profile(**{"select.moderate_scope": own}))
     assert f"moderate-{other}" in rows and f"moderate-{own}" not in rows
 
 

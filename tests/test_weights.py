@@ -4,6 +4,7 @@ import pickle
 import shutil
 import threading
 import time
+from operator import attrgetter
 
 import pytest
 import torch
@@ -455,8 +456,13 @@ def test_every_hub_name_of_the_library_is_pinned():
     from dedt_lib.encoders.vit import CLIP_VIT
     from dedt_lib.models.stable_diffusion import VERSION_1_4
 
-    keys = ("vae_weights", "vae_decoder_weights", "sd_weights", "cmmd_weights")
-    named = {getattr(load_profile(name), key) for name in profile_names() for key in keys}
+    keys = (
+        "autoencoder.weights",
+        "autoencoder.decoder_weights",
+        "stable_diffusion.weights",
+        "evaluate.cmmd_weights",
+    )
+    named = {attrgetter(key)(load_profile(name)) for name in profile_names() for key in keys}
     assert {CLIP_VIT, VERSION_1_4, *named} - {"", "pipeline"} <= set(weights.PINNED)
     for commit, files in weights.PINNED.values():
         assert len(commit) == 40 and all(len(digest) == 64 for digest in files.values())

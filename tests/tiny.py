@@ -28,20 +28,20 @@ SETTINGS = TrainingSettings(
 
 # What the tests count on, so that the smoke profile may change without them.
 PROFILE = {
-    "per_class": 30,
-    "ratios": (0.1, 0.4),
+    "data.per_class": 30,
+    "unet.ratios": (0.1, 0.4),
     "seeds": (0,),
-    "moderate_scope": "class",
-    "resnet18_epochs": 2,
-    "epochs": 8,
-    "batch_size": 25,
-    "annealing_start": 0.875,
-    "checkpoint_every": 20,
-    "dro_burn_in": 0.25,
-    "sampler_steps": 5,
-    "guidance": 0.3,
-    "samples": 100,
-    "metric_epochs": 2,
+    "select.moderate_scope": "class",
+    "encoders.resnet18.epochs": 2,
+    "unet.epochs": 8,
+    "unet.batch_size": 25,
+    "train.annealing_start": 0.875,
+    "train.checkpoint_every": 20,
+    "reweight.burn_in": 0.25,
+    "unet.steps": 5,
+    "unet.guidance": 0.3,
+    "sample.count": 100,
+    "evaluate.epochs": 2,
 }
 
 

@@ -171,7 +171,7 @@ def table_rows(table: str, profile: Named) -> list[str]:
     """The rows of a table under a profile, without the one that only names its own scope once more."""
     if table not in TABLES:
         raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
-    own = load_profile(profile).moderate_scope
+    own = load_profile(profile).select.moderate_scope
     return [row for row in TABLES[table] if row != f"moderate-{own}"]
 
 
@@ -190,8 +190,8 @@ def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
 
 def row_ratios(row: str, profile: Named) -> tuple[float, ...]:
     """The ratios that a profile has for the model of a row."""
-    prefix = {"mdt": "mdt_", "stable-diffusion": "sd_"}.get(ROWS[row].get("model"), "")
-    return getattr(load_profile(profile), f"{prefix}ratios")
+    section = ROWS[row].get("model", "unet").replace("-", "_")
+    return getattr(load_profile(profile), section).ratios
 
 
 def all_cells(profile: Named) -> list[Cell]:

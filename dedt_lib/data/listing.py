@@ -157,7 +157,7 @@ class Listing:
         shown = "\n  ".join(why for _, why in bad[:SHOWN])
         raise DedtError(
             f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove them, "
-            f"or leave them out by --skip-bad (skip_bad = true in a profile):\n  {shown}"
+            f"or leave them out by --skip-bad (data.skip_bad = true in a profile):\n  {shown}"
         )
 
 

@@ -1,7 +1,7 @@
 """Masked Diffusion Transformer, version 2 (Gao et al., 2023): class-conditional diffusion on latents.
 
-Of version 1 a profile can have the optimiser and the fixed mask ratio (``mdt_optimizer = "adamw"``,
-``mdt_mask_range = 0``); its decoder of two plain blocks and its unweighted loss are not implemented.
+Of version 1 a profile can have the optimiser and the fixed mask ratio (``mdt.optimizer = "adamw"``,
+``mdt.mask_range = 0``); its decoder of two plain blocks and its unweighted loss are not implemented.
 
 Every image is learned from twice: once whole, and once with a third or more of its tokens hidden from the
 encoder, so that the network has to infer parts from their surroundings.

@@ -43,7 +43,7 @@ The verbs follow each other; each computes what is missing and takes the rest fr
 START = """\
 examples:
   dedt select --ratio 0.1                       a coreset of the digits: Moderate-DS, 10 %
-  dedt select --data photos --set image_size=32 --set channels=3 --out coreset
+  dedt select --data photos --set data.image_size=32 --set data.channels=3 --out coreset
                                                 the same of your own images, one folder per class
   dedt run --profile smoke                      everything, in seconds, to see that it works
   dedt run --profile smoke --model mdt          the same in the latent space of an autoencoder
@@ -320,7 +320,7 @@ def plan(args):
     profile = load_profile(args.profile, **profile_changes(args))
     listed = chosen_cells(args, profile)
     known = planning.known_data(profile)
-    if known in (None, profile.data):
+    if known in (None, profile.data.source):
         check_data(profile)
     counts, reading = planning.survey(profile)
     works, least = (planning.plan(profile, listed, counts, least) for least in (False, True))
@@ -328,7 +328,7 @@ def plan(args):
     note = f"; {done:,} of them done, which are counted all the same" if done else ""
     print(f"{args.table or 'all tables'}, profile {profile.name}: {amount(len(listed), 'cell')}{note}")
     images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")
-    print(f"{known or profile.data}: {images} in {classes}")
+    print(f"{known or profile.data.source}: {images} in {classes}")
     print_reading(reading)
     if args.table and args.table not in profile.tables:
         made_for = ", ".join(profile.tables)
@@ -405,13 +405,13 @@ def toml_value(text):
 
 def profile_changes(args):
     """What --set and --data change in the profile."""
-    changes = {"data": kind_of_data(args.data), "path": str(args.data)} if args.data else {}
+    changes = {"data.source": kind_of_data(args.data), "data.path": str(args.data)} if args.data else {}
     for item in args.set:
         key, equals, value = item.partition("=")
         if not equals:
             raise DedtError(f"--set takes KEY=VALUE; got '{item}'.")
         changes[key.strip()] = toml_value(value.strip())
-    return {**changes, "skip_bad": True} if args.skip_bad else changes
+    return {**changes, "data.skip_bad": True} if args.skip_bad else changes
 
 
 def kind_of_data(path):
@@ -485,12 +485,17 @@ def check_data(profile):
 
     if leaves_path_open(profile):
         raise DedtError(f"The profile {profile.name} leaves open where its images are: give --data PATH.")
-    check_source(profile.data, profile.path, image_size=profile.image_size, channels=profile.channels)
+    check_source(
+        profile.data.source,
+        profile.data.path,
+        image_size=profile.data.image_size,
+        channels=profile.data.channels,
+    )
 
 
 def leaves_path_open(profile):
     """Whether --data has to say where a profile's images are."""
-    return profile.data in ("folder", "parquet") and not profile.path
+    return profile.data.source in ("folder", "parquet") and not profile.data.path
 
 
 def printing_once(processes):
@@ -505,7 +510,7 @@ STAGES = {
     select: ("choose the coreset", "dedt select --method moderate --ratio 0.1 --out coreset"),
     reweight: (
         "learn the class weights by group DRO",
-        "dedt reweight --data photos --set image_size=32 --set channels=3 --out coreset",
+        "dedt reweight --data photos --set data.image_size=32 --set data.channels=3 --out coreset",
     ),
     train: ("train the diffusion model", "dedt train --ratio 0.1 --reweighting --out model"),
     sample: ("draw samples from the model", "dedt sample --ratio 0.1 --out samples"),
@@ -551,9 +556,7 @@ def make_parser():
     listing.add_argument(
         "--profile", default="digits", help="a profile's name or .toml file (default: digits)"
     )
-    example = (
-        "dedt plan table1 --profile paper --probe\n  dedt plan --row moderate --ratio 0.1 --set epochs=50"
-    )
+    example = "dedt plan table1 --profile paper --probe\n  dedt plan --row moderate --ratio 0.1 --set unet.epochs=50"
     planned = add("plan", "what the cells of tables take, before they run", plan.__doc__, example, plan)
     add_plan_options(planned)
     add_profile_options(planned)
@@ -586,14 +589,14 @@ def add_profile_options(verb):
         metavar="PATH",
         help="your images: a folder with a subfolder per class, or Parquet files in the Hugging Face schema; "
         "brought to the profile's image_size and channels (digits: 8 pixels, grey; for others: "
-        "--set image_size=32 --set channels=3)",
+        "--set data.image_size=32 --set data.channels=3)",
     )
     group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change one value of the profile, such as epochs=50; may be repeated",
+        help="change one value of the profile, such as unet.epochs=50; may be repeated",
     )
     group.add_argument(
         "--skip-bad",

@@ -21,9 +21,9 @@ def describe(experiment):
         return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of {what} samples", *flags])
     parts = [f"{r.method} at ratio {r.ratio:.4g}", f"scope {experiment.scope}"]
     if r.method != "random":
-        parts.insert(1, f"encoder {r.encoder or experiment.profile.encoder}")
+        parts.insert(1, f"encoder {r.encoder or experiment.profile.encoders.default}")
     if r.method == "moderate":
-        parts.append(f"centre {r.centre or experiment.profile.moderate_centre}")
+        parts.append(f"centre {r.centre or experiment.profile.select.moderate_centre}")
         parts += [f"band {r.band}"] if r.band != "center" else []
     if r.balancing:
         parts.append("balancing")
