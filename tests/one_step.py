@@ -73,7 +73,10 @@ def latent_models(images):
     """The autoencoder, then MDT and Stable Diffusion's U-Net on its latents."""
     _, channels, size, _ = images.images.shape
     vae = watched(autoencoder.small_autoencoder(channels, widths=(4, 4, 4, 4)))
-    yield "autoencoder", lambda: autoencoder.train_autoencoder(vae, images, image_size=size, **FIT) is None or vae
+    yield (
+        "autoencoder",
+        lambda: autoencoder.train_autoencoder(vae, images, image_size=size, **FIT) is None or vae,
+    )
     with tempfile.TemporaryDirectory() as folder:
         autoencoder.encode(vae, images.images, folder, image_size=size, flip=True)
         source = latents.Latents(folder, images.labels, scaling_factor=1.0)

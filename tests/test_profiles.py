@@ -303,7 +303,9 @@ def test_the_command_looks_for_weights_before_it_reads_images(without, images, t
 )
 def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, message, published, tmp_path):
     if "autoencoder.weights" in change:
-        autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+        autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(
+            tmp_path / "odd"
+        )
         change = {"autoencoder.weights": str(tmp_path / "odd")}
     experiment = Experiment(
         shrunk("imagenet", **{"data.path": "/nowhere"}, **change),
