@@ -279,7 +279,7 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.toml"))
 
 
-def load_profile(name: "str | Path | Profile", **changes: Any) -> Profile:
+def load_profile(name: "str | Path | Profile", /, **changes: Any) -> Profile:
     """A profile by name, or by the path of a ``.toml`` file.
 
     Args:
