@@ -1,9 +1,23 @@
-"""``dedt VERB``: the command line.
+"""Choose a coreset of labelled images, weight its classes, train a diffusion model on it, and measure it.
 
-A verb's options are the parameters of its function, and of the verbs that compute a recipe the fields of
-:class:`~dedt_lib.config.Recipe` too.  Torch and pydantic are imported only where they are needed, so that
-``dedt --help`` stays quick.
+The verbs follow each other; each computes what is missing and takes the rest from the store:
+
+  embed -> select -> reweight -> train -> sample -> evaluate        (run: all of them)
+
+examples:
+  dedt select --ratio 0.1                       a coreset of the digits: Moderate-DS, 10 %
+  dedt select --data photos --set data.image_size=32 --set data.channels=3 --out coreset
+                                                the same of your own images, one folder per class
+  dedt run --profile smoke                      everything, in seconds, to see that it works
+  dedt run --profile smoke --model mdt          the same in the latent space of an autoencoder
+  dedt plan table1 --probe                      what a table takes: runs, steps, disk, hours
+  dedt profile short                            how large everything is, and which file says so
+  dedt VERB --help                              what a verb prints and writes
 """
+
+# The docstrings here and in verbs.py are what --help shows.  A verb's options are the parameters of its function, and
+# of the verbs that compute a recipe the fields of Recipe too.  Torch and pydantic are imported only where they are
+# needed, so that ``dedt --help`` stays quick.
 
 import argparse
 import contextlib
@@ -37,24 +51,6 @@ from .printing import (
 if TYPE_CHECKING:
     from ..config import Profile
     from ..processes import Processes
-
-ABOUT = """\
-Choose a coreset of labelled images, weight its classes, train a diffusion model on it, and measure it.
-The verbs follow each other; each computes what is missing and takes the rest from the store:
-
-  embed -> select -> reweight -> train -> sample -> evaluate        (run: all of them)
-"""
-START = """\
-examples:
-  dedt select --ratio 0.1                       a coreset of the digits: Moderate-DS, 10 %
-  dedt select --data photos --set data.image_size=32 --set data.channels=3 --out coreset
-                                                the same of your own images, one folder per class
-  dedt run --profile smoke                      everything, in seconds, to see that it works
-  dedt run --profile smoke --model mdt          the same in the latent space of an autoencoder
-  dedt plan table1 --probe                      what a table takes: runs, steps, disk, hours
-  dedt profile short                            how large everything is, and which file says so
-  dedt VERB --help                              what a verb prints and writes
-"""
 
 # An option: its type, its help, and what stands for its value.
 Named = Annotated[str, "smoke, digits, short, paper, imagenet, imagenette or a .toml file"]
@@ -132,7 +128,14 @@ def run(
     row: Annotated[str, "the cell's row; the cell's column is --ratio"] = "",
     **options: Any,
 ) -> None:
-    """All stages; prints the main numbers and, with --out, writes the files of every stage."""
+    """Run all stages, or compute one cell of a table.
+
+    Prints the main numbers and, with --out, writes the files of every stage.
+
+    example:
+      dedt run --ratio 0.1 --out everything
+      dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes results/digits
+    """
     if table:
         return run_cell(table, row, **options)
     if row:
@@ -187,7 +190,11 @@ def cells(
     table: Annotated[str, "only this one, such as table1 (default: all)"] = "",
     profile: Named = "digits",
 ) -> None:
-    """The cells of a table or of all tables, whether their result is there, and the command for each."""
+    """List the cells of a table or of all tables, whether their result is there, and the command for each.
+
+    example:
+      dedt cells --table table1
+    """
     from ..book import tables
     from ..config import load_profile
 
@@ -219,10 +226,14 @@ def plan(
     set: Changes = (),
     skip_bad: Skip = False,
 ) -> None:
-    """What the cells of a table, or of all tables, take: runs, steps, network evaluations, disk and hours.
+    """Tell what the cells of a table, or of all tables, take: runs, steps, network evaluations, disk and hours.
 
     A run that several cells share counts once.  Nothing is trained and no data is fetched; --probe measures
     this device with random images and untrained networks.
+
+    example:
+      dedt plan table1 --profile paper --probe
+      dedt plan --row moderate --ratio 0.1 --set unet.epochs=50
     """
     from .. import plan as planning
     from ..book import tables
@@ -269,7 +280,11 @@ def plan(
 
 
 def profile(name: Named = "digits", *, set: Changes = ()) -> None:
-    """Print all values of a profile as TOML, each with where it comes from: a file, --set, or the default."""
+    """Print all values of a profile as TOML, each with where it comes from: a file, --set, or the default.
+
+    example:
+      dedt profile short --set unet.epochs=50
+    """
     from ..config.profile import find_profile, flat, load_profile, read_profile
 
     changes = profile_changes(None, set, False)
@@ -289,7 +304,11 @@ def profile(name: Named = "digits", *, set: Changes = ()) -> None:
 
 
 def show(*, store: Kept = None) -> None:
-    """What is in the store, oldest first within each stage."""
+    """List what is in the store, oldest first within each stage.
+
+    example:
+      dedt show
+    """
     from ..store import Store
 
     kept = Store(store)
@@ -386,54 +405,31 @@ def printing_once(processes: "Processes") -> contextlib.AbstractContextManager:
 # ---- the parser ------------------------------------------------------------------------------------
 
 VERBS = {
-    "embed": ("train the encoder and embed the images", "dedt embed --out features"),
-    "select": ("choose the coreset", "dedt select --method moderate --ratio 0.1 --out coreset"),
-    "reweight": (
-        "learn the class weights by group DRO",
-        "dedt reweight --data photos --set data.image_size=32 --set data.channels=3 --out coreset",
-    ),
-    "train": ("train the diffusion model", "dedt train --ratio 0.1 --reweighting --out model"),
-    "sample": ("draw samples from the model", "dedt sample --ratio 0.1 --out samples"),
-    "evaluate": (
-        "FID and class-wise FID of the samples",
-        "dedt evaluate --method random --ratio 0.1 --seed 1",
-    ),
-    "run": (
-        "all stages, or one cell of a table",
-        "dedt run --ratio 0.1 --out everything\n"
-        "  dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes results/digits",
-    ),
-    "cells": ("list the cells of the tables", "dedt cells --table table1"),
-    "plan": (
-        "what the cells of tables take, before they run",
-        "dedt plan table1 --profile paper --probe\n  dedt plan --row moderate --ratio 0.1 --set unet.epochs=50",
-    ),
-    "profile": (
-        "print a profile, with where its values come from",
-        "dedt profile short --set unet.epochs=50",
-    ),
-    "show": ("list what is in the store", "dedt show"),
+    function.__name__: function
+    for function in (
+        *(verbs.embed, verbs.select, verbs.reweight, verbs.train, verbs.sample, verbs.evaluate),
+        *(run, cells, plan, profile, show),
+    )
 }
-"""Verb -> what it is for, and an example."""
 
 
 def make_parser(chosen: str = "") -> argparse.ArgumentParser:
     """The parser of ``dedt``; of its verbs only the ``chosen`` one has its options, as those of Recipe need pydantic."""
     how = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
-    parser = argparse.ArgumentParser("dedt", description=ABOUT, epilog=START, **how)
+    parser = argparse.ArgumentParser("dedt", description=__doc__, **how)
     parser.add_argument("--version", action="version", version=f"dedt {__version__}")
     choices = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, (help, example) in VERBS.items():
-        function = globals().get(name) or getattr(verbs, name)
-        about = {"description": inspect.cleandoc(function.__doc__), "epilog": f"example:\n  {example}"}
-        verb = choices.add_parser(name, help=help, **about, **how)
-        stage = hasattr(verbs, name)
-        verb.set_defaults(action=function if name in globals() else partial(compute, function))
+    for name, function in VERBS.items():
+        text, stage = inspect.getdoc(function) or name, hasattr(verbs, name)
+        verb = choices.add_parser(name, help=text.partition("\n")[0], description=text, **how)
+        verb.set_defaults(
+            action=partial(compute, function) if function.__module__ == verbs.__name__ else function
+        )
         if name == chosen:
-            for described in [function] * (name in globals()) + [compute] * stage:
+            for described in dict.fromkeys((function, compute) if stage else (function,)):
                 add_parameters(verb, described)
-        if name == chosen and stage:
-            add_fields(verb.add_argument_group("which run"))
+            if stage:
+                add_fields(verb.add_argument_group("which run"))
     return parser
 
 

@@ -26,7 +26,11 @@ Out = Path | None
 
 
 def embed(experiment: "Experiment", out: Out) -> None:
-    """Train the encoder, embed every training image, print their number and the encoder's accuracy."""
+    """Train the encoder, embed every training image, print their number and the encoder's accuracy.
+
+    example:
+      dedt embed --out features
+    """
     features, (_, manifest) = experiment.embed(), experiment.encoder
     print(f"{len(features)} images, {features.shape[1]} features each, by {manifest['recipe']['network']}")
     for split in ("train", "test"):
@@ -39,7 +43,11 @@ def embed(experiment: "Experiment", out: Out) -> None:
 
 
 def select(experiment: "Experiment", out: Out) -> None:
-    """Choose the coreset and print its images per class."""
+    """Choose the coreset and print its images per class.
+
+    example:
+      dedt select --method moderate --ratio 0.1 --out coreset
+    """
     coreset = experiment.select()
     print(f"{len(coreset.indices)} of {len(coreset.labels)} images kept")
     counts = zip(coreset.class_names, experiment.data.class_counts, coreset.counts)
@@ -51,7 +59,11 @@ def select(experiment: "Experiment", out: Out) -> None:
 
 
 def reweight(experiment: "Experiment", out: Out) -> None:
-    """Run group DRO on the coreset and print the weight of each class; 1 is uniform."""
+    """Run group DRO on the coreset and print the weight of each class; 1 is uniform.
+
+    example:
+      dedt reweight --data photos --set data.image_size=32 --set data.channels=3 --out coreset
+    """
     from ..files import write_json
     from ..reweighting import effective_classes
 
@@ -79,6 +91,9 @@ def train(experiment: "Experiment", out: Out) -> None:
     """Train the diffusion model of the recipe and print what the run took.
 
     Of Stable Diffusion --out holds the whole pipeline, which diffusers opens by from_pretrained.
+
+    example:
+      dedt train --ratio 0.1 --reweighting --out model
     """
     from ..weights import save_weights
 
@@ -100,7 +115,11 @@ def train(experiment: "Experiment", out: Out) -> None:
 
 
 def sample(experiment: "Experiment", out: Out) -> None:
-    """Draw samples from the trained model, of each class in its share of the training images."""
+    """Draw samples from the trained model, of each class in its share of the training images.
+
+    example:
+      dedt sample --ratio 0.1 --out samples
+    """
     import numpy as np
 
     from ..files import atomic
@@ -121,7 +140,11 @@ def sample(experiment: "Experiment", out: Out) -> None:
 
 
 def evaluate(experiment: "Experiment", out: Out) -> None:
-    """Measure FID, class-wise FID and near-copies; of latent models CMMD, KID, precision and recall too."""
+    """Measure FID, class-wise FID and near-copies; of latent models CMMD, KID, precision and recall too.
+
+    example:
+      dedt evaluate --method random --ratio 0.1 --seed 1
+    """
     from ..files import write_json
 
     metrics, floor = experiment.evaluate(), experiment.floor()
