@@ -14,7 +14,7 @@ from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.selection import Coreset, gaussian_scores, moderate_distances, select
-from dedt_lib.shell import cli
+from dedt_lib.shell import cli, verbs
 from dedt_lib.store import Store
 
 
@@ -252,7 +252,7 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
 
 def test_early_stopping_counts_the_steps_of_what_it_stands_for(smoke, capsys, monkeypatch):
     x = smoke.change(ratio=0.1, early_stopping=True, annealing=True)
-    cli.train(x, None)
+    verbs.train(x, None)
     steps = x.steps_at(0.1, annealing=True)
     assert f"the weights after {steps} of the 96 steps" in capsys.readouterr().out
     assert steps != x.steps_at(0.1)

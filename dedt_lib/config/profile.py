@@ -12,11 +12,10 @@ from ..data import SOURCES
 from ..errors import DedtError
 from ..reweighting import ABSENT, CLIPS, SCORES
 from ..selection import CENTRES, THRESHOLDS
+from .recipe import ENCODERS
 
 PROFILES = Path(__file__).parent / "profiles"
-ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
 TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
-MODELS = ("unet", "mdt", "stable-diffusion")
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
