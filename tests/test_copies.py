@@ -136,7 +136,7 @@ def test_select_says_what_it_found(own, capsys):
 
 def test_without_copies_nothing_is_said_and_no_address_changes(smoke, capsys):
     assert smoke.data.conflicts == 0 and (smoke.data.originals == np.arange(len(smoke.data))).all()
-    folder = smoke.change(method="moderate")._coreset_folder
+    folder = smoke.change(method="moderate").coreset.folder
     assert set(smoke.store.manifest(folder)["recipe"]) == {
         "version", "data", "ids", "method", "ratio", "scope", "encoder", "centre"
     }  # fmt: skip
@@ -229,7 +229,7 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
     def key(**changes):
         recipe = {"method": "gaussian", "encoder": "resnet18", "ratio": 0.15}
         x = Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", **recipe)
-        return x._coreset_folder.name, x.select()
+        return x.coreset.folder.name, x.select()
 
     (plain, count), (named, _), (other, percentile) = (
         key(), key(select={"gaussian_threshold": "count"}), key(select={"gaussian_threshold": "percentile"})

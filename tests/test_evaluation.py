@@ -194,7 +194,7 @@ class Images(Dataset):
 
 @pytest.fixture(scope="module")
 def extractor():
-    network = seeded(0, "yardstick", lambda: encoders.SmallClassifier(1, 10, 16))
+    network = seeded(0, "extractor", lambda: encoders.SmallClassifier(1, 10, 16))
     return evaluation.register_classifier(network, "a-test" * 4, (1, 8, 8))
 
 
@@ -218,7 +218,7 @@ def test_torch_fidelity_agrees_on_the_same_images(extractor, digits):
 
 
 def test_the_extractor_is_the_network_in_batches(extractor, digits):
-    network = seeded(0, "yardstick", lambda: encoders.SmallClassifier(1, 10, 16))
+    network = seeded(0, "extractor", lambda: encoders.SmallClassifier(1, 10, 16))
     features = evaluation.extract_features(digits.images, extractor, batch_size=7)
     np.testing.assert_allclose(features, encoders.embed(network, digits.images), rtol=1e-4, atol=1e-6)
 

@@ -194,7 +194,7 @@ def test_only_unequal_classes_give_samples_an_address_of_their_own(measured):
     unequal = images(class_labels((4, 1), 200), 0)
     for data, expected in ((unequal, "proportional"), (TRAIN, None)):
         x = measured(data, None, lambda labels: pictures(labels, 2))
-        assert x.store.manifest(x._samples_folder())["recipe"].get("labels") == expected
+        assert x.store.manifest(x.samples.folder)["recipe"].get("labels") == expected
 
 
 TRAIN = images(np.arange(200) % 2, 0)
