@@ -18,7 +18,7 @@ CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
 LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/*/*/*.py dedt_lib/config/profiles/$(NAME).toml)
 LIBRARY := $(filter-out dedt_lib/shell/%.py dedt_lib/__main__.py,$(LIBRARY))
-RESULTS := $(wildcard results/$(NAME)/cells/*.json)
+RESULTS := $(wildcard $(addprefix results/$(NAME)/,*.json* samples/*.png pending/*.json))
 PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 
 .PHONY: help setup pair book test lab tables bench clean clean-all

@@ -5,14 +5,26 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from dedt_lib.config import load_profile
-from dedt_lib.book.tables import FULL, all_cells, cell_before, cell_name
+from dedt_lib.book.tables import FULL, all_cells, cell_before, cell_name, collect, done
 
 GIVEN = str(config.get("profile", "digits"))
 PROFILE = load_profile(GIVEN).name
 if set("{}\n") & set(PROFILE):
     raise WorkflowError(f"Rename the profile {PROFILE!r}: braces and line breaks mean something else in a path here.")
 GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN
-CELLS = [cell_name(*cell) for cell in all_cells(GIVEN)]
+RESULTS = Path(workflow.storage_settings.default_storage_prefix or "") / "results"
+DONE = done(GIVEN, root=RESULTS)
+
+
+def pending(cells):
+    """What is still to be made of the cells; what is done is not asked for, wherever it lies."""
+    names = [cell_name(*cell) for cell in cells]
+    return [f"results/{PROFILE}/pending/{name}.json" for name in names if name not in DONE]
+
+
+def before(wildcards):
+    cell = cell_before(wildcards.row, float(wildcards.percent) / 100, wildcards.seed)
+    return pending([cell] if cell else [])
 
 
 wildcard_constraints:
@@ -22,19 +34,15 @@ wildcard_constraints:
 
 rule tables:
     input:
-        [f"results/{PROFILE}/cells/{name}.json" for name in CELLS],
-
-
-def before(wildcards):
-    cell = cell_before(wildcards.row, float(wildcards.percent) / 100, wildcards.seed)
-    return [f"results/{PROFILE}/cells/{cell_name(*cell)}.json"] if cell else []
+        pending(all_cells(GIVEN)),
 
 
 rule cell:
     input:
         before,
     output:
-        f"results/{PROFILE}/cells/{{row}}-{{percent}}-{{seed}}.json",
+        f"results/{PROFILE}/pending/{{row}}-{{percent}}-{{seed}}.json",
+        f"results/{PROFILE}/pending/{{row}}-{{percent}}-{{seed}}.png",
     log:
         f"_build/{PROFILE}/logs/{{row}}-{{percent}}-{{seed}}.ipynb",
     threads: 1
@@ -42,6 +50,14 @@ rule cell:
     resources:
         gpu=1,
     shell:
-        'DEDT_RESULTS="$(realpath -m -- "$(dirname -- {output:q})/../..")" TQDM_DISABLE=1'
+        'DEDT_RESULTS="$(realpath -m -- "$(dirname -- {output[0]:q})/../..")" TQDM_DISABLE=1'
         " papermill notebooks/cell.ipynb {log:q} --cwd notebooks --no-progress-bar"
         " -r profile {GIVEN:q} -r row {wildcards.row:q} -p percent {wildcards.percent:q} -p seed {wildcards.seed:q}"
+
+
+onsuccess:
+    collect(GIVEN, root=RESULTS)
+
+
+onerror:
+    collect(GIVEN, root=RESULTS)

@@ -19,23 +19,23 @@ from pathlib import Path
 
 import numpy as np
 
-from dedt_lib.encoders import read_tensors
 from dedt_lib.files import read_json, write_json
 from dedt_lib.store import provenance
 from dedt_lib.training import CHECKPOINT
+from dedt_lib.weights import read_tensors
 
 RESULT = Path(__file__).with_name("full_size.json")
 SIZES = {
-    "per_class": 16,
-    "epochs": 2,
-    "batch_size": 8,
-    "warmup_epochs": 0.5,
-    "checkpoint_every": 10,
-    "precision": '"float32"',
-    "channels_last": "false",
-    "samples": 10,
-    "sample_batch_size": 5,
-    "sampler_steps": 10,
+    "data.per_class": 16,
+    "unet.epochs": 2,
+    "unet.batch_size": 8,
+    "train.warmup_epochs": 0.5,
+    "train.checkpoint_every": 10,
+    "train.precision": '"float32"',
+    "train.channels_last": "false",
+    "sample.count": 10,
+    "sample.batch_size": 5,
+    "unet.steps": 10,
 }
 """What is smaller than in the profile: 160 images, 40 steps of 8, float32 as on any CPU."""
 
@@ -43,7 +43,7 @@ SIZES = {
 def command(verb, path, store, launcher=()):
     """``dedt VERB`` on all of the few images, with the network of profile ``paper``."""
     sizes = [f"--set={name}={value}" for name, value in SIZES.items()]
-    where = [f"--set=path={path}"] if path else []
+    where = [f"--set=data.path={path}"] if path else []
     what = ["--profile", "paper", "--method", "random", "--ratio", "1.0", "--store", str(store)]
     return [sys.executable, *launcher, "-m", "dedt_lib", verb, *what, *sizes, *where]
 
@@ -68,7 +68,7 @@ def run_and_kill(path, store, threads):
         seen |= {file.stat().st_mtime_ns for file in Path(store).glob(f"training/*.work/{CHECKPOINT}")}
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return SIZES["checkpoint_every"] * len(seen)
+    return SIZES["train.checkpoint_every"] * len(seen)
 
 
 def trained(store):

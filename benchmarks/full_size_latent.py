@@ -18,13 +18,16 @@ import torch
 from diffusers import AutoencoderKL
 
 from dedt_lib import latents, training
-from dedt_lib.encoders import read_tensors, seeded
 from dedt_lib.files import write_json
+from dedt_lib.models import autoencoder as autoencoders
 from dedt_lib.models import build_model
+from dedt_lib.pixels import resize
 from dedt_lib.plans import EpochPlan
+from dedt_lib.randomness import seeded
 from dedt_lib.sampling import respaced_ddpm
 from dedt_lib.store import provenance
 from dedt_lib.training import TrainingSettings, train
+from dedt_lib.weights import read_tensors
 
 RESULT = Path(__file__).with_suffix(".json")
 IMAGES, SAMPLING_STEPS = 6, 2
@@ -66,7 +69,7 @@ def autoencoder():
 def pictures():
     """Generated colour pictures: smooth random fields, uint8 [n, 3, 256, 256]."""
     coarse = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 8, 8), dtype=np.uint8)
-    return latents.resize(coarse, 256)
+    return resize(coarse, 256)
 
 
 def fit(source, folder):
@@ -97,7 +100,9 @@ def main():
         vae = seeded(0, "autoencoder", autoencoder)
         (root / "latents").mkdir()
         _, encoding = timed(
-            lambda: latents.encode(vae, pictures(), root / "latents", image_size=256, flip=True, batch_size=2)
+            lambda: autoencoders.encode(
+                vae, pictures(), root / "latents", image_size=256, flip=True, batch_size=2
+            )
         )
         source = latents.Latents(root / "latents", np.arange(IMAGES), scaling_factor=0.18215)
         with torch.enable_grad():
@@ -117,7 +122,7 @@ def main():
                 model, noise, torch.tensor([0]), steps=SAMPLING_STEPS, guidance=3.8, generators=draws
             )
         )
-        image, decoding = timed(lambda: latents.decode(vae, x_0))
+        image, decoding = timed(lambda: autoencoders.decode(vae, x_0))
         result = {
             "autoencoder_parameters": sum(p.numel() for p in vae.parameters()),
             "encoding_seconds_per_image": round(encoding / (2 * IMAGES), 2),  # and its mirror image

@@ -27,10 +27,11 @@ from scipy.linalg import sqrtm
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
-from dedt_lib import evaluation, latents, sampling
+from dedt_lib import evaluation, sampling
 from dedt_lib.config.profile import load_profile
 from dedt_lib.evaluation import classwise_frechet, classwise_references, frechet_distance
 from dedt_lib.experiment import Experiment
+from dedt_lib.models import autoencoder
 from dedt_lib.models.mdt import MDTv2
 from dedt_lib.models.schedule import NOISE_SCHEDULE
 from dedt_lib.reweighting import GroupDRO
@@ -84,7 +85,9 @@ class Setting:
 
     def __init__(self, epochs, model="unet"):
         self.epochs, self.folder = epochs, tempfile.TemporaryDirectory()
-        profile = load_profile("digits", vae_epochs=1, sd_pretraining_epochs=1)
+        profile = load_profile(
+            "digits", **{"autoencoder.epochs": 1, "stable_diffusion.pretraining_epochs": 1}
+        )
         choice = {"model": model, "method": "random", "ratio": 1.0}
         self.experiment = Experiment(profile, store=Store(self.folder.name), **choice)
         self.data, self.settings = self.experiment.data, self.experiment.settings
@@ -222,15 +225,17 @@ def encode(quick):
     """Posteriors of the digits by a fresh autoencoder of the profile, from the small images to the disk."""
     experiment = Setting(1).experiment
     profile, images = experiment.profile, experiment.data.images[: 200 if quick else None]
-    network = latents.small_autoencoder(profile.channels, profile.vae_channels)
+    network = autoencoder.small_autoencoder(profile.data.channels, profile.autoencoder.channels)
 
     def write():
         with tempfile.TemporaryDirectory() as folder:
-            latents.encode(network, images, folder, image_size=profile.latent_image_size, flip=profile.flip)
+            autoencoder.encode(
+                network, images, folder, image_size=profile.autoencoder.image_size, flip=profile.train.flip
+            )
 
     write()
     rates = [len(images) / seconds(write) for _ in range(1 if quick else 5)]
-    return [result("encode", rates, "images/s", image_size=profile.latent_image_size)]
+    return [result("encode", rates, "images/s", image_size=profile.autoencoder.image_size)]
 
 
 def sampling_speed(quick):
@@ -244,7 +249,7 @@ def sampling_speed(quick):
         family, network = experiment.family, experiment.build_model()
         how = {"sampler": family.sampler, "decode": family.decode, **family.sampling}
         labels = sampling.balanced_labels(50 if quick else count, 10)
-        batch_size = experiment.profile.sample_batch_size
+        batch_size = experiment.profile.sample.batch_size
         draw = functools.partial(sampling.sample, network, labels, seed=0, batch_size=batch_size, **how)
         draw()
         rates = [len(labels) / seconds(draw) for _ in range(1 if quick else 2)]

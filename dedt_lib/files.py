@@ -3,161 +3,186 @@
 import contextlib
 import errno
 import hashlib
+import http.client
 import json
 import os
 import platform
 import shutil
+import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from .errors import DedtError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 PATIENCE = 5
 """Seconds of waiting for another process before a line says so, and between two messages among ranks."""
+SILENCE = 60
+"""Seconds without a byte after which a download is given up."""
 
 
-def say(line):
+def say(line: str) -> None:
     """A line for the person at the terminal, on standard error."""
     print(f"dedt: {line}", file=sys.stderr, flush=True)
 
 
-def project_root():
+def project_root() -> Path:
     """The folder that holds ``pyproject.toml`` (an editable install), else the current folder."""
     root = Path(__file__).resolve().parent.parent
     return root if (root / "pyproject.toml").exists() else Path.cwd()
 
 
-def address(stage, recipe):
-    """Sixteen hex digits that name the result of ``stage`` under ``recipe`` (JSON-able dict)."""
+def make_folder(folder: Path, variable: str) -> Path:
+    """Make sure that a folder is there.
+
+    Args:
+        folder: the folder, made with those around it.
+        variable: of the environment, which puts it elsewhere.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DedtError: when it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DedtError(
+            f"Cannot create {folder} ({error.strerror}). Set {variable} to a folder that can be written."
+        ) from error
+    return folder
+
+
+def address(stage: str, recipe: Any) -> str:
+    """Sixteen hex digits that name the result of ``stage`` under ``recipe``, which JSON can hold."""
     text = json.dumps({"stage": stage, "recipe": recipe}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def sha256(path):
+def sha256(path: str | Path) -> str:
     """SHA-256 of a file's content, as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def atomic(path):
-    """A temporary path that replaces ``path`` when the block ends without an error.
+def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") -> Path:
+    """A published file, whole and unaltered; it is downloaded if it is not there.
 
-    Raises DedtError when the disk is full; what stood at ``path`` before is then untouched.
+    Args:
+        path: where it is or will be.
+        url: its address.
+        digits: what its SHA-256 begins with.
+        variable: of the environment, which names another folder.
+        hint: a sentence for who put another file there.
+
+    Returns:
+        The path.
+
+    Raises:
+        DedtError: for a file that is another or incomplete, and for a download that fails.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if path.exists():
+        if (found := sha256(path)).startswith(digits):
+            return path
+        raise DedtError(
+            f"{path} is not the official {url.rpartition('/')[2]}: its SHA-256 begins with {found[:16]}, not with "
+            f"{digits[:16]}. It is incomplete or was altered; delete it and run again, or fetch it from {url}. {hint}"
+        )
+    import torch
+
+    make_folder(path.parent, variable)
+    before = socket.getdefaulttimeout()
     try:
-        yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # safetensors would keep its files to their owner
-        os.replace(partial, path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if is_disk_full(error):
-            raise DedtError(
-                f"No space left on the disk while writing {path}. Free some space and run the same "
-                "command again: it goes on from the last complete checkpoint."
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
-def atomic_folder(path):
-    """The path of a temporary folder that replaces the folder ``path`` when the block ends without an error.
-
-    Raises DedtError when the disk is full; what stood at ``path`` before is then untouched.
-    """
-    path = Path(path)
-    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
-    try:
-        yield partial
-        if path.exists():
-            os.replace(path, old)
-        os.replace(partial, path)
-    except BaseException as error:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        if is_disk_full(error):
-            raise DedtError(
-                f"No space left on the disk while writing {path}. Free some and run the same command again."
-            ) from error
-        raise
+        socket.setdefaulttimeout(SILENCE)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)  # named when it is verified
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
+        raise DedtError(
+            f"{path.name} could not be downloaded ({error}). Run again, or fetch {url} by other means and put it "
+            f"into {path.parent}; its SHA-256 begins with {digits}."
+        ) from error
     finally:
-        for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        socket.setdefaulttimeout(before)
+    return path
 
 
-@contextlib.contextmanager
-def sealed(path):
-    """As :func:`atomic`, for work in progress: its digest is kept beside it, where :func:`intact` finds it.
-
-    The digest is there before the file is, beside that of the file it replaces, so a process killed at any
-    moment leaves a file with its digest.
-    """
-    path = Path(path)
-    with atomic(path) as partial:
-        yield partial
-        with atomic(_seal(path)) as seal:
-            # The last few: each process that was killed just here leaves the digest of a file that never was.
-            seal.write_text("\n".join([*_digests(path)[-4:], sha256(partial)]))
+# ---- complete or absent ------------------------------------------------------------------------------
 
 
-def intact(path):
-    """Whether ``path`` is there and holds what :func:`sealed` wrote."""
-    try:
-        return sha256(path) in _digests(path)
-    except FileNotFoundError:
-        return False
-
-
-def intact_or_removed(path, then="this piece is done again"):
-    """Whether work in progress is there to go on from; if it is damaged it is removed, and a line says so."""
-    whole = intact(path)
-    if not whole and path.exists():
-        say_damaged(path, then)
-        path.unlink(missing_ok=True)
-    return whole
-
-
-def say_damaged(path, then):
-    """Say on standard error that work in progress is damaged, and what comes of it."""
-    why = "it does not match its checksum" if _digests(path) else "it has no checksum"
-    say(f"{path} is damaged ({why}); {then}.")
-
-
-def unlink_sealed(path):
-    """Remove a file that :func:`sealed` wrote, and its digest."""
-    for file in (path, _seal(path)):
-        file.unlink(missing_ok=True)
-
-
-def _seal(path):
-    path = Path(path)
-    return path.with_name(f".{path.name.lstrip('.')}.seal")
-
-
-def _digests(path):
-    try:
-        return _seal(path).read_text(errors="replace").split()
-    except FileNotFoundError:
-        return []
-
-
-def is_disk_full(error):
+def is_disk_full(error: BaseException) -> bool:
     """Whether an exception means that the disk is full (safetensors and NumPy word it in their own ways)."""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     words = str(error).lower()
     return full or "no space left" in words or ("requested and" in words and words.endswith("written"))
 
 
-def create_array(path, shape, dtype):
+@contextlib.contextmanager
+def full_disk_told(what: str) -> Iterator[None]:
+    """Raise a DedtError where the block finds the disk full; ``what`` says in words when that was."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DedtError) or not is_disk_full(error):
+            raise
+        raise DedtError(
+            f"No space left on the disk {what}. Free some space and run the same command again: what is complete "
+            "is kept, and training goes on from its last checkpoint."
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary path that replaces ``path`` when the block ends without an error.
+
+    Raises:
+        DedtError: when the disk is full; what stood at ``path`` before is then untouched.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with full_disk_told(f"while writing {path}"):
+            yield partial
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            partial.chmod(0o666 & ~umask)  # safetensors would keep its files to their owner
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """The path of a temporary folder that replaces the folder ``path`` when the block ends without an error.
+
+    Raises:
+        DedtError: when the disk is full; what stood at ``path`` before is then untouched.
+    """
+    path = Path(path)
+    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process with the same number
+    try:
+        with full_disk_told(f"while writing {path}"):
+            yield partial
+            if path.exists():
+                os.replace(path, old)
+            os.replace(partial, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def create_array(path: str | Path, shape: tuple, dtype: Any) -> "np.memmap":
     """A new ``.npy`` file, memory-mapped and to be filled; raises OSError when the disk is too full for it.
 
     Its space is claimed at once: a page that finds no room later would end the process without an error.
@@ -170,12 +195,98 @@ def create_array(path, shape, dtype):
     return array
 
 
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as readable JSON, atomically; ValueError for NaN and infinities."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path, mend: str = "delete it and run again.") -> Any:
+    """Read a JSON file; raises DedtError when it is missing or damaged, which ``mend`` says how to mend."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise DedtError(f"{path} does not exist.") from None
+    except ValueError as error:
+        raise DedtError(f"{path} is not valid JSON ({error}); {mend}") from error
+
+
+# ---- sealed while they grow --------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
-def locked(path, what, ask=lambda attempt: attempt()):
+def sealed(path: str | Path) -> Iterator[Path]:
+    """As :func:`atomic`, for work in progress: its digest is kept beside it, where :func:`intact` finds it.
+
+    The digest is there before the file is, beside that of the file it replaces, so a process killed at any
+    moment leaves a file with its digest.
+    """
+    with atomic(path) as partial:
+        yield partial
+        with atomic(_seal(path)) as seal:
+            # The last few: each process that was killed just here leaves the digest of a file that never was.
+            seal.write_text("\n".join([*_digests(path)[-4:], sha256(partial)]))
+
+
+def intact(path: Path) -> bool:
+    """Whether ``path`` is there and holds what :func:`sealed` wrote."""
+    return path.exists() and sha256(path) in _digests(path)
+
+
+def intact_or_removed(path: Path, then: str = "this piece is done again") -> bool:
+    """Whether work in progress is there to go on from; if it is damaged it is removed, and a line says so."""
+    whole = intact(path)
+    if not whole and path.exists():
+        say_damaged(path, then)
+        path.unlink(missing_ok=True)
+    return whole
+
+
+def say_damaged(path: Path, then: str) -> None:
+    """Say on standard error that work in progress is damaged, and what comes of it."""
+    why = "it does not match its checksum" if _digests(path) else "it has no checksum"
+    say(f"{path} is damaged ({why}); {then}.")
+
+
+def unlink_sealed(path: Path) -> None:
+    """Remove a file that :func:`sealed` wrote, and its digest."""
+    for file in (path, _seal(path)):
+        file.unlink(missing_ok=True)
+
+
+def _seal(path):
+    return Path(path).with_name(f".{Path(path).name.lstrip('.')}.seal")
+
+
+def _digests(path):
+    return _text(_seal(path)).split()
+
+
+def _text(path):
+    """What a file says, "" if it is not there."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+# ---- locked ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(
+    path: str | Path, what: str, ask: Callable[[Callable[[], bool]], bool] = lambda attempt: attempt()
+) -> Iterator[None]:
     """Hold the lock ``path``.lock; after PATIENCE seconds of waiting a line says for what, and for whom.
 
-    what: is locked, in words.  ask: is called with a function that tries for PATIENCE seconds to get the lock
-    and returns whether it did, until the answer is True.  Raises DedtError when the lock cannot be written.
+    Args:
+        path: what is locked.
+        what: the same in words.
+        ask: is called with a function that tries for PATIENCE seconds to get the lock and returns whether it
+            did, until the answer is True.
+
+    Raises:
+        DedtError: when the lock cannot be written.
     """
     lock, holder = FileLock(f"{path}.lock"), Path(f"{path}.holder")
 
@@ -196,10 +307,7 @@ def locked(path, what, ask=lambda attempt: attempt()):
     told = os.environ.get("RANK", "0") != "0"  # of several processes one says it for all
     while not ask(attempt):
         if not told:
-            by = ""
-            with contextlib.suppress(OSError):
-                by = holder.read_text(errors="replace")
-            say(f"waiting for {what} ({path}), which is locked by {by or 'another process'}")
+            say(f"waiting for {what} ({path}), which is locked by {_text(holder) or 'another process'}")
         told = True
     try:
         yield
@@ -208,19 +316,3 @@ def locked(path, what, ask=lambda attempt: attempt()):
             with contextlib.suppress(OSError):
                 holder.unlink()
             lock.release()
-
-
-def write_json(path, value):
-    """Write ``value`` as readable JSON, atomically; NaN and infinities are refused."""
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
-
-
-def read_json(path, mend="delete it and run again."):
-    """Read a JSON file; raises DedtError when it is missing or damaged, which ``mend`` says how to mend."""
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise DedtError(f"{path} does not exist.") from None
-    except ValueError as error:
-        raise DedtError(f"{path} is not valid JSON ({error}); {mend}") from error

@@ -8,6 +8,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME = 1.0
@@ -17,7 +19,7 @@ SAME = 1.0
 class Stopped(KeyboardInterrupt):
     """Raised where a run ends because of the signal number ``signum``."""
 
-    def __init__(self, signum):
+    def __init__(self, signum: int):
         super().__init__(signum)
         self.signum = signum
 
@@ -29,7 +31,7 @@ class _Wish:
 
 
 @contextlib.contextmanager
-def handled():
+def handled() -> Iterator[None]:
     """Within the block the first signal raises :class:`Stopped`, a second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,7 +50,7 @@ def handled():
 
 
 @contextlib.contextmanager
-def postponed():
+def postponed() -> Iterator[None]:
     """Within the block a signal only makes :func:`asked` true; it raises Stopped at the end at the latest."""
     _Wish.postponed += 1
     try:
@@ -59,12 +61,12 @@ def postponed():
         stop()
 
 
-def asked():
+def asked() -> bool:
     """Whether a signal has asked this process to stop."""
     return _Wish.signum is not None
 
 
-def stop():
+def stop() -> NoReturn:
     """Raise :class:`Stopped`; of several processes also in those that the signal has not reached."""
     raise Stopped(_Wish.signum or signal.SIGTERM)
 

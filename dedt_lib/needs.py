@@ -58,19 +58,19 @@ def evaluation(profile: Profile, recipe: Recipe, counts: Sequence[int]) -> None:
             f"FID and its real-against-real value need {REAL_IMAGES} training images in all, and there are "
             f"{sum(counts)}: add images."
         )
-    if profile.samples < SAMPLES:
-        raise DedtError(f"FID needs {SAMPLES} samples at least: --set samples={SAMPLES} or more.")
+    if profile.sample.count < SAMPLES:
+        raise DedtError(f"FID needs {SAMPLES} samples at least: --set sample.count={SAMPLES} or more.")
     if len(counts) > 1:
         return
-    if profile.metric == "classifier":
+    if profile.evaluate.network == "classifier":
         raise DedtError(
             "FID is to be measured in the features of a classifier of these images, but they have one class, of "
-            "which it would learn nothing: measure in those of Inception-v3 (--set metric=inceptionv3)."
+            "which it would learn nothing: measure in those of Inception-v3 (--set evaluate.network=inceptionv3)."
         )
-    if recipe.model != "unet" and profile.cmmd == "clip" and not profile.clip_weights:
+    if recipe.model != "unet" and profile.evaluate.cmmd == "clip" and not profile.encoders.clip.weights:
         raise DedtError(
             "CMMD is to be measured by a CLIP trained on these images, but they have one class, of which it would "
-            "learn nothing: leave CMMD out (--set cmmd='\"\"'), or give weights (--set clip_weights=openai)."
+            "learn nothing: leave CMMD out (--set evaluate.cmmd='\"\"'), or give weights (--set encoders.clip.weights=openai)."
         )
 
 

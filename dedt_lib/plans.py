@@ -1,9 +1,11 @@
 """Which samples an epoch visits, and with what weights: the data side of a training run.
 
-A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; ``record``
-is told the losses; ``state`` and ``restore`` carry it over an interruption.  ``first_epoch`` is the number of
-samples in epoch 0, which a warm-up is measured by.
+A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; one with
+``needs_losses`` is told them by ``record``; ``state`` and ``restore`` carry it over an interruption.  ``first_epoch``
+is the number of samples in epoch 0, which a warm-up is measured by.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +16,32 @@ from .randomness import numpy_generator
 class EpochPlan:
     """Visits the coreset; in the annealing tail, everything.
 
-    indices: int [m], the coreset.  weights: float [m], one per kept sample, or None for ones.
-    epochs: E.  annealing_start: share of the epochs after which all ``total`` samples are visited
-    (0.875 in the paper, as in InfoBatch; Qin et al., 2024); 1 means never.  tail_weights: float [total],
-    the weights of the samples in that tail, or None for ones (as InfoBatch resets its weights).
+    Args:
+        indices: int [m], the coreset.
+        total: Samples of the data.
+        epochs: E.
+        weights: float [m], one per kept sample, or None for ones.
+        annealing_start: Share of the epochs after which all ``total`` samples are visited (0.875 in the paper, as in
+            InfoBatch; Qin et al., 2024); 1 means never.
+        tail_weights: float [total], the weights of the samples in that tail, or None for ones (as InfoBatch resets
+            its weights).
+
+    Raises:
+        DedtError: There is not one weight for each sample.
     """
 
-    def __init__(self, indices, *, total, epochs, weights=None, annealing_start=1.0, tail_weights=None):
+    needs_losses = False
+
+    def __init__(
+        self,
+        indices: np.ndarray,
+        *,
+        total: int,
+        epochs: int,
+        weights: np.ndarray | None = None,
+        annealing_start: float = 1.0,
+        tail_weights: np.ndarray | None = None,
+    ):
         self.indices = np.asarray(indices, dtype=np.int64)
         self.weights = as_weights(weights, len(self.indices))
         self.total, self.epochs = total, epochs
@@ -28,25 +49,22 @@ class EpochPlan:
         self.subset_epochs = int(annealing_start * epochs)
         self.first_epoch = len(self.indices) if self.subset_epochs else total
 
-    def epoch(self, e):
+    def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices int64 [m], weights float64 [m]) of epoch ``e``."""
         if e < self.subset_epochs:
             return self.indices, self.weights
         return np.arange(self.total), self.tail_weights
 
-    def steps(self, batch_size):
+    def steps(self, batch_size: int) -> int:
         """Optimiser steps of the whole run."""
         tail = self.epochs - self.subset_epochs
         return self.subset_epochs * -(-len(self.indices) // batch_size) + tail * -(-self.total // batch_size)
 
-    def record(self, indices, losses):
-        """Nothing to learn from the losses."""
-
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         """Nothing that an interruption could lose."""
         return {}
 
-    def restore(self, state):
+    def restore(self, state: dict[str, np.ndarray]) -> None:
         """Nothing to restore."""
 
 
@@ -57,10 +75,17 @@ class ClassSamplerPlan(EpochPlan):
     probability alpha_i, then one of its images, with replacement.  The expected gradient is that of the
     weighted loss; how often an image is repeated is not.
 
-    labels: int [m], the classes of ``indices``.  class_weights: float [K], alpha.  The rest as in EpochPlan.
+    Args:
+        indices: int [m], the coreset.
+        labels: int [m], its classes.
+        class_weights: float [K], alpha.
+        seed: Of the draws.
+        settings: As in EpochPlan.
     """
 
-    def __init__(self, indices, labels, class_weights, *, seed, **settings):
+    def __init__(
+        self, indices: np.ndarray, labels: np.ndarray, class_weights: np.ndarray, *, seed: int, **settings
+    ):
         super().__init__(indices, **settings)
         self.seed = seed
         class_weights = np.asarray(class_weights, dtype=np.float64)
@@ -68,7 +93,8 @@ class ClassSamplerPlan(EpochPlan):
         self.probabilities = (class_weights / np.maximum(counts, 1))[labels]
         self.probabilities /= self.probabilities.sum()
 
-    def epoch(self, e):
+    def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
+        """(indices int64 [m], weights float64 [m]) of epoch ``e``; before the tail drawn with replacement."""
         indices, weights = super().epoch(e)
         if e >= self.subset_epochs:
             return indices, weights
@@ -84,13 +110,32 @@ class InfoBatchPlan:
     1 / (1 - prune_ratio); all others stay with weight one.  The first epoch and the last 1 - delta of the
     epochs visit everything.
 
-    n: samples.  prune_ratio: r in [0, 1).  delta: share of the epochs with pruning.  epochs: E.  budget:
-    None, or the share of the data that every pruning epoch visits: the kept share of the well-learned is
-    then chosen to meet it, and where it cannot (too few are well learned) all samples are drawn from alike.
-    Raises DedtError for a ratio or budget out of range.
+    Args:
+        n: Samples.
+        prune_ratio: r in [0, 1).
+        delta: Share of the epochs with pruning.
+        epochs: E.
+        seed: Of the draws.
+        budget: None, or instead of r the share of the data that every pruning epoch visits: the kept share of the
+            well-learned is then chosen to meet it, and where it cannot (too few are well learned) all samples are
+            drawn from alike.
+
+    Raises:
+        DedtError: The ratio or budget is out of range, or there are both or none.
     """
 
-    def __init__(self, n, *, prune_ratio=None, delta=0.875, epochs, seed=0, budget=None):
+    needs_losses = True
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        prune_ratio: float | None = None,
+        delta: float = 0.875,
+        epochs: int,
+        seed: int = 0,
+        budget: float | None = None,
+    ):
         if (prune_ratio is None) == (budget is None):
             raise DedtError("InfoBatch needs a prune_ratio or a budget, and not both.")
         if prune_ratio is not None and not 0 <= prune_ratio < 1:
@@ -100,9 +145,9 @@ class InfoBatchPlan:
         self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
         self.pruning_epochs, self.first_epoch = int(delta * epochs), n
         self.scores = np.full(n, 3.0)  # the package's start: equal scores, so the first epoch prunes nothing
-        self._drawn = None
+        self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
 
-    def epoch(self, e):
+    def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn from the scores when first asked."""
         if e >= self.pruning_epochs:
             return np.arange(self.n), np.ones(self.n)
@@ -131,27 +176,29 @@ class InfoBatchPlan:
         stays[chosen] = True
         return np.flatnonzero(stays), weights[stays]
 
-    def record(self, indices, losses):
+    def record(self, indices: np.ndarray, losses: np.ndarray) -> None:
         """Take the unweighted losses float [b] of the samples ``indices`` int [b] as their scores."""
         self.scores[np.asarray(indices)] = np.asarray(losses, dtype=np.float64)
 
-    def steps(self, batch_size):
+    def steps(self, batch_size: int) -> int:
         """The most optimiser steps that the run can take; how many it takes depends on the losses."""
         return self.epochs * -(-self.n // batch_size)
 
-    def state(self):
+    def state(self) -> dict[str, np.ndarray]:
         """Scores and the draw of the current epoch, as arrays."""
-        drawn = {} if self._drawn is None else dict(zip(("epoch", "indices", "weights"), self._drawn))
+        drawn: dict[str, Any] = (
+            {} if self._drawn is None else dict(zip(("epoch", "indices", "weights"), self._drawn))
+        )
         return {"scores": self.scores, **{name: np.asarray(value) for name, value in drawn.items()}}
 
-    def restore(self, state):
+    def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a :meth:`state`."""
         self.scores = np.array(state["scores"])
         if "epoch" in state:
             self._drawn = (int(state["epoch"]), np.array(state["indices"]), np.array(state["weights"]))
 
 
-def as_weights(weights, count):
+def as_weights(weights: np.ndarray | None, count: int) -> np.ndarray:
     """Sample weights as float64 [count], ones for None; raises DedtError when there is not one each."""
     weights = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(weights) != count:

@@ -1,30 +1,32 @@
-"""Guided samples of given classes, batch by batch, resumable; and DDIM (Song et al., 2021).
+"""Guided samples of given classes, batch by batch, resumable: DDIM (Song et al., 2021) and ancestral sampling.
 
-MDT has a sampler of its own, in :mod:`dedt_lib.sampling`.
+A sampler is a function like :func:`ddim`; MDT is sampled by :func:`respaced_ddpm`.
 """
 
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
+from torch import nn
 from tqdm import tqdm
 
-from .encoders import to_uint8
+from .devices import autocast
 from .errors import DedtError
 from .files import create_array, intact_or_removed, sealed, unlink_sealed
 from .models.schedule import NOISE_SCHEDULE, pixel_scheduler
+from .pixels import to_uint8
 from .processes import Processes
 from .randomness import torch_generator
-from .training import autocast
 
 
-def balanced_labels(n, num_classes):
+def balanced_labels(n: int, num_classes: int) -> np.ndarray:
     """0, 1, .., K-1, 0, 1, ..: int64 [n], the same number of each class when K divides n."""
     return np.arange(n, dtype=np.int64) % num_classes
 
 
-def proportional_labels(n, counts):
+def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
     """Classes for n samples in the shares of ``counts`` (int [K], images per class): int64 [n].
 
     Each label is the class that is furthest behind its share so far, the lowest of equals, so that every
@@ -33,7 +35,8 @@ def proportional_labels(n, counts):
     counts = np.asarray(counts, dtype=np.int64)
     if (counts == counts[0]).all():
         return balanced_labels(n, len(counts))
-    labels, behind, total = np.empty(n, dtype=np.int64), np.zeros_like(counts), counts.sum()
+    labels: np.ndarray = np.empty(n, dtype=np.int64)
+    behind, total = np.zeros_like(counts), counts.sum()
     for i in range(n):
         behind += counts  # in units of 1 / total, so that nothing is rounded
         labels[i] = behind.argmax()
@@ -41,19 +44,23 @@ def proportional_labels(n, counts):
     return labels
 
 
-def initial_noise(numbers, shape, seed, device="cpu"):
-    """Gaussian noise for the samples with these numbers; each depends only on (seed, number)."""
+def initial_noise(
+    numbers: Iterable[int], shape: tuple[int, ...], seed: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Gaussian noise float [n, *shape] for the samples with these numbers; each depends only on (seed, number)."""
     return torch.stack(
         [torch.randn(shape, generator=torch_generator(seed, "sample", int(i))) for i in numbers]
     ).to(device)
 
 
-def sample_generators(numbers, seed):
+def sample_generators(numbers: Iterable[int], seed: int) -> list[torch.Generator]:
     """A generator for each of the samples with these numbers, for what a sampler draws on its way."""
     return [torch_generator(seed, "sampler", int(i)) for i in numbers]
 
 
-def guided_noise(model, x_t, t, labels, guidance):
+def guided_noise(
+    model: nn.Module, x_t: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, guidance: float
+) -> torch.Tensor:
     """(1 + w) eps(x_t, c, t) - w eps(x_t, t), in one doubled batch (paper, Section III-A; Ho & Salimans)."""
     if guidance == 0:
         return model.predict(x_t, t, labels)
@@ -65,16 +72,34 @@ def guided_noise(model, x_t, t, labels, guidance):
 
 
 @torch.no_grad()
-def ddim(model, noise, labels, *, steps, guidance, generators=None, keep=()):
-    """Turn ``noise`` float [b, C, H, W] into images float [b, C, H, W] in [-1, 1], or into scaled latents.
+def ddim(
+    model: nn.Module,
+    noise: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    generators: list[torch.Generator] | None = None,
+    keep: Collection[int] = (),
+) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
+    """Turn noise into images, or into scaled latents, by DDIM (Song et al., 2021).
 
-    labels: int64 [b].  steps: evenly spaced.  guidance: w >= 0.  generators: not used, since eta = 0.  keep:
-    step numbers whose intermediate x_t to return as well.  The schedule is the model's own
-    (``ddim_scheduler``), else that of pixels, where the noise is recomputed from the clipped clean image.
-    On pixels the last of the evaluations sits at the alpha-bar of t = 0, where the steps end, so it changes
-    nothing.  FutureXiang/Diffusion takes every timestep one higher; on the digits' model that changes images
-    by 0.2 grey levels on average with 20 steps, by 0.1 with 100.
-    Returns images, or (images, list of x_t) when ``keep`` is given.
+    The schedule is the model's own (``ddim_scheduler``), else that of pixels, where the noise is recomputed from the
+    clipped clean image.  On pixels the last of the evaluations sits at the alpha-bar of t = 0, where the steps end, so
+    it changes nothing.  FutureXiang/Diffusion takes every timestep one higher; on the digits' model that changes
+    images by 0.2 grey levels on average with 20 steps, by 0.1 with 100.
+
+    Args:
+        model: See :mod:`dedt_lib.models`.
+        noise: float [b, C, H, W].
+        labels: int64 [b].
+        steps: Evenly spaced.
+        guidance: w >= 0.
+        generators: Not used, since eta = 0.
+        keep: Step numbers whose intermediate x_t to return as well.
+
+    Returns:
+        float [b, C, H, W], pixels in [-1, 1]; with ``keep`` (that, list of x_t).
     """
     scheduler = getattr(model, "ddim_scheduler", pixel_scheduler)()
     scheduler.set_timesteps(steps, device=noise.device)
@@ -89,30 +114,44 @@ def ddim(model, noise, labels, *, steps, guidance, generators=None, keep=()):
 
 
 def sample(
-    model,
-    labels,
+    model: nn.Module,
+    labels: np.ndarray,
     *,
-    seed,
-    steps,
-    guidance,
-    batch_size,
-    sampler=ddim,
-    decode=to_uint8,
-    folder=None,
-    precision="float32",
-    processes=None,
-    device="cpu",
-):
-    """uint8 [n, C, H, W] images of the classes ``labels`` int64 [n].
+    seed: int,
+    steps: int,
+    guidance: float,
+    batch_size: int,
+    sampler: Callable = ddim,
+    decode: Callable[[torch.Tensor], torch.Tensor] = to_uint8,
+    folder: Path | str | None = None,
+    precision: str = "float32",
+    processes: Processes | None = None,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Images of given classes.
 
-    sampler: :func:`ddim`, or a function like it.  decode: float [b, ...] that the sampler gives, to uint8
-    images. With ``folder`` each finished batch is kept there, so that an interrupted call goes on (a batch
-    that was damaged is drawn again), and the result is the memory-mapped ``samples.npy`` in it.  With ``processes`` the batches are shared out among
-    them, and every process gets all images; this needs a folder.  The images do not depend on ``batch_size``
-    or on the number of processes (up to the rounding of one grey level by another order of sums).
+    They do not depend on ``batch_size`` or on the number of processes (up to the rounding of one grey level by
+    another order of sums).
+
+    Args:
+        model: See :mod:`dedt_lib.models`.
+        labels: int64 [n].
+        seed: Each sample's noise is a function of (seed, its number).
+        steps, guidance: Of the sampler.
+        batch_size: Samples at a time.
+        sampler: :func:`ddim`, or a function like it.
+        decode: float [b, ...] that the sampler gives, to uint8 images.
+        folder: Keeps each finished batch, so that an interrupted call goes on (a batch that was damaged is drawn
+            again); the result is then the memory-mapped ``samples.npy`` in it.
+        precision: "float32" or "bfloat16".
+        processes: Those that share out the batches; every one gets all images.  This needs a folder.
+        device: Where to sample.
+
+    Returns:
+        uint8 [n, C, H, W].
     """
     processes = processes or Processes()
-    whole = Path(folder) / "samples.npy" if folder else None
+    whole = Path(folder or "") / "samples.npy"
     if folder and processes.from_main(processes.main and intact_or_removed(whole)):
         return np.load(whole, mmap_mode="r")
     model.to(device).eval()
@@ -162,18 +201,36 @@ def _join(parts, path, n):
 
 
 @torch.no_grad()
-def respaced_ddpm(model, noise, labels, *, steps, guidance, generators, keep=()):
-    """Turn ``noise`` float [b, C, H, W] into latents float [b, C, H, W] by ancestral sampling.
+def respaced_ddpm(
+    model: nn.Module,
+    noise: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    generators: list[torch.Generator],
+    keep: Collection[int] = (),
+) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
+    """Turn noise into latents by ancestral sampling with fewer steps (Nichol & Dhariwal, 2021).
 
-    model: has ``guided(x_t, t, labels, scale)``, which returns the noise estimate and, if it has
-    ``learn_sigma``, in as many channels again how to interpolate the log-variance (learned range); else the
-    variance is beta. labels: int64 [b].  steps: 2..1000, spaced evenly from t = 999 to t = 0 (paper: 250).
-    guidance: the scale g >= 1 (paper: 3.8).  generators: a torch.Generator for each sample, so that a sample
-    does not depend on the batch that it is drawn in.  keep: step numbers whose intermediate x_t to return as
-    well. The clean latent is not clipped.  Returns latents, or (latents, list of x_t) when ``keep`` is given.
-    MDT's code cuts the decimals off when it turns decoded images into 8 bits; this library rounds, here as
-    everywhere, so its images are half a grey level brighter on average.
-    Raises DedtError for a number of steps that is out of range.
+    The clean latent is not clipped.  MDT's code cuts the decimals off when it turns decoded images into 8 bits; this
+    library rounds, here as everywhere, so its images are half a grey level brighter on average.
+
+    Args:
+        model: Has ``guided(x_t, t, labels, scale)``, which returns the noise estimate and, if it has ``learn_sigma``,
+            in as many channels again how to interpolate the log-variance (learned range); else the variance is beta.
+        noise: float [b, C, H, W].
+        labels: int64 [b].
+        steps: 2..1000, spaced evenly from t = 999 to t = 0 (paper: 250).
+        guidance: The scale g >= 1 (paper: 3.8).
+        generators: One for each sample, so that a sample does not depend on the batch that it is drawn in.
+        keep: Step numbers whose intermediate x_t to return as well.
+
+    Returns:
+        float [b, C, H, W]; with ``keep`` (that, list of x_t).
+
+    Raises:
+        DedtError: The number of steps is out of range.
     """
     if not 2 <= steps <= NOISE_SCHEDULE["num_train_timesteps"]:
         raise DedtError(f"Ancestral sampling takes 2 to 1000 steps; got {steps}.")
@@ -181,8 +238,7 @@ def respaced_ddpm(model, noise, labels, *, steps, guidance, generators, keep=())
     scheduler = DDPMScheduler(
         **NOISE_SCHEDULE, variance_type=variance, clip_sample=False, timestep_spacing="linspace"
     )
-    # The timesteps stay on the CPU: the scheduler looks at their values, and a GPU would have to be waited
-    # for.
+    # The timesteps stay on the host: the scheduler looks at their values, and a device would have to be waited for.
     scheduler.set_timesteps(steps)
     x_t, kept = noise, []
     for number, t in enumerate(scheduler.timesteps):

@@ -3,7 +3,8 @@
 A stage is a function that fills a folder.  Its address is the hash of everything that decides its
 result (the recipe), so two tables that need the same run share it.  Work goes to ``KEY.work`` and is
 renamed to ``KEY`` when it is complete; a killed process leaves only the ``.work`` folder, from which
-a resumable stage goes on.  What it goes on from is checked as well (:func:`sealed`, :func:`intact`).
+a resumable stage goes on.  What it goes on from is checked as well (:func:`~dedt_lib.files.sealed`,
+:func:`~dedt_lib.files.intact`).
 """
 
 import datetime
@@ -14,30 +15,26 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .errors import DedtError
-from .files import address, is_disk_full, locked, project_root, read_json, sha256, write_json
+from .files import address, full_disk_told, locked, make_folder, project_root, read_json, sha256, write_json
 
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "diffusers",
-    "transformers",
-    "timm",
-    "numpy",
-    "scikit-learn",
-    "torch-fidelity",
-)
+if TYPE_CHECKING:
+    from .processes import Processes
+
+PACKAGES = "torch torchvision diffusers transformers timm numpy scikit-learn torch-fidelity".split()
 MANIFEST, CHECKSUM = "manifest.json", "checksum"
 
 
-def default_root():
+def default_root() -> Path:
     """Where stages are stored: ``$DEDT_STORE``, else ``runs/`` in the project."""
     return Path(os.environ.get("DEDT_STORE") or project_root() / "runs")
 
 
-def provenance():
+def provenance() -> dict[str, Any]:
     """Versions, machine kind and date: what a number needs beside it to be believed."""
     import torch
 
@@ -52,111 +49,85 @@ def provenance():
     }
 
 
-def work_folder(folder):
-    """Where the work for a result is done until it is complete."""
-    return folder.with_name(folder.name + ".work")
-
-
 class Store:
     """A folder of stage results.
 
-    root: by default :func:`default_root`.  compute: False for a store that hands out what it has and raises
-    DedtError for the rest.
+    Args:
+        root: the folder, by default :func:`default_root`.
+        compute: False for a store that hands out what it has and raises DedtError for the rest.
     """
 
-    def __init__(self, root=None, *, compute=True):
+    def __init__(self, root: str | Path | None = None, *, compute: bool = True) -> None:
         self.root = Path(root) if root else default_root()
         self.compute = compute
-        self._verified = set()
+        self._verified: set[Path] = set()
 
-    def folder(self, stage, recipe):
+    def folder(self, stage: str, recipe: dict) -> Path:
         """Where the result of ``stage`` under ``recipe`` is or will be."""
         return self.root / stage / address(stage, recipe)
 
-    def has(self, stage, recipe):
+    def has(self, stage: str, recipe: dict) -> bool:
         """Whether that result is complete."""
         return (self.folder(stage, recipe) / MANIFEST).exists()
 
-    def run(self, stage, recipe, work, resumable=False, processes=None):
-        """The folder with the result of ``stage``; ``work(folder)`` fills it if it is not there yet.
+    def run(
+        self,
+        stage: str,
+        recipe: dict,
+        work: Callable[[Path], dict | None],
+        resumable: bool = False,
+        processes: "Processes | None" = None,
+    ) -> Path:
+        """The folder with the result of a stage, computed if it is not there yet.
 
-        ``work`` may return a dict of facts to note in the manifest.  Only one process computes a
-        stage; another that needs it waits.  With ``resumable`` a half-done work folder is handed to
-        ``work`` again, otherwise it is emptied first; files whose names begin with a dot are for that, and
-        are removed when the result is complete.  With ``processes`` (more than one, started together) all of
-        them do the work, and the main one keeps the result.  Raises DedtError when the stored result is
-        damaged or foreign, or when the disk is full.
+        Only one process computes a stage; another that needs it waits.  Files whose names begin with a dot
+        are for going on after a kill, and are removed when the result is complete.
+
+        Args:
+            stage: its name.
+            recipe: everything that decides the result, JSON-able.
+            work: fills a folder; it may return a dict of facts to note in the manifest.
+            resumable: hand a half-done folder to ``work`` again; otherwise it is emptied first.
+            processes: those started together, which all do the work; the main one keeps the result.
+
+        Raises:
+            DedtError: when the stored result is damaged or foreign, or the disk is full.
         """
-        folder = self.folder(stage, recipe)
-        together = processes is not None and processes.count > 1
-        # Of several processes all must take the same way, however late one of them looks.
-        ask = processes.from_main if together and folder not in self._verified else _itself
-        if ask((folder / MANIFEST).exists()):
+        from .processes import Processes
+
+        folder, processes = self.folder(stage, recipe), processes or Processes()
+        there = self.has(stage, recipe)
+        if folder not in self._verified:
+            # Of several processes all must take the same way, however late one of them looks.
+            there = processes.from_main(there)
+        if there:
             return self._verify(folder, stage, recipe)
         if not self.compute:
             raise DedtError(f"{folder} is not there, and this store computes nothing.")
-        self._make(folder.parent)
-        if together:
-            return self._run_together(folder, stage, recipe, work, resumable, processes)
-        with locked(folder, f"the stage '{stage}'"):
-            if self._is_complete(folder):
-                return self._verify(folder, stage, recipe)
-            return self._compute(folder, stage, recipe, work, resumable)
+        make_folder(folder.parent, "DEDT_STORE")
 
-    def _run_together(self, folder, stage, recipe, work, resumable, processes):
         def ask(attempt):
             return processes.from_main(processes.main and attempt())
 
         # The others hear of each attempt of the main one: no message among them is waited for longer.
         with locked(folder, f"the stage '{stage}'", ask):
-            if not processes.from_main(self._is_complete(folder)):
+            if not processes.from_main(self.has(stage, recipe)):
+                _refuse_foreign(folder)
+                partial = folder.with_name(folder.name + ".work")
                 if processes.main:
-                    self._prepare(folder, resumable)
+                    _prepare(partial, resumable)
                 processes.wait()
                 if processes.main:
-                    self._compute(folder, stage, recipe, work, resumable)
+                    self._compute(folder, partial, stage, recipe, work)
                 else:
-                    work(work_folder(folder))
+                    work(partial)
         processes.wait()
         return self._verify(folder, stage, recipe)
 
-    def _is_complete(self, folder):
-        if folder.exists() and not (folder / MANIFEST).exists():
-            raise DedtError(
-                f"{folder} holds no {MANIFEST}, so this library did not complete it. "
-                "Move it away or delete it, then run again."
-            )
-        return folder.exists()
-
-    def _make(self, folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DedtError(
-                f"Cannot create {folder} ({error.strerror}). Set DEDT_STORE to a folder that can be written."
-            ) from error
-
-    def _prepare(self, folder, resumable):
-        partial = work_folder(folder)
-        if partial.exists() and not resumable:
-            shutil.rmtree(partial)
-        self._make(partial)
-        for stray in partial.glob(".*.partial"):  # left by a process that was killed while it wrote
-            stray.unlink()
-        return partial
-
-    def _compute(self, folder, stage, recipe, work, resumable):
-        partial = self._prepare(folder, resumable)
+    def _compute(self, folder, partial, stage, recipe, work):
         start, cpu = time.perf_counter(), time.process_time()
-        try:
+        with full_disk_told(f"during stage '{stage}' (in {partial})"):
             facts = work(partial) or {}
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            raise DedtError(
-                f"No space left on the disk during stage '{stage}' (in {partial}). Free some space and "
-                "run the same command again; complete stages are kept."
-            ) from error
         files = sorted(path for path in partial.iterdir() if path.is_file() and path.name[0] != ".")
         manifest = {
             "stage": stage,
@@ -172,42 +143,53 @@ class Store:
         os.replace(partial, folder)
         for scratch in folder.glob(".*"):
             scratch.unlink()
-        return folder
+        self._verified.add(folder)  # its files were hashed just now
 
-    def manifest(self, folder):
-        """The manifest (dict) of a complete stage folder; raises DedtError when it is missing or damaged."""
+    def manifest(self, folder: str | Path) -> dict[str, Any]:
+        """The manifest of a complete stage folder; raises DedtError when it is missing or damaged."""
         path = Path(folder) / MANIFEST
         manifest = read_json(path, mend=f"delete {folder} and run again; other results are not touched.")
         whole = isinstance(manifest, dict) and {"stage", "recipe", "files"} <= set(manifest)
         # Manifests of earlier versions have no checksum.
         if not whole or manifest.get(CHECKSUM, _checksum(manifest)) != _checksum(manifest):
-            raise DedtError(f"{path} is damaged or belongs to something else. {_mend(folder)}")
+            raise _damaged(folder, f"{path} is damaged or belongs to something else")
         return manifest
 
     def _verify(self, folder, stage, recipe):
         if folder in self._verified:
             return folder
         manifest = self.manifest(folder)
-        expected = {"stage": stage, "recipe": json.loads(json.dumps(recipe))}
-        if {key: manifest[key] for key in expected} != expected:
-            raise DedtError(f"The manifest in {folder} belongs to something else. {_mend(folder)}")
+        if [manifest["stage"], manifest["recipe"]] != [stage, json.loads(json.dumps(recipe))]:
+            raise _damaged(folder, f"The manifest in {folder} belongs to something else")
         for name, facts in manifest["files"].items():
             path = folder / name
             if not path.exists() or path.stat().st_size != facts["bytes"] or sha256(path) != facts["sha256"]:
-                raise DedtError(f"{path} is missing or was changed after it was written. {_mend(folder)}")
+                raise _damaged(folder, f"{path} is missing or was changed after it was written")
         self._verified.add(folder)
         return folder
 
 
-def _mend(folder):
-    return f"Delete {folder} and run again; other results are not touched."
+def _refuse_foreign(folder):
+    if folder.exists():
+        raise DedtError(
+            f"{folder} holds no {MANIFEST}, so this library did not complete it. "
+            "Move it away or delete it, then run again."
+        )
+
+
+def _prepare(partial, resumable):
+    if partial.exists() and not resumable:
+        shutil.rmtree(partial)
+    make_folder(partial, "DEDT_STORE")
+    for stray in partial.glob(".*.partial"):  # left by a process that was killed while it wrote
+        stray.unlink()
+
+
+def _damaged(folder, what):
+    return DedtError(f"{what}. Delete {folder} and run again; other results are not touched.")
 
 
 def _checksum(manifest):
     """SHA-256 of all that a manifest says but for its checksum, as it is read back from JSON."""
     said = {name: value for name, value in json.loads(json.dumps(manifest)).items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _itself(value):
-    return value

@@ -1,73 +1,385 @@
-"""The one training loop: reference, proxy, plain, weighted, annealed and InfoBatch runs.
+"""The one training loop: diffusion models (plain, weighted, annealed, InfoBatch, proxy), classifiers, autoencoders.
 
-A plan (:mod:`dedt_lib.plans`) says which samples an epoch visits and with what weights; a weighting (group
-DRO) may change the weights while training.  Everything random is a function of (seed, stream, step), so a
-run that was killed ends with the same bits as one that was not.
+A :class:`Task` says what one kind of training does in its own way, and :func:`fit` does the rest.  Everything random
+is a function of (seed, stream, step), so a run that was killed ends with the same bits as one that was not.  Inside
+a step nothing waits for the device: losses stay there and are fetched every ``devices.FLUSH`` steps.
+
+A diffusion model is trained along a plan (:mod:`dedt_lib.plans`), which says which samples an epoch visits and with
+what weights; a weighting (group DRO) may change the weights while training.
 """
 
+import contextlib
 import functools
-import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from . import interruption
-from .encoders import channels_first, save_weights, to_float
+from . import checkpoint, interruption
+from .arrays import check_choice
+from .checkpoint import CHECKPOINT
+from .data import LabelledImages
+from .devices import FLUSH, History, autocast, upload
 from .errors import DedtError
 from .files import intact, say_damaged, sealed
+from .models.batch import Batch
+from .pixels import channels_first, to_float
 from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive, seed_dropout, torch_generator
+from .weights import save_weights
 
 __all__ = ["Batch", "ClassSamplerPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
 
-CHECKPOINT = ".checkpoint.safetensors"
-"""Kept to the end, for a run that is killed before its result is complete; the store then removes it."""
+MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One training step's draw, shared by every network that looks at it.
+# ---- optimisers and schedules ----------------------------------------------------------------------
 
-    images: float [b, C, H, W], flipped already; pixels in [-1, 1], or scaled latents.  labels: int64 [b],
-    true classes.  t: int64 [b] in 0..999.  noise: float [b, C, H, W].  drop: bool [b], labels hidden for
-    guidance. extra: what else the model draws in a step, by name: tensors [b, ...].
+
+def _adan(parameters, lr):
+    from timm.optim import Adan
+
+    return Adan(parameters, lr=lr)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": functools.partial(torch.optim.Adam, fused=True),
+    "adamw": functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True),
+    "adan": _adan,
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),
+}
+"""Adam; AdamW with the weight decay of Stable Diffusion's recipe; Adan (Xie et al., 2022); SGD of the classifiers.
+
+What is no diffusion model takes AdamW with ``fused=False``, the order of sums that its stored results have.
+"""
+
+
+def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> EMAModel:
+    """diffusers' EMA of the weights; its decay after s steps is at most ema_decay.
+
+    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as diffusers' fine-tuning
+    script; "none": ema_decay from the second step on, as MDT's code.
+    """
+    warmup = {
+        "power": {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
+        "reciprocal": {},
+        "none": {"min_decay": settings.ema_decay},
+    }[settings.ema_warmup]
+    return EMAModel(parameters, decay=settings.ema_decay, foreach=True, **warmup)
+
+
+def make_schedule(
+    name: str, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """A learning rate for every step: "cosine" to zero, or "steps" down to a fifth at each of MILESTONES."""
+    check_choice("schedule", name, ("cosine", "steps"))
+    if name == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_per_epoch)
+    milestones = [round(share * epochs) * steps_per_epoch for share in MILESTONES]
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.2)
+
+
+# ---- the loop --------------------------------------------------------------------------------------
+
+
+class Task:
+    """What one kind of training does in its own way.
+
+    Attributes:
+        network: What is trained, on its device.
+        optimizer, schedule: PyTorch's; the schedule takes a step after every step of the optimiser.
+        epochs, steps: Of the whole run; of the steps the most that it can take.
+        seed, dropout: The dropout of a step is a function of (seed, dropout, step).
+        checkpoint_every: Steps.
+        ema: The moving average of the weights, or None.
+        clip: The largest norm of the gradient, or None.
+        generator: What the steps of an epoch draw from in turn, or None where every step has its own.
+        settings: What tells this run from another, JSON-able; a checkpoint with others is refused.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
-    t: torch.Tensor
-    noise: torch.Tensor
-    drop: torch.Tensor
-    extra: dict = field(default_factory=dict)
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    epochs: int
+    steps: int
+    seed: int
+    checkpoint_every: int
+    dropout: str = "dropout"
+    ema: EMAModel | None = None
+    clip: float | None = None
+    generator: torch.Generator | None = None
+    settings: dict = {}
 
-    def __len__(self):
-        return len(self.labels)
+    def batches(self, epoch: int) -> Sequence:
+        """The batches of an epoch that begins: tuples of tensors, the first of them the indices [b]."""
+        raise NotImplementedError
 
-    def rows(self, chosen):
-        """The part of the batch in the slice ``chosen``."""
-        own = (self.images, self.labels, self.t, self.noise, self.drop)
-        return Batch(*(values[chosen] for values in own), {k: v[chosen] for k, v in self.extra.items()})
+    def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of a batch, and this process's part of it, which is minimised: two scalars on the device."""
+        raise NotImplementedError
+
+    def state(self) -> checkpoint.Parts:
+        """What else a checkpoint must keep: tensors by part and name."""
+        return {}
+
+    def restore(self, parts: checkpoint.Parts) -> None:
+        """Go on from a :meth:`state`."""
+
+
+class _Run:
+    """A task under way: what a step changes, and what a checkpoint holds."""
+
+    COUNTERS = ("step", "epoch", "position", "images_seen", "seconds", "cpu_seconds")
+
+    def __init__(self, task: Task, processes: Processes | None = None):
+        self.task, self.processes = task, processes or Processes()
+        self.model, self.optimizer = task.network, task.optimizer
+        self.parameters = list(task.network.parameters())
+        self.step = self.epoch = self.position = self.images_seen = 0
+        self.seconds = self.cpu_seconds = 0.0
+        self.losses, self._generator_state = History(), None
+        self._last = time.perf_counter(), time.process_time()
+
+    def start(self, epoch: int) -> Sequence:
+        """The batches of ``epoch`` that are still to come."""
+        batches = self.task.batches(epoch)
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+        elif self._generator_state is not None:
+            self.task.generator.set_state(self._generator_state)
+        return batches[self.position :]
+
+    def take_step(self, batch) -> None:
+        """Loss, gradient, clip, optimiser, schedule, EMA."""
+        task = self.task
+        seed_dropout(derive(task.seed, task.dropout, self.step), self.parameters[0].device)
+        loss, share = task.loss(self.step, batch)
+        self.optimizer.zero_grad()
+        share.backward()
+        self.processes.sum_gradients(self.parameters)
+        if task.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, task.clip)
+        self.optimizer.step()
+        task.schedule.step()
+        if task.ema is not None:
+            task.ema.step(self.parameters)
+        self.losses.append(loss)
+        self.step, self.position = self.step + 1, self.position + 1
+        self.images_seen += len(batch[0])
+
+    def flush(self) -> None:
+        """Fetch the losses from the device; raises DedtError for one that is not finite."""
+        losses = self.losses.fetch()
+        for k in np.flatnonzero(~np.isfinite(losses))[:1]:
+            raise DedtError(
+                f"The loss of the {type(self.model).__name__} is {losses[k]} at step {self.step - len(losses) + k}. "
+                "Lower the learning rate, or look for broken images; the last checkpoint is kept."
+            )
+
+    def stop_clock(self) -> None:
+        """Add the time since the last call to the run's own clock, which survives interruptions."""
+        now = time.perf_counter(), time.process_time()
+        self.seconds += now[0] - self._last[0]
+        self.cpu_seconds += now[1] - self._last[1]
+        self._last = now
+
+    def keep_ema(self, path: Path) -> None:
+        """Write the EMA weights of this step."""
+        self.flush()
+        ema = self.task.ema
+        if ema is not None and self.processes.main:
+            ema.store(self.parameters)
+            ema.copy_to(self.parameters)
+            with sealed(path) as partial:
+                save_weights(self.model, partial)
+            ema.restore(self.parameters)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, unless a loss since the last one is not finite."""
+        self.flush()
+        self.stop_clock()
+        if self.processes.main:
+            parts = {**self.task.state(), "run": {"losses": torch.from_numpy(self.losses.rows())}}
+            if self.task.generator is not None:
+                parts["run"]["generator"] = self.task.generator.get_state()
+            checkpoint.save(path, self.task, parts, {name: getattr(self, name) for name in self.COUNTERS})
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint; raises DedtError when it is of another run."""
+        parts, facts = checkpoint.restore(path, self.task)
+        self.losses = History(parts["run"]["losses"].numpy())
+        self._generator_state = parts["run"].get("generator")
+        for name in self.COUNTERS:
+            setattr(self, name, facts[name])
+        self._last = time.perf_counter(), time.process_time()
+
+
+def fit(
+    task: Task,
+    *,
+    folder: Path | str | None,
+    progress: str,
+    processes: Processes | None = None,
+    keep_steps: Collection[int] = (),
+) -> _Run:
+    """Train ``task.network`` to the end of its epochs.
+
+    Args:
+        task: What to train, and how.
+        folder: Where checkpoints are kept and gone on from, or None for none.  If the one there is damaged, a line
+            says so and the run begins anew.
+        progress: The title of the progress bar.
+        processes: Those that share the run; only the main one writes.
+        keep_steps: Steps after which the EMA weights are also kept, as ``ema-STEP.safetensors``.
+
+    Returns:
+        The finished run, with its losses and counters.
+
+    Raises:
+        DedtError: The checkpoint is of another run, the disk is full, or losses are not finite.
+        interruption.Stopped: A signal asked to stop; a checkpoint of the step that was under way is there.
+    """
+    run = _Run(task, processes)
+    processes, folder = run.processes, Path(folder) if folder else None
+    if folder and processes.from_main(processes.main and _can_go_on(folder)):
+        run.restore(folder / CHECKPOINT)
+    bar = tqdm(
+        total=task.steps,
+        initial=run.step,
+        desc=progress,
+        unit="step",
+        leave=False,
+        disable=None if processes.main else True,
+    )
+    # Without a checkpoint there is nothing to stop for at the end of a step.
+    patient = interruption.postponed() if folder else contextlib.nullcontext()
+    with bar, patient, torch.random.fork_rng(devices=[]):
+        for epoch in range(run.epoch, task.epochs):
+            for batch in run.start(epoch):
+                run.take_step(batch)
+                bar.update()
+                looks = run.step % FLUSH == 0 or run.step == task.steps
+                if looks:
+                    run.flush()
+                if folder and run.step in keep_steps:
+                    run.keep_ema(folder / f"ema-{run.step:06d}.safetensors")
+                # To ask the other processes is to wait for them.
+                stopping = folder and (looks or processes.count == 1) and processes.any(interruption.asked())
+                due = run.step % task.checkpoint_every == 0 and run.step < task.steps
+                if folder and (stopping or due):
+                    run.save(folder / CHECKPOINT)
+                if stopping:
+                    processes.wait()
+                    interruption.stop()
+    run.flush()
+    run.stop_clock()
+    return run
+
+
+def _can_go_on(folder):
+    """Whether ``folder`` holds a checkpoint to go on from, with all that the run wrote before it.
+
+    What is damaged is removed, the checkpoint first, because only a run from the start makes it again.
+    """
+    first = folder / CHECKPOINT
+    damaged = [path for path in (first, *folder.glob("ema-*")) if path.exists() and not intact(path)]
+    for path in damaged:
+        say_damaged(path, "this run begins anew")
+    for path in (first, *damaged) if damaged else ():
+        path.unlink(missing_ok=True)
+    return first.exists()
+
+
+# ---- classifiers, CLIP, autoencoders ---------------------------------------------------------------
+
+
+class Supervised(Task):
+    """Minimise a loss over all samples, shuffled anew in every epoch, with a checkpoint after each.
+
+    Args:
+        network: On ``device``.
+        loss: Called with the indices of a batch, int64 [b] on the device, and a generator on the host for what it
+            draws; returns a scalar.
+        optimizer: Of OPTIMIZERS, over the parameters of ``network``.
+        n: Samples.
+        settings: epochs, batch_size, seed, schedule (:func:`make_schedule`), and whatever else tells this run from
+            another.
+        stream: Names its randomness, a function of (seed, stream, epoch).
+        device: Where the network is.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+        n: int,
+        settings: dict,
+        *,
+        stream: str,
+        device: torch.device | str,
+    ):
+        self.network, self.optimizer, self.settings = network.train(), optimizer, settings
+        self.epochs, self.seed = settings["epochs"], settings["seed"]
+        self.dropout, self._stream = f"{stream} dropout", stream
+        self._loss, self._n, self._device = loss, n, device
+        self.checkpoint_every = len(self._split(torch.arange(n)))
+        self.steps = self.epochs * self.checkpoint_every
+        self.schedule = make_schedule(settings["schedule"], optimizer, self.epochs, self.checkpoint_every)
+
+    def batches(self, epoch: int) -> list[tuple[torch.Tensor]]:
+        """The indices of all samples, shuffled, in batches."""
+        self.generator = torch_generator(self.seed, self._stream, epoch)
+        order = upload(torch.randperm(self._n, generator=self.generator), self._device)
+        return [(batch,) for batch in self._split(order)]
+
+    def _split(self, order):
+        """Parts of ``order``; a last one of a single sample is left out, as it has no batch statistics."""
+        size = self.settings["batch_size"]
+        return [batch for batch in order.split(size) if len(batch) > 1 or len(order) == 1 or size == 1]
+
+    def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean loss of the batch, twice."""
+        value = self._loss(batch[0], self.generator)
+        return value, value
+
+    def train(self, folder: Path | str | None) -> np.ndarray:
+        """The mean losses float64 [epochs] of a training with :func:`fit`; leaves the network in eval mode."""
+        run = fit(self, folder=folder, progress=f"train {type(self.network).__name__}")
+        self.network.eval()
+        sizes = [len(batch) for batch in self._split(torch.arange(self._n))]
+        epochs: np.ndarray = run.losses.rows().astype(np.float64).reshape(self.epochs, -1)
+        return np.array([sum(value * size for value, size in zip(row, sizes)) / sum(sizes) for row in epochs])
+
+
+# ---- diffusion models ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a diffusion model is trained; a profile holds the values.
 
-    epochs, batch_size (the last partial batch is kept), learning_rate (constant after a linear warm-up over
-    warmup_epochs, each as long as the first, whatever the later ones visit), gradient_clip (global norm),
-    ema_decay (see ema_warmup), label_dropout (probability), flip (horizontal), checkpoint_every (steps),
-    precision ("float32" or "bfloat16" for the forward and backward pass; weights and optimiser stay float32),
-    channels_last and compile (faster on many GPUs, the same result up to rounding).  optimizer: a name of
-    OPTIMIZERS.  ema_warmup: see :func:`moving_average`.
+    Attributes:
+        epochs: Of the plan.
+        batch_size: The last partial batch is kept.
+        learning_rate: Constant after a linear warm-up over ``warmup_epochs``, each as long as the first, whatever the
+            later ones visit.
+        gradient_clip: Global norm.
+        ema_decay, ema_warmup: See :func:`moving_average`.
+        label_dropout: Probability.
+        flip: Mirror half of the images.
+        checkpoint_every: Steps.
+        precision: "float32" or "bfloat16", of the forward and backward pass; weights and optimiser stay float32.
+        channels_last, compile: Faster on many GPUs, the same result up to rounding.
+        optimizer: A name of OPTIMIZERS.
     """
 
     epochs: int
@@ -86,53 +398,6 @@ class TrainingSettings:
     ema_warmup: str = "power"
 
 
-def _adan(parameters, lr):
-    from timm.optim import Adan
-
-    return Adan(parameters, lr=lr)
-
-
-OPTIMIZERS = {
-    "adam": functools.partial(torch.optim.Adam, fused=True),
-    "adamw": functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True),
-    "adan": _adan,
-}
-"""Adam; AdamW with the weight decay of Stable Diffusion's recipe; Adan (Xie et al., 2022)."""
-
-
-def moving_average(parameters, settings):
-    """diffusers' EMA of the weights; its decay after s steps is at most ema_decay.
-
-    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as diffusers' fine-tuning
-    script; "none": ema_decay from the second step on, as MDT's code.
-    """
-    warmup = {
-        "power": {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
-        "reciprocal": {},
-        "none": {"min_decay": settings.ema_decay},
-    }[settings.ema_warmup]
-    return EMAModel(parameters, decay=settings.ema_decay, foreach=True, **warmup)
-
-
-class PixelImages:
-    """LabelledImages as the training loop draws them: uint8 on the device, flipped and scaled when drawn."""
-
-    def __init__(self, data):
-        self.images, self.labels = torch.from_numpy(data.images), data.labels
-
-    def __len__(self):
-        return len(self.labels)
-
-    def to(self, device):
-        self.images = self.images.to(device)
-        return self
-
-    def draw(self, indices, flip, generator):
-        """float [b, C, H, W] in [-1, 1] at ``indices``; flip: bool [b], or None for none."""
-        x = to_float(self.images[indices])
-        return x if flip is None else channels_first(torch.where(flip[:, None, None, None], x.flip(3), x))
-
-
 @dataclass
 class TrainingResult:
     """What a finished run leaves: losses float32 [steps]; seconds and cpu_seconds of training."""
@@ -144,44 +409,94 @@ class TrainingResult:
     losses: np.ndarray
 
 
-def draw_batch(source, indices, settings, seed, step, model=None):
+class Source(Protocol):
+    """What the training loop draws from: :class:`PixelImages`, ``latents.Latents``."""
+
+    labels: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """This source, on ``device`` from now on."""
+
+    def draw(
+        self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
+    ) -> torch.Tensor:
+        """float [b, C, H, W] at ``indices`` int64 [b]; flip: bool [b], or None for none."""
+
+
+class PixelImages:
+    """LabelledImages as the training loop draws them: uint8 on the device, flipped and scaled when drawn."""
+
+    def __init__(self, data: LabelledImages):
+        self.images, self.labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Self:
+        """This source, on ``device`` from now on."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        return self
+
+    def draw(
+        self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
+    ) -> torch.Tensor:
+        """float [b, C, H, W] in [-1, 1] at ``indices`` int64 [b]; flip: bool [b], or None for none."""
+        x = to_float(self.images[upload(indices, self.images.device)])
+        return x if flip is None else channels_first(torch.where(flip[:, None, None, None], x.flip(3), x))
+
+
+def as_source(data: LabelledImages | Source) -> Source:
+    """What the training loop draws from: LabelledImages are wrapped, anything that draws is left as it is."""
+    return data if hasattr(data, "draw") else PixelImages(data)
+
+
+def draw_batch(
+    source: LabelledImages | Source,
+    indices: torch.Tensor,
+    settings: TrainingSettings,
+    seed: int,
+    step: int,
+    model: nn.Module | None = None,
+    device: torch.device | str | None = None,
+) -> Batch:
     """The :class:`Batch` of ``step``: images and labels at ``indices`` with this step's random draws.
 
-    source: LabelledImages, or something else that draws (:class:`PixelImages`, latents.Latents).
-    indices: int64 tensor [b], on the source's device.  model: asked for its own draws, if it has any.
+    Args:
+        source: LabelledImages, or something else that draws (:class:`PixelImages`, ``latents.Latents``).
+        indices: int64 [b], best on the host.
+        settings: For flip and label_dropout.
+        seed, step: All draws are a function of them.
+        model: Asked for its own draws, if it has any.
+        device: The source's; by default that of ``indices``.
     """
-    source, device, n = as_source(source), indices.device, len(indices)
+    source, device, n = as_source(source), device or indices.device, len(indices)
+    draws = getattr(model, "draws", None)
     generator = torch_generator(seed, "batch", step, device)
     flip = torch.rand(n, generator=generator, device=device) < 0.5 if settings.flip else None
     x = source.draw(indices, flip, generator)
     return Batch(
         images=x,
-        labels=torch.from_numpy(source.labels[indices.cpu().numpy()]).to(device),
+        labels=torch.as_tensor(source.labels, device=device)[upload(indices, device)],
         t=torch.randint(0, 1000, (n,), generator=generator, device=device),
         noise=torch.randn(x.shape, generator=generator, device=device),
         drop=torch.rand(n, generator=generator, device=device) < settings.label_dropout,
-        extra=model.draws(n, generator, device) if hasattr(model, "draws") else {},
+        extra=draws(n, generator, device) if draws else {},
     )
 
 
-def as_source(data):
-    """What the training loop draws from: LabelledImages are wrapped, anything that draws is left as it is."""
-    return data if hasattr(data, "draw") else PixelImages(data)
-
-
-def shuffled_epoch(plan, seed, epoch):
-    """Indices and weights of an epoch in the order in which they are visited."""
+def shuffled_epoch(plan: EpochPlan | InfoBatchPlan, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices int64 [m] and weights float64 [m] of an epoch in the order in which they are visited."""
     indices, weights = plan.epoch(epoch)
     order = torch.randperm(len(indices), generator=torch_generator(seed, "order", epoch)).numpy()
     return indices[order], weights[order]
 
 
-def weighted_mean(losses, weights):
+def weighted_mean(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """sum(w l) / sum(w): the batch-normalised weighted loss of DoReMi; weights of one change no bit."""
     return (losses * weights).mean() / weights.mean()
 
 
-def batch_loss(losses, weights, normalised=True):
+def batch_loss(losses: torch.Tensor, weights: torch.Tensor, normalised: bool = True) -> torch.Tensor:
     """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b, in which each weight counts as it stands.
 
     A batch that holds few samples of large weight divides most of that weight away when it is normalised: on
@@ -191,226 +506,116 @@ def batch_loss(losses, weights, normalised=True):
     return weighted_mean(losses, weights) if normalised else (losses * weights).mean()
 
 
-def autocast(precision, device):
-    """The context in which a network is run at ``precision`` ("float32" or "bfloat16")."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+class _Diffusion(Task):
+    """A diffusion model along a plan; the arguments are those of :func:`train`."""
+
+    ema: EMAModel
+
+    def __init__(self, model, data, plan, settings, *, seed, weighting=None, device="cpu", processes=None):
+        self.device, self.processes = torch.device(device), processes or Processes()
+        layout = torch.channels_last if settings.channels_last else None
+        self.network = model.to(device, memory_format=layout).train()
+        self.source, self.plan = as_source(data).to(device), plan
+        self.options, self.weighting = settings, weighting
+        self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every
+        self.steps, self.clip = plan.steps(settings.batch_size), settings.gradient_clip
+        self.optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
+        warmup_steps = settings.warmup_epochs * -(-plan.first_epoch // settings.batch_size)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+        )
+        self.ema = moving_average(model.parameters(), settings)
+        self._row_layers = [layer for layer in model.modules() if hasattr(layer, "share_rows")]
+        self._seen = []  # indices and losses of this epoch, for a plan that asks
+        if settings.compile:
+            model.compile_network()
+
+    def batches(self, epoch: int) -> list[tuple]:
+        self._tell_plan()
+        size = self.options.batch_size
+        indices, weights = map(torch.from_numpy, shuffled_epoch(self.plan, self.seed, epoch))
+        weights = upload(weights.float(), self.device)
+        return list(zip(indices.split(size), weights.split(size)))
+
+    def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+        (indices, weights), model = batch, self.network
+        drawn = draw_batch(self.source, indices, self.options, self.seed, step, model, self.device)
+        mine = self.processes.rows(len(drawn))
+        for layer in self._row_layers:
+            layer.share_rows(mine, len(drawn))
+        with autocast(self.options.precision, self.device):
+            losses = model.losses(self.processes.mine(drawn))
+            everyone = self.processes.gather(losses.detach(), len(drawn))
+            if self.weighting is not None:
+                weights = weights * self.weighting(everyone, drawn, model)
+        if self.plan.needs_losses:
+            self._seen.append((indices, everyone))
+        normalised = self.weighting is not None
+        loss = batch_loss(everyone, weights, normalised)
+        if self.processes.count == 1:
+            return loss, batch_loss(losses, weights, normalised)
+        # The parts of all processes add up to the loss.
+        return loss, (losses * weights[mine]).sum() / (weights.sum() if normalised else len(weights))
+
+    def _tell_plan(self):
+        if self._seen:
+            indices, losses = map(torch.cat, zip(*self._seen))
+            self.plan.record(indices.numpy(), losses.float().cpu().numpy())
+            self._seen.clear()
+
+    def state(self) -> checkpoint.Parts:
+        self._tell_plan()
+        plan = {name: torch.as_tensor(value) for name, value in self.plan.state().items()}
+        return {"plan": plan, **({} if self.weighting is None else {"weighting": self.weighting.state()})}
+
+    def restore(self, parts: checkpoint.Parts) -> None:
+        if self.weighting is not None:
+            self.weighting.restore(parts["weighting"])
+        self.plan.restore({name: value.numpy() for name, value in parts.get("plan", {}).items()})
 
 
 def train(
-    model,
-    data,
-    plan,
-    settings,
+    model: nn.Module,
+    data: LabelledImages | Source,
+    plan: EpochPlan | InfoBatchPlan,
+    settings: TrainingSettings,
     *,
-    seed,
-    folder,
-    weighting=None,
-    keep_steps=(),
-    device="cpu",
-    processes=None,
-    progress="train",
-):
-    """Train ``model`` on ``data`` along ``plan``; write its EMA weights into ``folder``.
+    seed: int,
+    folder: Path | str,
+    weighting: Callable[[torch.Tensor, Batch, nn.Module], torch.Tensor] | None = None,
+    keep_steps: Collection[int] = (),
+    device: torch.device | str = "cpu",
+    processes: Processes | None = None,
+    progress: str = "train",
+) -> TrainingResult:
+    """Train a diffusion model on ``data`` along ``plan``; write its EMA weights into ``folder``.
 
-    data: LabelledImages, or latents (see :func:`draw_batch`).
-    weighting: None, or an object called with (losses [b], batch, model) that returns weights [b] (GroupDRO);
-    its losses are divided by the mean weight of the batch, those of a plan's own weights are not.
-    keep_steps: steps after which the EMA weights are also kept as ``ema-STEP.safetensors``.
-    processes: the Processes that share the run; only the main one writes.
-    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there; if it is
-    damaged, a line says so and the run begins anew.  Returns a TrainingResult and leaves ``model`` with the
-    EMA weights.  Raises DedtError for a checkpoint of another run, a full disk, or losses that are not finite.
-    A signal to stop (:mod:`dedt_lib.interruption`) leaves a checkpoint of the step that was under way.
+    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there.  ``model`` is left
+    with the EMA weights, in eval mode.
+
+    Args:
+        model: See :mod:`dedt_lib.models`.
+        data: LabelledImages, or latents (see :func:`draw_batch`).
+        plan: Which samples an epoch visits, and with what weights.
+        settings: How to train.
+        seed: Of the order of the samples and of every draw.
+        folder: Gets ``model.safetensors`` and ``losses.npy``.
+        weighting: None, or called with (losses [b], batch, model) to return weights [b] (GroupDRO); its losses
+            are divided by the mean weight of the batch, those of a plan's own weights are not.
+        keep_steps, processes, progress: As in :func:`fit`.
+        device: Where to train.
+
+    Raises:
+        DedtError, interruption.Stopped: As in :func:`fit`.
     """
-    folder, processes = Path(folder), processes or Processes()
-    model.to(device, memory_format=torch.channels_last if settings.channels_last else None).train()
-    optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
-    ema = moving_average(model.parameters(), settings)
-    run = _Run(model, optimizer, ema, plan, weighting, settings, processes)
-    if processes.from_main(processes.main and _can_go_on(folder)):
-        run.restore(folder / CHECKPOINT)
-    if settings.compile:
-        model.compile_network()
-
-    source = as_source(data).to(device)
-    total = plan.steps(settings.batch_size)
-    hidden = None if processes.main else True
-    bar = tqdm(total=total, initial=run.step, desc=progress, unit="step", leave=False, disable=hidden)
-    with bar, interruption.postponed():
-        for epoch in range(run.epoch, plan.epochs):
-            indices, weights = shuffled_epoch(plan, seed, epoch)
-            run.start_epoch(epoch)
-            chosen = torch.from_numpy(indices).to(device).split(settings.batch_size)
-            weights = torch.from_numpy(weights).float().to(device).split(settings.batch_size)
-            for batch_indices, batch_weights in list(zip(chosen, weights))[run.position :]:
-                seed_dropout(derive(seed, "dropout", run.step), device)
-                batch = draw_batch(source, batch_indices, settings, seed, run.step, model)
-                run.take_step(batch, batch_weights, batch_indices)
-                bar.update()
-                if run.step in keep_steps:
-                    run.keep_ema(folder / f"ema-{run.step:06d}.safetensors")
-                stopping = processes.any(interruption.asked())
-                if stopping or (run.step % settings.checkpoint_every == 0 and run.step < total):
-                    run.save(folder / CHECKPOINT)
-                if stopping:
-                    processes.wait()
-                    interruption.stop()
-    run.stop_clock()
-    ema.copy_to(model.parameters())
-    losses = np.array(run.losses, dtype=np.float32)
-    if processes.main:
-        save_weights(model, folder / "model.safetensors")
-        np.save(folder / "losses.npy", losses)
+    task = _Diffusion(
+        model, data, plan, settings, seed=seed, weighting=weighting, device=device, processes=processes
+    )
+    run = fit(task, folder=folder, progress=progress, processes=processes, keep_steps=keep_steps)
+    task.ema.copy_to(model.parameters())
+    losses: np.ndarray = run.losses.rows().astype(np.float32)
+    if run.processes.main:
+        save_weights(model, Path(folder) / "model.safetensors")
+        np.save(Path(folder) / "losses.npy", losses)
     model.eval()
     return TrainingResult(run.step, run.images_seen, run.seconds, run.cpu_seconds, losses)
-
-
-def _can_go_on(folder):
-    """Whether ``folder`` holds a checkpoint to go on from, with all that the run wrote before it.
-
-    What is damaged is removed, the checkpoint first, because only a run from the start makes it again.
-    """
-    checkpoint = folder / CHECKPOINT
-    damaged = [path for path in (checkpoint, *folder.glob("ema-*")) if path.exists() and not intact(path)]
-    for path in damaged:
-        say_damaged(path, "this run begins anew")
-    for path in (checkpoint, *damaged) if damaged else ():
-        path.unlink(missing_ok=True)
-    return checkpoint.exists()
-
-
-class _Run:
-    """The state of one training run: what a step changes and what a checkpoint holds."""
-
-    def __init__(self, model, optimizer, ema, plan, weighting, settings, processes):
-        self.model, self.optimizer, self.ema, self.plan = model, optimizer, ema, plan
-        self.weighting, self.settings, self.processes = weighting, settings, processes
-        self.parameters = list(model.parameters())
-        self.row_layers = [layer for layer in model.modules() if hasattr(layer, "share_rows")]
-        self.normalised = weighting is not None
-        self.warmup_steps = settings.warmup_epochs * -(-plan.first_epoch // settings.batch_size)
-        self.step = self.epoch = self.position = self.images_seen = 0
-        self.seconds = self.cpu_seconds = 0.0
-        self.losses = []
-        self._last = time.perf_counter(), time.process_time()
-
-    def start_epoch(self, epoch):
-        if epoch != self.epoch:
-            self.epoch, self.position = epoch, 0
-
-    def take_step(self, batch, weights, indices):
-        """One optimiser step: losses, weights, gradient, clip, optimiser, EMA."""
-        mine = self.processes.rows(len(batch))
-        for layer in self.row_layers:
-            layer.share_rows(mine, len(batch))
-        with autocast(self.settings.precision, batch.images.device):
-            losses = self.model.losses(self.processes.mine(batch))
-            everyone = self.processes.gather(losses.detach(), len(batch))
-            if self.weighting is not None:
-                weights = weights * self.weighting(everyone, batch, self.model)
-        self.plan.record(indices.cpu().numpy(), everyone.float().cpu().numpy())
-        loss = batch_loss(everyone, weights, self.normalised)
-        if not torch.isfinite(loss):
-            raise DedtError(
-                f"The loss is {loss.item()} at step {self.step}. Lower the learning rate, or look for broken "
-                "images; the last checkpoint is kept."
-            )
-        self._warm_up()
-        self.optimizer.zero_grad()
-        self._my_share(losses, weights, mine).backward()
-        self.processes.sum_gradients(self.parameters)
-        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
-        self.optimizer.step()
-        self.ema.step(self.parameters)
-        self.losses.append(loss.item())
-        self.step, self.position, self.images_seen = (
-            self.step + 1,
-            self.position + 1,
-            self.images_seen + len(batch),
-        )
-
-    def _my_share(self, losses, weights, mine):
-        """This process's part of the batch loss; the parts add up to it."""
-        if self.processes.count == 1:
-            return batch_loss(losses, weights, self.normalised)
-        divisor = weights.sum() if self.normalised else len(weights)
-        return (losses * weights[mine]).sum() / divisor
-
-    def _warm_up(self):
-        factor = min(1.0, (self.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
-
-    def stop_clock(self):
-        """Add the time since the last call to the run's own clock, which survives interruptions."""
-        now = time.perf_counter(), time.process_time()
-        self.seconds += now[0] - self._last[0]
-        self.cpu_seconds += now[1] - self._last[1]
-        self._last = now
-
-    def keep_ema(self, path):
-        if not self.processes.main:
-            return
-        self.ema.store(self.parameters)
-        self.ema.copy_to(self.parameters)
-        with sealed(path) as partial:
-            save_weights(self.model, partial)
-        self.ema.restore(self.parameters)
-
-    def save(self, path):
-        """Write a checkpoint atomically: a process killed at any moment leaves the one before."""
-        self.stop_clock()
-        if not self.processes.main:
-            return
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for k, value in enumerate(self.ema.shadow_params):
-            tensors[f"ema/{k}"] = value
-        for k, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{k}/{name}": value for name, value in state.items()}
-        if self.weighting is not None:
-            tensors |= {f"weighting/{name}": value for name, value in self.weighting.state().items()}
-        tensors |= {f"plan/{name}": torch.as_tensor(value) for name, value in self.plan.state().items()}
-        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        facts = {name: getattr(self, name) for name in ("step", "epoch", "position", "images_seen")}
-        facts |= {
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-            "ema_step": self.ema.optimization_step,
-            "optimizer_steps": [group.get("step") for group in self.optimizer.param_groups],
-        }
-        with sealed(path) as partial:
-            copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-            save_file(copies, partial, metadata={"run": json.dumps(facts)})
-
-    def restore(self, path):
-        """Go on from a checkpoint; raises DedtError when it is from another run."""
-        try:
-            with safe_open(path, "pt") as file:
-                facts = json.loads(file.metadata()["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-            part = {}
-            for name, value in tensors.items():
-                head, _, tail = name.partition("/")
-                part.setdefault(head, {})[tail] = value
-            self.model.load_state_dict(part["model"])
-            self.ema.shadow_params = [part["ema"][str(k)].to(p.device) for k, p in enumerate(self.parameters)]
-            self.ema.optimization_step = facts["ema_step"]
-            state = {}
-            for name, value in part["optimizer"].items():
-                k, _, key = name.partition("/")
-                state.setdefault(int(k), {})[key] = value
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-            for group, step in zip(self.optimizer.param_groups, facts["optimizer_steps"]):
-                if step is not None:  # Adan counts its steps for a whole group
-                    group["step"] = step
-            if self.weighting is not None:
-                self.weighting.restore(part["weighting"])
-            self.plan.restore({name: value.numpy() for name, value in part.get("plan", {}).items()})
-        except Exception as error:
-            raise DedtError(
-                f"The checkpoint {path} cannot be taken up ({error}). Delete it to start this run again."
-            ) from error
-        self.losses = tensors["losses"].tolist()
-        for name in ("step", "epoch", "position", "images_seen", "seconds", "cpu_seconds"):
-            setattr(self, name, facts[name])
-        self._last = time.perf_counter(), time.process_time()

@@ -7,22 +7,23 @@ that the library itself uses by :data:`PINNED`, every other one from its first u
 
 import contextlib
 import hashlib
-import http.client
 import json
 import os
 import re
-import urllib.request
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 
 from .errors import DedtError
-from .files import atomic, project_root, read_json, sha256, write_json
+from .files import atomic, fetched, project_root, read_json, sha256, write_json
 
 PICKLES = (".bin", ".pt", ".ckpt")
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")
@@ -53,17 +54,18 @@ from their first use on the lock file does.
 """
 
 
-def save_weights(module, path):
+def save_weights(module: torch.nn.Module, path: str | Path) -> None:
     """Write a module's parameters and buffers as safetensors."""
-    with atomic(path) as partial:
-        save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, partial)
+    with atomic(path) as file:
+        save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, file)
 
 
-def read_tensors(path):
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file to a dict of tensors.
 
-    Raises DedtError for a missing or damaged file and for a pickle (``.pt``, ``.ckpt``), which this
-    library never opens because a pickle can run code.
+    Raises:
+        DedtError: for a missing or damaged file and for a pickle (``.pt``, ``.ckpt``), which this library
+            never opens because a pickle can run code.
     """
     try:
         return load_file(path)
@@ -85,7 +87,7 @@ def _pickle_error(path):
     )
 
 
-def refuse_pickles(folder):
+def refuse_pickles(folder: str | Path) -> None:
     """Raise DedtError for a folder that holds weights as pickles only."""
     files = sorted(Path(folder).glob("*"))
     pickles = [file for file in files if file.suffix in PICKLES]
@@ -93,13 +95,26 @@ def refuse_pickles(folder):
         raise _pickle_error(pickles[0])
 
 
-def load_weights(module, path):
+def load_weights(module: torch.nn.Module, path: str | Path) -> torch.nn.Module:
     """Fill ``module`` from a safetensors file; raises DedtError when names or shapes do not fit."""
     try:
         module.load_state_dict(read_tensors(path))
     except RuntimeError as error:
         raise DedtError(f"{path} belongs to another network: {error}") from error
     return module
+
+
+# ---- official files ----------------------------------------------------------------------------------
+
+# The addresses are those that the libraries themselves download from; they are asked only when needed.
+ADDRESSES = {
+    "inceptionv3-imagenet": partial(
+        resolve_name, "torchvision.models:Inception_V3_Weights.IMAGENET1K_V1.url"
+    ),
+    "resnet18-imagenet": partial(resolve_name, "torchvision.models:ResNet18_Weights.IMAGENET1K_V1.url"),
+    "clip-rn50-openai": lambda: resolve_name("open_clip.pretrained:get_pretrained_url")("RN50", "openai"),
+    "inception-fid": partial(resolve_name, "torch_fidelity.feature_extractor_inceptionv3:URL_INCEPTION_V3"),
+}
 
 
 @dataclass(frozen=True)
@@ -110,86 +125,52 @@ class OfficialFile:
     url: str
     sha256: str
 
-    @classmethod
-    def at(cls, url):
-        """From an address that carries the hash: as a folder (OpenAI, all of it) or in the name
-        (torch.hub).
-        """
-        name = url.rsplit("/", 1)[-1]
-        digits = re.search(r"/([0-9a-f]{64})/", url) or re.search(r"-([0-9a-f]{8,})\.", name)
-        return cls(name, url, digits[1])
 
+def official(name: str) -> OfficialFile:
+    """The file of a published network; raises DedtError for an unknown one.
 
-def _inceptionv3_imagenet():
-    from torchvision.models import Inception_V3_Weights
-
-    return Inception_V3_Weights.IMAGENET1K_V1.url
-
-
-def _resnet18_imagenet():
-    from torchvision.models import ResNet18_Weights
-
-    return ResNet18_Weights.IMAGENET1K_V1.url
-
-
-def _clip_rn50_openai():
-    from open_clip.pretrained import get_pretrained_url
-
-    return get_pretrained_url("RN50", "openai")
-
-
-def _inception_fid():
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    return URL_INCEPTION_V3
-
-
-# The addresses are those that the libraries themselves download from; they are asked only when needed.
-ADDRESSES = {
-    "inceptionv3-imagenet": _inceptionv3_imagenet,
-    "resnet18-imagenet": _resnet18_imagenet,
-    "clip-rn50-openai": _clip_rn50_openai,
-    "inception-fid": _inception_fid,
-}
-
-
-def official(name):
-    """The :class:`OfficialFile` of a published network; raises DedtError for an unknown one."""
+    Its address carries the hash: as a folder (OpenAI, all of it) or in the name (torch.hub).
+    """
     if name not in ADDRESSES:
         raise DedtError(f"Unknown weights '{name}'. Choose one of: {', '.join(ADDRESSES)}.")
-    return OfficialFile.at(ADDRESSES[name]())
+    url = ADDRESSES[name]()
+    return OfficialFile(url.rpartition("/")[2], url, re.search(r"[-/]([0-9a-f]{8,64})[./]", url)[1])
 
 
-def weights_folder():
+def weights_folder() -> Path:
     """Where published files are put: ``$DEDT_WEIGHTS``, else ``weights/`` in the project."""
     return Path(os.environ.get("DEDT_WEIGHTS") or project_root() / "weights")
 
 
-def locate(name, path=""):
-    """The file with the weights ``name``, complete and unaltered: a Path.
+def locate(name: str, path: str | Path = "") -> Path:
+    """The file with the weights ``name``, complete and unaltered.
 
-    path: a file of one's own, the official one or a ``.safetensors``.  Without it the file is looked for in
-    ``weights_folder()`` and in PyTorch's own cache, and else downloaded.  Raises DedtError for an unknown
-    name, a file that is missing or altered, and a download that fails.
+    Args:
+        name: of the network, one of ADDRESSES.
+        path: a file of one's own, the official one or a ``.safetensors``.  Without it the file is looked for
+            in ``weights_folder()`` and in PyTorch's own cache, and else downloaded.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        DedtError: for an unknown name, a file that is missing or altered, and a download that fails.
     """
     file = official(name)
-    if path:
-        path = Path(path)
-        if not path.exists():
-            raise DedtError(f"{path} does not exist. It should hold the weights {name}.")
-        return path if path.suffix == ".safetensors" else _verified(path, file)
-    target = weights_folder() / file.name
-    for candidate in (target, Path(torch.hub.get_dir()) / "checkpoints" / file.name):
-        if candidate.exists():
-            return _verified(candidate, file)
-    _download(file, target)
-    return target
+    places = weights_folder() / file.name, Path(torch.hub.get_dir()) / "checkpoints" / file.name
+    place = Path(path or next(filter(Path.exists, places), places[0]))
+    if path and not place.exists():
+        raise DedtError(f"{path} does not exist. It should hold the weights {name}.")
+    if path and place.suffix == ".safetensors":
+        return place
+    hint = "Weights of your own must be a .safetensors file."
+    return fetched(place, file.url, file.sha256, "DEDT_WEIGHTS", hint)
 
 
-def read_official(name, path=""):
-    """The tensors of the weights ``name``: a dict with the names of their publisher.
+def read_official(name: str, path: str | Path = "") -> dict[str, torch.Tensor]:
+    """The tensors of the weights ``name``, with the names of their publisher.
 
-    path: see :func:`locate`, which says what is raised too.
+    Arguments and errors as of :func:`locate`.
     """
     file = locate(name, path)
     if file.suffix == ".safetensors":
@@ -201,60 +182,13 @@ def read_official(name, path=""):
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _verified(path, file):
-    found = sha256(path)
-    if not found.startswith(file.sha256):
-        raise DedtError(
-            f"{path} is not the official {file.name}: its SHA-256 begins with {found[:16]}, not with "
-            f"{file.sha256[:16]}. It is incomplete or was altered; delete it and run again, or fetch it from "
-            f"{file.url}. Weights of your own must be a .safetensors file."
-        )
-    return path
-
-
-def _download(file, target):
-    """Fetch an official file, verify it, and only then give it its name."""
-
-    def failed(reason):
-        return DedtError(
-            f"{file.name} could not be downloaded ({reason}). Run again, or fetch {file.url} by other means and "
-            f"put it into {target.parent}; its SHA-256 begins with {file.sha256}."
-        )
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DedtError(
-            f"Cannot create {target.parent} ({error.strerror}). Set DEDT_WEIGHTS to a folder that can be written."
-        ) from error
-    with atomic(target) as partial, open(partial, "wb") as output:
-        digest = hashlib.sha256()
-        try:
-            with urllib.request.urlopen(file.url, timeout=60) as source:
-                for block in _blocks(source, file.name):
-                    digest.update(block)
-                    output.write(block)
-        except (OSError, http.client.HTTPException) as error:
-            raise failed(error) from error
-        if not digest.hexdigest().startswith(file.sha256):
-            raise failed(f"what came has the SHA-256 {digest.hexdigest()[:16]}..., {output.tell():,} bytes")
-
-
-def _blocks(source, name):
-    size = int(source.headers.get("Content-Length") or 0) or None
-    with tqdm(total=size, desc=name, unit="B", unit_scale=True, leave=False) as bar:
-        while block := source.read(1 << 20):
-            bar.update(len(block))
-            yield block
-
-
 # ---- a network's name by its content ------------------------------------------------------------------
 
 
-def key_of(network):
+def key_of(network: torch.nn.Module) -> str:
     """Sixteen hex digits of a network's settings and weights: same network, same key.
 
-    network: any torch.nn.Module.  Settings are those of its ``config``, if it has one.
+    Settings are those of its ``config``, if it has one.
     """
     config = getattr(network, "config", {})
     config = config.to_dict() if hasattr(config, "to_dict") else config
@@ -271,17 +205,20 @@ def key_of(network):
 class Published:
     """The files of a published network on this disk.
 
-    name: what was asked for.  commit: the hub's, None for files that did not come from it.  folder: where they
-    are. files: path in the folder -> SHA-256, of everything that is read.
+    Attributes:
+        name: what was asked for.
+        commit: the hub's, None for files that did not come from it.
+        folder: where they are.
+        files: path in the folder -> SHA-256, of everything that is read.
     """
 
     name: str
     commit: str | None
     folder: Path
-    files: dict
+    files: dict[str, str]
 
     @property
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """Name, commit and files as JSON: what a manifest keeps beside a result."""
         return {"name": self.name, "commit": self.commit, "files": self.files}
 
@@ -289,24 +226,24 @@ class Published:
 # ---- the Hugging Face hub ----------------------------------------------------------------------------
 
 
-def hub_folder(where, what, weights, config="config.json"):
-    """The folder that holds ``config`` and one of the files ``weights`` of a network: a Path.
+def hub_files(where: str | Path, what: str, weights: Sequence[str], config: str = "config.json") -> Published:
+    """The file ``config`` and one of the files ``weights`` of a network.
 
-    Arguments and errors as of :func:`hub_files`.
-    """
-    return hub_files(where, what, weights, config).folder
+    Args:
+        where: a folder; or a name on the Hugging Face hub, "owner/name" or "owner/name@revision", see
+            :func:`published`.
+        what: the network in words, for messages ("the autoencoder").
+        weights: names of files, the best first.
+        config: name of the file with the settings.
 
-
-def hub_files(where, what, weights, config="config.json"):
-    """The file ``config`` and one of the files ``weights`` of a network: :class:`Published`.
-
-    where: a folder; or a name on the Hugging Face hub, "owner/name" or "owner/name@revision", see
-    :func:`published`.  what: the network in words, for messages ("the autoencoder").  weights: names, the best
-    first.  Raises DedtError for files that are missing, for weights as pickles where ``weights`` names none, for
-    a download that fails or was altered, and for a name that stands for something else than before.
+    Raises:
+        DedtError: for files that are missing, for weights as pickles where ``weights`` names none, for a
+            download that fails or was altered, and for a name that stands for something else than before.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
+
+    choice = " or ".join(weights)
 
     def fetch(name, revision, local):
         for file in weights:
@@ -320,66 +257,72 @@ def hub_files(where, what, weights, config="config.json"):
         raise OSError(f"it has no {' and no '.join(weights)}")
 
     def used(folder):
-        _complete(folder, what, weights, config)
-        return config, next(file for file in weights if (folder / file).exists())
+        found = [file for file in weights if (folder / file).exists()]
+        if not found:
+            refuse_pickles(folder)
+        missing = [config] * (not (folder / config).exists()) + [choice] * (not found)
+        if missing:
+            raise DedtError(
+                f"{folder} holds no {' and no '.join(missing)}. Put {config} and {choice} of {what} there, as "
+                "save_pretrained writes them."
+            )
+        return config, found[0]
 
-    return published(where, what, f"{config} and {' or '.join(weights)}", fetch, used)
+    return published(where, what, f"{config} and {choice}", fetch, used)
 
 
-def published(where, what, needs, fetch, used):
-    """The files of a network in a folder or on the hub: :class:`Published`.
+def published(
+    where: str | Path,
+    what: str,
+    needs: str,
+    fetch: Callable[[str, str, bool], Path],
+    used: Callable[[Path], Sequence[str]],
+) -> Published:
+    """The files of a network in a folder or on the hub.
 
-    where: a folder, or "owner/name" or "owner/name@revision", which is looked for in ``weights_folder()`` and in
-    the hub's cache, and else downloaded.  A name without a revision is pinned: by PINNED, else by its first use,
-    whose commit and digests stay in ``hub.lock.json`` in ``weights_folder()``.  Every later use is compared with
-    it, also of a folder of that name there, which is taken as it is at first.
-    what, needs: the network and its files in words.  fetch(name, revision, local): the folder of the hub's cache
-    with the files, downloaded unless ``local``.  used(folder): the files in it that are read.
-    Raises DedtError when there is none, or for another content than at the first use.
+    A name without a revision is pinned: by PINNED, else by its first use, whose commit and digests stay in
+    ``hub.lock.json`` in ``weights_folder()``.  Every later use is compared with it, also of a folder of that
+    name there, which is taken as it is at first.
+
+    Args:
+        where: a folder, or "owner/name" or "owner/name@revision", which is looked for in ``weights_folder()``
+            and in the hub's cache, and else downloaded.
+        what: the network in words.
+        needs: its files in words.
+        fetch: called with (name, revision, local) it gives the folder of the hub's cache with the files,
+            downloaded unless ``local``.
+        used: called with a folder it gives the files in it that are read.
+
+    Raises:
+        DedtError: when there is none, or for another content than at the first use.
     """
-    folder, commit = own_folder(where), None
+    own, named = Path(where).expanduser(), weights_folder() / where
+    folder, commit = next(filter(Path.is_dir, (own, named)), None), None
     if not folder:
-        name = hub_name(where, what, needs)
+        if not HUB_NAME.fullmatch(str(where)):
+            raise DedtError(
+                f"{where} does not exist. Give {what} as a folder with {needs}, or by its name on the Hugging "
+                "Face hub (owner/name, or owner/name@revision)."
+            )
+        name, revision = _revision(str(where))
         try:
-            folder = _from_hub(name, fetch, used)
+            folder = _from_hub(name, revision, fetch, used)
         except Exception as error:  # the hub's client raises errors of several libraries
-            raise not_fetched(name, what, needs, reason(error)) from error
+            address = name if revision == "main" else f"{name}/tree/{revision}"
+            raise DedtError(
+                f"There is no folder {where}, and {what} of that name on the Hugging Face hub could not be fetched "
+                f"({reason(error)}). Run again with a network; or fetch {needs} from "
+                f"https://huggingface.co/{address} by other means and put them into {named}, or give the folder "
+                "that holds them."
+            ) from error
         commit = folder.name
-    files = {file: sha256(folder / file) for file in used(folder)}
-    found = Published(str(where), commit, folder, files)
-    if commit or not Path(where).expanduser().is_dir():
+    found = Published(str(where), commit, folder, {file: sha256(folder / file) for file in used(folder)})
+    if folder != own:
         _compare_with_lock(found)
     return found
 
 
-def own_folder(where):
-    """The folder ``where``, or the one of that name in ``weights_folder()``; None where there is neither."""
-    candidates = Path(where).expanduser(), weights_folder() / where
-    return next((folder for folder in candidates if folder.is_dir()), None)
-
-
-def hub_name(where, what, needs):
-    """``where`` as a name on the hub, "owner/name[@revision]"; raises DedtError for anything else."""
-    if not HUB_NAME.fullmatch(str(where)):
-        raise DedtError(
-            f"{where} does not exist. Give {what} as a folder with {needs}, or by its name on the Hugging Face "
-            "hub (owner/name, or owner/name@revision)."
-        )
-    return str(where)
-
-
-def not_fetched(where, what, needs, reason):
-    """The DedtError for weights that are neither here nor to be had: what to fetch, and where to put it."""
-    name, revision = _revision(where)
-    address = name if revision == "main" else f"{name}/tree/{revision}"
-    return DedtError(
-        f"There is no folder {where}, and {what} of that name on the Hugging Face hub could not be fetched "
-        f"({reason}). Run again with a network; or fetch {needs} from https://huggingface.co/{address} by other "
-        f"means and put them into {weights_folder() / where}, or give the folder that holds them."
-    )
-
-
-def ask_hub(name, revision, file):
+def ask_hub(name: str, revision: str, file: str) -> Any:
     """What the hub says of a file: its commit_hash and etag.
 
     Where there is no network, the client's downloads would try again for minutes; this asks once.
@@ -389,6 +332,12 @@ def ask_hub(name, revision, file):
     return get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=HUB_PATIENCE)
 
 
+def reason(error: Exception) -> str:
+    """What an error of another library says, in one line."""
+    cause = error.__cause__ or error
+    return next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
+
+
 def _revision(where):
     """(name, revision) that "owner/name[@revision]" stands for."""
     name, _, given = where.partition("@")
@@ -396,9 +345,10 @@ def _revision(where):
     return name, pinned or _locked().get(where, {}).get("commit") or given or "main"
 
 
-def _from_hub(where, fetch, used):
+def _from_hub(name, revision, fetch, used):
     """The folder of the hub's cache with a network; what is downloaded is compared with what the hub names."""
-    name, revision = _revision(where)
+    from huggingface_hub.utils.sha import git_hash
+
     with contextlib.suppress(Exception):  # what is in the cache needs no answer from the hub
         return fetch(name, revision, True)
     folder = fetch(name, revision, False)
@@ -406,17 +356,11 @@ def _from_hub(where, fetch, used):
         told, path = ask_hub(name, revision, file), folder / file
         if told.commit_hash != folder.name:
             raise OSError(f"it changed meanwhile, from commit {folder.name} to {told.commit_hash}")
-        if not _has_digest(path, told.etag):
+        # An etag is a SHA-256, or of small files the hash that git gives.
+        if told.etag != (git_hash(path.read_bytes()) if len(told.etag) == 40 else sha256(path)):
             path.resolve().unlink()
             raise OSError(f"what came as {file} has another SHA-256 than the hub names")
     return folder
-
-
-def _has_digest(path, etag):
-    """Whether a file is what the hub's ``etag`` names: a SHA-256, or of small files the hash that git gives."""
-    from huggingface_hub.utils.sha import git_hash
-
-    return etag == (git_hash(path.read_bytes()) if len(etag) == 40 else sha256(path))
 
 
 def _locked():
@@ -430,10 +374,9 @@ def _compare_with_lock(found):
     _, pinned = PINNED.get(found.name, (None, {})) if found.commit else (None, {})
     for file, expected in {**pinned, **before["files"]}.items():
         if found.files.get(file, expected) != expected:
-            path = (found.folder / file).resolve()
             raise DedtError(
-                f"{path} is not what {found.name} stood for before: its SHA-256 begins with "
-                f"{found.files[file][:16]}, not with {expected[:16]}. "
+                f"{(found.folder / file).resolve()} is not what {found.name} stood for before: its SHA-256 begins "
+                f"with {found.files[file][:16]}, not with {expected[:16]}. "
                 + ("Delete it and run again" if found.commit else "Put the former file back")
                 + f"; or, if the new one is meant, take {found.name} out of {weights_folder() / LOCK}."
             )
@@ -443,22 +386,3 @@ def _compare_with_lock(found):
             weights_folder().mkdir(parents=True, exist_ok=True)
             with FileLock(weights_folder() / f"{LOCK}.lock"):
                 write_json(weights_folder() / LOCK, {**_locked(), found.name: entry})
-
-
-def _complete(folder, what, weights, config):
-    choice = " or ".join(weights)
-    missing = [] if (folder / config).exists() else [config]
-    if not any((folder / name).exists() for name in weights):
-        refuse_pickles(folder)
-        missing.append(choice)
-    if missing:
-        raise DedtError(
-            f"{folder} holds no {' and no '.join(missing)}. Put {config} and {choice} of {what} there, as "
-            "save_pretrained writes them."
-        )
-
-
-def reason(error):
-    """What an error of another library says, in one line."""
-    cause = error.__cause__ or error
-    return next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")

@@ -184,5 +184,5 @@ figures.front_page(
 # - Change `method` to `"gaussian"` or `"random"` in the second cell. Does the
 #   picture of the distances explain what happens to FID?
 # - Put your own images into one folder per class and run
-#   `dedt select --data FOLDER --set image_size=32 --set channels=3`.
+#   `dedt select --data FOLDER --set data.image_size=32 --set data.channels=3`.
 # - Read on: [the data](01_data).

@@ -63,7 +63,7 @@ from dedt_lib.store import (Store)
 def is_stored(name):
     """Whether showing this encoder costs no training (and no download)."""
     experiment = Experiment(profile, store=Store(compute=False), encoder=name)
-    if getattr(experiment.profile, f"{name.split('-')[0]}_weights", ""):
+    if getattr(getattr(experiment.profile.encoders, name.split("-")[0]), "weights", ""):
         return False
     try:
         return bool(experiment.encoder)
@@ -229,6 +229,6 @@ glue("embed", overlap=said)
 #
 # - Show all four: set `encoders` to
 #   `"resnet18 inceptionv3 clip-rn50 ddae"`, and have a coffee.
-# - Train the encoder for one epoch: `load_profile(profile, resnet18_epochs=1)`
+# - Train the encoder for one epoch: `load_profile(profile, **{"encoders.resnet18.epochs": 1})`
 #   gives a profile that `Experiment` takes. Are the neighbours worse?
 # - Next: [which images to keep](03_select).

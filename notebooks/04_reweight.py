@@ -197,7 +197,7 @@ tables.dro_options(profile).round(3)
 # One more choice is in the scores. With dropout in the network, the proxy's
 # losses carry it while the reference's do not, so every excess is too large.
 # The digits' network has none; for others the profile's
-# `dro_scores = "eval"` compares without dropout, at the price of one more
+# `reweight.scores = "eval"` compares without dropout, at the price of one more
 # forward pass.
 
 # %%
@@ -209,6 +209,6 @@ np.unique(weighted.sample_weights[weighted.indices]).round(3)
 #
 # - Set `burn_in=0.5`. Which classes keep a weight above one in all three
 #   readings? Those are the ones to believe.
-# - In a profile of your own, make `dro_smoothing` ten times larger. The weights
+# - In a profile of your own, make `reweight.smoothing` ten times larger. The weights
 #   then forget ten times faster.
 # - Next: [training on the weighted coreset](05_train).

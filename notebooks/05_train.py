@@ -20,6 +20,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
+from dedt_lib.pixels import (to_float, to_uint8)
 from dedt_lib.book.notebook import (check_parameters, glue)
 
 check_parameters("profile", "ratio", "seed")
@@ -46,9 +47,7 @@ data, settings = experiment.data, experiment.settings
 # %%
 import torch
 
-from dedt_lib.encoders import (to_float)
 from dedt_lib.randomness import (torch_generator)
-from dedt_lib.sampling import (to_uint8)
 
 first = [int((data.labels == k).argmax()) for k in range(10)]
 clean = to_float(torch.from_numpy(data.images[first]))
@@ -86,7 +85,7 @@ import pandas as pd
 pd.Series(
     {
         f"{100 * r:.0f} %": experiment.steps_at(r)
-        for r in (*experiment.profile.ratios, 1.0)
+        for r in (*experiment.profile.unet.ratios, 1.0)
     },
     name="optimiser steps",
 ).to_frame()
@@ -257,6 +256,6 @@ weights[0] == weights[1]
 #
 # - Interrupt the kernel while a longer run trains, and run the cell again: the
 #   progress bar starts where it stopped.
-# - Make `annealing_start` 0.5 in a profile of your own. What is gained, and
+# - Make `train.annealing_start` 0.5 in a profile of your own. What is gained, and
 #   what does it cost?
 # - Next: [drawing samples](06_sample).

@@ -23,6 +23,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
+from dedt_lib.pixels import (to_uint8)
 from dedt_lib.book.notebook import (check_parameters)
 
 check_parameters("profile", "ratio", "seed")
@@ -49,14 +50,14 @@ p, K = experiment.profile, len(experiment.data.class_names)
 # %%
 import torch
 
-from dedt_lib.sampling import (balanced_labels, ddim, initial_noise, to_uint8)
+from dedt_lib.sampling import (balanced_labels, ddim, initial_noise)
 
 model, classes = full.train(), torch.from_numpy(balanced_labels(10, K))
 noise = initial_noise(range(10), model.sample_shape, seed)
-keep = [0, p.sampler_steps // 4, p.sampler_steps // 2, p.sampler_steps - 2]
+keep = [0, p.unet.steps // 4, p.unet.steps // 2, p.unet.steps - 2]
 _, frames = ddim(
-    model, noise, classes, steps=p.sampler_steps,
-    guidance=p.guidance, keep=keep,
+    model, noise, classes, steps=p.unet.steps,
+    guidance=p.unet.guidance, keep=keep,
 )
 titles = [f"step {k}" for k in keep] + ["done"]
 figures.denoising(
@@ -79,7 +80,7 @@ figures.denoising(
 rows, weights = [], (0.0, 0.3, 1.0, 3.0)
 for w in weights:
     x = ddim(
-        model, noise, classes, steps=p.sampler_steps, guidance=w
+        model, noise, classes, steps=p.unet.steps, guidance=w
     )
     rows.append(to_uint8(x).numpy())
 figures.denoising(rows, [f"w = {w}" for w in weights])
@@ -113,7 +114,7 @@ import numpy as np
 
 from dedt_lib.sampling import (sample)
 
-how = {"seed": seed, "steps": p.sampler_steps, "guidance": p.guidance}
+how = {"seed": seed, "steps": p.unet.steps, "guidance": p.unet.guidance}
 small = sample(model, labels[:12], batch_size=5, **how)
 large = sample(model, labels[:12], batch_size=12, **how)
 int(np.abs(small.astype(int) - large.astype(int)).max())

@@ -142,7 +142,7 @@ figures.classwise_bars(
 # %%
 images, seen = experiment.sample(), experiment.select().indices
 distances, nearest = evaluation.nearest_distances(
-    images, data.images, among=seen, mirrored=experiment.profile.flip
+    images, data.images, among=seen, mirrored=experiment.profile.train.flip
 )
 order = distances.argsort()[:10]
 figures.nearest_pairs(

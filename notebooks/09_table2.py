@@ -309,6 +309,6 @@ glue(
 #
 # - Give `kept` a `prune_ratio` of 0.5, which is InfoBatch's own default. What
 #   share of the data is saved?
-# - In a profile of your own, set `annealing_start` to 0.5. Does FID still
+# - In a profile of your own, set `train.annealing_start` to 0.5. Does FID still
 #   fall, or was an eighth enough?
 # - Next: [what it costs](10_table3).

@@ -177,7 +177,7 @@ glue(
     slower=f"{(everything < 1).sum()} of {len(everything)}",
     copies=findings.copies_in_words(frame),
     images=len(data),
-    side=experiment.profile.image_size,
+    side=experiment.profile.data.image_size,
     each=int(smallest * len(data) / len(data.class_names)),
     steps=experiment.steps_at(smallest),
     weights=sum(p.numel() for p in model.parameters()) / 1000,
@@ -225,7 +225,7 @@ glue(
 #
 # - Which of the answers above would you bet on for CIFAR-10, and which limit
 #   makes you doubt the others?
-# - Change `guidance` or `dro_step_size` in a profile of your own, run
+# - Change `unet.guidance` or `reweight.step_size` in a profile of your own, run
 #   `make tables PROFILE=mine.toml`, and open this page with `profile` set to
 #   that file. Which answers change?
 # - Next: [choosing from real CIFAR-10](13_cifar10).

@@ -22,6 +22,8 @@ profile = "digits"
 seed = 0
 
 # %% tags=["remove-cell"]
+from dedt_lib.pixels import (resize, to_float)
+from dedt_lib.models import (autoencoder)
 from dedt_lib.book.notebook import (check_parameters, glue)
 
 check_parameters("profile", "seed")
@@ -34,8 +36,6 @@ check_parameters("profile", "seed")
 import torch
 
 from dedt_lib.book import (figures)
-from dedt_lib import (latents)
-from dedt_lib.encoders import (to_float)
 from dedt_lib.experiment import (Experiment)
 
 experiment = Experiment(profile, model="mdt", seed=seed)
@@ -56,7 +56,7 @@ own, mine = (int(np.prod(shape)) for shape in (data.images.shape[1:], source.sha
 glue(
     "la",
     weights=sum(w.numel() for w in network.parameters()) / 1000,
-    enlarged=p.latent_image_size,
+    enlarged=p.autoencoder.image_size,
     pixels=f"{pixels:,}",
     numbers=f"{4 * wide**2:,}",
     fewer=pixels / (4 * wide**2),
@@ -90,7 +90,7 @@ few = data.images[first]
 
 
 def posterior_of(images):
-    enlarged = latents.resize(images, p.latent_image_size)
+    enlarged = resize(images, p.autoencoder.image_size)
     with torch.no_grad():
         pixels = to_float(torch.from_numpy(enlarged))
         return network.encode(pixels).latent_dist
@@ -121,8 +121,8 @@ from dedt_lib.randomness import (torch_generator)
 generator = torch_generator(seed, "draw of the latents")
 side = data.images.shape[2]
 drawn = source.draw(everything, None, generator)
-from_mean = latents.decode(network, source.mean(everything), size=side)
-from_draw = latents.decode(network, drawn, size=side)
+from_mean = autoencoder.decode(network, source.mean(everything), size=side)
+from_draw = autoencoder.decode(network, drawn, size=side)
 difference = from_mean[first].astype(int) - few + 128
 figures.denoising(
     [few, from_mean[first], from_draw[first], difference.clip(0, 255)],
@@ -141,9 +141,9 @@ import numpy as np
 import pandas as pd
 
 real = experiment.real()["all"]
-enlarged = latents.resize(data.images, p.latent_image_size)
+enlarged = resize(data.images, p.autoencoder.image_size)
 rows = {
-    "enlarged and shrunk": latents.resize(enlarged, side, antialias=False),
+    "enlarged and shrunk": resize(enlarged, side, antialias=False),
     "decoded from the mean": from_mean,
     "decoded from a draw": from_draw,
 }
@@ -226,7 +226,7 @@ for t in moments:
     t = torch.tensor([t])
     signal, deviation = model.schedule(t, "signal", "deviation")
     noisy = signal * clean + deviation * noise
-    frames.append(latents.decode(network, noisy, size=side))
+    frames.append(autoencoder.decode(network, noisy, size=side))
 figures.denoising(frames, [f"t = {t}" for t in moments])
 
 # %% [markdown]
@@ -241,7 +241,7 @@ def disturbed(channel, by=0.3):
     shape = changed[:, channel].shape
     noise = torch.randn(shape, generator=generator)
     changed[:, channel] += by * noise
-    return error(latents.decode(network, changed, size=side))
+    return error(autoencoder.decode(network, changed, size=side))
 
 
 errors = pd.Series(
@@ -270,8 +270,8 @@ mirrored = few[..., ::-1].copy()
 factor = network.config.scaling_factor
 encoded = factor * posterior_of(mirrored).mean
 flipped = factor * posterior.mean.flip(3)
-by_image = latents.decode(network, encoded, size=side)
-by_latent = latents.decode(network, flipped, size=side)
+by_image = autoencoder.decode(network, encoded, size=side)
+by_latent = autoencoder.decode(network, flipped, size=side)
 figures.denoising(
     [mirrored, by_image, by_latent],
     ["mirrored", "its latent", "latent mirrored"],
@@ -282,11 +282,11 @@ def distance(images):
     return float(np.sqrt(np.square(images.astype(float) - mirrored).mean()))
 
 
-glue("la", by_image=distance(by_image), by_latent=distance(by_latent), flip=str(p.flip).lower())
+glue("la", by_image=distance(by_image), by_latent=distance(by_latent), flip=str(p.train.flip).lower())
 
 # %% [markdown]
 # {glue:text}`la_by_image:.0f` grey levels from the mirrored image against
-# {glue:text}`la_by_latent:.0f`. So with `flip = true` in a profile both views
+# {glue:text}`la_by_latent:.0f`. So with `train.flip = true` in a profile both views
 # of every image are encoded. (Here it is {glue:text}`la_flip:s`, because a
 # mirrored digit is another digit, or none.)
 #
@@ -340,7 +340,7 @@ all((coresets[0] == other).all() for other in coresets[1:])
 #
 # ## Try it
 #
-# - In a profile of your own, set `vae_channels = [16, 32]`, for latents that
+# - In a profile of your own, set `autoencoder.channels = [16, 32]`, for latents that
 #   are half as wide as the enlarged image. What happens to the FID of the
 #   reconstructions, and what would it cost the transformer?
 # - Halve and double the scaling factor: `draw` from

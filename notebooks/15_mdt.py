@@ -61,10 +61,10 @@ glue(
     published_tokens=published.tokens,
     weights=weights_of(model) / 1000,
     published=weights_of(published) / 1e6,
-    least=100 * p.mdt_mask_ratio,
-    most=100 * (p.mdt_mask_ratio + p.mdt_mask_range),
-    proxy=p.mdt_proxy_epochs,
-    epochs=p.mdt_epochs,
+    least=100 * p.mdt.mask_ratio,
+    most=100 * (p.mdt.mask_ratio + p.mdt.mask_range),
+    proxy=p.mdt.proxy_epochs,
+    epochs=p.mdt.epochs,
 )
 
 # %% [markdown]
@@ -127,7 +127,7 @@ def token_errors(kept=None):
     with torch.no_grad():
         estimate = trained(noisy, t, labels, kept)[:, :channels]
     error = (estimate - batch.noise).square().mean(dim=1)
-    return functional.avg_pool2d(error, p.mdt_patch_size).flatten(1)
+    return functional.avg_pool2d(error, p.mdt.patch_size).flatten(1)
 
 
 whole, gaps = token_errors(), token_errors(kept)
@@ -193,7 +193,7 @@ glue("mdt", easy=easy, hundred=float(schedule.weight[100]))
 # %%
 from dedt_lib.models.schedule import (power_cosine)
 
-timesteps, g = torch.arange(1000), p.mdt_guidance
+timesteps, g = torch.arange(1000), p.mdt.guidance
 figures.guidance_schedule({
     f"power {power}": power_cosine(timesteps, g, power)
     for power in (4, 2, 1)
@@ -215,7 +215,7 @@ figures.guidance_schedule({
 from dedt_lib.sampling import (respaced_ddpm)
 from dedt_lib.sampling import (initial_noise, sample_generators)
 
-steps = p.mdt_sampler_steps
+steps = p.mdt.steps
 keep = sorted({steps * k // 5 for k in range(5)})
 _, frames = respaced_ddpm(
     trained,
@@ -244,7 +244,7 @@ figures.denoising(
 row = "mdt-gaussian-reweighted"
 sheets = {
     tables.percent(r): tables.read_samples(profile, row, r, seed)
-    for r in p.mdt_ratios
+    for r in p.mdt.ratios
 }
 sheets["all the data"] = tables.read_samples(profile, "mdt-full", 1.0, seed)
 labels = experiment.sample_labels()
@@ -410,11 +410,11 @@ glue(
 # classes, which are all alike, the spread is {glue:text}`mdt_luck_previous:.0f` %
 # of what they stand out with *previous* and {glue:text}`mdt_luck_zero:.0f` % with
 # *zero*. The profile `imagenet` uses the first, as the cited code does;
-# `dro_absent` chooses.
+# `reweight.absent` chooses.
 #
 # ## Try it
 #
-# - Set `mdt_mask_ratio = 0.6` in a profile of your own. Does the error at hidden
+# - Set `mdt.mask_ratio = 0.6` in a profile of your own. Does the error at hidden
 #   tokens grow, and does the one with nothing hidden?
 # - Play the game with ten times the excess. Which rule still tells the hard
 #   classes from the others?

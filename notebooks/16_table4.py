@@ -291,6 +291,6 @@ table("copies_percent")
 # ## Try it
 #
 # - By FID and by CMMD: would the two choose the same coreset?
-# - The guidance of 3.8 was chosen for ImageNet. Set `mdt_guidance = 1` in a
+# - The guidance of 3.8 was chosen for ImageNet. Set `mdt.guidance = 1` in a
 #   profile of your own: what happens to precision, what to recall?
 # - Next: [fine-tuning Stable Diffusion](17_stable_diffusion).

@@ -73,22 +73,22 @@ pd.DataFrame(
 ).T
 
 # %% tags=["remove-cell"]
-own = not p.sd_weights
+own = not p.stable_diffusion.weights
 origin = (
     "These parts are small and were made here. The tokenizer knows bytes. The text encoder is "
     "untrained: its weights are as they were drawn, which is enough to tell captions apart, and "
     "no caption means anything to it. The U-Net was trained on all these images and their captions "
-    f"for {p.sd_pretraining_epochs} epochs, and this stands for pre-training."
+    f"for {p.stable_diffusion.pretraining_epochs} epochs, and this stands for pre-training."
     if own
-    else f"These parts are those of {p.sd_weights}."
+    else f"These parts are those of {p.stable_diffusion.weights}."
 )
-glue("sd", origin=origin, epochs=p.sd_epochs)
+glue("sd", origin=origin, epochs=p.stable_diffusion.epochs)
 seen = "has already seen all the images" if own else "has not been made for the images"
 glue("sd", seen=seen)
 
 # %% [markdown]
 # {glue:text}`sd_origin:s` The classes, the files and the code are those of
-# the published pipeline: give a profile its name as `sd_weights`, and the
+# the published pipeline: give a profile its name as `stable_diffusion.weights`, and the
 # same notebook fine-tunes that.
 #
 # One difference matters when the results are read. The published model comes
@@ -137,10 +137,10 @@ from dedt_lib.sampling import (sample)
 decode = experiment.family.decode
 untuned = sample(
     model, experiment.sample_labels(), seed=derive(seed, "sampling"),
-    batch_size=p.sample_batch_size, decode=decode,
+    batch_size=p.sample.batch_size, decode=decode,
     **experiment.family.sampling,
 )
-cells = {tables.percent(r): ("sd-moderate", r) for r in p.sd_ratios}
+cells = {tables.percent(r): ("sd-moderate", r) for r in p.stable_diffusion.ratios}
 cells["all data"] = ("sd-full", 1.0)
 pictures = {"pre-trained": untuned}
 for name, (row, r) in cells.items():
@@ -216,8 +216,8 @@ few = experiment.sample_labels()[:300]
 @functools.cache
 def draw(name, s):
     return sample(
-        models[name], few, seed=seed, steps=p.sd_sampler_steps,
-        guidance=s - 1, batch_size=p.sample_batch_size, decode=decode,
+        models[name], few, seed=seed, steps=p.stable_diffusion.steps,
+        guidance=s - 1, batch_size=p.sample.batch_size, decode=decode,
     )
 
 
@@ -251,7 +251,7 @@ glue(
 # %%
 winners = pd.DataFrame({
     f"s = {s:g}": {name: measures(draw(name, s))["fid"] for name in models}
-    for s in (1.0, p.sd_guidance)
+    for s in (1.0, p.stable_diffusion.guidance)
 })
 winners.round(2)
 
@@ -437,8 +437,8 @@ opened = StableDiffusionPipeline.from_pretrained(folder)
 opened.set_progress_bar_config(disable=True)
 noise = initial_noise(range(10), model.sample_shape, seed)
 settings = {
-    "num_inference_steps": p.sd_sampler_steps,
-    "guidance_scale": p.sd_guidance,
+    "num_inference_steps": p.stable_diffusion.steps,
+    "guidance_scale": p.stable_diffusion.guidance,
 }
 image = opened("a photo of a 5", latents=noise[:1], **settings).images[0]
 image.resize((128, 128))
@@ -455,8 +455,8 @@ theirs = opened(
     prompts, latents=noise, output_type="latent", **settings
 ).images
 ours = experiment.family.sampler(
-    models["all data"], noise, labels, steps=p.sd_sampler_steps,
-    guidance=p.sd_guidance - 1,
+    models["all data"], noise, labels, steps=p.stable_diffusion.steps,
+    guidance=p.stable_diffusion.guidance - 1,
 )
 (theirs - ours).abs().max().item()
 

@@ -383,7 +383,7 @@ tables.speedups(frame, rows, whole=True, full="sd-full").round(2)
 #
 # - The pre-trained pipeline is row "0 %": the chapter before prints its FID.
 #   Which rows of this table are better than not fine-tuning at all?
-# - In a profile of your own set `sd_epochs` to a fifth. Is all the data then
+# - In a profile of your own set `stable_diffusion.epochs` to a fifth. Is all the data then
 #   as good as the coreset of 20 % is here?
 # - `dedt plan table5 --profile imagenette` says what the paper's own sizes
 #   would take.

@@ -34,10 +34,13 @@ check_parameters("profile", "row", "percent", "seed")
 # %%
 from dedt_lib.book import (figures, tables)
 
-experiment, result = tables.run_cell(profile, row, percent / 100, seed)
+experiment, result = tables.run_cell(
+    profile, row, percent / 100, seed, pending=True
+)
 
 # %% [markdown]
-# The result is one JSON file; these are its main numbers.
+# The result waits to be collected with those of other cells; these are its
+# main numbers.
 
 # %%
 shown = ("fid", "copies", "steps", "class_counts", "run")

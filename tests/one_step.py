@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dedt_lib import data, encoders, latents
-from dedt_lib.models import build_model, stable_diffusion
+from dedt_lib.models import autoencoder, build_model, stable_diffusion
 from dedt_lib.plans import EpochPlan
 from dedt_lib.training import train
 
@@ -72,10 +72,13 @@ def unet(images):
 def latent_models(images):
     """The autoencoder, then MDT and Stable Diffusion's U-Net on its latents."""
     _, channels, size, _ = images.images.shape
-    vae = watched(latents.small_autoencoder(channels, widths=(4, 4, 4, 4)))
-    yield "autoencoder", lambda: latents.train_autoencoder(vae, images, image_size=size, **FIT) is None or vae
+    vae = watched(autoencoder.small_autoencoder(channels, widths=(4, 4, 4, 4)))
+    yield (
+        "autoencoder",
+        lambda: autoencoder.train_autoencoder(vae, images, image_size=size, **FIT) is None or vae,
+    )
     with tempfile.TemporaryDirectory() as folder:
-        latents.encode(vae, images.images, folder, image_size=size, flip=True)
+        autoencoder.encode(vae, images.images, folder, image_size=size, flip=True)
         source = latents.Latents(folder, images.labels, scaling_factor=1.0)
         mdt = build_model("mdt", input_size=size // 8, patch_size=2, num_classes=2, **MDT)
         yield "mdt", lambda: diffusion(mdt, source)

@@ -14,7 +14,7 @@ from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.selection import Coreset, gaussian_scores, moderate_distances, select
-from dedt_lib.shell import cli
+from dedt_lib.shell import cli, verbs
 from dedt_lib.store import Store
 
 
@@ -118,7 +118,7 @@ def own(tmp_path):
 
 def command(folder, verb, *options):
     given = ["--profile", "smoke", "--data", str(folder / "images"), "--store", str(folder / "store")]
-    return cli.main([verb, *given, "--set", "channels=3", "--set", "per_class=0", *options])
+    return cli.main([verb, *given, "--set", "data.channels=3", "--set", "data.per_class=0", *options])
 
 
 def test_select_says_what_it_found(own, capsys):
@@ -190,9 +190,11 @@ def test_what_is_advised_for_one_class_works(tmp_path, capsys):
     tiny.write_images(tmp_path / "images", ("ash",), each=8)
     assert command(tmp_path, "select", "--encoder=resnet18") == 2
     error = capsys.readouterr().err
-    assert all(way in error for way in ("--encoder ddae", "resnet18_weights=imagenet", "--method random"))
+    assert all(
+        way in error for way in ("--encoder ddae", "encoders.resnet18.weights=imagenet", "--method random")
+    )
     for way in ("--encoder=ddae", "--method=random"):
-        assert command(tmp_path, "select", way, "--ratio=0.5", "--set", "ddae_epochs=1") == 0
+        assert command(tmp_path, "select", way, "--ratio=0.5", "--set", "encoders.ddae.epochs=1") == 0
         assert "4 of 8 images kept" in capsys.readouterr().out
 
 
@@ -202,11 +204,11 @@ def test_what_is_advised_for_one_class_works(tmp_path, capsys):
 @pytest.mark.parametrize(
     "model, changes, message",
     [
-        ("unet", {"image_size": 30, "unet_channels": (8, 8, 8), "unet_attention": (False,) * 3}, "by 4"),
-        ("mdt", {"latent_image_size": 30}, "divisible by 4"),
-        ("mdt", {"mdt_patch_size": 3}, "patches of 3"),
-        ("mdt", {"mdt_heads": 5}, "5 heads"),
-        ("stable-diffusion", {"latent_image_size": 12}, "multiple of 8, not 12"),
+        ("unet", {"data.image_size": 30, "unet.channels": (8, 8, 8), "unet.attention": (False,) * 3}, "by 4"),
+        ("mdt", {"autoencoder.image_size": 30}, "divisible by 4"),
+        ("mdt", {"mdt.patch_size": 3}, "patches of 3"),
+        ("mdt", {"mdt.heads": 5}, "5 heads"),
+        ("stable-diffusion", {"autoencoder.image_size": 12}, "multiple of 8, not 12"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_before_data_is_read(model, changes, message):
@@ -216,8 +218,8 @@ def test_sizes_that_do_not_fit_are_refused_before_data_is_read(model, changes, m
 
 def test_a_block_that_the_ddae_lacks_is_refused_before_it_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(surrogates, "train", None)
-    profile = tiny.profile(ddae_block=5)
-    with pytest.raises(DedtError, match="blocks 1 to 4; set ddae_block, now 5"):
+    profile = tiny.profile(**{"encoders.ddae.block": 5})
+    with pytest.raises(DedtError, match="blocks 1 to 4; set encoders.ddae.block, now 5"):
         Experiment(profile, store=Store(tmp_path), device="cpu", encoder="ddae").select()
 
 
@@ -231,18 +233,18 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
         return x._coreset_folder.name, x.select()
 
     (plain, count), (named, _), (other, percentile) = (
-        key(), key(gaussian_threshold="count"), key(gaussian_threshold="percentile")
+        key(), key(select={"gaussian_threshold": "count"}), key(select={"gaussian_threshold": "percentile"})
     )  # fmt: skip
     assert plain == named != other
     labels, features = smoke.data.labels, smoke.change(method="gaussian", encoder="resnet18").embed()
-    choice = {"method": "gaussian", "ratio": 0.15, "ridge": smoke.profile.gaussian_ridge}
+    choice = {"method": "gaussian", "ratio": 0.15, "ridge": smoke.profile.select.gaussian_ridge}
     expected = select(features, labels, **choice, threshold="percentile")
     assert percentile.indices.tolist() == expected.indices.tolist() != count.indices.tolist()
 
     def clip(**changes):
         return Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", encoder="clip-rn50")
 
-    raw, unit = clip(clip_normalise=False), clip(clip_normalise=True)
+    raw, unit = (clip(**{"encoders.clip.normalise": normalise}) for normalise in (False, True))
     assert raw.encoder[1]["key"] == clip().encoder[1]["key"] != unit.encoder[1]["key"]
     embedding = raw.embed()
     expected = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
@@ -251,7 +253,7 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
 
 def test_early_stopping_counts_the_steps_of_what_it_stands_for(smoke, capsys, monkeypatch):
     x = smoke.change(ratio=0.1, early_stopping=True, annealing=True)
-    cli.train(x, None)
+    verbs.train(x, None)
     steps = x.steps_at(0.1, annealing=True)
     assert f"the weights after {steps} of the 96 steps" in capsys.readouterr().out
     assert steps != x.steps_at(0.1)

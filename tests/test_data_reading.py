@@ -37,7 +37,7 @@ def adds_up(reading):
 
 
 def select(capsys, path, out, *more):
-    sizes = ["--set", "image_size=8", "--set", "channels=3", "--method", "random", "--ratio", "0.5"]
+    sizes = ["--set", "data.image_size=8", "--set", "data.channels=3", "--method", "random", "--ratio", "0.5"]
     code = cli.main(
         [
             "select",
@@ -408,7 +408,7 @@ def test_paths_that_are_not_utf8_and_names_of_several_lines(tmp_path, capsys):
 
 def test_an_output_that_lacks_a_letter_does_not_end_the_run(tmp_path):
     root = tiny.write_images(tmp_path / "images", ("蟻", "bee"))
-    code = f"import sys; from dedt_lib import cli; sys.exit(cli.main(['plan', '--data', {str(root)!r}, '--row', 'x\\u8759']))"
+    code = f"import sys; from dedt_lib.shell import cli; sys.exit(cli.main(['plan', '--data', {str(root)!r}, '--row', 'x\\u8759']))"
     found = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
@@ -426,12 +426,12 @@ def test_what_per_class_leaves_out_is_counted(tmp_path, capsys):
     )
     root = tiny.write_images(tmp_path / "images", TWO)
     (root / "notes.txt").touch()
-    _, printed, _ = select(capsys, root, tmp_path, "--set", "per_class=3")
+    _, printed, _ = select(capsys, root, tmp_path, "--set", "data.per_class=3")
     line = "9 files seen, 6 images used, 3 left out: 1 beside the class folders, 2 beyond the first 3 of each class"
     assert line in printed
     facts = json.loads((tmp_path / "out" / "coreset.json").read_text())["reading"]
     assert (facts["seen"], facts["used"]) == (9, 6) and sum(facts["left_out"].values()) == 3
-    cli.main(["plan", "--data", str(root), "--set", "per_class=3", "--row", "full"])
+    cli.main(["plan", "--data", str(root), "--set", "data.per_class=3", "--row", "full"])
     assert line in capsys.readouterr().out
 
 

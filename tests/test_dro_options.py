@@ -27,7 +27,7 @@ def tool():
 @pytest.fixture(scope="module")
 def measured(tool, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
-    profile = tiny.profile(per_class=20, epochs=4, seeds=(0, 1))
+    profile = tiny.profile(seeds=(0, 1), **{"data.per_class": 20, "unet.epochs": 4})
     return profile, store, tool.measure(profile, store)
 
 
@@ -49,7 +49,9 @@ def test_a_window_is_read_from_the_trajectory_that_is_there(measured):
     profile, store, rows = measured
     trained = len(list((store.root / "proxy").glob("*/manifest.json")))
     recipe = {"method": "moderate", "encoder": "resnet18", "ratio": 0.1, "reweighting": True, "seed": 1}
-    windowed = Experiment(load_profile(profile, dro_window=0.5), store=store, device="cpu", **recipe)
+    windowed = Experiment(
+        load_profile(profile, **{"reweight.window": 0.5}), store=store, device="cpu", **recipe
+    )
     row = next(row for row in rows if row["setting"] == "average of the last half")
     np.testing.assert_allclose(windowed.reweight()["weights"], row["weights"][1], atol=1e-5)
     # Two seeds of the ten settings that need a proxy of their own, and the one above.

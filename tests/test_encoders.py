@@ -6,11 +6,13 @@ from torch import nn
 
 from dedt_lib import encoders, weights
 from dedt_lib.errors import DedtError
+from dedt_lib.pixels import to_float
+from dedt_lib.randomness import seeded
 
 
 def network(name="classifier", width=8, seed=0, **settings):
     shape = {"channels": 1, "num_classes": 10, "width": width}
-    return encoders.seeded(seed, "weights", lambda: encoders.build(name, **shape, **settings))
+    return seeded(seed, "weights", lambda: encoders.build(name, **shape, **settings))
 
 
 def settle(net, *inputs):
@@ -25,7 +27,7 @@ def settle(net, *inputs):
 
 @pytest.fixture(scope="module")
 def inception(digits):
-    return settle(network("inceptionv3"), encoders.to_float(torch.from_numpy(digits.images[::3])))
+    return settle(network("inceptionv3"), to_float(torch.from_numpy(digits.images[::3])))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def clip():
 
 
 def test_pixels_become_minus_one_to_one():
-    values = encoders.to_float(torch.tensor([0, 255], dtype=torch.uint8))
+    values = to_float(torch.tensor([0, 255], dtype=torch.uint8))
     assert values.tolist() == [-1.0, 1.0]
 
 
@@ -63,8 +65,8 @@ def test_resnet18_keeps_the_names_of_stored_weights():
 
 def test_resnet18_normalises_pixels_between_zero_and_one():
     mean, std = encoders.CIFAR10_MEAN, encoders.CIFAR10_STD
-    plain = encoders.seeded(0, "w", lambda: encoders.ResNet18(3, 10, 2)).eval()
-    net = encoders.seeded(0, "w", lambda: encoders.ResNet18(3, 10, 2, mean, std)).eval()
+    plain = seeded(0, "w", lambda: encoders.ResNet18(3, 10, 2)).eval()
+    net = seeded(0, "w", lambda: encoders.ResNet18(3, 10, 2, mean, std)).eval()
     pixels = torch.rand(4, 3, 8, 8)
     expected = plain.features((pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])
     torch.testing.assert_close(net.features(pixels * 2 - 1), expected, rtol=1e-4, atol=1e-5)
@@ -227,14 +229,14 @@ def stand_in(tmp_path, monkeypatch):
 def test_inception_with_torchvisions_weights_gives_torchvisions_features(stand_in, digits):
     from torchvision.models import inception_v3
 
-    official = encoders.seeded(0, "official", lambda: inception_v3(init_weights=False, transform_input=True))
+    official = seeded(0, "official", lambda: inception_v3(init_weights=False, transform_input=True))
     noise = torch.rand(4, 3, 299, 299, generator=torch.Generator().manual_seed(0))
     settle(official, noise)
     stand_in("inceptionv3-imagenet", official.state_dict())
     net = encoders.pretrained("inceptionv3")
     assert not net.training and net.size == 299
     official.fc = nn.Identity()
-    images = encoders.to_float(torch.from_numpy(digits.images[:2]))
+    images = to_float(torch.from_numpy(digits.images[:2]))
     with torch.no_grad():
         expected = official(net.preprocess(images))
         assert expected.std() > 0.01
@@ -245,7 +247,7 @@ def test_inception_with_torchvisions_weights_gives_torchvisions_features(stand_i
 def test_imagenet_resnet18_with_torchvisions_weights_gives_torchvisions_features(stand_in):
     from torchvision.models import ResNet18_Weights, resnet18
 
-    official = encoders.seeded(0, "official", resnet18)
+    official = seeded(0, "official", resnet18)
     stand_in("resnet18-imagenet", official.state_dict())
     net = encoders.pretrained("resnet18")
     official.fc = nn.Identity()

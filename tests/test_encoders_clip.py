@@ -3,19 +3,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 from torch import nn
 
 from dedt_lib import encoders, weights
+from dedt_lib.checkpoint import CHECKPOINT
 from dedt_lib.encoders import clip as module
-from dedt_lib.encoders import training
 from dedt_lib.errors import DedtError
+from dedt_lib.pixels import to_float
+from dedt_lib.randomness import seeded
 
 
 def small(seed=0, width=4, **settings):
     shape = {"channels": 1, "num_classes": 10, "width": width}
-    return encoders.seeded(seed, "weights", lambda: encoders.build("clip", **shape, **settings))
+    return seeded(seed, "weights", lambda: encoders.build("clip", **shape, **settings))
 
 
 def train(net, digits, **changes):
@@ -53,7 +56,7 @@ def test_images_are_prepared_as_by_open_clip():
     )
     for shape in [(8, 8), (48, 40)]:
         pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-        found = net.preprocess(encoders.to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None]))[0]
+        found = net.preprocess(to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None]))[0]
         levels = (
             (found - transform(Image.fromarray(pixels))).abs() * torch.tensor(module.STD)[:, None, None] * 255
         )
@@ -124,24 +127,18 @@ def test_training_learns_to_name_the_digits(digits):
 def test_a_killed_training_ends_with_the_same_bits(tmp_path, digits, monkeypatch):
     whole, parts = small(), small()
     losses = train(whole, digits)
-    save = training.save
-    monkeypatch.setattr(training, "save", lambda *a: save(*a) or (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.interrupt(patch, 3)
         train(small(), digits, folder=tmp_path)
-    monkeypatch.undo()
-    assert [file.name for file in tmp_path.glob("*.safetensors")] == [training.CHECKPOINT]
+    assert [file.name for file in tmp_path.glob("*.safetensors")] == [CHECKPOINT]
     np.testing.assert_array_equal(train(parts, digits, folder=tmp_path), losses)
-    for (name, a), b in zip(whole.state_dict().items(), parts.state_dict().values()):
-        assert torch.equal(a, b), name
+    tiny.assert_same_weights(whole, parts)
 
 
 def test_gains_and_biases_are_not_decayed(digits, monkeypatch):
-    groups = []
-    monkeypatch.setattr(
-        module, "fit", lambda network, loss, optimizer, *a, **k: groups.extend(optimizer.param_groups)
-    )
-    train(small(), digits)
-    decayed, others = groups
+    groups = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups)
+    train(small(), digits, epochs=1)
+    decayed, others = groups[0]
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.2, 0.0)
     assert {p.ndim for p in others["params"]} == {0, 1} and min(p.ndim for p in decayed["params"]) == 2
 

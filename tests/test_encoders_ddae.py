@@ -6,13 +6,14 @@ from dedt_lib import encoders
 from dedt_lib.encoders.ddae import decoder_blocks
 from dedt_lib.errors import DedtError
 from dedt_lib.models import build_model
-from dedt_lib.randomness import torch_generator
+from dedt_lib.pixels import to_float
+from dedt_lib.randomness import seeded, torch_generator
 
 
 def unet(**changes):
     sizes = {"block_channels": [4, 8], "layers": 1, "attention": [False, True], "groups": 4, "dropout": 0.5}
     shape = {"channels": 1, "image_size": 8, "num_classes": 10}
-    return encoders.seeded(0, "ddae", lambda: build_model("unet", **{**shape, **sizes, **changes}))
+    return seeded(0, "ddae", lambda: build_model("unet", **{**shape, **sizes, **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images(digits):
-    return encoders.to_float(torch.from_numpy(digits.images[:6]))
+    return to_float(torch.from_numpy(digits.images[:6]))
 
 
 def test_blocks_are_counted_upwards_with_their_attention(model):

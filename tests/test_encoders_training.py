@@ -2,13 +2,15 @@ import signal
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from torch import nn
 
-from dedt_lib import data, encoders, interruption
-from dedt_lib.encoders import training
+from dedt_lib import data, encoders, interruption, training
+from dedt_lib.checkpoint import CHECKPOINT
+from dedt_lib.encoders.training import random_flip
 from dedt_lib.errors import DedtError
-from dedt_lib.randomness import torch_generator
+from dedt_lib.randomness import seeded, torch_generator
 
 
 class Dropped(nn.Module):
@@ -23,11 +25,11 @@ class Dropped(nn.Module):
 
 
 def resnet(width=2):
-    return encoders.seeded(0, "weights", lambda: encoders.ResNet18(1, 10, width))
+    return seeded(0, "weights", lambda: encoders.ResNet18(1, 10, width))
 
 
 def dropped():
-    return encoders.seeded(0, "weights", Dropped)
+    return seeded(0, "weights", Dropped)
 
 
 def train(net, images, **changes):
@@ -35,17 +37,12 @@ def train(net, images, **changes):
     return encoders.train_classifier(net, images, **given)
 
 
-def assert_same(first, second):
-    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
-        assert torch.equal(a, b), name
-
-
 def test_training_learns_and_repeats_itself(digits):
     first, second = resnet(), resnet()
     losses, again = train(first, digits, epochs=6), train(second, digits, epochs=6)
     assert losses[-1] < losses[0] and not first.training
     np.testing.assert_array_equal(losses, again)
-    assert_same(first, second)
+    tiny.assert_same_weights(first, second)
 
 
 def test_dropout_is_a_function_of_the_seed(digits):
@@ -54,7 +51,7 @@ def test_dropout_is_a_function_of_the_seed(digits):
     torch.manual_seed(12345)
     before = torch.get_rng_state()
     train(second, digits)
-    assert_same(first, second)
+    tiny.assert_same_weights(first, second)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -69,73 +66,53 @@ def test_dropout_is_a_function_of_the_seed(digits):
 def test_a_killed_training_ends_with_the_same_bits(make, changes, tmp_path, digits, monkeypatch):
     whole, parts = make(), make()
     losses = train(whole, digits, epochs=5, **changes)
-    kill_after_checkpoint(2, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.interrupt(patch, 7)  # in the third epoch; the checkpoint is of the second
         train(make(), digits, epochs=5, folder=tmp_path, **changes)
-    monkeypatch.undo()
-    epochs = []
-    monkeypatch.setattr(training, "torch_generator", lambda *a: epochs.append(a[2]) or torch_generator(*a))
+    steps = tiny.recorded(monkeypatch, lambda run: run.step, before=True)
     np.testing.assert_array_equal(train(parts, digits, epochs=5, folder=tmp_path, **changes), losses)
-    assert epochs == [2, 3, 4]
-    assert_same(whole, parts)
-    assert [file.name for file in tmp_path.glob("*.safetensors")] == [training.CHECKPOINT]
+    assert steps == list(range(6, 15))
+    tiny.assert_same_weights(whole, parts)
+    assert [file.name for file in tmp_path.glob("*.safetensors")] == [CHECKPOINT]
 
 
-def kill_after_checkpoint(count, monkeypatch):
-    done, save = [], training.save
-
-    def save_and_die(*arguments):
-        save(*arguments)
-        done.append(1)
-        if len(done) == count:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "save", save_and_die)
+def half_trained(network, digits, folder, patch, after=3):
+    with patch.context() as context, pytest.raises(KeyboardInterrupt):
+        tiny.interrupt(context, after)
+        train(network, digits, folder=folder)
+    return folder / CHECKPOINT
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, digits, monkeypatch):
-    kill_after_checkpoint(1, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        train(dropped(), digits, folder=tmp_path)
+    half_trained(dropped(), digits, tmp_path, monkeypatch)
     with pytest.raises(DedtError, match="cannot be taken up .*settings are.*Delete it"):
         train(dropped(), digits, folder=tmp_path, learning_rate=0.1)
     with pytest.raises(DedtError, match="cannot be taken up"):
         train(resnet(), digits, folder=tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-10], lambda b: b[:-10] + b"x" + b[-9:], lambda b: b""])
-def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(
-    damage, tmp_path, digits, monkeypatch, capsys
-):
+def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(tmp_path, digits, monkeypatch, capsys):
     whole, again = dropped(), dropped()
     train(whole, digits)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        kill_after_checkpoint(1, patch)
-        train(dropped(), digits, folder=tmp_path)
-    file = tmp_path / training.CHECKPOINT
-    file.write_bytes(damage(file.read_bytes()))
+    file = half_trained(dropped(), digits, tmp_path, monkeypatch)
+    file.write_bytes(file.read_bytes()[:-10])
     train(again, digits, folder=tmp_path)
     assert f"{file} is damaged" in capsys.readouterr().err
-    assert_same(whole, again)
+    tiny.assert_same_weights(whole, again)
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 3])
-def test_a_signal_lets_the_epoch_end_and_nothing_of_it_is_lost(epoch, tmp_path, digits, monkeypatch):
-    class Signalled(Dropped):
-        def forward(self, images):
-            if len(epochs) == epoch + 1:
-                signal.raise_signal(signal.SIGTERM)
-            return super().forward(images)
-
-    whole, resumed, epochs = dropped(), dropped(), []
-    losses = train(whole, digits)
-    monkeypatch.setattr(training, "torch_generator", lambda *a: epochs.append(a[2]) or torch_generator(*a))
-    with pytest.raises(interruption.Stopped), interruption.handled():
-        train(encoders.seeded(0, "weights", Signalled), digits, folder=tmp_path)
-    assert epochs == list(range(epoch + 1))
-    np.testing.assert_array_equal(train(resumed, digits, folder=tmp_path), losses)
-    assert epochs == [0, 1, 2, 3]
-    assert_same(whole, resumed)
+@pytest.mark.parametrize("step", [0, 4, 11])
+def test_a_signal_lets_the_step_end_and_nothing_is_lost(step, tmp_path, digits, monkeypatch):
+    changes = {"flip": True}  # drawn from a generator that has to go on in the midst of an epoch
+    whole, resumed = dropped(), dropped()
+    losses = train(whole, digits, **changes)
+    with monkeypatch.context() as patch, pytest.raises(interruption.Stopped), interruption.handled():
+        tiny.signal_at(patch, step, signal.SIGTERM)
+        train(dropped(), digits, folder=tmp_path, **changes)
+    steps = tiny.recorded(monkeypatch, lambda run: run.step, before=True)
+    np.testing.assert_array_equal(train(resumed, digits, folder=tmp_path, **changes), losses)
+    assert steps == list(range(step + 1, 12))
+    tiny.assert_same_weights(whole, resumed)
 
 
 def test_a_last_batch_of_one_image_is_left_out(digits):
@@ -145,7 +122,7 @@ def test_a_last_batch_of_one_image_is_left_out(digits):
 
 
 def test_a_loss_that_is_not_finite_is_told(digits):
-    with pytest.raises(DedtError, match="loss of the ResNet18 is .* in epoch .*Lower its learning rate"):
+    with pytest.raises(DedtError, match="loss of the ResNet18 is .* at step .*Lower the learning rate"):
         train(resnet(), digits, learning_rate=1e20)
 
 
@@ -181,12 +158,9 @@ def test_cosine_falls_to_zero_over_all_steps():
     np.testing.assert_allclose(rates("cosine", 4, 5).ravel(), expected, rtol=1e-6)
 
 
-def test_optimizers():
-    net = dropped()
-    sgd = training.make_optimizer("sgd", net, 0.1, nesterov=False).defaults
+def test_sgd_is_that_of_the_recipes():
+    sgd = training.OPTIMIZERS["sgd"]([nn.Parameter(torch.zeros(1))], lr=0.1).defaults
     assert (sgd["momentum"], sgd["weight_decay"], sgd["nesterov"]) == (0.9, 5e-4, False)
-    assert training.make_optimizer("sgd", net, 0.1, nesterov=True).defaults["nesterov"]
-    assert isinstance(training.make_optimizer("adamw", net, 0.1, nesterov=True), torch.optim.AdamW)
 
 
 @pytest.mark.parametrize("what", ["schedule", "optimizer", "padding"])
@@ -218,7 +192,7 @@ def test_a_shift_brings_in_the_border_or_black():
 
 def test_flip_mirrors_about_half_of_the_images():
     images = torch.arange(3.0).expand(200, 1, 2, 3)
-    flipped = training.random_flip(images, torch_generator(0, "flip"))
+    flipped = random_flip(images, torch_generator(0, "flip"))
     mirrored = (flipped == images.flip(3)).all(dim=(1, 2, 3))
     assert torch.equal(flipped[~mirrored], images[~mirrored])
     assert 70 < mirrored.sum() < 130
@@ -226,7 +200,7 @@ def test_flip_mirrors_about_half_of_the_images():
 
 def test_flip_is_used_only_when_asked(digits, monkeypatch):
     asked = []
-    monkeypatch.setattr(training, "random_flip", lambda images, generator: asked.append(1) or images)
+    monkeypatch.setattr(encoders.training, "random_flip", lambda images, generator: asked.append(1) or images)
     train(dropped(), digits, epochs=1)
     assert not asked
     train(dropped(), digits, epochs=1, flip=True)

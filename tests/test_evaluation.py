@@ -24,6 +24,7 @@ from dedt_lib.evaluation import (
     nearest_distances,
     paired_interval,
 )
+from dedt_lib.randomness import seeded
 
 
 def draw(n, d=5, seed=0, scale=1.0, shift=0.0):
@@ -192,7 +193,7 @@ class Images(Dataset):
 
 @pytest.fixture(scope="module")
 def extractor():
-    network = encoders.seeded(0, "yardstick", lambda: encoders.SmallClassifier(1, 10, 16))
+    network = seeded(0, "yardstick", lambda: encoders.SmallClassifier(1, 10, 16))
     return evaluation.register_classifier(network, "a-test" * 4, (1, 8, 8))
 
 
@@ -216,7 +217,7 @@ def test_torch_fidelity_agrees_on_the_same_images(extractor, digits):
 
 
 def test_the_extractor_is_the_network_in_batches(extractor, digits):
-    network = encoders.seeded(0, "yardstick", lambda: encoders.SmallClassifier(1, 10, 16))
+    network = seeded(0, "yardstick", lambda: encoders.SmallClassifier(1, 10, 16))
     features = evaluation.extract_features(digits.images, extractor, batch_size=7)
     np.testing.assert_allclose(features, encoders.embed(network, digits.images), rtol=1e-4, atol=1e-6)
 

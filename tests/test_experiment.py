@@ -10,6 +10,7 @@ from dedt_lib import experiment as experiment_module
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment, thin
 from dedt_lib.store import Store
+from dedt_lib.weights import read_tensors
 
 COMPUTATIONS = [
     (experiment_module, "train"),
@@ -94,7 +95,7 @@ def test_the_reference_is_the_run_on_all_data(smoke, reweighted):
 
 def test_early_stopping_uses_the_weights_that_the_full_run_kept(smoke):
     stopped, full = smoke.change(ratio=0.4, early_stopping=True), smoke.change(ratio=1.0)
-    kept = encoders.read_tensors(full._training_folder() / "ema-000040.safetensors")
+    kept = read_tensors(full._training_folder() / "ema-000040.safetensors")
     for name, value in stopped.train().state_dict().items():
         assert torch.equal(value, kept[name])
     assert stopped.cell()["steps"] == smoke.change(ratio=0.4).training()["steps"] == 40
@@ -108,7 +109,7 @@ def test_seeds_are_different_runs(smoke):
 def test_how_often_checkpoints_are_written_changes_no_address(smoke, nothing_is_computed):
     smoke.training()
     nothing_is_computed()
-    profile = tiny.profile(checkpoint_every=1)
+    profile = tiny.profile(**{"train.checkpoint_every": 1})
     often = Experiment(profile, store=smoke.store, device="cpu", method="random")
     assert often.training()["key"] == smoke.training()["key"]
 
@@ -136,7 +137,7 @@ def test_burn_in_is_a_share_of_the_proxys_steps(smoke, reweighted):
 def test_the_scope_is_the_recipes_then_the_profiles(smoke):
     moderate = smoke.change(method="moderate")
     assert moderate.scope == "class" and moderate.change(scope="global").scope == "global"
-    assert Experiment(tiny.profile(moderate_scope="global")).scope == "global"
+    assert Experiment(tiny.profile(**{"select.moderate_scope": "global"})).scope == "global"
 
 
 # ---- interrupted ---------------------------------------------------------------------------------
@@ -212,13 +213,13 @@ def test_a_class_sampler_is_a_run_of_its_own(smoke, reweighted):
 
 
 def test_the_precision_of_sampling_is_its_own_and_stands_in_the_protocol(smoke):
-    def evaluate(**changes):
-        profile = tiny.profile(**changes)
+    def evaluate(precision):
+        profile = tiny.profile(**{"sample.precision": precision})
         return Experiment(profile, store=smoke.store, device="cpu", method="random").evaluate()["protocol"]
 
-    plain = evaluate()
+    plain = evaluate("float32")
     assert "sampled in" not in plain
-    assert evaluate(sample_precision="bfloat16") == plain + ", sampled in bfloat16"
+    assert evaluate("bfloat16") == plain + ", sampled in bfloat16"
 
 
 def test_balancing_lets_every_class_count_the_same_without_dro(smoke, reweighted):
@@ -241,7 +242,7 @@ def test_the_weights_of_a_final_run_are_not_those_of_older_ones(reweighted):
 def test_class_weights_in_the_tail(smoke, reweighted):
     annealed = reweighted.change(annealing=True)
     keep = Experiment(
-        tiny.profile(annealing_weights="keep"),
+        tiny.profile(**{"train.annealing_weights": "keep"}),
         store=smoke.store,
         device="cpu",
         **annealed.recipe.model_dump(),
@@ -266,7 +267,7 @@ def test_any_encoder_can_choose_the_coreset(smoke, encoder, width):
 def test_the_readout_of_a_ddae_is_part_of_its_features(smoke):
     keys = set()
     for block in (1, 2):
-        profile = tiny.profile(ddae_block=block)
+        profile = tiny.profile(**{"encoders.ddae.block": block})
         keys.add(Experiment(profile, store=smoke.store, device="cpu", encoder="ddae").encoder[1]["key"])
     assert len(keys) == 2
 
@@ -283,8 +284,8 @@ def test_variants_of_the_selector_are_coresets_of_their_own(smoke):
 
 def own_images(folder, **changes):
     """An experiment of one epoch on a folder of images."""
-    sizes = {"per_class": 0, "channels": 3, "epochs": 1, "samples": 12, **changes}
-    profile = tiny.profile(data="folder", path=str(folder / "images"), **sizes)
+    sizes = {"data.per_class": 0, "data.channels": 3, "unet.epochs": 1, "sample.count": 12, **changes}
+    profile = tiny.profile(**{"data.source": "folder", "data.path": str(folder / "images")}, **sizes)
     return Experiment(profile, store=Store(folder / "store"), device="cpu", method="random", ratio=0.5)
 
 
@@ -353,7 +354,7 @@ def test_a_ratio_that_the_full_run_does_not_keep_is_refused_at_once(smoke):
 
 def test_a_ratio_that_came_after_the_full_run_says_what_to_delete(smoke):
     folder = smoke.change(ratio=1.0)._training_folder()
-    profile = tiny.profile(ratios=(0.1, 0.3, 0.4))
+    profile = tiny.profile(**{"unet.ratios": (0.1, 0.3, 0.4)})
     recipe = {"method": "random", "ratio": 0.3, "early_stopping": True}
     with pytest.raises(DedtError, match=f"{folder} is older than the ratio 0.3 .*Delete that folder"):
         Experiment(profile, store=smoke.store, device="cpu", **recipe).train()

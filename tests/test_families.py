@@ -1,22 +1,23 @@
 """Every kind of diffusion model goes through the same stages, with the same guarantees."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from test_training import interrupt
 
-from dedt_lib import families, latents, sampling
+from dedt_lib import families, sampling
 from dedt_lib.book import tables
-from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
+from dedt_lib.models import autoencoder
 from dedt_lib.plans import EpochPlan
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.store import Store
 from dedt_lib.training import CHECKPOINT, draw_batch, train
+from dedt_lib.weights import read_tensors
 
 LATENT = ["mdt", "stable-diffusion"]
 
@@ -31,8 +32,8 @@ def fit(experiment, folder, *, weights=None, **changes):
     indices = np.arange(24)
     folder.mkdir(exist_ok=True)
     plan = EpochPlan(indices, total=len(experiment.data), epochs=4, weights=weights)
-    settings = experiment.family._settings("none", **{**vars(experiment.settings), **changes})
-    settings = tiny.dataclasses.replace(settings, epochs=4, batch_size=8, checkpoint_every=3)
+    sizes = {"epochs": 4, "batch_size": 8, "checkpoint_every": 3}
+    settings = dataclasses.replace(experiment.settings, **{**changes, **sizes})
     return train(experiment.build_model(), experiment.family.source(), plan, settings, seed=0, folder=folder)
 
 
@@ -45,7 +46,7 @@ def test_weights_of_one_change_no_bit(latent, tmp_path):
 def test_a_resumed_run_equals_an_uninterrupted_one(latent, tmp_path, monkeypatch):
     whole = fit(latent, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 7)
+        tiny.interrupt(patch, 7)
         fit(latent, tmp_path / "parts")
     assert (tmp_path / "parts" / CHECKPOINT).exists()
     resumed = fit(latent, tmp_path / "parts")
@@ -192,7 +193,7 @@ def weights(tmp_path_factory):
     from dedt_lib.models.stable_diffusion import tiny_pipeline
 
     root = tmp_path_factory.mktemp("weights")
-    vae = latents.small_autoencoder(3, widths=(8, 8, 8))
+    vae = autoencoder.small_autoencoder(3, widths=(8, 8, 8))
     vae.save_pretrained(root / "vae")
     tiny_pipeline(vae, image_size=16, block_channels=(8, 16)).save_pretrained(root / "pipeline")
     return root
@@ -201,21 +202,23 @@ def weights(tmp_path_factory):
 @pytest.mark.parametrize("model", LATENT)
 def test_a_folder_of_pictures_goes_all_the_way(model, pictures, weights, tmp_path):
     profile = tiny.profile(
-        data="folder",
-        path=str(pictures),
-        image_size=16,
-        channels=3,
-        per_class=0,
-        latent_image_size=16,
-        vae_weights=str(weights / "vae"),
-        vae_decoder_weights=str(weights / "vae"),
-        sd_weights=str(weights / "pipeline"),
-        flip=True,
-        samples=12,
-        mdt_ratios=(0.5,),
-        sd_ratios=(0.5,),
-        classwise=False,
-        class_names=("tench", "spaniel", "parachute"),
+        **{
+            "data.source": "folder",
+            "data.path": str(pictures),
+            "data.image_size": 16,
+            "data.channels": 3,
+            "data.per_class": 0,
+            "autoencoder.image_size": 16,
+            "autoencoder.weights": str(weights / "vae"),
+            "autoencoder.decoder_weights": str(weights / "vae"),
+            "stable_diffusion.weights": str(weights / "pipeline"),
+            "train.flip": True,
+            "sample.count": 12,
+            "mdt.ratios": (0.5,),
+            "stable_diffusion.ratios": (0.5,),
+            "evaluate.classwise": False,
+            "data.class_names": ("tench", "spaniel", "parachute"),
+        },
     )
     given = {"method": "moderate", "ratio": 0.5, "reweighting": True, "encoder": "resnet18", "model": model}
     experiment = Experiment(profile, store=Store(tmp_path), device="cpu", **given)
@@ -231,7 +234,10 @@ def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
     families.published_autoencoder.cache_clear()
-    published = {"vae_weights": "stabilityai/sd-vae-ft-mse", "sd_weights": "CompVis/stable-diffusion-v1-4"}
+    published = {
+        "autoencoder.weights": "stabilityai/sd-vae-ft-mse",
+        "stable_diffusion.weights": "CompVis/stable-diffusion-v1-4",
+    }
     experiment = Experiment(tiny.profile(**published), store=Store(tmp_path), device="cpu", model="mdt")
     with pytest.raises(DedtError, match="sd-vae-ft-mse"):
         experiment.latents  # noqa: B018

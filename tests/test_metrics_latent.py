@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from dedt_lib import arrays, encoders, evaluation
+from dedt_lib import arrays, evaluation
 from dedt_lib.encoders import ClipViT
 from dedt_lib.encoders.clip import MEAN, STD
 from dedt_lib.errors import DedtError
 from dedt_lib.evaluation import cmmd, kid, nearest_distances, precision_recall
+from dedt_lib.pixels import to_float
 
 
 def embeddings(n, seed, shift=0.0, d=32):
@@ -246,7 +247,7 @@ TOWER = {
 
 def floats(n):
     """Random images in [-1, 1]."""
-    return encoders.to_float(torch.from_numpy(pictures(n, (28, 28), channels=3)))
+    return to_float(torch.from_numpy(pictures(n, (28, 28), channels=3)))
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +277,7 @@ def test_features_are_unit_vectors_of_the_projected_embedding(tower):
 @pytest.mark.parametrize("size", [(28, 28), (8, 8), (64, 48), (45, 70)])
 def test_images_are_prepared_as_published(tower, size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    found = ClipViT(tower[1]).preprocess(encoders.to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
+    found = ClipViT(tower[1]).preprocess(to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
     side, (top, left) = min(size), ((length - min(size)) // 2 for length in size)
     square = Image.fromarray(pixels).crop((left, top, left + side, top + side))
     expected = np.asarray(square.resize((28, 28), Image.Resampling.BICUBIC)) / 255

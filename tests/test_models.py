@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny
@@ -7,22 +9,88 @@ from dedt_lib.config.profile import load_profile
 from dedt_lib.encoders.ddae import decoder_blocks
 from dedt_lib.errors import DedtError
 from dedt_lib.models import build_model
+from dedt_lib.models.autoencoder import small_autoencoder
+from dedt_lib.models.stable_diffusion import StableDiffusion, tiny_pipeline
+from dedt_lib.randomness import seeded
 from dedt_lib.training import Batch
 
 
-def batch(n=6, drop=False):
+def batch(model, n=6, drop=False):
     generator = torch.Generator().manual_seed(0)
+    shape = (n, *model.sample_shape)
     return Batch(
-        images=torch.rand(n, 1, 8, 8, generator=generator) * 2 - 1,
+        images=torch.rand(shape, generator=generator) * 2 - 1,
         labels=torch.arange(n),
         t=torch.linspace(0, 999, n).long(),
-        noise=torch.randn(n, 1, 8, 8, generator=generator),
+        noise=torch.randn(shape, generator=generator),
         drop=torch.full((n,), drop),
+        extra=model.draws(n, generator, "cpu") if hasattr(model, "draws") else {},
     )
 
 
+def mdt(seed=0):
+    """MDT with weights none of which is zero."""
+    sizes = dict(input_size=8, hidden_size=16, depth=2, num_heads=2, num_classes=10, decode_layer=2)
+    model = seeded(seed, "mdt", lambda: build_model("mdt", **sizes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+def stable_diffusion(seed=0):
+    vae = seeded(0, "vae", lambda: small_autoencoder(1, (4, 8, 8)))
+    sizes = dict(image_size=16, block_channels=(8, 16), text_width=16, groups=4)
+    return StableDiffusion(tiny_pipeline(vae, seed=seed, **sizes), "0123456789")
+
+
+MODELS = {"unet": tiny.unet, "mdt": mdt, "stable-diffusion": stable_diffusion}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def make(request):
+    return MODELS[request.param]
+
+
+# ---- what every model does -----------------------------------------------------------------------
+
+
+def test_each_sample_has_its_own_loss_and_prediction(make):
+    model = make().eval()
+    b = batch(model)
+    with torch.no_grad():
+        one = model.losses(b.rows(slice(2, 3)))
+        torch.testing.assert_close(model.losses(b)[2:3], one, rtol=1e-4, atol=1e-4)
+        assert model.predict(b.images, b.t, b.labels).shape == b.images.shape
+    assert model.null_label == 10
+
+
+def test_a_dropped_label_is_the_null_label(make):
+    model = make().eval()
+    b, dropped = batch(model), batch(model, drop=True)
+    nameless = dataclasses.replace(b, labels=torch.full_like(b.labels, model.null_label))
+    with torch.no_grad():
+        errors = [model.element_losses(which) for which in (b, dropped, nameless)]
+    assert torch.equal(errors[1], errors[2]) and not torch.equal(errors[1], errors[0])
+
+
+def test_every_parameter_learns(make):
+    model = make()
+    model.losses(batch(model)).mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_seed_decides_the_weights(make):
+    first, again, other = (next(make(seed).parameters()) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+# ---- the U-Net -----------------------------------------------------------------------------------
+
+
 def test_losses_are_the_mean_squared_error_of_the_noise():
-    model, b = tiny.unet().eval(), batch()
+    model = tiny.unet().eval()
+    b = batch(model)
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[b.t.numpy()]
     signal, noise = (
         torch.from_numpy(np.sqrt(a)).float().view(-1, 1, 1, 1) for a in (alpha_bar, 1 - alpha_bar)
@@ -35,40 +103,9 @@ def test_losses_are_the_mean_squared_error_of_the_noise():
     assert losses.shape == (6,)
 
 
-def test_a_dropped_label_is_the_null_label():
-    model, b = tiny.unet().eval(), batch()
-    nameless = Batch(b.images, torch.full_like(b.labels, model.null_label), b.t, b.noise, b.drop)
-    with torch.no_grad():
-        assert torch.equal(model.losses(batch(drop=True)), model.losses(nameless))
-        assert not torch.equal(model.losses(batch(drop=True)), model.losses(b))
-
-
-def test_each_sample_has_its_own_loss():
-    model, b = tiny.unet().eval(), batch()
-    one = Batch(*(getattr(b, name)[2:3] for name in ("images", "labels", "t", "noise", "drop")))
-    with torch.no_grad():
-        torch.testing.assert_close(model.losses(b)[2:3], model.losses(one), rtol=1e-4, atol=1e-5)
-
-
-def test_shape_and_null_label_are_known():
-    model = tiny.unet()
-    assert model.sample_shape == (1, 8, 8) and model.null_label == 10
-    assert model.predict(batch().images, batch().t, batch().labels).shape == (6, 1, 8, 8)
-
-
-def test_every_parameter_learns():
-    model = tiny.unet()
-    model.losses(batch()).mean().backward()
-    assert all(p.grad is not None for p in model.parameters())
-
-
-def test_the_seed_decides_the_weights():
-    first, again, other = (tiny.unet(seed).net.conv_in.weight for seed in (0, 0, 1))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-
-
 def test_dropout_acts_in_training_only():
-    model, b = tiny.unet(dropout=0.5), batch()
+    model = tiny.unet(dropout=0.5)
+    b = batch(model)
     with torch.no_grad():
         assert not torch.equal(model.train().losses(b), model.losses(b))
         assert torch.equal(model.eval().losses(b), model.losses(b))
@@ -87,11 +124,11 @@ def test_the_published_network_has_its_size():
             channels=3,
             image_size=32,
             num_classes=10,
-            block_channels=p.unet_channels,
-            layers=p.unet_layers,
-            attention=p.unet_attention,
-            dropout=p.unet_dropout,
-            groups=p.unet_groups,
+            block_channels=p.unet.channels,
+            layers=p.unet.layers,
+            attention=p.unet.attention,
+            dropout=p.unet.dropout,
+            groups=p.unet.groups,
         )
     of_classes = sum(parameter.numel() for parameter in model.net.class_embedding.parameters())
     assert sum(parameter.numel() for parameter in model.parameters()) - of_classes == 35_746_307

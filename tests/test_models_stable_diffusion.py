@@ -12,11 +12,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 
-from dedt_lib.encoders import load_weights, save_weights, seeded
 from dedt_lib.errors import DedtError
 from dedt_lib.models.stable_diffusion import StableDiffusion, load_pipeline, save_pipeline, tiny_pipeline
+from dedt_lib.randomness import seeded
 from dedt_lib.sampling import guided_noise
 from dedt_lib.training import Batch
+from dedt_lib.weights import load_weights, save_weights
 
 NAMES = tuple("0123456789")
 ALPHA_BAR = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
@@ -144,8 +145,6 @@ def test_the_captions_of_the_classes_differ(model):
 def test_shapes_are_known(pipeline, model):
     assert model.sample_shape == (4, 4, 4)
     assert StableDiffusion(pipeline, NAMES, image_size=32).sample_shape == (4, 8, 8)
-    b = batch()
-    assert model.predict(b.images, b.t, b.labels).shape == (6, 4, 4, 4)
     with pytest.raises(DedtError, match="multiple of 8, not 12"):
         StableDiffusion(pipeline, NAMES, image_size=12)
 
@@ -153,8 +152,6 @@ def test_shapes_are_known(pipeline, model):
 def test_only_the_unet_learns_and_all_of_it(pipeline, model):
     assert {name.partition(".")[0] for name, _ in model.named_parameters()} == {"net"}
     assert len(list(model.parameters())) == len(list(pipeline.unet.parameters()))
-    model.losses(batch()).mean().backward()
-    assert all(p.grad is not None for p in model.parameters())
     assert not model.captions.requires_grad
 
 
@@ -168,13 +165,6 @@ def test_the_state_dict_is_the_unet(tmp_path, model):
         # The text encoder is another one, but it is no part of what is saved.
         load_weights(other, tmp_path / "model.safetensors").captions.copy_(model.captions)
         assert torch.equal(other.losses(b), model.losses(b))
-
-
-def test_the_seed_decides_the_weights():
-    first, again, other = (make_pipeline(seed) for seed in (0, 0, 1))
-    for part in ("unet", "text_encoder"):
-        one, same, another = (next(getattr(p, part).parameters()) for p in (first, again, other))
-        assert torch.equal(one, same) and not torch.equal(one, another)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ def folder(root, counts):
     root.mkdir()
     for k, count in enumerate(counts):
         tiny.write_images(root, classes=(f"class{k}",), each=count)
-    return {"data": "folder", "path": str(root), "channels": 3, "per_class": 0}
+    return {"data.source": "folder", "data.path": str(root), "data.channels": 3, "data.per_class": 0}
 
 
 CASES = [
@@ -52,14 +52,14 @@ CASES = [
     ),
     ([6, 1], {"method": "gaussian", "ratio": 1.0}, {}, "run", "class1 have fewer than the 2 images"),
     ([1], {"ratio": 1.0}, {}, "run", "need 4 training images in all, and there are 1"),
-    ([8, 8], {"ratio": 0.5}, {"samples": 1}, "evaluate", "--set samples=2"),
-    ([8], {"ratio": 0.5}, {}, "run", "have one class.*--set metric=inceptionv3"),
+    ([8, 8], {"ratio": 0.5}, {"sample.count": 1}, "evaluate", "--set sample.count=2"),
+    ([8], {"ratio": 0.5}, {}, "run", "have one class.*--set evaluate.network=inceptionv3"),
 ]
 
 
 def test_a_clip_of_one_class_measures_nothing():
-    profile, recipe = tiny.profile(metric="inceptionv3"), Recipe(model="mdt")
-    with pytest.raises(DedtError, match="--set cmmd="):
+    profile, recipe = tiny.profile(**{"evaluate.network": "inceptionv3"}), Recipe(model="mdt")
+    with pytest.raises(DedtError, match="--set evaluate.cmmd="):
         needs.evaluation(profile, recipe, [8])
 
 
@@ -69,9 +69,9 @@ def test_what_cannot_be_had_is_refused_before_anything_is_computed(
 ):
     data = folder(tmp_path / "images", counts)
     options = [f"--{name}={value}" for name, value in recipe.items()]
-    for name, value in ({k: data[k] for k in ("channels", "per_class")} | changes).items():
+    for name, value in ({k: data[k] for k in ("data.channels", "data.per_class")} | changes).items():
         options += ["--set", f"{name}={value}"]
-    given = ["--profile", "smoke", "--data", data["path"], "--store", str(tmp_path / "store"), *options]
+    given = ["--profile", "smoke", "--data", data["data.path"], "--store", str(tmp_path / "store"), *options]
     assert cli.main([verb, *given]) == 2
     error = capsys.readouterr().err
     assert error.startswith("dedt: ") and error.count("\n") == 1
@@ -114,9 +114,9 @@ def test_a_coreset_without_a_class_is_shown_but_not_trained_on(tmp_path):
 
 def test_a_class_of_three_costs_its_own_value_and_no_other(tmp_path, capsys):
     data = folder(tmp_path / "images", [12, 3])
-    options = ["--set", "channels=3", "--method", "random", "--ratio", "0.5", "--set", "epochs=1"]
+    options = ["--set", "data.channels=3", "--method", "random", "--ratio", "0.5", "--set", "unet.epochs=1"]
     store = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
-    assert cli.main(["evaluate", "--profile", "smoke", "--data", data["path"], *options, *store]) == 0
+    assert cli.main(["evaluate", "--profile", "smoke", "--data", data["data.path"], *options, *store]) == 0
     printed = capsys.readouterr().out
     assert "class-wise FID left out for: class1 (3 images)\n" in printed
     (line,) = [line.split() for line in printed.splitlines() if line.split()[:1] == ["class1"]]

@@ -110,7 +110,7 @@ def test_snakemake_hands_a_profile_on_as_it_is(checkout, tmp_path):
     shutil.copy(ROOT / "dedt_lib" / "config" / "profiles" / "smoke.toml", profile)
     papermill = checkout / ".venv" / "bin" / "papermill"
     papermill.write_text(STUB + 'mkdir -p "$DEDT_RESULTS" && touch "$DEDT_RESULTS/../made"\n')
-    cell = f"results/{profile.stem}/cells/random-10-0.json"
+    cell = f"results/{profile.stem}/pending/random-10-0.json"
     environment = f"PATH={papermill.parent}:{os.environ['PATH']}"
     snakemake = [sys.executable, "-m", "snakemake", cell, "--workflow-profile", "profiles/local"]
     config = "profile=!!str '{}' #".format(str(profile).replace("'", "''"))

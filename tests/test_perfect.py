@@ -118,7 +118,13 @@ def measured(store, monkeypatch):
         def sample(model, labels, *, folder, **_):
             np.save(folder / "samples.npy", generate(labels))
 
-        sizes = {"image_size": 12, "samples": len(train), "metric_epochs": 1, "per_class": 0, **changes}
+        sizes = {
+            "data.image_size": 12,
+            "sample.count": len(train),
+            "evaluate.epochs": 1,
+            "data.per_class": 0,
+            **changes,
+        }
         x = Experiment(tiny.profile(**sizes), store=store, device="cpu", method="random", ratio=1.0)
         x.__dict__.update(data=train, test=test)
         file = Path(f"run-{next(MODELS)}/model")

@@ -7,18 +7,18 @@ import pytest
 import tiny
 import torch
 
-from dedt_lib import encoders, experiment, families, latents, planning, probing, sizes
+from dedt_lib import encoders, experiment, families, planning, probing, sizes
 from dedt_lib.book import tables
 from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
-from dedt_lib.encoders import save_weights
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
-from dedt_lib.models import build_model
+from dedt_lib.models import autoencoder, build_model
 from dedt_lib.models.stable_diffusion import tiny_pipeline
 from dedt_lib.store import Store
 from dedt_lib.surrogates import CLIP_WIDTH
 from dedt_lib.training import OPTIMIZERS, TrainingResult
+from dedt_lib.weights import save_weights
 
 CIFAR10 = [5000] * 10
 DIGITS = [30] * 10
@@ -31,11 +31,11 @@ def paper(**changes):
     return load_profile(
         "smoke",
         **{
-            "epochs": 2000,
-            "ddae_epochs": 2000,
-            "batch_size": 128,
-            "ratios": RATIOS,
-            "per_class": 0,
+            "unet.epochs": 2000,
+            "encoders.ddae.epochs": 2000,
+            "unet.batch_size": 128,
+            "unet.ratios": RATIOS,
+            "data.per_class": 0,
             **changes,
         },
     )
@@ -56,7 +56,7 @@ def steps(row, ratio, counts=CIFAR10, profile=None):
 )
 def test_steps_of_cifar10_at_the_papers_settings(ratio, expected):
     assert steps("random", ratio) == expected
-    assert steps("random", 0.1, profile=paper(epochs=1)) == 40
+    assert steps("random", 0.1, profile=paper(**{"unet.epochs": 1})) == 40
 
 
 def test_annealing_is_an_eighth_of_the_epochs_on_everything():
@@ -85,13 +85,15 @@ def test_the_whole_recipe_is_slower_than_one_run_on_all_the_data():
 
 
 def test_evaluations_count_three_an_image_and_four_with_a_reference():
-    profile = paper(samples=50_000, sampler_steps=100, guidance=0.3)
+    profile = paper(**{"sample.count": 50_000, "unet.steps": 100, "unet.guidance": 0.3})
     cell = [("moderate-reweighted", 0.1, 0)]
     works = {work.what: work for work in planning.plan(profile, cell, CIFAR10)}
     assert works["all the data"].evaluations == 3 * 2000 * 50_000
     assert works["group DRO"].evaluations == 4 * 2000 * 5_000
     assert works["50,000 samples, 100 steps, guided"].evaluations == 50_000 * 100 * 2
-    plain = planning.plan(paper(samples=50_000, sampler_steps=100, guidance=0), cell, CIFAR10)
+    plain = planning.plan(
+        paper(**{"sample.count": 50_000, "unet.steps": 100, "unet.guidance": 0}), cell, CIFAR10
+    )
     assert [work.evaluations for work in plain if work.kind == "sampling"] == [50_000 * 100]
 
 
@@ -150,7 +152,7 @@ def test_images_become_latents_once_and_samples_come_back():
 
 def test_what_is_not_published_is_trained():
     cells = [("sd-random", 0.2, 0), ("sd-full", 1.0, 0), ("mdt-random", 0.2, 0)]
-    profile = tiny.profile(sd_pretraining_epochs=3, vae_epochs=4)
+    profile = tiny.profile(**{"stable_diffusion.pretraining_epochs": 3, "autoencoder.epochs": 4})
     runs = [
         run
         for run in planning.distinct_runs(profile, cells, DIGITS).values()
@@ -163,12 +165,12 @@ def test_cmmd_takes_embeddings_of_both_sides():
     cell = [("sd-random", 0.2, 0)]
     seen = {network: [] for network in ("vit", "clip")}
     for cmmd, network in (("vit-l-14-336", "vit"), ("clip", "clip")):
-        for run in planning.distinct_runs(tiny.profile(cmmd=cmmd), cell, DIGITS).values():
+        for run in planning.distinct_runs(tiny.profile(**{"evaluate.cmmd": cmmd}), cell, DIGITS).values():
             if run.network == network:
                 seen[network].append((run.kind, run.images))
     assert seen["vit"] == [("features", 300), ("measuring", 100)]
     assert seen["clip"] == [("encoder", 2 * 300), ("features", 300), ("measuring", 100)]
-    none = planning.distinct_runs(tiny.profile(cmmd=""), cell, DIGITS).values()
+    none = planning.distinct_runs(tiny.profile(**{"evaluate.cmmd": ""}), cell, DIGITS).values()
     assert not {run.network for run in none} & {"vit", "clip"}
 
 
@@ -233,8 +235,8 @@ def test_cells_share_what_is_the_same():
         return {work.what: work.runs for work in planning.plan(paper(**changes), cells, CIFAR10)}
 
     pair = [("moderate-reweighted", 0.1, 0), ("moderate-literal-dro", 0.1, 0)]
-    assert kinds(pair, dro_burn_in=0.0)["group DRO"] == 1
-    assert kinds(pair, dro_burn_in=0.2)["group DRO"] == 2
+    assert kinds(pair, **{"reweight.burn_in": 0.0})["group DRO"] == 1
+    assert kinds(pair, **{"reweight.burn_in": 0.2})["group DRO"] == 2
     seeds = [("moderate-reweighted", 0.1, 0), ("moderate-reweighted", 0.1, 1)]
     found = kinds(seeds)
     assert found["ResNet-18"] == 1 and found["all the data"] == 2 and found["coreset, weighted"] == 2
@@ -255,7 +257,7 @@ def test_the_unguided_samples_are_those_of_the_same_training():
 
 
 def test_an_encoder_with_published_weights_is_not_trained():
-    profile = paper(inceptionv3_weights="imagenet", clip_weights="openai")
+    profile = paper(**{"encoders.inceptionv3.weights": "imagenet", "encoders.clip.weights": "openai"})
     cells = [("inceptionv3-gaussian", 0.1, 0), ("clip-moderate", 0.1, 0), ("ddae-moderate", 0.1, 0)]
     trained = [work.what for work in planning.plan(profile, cells, CIFAR10) if work.kind == "encoder"]
     assert trained == ["FID network", "DDAE"]
@@ -288,7 +290,7 @@ def no_samples(*_, folder, **__):
 
 def test_the_store_holds_the_runs_of_the_plan_and_no_other(tmp_path, monkeypatch):
     """Every cell of every table; sampling and the training of diffusion models are outlines."""
-    profile = tiny.profile(samples=10)
+    profile = tiny.profile(**{"sample.count": 10})
     # Much the same distances in every class, so that no choice leaves a class without images; without ties,
     # which can make one coreset of two choices.
     features = {
@@ -351,7 +353,7 @@ def test_a_real_run_took_what_the_plan_said(smoke):
 @pytest.mark.parametrize("infobatch", ["ratio", "budget"])
 def test_a_real_infobatch_run_lies_in_the_planned_range(smoke, infobatch):
     row = {"ratio": "infobatch-annealed", "budget": "infobatch-budget-annealed"}[infobatch]
-    profile, cell = tiny.profile(per_class=10, batch_size=10), (row, 0.4, 0)
+    profile, cell = tiny.profile(**{"data.per_class": 10, "unet.batch_size": 10}), (row, 0.4, 0)
     run = Experiment(profile, store=smoke.store, device="cpu", **tables.cell_recipe(*cell))
     manifest = run.training()
     ends = [
@@ -377,29 +379,29 @@ def test_the_planned_disk_is_what_a_run_leaves(smoke):
     "changes",
     [
         {},
-        {"unet_channels": (24, 32, 40), "unet_attention": (True, False, True), "unet_layers": 2},
+        {"unet.channels": (24, 32, 40), "unet.attention": (True, False, True), "unet.layers": 2},
         {
-            "unet_channels": (128, 256, 256, 256),
-            "unet_attention": (False, True, False, False),
-            "unet_layers": 2,
-            "unet_groups": 32,
-            "channels": 3,
-            "image_size": 32,
+            "unet.channels": (128, 256, 256, 256),
+            "unet.attention": (False, True, False, False),
+            "unet.layers": 2,
+            "unet.groups": 32,
+            "data.channels": 3,
+            "data.image_size": 32,
         },
     ],
 )
 def test_the_parameters_of_the_u_net_are_counted_without_building_it(changes):
-    p = load_profile("smoke", data="folder", **changes)
+    p = load_profile("smoke", **{"data.source": "folder"}, **changes)
     with torch.device("meta"):
         model = build_model(
             "unet",
-            channels=p.channels,
-            image_size=p.image_size,
+            channels=p.data.channels,
+            image_size=p.data.image_size,
             num_classes=7,
-            block_channels=p.unet_channels,
-            layers=p.unet_layers,
-            attention=p.unet_attention,
-            groups=p.unet_groups,
+            block_channels=p.unet.channels,
+            layers=p.unet.layers,
+            attention=p.unet.attention,
+            groups=p.unet.groups,
         )
     assert sizes.unet_parameters(p, 7) == sum(parameter.numel() for parameter in model.parameters())
 
@@ -415,22 +417,26 @@ def test_the_parameters_of_mdt_are_counted_without_building_it(name, classes, ex
             "mdt",
             input_size=side,
             in_channels=channels,
-            patch_size=p.mdt_patch_size,
-            hidden_size=p.mdt_hidden_size,
-            depth=p.mdt_depth,
-            num_heads=p.mdt_heads,
-            decode_layer=p.mdt_decode_layers,
+            patch_size=p.mdt.patch_size,
+            hidden_size=p.mdt.hidden_size,
+            depth=p.mdt.depth,
+            num_heads=p.mdt.heads,
+            decode_layer=p.mdt.decode_layers,
             num_classes=classes,
         )
     found = sizes.mdt_parameters(p, classes)
     assert found == sum(parameter.numel() for parameter in model.parameters()) == (expected or found)
 
 
-@pytest.mark.parametrize("changes", [{}, {"sd_channels": (16, 24, 24), "vae_channels": (8, 16, 24)}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"stable_diffusion.channels": (16, 24, 24), "autoencoder.channels": (8, 16, 24)}]
+)
 def test_the_parameters_of_latent_diffusion_are_counted_without_building_it(changes):
     p = load_profile("smoke", **changes)
-    vae = latents.small_autoencoder(p.channels, widths=p.vae_channels)
-    pipeline = tiny_pipeline(vae, image_size=p.latent_image_size, block_channels=p.sd_channels)
+    vae = latents.small_autoencoder(p.data.channels, widths=p.autoencoder.channels)
+    pipeline = tiny_pipeline(
+        vae, image_size=p.autoencoder.image_size, block_channels=p.stable_diffusion.channels
+    )
     assert sizes.autoencoder_parameters(p) == vae.num_parameters()
     assert sizes.stable_diffusion_parameters(p) == pipeline.unet.num_parameters()
 
@@ -453,7 +459,7 @@ def test_the_sizes_of_encoders_are_near_enough(name, width):
 
 
 def test_a_batch_of_one_is_left_out_by_classifiers():
-    profile = tiny.profile(metric_batch_size=299, metric_epochs=2)
+    profile = tiny.profile(**{"evaluate.batch_size": 299, "evaluate.epochs": 2})
     run = planning._Planner(profile, DIGITS).classifier("metric")
     assert (run.steps, run.images) == (2, 2 * 299)
 
@@ -462,12 +468,14 @@ def test_a_batch_of_one_is_left_out_by_classifiers():
 
 
 def test_known_data_is_counted_without_being_there():
-    cifar10 = load_profile("smoke", data="cifar10", image_size=32, channels=3, per_class=0)
+    cifar10 = load_profile(
+        "smoke", **{"data.source": "cifar10", "data.image_size": 32, "data.channels": 3, "data.per_class": 0}
+    )
     assert planning.class_counts(cifar10) == CIFAR10
     assert (
-        planning.class_counts(tiny.profile(per_class=0))
+        planning.class_counts(tiny.profile(**{"data.per_class": 0}))
         == [150] * 10
-        == Experiment(tiny.profile(per_class=0), device="cpu").data.class_counts.tolist()
+        == Experiment(tiny.profile(**{"data.per_class": 0}), device="cpu").data.class_counts.tolist()
     )
     assert planning.class_counts(tiny.profile()) == DIGITS
     for name, images, classes in (("imagenet", 1_281_167, 1000), ("imagenette", 9469, 10)):
@@ -478,11 +486,13 @@ def test_known_data_is_counted_without_being_there():
 def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
     root = tiny.write_images(tmp_path / "trees", each=5)
     (root / "ash" / "0.png").write_bytes(b"not an image")
-    profile = load_profile("smoke", data="folder", path=str(root), per_class=0)
+    profile = load_profile("smoke", **{"data.source": "folder", "data.path": str(root), "data.per_class": 0})
     assert planning.class_counts(profile) == [5, 5, 5]
-    assert planning.class_counts(load_profile("imagenette", path=str(root))) == [5, 5, 5]
+    assert planning.class_counts(load_profile("imagenette", **{"data.path": str(root)})) == [5, 5, 5]
     with pytest.raises(DedtError, match="is not a folder"):
-        planning.class_counts(load_profile("smoke", data="folder", path=str(tmp_path / "no")))
+        planning.class_counts(
+            load_profile("smoke", **{"data.source": "folder", "data.path": str(tmp_path / "no")})
+        )
 
 
 # ---- the probe -------------------------------------------------------------------------------------
@@ -490,7 +500,12 @@ def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
 
 def test_the_probe_measures_every_kind_of_work(monkeypatch):
     profile = tiny.profile(
-        metric_batch_size=10, clip_batch_size=10, inceptionv3_batch_size=5, sample_batch_size=4
+        **{
+            "evaluate.batch_size": 10,
+            "encoders.clip.batch_size": 10,
+            "encoders.inceptionv3.batch_size": 5,
+            "sample.batch_size": 4,
+        }
     )
     cells = [
         ("moderate-reweighted", 0.1, 0),
@@ -559,7 +574,7 @@ def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart():
         "seed": 3,
     }
     assert set(values) == set(Recipe.model_fields)
-    planners = planning._planners(paper(moderate_scope="class"), CIFAR10, False)
+    planners = planning._planners(paper(**{"select.moderate_scope": "class"}), CIFAR10, False)
     for name, value in values.items():
         base = Recipe(reweighting=name in ("burn_in", "weighting"))
         keys = [

@@ -6,6 +6,7 @@ stand-ins of the published layout, in the places in which the published ones are
 
 import math
 import shutil
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -19,79 +20,82 @@ from test_metrics_latent import TOWER
 from test_models_stable_diffusion import as_version_1_4, edit_json
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from dedt_lib import encoders, families, latents, weights
+from dedt_lib import encoders, families, weights
 from dedt_lib.book import tables
-from dedt_lib.config.profile import Profile, load_profile, profile_names
+from dedt_lib.config.profile import Profile, keys, load_profile, profile_names
 from dedt_lib.data.cifar10 import CLASS_NAMES
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import read_json
+from dedt_lib.models import autoencoder
 from dedt_lib.models.stable_diffusion import VERSION_1_4, tiny_pipeline
+from dedt_lib.randomness import seeded
 from dedt_lib.shell.cli import main
 from dedt_lib.store import Store
+from dedt_lib.weights import read_tensors
 
 # ---- small copies ------------------------------------------------------------------------------------
 
+NETWORKS = ("encoders.resnet18", "encoders.inceptionv3", "encoders.clip", "evaluate", "autoencoder")
+MODELS = ("unet", "mdt", "stable_diffusion")
 TINY = {
-    **dict.fromkeys(("epochs", "mdt_epochs", "sd_epochs"), 2),
-    **dict.fromkeys(("mdt_proxy_epochs", "sd_pretraining_epochs", "ddae_epochs", "vae_epochs"), 1),
-    **{f"{name}_epochs": 1 for name in ("resnet18", "inceptionv3", "clip", "metric")},
+    **{f"{section}.epochs": 1 for section in (*NETWORKS, "encoders.ddae")},
+    **{f"{section}.epochs": 2 for section in MODELS},
+    **{f"{section}.batch_size": 20 for section in (*NETWORKS, *MODELS, "sample")},
+    **{f"{section}.ratios": (0.8,) for section in MODELS},
+    **{f"{section}.steps": 3 for section in MODELS},
+    **{f"{section}.image_size": lambda size: min(size, 32) for section in ("data", "autoencoder")},
     **{
-        f"{name}_batch_size": 20 for name in ("resnet18", "inceptionv3", "clip", "metric", "vae", "mdt", "sd")
+        f"{section}.channels": lambda widths: (8,) * len(widths)
+        for section in ("unet", "autoencoder", "stable_diffusion")
     },
-    "batch_size": 20,
-    "sample_batch_size": 20,
-    "samples": 20,
-    "per_class": 4,
+    "mdt.proxy_epochs": 1,
+    "stable_diffusion.pretraining_epochs": 1,
+    "sample.count": 20,
+    "data.per_class": 4,
     "threads": 1,
     "seeds": (0,),
-    "ratios": (0.8,),
-    "mdt_ratios": (0.8,),
-    "sd_ratios": (0.8,),
-    "image_size": lambda size: min(size, 32),
-    "latent_image_size": lambda size: min(size, 32),
-    "resnet18_width": 16,
-    "inceptionv3_size": 75,
-    "unet_channels": lambda widths: (8,) * len(widths),
-    "unet_layers": 1,
-    "unet_groups": 4,
-    "vae_channels": lambda widths: (8,) * len(widths),
-    "sd_channels": lambda widths: (8,) * len(widths),
-    "mdt_hidden_size": 16,
-    "mdt_depth": 4,
-    "mdt_heads": 2,
-    "mdt_decode_layers": 2,
-    "sampler_steps": 3,
-    "mdt_sampler_steps": 3,
-    "sd_sampler_steps": 3,
-    "warmup_epochs": lambda epochs: min(epochs, 1),
-    "checkpoint_every": 10,
+    "encoders.resnet18.width": 16,
+    "encoders.inceptionv3.size": 75,
+    "unet.layers": 1,
+    "unet.groups": 4,
+    "mdt.hidden_size": 16,
+    "mdt.depth": 4,
+    "mdt.heads": 2,
+    "mdt.decode_layers": 2,
+    "train.warmup_epochs": lambda epochs: min(epochs, 1),
+    "train.checkpoint_every": 10,
 }
 """Keys that say how large something is -> a tiny value, or how a value is made tiny."""
 
 CHOICES = """
-skip_bad clip_normalise gaussian_threshold
-name tables data path class_names channels encoder resnet18_weights resnet18_learning_rate resnet18_recipe
-inceptionv3_weights inceptionv3_learning_rate clip_weights clip_learning_rate ddae_block ddae_timestep ddae_draws
-gaussian_ridge moderate_scope moderate_centre unet_attention unet_dropout learning_rate gradient_clip
-ema_decay label_dropout flip annealing_start annealing_weights precision channels_last compile dro_step_size
-dro_smoothing dro_clip dro_absent dro_scores dro_burn_in dro_window sample_precision guidance vae_weights vae_decoder_weights
-vae_learning_rate mdt_patch_size mdt_mask_ratio mdt_mask_range mdt_learning_rate mdt_ema_decay mdt_guidance
-mdt_optimizer sd_weights sd_pretraining_learning_rate sd_learning_rate sd_ema_decay sd_guidance metric metric_weights
-metric_learning_rate classwise cmmd cmmd_weights
+name tables data.source data.path data.class_names data.channels data.skip_bad encoders.default
+encoders.resnet18.weights encoders.resnet18.learning_rate encoders.resnet18.recipe
+encoders.inceptionv3.weights encoders.inceptionv3.learning_rate encoders.clip.weights
+encoders.clip.learning_rate encoders.clip.normalise encoders.ddae.block encoders.ddae.timestep
+encoders.ddae.draws select.gaussian_ridge select.gaussian_threshold select.moderate_scope
+select.moderate_centre unet.attention unet.dropout unet.learning_rate train.gradient_clip unet.ema_decay
+train.label_dropout train.flip train.annealing_start train.annealing_weights train.precision
+train.channels_last train.compile reweight.step_size reweight.smoothing reweight.clip reweight.absent
+reweight.scores reweight.burn_in reweight.window unet.guidance sample.precision autoencoder.weights
+autoencoder.decoder_weights autoencoder.learning_rate mdt.patch_size mdt.mask_ratio mdt.mask_range
+mdt.learning_rate mdt.optimizer mdt.ema_decay mdt.guidance stable_diffusion.weights
+stable_diffusion.pretraining_learning_rate stable_diffusion.learning_rate stable_diffusion.ema_decay
+stable_diffusion.guidance evaluate.network evaluate.weights evaluate.learning_rate evaluate.classwise
+evaluate.cmmd evaluate.cmmd_weights
 """.split()
 """Keys whose values stay as they are."""
 
 
 def shrunk(name, **changes):
     profile = load_profile(name)
-    sizes = {key: how(getattr(profile, key)) if callable(how) else how for key, how in TINY.items()}
+    sizes = {key: how(attrgetter(key)(profile)) if callable(how) else how for key, how in TINY.items()}
     return load_profile(profile, **{**sizes, **changes})
 
 
 def test_every_key_of_a_profile_is_a_size_or_a_choice():
     assert not TINY.keys() & set(CHOICES)
-    new = set(Profile.model_fields) - TINY.keys() - set(CHOICES)
+    new = set(keys(Profile)) - TINY.keys() - set(CHOICES)
     assert not new, f"say in TINY how small {new} can be made, or in CHOICES that it stays as it is"
 
 
@@ -136,13 +140,13 @@ def published(tmp_path_factory, inception):  # noqa: F811
             "resnet18-imagenet": resnet18,
         }
         for name, network in make.items():
-            official(name, save(encoders.seeded(0, name, network).state_dict()), "new.pth")
+            official(name, save(seeded(0, name, network).state_dict()), "new.pth")
         official("inception-fid", save(inception[0].state_dict()), "new.pth")
-        clip = encoders.seeded(0, "clip", encoders.rn50).model.state_dict()
+        clip = seeded(0, "clip", encoders.rn50).model.state_dict()
         official("clip-rn50-openai", lambda path: torchscript_archive(clip, path), "RN50.pt")
 
         for seed, name in enumerate(("stabilityai/sd-vae-ft-mse", "stabilityai/sd-vae-ft-ema", "of v1-4")):
-            vae = encoders.seeded(seed, "vae", lambda: latents.small_autoencoder(3, widths=(8, 8, 8, 8)))
+            vae = seeded(seed, "vae", lambda: autoencoder.small_autoencoder(3, widths=(8, 8, 8, 8)))
             if name in weights.PINNED:
                 vae.save_pretrained(root / name)
         pipe = tiny_pipeline(vae, image_size=32, block_channels=(8, 8), text_width=16, text_length=77)
@@ -168,7 +172,7 @@ def images(tmp_path_factory):
         for split, each in (("train", 4), ("val", 1)):
             folders = [f"n{k:08d}" for k in range(classes)]
             tiny.write_images(root / name / split, folders, each=each, size=(40, 33))
-    paths = {name: root / load_profile(name).data for name in profile_names()}
+    paths = {name: root / load_profile(name).data.source for name in profile_names()}
     paths |= {name: root / name for name in ("imagenet", "imagenette")}
     return {name: "" if path.name == "digits" else str(path) for name, path in paths.items()}
 
@@ -195,14 +199,14 @@ def finite(value):
 
 @pytest.mark.parametrize("name", profile_names())
 def test_a_profile_runs_a_cell_of_each_of_its_tables(name, published, images, tmp_path):
-    profile, store = shrunk(name, path=images[name]), Store(tmp_path / "store")
+    profile, store = shrunk(name, **{"data.path": images[name]}), Store(tmp_path / "store")
     for row in dict.fromkeys(NEEDIEST[table] for table in profile.tables):
         _, result = tables.run_cell(profile, row, 0.8, 0, root=tmp_path, store=store)
         assert finite(result) and isinstance(result["fid"], float)
         latent = row.startswith(("mdt", "sd"))
         assert not latent or isinstance(result["kid"], float)
-        assert not latent or (result["cmmd"] is None) == (profile.cmmd == "")
-        assert (tmp_path / name / "cells" / f"{tables.cell_name(row, 0.8, 0)}.json").exists()
+        assert not latent or (result["cmmd"] is None) == (profile.evaluate.cmmd == "")
+        assert tables.cell_name(row, 0.8, 0) in tables.done(name, root=tmp_path)
         assert set(result["provenance"].get("weights", ())) == PUBLISHED.get((name, row), set())
         for facts in result["provenance"].get("weights", {}).values():
             assert facts["files"] and all(len(digest) == 64 for digest in facts["files"].values())
@@ -257,7 +261,9 @@ def without(published, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, row, missing", MISSING)
 def test_weights_that_are_missing_are_told_before_anything_is_computed(name, row, missing, without, tmp_path):
     absent, store = without(missing), Store(tmp_path / "store")
-    experiment = Experiment(shrunk(name, path="/nowhere"), store=store, **tables.cell_recipe(row, 0.8, 0))
+    experiment = Experiment(
+        shrunk(name, **{"data.path": "/nowhere"}), store=store, **tables.cell_recipe(row, 0.8, 0)
+    )
     with pytest.raises(DedtError, match=absent) as error:
         experiment.cell()
     assert str(tmp_path / "weights") in str(error.value)
@@ -268,7 +274,7 @@ def test_only_what_a_stage_needs_is_looked_for(without, images, tmp_path):
     without("stabilityai")
     recipe = tables.cell_recipe("mdt-moderate", 0.8, 0)
     experiment = Experiment(
-        shrunk("imagenet", path=images["imagenet"]), store=Store(tmp_path / "s"), **recipe
+        shrunk("imagenet", **{"data.path": images["imagenet"]}), store=Store(tmp_path / "s"), **recipe
     )
     experiment.check_weights("select")
     assert len(experiment.select().indices) < 12
@@ -287,20 +293,24 @@ def test_the_command_looks_for_weights_before_it_reads_images(without, images, t
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"channels": 1}, "have 1 channel.*takes 3"),
-        ({"latent_image_size": 20}, "multiple of 8"),
+        ({"data.channels": 1}, "have 1 channel.*takes 3"),
+        ({"autoencoder.image_size": 20}, "multiple of 8"),
         (
-            {"vae_weights": "odd"},
+            {"autoencoder.weights": "odd"},
             "odd makes 6 channels of latents, one for 4 pixels, but .*ema reads 4, one for 8",
         ),
     ],
 )
 def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, message, published, tmp_path):
-    if "vae_weights" in change:
-        latents.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
-        change = {"vae_weights": str(tmp_path / "odd")}
+    if "autoencoder.weights" in change:
+        autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(
+            tmp_path / "odd"
+        )
+        change = {"autoencoder.weights": str(tmp_path / "odd")}
     experiment = Experiment(
-        shrunk("imagenet", path="/nowhere", **change), store=Store(tmp_path / "store"), model="mdt"
+        shrunk("imagenet", **{"data.path": "/nowhere"}, **change),
+        store=Store(tmp_path / "store"),
+        model="mdt",
     )
     with pytest.raises(DedtError, match=message):
         experiment.cell()
@@ -308,10 +318,12 @@ def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, m
 
 
 def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(published, tmp_path):
-    latents.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
-    profile = shrunk("imagenette", path="/nowhere", vae_weights=str(tmp_path / "odd"))
+    autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+    profile = shrunk("imagenette", **{"data.path": "/nowhere", "autoencoder.weights": str(tmp_path / "odd")})
     experiment = Experiment(profile, store=Store(tmp_path / "store"), model="stable-diffusion")
-    with pytest.raises(DedtError, match='makes 6 channels.*U-Net of .* takes 4.*vae_weights = "pipeline"'):
+    with pytest.raises(
+        DedtError, match='makes 6 channels.*U-Net of .* takes 4.*autoencoder.weights = "pipeline"'
+    ):
         experiment.check_weights()
 
 
@@ -319,14 +331,18 @@ def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(published, tmp_pa
 
 
 def tune(images, store, pipeline=VERSION_1_4, **changes):
-    profile = shrunk("imagenette", path=images["imagenette"], sd_weights=str(pipeline), **changes)
+    profile = shrunk(
+        "imagenette",
+        **{"data.path": images["imagenette"], "stable_diffusion.weights": str(pipeline)},
+        **changes,
+    )
     recipe = {"model": "stable-diffusion", "method": "random", "ratio": 0.8}
     return Experiment(profile, store=store, device="cpu", **recipe)
 
 
 def another_text_encoder(folder):
     file = folder / "text_encoder" / "model.safetensors"
-    state = encoders.read_tensors(file)
+    state = read_tensors(file)
     name = next(name for name in state if "final_layer_norm.weight" in name)
     save_file(state | {name: 2 * state[name]}, file, {"format": "pt"})
 
@@ -358,16 +374,18 @@ def test_each_part_of_a_pipeline_decides_the_result(change, published, images, t
 def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, published, images, tmp_path):
     from diffusers import StableDiffusionPipeline
 
-    experiment = tune(images, Store(tmp_path / "store"), vae_decoder_weights=decoder)
+    experiment = tune(images, Store(tmp_path / "store"), **{"autoencoder.decoder_weights": decoder})
     experiment.save_pipeline(tmp_path / "exported")
     opened = StableDiffusionPipeline.from_pretrained(tmp_path / "exported", safety_checker=None)
-    key = weights.key_of(latents.load_autoencoder(published / (decoder or f"{VERSION_1_4}/vae")))
+    key = weights.key_of(autoencoder.load_autoencoder(published / (decoder or f"{VERSION_1_4}/vae")))
     assert weights.key_of(opened.vae) == experiment.decoder[1] == key
     assert experiment.autoencoder[1] == weights.key_of(experiment.pipeline[0].vae)
     x_0 = torch.randn(2, *experiment.latents.shape, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(latents.decode(opened.vae, x_0, size=32), experiment.family.decode(x_0).numpy())
+    assert np.array_equal(autoencoder.decode(opened.vae, x_0, size=32), experiment.family.decode(x_0).numpy())
 
 
 def test_an_autoencoder_of_no_pipeline_is_refused():
-    with pytest.raises(DedtError, match="'pipeline' is that of sd_weights, which names no pipeline"):
-        load_profile("digits", vae_weights="pipeline")
+    with pytest.raises(
+        DedtError, match="'pipeline' is that of stable_diffusion.weights, which names no pipeline"
+    ):
+        load_profile("digits", **{"autoencoder.weights": "pipeline"})

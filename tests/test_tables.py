@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -5,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from PIL import Image
 
 from dedt_lib.book import paper, tables
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
-from dedt_lib.files import read_json, write_json
+from dedt_lib.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -74,7 +76,8 @@ def test_unknown_names_and_ratios():
 def test_results_are_written_read_and_summed(tmp_path, smoke):
     for row in ("random", "moderate-reweighted"):
         tables.run_cell(tiny.profile(), row, 0.1, 0, root=tmp_path, store=smoke.store)
-    written = read_json(tmp_path / "smoke" / "cells" / "random-10-0.json")
+    written = json.loads((tmp_path / "smoke" / "cells.jsonl").read_text().splitlines()[1])
+    assert written.pop("cell") == "random-10-0" and not list(tmp_path.glob("*/pending/*.json"))
     frame = tables.read_cells("smoke", root=tmp_path).set_index("row")
     random, reweighted = frame.loc["random"], frame.loc["moderate-reweighted"]
     assert random["fid"] == written["fid"] and random["worst"] == max(written["classwise"])
@@ -85,10 +88,67 @@ def test_results_are_written_read_and_summed(tmp_path, smoke):
     assert reweighted["whole_cpu_seconds"] > reweighted["cpu_seconds"]
 
 
+def wait(root, cell, seed):
+    """A result as a worker of the grid leaves it."""
+    folder = root / "smoke" / "pending"
+    folder.mkdir(parents=True, exist_ok=True)
+    cell = {**cell, "recipe": {**cell["recipe"], "seed": seed}}
+    name = tables.cell_name(cell["row"], cell["recipe"]["ratio"], seed)
+    write_json(folder / f"{name}.json", cell)
+    images = np.random.default_rng(seed).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
+    Image.fromarray(np.concatenate(list(images), axis=1)[0]).save(folder / f"{name}.png")
+    return name, cell, images
+
+
+def test_pending_cells_are_read_and_collected_unchanged(smoke, tmp_path):
+    cell = {"row": "random", **smoke.cell()}
+    waiting = [wait(tmp_path, cell, seed) for seed in (0, 1)]
+    folder = tmp_path / "smoke"
+
+    def check():
+        assert list(tables.read_cells("smoke", root=tmp_path).result) == [cell for _, cell, _ in waiting]
+        for name, _, images in waiting:
+            row, percent, seed = name.split("-")
+            kept = tables.read_samples("smoke", row, int(percent) / 100, int(seed), root=tmp_path)
+            assert np.array_equal(kept, images)
+        assert tables.done("smoke", root=tmp_path) == {"random-10-0", "random-10-1"}
+
+    check()
+    assert tables.collect("smoke", ["random-10-1"], root=tmp_path) == 1
+    check()
+    assert tables.collect("smoke", root=tmp_path) == 1 and tables.collect("smoke", root=tmp_path) == 0
+    check()
+    lines = (folder / "cells.jsonl").read_text().splitlines()
+    sheet = (folder / "samples" / "random.png").read_bytes()
+    wait(tmp_path, {**cell, "fid": 7.0}, 1)
+    assert tables.collect("smoke", root=tmp_path) == 1
+    again = (folder / "cells.jsonl").read_text().splitlines()
+    assert again[0] == lines[0] and again[1] != lines[1] and '"fid":7.0' in again[1]
+    assert (folder / "samples" / "random.png").read_bytes() == sheet
+
+
+def test_a_collection_that_was_killed_is_done_again(smoke, tmp_path, monkeypatch):
+    wait(tmp_path, {"row": "random", **smoke.cell()}, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tables.collect("smoke", root=tmp_path)
+    assert len(tables.read_cells("smoke", root=tmp_path)) == 1
+    assert tables.collect("smoke", root=tmp_path) == 1 and len(tables.read_cells("smoke", root=tmp_path)) == 1
+
+
+def test_a_result_under_the_name_of_another_cell_is_refused(smoke, tmp_path):
+    wait(tmp_path, {"row": "random", **smoke.cell()}, 0)
+    folder = tmp_path / "smoke" / "pending"
+    (folder / "random-10-0.json").rename(folder / "random-20-0.json")
+    with pytest.raises(DedtError, match="random-20-0.json is no result of a cell.*it is of random-10-0"):
+        tables.collect("smoke", root=tmp_path)
+
+
 def test_running_a_cell_again_writes_the_same_result(tmp_path, smoke):
     _, first = tables.run_cell(tiny.profile(), "random", 0.1, 0, root=tmp_path / "a", store=smoke.store)
     _, again = tables.run_cell(tiny.profile(), "random", 0.1, 0, root=tmp_path / "b", store=smoke.store)
-    name = "smoke/cells/random-10-0.json"
+    name = "smoke/cells.jsonl"
     assert first == again
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -99,25 +159,28 @@ def test_no_results_say_how_to_make_them(tmp_path):
 
 
 def test_a_damaged_result_is_named(tmp_path):
-    folder = tmp_path / "smoke" / "cells"
+    folder = tmp_path / "smoke" / "pending"
     folder.mkdir(parents=True)
     (folder / "random-10-0.json").write_text("{")
-    with pytest.raises(DedtError, match="random-10-0.json is not valid JSON"):
-        tables.read_cells("smoke", root=tmp_path)
+    for read in (tables.read_cells, tables.collect):
+        with pytest.raises(DedtError, match="random-10-0.json is no result of a cell"):
+            read("smoke", root=tmp_path)
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "{}", "[]", "null", "3", '{"row": 1}', '{"recipe": [], "costs": {"train": 3}}', "\xff"],
+    ["\n", "{", "{}", "[]", "null", "3", '{"row": 1}', '{"recipe": [], "costs": {"train": 3}}', "\xff"],
 )
 def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_path, monkeypatch, smoke):
     root = tmp_path / "results"
     monkeypatch.setenv("DEDT_RESULTS", str(root))
     tables.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
-    file = root / "smoke" / "cells" / "random-10-0.json"
+    file = root / "smoke" / "cells.jsonl"
     good = file.read_bytes()
     file.write_text(content, encoding="latin-1")
-    with pytest.raises(DedtError, match=f"{file} is no.*; delete it and run: make tables PROFILE=smoke"):
+    with pytest.raises(
+        DedtError, match=f"line 1 of {file} is no.*; delete it and run: make tables PROFILE=smoke"
+    ):
         tables.read_cells("smoke")
     file.unlink()
     tables.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
@@ -129,9 +192,9 @@ def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_pat
 )
 def test_a_damaged_picture_of_samples_is_named(damage, tmp_path):
     (tmp_path / "digits" / "samples").mkdir(parents=True)
-    picture = tmp_path / "digits" / "samples" / "random-10-0.png"
+    picture = tmp_path / "digits" / "samples" / "random.png"
     images = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
-    tables._write_samples(images, picture)
+    tables._write_sheet(picture, {"random-10-0": images})
     picture.write_bytes(damage(picture.read_bytes()))
     with pytest.raises(DedtError, match=f"{picture} is no picture of samples .*Delete it to do without"):
         tables.read_samples("digits", "random", 0.1, 0, root=tmp_path)
@@ -140,13 +203,11 @@ def test_a_damaged_picture_of_samples_is_named(damage, tmp_path):
 
 
 def test_a_class_without_a_value_is_not_the_worst(smoke, tmp_path):
-    folder = tmp_path / "smoke" / "cells"
-    folder.mkdir(parents=True)
     cell = {"row": "random", **smoke.cell()}
-    write_json(folder / "a.json", {**cell, "classwise": [1.0, None, 3.0]})
-    write_json(folder / "b.json", {**cell, "classwise": [None]})
+    wait(tmp_path, {**cell, "classwise": [1.0, None, 3.0]}, 0)
+    wait(tmp_path, {**cell, "classwise": [None]}, 1)
     older = {name: value for name, value in cell.items() if name not in ("copies_features", "leaks")}
-    write_json(folder / "c.json", {**older, "classwise": []})
+    wait(tmp_path, {**older, "classwise": []}, 2)
     frame = tables.read_cells("smoke", root=tmp_path)
     assert frame.worst[0] == 3 and frame.worst[1:].isna().all()
     assert frame.copies_features[0] == cell["copies_features"] and frame.copies_features.isna()[2]
@@ -157,13 +218,6 @@ def test_the_classes_of_the_samples_beside_a_result_follow_from_it(counts):
     result = {"class_names": ["a", "b"], **({"real_class_counts": counts} if counts else {})}
     labels = tables.sample_labels(result, 4).tolist()
     assert labels == ([0, 0, 1, 0] if counts == [3, 1] else [0, 1, 0, 1])
-
-
-def test_the_summary_is_over_seeds():
-    frame = pd.DataFrame({"row": ["a", "a", "b"], "ratio": [0.1, 0.1, 0.1], "fid": [1.0, 3.0, 5.0]})
-    summary = tables.summary(frame).set_index("row")
-    assert summary.loc["a", ["mean", "count"]].tolist() == [2, 2]
-    assert summary.loc["a", "std"] == pytest.approx(2**0.5) and summary.loc["b", "count"] == 1
 
 
 # ---- what the book prints ------------------------------------------------------------------------
@@ -198,7 +252,7 @@ def test_tables_share_their_runs():
 
 @pytest.mark.parametrize("own, other", [("class", "global"), ("global", "class")])
 def test_a_profiles_own_scope_is_no_row_of_its_own(own, other):
-    rows = tables.table_rows("table1", tiny.profile(moderate_scope=own))
+    rows = tables.table_rows("table1", tiny.profile(**{"select.moderate_scope": own}))
     assert f"moderate-{other}" in rows and f"moderate-{own}" not in rows
 
 
@@ -220,10 +274,10 @@ def test_a_speedup_is_the_full_run_over_the_run():
 
 def test_only_missing_cells_are_computed(tmp_path, monkeypatch):
     computed = []
-    monkeypatch.setattr(tables, "results_folder", lambda profile: tmp_path)
+    monkeypatch.setattr(tables, "results_folder", lambda *_: tmp_path)
     monkeypatch.setattr(tables, "run_cell", lambda profile, *cell: computed.append(cell))
-    (tmp_path / "cells").mkdir()
-    (tmp_path / "cells" / "full-100-0.json").touch()
+    (tmp_path / "pending").mkdir()
+    (tmp_path / "pending" / "full-100-0.json").touch()
     assert tables.compute_missing(tiny.profile()) == 20 == len(computed)
     assert ("full", 1.0, 0) not in computed and ("random", 0.1, 0) in computed
 
@@ -233,15 +287,13 @@ def test_samples_come_back_from_their_picture(shape, tmp_path, monkeypatch):
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
     images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
     (tmp_path / "digits" / "samples").mkdir(parents=True)
-    tables._write_samples(images, tmp_path / "digits" / "samples" / "random-10-0.png")
+    tables._write_sheet(tmp_path / "digits" / "samples" / "random.png", {"random-10-0": images})
     assert np.array_equal(tables.read_samples("digits", "random", 0.1, 0), images)
     assert tables.read_samples("digits", "random", 0.2, 0) is None
 
 
 def test_large_samples_are_kept_small(tmp_path):
-    from PIL import Image
-
-    tables._write_samples(np.full((3, 3, 256, 256), 7, dtype=np.uint8), tmp_path / "large.png")
+    tables._write_sheet(tmp_path / "large.png", {"a-10-0": np.full((3, 3, 256, 256), 7, dtype=np.uint8)})
     with Image.open(tmp_path / "large.png") as picture:
         assert picture.size == (64, 192) and np.asarray(picture).min() == 7
 

@@ -1,4 +1,5 @@
 import errno
+import functools
 import json
 import os
 import signal
@@ -12,10 +13,10 @@ import tiny
 import torch
 from safetensors import safe_open
 
-from dedt_lib import interruption, training
+from dedt_lib import checkpoint, interruption, training
 from dedt_lib.data import LabelledImages
-from dedt_lib.encoders import read_tensors
 from dedt_lib.errors import DedtError
+from dedt_lib.models.mdt import MDTv2
 from dedt_lib.processes import Processes
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.selection import class_to_sample_weights
@@ -28,6 +29,7 @@ from dedt_lib.training import (
     train,
     weighted_mean,
 )
+from dedt_lib.weights import read_tensors
 
 TOTAL_STEPS = 16  # four epochs of 30 digits in batches of 8, 8, 8 and 6
 
@@ -58,16 +60,10 @@ def run(
     return result, files
 
 
-def interrupt(patch, after):
-    """Make training stop as Ctrl-C would, once ``after`` steps are done."""
-    take_step = training._Run.take_step
-
-    def stop(self, *given):
-        if self.step == after:
-            raise KeyboardInterrupt
-        take_step(self, *given)
-
-    patch.setattr(training._Run, "take_step", stop)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, digits):
+    """Result and files of a whole run of a kind, trained once."""
+    return functools.cache(lambda **kind: run(tmp_path_factory.mktemp("whole") / "run", digits, **kind))
 
 
 # ---- interrupted and resumed ---------------------------------------------------------------------
@@ -77,11 +73,11 @@ def interrupt(patch, after):
     "after", [2, 8, 12, 15], ids=["before a checkpoint", "mid-epoch", "at an epoch", "late"]
 )
 @pytest.mark.parametrize("kind", [{}, {"dropout": 0.3}, {"dro": True}, {"infobatch": True}])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, digits, kind, after):
+def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path, monkeypatch, digits, kind, after):
     kind = {**kind, "keep_steps": (5, 10)}
-    whole, expected = run(tmp_path / "whole", digits, **kind)
+    whole, expected = uninterrupted(**kind)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, after)
+        tiny.interrupt(patch, after)
         run(tmp_path / "parts", digits, **kind)
     assert (tmp_path / "parts" / CHECKPOINT).exists() == (after >= 3)
     resumed, files = run(tmp_path / "parts", digits, **kind)
@@ -97,27 +93,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, digits
 
 
 def test_resuming_keeps_the_trajectory_of_the_class_weights(tmp_path, monkeypatch, digits):
-    def start():
-        return GroupDRO(tiny.unet(seed=9), digits.class_counts, burn_in=2)
-
-    def go(folder, weighting):
-        folder.mkdir(exist_ok=True)
-        train(
-            tiny.unet(),
-            digits,
-            everything(digits),
-            tiny.settings(),
-            seed=0,
-            folder=folder,
-            weighting=weighting,
-        )
+    def go(folder):
+        weighting = GroupDRO(tiny.unet(seed=9), digits.class_counts, burn_in=2)
+        how = {"seed": 0, "folder": folder, "weighting": weighting}
+        train(tiny.unet(), digits, everything(digits), tiny.settings(), **how)
         return weighting
 
-    whole = go(tmp_path / "whole", start())
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = go(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 7)
-        go(tmp_path / "parts", start())
-    resumed = go(tmp_path / "parts", start())
+        tiny.interrupt(patch, 7)
+        go(tmp_path / "parts")
+    resumed = go(tmp_path / "parts")
     assert len(whole.trajectory) == TOTAL_STEPS
     for name, value in whole.state().items():
         assert torch.equal(resumed.state()[name], value)
@@ -128,10 +116,10 @@ CHILD = """
 import os, random, signal, sys
 from pathlib import Path
 import numpy as np, tiny, torch
-from dedt_lib import interruption, training
+from dedt_lib import checkpoint, training
 
 torch.set_num_threads(1)
-luck, save = random.Random(7), training.save_file
+luck, save = random.Random(7), checkpoint.save_file
 fatal = luck.randint(2, 12)
 
 def killed_while_saving(tensors, path, metadata):
@@ -142,7 +130,7 @@ def killed_while_saving(tensors, path, metadata):
         os.truncate(path, int(luck.random() * os.path.getsize(path)))
         os.kill(os.getpid(), signal.SIGKILL)
 
-training.save_file = killed_while_saving
+checkpoint.save_file = killed_while_saving
 digits = tiny.digits()
 plan = training.EpochPlan(np.arange(len(digits)), total=len(digits), epochs=4)
 settings = tiny.settings(checkpoint_every=1)
@@ -150,8 +138,8 @@ training.train(tiny.unet(), digits, plan, settings, seed=0, folder=Path(sys.argv
 """
 
 
-def test_a_process_killed_while_it_saves_a_checkpoint_loses_nothing(tmp_path, digits):
-    whole, expected = run(tmp_path / "whole", digits)
+def test_a_process_killed_while_it_saves_a_checkpoint_loses_nothing(uninterrupted, tmp_path, digits):
+    whole, expected = uninterrupted()
     folder = tmp_path / "killed"
     folder.mkdir()
     here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
@@ -171,18 +159,14 @@ def test_a_run_killed_after_its_last_step_repeats_only_those_since_the_checkpoin
 ):
     whole, expected = run(tmp_path / "run", digits)
     (tmp_path / "run" / "model.safetensors").unlink()
-    taken = []
-    take_step = training._Run.take_step
-    monkeypatch.setattr(
-        training._Run, "take_step", lambda self, *given: taken.append(self.step) or take_step(self, *given)
-    )
+    taken = tiny.recorded(monkeypatch, lambda run: run.step, before=True)
     again, files = run(tmp_path / "run", digits)
     assert taken == [15] and files == expected and again.losses.tolist() == whole.losses.tolist()
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
-    whole, expected = run(tmp_path / "whole", digits)
-    save, saves = training.save_file, []
+def test_a_full_disk_keeps_the_last_checkpoint(uninterrupted, tmp_path, monkeypatch, digits):
+    whole, expected = uninterrupted()
+    save, saves = checkpoint.save_file, []
 
     def save_twice(tensors, path, metadata):
         saves.append(path)
@@ -192,7 +176,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
         save(tensors, path, metadata=metadata)
 
     with monkeypatch.context() as patch, pytest.raises(DedtError, match="No space left.*Free some"):
-        patch.setattr(training, "save_file", save_twice)
+        patch.setattr(checkpoint, "save_file", save_twice)
         run(tmp_path / "full", digits)
     assert [path.name for path in (tmp_path / "full").glob("*[!l]")] == [CHECKPOINT]
     assert run(tmp_path / "full", digits)[1] == expected
@@ -203,7 +187,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, digits):
 
 def half_trained(folder, digits, monkeypatch, **kind):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt(patch, 8)
+        tiny.interrupt(patch, 8)
         run(folder, digits, **kind)
     return folder / CHECKPOINT
 
@@ -213,7 +197,7 @@ def test_a_checkpoint_is_plain_tensors_and_json(tmp_path, monkeypatch, digits):
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     facts = json.loads(header.pop("__metadata__")["run"])
-    parts = {"model", "ema", "optimizer", "weighting", "losses"}
+    parts = {"model", "ema", "optimizer", "weighting", "run"}
     assert {name.split("/")[0] for name in header} == parts
     assert (facts["step"], facts["epoch"], facts["position"]) == (6, 1, 2)
     assert not any(mark in content for mark in (b"PK\x03\x04", b"torch._utils", b"pickle"))
@@ -234,8 +218,10 @@ def flip(content, place):
     "damage",
     [lambda b: b[: len(b) // 2], lambda b: b"", *(lambda b, p=p: flip(b, p) for p in (0.001, 0.5, 0.999))],
 )
-def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(tmp_path, monkeypatch, digits, damage, capsys):
-    _, expected = run(tmp_path / "whole", digits)
+def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(
+    uninterrupted, tmp_path, monkeypatch, digits, damage, capsys
+):
+    _, expected = uninterrupted()
     checkpoint = half_trained(tmp_path / "run", digits, monkeypatch)
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     assert run(tmp_path / "run", digits)[1] == expected
@@ -243,8 +229,10 @@ def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(tmp_path, monkeypa
     assert f"{checkpoint} is damaged" in line and "begins anew" in line
 
 
-def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(tmp_path, monkeypatch, digits, capsys):
-    _, expected = run(tmp_path / "whole", digits, keep_steps=(5,))
+def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(
+    uninterrupted, tmp_path, monkeypatch, digits, capsys
+):
+    _, expected = uninterrupted(keep_steps=(5,))
     half_trained(tmp_path / "run", digits, monkeypatch, keep_steps=(5,))
     kept = tmp_path / "run" / "ema-000005.safetensors"
     kept.write_bytes(flip(kept.read_bytes(), 0.9))
@@ -255,30 +243,20 @@ def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(tmp_path, mon
 # ---- asked to stop -------------------------------------------------------------------------------
 
 
-def signal_at(patch, step, signum):
-    """Send this process a signal in the midst of a step."""
-    take_step = training._Run.take_step
-
-    def send(self, *given):
-        if self.step == step:
-            signal.raise_signal(signum)
-        take_step(self, *given)
-
-    patch.setattr(training._Run, "take_step", send)
-
-
 @pytest.mark.parametrize("step", [0, 7, TOTAL_STEPS - 1])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(tmp_path, monkeypatch, digits, step, signum):
-    whole, expected = run(tmp_path / "whole", digits, keep_steps=(5,))
+def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(
+    uninterrupted, tmp_path, monkeypatch, digits, step, signum
+):
+    whole, expected = uninterrupted(keep_steps=(5,))
     with monkeypatch.context() as patch, pytest.raises(interruption.Stopped) as stopped:
-        signal_at(patch, step, signum)
+        tiny.signal_at(patch, step, signum)
         with interruption.handled():
             run(tmp_path / "parts", digits, keep_steps=(5,))
     assert stopped.value.signum == signum
     with safe_open(tmp_path / "parts" / CHECKPOINT, "pt") as file:
         assert json.loads(file.metadata()["run"])["step"] == step + 1
-    taken = recorded(monkeypatch, lambda run: run.step)
+    taken = tiny.recorded(monkeypatch, lambda run: run.step)
     resumed, files = run(tmp_path / "parts", digits, keep_steps=(5,))
     assert files == expected and resumed.losses.tolist() == whole.losses.tolist()
     assert len(taken) == TOTAL_STEPS - step - 1
@@ -325,8 +303,8 @@ def test_weights_of_one_change_no_bit(tmp_path, monkeypatch, digits):
     assert ones == plain
 
 
-def test_weights_that_are_not_one_change_the_model(tmp_path, digits):
-    _, plain = run(tmp_path / "plain", digits)
+def test_weights_that_are_not_one_change_the_model(uninterrupted, tmp_path, digits):
+    _, plain = uninterrupted()
     plan = everything(digits, weights=1.0 + digits.labels)
     _, weighted = run(tmp_path / "weighted", digits, plan=plan)
     assert weighted["model.safetensors"] != plain["model.safetensors"]
@@ -356,7 +334,7 @@ def shares_of_an_epoch(tmp_path, patch, counts, alpha, weighting=None):
     data = LabelledImages(images, labels, tuple("abcd"), tuple(map(str, labels)))
     weights = None if weighting else class_to_sample_weights(alpha, counts)[labels]
     plan = EpochPlan(np.arange(len(data)), total=len(data), epochs=1, weights=weights)
-    seen = recorded(patch, lambda run: run.model.loss.grad.clone())
+    seen = tiny.recorded(patch, lambda run: run.model.loss.grad.clone())
     settings = tiny.settings(batch_size=25, gradient_clip=1e9)
     train(LossOfClass(len(counts)), data, plan, settings, seed=0, folder=tmp_path, weighting=weighting)
     gradient = torch.stack(seen).sum(dim=0).numpy()
@@ -441,20 +419,8 @@ def test_images_are_whole_or_mirrored(digits):
     assert (same | mirrored).all() and same.any() and (~same).any()
 
 
-def recorded(patch, look):
-    """What ``look`` sees of the run after every step."""
-    take_step, seen = training._Run.take_step, []
-
-    def step(self, *given):
-        take_step(self, *given)
-        seen.append(look(self))
-
-    patch.setattr(training._Run, "take_step", step)
-    return seen
-
-
 def test_ema_follows_its_closed_form(tmp_path, monkeypatch, digits):
-    steps = recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
+    steps = tiny.recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
     run(tmp_path / "run", digits)
     average = steps[0]
     for s, parameters in enumerate(steps[1:], start=1):
@@ -465,7 +431,7 @@ def test_ema_follows_its_closed_form(tmp_path, monkeypatch, digits):
 
 
 def test_ema_decay_is_an_upper_bound(tmp_path, monkeypatch, digits):
-    steps = recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
+    steps = tiny.recorded(monkeypatch, lambda run: {k: v.clone() for k, v in run.model.state_dict().items()})
     run(tmp_path / "run", digits, ema_decay=0.0)
     for name, value in read_tensors(tmp_path / "run" / "model.safetensors").items():
         assert torch.equal(value, steps[-1][name])
@@ -478,14 +444,14 @@ def test_kept_weights_are_the_average_at_that_step(tmp_path, digits):
     assert kept.read_bytes() == short.read_bytes()
 
 
-def test_keeping_weights_does_not_disturb_the_run(tmp_path, digits):
-    _, plain = run(tmp_path / "plain", digits)
+def test_keeping_weights_does_not_disturb_the_run(uninterrupted, tmp_path, digits):
+    _, plain = uninterrupted()
     _, kept = run(tmp_path / "kept", digits, keep_steps=range(TOTAL_STEPS))
     assert kept["model.safetensors"] == plain["model.safetensors"]
 
 
 def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
-    rates = recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"])
+    rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
     run(tmp_path / "run", digits, warmup_epochs=2.0, learning_rate=8e-4)
     np.testing.assert_allclose(rates, np.minimum(np.arange(1, 17), 8) * 1e-4)
 
@@ -494,7 +460,7 @@ def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
 def test_the_warm_up_is_as_long_as_the_first_epoch_says_and_never_starts_again(
     tmp_path, monkeypatch, digits, kind
 ):
-    rates = recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"])
+    rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
     plan = {
         # One step an epoch on the coreset, then four: a warm-up of three epochs is three steps.
         "annealed": everything(digits, indices=np.arange(8), epochs=4, annealing_start=0.75),
@@ -514,6 +480,50 @@ def test_another_seed_is_another_run(tmp_path, digits):
     assert run(tmp_path / "a", digits)[1] != run(tmp_path / "b", digits, seed=1)[1]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, digits):
-    with pytest.raises(DedtError, match="loss is (nan|inf) at step .*Lower the learning rate"):
-        run(tmp_path / "run", digits, learning_rate=1e30, warmup_epochs=0.0)
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_checkpoint(tmp_path, monkeypatch, digits):
+    """It is found after the step, but its step is named and no weights of a later one are kept."""
+
+    def spoil(run):
+        if run.step == 4:
+            run.parameters[0].data.fill_(torch.nan)
+
+    tiny.on_step(monkeypatch, spoil, before=True)
+    with pytest.raises(
+        DedtError, match="loss of the ConditionalUNet is nan at step 4. Lower the learning rate"
+    ):
+        run(tmp_path / "run", digits, keep_steps=(3, 5))
+    assert [path.name for path in (tmp_path / "run").glob("ema-*")] == ["ema-000003.safetensors"]
+    with safe_open(tmp_path / "run" / CHECKPOINT, "pt") as file:
+        assert json.loads(file.metadata()["run"])["step"] == 3
+
+
+# ---- on a device that cannot be read -------------------------------------------------------------
+
+
+def mdt():
+    return MDTv2(
+        input_size=8, patch_size=2, in_channels=1, hidden_size=16, depth=2, num_heads=2, decode_layer=2
+    )
+
+
+@pytest.mark.parametrize("kind", ["plain", "weighted", "infobatch", "dro", "dro eval", "dro element", "mdt"])
+def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
+    """Tensors on the meta device have no values, so whatever would wait for one raises."""
+    monkeypatch.setitem(training.OPTIMIZERS, "adam", torch.optim.Adam)  # fused there is none
+    draws = training.torch_generator  # nor are there generators
+    monkeypatch.setattr(training, "torch_generator", lambda *a: draws(*a[:3]))
+    make = mdt if kind == "mdt" else tiny.unet
+    plan = everything(digits, weights=np.linspace(1, 2, 30) if kind == "weighted" else None)
+    if kind == "infobatch":
+        plan = InfoBatchPlan(30, prune_ratio=0.1, epochs=4)
+    options = dict(
+        zip(("clip", "scores"), {"dro eval": ("sample", "eval"), "dro element": ("element",)}.get(kind, ()))
+    )
+    dro = GroupDRO(tiny.unet().to("meta"), digits.class_counts, **options) if "dro" in kind else None
+    task = training._Diffusion(make(), digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
+    run = training._Run(task)
+    for batch in run.start(0):
+        run.take_step(batch)
+    assert run.step == 4
+    with pytest.raises(NotImplementedError, match="meta"):
+        run.flush()

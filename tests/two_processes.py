@@ -12,7 +12,14 @@ from dedt_lib.store import Store
 
 torch.set_num_threads(1)
 profile = tiny.profile(
-    epochs=3, unet_dropout=0.3, samples=40, sample_batch_size=10, dro_burn_in=0.0, batch_size=7
+    **{
+        "unet.epochs": 3,
+        "unet.dropout": 0.3,
+        "sample.count": 40,
+        "sample.batch_size": 10,
+        "reweight.burn_in": 0.0,
+        "unet.batch_size": 7,
+    }
 )
 experiment = Experiment(profile, store=Store(sys.argv[1]), device="cpu", reweighting=True)
 experiment.sample()

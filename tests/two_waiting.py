@@ -5,10 +5,10 @@ import sys
 
 import torch
 
-from dedt_lib import store
+from dedt_lib import files, store
 from dedt_lib.processes import Processes
 
-store.PATIENCE = 0.5
+files.PATIENCE = 0.5
 rank, root = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group(
     "gloo",

@@ -46,19 +46,19 @@ def main():
     )
     parser.add_argument("--path", default="", help="folder with CIFAR-10")
     args = parser.parse_args()
-    profile = load_profile(PROFILE, path=args.path)
-    common = ["--profile", PROFILE, *([f"--set=path={args.path}"] if args.path else [])]
+    profile = load_profile(PROFILE, **{"data.path": args.path})
+    common = ["--profile", PROFILE, *([f"--set=data.path={args.path}"] if args.path else [])]
     # All commands come before this process loads anything: a child's peak memory begins with its parent's.
     commands = {"embed": dedt("embed", *common)}
     for name, recipe in SELECTORS.items():
-        for ratio in profile.ratios:
+        for ratio in profile.unet.ratios:
             options = [f"--{key}={value}" for key, value in recipe.items()]
             commands[name, ratio] = dedt("select", *common, *options, f"--ratio={ratio}")
             print(name, ratio, commands[name, ratio])
     base = Experiment(profile)
     coresets, selections = {}, []
     for name, recipe in SELECTORS.items():
-        for ratio in profile.ratios:
+        for ratio in profile.unet.ratios:
             experiment = base.change(**recipe, ratio=ratio)
             coresets[name, ratio] = coreset = experiment.select()
             manifest = Store().manifest(experiment._coreset_folder)
@@ -74,7 +74,7 @@ def main():
                 }
             )
     encoder = base.encoder[1]
-    smallest = min(profile.ratios)
+    smallest = min(profile.unet.ratios)
     first = {name: coresets[name, smallest] for name in SELECTORS}
     folder = results_folder(profile)
     folder.mkdir(parents=True, exist_ok=True)

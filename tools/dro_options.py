@@ -4,7 +4,7 @@
 minute each on the digits), and writes ``results/PROFILE/dro-options.json``.  What is in the store is not
 trained again, so a run that was interrupted goes on.
 
-``dro_scores`` has no setting here: it decides whether the scores carry dropout, and the digits' network has none.
+``reweight.scores`` has no setting here: it decides whether the scores carry dropout, and the digits' network has none.
 
 Nothing says what the right class weights are.  What can be said of a setting is whether another seed learns
 the same weights from it, how many classes these stress, and whether they are those of the default.
@@ -25,16 +25,16 @@ from dedt_lib.store import Store, provenance
 
 SETTINGS = {
     "default": {},
-    "step size 0.3": {"dro_step_size": 0.3},
-    "step size 3": {"dro_step_size": 3.0},
-    "smoothing 1e-4": {"dro_smoothing": 1e-4},
-    "smoothing 1e-2": {"dro_smoothing": 1e-2},
-    "clipped by class": {"dro_clip": "class"},
-    "clipped by pixel": {"dro_clip": "element"},
-    "absent classes at zero": {"dro_absent": "zero"},
-    "no burn-in": {"dro_burn_in": 0.0},
-    "burn-in of a half": {"dro_burn_in": 0.5},
-    "average of the last half": {"dro_window": 0.5},
+    "step size 0.3": {"reweight.step_size": 0.3},
+    "step size 3": {"reweight.step_size": 3.0},
+    "smoothing 1e-4": {"reweight.smoothing": 1e-4},
+    "smoothing 1e-2": {"reweight.smoothing": 1e-2},
+    "clipped by class": {"reweight.clip": "class"},
+    "clipped by pixel": {"reweight.clip": "element"},
+    "absent classes at zero": {"reweight.absent": "zero"},
+    "no burn-in": {"reweight.burn_in": 0.0},
+    "burn-in of a half": {"reweight.burn_in": 0.5},
+    "average of the last half": {"reweight.window": 0.5},
 }
 RECIPE = {"method": "moderate", "encoder": "resnet18", "ratio": 0.1, "reweighting": True}
 
@@ -42,7 +42,9 @@ RECIPE = {"method": "moderate", "encoder": "resnet18", "ratio": 0.1, "reweightin
 def learned(profile, seed, changes, store):
     """Class weights float64 [K], share of clipped samples and mean excess of one proxy."""
     changes = dict(changes)
-    window = changes.pop("dro_window", profile.dro_window)  # of the average alone: no proxy of its own
+    window = changes.pop(
+        "reweight.window", profile.reweight.window
+    )  # of the average alone: no proxy of its own
     dro = Experiment(load_profile(profile, **changes), store=store, seed=seed, **RECIPE).reweight()
     start = dro["burn_in"] + int((1 - window) * (len(dro["trajectory"]) - dro["burn_in"]))
     moved = slice(dro["burn_in"], None)

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from dedt_lib.book import tables
-from dedt_lib.files import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- expected:start -->\n).*(<!-- expected:end -->)", re.DOTALL)
@@ -16,8 +15,8 @@ SHOWN = [("full", 1.0), ("moderate", 0.1), ("moderate-reweighted", 0.1), ("early
 
 def expected():
     """The table of the numbers that the quick start ends with, as Markdown."""
-    folder = tables.results_folder("digits", ROOT / "results") / "cells"
-    found = [read_json(folder / f"{tables.cell_name(row, ratio, 0)}.json") for row, ratio in SHOWN]
+    frame = tables.read_cells("digits", root=ROOT / "results").set_index(["row", "ratio", "seed"])
+    found = [frame.result[row, ratio, 0] for row, ratio in SHOWN]
     lines = ["| trained on | steps | FID |", "|---|---|---|"]
     for (row, ratio), cell in zip(SHOWN, found):
         data = "" if row in ("full", "early-stopping") else f" ({tables.percent(ratio)})"

@@ -1,11 +1,12 @@
 """What the notebooks need of their surroundings."""
 
 import ast
+from typing import Any
 
 from ..errors import DedtError
 
 
-def check_parameters(*known):
+def check_parameters(*known: str) -> None:
     """Raise DedtError if papermill injected a parameter that is not ``known``.
 
     papermill itself passes a mistyped name on with no more than a line in its log, and the notebook then
@@ -25,7 +26,7 @@ def check_parameters(*known):
                 )
 
 
-def glue(prefix, **values):
+def glue(prefix: str, **values: Any) -> None:
     """Hand numbers and words to the prose: each ``name=value`` becomes ``{glue:text}`PREFIX_NAME```."""
     import myst_nb
 

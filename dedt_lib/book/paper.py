@@ -55,7 +55,7 @@ TABLE_5 = {
 """FID of Stable Diffusion on ImageNette-256."""
 
 
-def by_ratio(table, row):
+def by_ratio(table: dict, row: str) -> dict[float, float]:
     """The numbers of a row of one of these tables: ratio -> number, empty for a row it does not have."""
     if row == "full":
         return {1.0: FULL}

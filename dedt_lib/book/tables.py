@@ -1,159 +1,137 @@
 """Cells of tables: their names, their results on disk, and the tables made from them.
 
-A cell is (row, ratio, seed).  Its result is ``results/PROFILE/cells/ROW-PERCENT-SEED.json``, written
-once and committed; everything that the book shows is read from there.
+A cell is (row, ratio, seed).  Its result is a line of ``results/PROFILE/cells.jsonl``, and its first samples are
+a column of ``results/PROFILE/samples/ROW.png``; both are committed, and everything that the book shows is read
+from there.  Many processes compute cells at once, so each first writes its own under ``pending``, from where
+:func:`collect` moves them.
 """
 
+import contextlib
+import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..config.profile import checked, load_profile
+from ..config.profile import Profile, checked, load_profile
 from ..config.recipe import Recipe
 from ..errors import DedtError
-from ..files import atomic, project_root, read_json, write_json
+from ..files import atomic, locked, project_root, read_json, write_json
 
-RESNET, INCEPTION, CLIP, DDAE = (
-    {"encoder": name} for name in ("resnet18", "inceptionv3", "clip-rn50", "ddae")
-)
-MODERATE = {**RESNET, "method": "moderate"}
-REWEIGHTED = {**MODERATE, "reweighting": True}
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..experiment import Experiment
+
+Named = str | Profile
+"""A profile, or its name or file."""
+
+Root = str | os.PathLike | None
+"""The folder of all results, or None for the usual one (:func:`results_folder`)."""
+
+Cell = tuple[str, float, int]
+"""Row, ratio and seed."""
+
+RANDOM, RESNET = {"method": "random"}, {"encoder": "resnet18"}
+INCEPTION, CLIP = {"encoder": "inceptionv3"}, {"encoder": "clip-rn50"}
+GAUSSIAN, MODERATE = {"method": "gaussian"}, {"method": "moderate"}
+REWEIGHTED, ANNEALED, STOPPED = {"reweighting": True}, {"annealing": True}, {"early_stopping": True}
 MDT, SD = {"model": "mdt"}, {"model": "stable-diffusion"}
-ROWS = {
-    "random": {"method": "random"},
-    "inceptionv3-gaussian": {**INCEPTION, "method": "gaussian"},
-    "ddae-moderate": {**DDAE, "method": "moderate"},
-    "clip-moderate": {**CLIP, "method": "moderate"},
-    "moderate": MODERATE,
-    "moderate-reweighted": REWEIGHTED,
-    "gaussian": {**RESNET, "method": "gaussian"},
-    "moderate-global": {**MODERATE, "scope": "global"},
-    "moderate-global-balanced": {**MODERATE, "scope": "global", "balancing": True},
-    "moderate-class": {**MODERATE, "scope": "class"},
-    "moderate-literal-dro": {**REWEIGHTED, "burn_in": 0.0},
-    "infobatch-annealed": {"method": "random", "infobatch": "ratio", "annealing": True},
-    "infobatch-budget-annealed": {"method": "random", "infobatch": "budget", "annealing": True},
-    "moderate-reweighted-annealed": {**REWEIGHTED, "annealing": True},
-    "random-annealed": {"method": "random", "annealing": True},
-    "early-stopping": {"method": "random", "early_stopping": True},
-    "early-stopping-annealed": {"method": "random", "early_stopping": True, "annealing": True},
-    "full": {"method": "random"},
-    "mdt-random": {**MDT, "method": "random"},
-    "mdt-gaussian": {**MDT, **INCEPTION, "method": "gaussian"},
-    "mdt-gaussian-reweighted": {**MDT, **INCEPTION, "method": "gaussian", "reweighting": True},
-    "mdt-moderate": {**MDT, **INCEPTION, "method": "moderate"},
-    "mdt-moderate-reweighted": {**MDT, **INCEPTION, "method": "moderate", "reweighting": True},
-    "mdt-early-stopping": {**MDT, "method": "random", "early_stopping": True},
-    "mdt-full": {**MDT, "method": "random"},
-    "sd-random": {**SD, "method": "random"},
-    "sd-clip-moderate": {**SD, **CLIP, "method": "moderate"},
-    "sd-moderate": {**SD, **MODERATE},
-    "sd-moderate-reweighted": {**SD, **REWEIGHTED},
-    "sd-early-stopping": {**SD, "method": "random", "early_stopping": True},
-    "sd-full": {**SD, "method": "random"},
+OURS = RESNET | MODERATE
+
+
+class Row(NamedTuple):
+    """A row of the tables: how the book prints it, the recipe values that make it, and where it stands."""
+
+    label: str
+    recipe: dict[str, Any]
+    tables: str
+    ratios: tuple[float, ...] | None = None
+    """In these tables; None: all that the profile has for the row's model."""
+
+
+_ROWS = {
+    "random": Row("Uniform random", RANDOM, "table1"),
+    "inceptionv3-gaussian": Row("Inception-v3, Gaussian", INCEPTION | GAUSSIAN, "table1"),
+    "ddae-moderate": Row("DDAE, Moderate-DS", {"encoder": "ddae"} | MODERATE, "table1"),
+    "clip-moderate": Row("CLIP, Moderate-DS", CLIP | MODERATE, "table1"),
+    "moderate": Row("ResNet-18, Moderate-DS", OURS, "table1 table3"),
+    "moderate-reweighted": Row("ResNet-18, Moderate-DS + reweighting", OURS | REWEIGHTED, "table1 table3"),
+    "gaussian": Row("ResNet-18, Gaussian", RESNET | GAUSSIAN, "table1"),
+    "moderate-global": Row("ResNet-18, Moderate-DS, one band", OURS | {"scope": "global"}, "table1"),
+    "moderate-global-balanced": Row(
+        "ResNet-18, Moderate-DS, one band, balanced without DRO",
+        OURS | {"scope": "global", "balancing": True},
+        "table1",
+        (0.1,),
+    ),
+    "moderate-class": Row(
+        "ResNet-18, Moderate-DS, a band in each class", OURS | {"scope": "class"}, "table1"
+    ),
+    "moderate-literal-dro": Row(
+        "ResNet-18, Moderate-DS + literal DRO", OURS | REWEIGHTED | {"burn_in": 0.0}, "table1", (0.1,)
+    ),
+    "infobatch-annealed": Row("InfoBatch + annealing", RANDOM | {"infobatch": "ratio"} | ANNEALED, "table2"),
+    "moderate-reweighted-annealed": Row(
+        "Moderate-DS + reweighting + annealing", OURS | REWEIGHTED | ANNEALED, "table2 table3"
+    ),
+    "infobatch-budget-annealed": Row(
+        "InfoBatch to budget + annealing", RANDOM | {"infobatch": "budget"} | ANNEALED, "table2", (0.1, 0.2)
+    ),
+    "random-annealed": Row("Uniform random + annealing", RANDOM | ANNEALED, "table2"),
+    "early-stopping": Row("All data, equal steps", RANDOM | STOPPED, "table1"),
+    "early-stopping-annealed": Row("All data, equal steps", RANDOM | STOPPED | ANNEALED, "table2"),
+    "full": Row("All data", RANDOM, "table1 table2 table3", (1.0,)),
+    "mdt-random": Row("Uniform random", MDT | RANDOM, "table4"),
+    "mdt-gaussian": Row("Inception-v3, Gaussian", MDT | INCEPTION | GAUSSIAN, "table4"),
+    "mdt-gaussian-reweighted": Row(
+        "Inception-v3, Gaussian + reweighting", MDT | INCEPTION | GAUSSIAN | REWEIGHTED, "table4"
+    ),
+    "mdt-moderate": Row("Inception-v3, Moderate-DS", MDT | INCEPTION | MODERATE, "table4"),
+    "mdt-moderate-reweighted": Row(
+        "Inception-v3, Moderate-DS + reweighting", MDT | INCEPTION | MODERATE | REWEIGHTED, "table4"
+    ),
+    "mdt-early-stopping": Row("All data, equal steps", MDT | RANDOM | STOPPED, "table4"),
+    "mdt-full": Row("All data", MDT | RANDOM, "table4", (1.0,)),
+    "sd-random": Row("Uniform random", SD | RANDOM, "table5"),
+    "sd-clip-moderate": Row("CLIP, Moderate-DS", SD | CLIP | MODERATE, "table5"),
+    "sd-moderate": Row("ResNet-18, Moderate-DS", SD | OURS, "table5"),
+    "sd-moderate-reweighted": Row(
+        "ResNet-18, Moderate-DS + reweighting", SD | OURS | REWEIGHTED, "table5", (0.2,)
+    ),
+    "sd-early-stopping": Row("All data, equal steps", SD | RANDOM | STOPPED, "table5"),
+    "sd-full": Row("All data", SD | RANDOM, "table5", (1.0,)),
 }
+"""Each row once, in the order of its tables: the paper's first, then controls and other readings."""
+
+# Those models of Stable Diffusion are sampled once more without guidance, as rows of their own.
+_ROWS |= {
+    f"{name}-unguided": Row(
+        f"{row.label}, unguided", row.recipe | {"unguided": True}, "table5-unguided", row.ratios
+    )
+    for name, row in _ROWS.items()
+    if row.tables == "table5" and not row.recipe.get("reweighting")
+}
+
+ROWS = {name: row.recipe for name, row in _ROWS.items()}
 """Row name -> the recipe values that make it."""
 
-UNGUIDED = ("sd-random", "sd-clip-moderate", "sd-moderate", "sd-early-stopping", "sd-full")
-"""Rows whose models are sampled once more without guidance, as rows of their own."""
+LABELS = {name: row.label for name, row in _ROWS.items()}
+"""Row name -> how the book prints it."""
 
-ROWS |= {f"{row}-unguided": {**ROWS[row], "unguided": True} for row in UNGUIDED}
+TABLES = {
+    table: {name: row.ratios for name, row in _ROWS.items() if table in row.tables.split()}
+    for table in ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
+}
+"""Table -> its rows and their ratios (None: all ratios that the profile has for the row's model)."""
+
+TABLES["figure2"] = dict.fromkeys(("moderate", "moderate-reweighted"), (0.1,))
 
 FULL = {"unet": "full", "mdt": "mdt-full", "stable-diffusion": "sd-full"}
 """Model of a recipe -> the row of its run on all the data."""
-
-LABELS = {
-    "random": "Uniform random",
-    "inceptionv3-gaussian": "Inception-v3, Gaussian",
-    "ddae-moderate": "DDAE, Moderate-DS",
-    "clip-moderate": "CLIP, Moderate-DS",
-    "moderate": "ResNet-18, Moderate-DS",
-    "moderate-reweighted": "ResNet-18, Moderate-DS + reweighting",
-    "gaussian": "ResNet-18, Gaussian",
-    "moderate-global": "ResNet-18, Moderate-DS, one band",
-    "moderate-global-balanced": "ResNet-18, Moderate-DS, one band, balanced without DRO",
-    "moderate-class": "ResNet-18, Moderate-DS, a band in each class",
-    "moderate-literal-dro": "ResNet-18, Moderate-DS + literal DRO",
-    "infobatch-annealed": "InfoBatch + annealing",
-    "infobatch-budget-annealed": "InfoBatch to budget + annealing",
-    "moderate-reweighted-annealed": "Moderate-DS + reweighting + annealing",
-    "random-annealed": "Uniform random + annealing",
-    "early-stopping": "All data, equal steps",
-    "early-stopping-annealed": "All data, equal steps",
-    "full": "All data",
-    "mdt-random": "Uniform random",
-    "mdt-gaussian": "Inception-v3, Gaussian",
-    "mdt-gaussian-reweighted": "Inception-v3, Gaussian + reweighting",
-    "mdt-moderate": "Inception-v3, Moderate-DS",
-    "mdt-moderate-reweighted": "Inception-v3, Moderate-DS + reweighting",
-    "mdt-early-stopping": "All data, equal steps",
-    "mdt-full": "All data",
-    "sd-random": "Uniform random",
-    "sd-clip-moderate": "CLIP, Moderate-DS",
-    "sd-moderate": "ResNet-18, Moderate-DS",
-    "sd-moderate-reweighted": "ResNet-18, Moderate-DS + reweighting",
-    "sd-early-stopping": "All data, equal steps",
-    "sd-full": "All data",
-}
-"""Row name -> how the book prints it."""
-
-LABELS |= {f"{row}-unguided": f"{LABELS[row]}, unguided" for row in UNGUIDED}
-
-TABLES = {
-    "table1": {
-        "random": None,
-        "inceptionv3-gaussian": None,
-        "ddae-moderate": None,
-        "clip-moderate": None,
-        "moderate": None,
-        "moderate-reweighted": None,
-        "gaussian": None,
-        "moderate-global": None,
-        "moderate-global-balanced": (0.1,),
-        "moderate-class": None,
-        "moderate-literal-dro": (0.1,),
-        "early-stopping": None,
-        "full": (1.0,),
-    },
-    "table2": {
-        "infobatch-annealed": None,
-        "moderate-reweighted-annealed": None,
-        "infobatch-budget-annealed": (0.1, 0.2),
-        "random-annealed": None,
-        "early-stopping-annealed": None,
-        "full": (1.0,),
-    },
-    "table3": {
-        "moderate": None,
-        "moderate-reweighted": None,
-        "moderate-reweighted-annealed": None,
-        "full": (1.0,),
-    },
-    "figure2": {"moderate": (0.1,), "moderate-reweighted": (0.1,)},
-    "table4": {
-        "mdt-random": None,
-        "mdt-gaussian": None,
-        "mdt-gaussian-reweighted": None,
-        "mdt-moderate": None,
-        "mdt-moderate-reweighted": None,
-        "mdt-early-stopping": None,
-        "mdt-full": (1.0,),
-    },
-    "table5": {
-        "sd-random": None,
-        "sd-clip-moderate": None,
-        "sd-moderate": None,
-        "sd-moderate-reweighted": (0.2,),
-        "sd-early-stopping": None,
-        "sd-full": (1.0,),
-    },
-    "table5-unguided": {f"{row}-unguided": (1.0,) if row == "sd-full" else None for row in UNGUIDED},
-}
-"""Table -> its rows and their ratios (None: all ratios that the profile has for the row's model).  The
-paper's rows come first; the others are controls and other readings."""
-
 
 UNITS = {
     "images": "images",
@@ -163,7 +141,6 @@ UNITS = {
 }
 """What a run costs: key in a result's ledger -> how the book prints it."""
 
-
 SAMPLES_KEPT, THUMBNAIL = 50, 64
 """How many samples are kept as a picture beside a result, and their pixels along a side at most."""
 
@@ -171,10 +148,14 @@ MORE_METRICS = ("cmmd", "cmmd_unbiased", "kid", "precision", "recall")
 """What the cells of the latent models hold beside FID (:meth:`dedt_lib.experiment.Experiment.compare`)."""
 
 
-def cells(table, profile):
-    """All (row, ratio, seed) of a table under a profile (name or Profile), the largest ratios first.
+# ---- which cells there are -------------------------------------------------------------------------
 
-    Raises DedtError for an unknown table.
+
+def cells(table: str, profile: Named) -> list[Cell]:
+    """All cells of a table under a profile, the largest ratios first.
+
+    Raises:
+        DedtError: there is no such table.
     """
     profile = load_profile(profile)
     found = [
@@ -186,16 +167,16 @@ def cells(table, profile):
     return sorted(found, key=lambda cell: -cell[1])
 
 
-def table_rows(table, profile):
+def table_rows(table: str, profile: Named) -> list[str]:
     """The rows of a table under a profile, without the one that only names its own scope once more."""
     if table not in TABLES:
         raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
-    own = load_profile(profile).moderate_scope
+    own = load_profile(profile).select.moderate_scope
     return [row for row in TABLES[table] if row != f"moderate-{own}"]
 
 
-def cell_before(row, ratio, seed):
-    """The cell (row, ratio, seed) that makes on its way what this one needs as well, or None.
+def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
+    """The cell that makes on its way what this one needs as well, or None.
 
     Of an unguided cell it is the guided one, of one that needs a reference the run on all the data.
     """
@@ -207,169 +188,304 @@ def cell_before(row, ratio, seed):
     return None
 
 
-def row_ratios(row, profile):
+def row_ratios(row: str, profile: Named) -> tuple[float, ...]:
     """The ratios that a profile has for the model of a row."""
-    prefix = {"mdt": "mdt_", "stable-diffusion": "sd_"}.get(ROWS[row].get("model"), "")
-    return getattr(load_profile(profile), f"{prefix}ratios")
+    section = ROWS[row].get("model", "unet").replace("-", "_")
+    return getattr(load_profile(profile), section).ratios
 
 
-def all_cells(profile):
+def all_cells(profile: Named) -> list[Cell]:
     """The cells of all tables that a profile is made for, each once."""
     profile = load_profile(profile)
     return list(dict.fromkeys(cell for table in profile.tables for cell in cells(table, profile)))
 
 
-def cell_recipe(row, ratio, seed):
-    """The recipe values of a cell; raises DedtError for an unknown row or a ratio outside (0, 1]."""
+def cell_recipe(row: str, ratio: float, seed: int) -> dict[str, Any]:
+    """The recipe values of a cell.
+
+    Raises:
+        DedtError: there is no such row, or the ratio is outside (0, 1].
+    """
     if row not in ROWS:
         raise DedtError(f"Unknown row '{row}'. Choose one of: {', '.join(ROWS)}.")
     return checked(Recipe, {**ROWS[row], "ratio": ratio, "seed": seed}).model_dump()
 
 
-def cell_name(row, ratio, seed):
-    """``ROW-PERCENT-SEED``, the file name of a cell's result."""
+def cell_name(row: str, ratio: float, seed: int) -> str:
+    """``ROW-PERCENT-SEED``, what a cell is called in file names and in ``cells.jsonl``."""
     return f"{row}-{ratio * 100:g}-{seed}"
 
 
-def results_folder(profile, root=None):
+def _order(name: str) -> tuple[str, float, int]:
+    """What names of cells are sorted by: row, percent, seed."""
+    row, percent, seed = name.rsplit("-", 2)
+    return row, float(percent), int(seed)
+
+
+# ---- their results on disk -------------------------------------------------------------------------
+
+
+def results_folder(profile: Named, root: Root = None) -> Path:
     """``results/PROFILE`` under ``root``, ``$DEDT_RESULTS`` or the project."""
     root = root or os.environ.get("DEDT_RESULTS") or project_root() / "results"
     return Path(root) / load_profile(profile).name
 
 
-def run_cell(profile, row, ratio, seed, *, root=None, store=None, report=None):
-    """Compute a cell, or find its stages in the store, and write its result; returns (Experiment, result).
+def run_cell(
+    profile: Named, row: str, ratio: float, seed: int, *, pending: bool = False, root: Root = None, **how: Any
+) -> "tuple[Experiment, dict[str, Any]]":
+    """Compute a cell, or find its stages in the store, and collect its result, in place of an earlier one.
 
-    Beside the result goes a picture of its first samples (:func:`read_samples`).
+    Args:
+        pending: leave the result where :func:`collect` finds it, as a worker of the grid does.
+        root: as in :func:`results_folder`.
+        how: ``store`` and ``report`` of the Experiment.
+
+    Returns:
+        The Experiment, and the result as it is kept.
     """
     from ..experiment import Experiment
 
-    experiment = Experiment(profile, store=store, report=report, **cell_recipe(row, ratio, seed))
+    experiment = Experiment(profile, **how, **cell_recipe(row, ratio, seed))
     result = {"row": row, **experiment.cell()}
-    name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
-    (folder / "cells").mkdir(parents=True, exist_ok=True)
-    (folder / "samples").mkdir(exist_ok=True)
-    _write_samples(experiment.sample()[:SAMPLES_KEPT], folder / "samples" / f"{name}.png")
-    write_json(folder / "cells" / f"{name}.json", result)
+    name, folder = cell_name(row, ratio, seed), results_folder(profile, root) / "pending"
+    samples = experiment.sample()[:SAMPLES_KEPT]
+    if experiment.processes.main:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_sheet(folder / f"{name}.png", {name: samples})
+        write_json(folder / f"{name}.json", result)
+        if not pending:
+            collect(profile, [name], root=root)
     return experiment, result
 
 
-def _write_samples(images, path):
-    """Images uint8 [n, C, H, W] below one another in one file, shrunk to THUMBNAIL pixels if larger."""
-    from PIL import Image
+def compute_missing(profile: Named, table: str = "table1") -> int:
+    """Compute the cells of a table that have no result yet, one after the other; returns how many there were.
 
-    strip = np.concatenate(list(images), axis=1).transpose(1, 2, 0).squeeze()
-    picture, side = Image.fromarray(strip), min(images.shape[-1], THUMBNAIL)
-    with atomic(path) as partial:
-        picture.resize((side, side * len(images)), Image.Resampling.BOX).save(partial, format="PNG")
-
-
-def read_samples(profile, row, ratio, seed, *, root=None):
-    """The first samples of a cell, kept beside its result: uint8 [n, C, H, W], or None without a picture.
-
-    Their classes are :func:`sample_labels` of the result.  Raises DedtError for a damaged picture.
+    For a small profile or a single machine; the grid (``make tables``) does the same on all cores.
     """
-    from PIL import Image
+    there = done(profile)
+    missing = [cell for cell in cells(table, profile) if cell_name(*cell) not in there]
+    for cell in missing:
+        run_cell(profile, *cell)
+    return len(missing)
 
-    name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
-    path = folder / "samples" / f"{name}.png"
-    if not path.exists():
-        return None
+
+def done(profile: Named, *, root: Root = None) -> set[str]:
+    """Names of the cells that have a result, collected or pending."""
+    folder = results_folder(profile, root)
+    return {path.stem for path in folder.glob("pending/*.json")} | set(_collected(folder))
+
+
+def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> int:
+    """Move pending cells to where the book reads them; a process killed meanwhile loses none.
+
+    Args:
+        profile: a name, a file or a Profile.
+        names: of the cells (:func:`cell_name`); without them all that are pending.
+        root: as in :func:`results_folder`.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        DedtError: a file is damaged, and is named; then nothing has moved.
+    """
+    folder = results_folder(profile, root)
+    if not any(folder.glob("pending/*.json")):
+        return 0
+    with locked(folder / "pending" / "collect", "the results of another process"):
+        found = _pending(folder, names)
+        sheets: dict[Path, dict[str, np.ndarray]] = {}
+        for name, result in found.items():
+            sheet = folder / "samples" / f"{result['row']}.png"
+            sheets.setdefault(sheet, _read_sheet(sheet)).update(
+                _read_sheet(folder / "pending" / f"{name}.png")
+            )
+        lines = [{"cell": name, **result} for name, result in (_collected(folder) | found).items()]
+        for path, samples in sheets.items():
+            if samples:
+                path.parent.mkdir(exist_ok=True)
+                _write_sheet(path, samples)
+        with atomic(folder / "cells.jsonl") as partial:
+            with open(partial, "w") as file:
+                for line in sorted(lines, key=lambda line: _order(line["cell"])):
+                    text = json.dumps(line, sort_keys=True, separators=(",", ":"), allow_nan=False)
+                    file.write(text + "\n")
+        for name in found:
+            for kind in ("png", "json"):
+                (folder / "pending" / f"{name}.{kind}").unlink(missing_ok=True)
+    return len(found)
+
+
+def _pending(folder: Path, names: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    """Results that wait to be collected, all or those of ``names``, by the names of their cells."""
+    found = {}
+    for path in [folder / "pending" / f"{name}.json" for name in names] or folder.glob("pending/*.json"):
+        with contextlib.suppress(FileNotFoundError):  # it was collected just now
+            found |= _parsed(path.read_bytes(), path, folder, path.stem)
+    return found
+
+
+def _collected(folder: Path) -> dict[str, dict[str, Any]]:
+    """Results that are collected, by the names of their cells."""
+    path, found = folder / "cells.jsonl", {}
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
+        found |= _parsed(line, f"line {number} of {path}", folder)
+    return found
+
+
+def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None = None) -> dict[str, dict]:
+    """The result of a cell, from JSON, by its name; raises DedtError when it is none."""
     try:
-        with Image.open(path) as picture:
-            strip = np.atleast_3d(np.asarray(picture))
-        side = strip.shape[1]
-        return strip.reshape(-1, side, side, strip.shape[2]).transpose(0, 3, 1, 2)
-    except Exception as error:  # Pillow raises errors of many kinds
+        result = json.loads(text)
+        _columns(result)
+        name = cell_name(result["row"], result["recipe"]["ratio"], result["recipe"]["seed"])
+        if name != (expected or result.pop("cell")):
+            raise ValueError(f"it is of {name}")
+        return {name: result}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DedtError(
-            f"{path} is no picture of samples ({error}). Delete it to do without, or delete "
-            f"{folder / 'cells' / name}.json as well and run: make tables PROFILE={folder.name}"
+            f"{where} is no result of a cell ({error!r}); delete it and run: make tables PROFILE={folder.name}"
         ) from error
 
 
-def sample_labels(result, n=SAMPLES_KEPT):
-    """Classes of the first n samples of a cell, from its result (JSON): int64 [n]."""
+def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
+    """Samples uint8 [n, C, H, W] of each cell, below one another and shrunk to THUMBNAIL, in a lossless picture.
+
+    The PNG's text "cells" names the cell of each column.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    names, note = sorted(samples, key=_order), PngInfo()
+    note.add_text("cells", " ".join(names))
+    if len({samples[name].shape for name in names}) > 1:
+        raise DedtError(
+            f"The samples in {path} have another size than the new ones. Delete it and run again."
+        )
+    n, _, side, _ = samples[names[0]].shape
+    columns = [np.concatenate(list(samples[name]), axis=1) for name in names]
+    picture = Image.fromarray(np.concatenate(columns, axis=2).transpose(1, 2, 0).squeeze())
+    side = min(side, THUMBNAIL)
+    with atomic(path) as partial:
+        picture = picture.resize((side * len(names), side * n), Image.Resampling.BOX)
+        picture.save(partial, format="PNG", pnginfo=note)
+
+
+def _read_sheet(path: Path) -> dict[str, np.ndarray]:
+    """What :func:`_write_sheet` wrote, nothing where there is no file; without the text it is of one cell."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            pixels = np.atleast_3d(np.asarray(picture))
+            names = picture.info.get("cells", path.stem).split()
+        columns = np.split(pixels, len(names), axis=1)
+        side = columns[0].shape[1]
+        return {
+            name: column.reshape(-1, side, side, column.shape[2]).transpose(0, 3, 1, 2)
+            for name, column in zip(names, columns)
+        }
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # Pillow raises errors of many kinds
+        raise DedtError(
+            f"{path} is no picture of samples ({error}). Delete it to do without, or delete its cells' lines in "
+            f"{path.parent.parent / 'cells.jsonl'} as well and run: make tables PROFILE={path.parent.parent.name}"
+        ) from error
+
+
+def read_samples(
+    profile: Named, row: str, ratio: float, seed: int, *, root: Root = None
+) -> np.ndarray | None:
+    """The first samples of a cell, kept beside its result.
+
+    Returns:
+        uint8 [n, C, H, W], of the classes :func:`sample_labels`, or None where none were kept.
+
+    Raises:
+        DedtError: the picture is damaged.
+    """
+    name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
+    pending = _read_sheet(folder / "pending" / f"{name}.png")
+    return (pending or _read_sheet(folder / "samples" / f"{row}.png")).get(name)
+
+
+def sample_labels(result: dict[str, Any], n: int = SAMPLES_KEPT) -> np.ndarray:
+    """Classes of the first n samples of a cell, from its result: int64 [n]."""
     from ..sampling import proportional_labels
 
     # Without the counts it is older than samples of other shares than equal ones.
     return proportional_labels(n, result.get("real_class_counts") or [1] * len(result["class_names"]))
 
 
-def read_cells(profile, *, root=None):
-    """All results of a profile as a pandas DataFrame, one row per cell.
+def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
+    """All results of a profile, collected or pending, one row a cell.
 
-    Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps, realised
-    (images seen, as a share of those that a run on all the data sees), and what the final run cost: images,
-    evaluations (of the network), seconds, cpu_seconds; the same with "whole_" in front counts embedding,
-    selection, reference and proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and
-    recall.  "result" is the whole JSON.  Raises DedtError when there are no results, and names one that is
-    damaged.
+    Returns:
+        Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps, realised
+        (images seen, as a share of those that a run on all the data sees), and what the final run cost: images,
+        evaluations (of the network), seconds, cpu_seconds; the same with "whole_" in front counts embedding,
+        selection, reference and proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and
+        recall.  "result" is the whole JSON.
+
+    Raises:
+        DedtError: there are no results, or one is damaged, and is named.
     """
     import pandas as pd
 
-    folder = results_folder(profile, root) / "cells"
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={load_profile(profile).name}")
-    mend = f"delete it and run: make tables PROFILE={load_profile(profile).name}"
-    rows = []
-    for file in files:
-        result = read_json(file, mend)
-        try:
-            rows.append(_row(result))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DedtError(f"{file} is no result of a cell ({error!r}); {mend}") from error
-    return pd.DataFrame(rows)
+    folder = results_folder(profile, root)
+    pending = _pending(folder)  # first: what is collected in between is then found twice, not never
+    found = _collected(folder) | pending
+    if not found:
+        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={folder.name}")
+    return pd.DataFrame([_columns(found[name]) for name in sorted(found, key=_order)])
 
 
-def _row(result):
-    """The columns of :func:`read_cells` from the JSON of a cell."""
+def _columns(result: dict[str, Any]) -> dict[str, Any]:
+    """The columns of :func:`read_cells` from the result of a cell."""
     costs, train = result["costs"], result["costs"]["train"]
+    same = ("row", "fid", "copies", "steps", "realised")
     return {
-        "row": result["row"],
-        "ratio": result["recipe"]["ratio"],
-        "seed": result["recipe"]["seed"],
-        "fid": result["fid"],
+        **{name: result[name] for name in same},
+        **{name: result["recipe"][name] for name in ("ratio", "seed")},
         "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
-        **{name: result.get(name) for name in MORE_METRICS},
-        "copies": result["copies"],
-        "copies_features": result.get("copies_features"),
-        "steps": result["steps"],
-        "realised": result["realised"],
-        "images": train["images"],
-        "evaluations": train["evaluations"],
-        "seconds": train["seconds"],
-        "cpu_seconds": train["cpu_seconds"],
+        **{name: result.get(name) for name in (*MORE_METRICS, "copies_features")},
+        **{unit: train[unit] for unit in UNITS},
         **{f"whole_{unit}": sum(cost[unit] for cost in costs.values()) for unit in UNITS},
         "result": result,
     }
 
 
-def reading(result):
-    """What group DRO learned in a cell, from its result: ``Experiment.reweight`` for fewer steps.
+def reading(result: dict[str, Any]) -> dict[str, Any]:
+    """What group DRO learned in a cell: ``Experiment.reweight`` for fewer steps.
 
-    result: the JSON of a reweighted cell.  Returns weights [K], trajectory [T, K], clipped [T], excess [T]
-    (its mean over the classes), step [T] (of the proxy), and burn_in (steps), with T at most 100.
+    Args:
+        result: of a reweighted cell.
+
+    Returns:
+        weights [K], trajectory [T, K], clipped [T], excess [T] (its mean over the classes), step [T] (of the
+        proxy), and burn_in (steps), with T at most 100.
     """
     dro = result["dro"]
-    paths = {name: np.array(dro[name]) for name in ("trajectory", "clipped_path", "excess_path")}
-    step = np.unique(np.linspace(0, dro["steps"] - 1, min(100, dro["steps"])).round())
     return {
         "weights": np.array(result["class_weights"]),
-        "trajectory": paths["trajectory"],
-        "clipped": paths["clipped_path"],
-        "excess": paths["excess_path"],
-        "step": step,
+        "trajectory": np.array(dro["trajectory"]),
+        "clipped": np.array(dro["clipped_path"]),
+        "excess": np.array(dro["excess_path"]),
+        "step": np.unique(np.linspace(0, dro["steps"] - 1, min(100, dro["steps"])).round()),
         "burn_in": dro["burn_in"],
     }
 
 
-def dro_options(profile, *, root=None):
-    """What each option of group DRO changes, measured by ``tools/dro_options.py``: a DataFrame, a row a setting.
+def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
+    """What each option of group DRO changes, measured by ``tools/dro_options.py``: a row a setting.
 
-    Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and with_default (mean
-    correlation of the logarithms of the weights: of two seeds, and with the default's of the same seed), lowest
-    (that of the two seeds which agree least).  Empty for a profile without such a measurement.
+    Returns:
+        Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and with_default
+        (mean correlation of the logarithms of the weights: of two seeds, and with the default's of the same
+        seed), lowest (that of the two seeds which agree least).  Empty for a profile without a measurement.
     """
     import pandas as pd
 
@@ -377,8 +493,7 @@ def dro_options(profile, *, root=None):
     rows = read_json(file)["rows"] if file.exists() else []
     table = [
         {
-            "setting": row["setting"],
-            **{name: row[name] for name in ("effective_classes", "clipped", "mean_excess")},
+            **{name: row[name] for name in ("setting", "effective_classes", "clipped", "mean_excess")},
             "between_seeds": float(np.mean(row["between_seeds"])) if row["between_seeds"] else math.nan,
             "lowest": min(row["between_seeds"], default=math.nan),
             "with_default": float(np.mean(row["with_default"])),
@@ -388,83 +503,76 @@ def dro_options(profile, *, root=None):
     return pd.DataFrame(table).set_index("setting") if table else pd.DataFrame()
 
 
-def summary(frame, value="fid"):
-    """Mean, standard deviation and number of seeds of ``value`` for each (row, ratio): a DataFrame."""
-    return frame.groupby(["row", "ratio"])[value].agg(["mean", "std", "count"]).reset_index()
+# ---- the tables as the book prints them ------------------------------------------------------------
 
 
-def compute_missing(profile, table="table1"):
-    """Compute the cells of a table that have no result yet, one after the other; returns how many there were.
-
-    For a small profile or a single machine; the grid (``make tables``) does the same on all cores.
-    """
-    folder = results_folder(profile) / "cells"
-    missing = [cell for cell in cells(table, profile) if not (folder / f"{cell_name(*cell)}.json").exists()]
-    for cell in missing:
-        run_cell(profile, *cell)
-    return len(missing)
+def percent(ratio: float) -> str:
+    """A ratio as the book prints it: 0.1 is "10 %"."""
+    return f"{100 * ratio:g} %"
 
 
-def layout(frame, table="table1", value="fid", digits=2, published=None):
+def named(table: "pd.DataFrame", rows: Iterable[str]) -> "pd.DataFrame":
+    """A table by (row, ratio) as the book prints it: ``rows`` in their order and by label, ratios in %."""
+    table = table.reindex(list(rows), level=0).rename_axis([None, None])
+    return table.rename(index=LABELS, level=0).rename(index=percent, level=1)
+
+
+def layout(
+    frame: "pd.DataFrame",
+    table: str = "table1",
+    value: str = "fid",
+    digits: int = 2,
+    published: dict[str, Any] | None = None,
+) -> "pd.DataFrame":
     """A table as the paper prints it: rows by name, columns by ratio, "mean ± standard deviation".
 
-    frame: of :func:`read_cells`.  published: a table of :mod:`dedt_lib.book.paper`, for columns of its own.
-    Returns a DataFrame of strings; a dash where there is no number.
+    Args:
+        frame: of :func:`read_cells`.
+        table: its name in TABLES.
+        value: the column of ``frame`` that is shown, with ``digits`` after the point.
+        published: a table of :mod:`dedt_lib.book.paper`, for columns of its own.
+
+    Returns:
+        Strings, with a dash where there is no number.
     """
     import pandas as pd
 
     from . import paper
 
-    statistics = summary(frame, value).set_index(["row", "ratio"])
     rows = [row for row in TABLES[table] if row in set(frame.row)]
-    ratios = sorted(frame[frame.row.isin(rows)].ratio.unique())
-
-    def entry(row, ratio):
-        if (row, ratio) not in statistics.index:
-            return "–"
-        mean, std, count = statistics.loc[(row, ratio)]
-        return f"{mean:.{digits}f} ± {std:.{digits}f}" if count > 1 else f"{mean:.{digits}f}"
-
-    def theirs(row, ratio):
-        numbers = paper.by_ratio(published, row)
-        return f"{numbers[ratio]:.2f}" if ratio in numbers else "–"
-
-    columns = {percent(ratio): [entry(row, ratio) for row in rows] for ratio in ratios}
-    if published:
-        columns |= {f"paper, {percent(r)}": [theirs(row, r) for row in rows] for r in ratios}
+    ours = frame[frame.row.isin(rows)].groupby(["row", "ratio"])[value].agg(["mean", "std", "count"])
+    entries = {
+        cell: f"{mean:.{digits}f} ± {std:.{digits}f}" if count > 1 else f"{mean:.{digits}f}"
+        for cell, mean, std, count in ours.itertuples()
+    }
+    ratios = sorted(ours.index.unique("ratio"))
+    columns = {percent(ratio): [entries.get((row, ratio), "–") for row in rows] for ratio in ratios}
+    for ratio in ratios if published else ():
+        theirs = [paper.by_ratio(published, row).get(ratio) for row in rows]
+        columns[f"paper, {percent(ratio)}"] = [
+            "–" if number is None else f"{number:.2f}" for number in theirs
+        ]
     return pd.DataFrame(columns, index=[LABELS[row] for row in rows])
 
 
-def named(table, rows):
-    """A table by (row, ratio) as the book prints it: ``rows`` in their order and by label, ratios in %."""
-    table = table.reindex(rows, level=0).rename_axis([None, None])
-    return table.rename(index=LABELS, level=0).rename(index=percent, level=1)
+def speedups(
+    frame: "pd.DataFrame", rows: Iterable[str], whole: bool = False, full: str = "full"
+) -> "pd.DataFrame":
+    """Speed-up over the run on all the data with the same seed, as in the paper's Table III: means over seeds.
 
+    Args:
+        frame: of :func:`read_cells`.
+        rows: those of the table, in their order.
+        whole: count embedding, selection, reference and proxy, and not the final training alone.
+        full: the row of that run; a seed without it is left out.
 
-def percent(ratio):
-    """A ratio as the book prints it: 0.1 is "10 %"."""
-    return f"{100 * ratio:g} %"
-
-
-def speedups(frame, rows, whole=False, full="full"):
-    """Speed-up over the run on all the data with the same seed: mean over seeds, a DataFrame.
-
-    full: the row of that run; a seed without it is left out.
-    Columns: images, network evaluations, CPU time, wall clock.  As in the paper's Table III only the final
-    training counts; with ``whole`` embedding, selection, reference and proxy count as well.
+    Returns:
+        Columns: images, network evaluations, CPU time, wall clock.
     """
     import pandas as pd
 
-    full = frame[frame.row == full].set_index("seed")
-    frame, table = frame[frame.seed.isin(full.index)], []
-    for row in rows:
-        for ratio, part in frame[frame.row == row].groupby("ratio"):
-            base = full.loc[part.seed]
-            prefix = "whole_" if whole else ""
-            ratios = {
-                name: (base[unit].to_numpy() / part[prefix + unit].to_numpy()).mean()
-                for unit, name in UNITS.items()
-            }
-            table.append({"row": LABELS[row], "data": percent(ratio), **ratios})
-    table = pd.DataFrame(table, columns=["row", "data", *UNITS.values()])
-    return table.set_index(["row", "data"]).rename_axis([None, None])
+    base = frame[frame.row == full].set_index("seed")[list(UNITS)]
+    own = frame[frame.row.isin(rows) & frame.seed.isin(base.index)]
+    times = base.loc[own.seed].to_numpy() / own[[f"{'whole_' if whole else ''}{u}" for u in UNITS]].to_numpy()
+    table = pd.DataFrame(times, pd.MultiIndex.from_frame(own[["row", "ratio"]]), UNITS.values())
+    return named(table.groupby(level=[0, 1]).mean(), rows)

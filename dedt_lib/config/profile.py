@@ -1,214 +1,392 @@
-"""A Profile says how large everything is."""
+"""A Profile says how large everything is: sections of values, read from a TOML file that may extend another."""
 
 import tomllib
+from difflib import SequenceMatcher
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data import SOURCES
 from ..errors import DedtError
+from ..reweighting import ABSENT, CLIPS, SCORES
 from ..selection import CENTRES, THRESHOLDS
+from .recipe import ENCODERS
 
 PROFILES = Path(__file__).parent / "profiles"
-ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
 TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
-MODELS = ("unet", "mdt", "stable-diffusion")
-CLIPS = ("sample", "class", "element")
-ABSENT = ("previous", "zero")
-SCORES = ("train", "eval")
-Positive = Field(gt=0)
-Share = Field(ge=0, le=1)
-Ratio = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Ratios = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
+Steps = Annotated[int, Field(gt=0, le=1000)]
+Guidance = Annotated[float, Field(ge=1)]
+Precision = Literal["float32", "bfloat16"]
 
 
-class Profile(BaseModel):
-    """A budget: every size and rate of a run, read from a flat file.  Unknown keys are errors."""
+class Section(BaseModel):
+    """Values that belong together.  Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    tables: tuple[Literal[TABLES], ...] = TABLES
-    data: Literal[SOURCES]
-    path: str = ""
-    class_names: tuple[str, ...] = ()
-    image_size: int = Positive
+
+class Training(Section):
+    """A section of a network that is trained."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+
+    @property
+    def training(self) -> dict[str, int | float]:
+        """Epochs, batch size and learning rate by name."""
+        return {name: getattr(self, name) for name in Training.model_fields}
+
+
+class Data(Section):
+    """The images."""
+
+    source: Literal[SOURCES]  # "cifar10": the original archive, fetched and checked on first use
+    path: str = ""  # of the images; "" where the source needs none, or --data says it
+    class_names: tuple[str, ...] = ()  # in the order of the folders' names; (): those names
+    image_size: Count
     channels: Literal[1, 3]
-    threads: int = Field(0, ge=0)
-    per_class: int = Field(ge=0)
+    per_class: int = Field(0, ge=0)  # 0: all images of each class
     skip_bad: bool = False
-    encoder: Literal[ENCODERS]
-    resnet18_weights: str
-    resnet18_width: int = Positive
-    resnet18_epochs: int = Positive
-    resnet18_batch_size: int = Positive
-    resnet18_learning_rate: float = Positive
-    resnet18_recipe: Literal["small", "published"]
-    inceptionv3_weights: str
-    inceptionv3_size: int = Field(ge=75)
-    inceptionv3_epochs: int = Positive
-    inceptionv3_batch_size: int = Positive
-    inceptionv3_learning_rate: float = Positive
-    clip_weights: str
-    clip_epochs: int = Positive
-    clip_batch_size: int = Positive
-    clip_learning_rate: float = Positive
-    clip_normalise: bool = False
-    ddae_epochs: int = Positive
-    ddae_block: int = Positive
-    ddae_timestep: int = Field(ge=1, le=1000)
-    ddae_draws: int = Positive
-    ratios: tuple[Ratio, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    gaussian_ridge: float = Positive
+
+
+class ResNet18(Training):
+    """The values below "weights" are for weights = "" only, here and of the other encoders."""
+
+    weights: str = ""  # "": trained on the images; "imagenet": torchvision's; or a file
+    width: Count  # its features are eight times as many
+    recipe: Literal["small", "published"]
+    # "small": cosine, shifts of a pixel.  "published", of Moderate-DS: a fifth of the rate at 60, 120 and 160 of
+    # 200 epochs, crops, flips.
+
+
+class InceptionV3(Training):
+    weights: str  # "": trained on the images; "imagenet": torchvision's; or a file
+    size: int = Field(ge=75)  # pixels to which it enlarges the images
+
+
+class CLIP(Training):
+    weights: str  # "": a small CLIP trained on the images; "openai": RN50; or a file
+    normalise: bool = False
+
+
+class DDAE(Section):
+    epochs: Count
+    block: Count  # of the decoder, counted from the coarsest level
+    timestep: int = Field(11, ge=1, le=1000)
+    draws: Count = 1  # of noise, averaged
+
+
+class Encoders(Section):
+    """The feature extractors whose features decide a coreset."""
+
+    default: Literal[ENCODERS] = "resnet18"  # where a recipe, or a table's row, does not name another
+    resnet18: ResNet18
+    inceptionv3: InceptionV3
+    clip: CLIP
+    ddae: DDAE
+
+
+class Select(Section):
+    gaussian_ridge: Positive = 1e-5
     gaussian_threshold: Literal[THRESHOLDS] = "count"
-    moderate_scope: Literal["class", "global"]
-    moderate_centre: Literal[CENTRES]
-    unet_channels: tuple[int, ...]
-    unet_layers: int = Positive
-    unet_attention: tuple[bool, ...]
-    unet_groups: int = Positive
-    unet_dropout: float = Share
-    epochs: int = Positive
-    batch_size: int = Positive
-    learning_rate: float = Positive
-    warmup_epochs: float = Field(ge=0)
-    gradient_clip: float = Positive
-    ema_decay: float = Share
-    label_dropout: float = Share
-    flip: bool
-    annealing_start: float = Share
-    annealing_weights: Literal["uniform", "keep"]
-    checkpoint_every: int = Positive
-    precision: Literal["float32", "bfloat16"]
-    channels_last: bool
-    compile: bool
-    dro_step_size: float = Positive
-    dro_smoothing: float = Share
-    dro_clip: Literal[CLIPS]
-    dro_absent: Literal[ABSENT]
-    dro_scores: Literal[SCORES] = "train"
-    dro_burn_in: float = Field(ge=0, lt=1)
-    dro_window: float = Field(gt=0, le=1)
-    sampler_steps: int = Field(gt=0, le=1000)
-    guidance: float = Field(ge=0)
-    samples: int = Positive
-    sample_batch_size: int = Positive
-    sample_precision: Literal["float32", "bfloat16"] = "float32"
-    # The latent models.  Profiles made for Tables I to III leave these at the published settings.
-    latent_image_size: int = Field(256, gt=0)
-    vae_weights: str = "stabilityai/sd-vae-ft-mse"
-    vae_decoder_weights: str = "stabilityai/sd-vae-ft-ema"
-    vae_channels: tuple[int, ...] = Field((128, 256, 512, 512), min_length=1)
-    vae_epochs: int = Field(1, gt=0)
-    vae_batch_size: int = Field(32, gt=0)
-    vae_learning_rate: float = Field(1e-4, gt=0)
-    mdt_patch_size: int = Field(2, gt=0)
-    mdt_hidden_size: int = Field(384, gt=0)
-    mdt_depth: int = Field(12, gt=0)
-    mdt_heads: int = Field(6, gt=0)
-    mdt_decode_layers: int = Field(6, gt=0)
-    mdt_mask_ratio: float = Field(0.3, ge=0, lt=1)
-    mdt_mask_range: float = Field(0.2, ge=0, lt=1)
-    mdt_ratios: tuple[Ratio, ...] = Field((0.1, 0.2), min_length=1)
-    mdt_epochs: int = Field(60, gt=0)
-    mdt_proxy_epochs: int = Field(6, gt=0)
-    mdt_batch_size: int = Field(256, gt=0)
-    mdt_learning_rate: float = Field(5e-4, gt=0)
-    mdt_optimizer: Literal["adan", "adamw"] = "adan"
-    mdt_ema_decay: float = Field(0.9999, ge=0, le=1)
-    mdt_sampler_steps: int = Field(250, gt=0, le=1000)
-    mdt_guidance: float = Field(3.8, ge=1)
-    sd_weights: str = "CompVis/stable-diffusion-v1-4"
-    sd_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    sd_pretraining_epochs: int = Field(1, gt=0)
-    sd_pretraining_learning_rate: float = Field(1e-4, gt=0)
-    sd_ratios: tuple[Ratio, ...] = Field((0.2, 0.4, 0.6), min_length=1)
-    sd_epochs: int = Field(50, gt=0)
-    sd_batch_size: int = Field(16, gt=0)
-    sd_learning_rate: float = Field(1e-5, gt=0)
-    sd_ema_decay: float = Field(0.9999, ge=0, le=1)
-    sd_sampler_steps: int = Field(50, gt=0, le=1000)
-    sd_guidance: float = Field(5.0, ge=1)
-    metric: Literal["classifier", "inceptionv3"]
-    metric_weights: str
-    metric_epochs: int = Positive
-    metric_batch_size: int = Positive
-    metric_learning_rate: float = Positive
-    classwise: bool = True
-    cmmd: Literal["", "clip", "vit-l-14-336"] = ""
-    cmmd_weights: str = ""
+    moderate_scope: Literal["class", "global"] = "global"  # the cited code's
+    moderate_centre: Literal[CENTRES] = "median"
+
+
+class Reweight(Section):
+    """Group DRO."""
+
+    step_size: Positive = 1.0  # eta
+    smoothing: Share = 1e-3  # c
+    clip: Literal[CLIPS] = "sample"  # where the excess is clipped; "element": of a pixel or latent
+    absent: Literal[ABSENT] = "previous"  # excess of a class that the batch lacks
+    scores: Literal[SCORES] = "train"
+    burn_in: Below1 = 0.0  # share of the proxy's steps before its weights move; 0 is the literal algorithm
+    window: float = Field(1.0, gt=0, le=1)  # share of the steps after it, from the end, that is averaged
+
+
+class Train(Section):
+    """What the diffusion models have in common."""
+
+    warmup_epochs: float = Field(ge=0)  # of the U-Net
+    gradient_clip: Positive = 1.0
+    label_dropout: Share = 0.1  # not of Stable Diffusion, which is fine-tuned with every caption
+    flip: bool  # doubles the latents: that of a mirrored image is not the mirrored latent
+    annealing_start: Share = 0.875
+    annealing_weights: Literal["uniform", "keep"] = "uniform"  # of the classes after it; "keep": as before it
+    checkpoint_every: Count
+    precision: Precision = "float32"
+    channels_last: bool = False
+    compile: bool = (
+        False  # torch.compile; try it on your device with: dedt plan --probe --set train.compile=true
+    )
+
+
+class UNet(Training):
+    """The U-Net on pixels (Tables I to III)."""
+
+    channels: tuple[int, ...]  # of each resolution level
+    layers: Count
+    attention: tuple[bool, ...]
+    groups: Count
+    dropout: Share
+    ratios: Ratios = (0.1, 0.2, 0.3, 0.4)  # columns of its tables, beside 1.0; so with the other models
+    ema_decay: Share
+    steps: Steps  # of the sampler
+    guidance: float = Field(0.3, ge=0)  # w
 
     @model_validator(mode="after")
-    def _network_fits(self):
-        levels = len(self.unet_channels)
-        if levels == 0 or len(self.unet_attention) != levels:
-            raise ValueError("unet_attention and unet_channels must have one entry per resolution level")
-        if self.image_size % 2 ** (levels - 1):
-            raise ValueError(f"image_size must be divisible by {2 ** (levels - 1)} for {levels} levels")
-        if any(width <= 0 or width % self.unet_groups for width in self.unet_channels):
-            raise ValueError("every width in unet_channels must be divisible by unet_groups")
-        if "pipeline" in (self.vae_weights, self.vae_decoder_weights) and not self.sd_weights:
-            raise ValueError("the autoencoder 'pipeline' is that of sd_weights, which names no pipeline")
-        downsampling = 2 ** (len(self.vae_channels) - 1)
-        if not self.vae_weights and self.latent_image_size % downsampling:
+    def _levels(self):
+        if not self.channels or len(self.attention) != len(self.channels):
+            raise ValueError("attention and channels must have one entry per resolution level")
+        if any(width <= 0 or width % self.groups for width in self.channels):
+            raise ValueError("every width in channels must be divisible by groups")
+        return self
+
+
+class Autoencoder(Training):
+    """The autoencoder of the latent models; as them, at the published settings where a profile says nothing."""
+
+    image_size: Count = 256  # pixels to which the images are resized before they are encoded
+    weights: str = (
+        "stabilityai/sd-vae-ft-mse"  # on the hub, or NAME@REVISION, or a folder; "": trained on the images
+    )
+    decoder_weights: str = "stabilityai/sd-vae-ft-ema"  # "": the one that encoded
+    channels: tuple[int, ...] = Field((128, 256, 512, 512), min_length=1)
+    epochs: Count = 1  # this and the next two only for weights = ""
+    batch_size: Count = 32
+    learning_rate: Positive = 1e-4
+
+    @model_validator(mode="after")
+    def _levels(self):
+        downsampling = 2 ** (len(self.channels) - 1)
+        if not self.weights and self.image_size % downsampling:
             raise ValueError(
-                f"latent_image_size must be divisible by {downsampling} for {len(self.vae_channels)} levels in "
-                f"vae_channels; got {self.latent_image_size}"
+                f"image_size must be divisible by {downsampling} for {len(self.channels)} levels in channels; "
+                f"got {self.image_size}"
             )
         return self
 
-    def pick(self, *names):
-        """The named values as a dict."""
-        return {name: getattr(self, name) for name in names}
+
+class MDT(Training):
+    """MDTv2 on latents (Table IV)."""
+
+    patch_size: Count = 2
+    hidden_size: Count = 384
+    depth: Count = 12
+    heads: Count = 6
+    decode_layers: Count = 6
+    mask_ratio: Below1 = 0.3  # of the tokens, at least
+    mask_range: Below1 = 0.2  # and at most so much more, drawn for each batch
+    ratios: Ratios = (0.1, 0.2)
+    epochs: Count = 60
+    proxy_epochs: Count = 6
+    batch_size: Count = 256
+    learning_rate: Positive = 5e-4
+    # Adan is of MDT's second version, whose network this is.  The first, whose decoder and loss are not here, has
+    # "adamw" without decay, a rate of 3e-4 and a mask range of 0.
+    optimizer: Literal["adan", "adamw"] = "adan"
+    ema_decay: Share = 0.9999
+    steps: Steps = 250
+    guidance: Guidance = 3.8  # at the end; the power-cosine schedule starts at 1
 
 
-def profile_names():
+class StableDiffusion(Training):
+    """Stable Diffusion, fine-tuned on captions of the classes (Table V)."""
+
+    weights: str = (
+        "CompVis/stable-diffusion-v1-4"  # on the hub, or a folder; "": tiny, pre-trained on the images
+    )
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    pretraining_epochs: Count = 1  # this and the next one only for weights = ""
+    pretraining_learning_rate: Positive = 1e-4
+    ratios: Ratios = (0.2, 0.4, 0.6)
+    epochs: Count = 50
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-5  # constant, without a warm-up
+    ema_decay: Share = 0.9999
+    steps: Steps = 50
+    guidance: Guidance = 5.0  # as diffusers counts: 1 is none
+
+
+class Sample(Section):
+    count: Count
+    batch_size: Count
+    precision: Precision = "float32"
+
+
+class Evaluate(Training):
+    """The network in whose features FID is measured, and the metrics beside FID."""
+
+    network: Literal["classifier", "inceptionv3"]  # trained on the images; that of published FIDs
+    weights: str = ""  # file of that network; "" looks in its usual places
+    epochs: Count = 1  # this and the next two only for network = "classifier"
+    batch_size: Count = 128
+    learning_rate: Positive = 0.05
+    classwise: bool = True
+    cmmd: Literal["", "clip", "vit-l-14-336"] = (
+        ""  # whose embeddings: the small CLIP, the published network, none
+    )
+    cmmd_weights: str = ""
+
+
+class Profile(Section):
+    """A budget: every size and rate of a run."""
+
+    name: str
+    tables: tuple[Literal[TABLES], ...] = TABLES
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
+    threads: int = Field(0, ge=0)  # of the CPU; more change the order of sums, and so the last bits.  0: all
+    data: Data
+    encoders: Encoders
+    select: Select = Select()
+    reweight: Reweight = Reweight()
+    train: Train
+    unet: UNet
+    autoencoder: Autoencoder = Autoencoder()
+    mdt: MDT = MDT()
+    stable_diffusion: StableDiffusion = StableDiffusion()
+    sample: Sample
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _sections_fit(self):
+        levels = len(self.unet.channels)
+        if self.data.image_size % 2 ** (levels - 1):
+            raise ValueError(f"data.image_size must be divisible by {2 ** (levels - 1)} for {levels} levels")
+        own = "pipeline" in (self.autoencoder.weights, self.autoencoder.decoder_weights)
+        if own and not self.stable_diffusion.weights:
+            raise ValueError(
+                "the autoencoder 'pipeline' is that of stable_diffusion.weights, which names no pipeline"
+            )
+        return self
+
+
+# ---- reading -----------------------------------------------------------------------------------------
+
+
+def profile_names() -> list[str]:
     """Names of the profiles that come with the library."""
     return sorted(path.stem for path in PROFILES.glob("*.toml"))
 
 
-def load_profile(name, **changes):
-    """A profile by name, or by the path of a ``.toml`` file; ``changes`` replace single values.
+def load_profile(name: "str | Path | Profile", /, **changes: Any) -> Profile:
+    """A profile by name, or by the path of a ``.toml`` file.
 
-    Raises DedtError for an unknown profile, key or value, with the valid ones.
+    Args:
+        name: Of a profile that comes with the library, a file, or a Profile.
+        **changes: Values that replace single ones, by dotted keys (``**{"unet.epochs": 8}``) or nested
+            (``unet={"epochs": 8}``).
+
+    Raises:
+        DedtError: For an unknown profile, key or value, with the valid or the nearest ones.
     """
     if isinstance(name, Profile):
-        return checked(Profile, {**name.model_dump(), **changes}) if changes else name
-    file = Path(name) if str(name).endswith(".toml") else PROFILES / f"{name}.toml"
-    if not file.exists() and file.parent != PROFILES:
-        raise DedtError(f"There is no profile file {file}.")
+        return checked(Profile, {**flat(name.model_dump()), **flat(changes)}) if changes else name
+    values = {key: value for key, (value, _) in read_profile(find_profile(name)).items()}
+    return checked(Profile, {**values, **flat(changes)})
+
+
+def find_profile(name: str | Path, folder: Path = Path()) -> Path:
+    """The file of a profile: by name, or a ``.toml`` file relative to ``folder``."""
+    own = str(name).endswith(".toml")
+    file = folder / name if own else PROFILES / f"{name}.toml"
     if not file.exists():
         raise DedtError(
-            f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file."
+            f"There is no profile file {file}."
+            if own
+            else f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file."
         )
     if file.stem in profile_names() and file.resolve().parent != PROFILES.resolve():
         raise DedtError(
             f"{file} has the name of one of the library's profiles: rename it, so that results are kept apart."
         )
+    return file.resolve()
+
+
+def read_profile(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, tuple[Any, str]]:
+    """What a profile's file and those that it extends say: dotted key -> (value, name of the file)."""
+    if file in extending:
+        circle = " extends ".join(path.name for path in (*extending, file))
+        raise DedtError(f"A profile cannot extend itself: {circle}.")
     try:
         values = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise DedtError(f"{file} is not valid TOML: {error}") from error
-    return checked(Profile, {"name": file.stem, **values, **changes})
+    base = values.pop("extends", "")
+    inherited = read_profile(find_profile(base, file.parent), (*extending, file)) if base else {}
+    own = flat({"name": file.stem, **values})
+    return {**inherited, **{key: (value, file.name) for key, value in own.items()}}
 
 
-def checked(model, values):
-    """``model(**values)`` of a pydantic model, with its complaints as one DedtError."""
+# ---- keys and complaints -----------------------------------------------------------------------------
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(model: type[Model], values: dict[str, Any]) -> Model:
+    """A pydantic ``model`` of the ``values`` (dotted or nested), with its complaints as one DedtError."""
+    values, known = flat(values), keys(model)
+    lines = [
+        f"unknown parameter '{key}'; the nearest: {', '.join(nearest(key, known))}"
+        for key in values
+        if key not in known
+    ]
     try:
-        return model(**values)
+        if not lines:
+            return model(**nested(values))
     except ValidationError as error:
-        problems = error.errors()
-        missing = [str(p["loc"][0]) for p in problems if p["type"] == "missing"]
-        lines = [f"missing: {', '.join(missing)}"] if missing else []
-        for problem in (p for p in problems if p["type"] != "missing"):
-            key = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "extra_forbidden":
-                lines.append(
-                    f"unknown parameter '{key}'; the valid ones are: {', '.join(model.model_fields)}"
-                )
-            else:
-                got = f" (got {problem.get('input')!r})" if key else ""
-                message = problem["msg"].removeprefix("Value error, ")
-                lines.append(f"{key or model.__name__.lower()}: {message}{got}")
-        raise DedtError("; ".join(lines)) from None
+        lines = [_complaint(problem, model) for problem in error.errors()]
+    raise DedtError("; ".join(lines)) from None
+
+
+def _complaint(problem, model):
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        return f"missing: {key}"
+    given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    return f"{key or model.__name__.lower()}: {problem['msg'].removeprefix('Value error, ')}{given}"
+
+
+def keys(model: type[BaseModel]) -> list[str]:
+    """The dotted keys of a model and its sections."""
+    found = []
+    for name, field in model.model_fields.items():
+        section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        found += [f"{name}.{key}" for key in keys(field.annotation)] if section else [name]
+    return found
+
+
+def nearest(key: str, known: list[str], most: int = 5) -> list[str]:
+    """Those of the ``known`` keys that are most like ``key``, as a whole or in their last word."""
+
+    def likeness(name):
+        pairs = (key, name), (key.rpartition(".")[2], name.rpartition(".")[2])
+        return max(SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    return sorted(known, key=lambda name: (-likeness(name), name.count(".")))[:most]
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted keys; dotted keys stay as they are."""
+    found = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Values by dotted keys as nested ones."""
+    found = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        reduce(lambda level, section: level.setdefault(section, {}), sections, found)[name] = value
+    return found

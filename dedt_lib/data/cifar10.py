@@ -1,47 +1,66 @@
 """CIFAR-10 from its own archive, whose checksum is known, or from Parquet files."""
 
 import dataclasses
-import http.client
 import os
-import shutil
 import tarfile
-import urllib.request
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ..errors import DedtError
-from ..files import atomic, locked, project_root
+from ..files import atomic_folder, fetched, locked, make_folder, project_root
 from . import parquet
 from .labelled import LabelledImages
+from .listing import Listing
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = "cifar-10-batches-py"
-TIMEOUT = 60
+SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+"""Of the archive, as Keras pins it; torchvision has the MD5 of the same file and of the files in it."""
 
 
-def load_cifar10(path=None, *, split="train", store=None, **bad):
+def load_cifar10(root: Path, split: str = "train") -> LabelledImages:
     """CIFAR-10 as uint8 [50000, 3, 32, 32] (split "test": 10,000), ids "train-00000" and so on.
 
-    path: a folder with the archive ``cifar-10-python.tar.gz``, or with ``cifar-10-batches-py`` that is in it;
-    what is missing is downloaded, 170 MB (default: ``$DEDT_DATA``, else ``data/`` in the project).  Or a
-    folder with the images as Parquet files, see ``load_parquet``; ``store`` and ``bad`` are for these.
-    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; address and checksums are
-    torchvision's.  Returns LabelledImages, or None for split "test" without Parquet files of it.
-    Raises DedtError when the archive cannot be fetched, or a file is not the original.
+    The files in the archive are pickles, which could run any code: they are opened only if they are the
+    original ones.  Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+
+    Args:
+        root: a folder with the archive ``cifar-10-python.tar.gz``, or with ``cifar-10-batches-py`` that is in
+            it; what is missing is downloaded, 170 MB.
+        split: "train" or "test".
+
+    Raises:
+        DedtError: when the archive cannot be fetched, or a file is not the original.
     """
-    root = find(path, split)
-    if path and parquet.find_files(root, "train"):
-        return _from_parquet(root, split, store, bad)
+    from torchvision.datasets import CIFAR10
+
     _unpack(root)
-    images, labels = _read(root, split)
-    ids = tuple(f"{split}-{i:05d}" for i in range(len(labels)))
-    return LabelledImages(images, np.array(labels, dtype=np.int64), CLASS_NAMES, ids, "cifar10")
+    try:
+        data = CIFAR10(root, train=split == "train")
+    except RuntimeError:
+        raise DedtError(
+            f"{', '.join(_wrong_batches(root))} in {root / BATCHES} is missing or not the original: delete the "
+            f"folder {root / BATCHES} and run again, to unpack or download it anew."
+        ) from None
+    images, labels = data.data.transpose(0, 3, 1, 2), np.array(data.targets, dtype=np.int64)
+    return LabelledImages(images, labels, CLASS_NAMES, parquet.row_names(split, len(labels)), "cifar10")
 
 
-def find(path, split="train"):
-    """The folder of the data, which must exist if it is given.  Raises DedtError."""
+def find(path: str | Path | None, split: str = "train") -> Path | Listing | None:
+    """What CIFAR-10 is read from: the folder of its archive, or the Listing of Parquet files.
+
+    Args:
+        path: of either, which must exist; without it the archive's is ``$DEDT_DATA``, else ``data/`` in the
+            project.
+        split: "train" or "test".
+
+    Returns:
+        The folder or the Listing; None without Parquet files of a held-out split.
+
+    Raises:
+        DedtError: for a path that is no folder, and Parquet files with other classes.
+    """
     if not path:
         return Path(os.environ.get("DEDT_DATA") or project_root() / "data").expanduser()
     root = Path(path).expanduser()
@@ -50,41 +69,15 @@ def find(path, split="train"):
             f"{root} is not a folder. Give the folder that holds {BATCHES}, its archive or Parquet files, or "
             "make an empty one, to which CIFAR-10 is then downloaded."
         )
-    if parquet.find_files(root, "train"):
-        _check_classes(parquet.find(root, split))
-    return root.parent if root.name == BATCHES else root
-
-
-def _check_classes(found):
-    numbers = tuple(map(str, range(len(CLASS_NAMES))))
-    if found and found.class_names not in (CLASS_NAMES, numbers):
+    if not parquet.find_files(root, "train"):
+        return root.parent if root.name == BATCHES else root
+    found = parquet.find(root, split)
+    if found and found.class_names not in (CLASS_NAMES, tuple(map(str, range(10)))):
         raise DedtError(
             f"{found.root} holds the classes {', '.join(found.class_names[:12])}, which are not those of "
             "CIFAR-10: use data = 'parquet'."
         )
-
-
-def _from_parquet(root, split, store, bad):
-    data = parquet.load_parquet(root, split=split, image_size=32, channels=3, store=store, **bad)
-    return data and dataclasses.replace(data, class_names=CLASS_NAMES, name="cifar10")
-
-
-def _read(root, split):
-    """Pixels uint8 [n, 3, 32, 32] and a list of labels; torchvision compares the checksums first.
-
-    The files are pickles, which could run any code: they are opened only if they are the original ones.
-    """
-    from torchvision.datasets import CIFAR10
-
-    try:
-        data = CIFAR10(root, train=split == "train")
-    except RuntimeError:
-        wrong = ", ".join(_wrong_batches(root)) or "a file"
-        raise DedtError(
-            f"{wrong} in {root / BATCHES} is missing or not the original: delete the folder {root / BATCHES} "
-            "and run again, to unpack or download it anew."
-        ) from None
-    return np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)), data.targets
+    return found and dataclasses.replace(found, class_names=CLASS_NAMES, name="cifar10", own_size=lambda: 32)
 
 
 def _checksums():
@@ -104,63 +97,13 @@ def _unpack(root):
     """Make sure that ``root`` holds the unpacked archive; one process at a time."""
     from torchvision.datasets import CIFAR10
 
-    target, archive = root / BATCHES, root / CIFAR10.filename
-    if target.is_dir():
+    if (root / BATCHES).is_dir():
         return
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with locked(root / ".cifar10", "the archive of CIFAR-10"):
-            if target.is_dir():
-                return
-            _fetch(CIFAR10.url, archive, CIFAR10.tgz_md5)
-            work = target.with_suffix(".work")
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-            with tarfile.open(archive) as tar:
+    make_folder(root, "DEDT_DATA")
+    with locked(root / ".cifar10", "the archive of CIFAR-10"):
+        if not (root / BATCHES).is_dir():
+            archive = fetched(root / CIFAR10.filename, CIFAR10.url, SHA256, "DEDT_DATA")
+            with atomic_folder(root / BATCHES) as folder, tarfile.open(archive) as tar:
+                folder.mkdir()
                 for name in _checksums():
-                    with tar.extractfile(f"{BATCHES}/{name}") as member, open(work / name, "wb") as file:
-                        shutil.copyfileobj(member, file)
-            os.replace(work, target)
-    except OSError as error:
-        raise DedtError(
-            f"Cannot write to {root} ({error.strerror or error}). Free some space, or set DEDT_DATA to a "
-            "folder that can be written."
-        ) from error
-
-
-def _fetch(url, archive, md5):
-    """Make sure that ``archive`` is there and is the original."""
-    from torchvision.datasets.utils import check_integrity
-
-    if not archive.exists():
-        _download(url, archive, md5)
-    elif not check_integrity(archive, md5):
-        raise DedtError(
-            f"{archive} ({archive.stat().st_size:,} bytes) is not the original CIFAR-10, whose MD5 is {md5}: "
-            f"delete it, then run again, or fetch {url} by other means and put it there."
-        )
-
-
-def _download(url, archive, md5):
-    from torchvision.datasets.utils import check_integrity
-
-    try:
-        with (
-            atomic(archive) as partial,
-            urllib.request.urlopen(url, timeout=TIMEOUT) as response,
-            open(partial, "wb") as file,
-        ):
-            size = int(response.headers.get("Content-Length") or 0)
-            with tqdm(total=size or None, desc=archive.name, unit="B", unit_scale=True, leave=False) as bar:
-                while chunk := response.read(2**20):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-            file.flush()
-            if not check_integrity(partial, md5):
-                came = f"{file.tell():,} of {size:,} bytes came"
-                raise ConnectionError(f"{came}, and they are not the original, whose MD5 is {md5}")
-    except (OSError, http.client.HTTPException) as error:
-        raise DedtError(
-            f"Cannot download CIFAR-10 ({error}). Run again, or fetch {url} by other means and put it at "
-            f"{archive}."
-        ) from error
+                    (folder / name).write_bytes(tar.extractfile(f"{BATCHES}/{name}").read())

@@ -7,8 +7,12 @@ from .labelled import LabelledImages
 TRAIN_PER_CLASS = 150
 
 
-def load_digits(split="train"):
-    """scikit-learn's 1,797 handwritten digits as uint8 [n, 1, 8, 8]; a fixed stratified split."""
+def load_digits(split: str = "train") -> LabelledImages:
+    """scikit-learn's 1,797 handwritten digits as uint8 [n, 1, 8, 8]; a fixed stratified split.
+
+    Args:
+        split: "train", 150 images of each class, or "test", the other 297.
+    """
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
@@ -18,7 +22,5 @@ def load_digits(split="train"):
     parts = [shuffled[labels[shuffled] == k] for k in range(10)]
     cut = slice(None, TRAIN_PER_CLASS) if split == "train" else slice(TRAIN_PER_CLASS, None)
     chosen = np.sort(np.concatenate([part[cut] for part in parts]))
-    names = tuple(str(k) for k in range(10))
-    return LabelledImages(
-        images[chosen], labels[chosen], names, tuple(f"digit-{i:04d}" for i in chosen), "digits"
-    )
+    ids = tuple(f"digit-{i:04d}" for i in chosen)
+    return LabelledImages(images[chosen], labels[chosen], tuple("0123456789"), ids, "digits")

@@ -1,19 +1,18 @@
 """Images in one folder per class."""
 
-import dataclasses
 import functools
 import os
-import stat
 from collections import Counter, deque
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DedtError
-from .listing import DEFAULT_SIZE, Listing
+from .listing import Listing, of_split, root_of
 from .names import (
     FOREIGN,
     HELD_OUT,
+    few,
     image_suffixes,
     is_hidden,
     is_image,
@@ -24,66 +23,46 @@ from .names import (
 )
 from .reading import Reading
 
-IMAGE, FOLDER = "image", "folder"
-HIDDEN = "hidden"
-BESIDE = "beside the class folders"
-MOST_NAMES = 12
+IMAGE, FOLDER, HIDDEN, BESIDE = "image", "folder", "hidden", "beside the class folders"
 
 
-def load_folder(path, *, split="train", image_size=None, channels=None, store=None, **bad):
-    """Images in one folder per class, centre-cropped to a square and resized.
+def find(path: str | Path | None, split: str = "train") -> Listing | None:
+    """The images in one folder per class, not decoded yet.
 
-    path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE; splits may have
-    any of the names in :mod:`dedt_lib.data.names`, in any case.  Where there are several held-out splits the
-    first in the order of that list is taken.  A folder named like a split that holds images directly, beside
-    other folders that do, is a class; what could be either is refused.  An image is what Pillow opens; links
-    are followed.  Hidden folders and files, and those that systems make, never count.
-    image_size: pixels (default 32).  channels: 1 or 3 (default 3).  store: a Store to keep the pixels in.
-    bad: what :meth:`Listing.decode` takes.  Transparent pixels are put over white.
-    An id is the path below ``path``; a byte in it that is not UTF-8 is written ``\\xNN``.
-    Returns LabelledImages, or None for split "test" without a held-out split, or with one of other classes
-    (its reading says so).  Raises DedtError that lists the unreadable or truncated files.
+    An image is what Pillow opens; links are followed.  Hidden folders and files, and those that systems make,
+    never count.  An id is the path below ``path``; a byte in it that is not UTF-8 is written ``\\xNN``.
+
+    Args:
+        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE; splits may
+            have any of the names in :mod:`dedt_lib.data.names`, in any case.  Where there are several held-out
+            splits the first in the order of that list is taken.  A folder named like a split that holds images
+            directly, beside other folders that do, is a class; what could be either is refused.
+        split: "train" or "test".
+
+    Returns:
+        The Listing; None for "test" without a held-out split, or with one of other classes (the reading of the
+        training images says so).
+
+    Raises:
+        DedtError: for a path without images, or whose splits and classes cannot be told apart.
     """
-    found = find(path, split)
-    return found and found.decode(image_size or DEFAULT_SIZE, channels or 3, store, **bad)
-
-
-def find(path, split="train"):
-    """The Listing of a split, or None without a usable held-out one.  Raises DedtError."""
-    root = _root(path)
+    root = root_of(path, "folder", "a folder with one subfolder of images per class")
     left_out = Counter()
     children = _folders(root, left_out)
     train, test, spare, notes = _layout(root, children)
     for folder in spare:
         left_out[BESIDE] += sum(1 for _ in _images(folder, left_out, {_identity(root)}))
-    found, held_out = _listing(root, train, left_out), None
-    if test:
-        try:
-            held_out = _listing(root, test, Counter(), found.class_names)
-        except DedtError as error:
-            notes.append(f"no held-out images are used: {error}")
-    if split == "test":
-        return held_out
-    reading = dataclasses.replace(
-        found.reading, notes=(*notes, *found.reading.notes), held_out=held_out and held_out.reading
-    )
-    return dataclasses.replace(found, reading=reading)
+    found = _listing(root, train, left_out)
 
+    def held_out():
+        return test and _listing(root, test, Counter(), found.class_names)
 
-def _root(path):
-    if not path:
-        raise DedtError("data = 'folder' needs a path to a folder with one subfolder of images per class.")
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise DedtError(
-            f"{root} is not a folder. Give the path of a folder with one subfolder of images per class."
-        )
-    return root
+    return of_split(split, lambda: found, held_out, notes)
 
 
 def _listing(root, base, left_out, wanted=None):
     """The Listing of the class folders in ``base``, ids relative to ``root``; classes must be ``wanted``."""
-    folders = _folders(base, left_out) if base != root else _folders(root, Counter())
+    folders = _folders(base, left_out if base != root else Counter())
     entered = {_identity(root), _identity(base)}
     images = {folder.name: sorted(_images(folder, left_out, set(entered))) for folder in folders}
     classes = {name: files for name, files in images.items() if files}
@@ -92,16 +71,15 @@ def _listing(root, base, left_out, wanted=None):
         raise DedtError(f"{base} has no subfolders: put the images of each class into a folder of its own.")
     if not classes:
         raise DedtError(
-            f"{base} holds no images in its subfolders ({', '.join(map(legible, images))}): add some. An image "
-            "is a file that Pillow opens, and none of those that are hidden."
+            f"{base} holds no images in its subfolders ({few(map(legible, images))}): add some. An image is a file "
+            "that Pillow opens, and none of those that are hidden."
         )
-    if wanted is not None and names != wanted:
+    if wanted and names != wanted:
         raise DedtError(
-            f"{base} has the classes {', '.join(names[:12])}, but the training images have "
-            f"{', '.join(wanted[:12])}: give both the same subfolders."
+            f"{base} has the classes {few(names)}, but the training images have {few(wanted)}: give both the same "
+            "subfolders."
         )
     empty = [legible(name) for name in images if name not in classes]
-    notes = [f"without images, so no class: {', '.join(empty)}"] if empty else []
     files = tuple(file for some in classes.values() for file in some)
     ids = tuple(legible(file.relative_to(root)) for file in files)
     return Listing(
@@ -112,7 +90,9 @@ def _listing(root, base, left_out, wanted=None):
         class_names=names,
         ids=ids,
         name=legible(root.resolve().name),
-        reading=Reading.of(len(files), left_out, notes),
+        reading=Reading.of(
+            len(files), left_out, [f"without images, so no class: {few(empty)}"] * bool(empty)
+        ),
     )
 
 
@@ -121,95 +101,92 @@ def _listing(root, base, left_out, wanted=None):
 
 def _layout(root, children):
     """(folder of the training classes, that of the held-out ones or None, folders to leave out, notes)."""
-    named = [folder for folder in children if split_of(folder.name) or resembles_split(folder.name)]
-    if not named:
+    if not any(resembles_split(folder.name) for folder in children):
         _refuse_splits_below(root, children)
         return root, None, [], _equal_subfolders(children)
     shapes = {folder: shape for folder in children if (shape := _shape(folder))}
-    trains = [folder for folder in shapes if split_of(folder.name) == "train"]
-    tests = [folder for folder in shapes if split_of(folder.name) == "test"]
+    trains, tests, others = (
+        [folder for folder in shapes if split_of(folder.name) == kind] for kind in ("train", "test", None)
+    )
     tests.sort(key=lambda folder: (shapes[folder] != "nested", HELD_OUT.index(folder.name.lower())))
-    others = [folder for folder in shapes if split_of(folder.name) is None]
-    if any(shapes[folder] == "nested" for folder in trains):
-        return _split_layout(root, children, trains, tests, others, shapes)
-    _refuse_unclear(root, trains, tests, others, shapes)
+
+    def nested(folders):
+        return any(shapes[folder] == "nested" for folder in folders)
+
+    def refuse(folders, why):
+        raise DedtError(f"{root} holds {_list(folders)}, {why}.")
+
+    both = (
+        f"named like splits, beside {_list(others)}: are these splits or classes? For splits use train/CLASS/IMAGE "
+        "and test/CLASS/IMAGE, or give the path of the one to use; for classes put the images of each directly "
+        "into its folder, or rename them"
+    )
+    if nested(trains):
+        if len(trains) > 1:
+            refuse(trains, "two training splits: move one of them away")
+        if others and not tests:
+            refuse(trains, both)
+        notes = [f"beside the splits, so left out: {_list(others)}"] * bool(others)
+        if len(tests) > 1 and nested(tests):
+            notes.append(f"of {_list(tests)} the first is held out, the others are left out")
+        test = tests[0] if tests else None
+        return trains[0], test, [folder for folder in children if folder not in (trains[0], test)], notes
+
+    exact, plain = [*trains, *tests], [folder for folder in others if not resembles_split(folder.name)]
+    if plain and (nested(tests) or (trains and tests)):
+        refuse(exact, both)
+    if not plain and trains:
+        refuse(
+            exact,
+            "named like splits, but the images lie in them directly: put those of each class into a folder of its "
+            "own in the split (train/CLASS/IMAGE), or rename them if they are classes",
+        )
+    if not plain and tests:
+        refuse(
+            [*tests, *others],
+            "held-out images, but no training images: name their folder train, or give the path of the folder that "
+            "holds the class folders",
+        )
+    words = set().union(*(split_words(folder.name) for folder in others))
+    if not plain and (nested(others) or {"train", "test"} <= words):
+        refuse(
+            others,
+            "which look like splits of another name: call them train and test (or val), with a folder for each "
+            "class in them, or give the path of the one to use",
+        )
     _refuse_splits_below(root, children)
-    notes = [f"'{f.name}' is a class, because it holds images like its neighbours" for f in (*trains, *tests)]
-    return root, None, [], notes
-
-
-def _split_layout(root, children, trains, tests, others, shapes):
-    if len(trains) > 1:
-        raise DedtError(f"{root} has two training splits, {_list(trains)}: move one of them away.")
-    if others and not tests:
-        raise DedtError(
-            f"{root} holds {_list(trains)}, which looks like a split because the images lie in its subfolders, "
-            f"beside {_list(others)}: are these splits or classes? For the split give the path {trains[0]}; "
-            f"for classes put the images of each class directly into its folder, or rename {_list(trains)}."
-        )
-    notes = []
-    if tests and shapes[tests[0]] == "nested" and len(tests) > 1:
-        notes.append(f"of {_list(tests)} the first is held out, the others are left out")
-    if others:
-        notes.append(f"beside the splits, so left out: {_list(others)}")
-    test = tests[0] if tests else None
-    return trains[0], test, [folder for folder in children if folder not in (trains[0], test)], notes
-
-
-def _refuse_unclear(root, trains, tests, others, shapes):
-    exact = [*trains, *tests]
-    plain = [folder for folder in others if not resembles_split(folder.name)]
-    if not plain and exact and not trains:
-        raise DedtError(
-            f"{root} holds {_list([*tests, *others])}, held-out images, but no training images: name their "
-            "folder train, or give the path of the folder that holds the class folders."
-        )
-    if not plain and exact:
-        raise DedtError(
-            f"{root} holds {_list(exact)}, named like splits, but the images lie in them directly: put those of "
-            "each class into a folder of its own in the split (train/CLASS/IMAGE), or rename them if they are "
-            "classes."
-        )
-    both = {"train", "test"} <= set().union(*(split_words(folder.name) for folder in others))
-    if not plain and (both or any(shapes[folder] == "nested" for folder in others)):
-        raise DedtError(
-            f"{root} holds {_list(others)}, which look like splits of another name: call them train and test "
-            "(or val), with a folder for each class in them, or give the path of the one to use."
-        )
-    if (trains and tests) or any(shapes[folder] == "nested" for folder in tests):
-        raise DedtError(
-            f"{root} holds {_list(exact)}, named like splits, beside {_list(others)}: are these splits or classes? "
-            "Use train/CLASS/IMAGE and test/CLASS/IMAGE for splits; rename them if they are classes."
-        )
+    return (
+        root,
+        None,
+        [],
+        [f"'{f.name}' is a class, because it holds images like its neighbours" for f in exact],
+    )
 
 
 def _equal_subfolders(children):
     """A note if all folders have the same subfolders, as splits of a name that nobody knows would."""
-    below = {tuple(sorted(folder.name for folder in _folders(child))) for child in children}
+    below = {tuple(folder.name for folder in _folders(child, Counter())) for child in children}
     names = below.pop() if len(children) > 1 and len(below) == 1 else ()
-    if len(names) < 2:
-        return []
     return [
         f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those are the "
         "classes, call the folders around them train and test"
-    ]
+    ] * (len(names) > 1)
 
 
 def _refuse_splits_below(root, children):
     """Splits one level too deep, in a folder around them or in each class, must not be read as one."""
-    kinds = {folder: {split_of(below.name) for below in _folders(folder)} for folder in children}
+    kinds = {folder: {split_of(f.name) for f in _folders(folder, Counter())} for folder in children}
     kinds = {folder: below for folder, below in kinds.items() if below}
     both = [folder for folder, below in kinds.items() if {"train", "test"} <= below]
-    if not both and kinds and all(None not in below for below in kinds.values()):
+    if not both and all(None not in below for below in kinds.values()):
         both = [folder for folder in kinds if _shape(folder)]
-    if not both:
-        return
-    if len(children) == 1:
+    if both and len(children) == 1:
         raise DedtError(f"{root} holds a data set with splits in its subfolder: give the path {both[0]}.")
-    raise DedtError(
-        f"{both[0]} has subfolders named like splits; splits come before classes: train/CLASS/IMAGE and "
-        "test/CLASS/IMAGE. Move them so, or give the path of one of them."
-    )
+    if both:
+        raise DedtError(
+            f"{both[0]} has subfolders named like splits; splits come before classes: train/CLASS/IMAGE and "
+            "test/CLASS/IMAGE. Move them so, or give the path of one of them."
+        )
 
 
 def _shape(folder):
@@ -219,24 +196,15 @@ def _shape(folder):
 
 
 def _list(folders):
-    names = [f"'{legible(folder.name)}'" for folder in folders]
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    return few(f"'{legible(folder.name)}'" for folder in folders)
 
 
 # ---- what is in a folder ----------------------------------------------------------------------------
 
 
-def _folders(folder, left_out=None):
+def _folders(folder, left_out):
     """The visible subfolders, links to folders too, by name; what lies beside them is counted."""
-    left_out = Counter() if left_out is None else left_out
-    found = []
-    for what, path, count in _entries(folder, set()):
-        if what == FOLDER:
-            found.append(path)
-        else:
-            left_out[what if what == HIDDEN else BESIDE] += count
-    return found
+    return [path for _, path in _entries(folder, left_out, None)]
 
 
 def _images(folder, left_out, entered):
@@ -252,48 +220,42 @@ def _images(folder, left_out, entered):
             left_out["links to a folder that was entered already"] += 1
             continue
         entered.add(_identity(here))
-        for what, path, count in _entries(here, suffixes):
+        for what, path in _entries(here, left_out, suffixes):
             if what == IMAGE:
                 yield path
-            elif what != FOLDER:
-                left_out[what] += count
             elif path.is_symlink():
                 todo.append(path)
             else:
                 todo.appendleft(path)
 
 
-def _entries(folder, suffixes):
-    """(what, path, number of files) of each entry of a folder, by name; what: IMAGE, FOLDER or a reason."""
+def _entries(folder, left_out, suffixes):
+    """("folder" or "image", path) of each of them in a folder, by name; the rest is counted in ``left_out``."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise DedtError(f"{folder} cannot be read ({error.strerror}): change its permissions.") from error
     for entry in entries:
-        path, real_folder = Path(entry.path), entry.is_dir(follow_symlinks=False)
         if is_hidden(entry.name):
-            yield HIDDEN, path, sum(len(files) for *_, files in os.walk(path)) if real_folder else 1
-        elif real_folder:
-            yield FOLDER, path, 1
-        elif entry.is_file(follow_symlinks=False):
-            yield _kind(path, suffixes), path, 1
+            whole = entry.is_dir(follow_symlinks=False)
+            left_out[HIDDEN] += sum(len(files) for *_, files in os.walk(entry)) if whole else 1
+        elif (what := _kind(entry, suffixes)) in (IMAGE, FOLDER):
+            yield what, Path(entry.path)
         else:
-            yield _other(path, suffixes), path, 1
+            left_out[what] += 1
 
 
-def _other(path, suffixes):
-    """What a link leads to; or a pipe, a socket or a device, which must not be opened."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return "broken links"
-    if stat.S_ISDIR(mode):
+def _kind(entry, suffixes):
+    """IMAGE, FOLDER or why an entry is neither; without ``suffixes`` only folders count."""
+    link = entry.is_symlink()  # DirEntry would raise for one that leads to itself
+    if os.path.isdir(entry) if link else entry.is_dir():
         return FOLDER
-    return _kind(path, suffixes) if stat.S_ISREG(mode) else "pipes, sockets or devices"
-
-
-def _kind(path, suffixes):
+    if suffixes is None:
+        return BESIDE
+    if not (os.path.isfile(entry) if link else entry.is_file()):  # it must not be opened
+        return "pipes, sockets or devices" if os.path.exists(entry) else "broken links"
+    path = Path(entry)
     if is_image(path, suffixes):
         return IMAGE
     suffix = path.suffix.lower()

@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,25 +17,30 @@ from .reading import Reading
 class LabelledImages:
     """Images with one label each.
 
-    images: uint8 [n, channels, height, width], 0..255.  labels: int64 [n], 0..K-1.
-    class_names: K strings.  ids: n strings that name each image in its source.  reading: what was left out
-    of the source, if that was counted.
-    Raises DedtError when shapes, types or labels do not fit together, or a class has no image.
+    Attributes:
+        images: uint8 [n, channels, height, width], 0..255.
+        labels: int64 [n], 0..K-1.
+        class_names: K strings.
+        ids: n strings that name each image in its source.
+        name: of the source.
+        reading: what was left out of the source, if that was counted.
+
+    Raises:
+        DedtError: when shapes, types or labels do not fit together, or a class has no image.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    class_names: tuple
-    ids: tuple
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
     name: str = "images"
     reading: Reading | None = None
 
-    def __post_init__(self):
-        images, labels = self.images, self.labels
+    def __post_init__(self) -> None:
+        images, labels, known = self.images, self.labels, len(self.class_names)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DedtError(
-                "Images must be uint8 of shape [n, channels, height, width]; "
-                f"got {images.dtype} {images.shape}."
+                f"Images must be uint8 of shape [n, channels, height, width]; got {images.dtype} {images.shape}."
             )
         if not len(images) == len(labels) == len(self.ids):
             raise DedtError(
@@ -44,30 +51,31 @@ class LabelledImages:
             raise DedtError(f"'{self.name}' holds no images.")
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise DedtError(f"Labels must be integers of shape [n]; got {labels.dtype} {labels.shape}.")
-        if labels.min() < 0 or labels.max() >= len(self.class_names):
+        if labels.min() < 0 or labels.max() >= known:
             raise DedtError(
-                f"Labels run from {labels.min()} to {labels.max()}, but there are "
-                f"{len(self.class_names)} class names."
+                f"Labels run from {labels.min()} to {labels.max()}, but there are {known} class names."
             )
-        empty = [name for name, count in zip(self.class_names, self.class_counts) if count == 0]
-        if empty:
+        if empty := without_empty(labels, self.class_names)[2]:
             raise DedtError(
                 f"No images in class(es) {', '.join(empty)} of '{self.name}': add some or drop the class."
             )
         # A mirrored or permuted view would reach the networks with its strides; some PyTorch cannot take at all.
-        object.__setattr__(self, "images", _in_order(images))
-        object.__setattr__(self, "labels", _in_order(labels))
+        for field in ("images", "labels"):
+            array = getattr(self, field)
+            object.__setattr__(
+                self, field, array if array.flags.c_contiguous else np.ascontiguousarray(array)
+            )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def class_counts(self):
+    def class_counts(self) -> np.ndarray:
         """Images per class: int64 [K]."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     @functools.cached_property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Sixteen hex digits of the images, labels and class names: same data, same fingerprint."""
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         digest.update(np.ascontiguousarray(self.images))
@@ -79,7 +87,7 @@ class LabelledImages:
         return [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in self.images]
 
     @functools.cached_property
-    def conflicts(self):
+    def conflicts(self) -> int:
         """How many images have the same pixels as one of another class."""
         classes = {}
         for digest, label in zip(self._digests, self.labels.tolist()):
@@ -87,13 +95,13 @@ class LabelledImages:
         return sum(len(classes[digest]) > 1 for digest in self._digests)
 
     @functools.cached_property
-    def originals(self):
+    def originals(self) -> np.ndarray:
         """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
         first = {}
         seen = zip(self.labels.tolist(), self._digests)
         return np.array([first.setdefault(key, place) for place, key in enumerate(seen)])
 
-    def named(self, class_names):
+    def named(self, class_names: Sequence[str]) -> "LabelledImages":
         """The same images with other names for their classes; those they have, if there are none."""
         if not class_names:
             return self
@@ -104,44 +112,39 @@ class LabelledImages:
             )
         return dataclasses.replace(self, class_names=tuple(class_names))
 
-    def subset(self, indices):
-        """The images at ``indices`` (int [m]); the classes stay, and each must keep an image."""
-        return LabelledImages(
-            self.images[indices],
-            self.labels[indices],
-            self.class_names,
-            tuple(self.ids[i] for i in indices),
-            self.name,
-        )
+    def subset(self, indices: np.ndarray, **changes: Any) -> "LabelledImages":
+        """The images at ``indices`` (int [m]); the classes stay, and each must keep an image.
 
-    def of_classes(self, class_names):
+        Args:
+            indices: int [m].
+            changes: other fields of the result.
+        """
+        images, ids = self.images[indices], tuple(self.ids[i] for i in indices)
+        changes = {"labels": self.labels[indices], "reading": None, **changes}
+        return dataclasses.replace(self, images=images, ids=ids, **changes)
+
+    def of_classes(self, class_names: tuple[str, ...]) -> "LabelledImages | None":
         """The images of these classes, numbered in that order; None if one of the classes has no image."""
         if not set(class_names) <= set(self.class_names):
             return None
         number = [class_names.index(name) if name in class_names else -1 for name in self.class_names]
         labels = np.array(number, dtype=np.int64)[self.labels]
         kept = np.flatnonzero(labels >= 0)
-        return LabelledImages(
-            self.images[kept],
-            labels[kept],
-            class_names,
-            tuple(self.ids[i] for i in kept),
-            self.name,
-            self.reading,
-        )
+        return self.subset(kept, labels=labels[kept], class_names=class_names, reading=self.reading)
 
 
-def without_empty(labels, class_names):
-    """(labels, class names, names of the classes left out): without those that no label speaks of.
+def without_empty(
+    labels: np.ndarray, class_names: Sequence[str]
+) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """Leave out the classes that no label speaks of.
 
-    labels: int64 [n], renumbered so that they stay 0..K-1.
+    Args:
+        labels: int [n], 0..K-1.
+        class_names: K strings.
+
+    Returns:
+        The labels renumbered so that they stay 0..K-1; the names that stay; the names left out.
     """
-    counts = np.bincount(labels, minlength=len(class_names))
-    number = np.cumsum(counts > 0) - 1
-    names = tuple(name for name, count in zip(class_names, counts) if count)
-    return number[labels], names, tuple(name for name, count in zip(class_names, counts) if not count)
-
-
-def _in_order(array):
-    """The array itself if it lies in C order, else a copy that does."""
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    there = np.bincount(labels, minlength=len(class_names)) > 0
+    kept, empty = (tuple(np.array(class_names, dtype=object)[mask]) for mask in (there, ~there))
+    return (np.cumsum(there) - 1)[labels], kept, empty

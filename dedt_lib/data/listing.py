@@ -1,12 +1,13 @@
 """From encoded images, in files of their own or inside others, to one array of pixels."""
 
+import dataclasses
 import functools
-import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import PIL
@@ -19,6 +20,9 @@ from .labelled import LabelledImages, without_empty
 from .names import legible, one_line
 from .reading import Reading
 
+if TYPE_CHECKING:
+    from ..store import Store
+
 DEFAULT_SIZE = 32
 IN_MEMORY = 2**31  # bytes; more pixels than that stay in their file and are read as they are needed
 SHOWN = 5
@@ -30,43 +34,61 @@ UNREADABLE = "unreadable.txt"
 class Listing:
     """Labelled images that were found but not decoded.
 
-    root: where they are.  files: the paths that decide their pixels.  encoded: a function; it gives for each
-    image, in order, its name for messages and a path, a binary file, or None when there is nothing to decode.
-    labels (int64 [n]), class_names, ids, name and reading: as in LabelledImages.
+    Attributes:
+        root: where they are.
+        files: the paths that decide their pixels.
+        encoded: a function; it gives for each image, in order, its name for messages and a path, a binary
+            file, or None when there is nothing to decode.
+        labels: int64 [n], and class_names, ids, name and reading: as in LabelledImages.
+        own_size: a function; it gives the pixels along a side where nobody asks for others.
     """
 
     root: Path
-    files: tuple
-    encoded: Callable
+    files: tuple[Path, ...]
+    encoded: Callable[[], Iterable[tuple[str, Path | BinaryIO | None]]]
     labels: np.ndarray
-    class_names: tuple
-    ids: tuple
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
     name: str
     reading: Reading
+    own_size: Callable[[], int] = lambda: DEFAULT_SIZE
 
     @property
-    def class_counts(self):
+    def class_counts(self) -> np.ndarray:
         """Images per class: int64 [K]."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
-    def decode(self, image_size, channels, store=None, *, skip_bad=False, report=None):
-        """LabelledImages of ``image_size`` x ``image_size`` pixels and ``channels`` (1 or 3) channels.
+    def decode(
+        self,
+        image_size: int | None,
+        channels: int,
+        store: "Store | None" = None,
+        *,
+        skip_bad: bool = False,
+        report: str | Path | None = None,
+    ) -> LabelledImages:
+        """The images as pixels.
 
-        With a Store they are decoded once for each content of the files, whatever these are called.  Images
-        that cannot be read, for whatever reason, are listed in ``unreadable.txt`` in the folder ``report``
-        (default: the store's root); with ``skip_bad`` they are left out, and classes that have no others,
-        otherwise DedtError is raised.
+        Args:
+            image_size: pixels along a side; without it ``own_size()``.
+            channels: 1 or 3.
+            store: where they are kept, so that they are decoded once for each content of the files, whatever
+                these are called.
+            skip_bad: leave out the images that cannot be read, for whatever reason, and classes that have no
+                others.
+            report: the folder for the list of these, ``unreadable.txt`` (default: the store's root).
+
+        Raises:
+            DedtError: for images that cannot be read, unless they are left out and there are others.
         """
+        image_size, report = image_size or self.own_size(), report or (store and store.root)
+        refuse = functools.partial(self._told, skip_bad=skip_bad, report=report)
         if store is None:
             images, bad = self._pixels(image_size, channels)
         else:
-            images, bad = self._stored_pixels(image_size, channels, store, skip_bad)
-        where = self._write_list(bad, report or (store and store.root)) if bad else ""
-        if bad and not skip_bad:
-            raise self._unreadable(bad, where)
+            images, bad = self._stored_pixels(image_size, channels, store, refuse)
+        where = refuse(bad)
         good = np.delete(np.arange(len(self.labels)), [place for place, _ in bad])
-        if len(good) == 0 and bad:
-            raise self._unreadable(bad, where)
         labels, names, empty = without_empty(self.labels[good], self.class_names)
         ids, reading = tuple(self.ids[i] for i in good), self.reading
         if bad:
@@ -74,7 +96,7 @@ class Listing:
             reading = reading.without(len(bad), f"unreadable{where}", *notes)
         return LabelledImages(images, labels, names, ids, self.name, reading)
 
-    def _stored_pixels(self, image_size, channels, store, skip_bad):
+    def _stored_pixels(self, image_size, channels, store, refuse):
         recipe = {
             "version": 2,
             "source": self.name,
@@ -84,28 +106,17 @@ class Listing:
             "pillow": PIL.__version__,
         }
 
-        class Unfinished(Exception):
-            """Ends a stage that must not be kept."""
-
-        bad = []
-
         def work(folder):
             path = folder / "images.npy"
-            images, found = self._pixels(image_size, channels, functools.partial(create_array, path))
-            bad.extend(found)
-            if found and not skip_bad:
-                raise Unfinished
-            if found:
+            images, bad = self._pixels(image_size, channels, functools.partial(create_array, path))
+            refuse(bad)
+            images.flush()
+            if bad:
                 np.save(folder / ".good.npy", images)
                 os.replace(folder / ".good.npy", path)
-                write_json(folder / "unreadable.json", found)
-            else:
-                images.flush()
+                write_json(folder / "unreadable.json", bad)
 
-        try:
-            folder = store.run("images", recipe, work)
-        except Unfinished:
-            return None, bad
+        folder = store.run("images", recipe, work)
         path, listed = folder / "images.npy", folder / "unreadable.json"
         bad = read_json(listed) if listed.exists() else []
         return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None), bad
@@ -114,53 +125,83 @@ class Listing:
         """SHA-256 of each file, read in pieces and several at once."""
         with ThreadPoolExecutor() as pool:
             hashes = pool.map(_hash, self.files)
-            bar = tqdm(hashes, f"hash {self.name}", len(self.files), unit="file", leave=False, delay=2)
-            return list(bar)
+            return list(tqdm(hashes, f"hash {self.name}", len(self.files), unit="file", leave=False, delay=2))
 
     def _pixels(self, size, channels, allocate=np.empty):
         """The images that can be read, uint8 [m, channels, size, size], and (place, why) of the others."""
-        count, good, bad = len(self.labels), 0, []
+        count, bad = len(self.labels), []
         images = allocate((count, channels, size, size), np.uint8)
         bar = tqdm(self.encoded(), f"decode {self.name}", count, unit="image", leave=False, delay=2)
         for i, (name, file) in enumerate(bar):
             try:
-                images[good] = read_image(file, size, channels)
-                good += 1
-            except Image.UnidentifiedImageError:
-                bad.append((i, f"{name} (no image of a kind that Pillow knows)"))
+                images[i - len(bad)] = read_image(file, size, channels)
             except Exception as error:  # a decoder may raise anything on a damaged file
-                bad.append((i, legible(f"{name} ({str(error) or type(error).__name__})")))
-        return images[:good], bad
+                unknown = isinstance(error, Image.UnidentifiedImageError)
+                why = "no image of a kind that Pillow knows" if unknown else error
+                bad.append((i, legible(f"{name} ({str(why) or type(error).__name__})")))
+        return images[: count - len(bad)], bad
 
-    def _write_list(self, bad, folder):
-        if not folder:
+    def _told(self, bad, skip_bad, report):
+        """List the images that cannot be read; unless they may be left out, and others are there, complain."""
+        if not bad:
             return ""
-        path = Path(folder) / UNREADABLE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as partial:
-            partial.write_text("".join(f"{one_line(why)}\n" for _, why in bad), encoding="utf-8")
-        return f" (listed in {path})"
-
-    def _unreadable(self, bad, where):
+        where = ""
+        if report:
+            path = Path(report) / UNREADABLE
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as partial:
+                partial.write_text("".join(f"{one_line(why)}\n" for _, why in bad), encoding="utf-8")
+            where = f" (listed in {path})"
+        if skip_bad and len(bad) < len(self.labels):
+            return where
         shown = "\n  ".join(why for _, why in bad[:SHOWN])
-        return DedtError(
+        raise DedtError(
             f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove them, "
-            f"or leave them out by --skip-bad (skip_bad = true in a profile):\n  {shown}"
+            f"or leave them out by --skip-bad (data.skip_bad = true in a profile):\n  {shown}"
         )
 
-    def side(self):
-        """Pixels along a side if all images are squares of one size, else 32; reads only their headers."""
-        sizes = set()
-        for _, file in self.encoded():
-            try:
-                with Image.open(file or io.BytesIO()) as image:
-                    sizes.add(image.size)
-            except Exception:
-                continue  # decode names it
-            if len(sizes) > 1:
-                return DEFAULT_SIZE
-        width, height = sizes.pop() if sizes else (DEFAULT_SIZE, DEFAULT_SIZE)
-        return width if width == height else DEFAULT_SIZE
+
+def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
+    """The path of a source's images, which must be there: of a folder, or for "parquet" of a file too.
+
+    Raises:
+        DedtError: that says what is ``wanted``.
+    """
+    if not path:
+        raise DedtError(f"data = '{source}' needs a path: that of {wanted}.")
+    root = Path(path).expanduser()
+    if not (root.exists() if source == "parquet" else root.is_dir()):
+        lacks = "does not exist" if source == "parquet" else "is not a folder"
+        raise DedtError(f"{root} {lacks}. Give the path of {wanted}.")
+    return root
+
+
+def of_split(
+    split: str,
+    find_train: Callable[[], Listing],
+    find_held_out: Callable[[], Listing | None],
+    notes: Iterable[str] = (),
+) -> Listing | None:
+    """The Listing of a split; held-out images that cannot be used do not block the training images.
+
+    Args:
+        split: "train" or "test".
+        find_train: gives the training images, after the held-out ones were looked for.
+        find_held_out: gives the held-out ones or None, or raises the DedtError that is then noted.
+        notes: what else was decided, in words.
+    """
+    held_out, notes = None, list(notes)
+    try:
+        held_out = find_held_out()
+    except DedtError as error:
+        notes.append(f"no held-out images are used: {error}")
+    if split == "test":
+        return held_out
+    train = find_train()
+    notes, beside = (*notes, *train.reading.notes), held_out and held_out.reading
+    return dataclasses.replace(
+        train, reading=dataclasses.replace(train.reading, notes=notes, held_out=beside)
+    )
 
 
 def _hash(file):
@@ -170,12 +211,19 @@ def _hash(file):
         return f"{file}: {error.strerror}"
 
 
-def read_image(file, size, channels):
+def read_image(file: Any, size: int, channels: int) -> np.ndarray:
     """One image, upright, centre-cropped to a square and resized: uint8 [channels, size, size].
 
-    file: a path or a binary file.  channels: 1 or 3.  Transparent pixels show white behind them, as on paper:
-    the colour that a file keeps under them is arbitrary and was never meant to be seen.
-    Raises what Pillow raises, and ValueError for more than 8 bits.
+    Transparent pixels show white behind them, as on paper: the colour that a file keeps under them is
+    arbitrary and was never meant to be seen.
+
+    Args:
+        file: a path or a binary file.
+        size: pixels along a side.
+        channels: 1 or 3.
+
+    Raises:
+        ValueError: for more than 8 bits, or no file; and whatever Pillow raises.
     """
     if file is None:
         raise ValueError("there are no image bytes")

@@ -1,47 +1,21 @@
 """What the names of files and folders say: an image, something hidden, a split; and how they are written."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
 
 TRAINING = ("train", "training")
-HELD_OUT = (
-    "test",
-    "testing",
-    "val",
-    "valid",
-    "validation",
-    "dev",
-    "eval",
-    "evaluation",
-    "holdout",
-    "hold-out",
-    "hold_out",
-)
+HELD_OUT = "test testing val valid validation dev eval evaluation holdout hold-out hold_out".split()
 """Names of the held-out split, in any case; where a data set has several, the first of these is taken."""
 NOUN = re.compile(r"(?<=.)(set|data|images?|imgs)$")
 PART = re.compile(r"(k?fold|cv|split|part|partition|subset|shard)s?[-_ ]*\d+", re.IGNORECASE)
 """``fold1``, ``split_02``: one of several equal parts of a data set."""
 SYSTEM = {
-    "__macosx",
-    "__pycache__",
-    "@eadir",
-    "@tmp",
-    "@recycle",
-    "@recently-snapshot",
-    "@__thumb",
-    "#recycle",
-    "#snapshot",
-    "$recycle.bin",
-    "recycler",
-    "system volume information",
-    "lost+found",
-    "found.000",
-    "thumbs.db",
-    "ehthumbs.db",
-    "desktop.ini",
-    "icon\r",
+    *"__macosx __pycache__ @eadir @tmp @recycle @recently-snapshot @__thumb #recycle #snapshot $recycle.bin".split(),
+    *"recycler lost+found found.000 thumbs.db ehthumbs.db desktop.ini".split(),
+    *("system volume information", "icon\r"),
 }
 """What operating systems and network drives leave among people's files, in lower case."""
 NO_DECODER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -50,44 +24,43 @@ FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".n
 """Images that Pillow opens only with a plugin, so that leaving them out can be said in these words."""
 
 
-def split_of(name):
+def split_of(name: str) -> str | None:
     """ "train" or "test" for a usual name of a split, else None."""
     name = name.lower()
     return "train" if name in TRAINING else "test" if name in HELD_OUT else None
 
 
-def split_words(name):
+def split_words(name: str) -> set[str]:
     """The splits that words in a name speak of: {"train"} for ``seg_train``, ``trainA`` or ``train2017``."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
     return {split_of(NOUN.sub("", word.lower())) for word in words} - {None}
 
 
-def resembles_split(name):
-    """Whether a name has the word of a split in it, or numbers a part of a data set."""
-    return bool(split_words(name) or PART.fullmatch(name))
+def resembles_split(name: str) -> bool:
+    """Whether a name is or has the word of a split in it, or numbers a part of a data set."""
+    return bool(split_of(name) or split_words(name) or PART.fullmatch(name))
 
 
-def is_hidden(name):
+def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden or a system's own, so that it never counts, at any depth."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def image_suffixes():
+def image_suffixes() -> set[str]:
     """Suffixes in lower case of the files that Pillow opens, with the plugins that are registered now."""
     known = Image.registered_extensions()
     return {suffix for suffix, kind in known.items() if kind in Image.OPEN and kind not in NO_DECODER}
 
 
-def is_image(path, suffixes):
+def is_image(path: Path, suffixes: set[str]) -> bool:
     """Whether a regular file is an image: by its suffix, or if it has none by its first bytes.
 
-    suffixes: :func:`image_suffixes`.
+    Args:
+        path: of the file.
+        suffixes: :func:`image_suffixes`.
     """
-    suffix = Path(path).suffix.lower()
-    return suffix in suffixes if suffix else _has_header(path)
-
-
-def _has_header(path):
+    if path.suffix:
+        return path.suffix.lower() in suffixes
     # Formats without a test of their first bytes would take a text for an image.
     kinds = [kind for kind, (_, accept) in Image.OPEN.items() if accept and kind not in NO_DECODER]
     try:
@@ -97,11 +70,18 @@ def _has_header(path):
         return False
 
 
-def one_line(text):
+def few(names: Iterable, most: int = 12) -> str:
+    """Names in one line, and how many more there are than ``most``."""
+    names = list(map(str, names))
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def one_line(text: str) -> str:
     """A text without line ends and whatever else steers a terminal: these are escaped, as in Python."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def legible(name):
+def legible(name: str | Path) -> str:
     r"""A file name as text that can be written anywhere: a byte that is not UTF-8 becomes ``\xNN``."""
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

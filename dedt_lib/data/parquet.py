@@ -4,8 +4,9 @@ pyarrow reads them a row group at a time.  The ``datasets`` package would do so 
 dependency and first copies every file into a cache of its own.
 """
 
-import dataclasses
+import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -13,11 +14,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..errors import DedtError
 from .labelled import without_empty
-from .listing import SHOWN, Listing
-from .names import HELD_OUT, TRAINING, resembles_split
+from .listing import DEFAULT_SIZE, SHOWN, Listing, of_split, root_of
+from .names import HELD_OUT, TRAINING, few, resembles_split
 from .reading import Reading
 
 SUBFOLDERS = (".", "data", "plain_text")
@@ -28,43 +30,37 @@ IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 NO_LABELS = re.compile(r"(.*_)?(id|idx|index|width|height|size|seed|row)|__index_level_\d+__", re.IGNORECASE)
 """Columns that say something else than the class, whatever their values."""
-LABELS = "labels (integers or strings)"
 BATCH = 16
 
 
-def load_parquet(path, *, split="train", image_size=None, channels=None, store=None, **bad):
-    """Images and labels in Parquet files, centre-cropped to a square and resized.
+def find(path: str | Path | None, split: str = "train") -> Listing | None:
+    """The images in Parquet files, not decoded yet; reads the labels.
 
-    path: a file; or a folder with ``train.parquet`` or all shards ``train-00000-of-00003.parquet`` (a hash
-    may follow), and perhaps the same of a held-out split, in it or in its subfolder ``data`` or
-    ``plain_text``; splits are called as in :mod:`dedt_lib.data.names`, and the first held-out one in the order
-    there is taken.  Two sets of files for one split are refused.
     Columns: a struct with ``bytes`` (``img``, ``image``, or the only one); integers or strings (``label``,
     ``labels``, ``fine_label``, another ``label...``, or the only ones whose values repeat as those of classes
     do).  Class names come from the Hugging Face metadata; without it they are the labels of the training
     images in order.  Classes without images are left out.  An image's id is its split and row, counted over
-    the files in order: ``train-00000``.
-    image_size: pixels (default: the training images' own if they are squares of one size, else 32).
-    channels: 1 or 3 (default 3).  store: a Store to keep the pixels in.  bad: what :meth:`Listing.decode` takes.
-    Transparent pixels are put over white.
-    Returns LabelledImages, or None for split "test" without usable test files.  Raises DedtError for a path,
-    columns, labels or images that cannot be used.
+    the files in order: ``train-00000``.  Their own size is that of the training images if they are squares of
+    one size, else 32.
+
+    Args:
+        path: a file; or a folder with ``train.parquet`` or all shards ``train-00000-of-00003.parquet`` (a hash
+            may follow), and perhaps the same of a held-out split, in it or in its subfolder ``data`` or
+            ``plain_text``; splits are called as in :mod:`dedt_lib.data.names`, and the first held-out one in
+            the order there is taken.  Two sets of files for one split are refused.
+        split: "train" or "test".
+
+    Returns:
+        The Listing; None for "test" without usable test files.
+
+    Raises:
+        DedtError: for a path, columns or labels that cannot be used.
     """
-    found = find(path, split)
-    if found is None:
-        return None
-    if not image_size:
-        image_size = (found if split == "train" else find(path)).side()
-    return found.decode(image_size, channels or 3, store, **bad)
-
-
-def find(path, split="train"):
-    """The Listing of a split, or None without usable test files; reads the labels.  Raises DedtError."""
     root, train = _root(path), find_files(path, "train")
     if not train:
         raise DedtError(
             f"{root} holds no train.parquet and no shards such as train-00000-of-00001.parquet. Give a Parquet "
-            f"file, or a folder with such files{_others(root, ())}."
+            f"file, or a folder with such files{''.join(f'; {note}' for note in _unused(root, ()))}."
         )
     schema = _open(train[0]).schema_arrow
     image_column = _image_column(schema, train[0])
@@ -77,63 +73,55 @@ def find(path, split="train"):
         )
     names = _names_in_metadata(schema, label_column)
     keys = range(len(names)) if names else sorted({v for v in values if v is not None})
-    labels, class_names, empty = without_empty(
-        _class_numbers(values, keys, train[0].parent), names or tuple(map(str, keys))
-    )
-    notes = [f"without images, so no class: {_few(empty)}"] if empty else []
-    held_out, test = None, ()
+    names = names or tuple(map(str, keys))
+    labels, class_names, empty = without_empty(_class_numbers(values, keys, train[0].parent), names)
+    test = ()
 
     def listing(split, files, labels, notes=()):
         return Listing(
             root=root,
             files=files,
-            encoded=lambda: _encoded_images(files, image_column),
+            encoded=functools.partial(_encoded_images, files, image_column),
             labels=labels,
             class_names=class_names,
-            ids=tuple(f"{split}-{i:05d}" for i in range(len(labels))),
+            ids=row_names(split, len(labels)),
             name=root.resolve().stem if root.is_file() else root.resolve().name,
-            reading=Reading.of(len(labels), (), notes, unit="rows"),
+            reading=Reading.of(len(labels), None, notes, unit="rows"),
+            own_size=functools.partial(_side, train, image_column),
         )
 
-    try:
+    def held_out():
+        nonlocal test
         test = find_files(path, "test")
-        if test:
-            kept = [key for key, name in zip(keys, names or map(str, keys)) if name not in empty]
-            numbers = _class_numbers(_read_labels(test, image_column, label_column), kept, test[0].parent)
-            _, _, missing = without_empty(numbers, class_names)
-            if missing:
-                raise DedtError(f"{test[0].name} has no images of {_few(missing)}")
-            held_out = listing("test", test, numbers)
-    except DedtError as error:
-        notes.append(f"no held-out images are used: {error}")
-    if split == "test":
-        return held_out
-    found = listing("train", train, labels, [*notes, *_unused(root, (*train, *test))])
-    return dataclasses.replace(
-        found, reading=dataclasses.replace(found.reading, held_out=held_out and held_out.reading)
+        if not test:
+            return None
+        kept = [key for key, name in zip(keys, names) if name not in empty]
+        numbers = _class_numbers(_read_labels(test, image_column, label_column), kept, test[0].parent)
+        if missing := without_empty(numbers, class_names)[2]:
+            raise DedtError(f"{test[0].name} has no images of {few(missing, SHOWN)}")
+        return listing("test", test, numbers)
+
+    notes = [f"without images, so no class: {few(empty, SHOWN)}"] * bool(empty)
+    return of_split(
+        split, lambda: listing("train", train, labels, _unused(root, (*train, *test))), held_out, notes
     )
 
 
-def _few(names):
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more
+def row_names(split: str, count: int) -> tuple[str, ...]:
+    """The ids of the images of a split: ``train-00000`` and so on."""
+    return tuple(f"{split}-{i:05d}" for i in range(count))
 
 
 def _root(path):
-    if not path:
-        raise DedtError(
-            "data = 'parquet' needs a path to a Parquet file, or to a folder with train*.parquet."
-        )
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise DedtError(
-            f"{root} does not exist. Give the path of a Parquet file, or of a folder with train*.parquet."
-        )
-    return root
+    return root_of(path, "parquet", "a Parquet file, or of a folder with train*.parquet")
 
 
-def find_files(path, split):
-    """The Parquet files of a split, in order; a path that is a file is the training split.  Raises DedtError."""
+def find_files(path: str | Path | None, split: str) -> tuple[Path, ...]:
+    """The Parquet files of a split, in order; a path that is a file is the training split.
+
+    Raises:
+        DedtError: for two sets of files, or one that is not complete.
+    """
     root = _root(path)
     if root.is_file():
         return (root,) if split == "train" else ()
@@ -143,14 +131,14 @@ def find_files(path, split):
             match = FILE.fullmatch(file.name)
             if match and match[1].lower() in names:
                 # The hub gives each shard a hash of its own, so the hash does not tell two uploads apart.
-                key = file.parent, match[1], match[2] is not None, match[3]
-                families.setdefault(key, []).append((int(match[2] or 0), file))
+                family = file.parent, match[1], match[2] is not None, match[3]
+                families.setdefault(family, []).append((int(match[2] or 0), file))
         if families:
-            return _one_family(list(families.values()), families)
+            return _one_family(families)
     return ()
 
 
-def holds_splits(root):
+def holds_splits(root: Path) -> bool:
     """Whether a folder has Parquet files that are named like a split, if not quite as they must be."""
     return any(resembles_split(file.name.partition(".")[0]) for file in _files(root))
 
@@ -160,37 +148,27 @@ def _files(root):
     return sorted(f for files in found for f in files if f.suffix.lower() == ".parquet" and f.is_file())
 
 
-def _one_family(families, keys):
+def _one_family(families):
     """The files of a split, all there and from one upload."""
-    files = [file for _, file in sorted(families[0])]
-    numbers = [number for number, _ in sorted(families[0])]
-    twice = [number for number, count in Counter(numbers).items() if count > 1]
-    two = (files[0], sorted(families[1])[0][1]) if len(families) > 1 else None
-    if twice:
-        two = [file for number, file in sorted(families[0]) if number == twice[0]][:2]
-    if two:
-        raise DedtError(
-            f"{two[0]} and {two[1]} belong to two sets of files for one split: move one set away."
-        )
-    total = next(iter(keys))[3]
-    first = min(numbers) if total is None else 0
-    wanted = int(total) if total else max(numbers) - min(first, 1) + 1
-    if numbers != list(range(min(first, 1), min(first, 1) + wanted)):
+    (shards, *others), total = map(sorted, families.values()), next(iter(families))[3]
+    twice = [pair for pair in itertools.pairwise(shards) if pair[0][0] == pair[1][0]]
+    for (_, one), (_, other) in [*twice, *((shards[0], found[0]) for found in others)]:
+        raise DedtError(f"{one} and {other} belong to two sets of files for one split: move one set away.")
+    numbers, files = zip(*shards)
+    first = 0 if total else min(numbers[0], 1)
+    wanted = int(total or numbers[-1] - first + 1)
+    if numbers != tuple(range(first, first + wanted)):
         start = re.match(r"[a-z]+[-_]?", files[0].name, re.IGNORECASE)[0]
         raise DedtError(
             f"{files[0].parent} holds {len(files)} of the {wanted} files {start}*.parquet: add those that are "
             "missing."
         )
-    return tuple(files)
+    return files
 
 
 def _unused(root, used):
-    others = [] if root.is_file() else [file for file in _files(root) if file not in used]
-    return [f"other Parquet files, left out: {_few([file.name for file in others])}"] if others else []
-
-
-def _others(root, used):
-    return "".join(f"; {note}" for note in _unused(root, used))
+    others = [] if root.is_file() else [file.name for file in _files(root) if file not in used]
+    return [f"other Parquet files, left out: {few(others, SHOWN)}"] * bool(others)
 
 
 def _open(file):
@@ -238,8 +216,8 @@ def _label_column(schema, files, image_column):
             f"{files[0]} has 0 columns that could be the labels: {', '.join(refused)}. Free text and numbers of "
             "single images are no labels; name the column with the class of each image 'label'."
         )
-    known = tuple(found) if found and found == named[:1] else LABEL_COLUMNS
-    return _choose(found, known, LABELS, schema, files[0])
+    known = found if found and found == named[:1] else LABEL_COLUMNS
+    return _choose(found, known, "labels (integers or strings)", schema, files[0])
 
 
 def _are_labels(values, named):
@@ -253,11 +231,9 @@ def _are_labels(values, named):
 
 
 def _choose(candidates, known, what, schema, file):
-    for name in known:
-        if name in candidates:
-            return name
-    if len(candidates) == 1:
-        return candidates[0]
+    named = [name for name in known if name in candidates]
+    if named or len(candidates) == 1:
+        return (named or candidates)[0]
     columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
     raise DedtError(
         f"{file} has {len(candidates)} columns that could be the {what}; name one of them "
@@ -298,14 +274,14 @@ def _read_labels(files, image_column, label_column):
 def _class_numbers(values, keys, where):
     """int64 [n]: the place of each value among the classes."""
     number = {key: k for k, key in enumerate(keys)}
-    foreign = [i for i, value in enumerate(values) if value not in number]
-    if foreign:
+    numbers = np.array([number.get(value, -1) for value in values], dtype=np.int64)
+    if len(foreign := np.flatnonzero(numbers < 0)):
         shown = ", ".join(f"row {i}: {values[i]!r}" for i in foreign[:SHOWN])
         raise DedtError(
             f"{len(foreign)} of {len(values)} images in {where} have no label, or one that is none of the "
             f"{len(number)} classes ({shown}): correct or remove them."
         )
-    return np.array([number[value] for value in values], dtype=np.int64)
+    return numbers
 
 
 def _encoded_images(files, column):
@@ -314,3 +290,18 @@ def _encoded_images(files, column):
         for i, row in enumerate(rows):
             content = row and row["bytes"]
             yield f"{file.name} row {i}", io.BytesIO(content) if content else None
+
+
+def _side(files, column):
+    """Pixels along a side if all images are squares of one size, else 32; reads only their headers."""
+    sizes = set()
+    for _, file in _encoded_images(files, column):
+        try:
+            with Image.open(file or io.BytesIO()) as image:
+                sizes.add(image.size)
+        except Exception:
+            continue  # what decodes them names it
+        if len(sizes) > 1:
+            return DEFAULT_SIZE
+    width, height = sizes.pop() if sizes else (DEFAULT_SIZE, DEFAULT_SIZE)
+    return width if width == height else DEFAULT_SIZE

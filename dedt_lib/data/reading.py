@@ -2,43 +2,56 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Reading:
     """The count of a split: ``seen == used + sum(left_out.values())``.
 
-    left_out: reason -> how many.  notes: what else was decided, in words.  held_out: the Reading of the
-    held-out split, or None.  unit: what was seen, "files", "rows" of Parquet files or "images".
+    Attributes:
+        seen: how many there are.
+        used: how many of them are used.
+        left_out: reason -> how many.
+        notes: what else was decided, in words.
+        held_out: the Reading of the held-out split, or None.
+        unit: what was seen, "files", "rows" of Parquet files or "images".
     """
 
     seen: int
     used: int
-    left_out: dict = dataclasses.field(default_factory=dict)
-    notes: tuple = ()
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     held_out: "Reading | None" = None
     unit: str = "files"
 
     @classmethod
-    def of(cls, used, left_out=(), notes=(), unit="files"):
+    def of(
+        cls,
+        used: int,
+        left_out: Mapping[str, int] | None = None,
+        notes: Iterable[str] = (),
+        unit: str = "files",
+    ) -> "Reading":
         """All that was used and all that was left out make what was seen."""
-        left_out = {reason: count for reason, count in dict(left_out).items() if count}
+        left_out = {reason: count for reason, count in (left_out or {}).items() if count}
         return cls(used + sum(left_out.values()), used, left_out, tuple(notes), unit=unit)
 
-    def without(self, count, reason, *notes):
+    def without(self, count: int, reason: str, *notes: str) -> "Reading":
         """The same after ``count`` more images were left out."""
         left_out = dict(Counter(self.left_out) + Counter({reason: count}))
         notes = (*self.notes, *notes)
         return dataclasses.replace(self, used=self.used - count, left_out=left_out, notes=notes)
 
-    def first(self, per_class, counts):
+    def first(self, per_class: int, counts: Iterable[int]) -> "Reading":
         """The same with no more than ``per_class`` images of each class; counts: the images of each."""
         beyond = sum(max(0, int(count) - per_class) for count in counts)
         return self.without(beyond, f"beyond the first {per_class} of each class (per_class)")
 
     @property
-    def line(self):
+    def line(self) -> str:
         """``19 files seen, 12 images used, 7 left out: 5 hidden, 2 not images``"""
         out = sum(self.left_out.values())
         why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.left_out.items()))
@@ -48,7 +61,7 @@ class Reading:
         return "; ".join(parts)
 
     @property
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """The same as a dict that JSON can hold."""
         held_out = self.held_out and self.held_out.facts
         return {**dataclasses.asdict(self), "notes": list(self.notes), "held_out": held_out}

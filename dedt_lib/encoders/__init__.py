@@ -10,10 +10,14 @@ One that can be trained as a classifier also has a ``forward`` that returns logi
 file here and an entry in ``NETWORKS``; one with published weights has an entry in ``PRETRAINED`` too.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..arrays import check_choice
 from ..errors import DedtError
-from ..pixels import channels_first, to_float, to_uint8
-from ..randomness import seeded
-from ..weights import load_weights, read_official, read_tensors, save_weights
+from ..weights import read_official
 from .classifier import SmallClassifier
 from .clip import CLIP, SMALL_CLIP, rn50, train_clip, zero_shot_accuracy
 from .common import accuracy, embed
@@ -22,37 +26,6 @@ from .inceptionv3 import InceptionV3
 from .resnet18 import CIFAR10_MEAN, CIFAR10_STD, ImageNetResNet18, ResNet18
 from .training import random_shift, train_classifier
 from .vit import ClipViT
-
-__all__ = [
-    "CIFAR10_MEAN",
-    "CIFAR10_STD",
-    "CLIP",
-    "DDAE",
-    "NETWORKS",
-    "PRETRAINED",
-    "SMALL_CLIP",
-    "ClipViT",
-    "ImageNetResNet18",
-    "InceptionV3",
-    "ResNet18",
-    "SmallClassifier",
-    "accuracy",
-    "build",
-    "channels_first",
-    "embed",
-    "load_weights",
-    "pretrained",
-    "random_shift",
-    "read_tensors",
-    "rn50",
-    "save_weights",
-    "seeded",
-    "to_float",
-    "to_uint8",
-    "train_classifier",
-    "train_clip",
-    "zero_shot_accuracy",
-]
 
 
 def _inceptionv3(channels, num_classes, width, **settings):
@@ -66,41 +39,54 @@ def _clip(channels, num_classes, width, **settings):
     return CLIP({**SMALL_CLIP, "vision_cfg": vision}, **settings)
 
 
-NETWORKS = {"resnet18": ResNet18, "classifier": SmallClassifier, "inceptionv3": _inceptionv3, "clip": _clip}
-PRETRAINED = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": ResNet18,
+    "classifier": SmallClassifier,
+    "inceptionv3": _inceptionv3,
+    "clip": _clip,
+}
+PRETRAINED: dict[str, tuple[Callable[..., Any], str]] = {
     "resnet18": (ImageNetResNet18, "resnet18-imagenet"),
     "inceptionv3": (InceptionV3, "inceptionv3-imagenet"),
     "clip": (rn50, "clip-rn50-openai"),
 }
 
 
-def build(name, *, channels, num_classes, width, **settings):
-    """An untrained encoder by name, of a size to be trained on data of one's own.
+def build(name: str, *, channels: int, num_classes: int, width: int, **settings) -> nn.Module:
+    """An untrained encoder, of a size to be trained on data of one's own.
 
-    settings: further arguments of the network (ResNet18: mean, std; inceptionv3: size, dropout; clip:
-    normalise).  Raises DedtError for an unknown name.
+    Args:
+        name: Of NETWORKS.
+        channels, num_classes: Of the data.
+        width: Of the network's first layers.
+        settings: Further arguments of the network (ResNet18: mean, std; inceptionv3: size, dropout; clip: normalise).
+
+    Raises:
+        DedtError: Unknown name.
     """
-    if name not in NETWORKS:
-        raise DedtError(f"Unknown encoder '{name}'. Choose one of: {', '.join(NETWORKS)}.")
+    check_choice("encoder", name, NETWORKS)
     return NETWORKS[name](channels, num_classes, width, **settings)
 
 
-def pretrained(name, path="", **settings):
-    """An encoder with its published weights, in eval mode: resnet18, inceptionv3 (ImageNet) or clip (RN50).
+def pretrained(name: str, path: str = "", **settings) -> nn.Module:
+    """An encoder with its published weights, in eval mode.
 
-    path: the official file or a safetensors file, else it is looked for and fetched (``weights.locate``).
-    settings: further arguments of the network (clip: normalise).  Raises DedtError for an unknown name and
-    for weights that are missing, altered or of another network.
+    Args:
+        name: Of PRETRAINED: resnet18, inceptionv3 (ImageNet) or clip (RN50).
+        path: The official file or a safetensors file, else it is looked for and fetched (``weights.locate``).
+        settings: Further arguments of the network (clip: normalise).
+
+    Raises:
+        DedtError: Unknown name, or weights that are missing, altered or of another network.
     """
     if name not in PRETRAINED:
         raise DedtError(
             f"There are no published weights for '{name}'. Choose one of: {', '.join(PRETRAINED)}."
         )
     make, weights = PRETRAINED[name]
-    state = read_official(weights, path)
     network = make(**settings)
     try:
-        network.load_official(state)
+        network.load_official(read_official(weights, path))
     except (RuntimeError, KeyError) as error:
         raise DedtError(f"{path or weights} belongs to another network: {error}") from error
     return network.eval()

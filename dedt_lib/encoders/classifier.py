@@ -1,18 +1,19 @@
-"""The yardstick of FID on small data: a plain classifier that selects nothing."""
+"""The feature extractor of FID on small data: a plain classifier that selects nothing."""
 
+import torch
 from torch import nn
 
 
 class SmallClassifier(nn.Module):
-    """Three plain convolutions and 64 features: the yardstick for FID, used for nothing else."""
+    """Three plain convolutions and 64 features, for FID and nothing else."""
 
-    def __init__(self, channels, num_classes, width=64):
+    def __init__(self, channels: int, num_classes: int, width: int = 64):
         super().__init__()
         sizes = [(channels, width // 2), (width // 2, width), (width, width)]
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in sizes)
         self.head = nn.Linear(width, num_classes)
 
-    def features(self, images):
+    def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, C, H, W] in [-1, 1] to [n, width]."""
         for k, convolution in enumerate(self.convolutions):
             images = nn.functional.silu(convolution(images))
@@ -20,5 +21,6 @@ class SmallClassifier(nn.Module):
                 images = nn.functional.avg_pool2d(images, 2)
         return images.mean(dim=(2, 3))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [n, K]."""
         return self.head(self.features(images))

@@ -1,17 +1,24 @@
 """CLIP (Radford et al., 2021) with open_clip: OpenAI's RN50, and a small one for data of one's own."""
 
 import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..data import LabelledImages
+from ..devices import upload
 from ..pixels import channels_first, per_channel, three_channels, to_float, to_uint8
+from ..training import OPTIMIZERS, Supervised
 from .common import embed
-from .training import fit, random_shift
+from .training import random_shift
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 TEMPLATES = ("a photo of the {}", "an image of the {}", "a picture of the {}", "{}")
-SMALL_CLIP = {
+SMALL_CLIP: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
@@ -21,13 +28,16 @@ SMALL_CLIP = {
 class CLIP(nn.Module):
     """An open_clip model with a ResNet; features are the image's embedding.
 
-    config: of open_clip (embed_dim, vision_cfg, text_cfg); by default the small one.  normalise: divide each
-    embedding by its length, as CLIP does to compare it with a text's; the paper's distances do without.
     Images are prepared as open_clip does it: bicubic, centre crop, CLIP's mean and standard deviation.
     OpenAI trained with QuickGELU, so that is what every model here has.
+
+    Args:
+        config: Of open_clip (embed_dim, vision_cfg, text_cfg); by default the small one.
+        normalise: Divide each embedding by its length, as CLIP does to compare it with a text's; the paper's distances
+            do without.
     """
 
-    def __init__(self, config=None, *, normalise=False):
+    def __init__(self, config: dict | None = None, *, normalise: bool = False):
         import open_clip
 
         super().__init__()
@@ -38,12 +48,12 @@ class CLIP(nn.Module):
         self.register_buffer("mean", per_channel(MEAN), persistent=False)
         self.register_buffer("std", per_channel(STD), persistent=False)
 
-    def load_official(self, state):
+    def load_official(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a state dict of OpenAI's archive or of open_clip, in single precision."""
         facts = ("input_resolution", "context_length", "vocab_size")
         self.model.load_state_dict({k: v.float() for k, v in state.items() if k not in facts})
 
-    def preprocess(self, images):
+    def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""
         from torchvision.transforms.v2.functional import InterpolationMode, center_crop, resize
 
@@ -52,74 +62,82 @@ class CLIP(nn.Module):
         pixels = resize(pixels, self.size, InterpolationMode.BICUBIC, antialias=True)
         return channels_first((center_crop(pixels, self.size) / 255 - self.mean) / self.std)
 
-    def features(self, images):
+    def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, embed_dim]."""
         return self.model.encode_image(self.preprocess(images), normalize=self.normalise)
 
-    def text_features(self, texts):
+    def text_features(self, texts: Iterable[str]) -> torch.Tensor:
         """Unit embeddings of m strings: float [m, embed_dim]."""
         return self.model.encode_text(self.tokens(texts), normalize=True)
 
-    def tokens(self, texts):
+    def tokens(self, texts: Iterable[str]) -> torch.Tensor:
         """Tokens of m strings by CLIP's own tokenizer: int64 [m, context_length]."""
         import open_clip
 
         return open_clip.tokenize(list(texts), self.model.context_length).to(self.mean.device)
 
 
-def rn50(**settings):
+def rn50(**settings) -> CLIP:
     """CLIP with the architecture of OpenAI's RN50: images of 224 pixels, embeddings of 1024 numbers."""
     import open_clip
 
     return CLIP(open_clip.get_model_config("RN50-quickgelu"), **settings)
 
 
-def train_clip(network, data, *, epochs, batch_size, learning_rate, seed, shift=1, folder=None, device="cpu"):
-    """Train a CLIP on LabelledImages and the names of their classes; returns the training losses [epochs].
+def train_clip(
+    network: CLIP,
+    data: LabelledImages,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    shift: int = 1,
+    folder: Path | str | None = None,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Train a CLIP on LabelledImages and the names of their classes.
 
     Every image gets a caption from TEMPLATES at random.  The loss is CLIP's symmetric cross-entropy, but
     images and captions of one class all fit together: the targets are spread evenly over them, since with
     few classes most "negatives" of a batch would be none.  AdamW with CLIP's betas and weight decay, cosine
-    to zero. folder: keeps a checkpoint there after each epoch, and goes on from one.  Raises DedtError as
-    ``train_classifier`` does.
+    to zero.  Arguments, result and errors are those of ``train_classifier``.
     """
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "shift": shift,
-        "schedule": "cosine",
-    }
-    network.to(device).train()
-    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
+    settings: dict[str, Any] = dict(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+    )
+    settings |= dict(shift=shift, schedule="cosine")
+    network.to(device)
+    images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))
     captions = [network.tokens(template.format(name) for template in TEMPLATES) for name in data.class_names]
     captions = torch.stack(captions)
     # As in CLIP: no decay of gains, biases and the temperature, which are the parameters with less than two
     # axes.
     decayed = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}],
-        lr=learning_rate,
-        betas=(0.9, 0.98),
-        eps=1e-6,
-    )
+    groups = [{"params": decayed, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}]
+    optimizer = OPTIMIZERS["adamw"](groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=False)
 
     def loss(batch, randomness):
         pixels = random_shift(to_float(images[batch]), shift, randomness)
-        template = torch.randint(len(TEMPLATES), (len(batch),), generator=randomness).to(device)
+        template = torch.randint(len(TEMPLATES), (len(batch),), generator=randomness)
         image = nn.functional.normalize(network.features(pixels), dim=1)
-        text = network.model.encode_text(captions[labels[batch], template], normalize=True)
+        text = network.model.encode_text(captions[labels[batch], upload(template, device)], normalize=True)
         return contrastive_loss(image, text, labels[batch], network.model.logit_scale)
 
-    return fit(network, loss, optimizer, len(data), settings, stream="clip", folder=folder, device=device)
+    task = Supervised(network, loss, optimizer, len(data), settings, stream="clip", device=device)
+    return task.train(folder)
 
 
-def contrastive_loss(image, text, labels, logit_scale):
+def contrastive_loss(
+    image: torch.Tensor, text: torch.Tensor, labels: torch.Tensor, logit_scale: torch.Tensor
+) -> torch.Tensor:
     """CLIP's symmetric cross-entropy of unit embeddings [b, d], with targets even over equal labels.
 
-    logit_scale: log of the inverse temperature; held below log 100, as in the paper.
+    Args:
+        image, text: float [b, d].
+        labels: int64 [b].
+        logit_scale: Log of the inverse temperature; held below log 100, as in the paper.
     """
     logits = logit_scale.clamp(max=math.log(100)).exp() * image @ text.T
     targets = (labels[:, None] == labels[None, :]).float()
@@ -129,7 +147,7 @@ def contrastive_loss(image, text, labels, logit_scale):
 
 
 @torch.no_grad()
-def zero_shot_accuracy(network, data, *, device="cpu"):
+def zero_shot_accuracy(network: CLIP, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
     """Share of LabelledImages whose embedding is nearest to their own class's captions, 0..1.
 
     A class's embedding is the mean of its captions' over TEMPLATES (Radford et al., 2021, section 3.1.4).

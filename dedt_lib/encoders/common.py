@@ -1,4 +1,4 @@
-"""What every encoder shares: pixels to floats, features of many images, weights from a seed."""
+"""What every encoder shares: features of many images, and the accuracy of a classifier."""
 
 import hashlib
 import io
@@ -7,21 +7,40 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
+from ..data import LabelledImages
 from ..errors import DedtError
 from ..files import is_disk_full, say
 from ..pixels import to_float
 
 
 @torch.no_grad()
-def embed(network, images, *, batch_size=256, device="cpu", path=None):
-    """Features of uint8 images [n, C, H, W]: float32 [n, d], in eval mode, without augmentation.
+def embed(
+    network: nn.Module,
+    images: np.ndarray,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    path: Path | str | None = None,
+) -> np.ndarray:
+    """Features of images, in eval mode, without augmentation.
 
-    path: a ``.npy`` file to write batch by batch, for features that do not fit into memory; what comes back
-    is then that file, memory-mapped and read-only.  A killed call is taken up where it was by one with the
-    same network and images; batches that were damaged since are made again.  Raises DedtError for features
-    that are not finite, and when the disk is full.
+    Args:
+        network: Has ``features``.
+        images: uint8 [n, C, H, W].
+        batch_size: Images at a time.
+        device: Where to compute.
+        path: A ``.npy`` file to write batch by batch, for features that do not fit into memory; what comes back is
+            then that file, memory-mapped and read-only.  A killed call is taken up where it was by one with the same
+            network and images; batches that were damaged since are made again.
+
+    Returns:
+        float32 [n, d].
+
+    Raises:
+        DedtError: Features are not finite, or the disk is full.
     """
     network.to(device).eval()
 
@@ -116,7 +135,7 @@ def _is_of(first, digest, stored, partial):
 
 
 @torch.no_grad()
-def accuracy(network, data, *, device="cpu"):
+def accuracy(network: nn.Module, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
     """Share of LabelledImages that the classifier ``network`` names rightly, 0..1."""
     logits = torch.cat(
         [network(to_float(batch.to(device))).cpu() for batch in torch.from_numpy(data.images).split(256)]

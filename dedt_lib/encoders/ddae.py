@@ -1,5 +1,7 @@
 """Denoising diffusion autoencoders (Xiang et al., 2023): a diffusion model's decoder as an encoder."""
 
+from typing import Self
+
 import torch
 from torch import nn
 
@@ -10,16 +12,20 @@ from ..randomness import torch_generator
 class DDAE(nn.Module):
     """Features of a U-Net's decoder, looking at slightly noisy images without their labels.
 
-    model: a trained ``models.unet.ConditionalUNet``, best with its EMA weights.
-    block: which residual block (with its attention, if it has one) of the way up, counted from 1 at the
-    lowest resolution.  The CIFAR-10 network has 12; the DDAE code reads the 6th, the last at 8x8 pixels.
-    t: timestep as everywhere in this library, 0..999.  The DDAE code counts from 1, so its 11 is our 10.
-    draws: noise draws to average over.  The noise is a function of (seed, draw) and the same for all images:
-    the features depend neither on the batch nor on the order.
-    Raises DedtError when there is no such block or timestep.
+    Args:
+        model: A trained ``models.unet.ConditionalUNet``, best with its EMA weights.
+        block: Which residual block (with its attention, if it has one) of the way up, counted from 1 at the lowest
+            resolution.  The CIFAR-10 network has 12; the DDAE code reads the 6th, the last at 8x8 pixels.
+        t: Timestep as everywhere in this library, 0..999.  The DDAE code counts from 1, so its 11 is our 10.
+        draws: Noise draws to average over.
+        seed: The noise is a function of (seed, draw) and the same for all images: the features depend neither on the
+            batch nor on the order.
+
+    Raises:
+        DedtError: There is no such block or timestep.
     """
 
-    def __init__(self, model, block=6, t=10, *, draws=1, seed=0):
+    def __init__(self, model: nn.Module, block: int = 6, t: int = 10, *, draws: int = 1, seed: int = 0):
         super().__init__()
         blocks = decoder_blocks(model)
         if not 1 <= block <= len(blocks):
@@ -34,11 +40,11 @@ class DDAE(nn.Module):
         self.model, self.block, self.t, self.draws, self.seed = model, block, t, draws, seed
         self.eval()
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         """Stays in eval mode: with dropout the features would be random."""
         return super().train(False)
 
-    def features(self, images):
+    def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, C, H, W] in [-1, 1] to [n, width of the block]: pooled, averaged over the draws."""
         return torch.stack([self._pooled(images, draw) for draw in range(self.draws)]).mean(dim=0)
 
@@ -57,7 +63,7 @@ class DDAE(nn.Module):
         return outputs[0].mean(dim=(2, 3))
 
 
-def decoder_blocks(model):
+def decoder_blocks(model: nn.Module) -> list[nn.Module]:
     """The layers whose outputs the DDAE code calls out_1, out_2, ...: from the lowest resolution upwards."""
     layers = []
     for level in model.net.up_blocks:

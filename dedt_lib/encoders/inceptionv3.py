@@ -1,5 +1,6 @@
 """Inception-v3 (Szegedy et al., 2016), the encoder of Gaussian instance selection (DeVries et al., 2020)."""
 
+import torch
 from torch import nn
 
 from ..pixels import IMAGENET_MEAN, IMAGENET_STD, channels_first, per_channel, three_channels
@@ -11,10 +12,14 @@ class InceptionV3(nn.Module):
 
     Images are prepared as in the code of Gaussian instance selection: ImageNet's mean and standard deviation,
     then bilinear to ``size`` pixels with aligned corners; the network maps them to its own range itself.
-    size: 299 is the published one, 75 the smallest possible.  dropout: before the head, in training only.
+
+    Args:
+        num_classes: K.
+        size: 299 is the published one, 75 the smallest possible.
+        dropout: Before the head, in training only.
     """
 
-    def __init__(self, num_classes=1000, size=299, dropout=0.5):
+    def __init__(self, num_classes: int = 1000, size: int = 299, dropout: float = 0.5):
         from torchvision.models import Inception3
 
         super().__init__()
@@ -26,19 +31,20 @@ class InceptionV3(nn.Module):
         self.register_buffer("mean", per_channel(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", per_channel(IMAGENET_STD), persistent=False)
 
-    def load_official(self, state):
+    def load_official(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a state dict with torchvision's names; the auxiliary classifier in it is left out."""
         load_torchvision(self, {k: v for k, v in state.items() if not k.startswith("AuxLogits.")})
 
-    def preprocess(self, images):
+    def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""
         images = ((three_channels(images) + 1) / 2 - self.mean) / self.std
         size = (self.size, self.size)
         return channels_first(nn.functional.interpolate(images, size, mode="bilinear", align_corners=True))
 
-    def features(self, images):
+    def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 2048]."""
         return self.net(self.preprocess(images))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [n, K]."""
         return self.head(self.features(images))

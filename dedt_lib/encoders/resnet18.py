@@ -1,5 +1,8 @@
 """ResNet-18 (He et al., 2016): the CIFAR variant, trained on the data, and torchvision's of ImageNet."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import nn
 
 from ..errors import DedtError
@@ -14,10 +17,23 @@ class ResNet18(nn.Module):
     Features are the pooled output of the last stage, d = 8 * width (512 for the paper's width 64).
     Stem and widths as in the CIFAR variant used by Moderate-DS (Xia et al., 2023).
 
-    mean, std: of each channel's pixels in 0..1, to normalise with; by default the images stay in [-1, 1].
+    Args:
+        channels, num_classes: Of the data.
+        width: Of the first stage.
+        mean, std: Of each channel's pixels in 0..1, to normalise with; by default the images stay in [-1, 1].
+
+    Raises:
+        DedtError: One of mean and std without the other.
     """
 
-    def __init__(self, channels, num_classes, width=64, mean=None, std=None):
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        width: int = 64,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ):
         super().__init__()
         if (mean is None) != (std is None):
             raise DedtError(
@@ -45,7 +61,7 @@ class ResNet18(nn.Module):
         shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs))
         return nn.Sequential(BasicBlock(inputs, outputs, 2, shortcut), BasicBlock(outputs, outputs))
 
-    def features(self, images):
+    def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, C, H, W] in [-1, 1] to [n, 8 * width]."""
         if self.narrow:
             images = channels_first(images, small=0)
@@ -53,7 +69,8 @@ class ResNet18(nn.Module):
             images = ((images + 1) / 2 - self.mean) / self.std
         return self.stages(self.stem(images)).mean(dim=(2, 3))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [n, K]."""
         return self.head(self.features(images))
 
 
@@ -72,19 +89,20 @@ class ImageNetResNet18(nn.Module):
         self.net = resnet18()
         self.head, self.net.fc = self.net.fc, nn.Identity()
 
-    def load_official(self, state):
+    def load_official(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a state dict with torchvision's names."""
         load_torchvision(self, state)
 
-    def features(self, images):
+    def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 512]."""
         return self.net(channels_first(self.preprocess((three_channels(images) + 1) / 2)))
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [n, K]."""
         return self.head(self.features(images))
 
 
-def load_torchvision(network, state):
+def load_torchvision(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Fill ``network.net`` and ``network.head`` from a torchvision classifier's state dict."""
     head = {name.removeprefix("fc."): value for name, value in state.items() if name.startswith("fc.")}
     network.net.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})

@@ -1,5 +1,7 @@
 """CLIP's ViT-L/14 at 336 pixels with transformers: the embeddings that CMMD is defined on."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -17,14 +19,18 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 class ClipViT(nn.Module):
     """CLIP's image tower as CMMD uses it (Jayasumana et al., 2024); features are unit vectors.
 
-    where: a folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained``
-    writes it for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is looked for in
-    ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``); its files are noted
-    in the attribute ``published``.  In eval mode, float32.  Raises DedtError for files that are missing, damaged
-    or of another network, and for a download that fails.
+    In eval mode, float32; its files are noted in the attribute ``published``.
+
+    Args:
+        where: A folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained`` writes it
+            for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is looked for in
+            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).
+
+    Raises:
+        DedtError: Files are missing, damaged or of another network, or a download fails.
     """
 
-    def __init__(self, where=CLIP_VIT):
+    def __init__(self, where: Path | str = CLIP_VIT):
         super().__init__()
         self.published = hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
         self.model = _load(self.published.folder)
@@ -34,7 +40,7 @@ class ClipViT(nn.Module):
         self.register_buffer("std", per_channel(STD), persistent=False)
         self.eval()
 
-    def preprocess(self, images):
+    def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised.
 
         As published for CMMD: the square in the centre, bicubic with antialiasing, CLIP's mean and deviation.
@@ -48,7 +54,7 @@ class ClipViT(nn.Module):
         pixels = resize(to_uint8(square), [self.size, self.size], InterpolationMode.BICUBIC, antialias=True)
         return channels_first((pixels / 255 - self.mean) / self.std)
 
-    def features(self, images):
+    def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to unit vectors [n, d]; 768 numbers of the published weights."""
         return nn.functional.normalize(self.model(self.preprocess(images)).image_embeds, dim=1)
 

@@ -2,11 +2,11 @@
 
 A model is a ``torch.nn.Module`` with
 
-    losses(batch) -> float [b]          per-sample training losses of a ``training.Batch``
+    losses(batch) -> float [b]          per-sample training losses of a :class:`~dedt_lib.models.batch.Batch`
     predict(x_t, t, labels) -> noise    the noise estimate; label K (``null_label``) means "no class"
     null_label, sample_shape            K, and (channels, height, width) of images or latents
-    element_losses(batch)               squared errors of the noise, element by element; for the DRO clip
-    "element" only compile_network()                   torch.compile, for profiles that ask for it
+    element_losses(batch)               squared errors of the noise, element by element; for the DRO clip "element"
+    compile_network()                   torch.compile, for profiles that ask for it
 
 and, where it differs from the others,
 
@@ -18,18 +18,24 @@ and, where it differs from the others,
 checkpoints and sampling need nothing else.
 """
 
-from ..errors import DedtError
+from torch import nn
+
+from ..arrays import check_choice
 
 
-def build_model(name, **settings):
-    """A freshly initialised model by name, "unet" or "mdt"; raises DedtError for an unknown one.
+def build_model(name: str, **settings) -> nn.Module:
+    """A freshly initialised model by name, "unet" or "mdt".
 
     Stable Diffusion starts from a pipeline: :class:`dedt_lib.models.stable_diffusion.StableDiffusion`.
+
+    Raises:
+        DedtError: Unknown name.
     """
+    check_choice("model", name, ("unet", "mdt"))
     if name == "unet":
-        from .unet import ConditionalUNet as Model
-    elif name == "mdt":
-        from .mdt import MDTv2 as Model
-    else:
-        raise DedtError(f"Unknown model '{name}'. Choose one of: unet, mdt.")
-    return Model(**settings)
+        from .unet import ConditionalUNet
+
+        return ConditionalUNet(**settings)
+    from .mdt import MDTv2
+
+    return MDTv2(**settings)

@@ -1,7 +1,7 @@
 """Masked Diffusion Transformer, version 2 (Gao et al., 2023): class-conditional diffusion on latents.
 
-Of version 1 a profile can have the optimiser and the fixed mask ratio (``mdt_optimizer = "adamw"``,
-``mdt_mask_range = 0``); its decoder of two plain blocks and its unweighted loss are not implemented.
+Of version 1 a profile can have the optimiser and the fixed mask ratio (``mdt.optimizer = "adamw"``,
+``mdt.mask_range = 0``); its decoder of two plain blocks and its unweighted loss are not implemented.
 
 Every image is learned from twice: once whole, and once with a third or more of its tokens hidden from the
 encoder, so that the network has to infer parts from their surroundings.
@@ -16,6 +16,8 @@ from timm.layers import Attention, Mlp, PatchEmbed, gen_relative_position_index
 from torch import nn
 
 from ..errors import DedtError
+from ..randomness import torch_generator
+from .batch import Batch
 from .schedule import NoiseSchedule, power_cosine
 
 FREQUENCIES = 256  # sines and cosines that stand for a timestep
@@ -27,33 +29,31 @@ published numbers were sampled with the fourth left as it is."""
 class RelativePositionBias(nn.Module):
     """A learned attention bias for each head and offset between two tokens (BEiT; Bao et al., 2022)."""
 
-    def __init__(self, side, num_heads):
+    def __init__(self, side: int, num_heads: int):
         super().__init__()
         # The last three rows are for a class token, which MDT has not; public checkpoints carry them.
         rows = (2 * side - 1) ** 2 + 3
         self.relative_position_bias_table = nn.Parameter(torch.empty(rows, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, offsets):
-        """offsets: int64 [b, n, n], the table's row for each pair of tokens.  Returns float [b, heads, n,
-        n].
-        """
+    def forward(self, offsets: torch.Tensor) -> torch.Tensor:
+        """Bias float [b, heads, n, n]; offsets: int64 [b, n, n], the table's row for each pair of tokens."""
         b, n, _ = offsets.shape
         table = self.relative_position_bias_table.T.expand(b, -1, -1)
         rows = offsets.view(b, 1, n * n).expand(-1, table.shape[1], -1)
-        # A gather from the small table: its gradient is as small, where a gather from all pairs is n^2 per
-        # sample.
+        # A gather from the small table: its gradient is as small, where a gather from all pairs is n^2 per sample.
         return table.gather(2, rows).view(b, -1, n, n)
 
 
 class BiasedAttention(Attention):
     """timm's self-attention with a relative position bias."""
 
-    def __init__(self, width, num_heads, side):
+    def __init__(self, width: int, num_heads: int, side: int):
         super().__init__(width, num_heads, qkv_bias=True)
         self.rel_pos_bias = RelativePositionBias(side, num_heads)
 
-    def forward(self, x, offsets):
+    def forward(self, x: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+        """float [b, n, width] from the same; offsets: as in RelativePositionBias."""
         return super().forward(x, attn_mask=self.rel_pos_bias(offsets))
 
 
@@ -63,7 +63,7 @@ class Block(nn.Module):
     skip: whether a second sequence is merged into the input, as in a U-Net.
     """
 
-    def __init__(self, width, num_heads, mlp_ratio, side, skip=False):
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, side: int, skip: bool = False):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attn = BiasedAttention(width, num_heads, side)
@@ -71,7 +71,13 @@ class Block(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
 
-    def forward(self, x, condition, offsets, skip=None):
+    def forward(
+        self,
+        x: torch.Tensor,
+        condition: torch.Tensor,
+        offsets: torch.Tensor,
+        skip: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """x, skip: float [b, n, width].  condition: float [b, width].  offsets: int64 [b or 1, n, n]."""
         if self.skip_linear is not None:
             x = self.skip_linear(torch.cat([x, skip], dim=-1))
@@ -85,24 +91,36 @@ class Block(nn.Module):
 class FinalLayer(nn.Module):
     """From tokens to the values of their patches."""
 
-    def __init__(self, width, values):
+    def __init__(self, width: int, values: int):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.linear = nn.Linear(width, values)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x, condition):
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """float [b, n, values] from tokens [b, n, width] and their condition [b, width]."""
         shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
         return self.linear(self.norm(x) * (1 + scale) + shift)
 
 
-def variational_bits(schedule, images, t, error, fraction):
+def variational_bits(
+    schedule: NoiseSchedule,
+    images: torch.Tensor,
+    t: torch.Tensor,
+    error: torch.Tensor,
+    fraction: torch.Tensor,
+) -> torch.Tensor:
     """The variational bound's term of step t in bits per element: float [b] (Nichol & Dhariwal, 2021).
 
-    images: x_0, float [b, C, H, W].  t: int64 [b].  error: eps_theta - eps, like images.  fraction: the
-    network's variance output, like images; -1 stands for the posterior's variance and 1 for beta, on a
-    logarithmic scale. For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the
-    discretised -log p(x_0 | x_1).
+    For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the discretised -log p(x_0 | x_1).
+
+    Args:
+        schedule: Of the noise.
+        images: x_0, float [b, C, H, W].
+        t: int64 [b].
+        error: eps_theta - eps, like images.
+        fraction: The network's variance output, like images; -1 stands for the posterior's variance and 1 for beta, on
+            a logarithmic scale.
     """
     reach, log_beta, log_posterior = schedule(t, "reach", "log_beta", "log_posterior")
     log_variance = log_posterior + (fraction + 1) / 2 * (log_beta - log_posterior)
@@ -119,11 +137,18 @@ def variational_bits(schedule, images, t, error, fraction):
     return nats.mean(dim=(1, 2, 3)) / math.log(2)
 
 
-def discretised_log_likelihood(images, distance, log_deviation):
+def discretised_log_likelihood(
+    images: torch.Tensor, distance: torch.Tensor, log_deviation: torch.Tensor
+) -> torch.Tensor:
     """Logarithm of the Gaussian mass in the bin around each value; all arguments and the result are alike.
 
-    images: the values.  distance: value minus mean.  The bins are those of 256 grey levels in [-1, 1], the
-    outer two open.  Latents have no grey levels and leave [-1, 1], but MDT is trained with this formula.
+    The bins are those of 256 grey levels in [-1, 1], the outer two open.  Latents have no grey levels and leave
+    [-1, 1], but MDT is trained with this formula.
+
+    Args:
+        images: The values.
+        distance: Value minus mean.
+        log_deviation: Of the Gaussian.
     """
 
     def below(x):
@@ -140,31 +165,38 @@ def discretised_log_likelihood(images, distance, log_deviation):
 class MDTv2(nn.Module):
     """MDTv2 with the parameter names of the public checkpoints; size S/2 is the default.
 
-    input_size: side of the latents; in_channels: theirs.  patch_size: side of the square that is one token.
-    hidden_size, num_heads, mlp_ratio: of the blocks.  depth: blocks altogether, decode_layer of them in the
-    decoder, the others half and half on the encoder's way in and out.  num_classes: K; label K is the null
-    label. class_dropout_prob: how often the masked pass hides the label.  learn_sigma: whether the variance
-    is learned. mask_ratio, mask_range: the share of hidden tokens is drawn from [mask_ratio, mask_ratio +
-    mask_range] at every step; MDT's first version has the range 0.
-    Raises DedtError for sizes that do not fit together.
+    Args:
+        input_size, in_channels: Side of the latents, and their channels.
+        patch_size: Side of the square that is one token.
+        hidden_size, num_heads, mlp_ratio: Of the blocks.
+        depth, decode_layer: Blocks altogether, and of them in the decoder; the others are half and half on the
+            encoder's way in and out.
+        num_classes: K; label K is the null label.
+        class_dropout_prob: How often the masked pass hides the label.
+        learn_sigma: Whether the variance is learned.
+        mask_ratio, mask_range: The share of hidden tokens is drawn from [mask_ratio, mask_ratio + mask_range] at every
+            step; MDT's first version has the range 0.
+
+    Raises:
+        DedtError: The sizes do not fit together.
     """
 
     def __init__(
         self,
         *,
-        input_size=32,
-        patch_size=2,
-        in_channels=4,
-        hidden_size=384,
-        depth=12,
-        num_heads=6,
-        mlp_ratio=4.0,
-        num_classes=1000,
-        class_dropout_prob=0.1,
-        learn_sigma=True,
-        mask_ratio=0.3,
-        mask_range=0.2,
-        decode_layer=6,
+        input_size: int = 32,
+        patch_size: int = 2,
+        in_channels: int = 4,
+        hidden_size: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        num_classes: int = 1000,
+        class_dropout_prob: float = 0.1,
+        learn_sigma: bool = True,
+        mask_ratio: float = 0.3,
+        mask_range: float = 0.2,
+        decode_layer: int = 6,
     ):
         super().__init__()
         side = input_size // patch_size
@@ -224,10 +256,11 @@ class MDTv2(nn.Module):
                 nn.init.zeros_(layer.adaLN_modulation[1].weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
-    def load_reference_state_dict(self, state):
-        """Take the weights of a public MDTv2 checkpoint: a dict from parameter name to tensor.
+    def load_reference_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take the weights of a public MDTv2 checkpoint, by parameter name.
 
-        Raises DedtError when names or shapes do not fit.
+        Raises:
+            DedtError: Names or shapes do not fit.
         """
         state = {name: value for name, value in state.items() if not name.endswith("relative_position_index")}
         try:
@@ -238,17 +271,22 @@ class MDTv2(nn.Module):
                 f"These weights belong to another network ({first} ...). Choose the sizes that they were trained with."
             ) from error
 
-    def compile_network(self):
+    def compile_network(self) -> None:
         """Compile the network in place; the names of its weights stay."""
         self.compile()
 
     # ---- the network -------------------------------------------------------------------------------
 
-    def forward(self, x, t, y, kept=None):
+    def forward(
+        self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor, kept: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Noise estimate and, behind it, the variance's interpolation: float [b, 2C, H, W].
 
-        x: float [b, C, H, W].  t: int [b] of 0..999.  y: labels, int64 [b].
-        kept: None for the unmasked pass, or int64 [b, m], the numbers of the tokens that the encoder sees.
+        Args:
+            x: float [b, C, H, W].
+            t: int [b] of 0..999.
+            y: Labels, int64 [b].
+            kept: None for the unmasked pass, or int64 [b, m], the numbers of the tokens that the encoder sees.
         """
         tokens = self.x_embedder(x) + self.pos_embed
         frequencies = get_timestep_embedding(t, FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -289,15 +327,15 @@ class MDTv2(nn.Module):
         patches = patches.unflatten(2, (p, p, -1)).unflatten(1, (side, side))
         return patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
-    def predict(self, x_t, t, labels):
+    def predict(self, x_t: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Noise estimate for x_t float [b, C, H, W] at t int [b] with labels int64 [b]."""
         return self(x_t, t, labels)[:, : self.sample_shape[0]]
 
-    def guided(self, x_t, t, labels, scale):
+    def guided(self, x_t: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
         """The output for x_t float [b, C, H, W], t int [b], labels int64 [b] with classifier-free guidance.
 
         Returns float [b, 2C, H, W]: eps_u + g (eps_c - eps_u) in the first three channels, with g of
-        :func:`dedt_lib.sampling.power_cosine`; the conditional pass in the others.
+        :func:`~dedt_lib.models.schedule.power_cosine`; the conditional pass in the others.
         """
         if scale == 1:
             return self(x_t, t, labels)
@@ -310,13 +348,18 @@ class MDTv2(nn.Module):
 
     # ---- training ----------------------------------------------------------------------------------
 
-    def draws(self, n, generator, device):
+    def draws(
+        self, n: int, generator: torch.Generator, device: torch.device | str
+    ) -> dict[str, torch.Tensor]:
         """What the masked pass of n samples adds to a batch.
 
-        masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the
-        tokens that the encoder sees; m is one for the batch.
+        Returns:
+            masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the tokens
+            that the encoder sees; m is one for the batch.
         """
-        ratio = self.mask_ratio + self.mask_range * torch.rand((), generator=generator, device=device).item()
+        # Of a generator on the host: the device would have to be waited for.
+        share = torch.rand((), generator=torch_generator(generator.initial_seed(), "mask")).item()
+        ratio = self.mask_ratio + self.mask_range * share
         order = torch.rand(n, self.tokens, generator=generator, device=device).argsort(dim=1)
         return {
             "masked_noise": torch.randn(n, *self.sample_shape, generator=generator, device=device),
@@ -324,7 +367,7 @@ class MDTv2(nn.Module):
             "kept": order[:, : int(self.tokens * (1 - ratio))],
         }
 
-    def losses(self, batch):
+    def losses(self, batch: Batch) -> torch.Tensor:
         """Loss of the unmasked pass plus loss of the masked one, one per sample: float [b].
 
         Each is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) / SNR,
@@ -334,14 +377,14 @@ class MDTv2(nn.Module):
         masked = self._pass_losses(batch, extra["masked_noise"], extra["masked_drop"], extra["kept"])
         return self._pass_losses(batch, batch.noise, batch.drop) + masked
 
-    def margin_losses(self, batch):
+    def margin_losses(self, batch: Batch) -> torch.Tensor:
         """||eps_theta(x_t, c, t) - eps||^2 of the unmasked pass, averaged over elements: float [b].
 
         This is what group DRO compares: without the weights of the timesteps and without the masks.
         """
         return self.element_losses(batch).mean(dim=(1, 2, 3))
 
-    def element_losses(self, batch):
+    def element_losses(self, batch: Batch) -> torch.Tensor:
         """(eps_theta(x_t, c, t) - eps)^2 of every element in the unmasked pass: float [b, C, H, W]."""
         error, _ = self._pass(batch, batch.noise, batch.drop)
         return error.square()
@@ -363,7 +406,9 @@ class MDTv2(nn.Module):
         return estimate - noise, fraction
 
 
-def check_sizes(input_size, patch_size, hidden_size, num_heads, depth, decode_layer):
+def check_sizes(
+    input_size: int, patch_size: int, hidden_size: int, num_heads: int, depth: int, decode_layer: int
+) -> None:
     """Raise DedtError for sizes that do not make a network."""
     if input_size % patch_size:
         raise DedtError(f"Latents of {input_size} x {input_size} do not divide into patches of {patch_size}.")

@@ -1,12 +1,13 @@
 """The linear noise schedule (Ho et al., 2020), and the schedules of sampling and guidance that belong to it."""
 
 import math
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-NOISE_SCHEDULE = {
+NOISE_SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
     "beta_end": 0.02,
@@ -22,7 +23,7 @@ class NoiseSchedule(nn.Module):
     log_beta, log_posterior: upper and lower end of the log-variance of x_{t-1}.
     """
 
-    def __init__(self, snr_limit=5.0):
+    def __init__(self, snr_limit: float = 5.0):
         super().__init__()
         first, last = NOISE_SCHEDULE["beta_start"], NOISE_SCHEDULE["beta_end"]
         beta = torch.linspace(first, last, NOISE_SCHEDULE["num_train_timesteps"], dtype=torch.float64)
@@ -42,12 +43,12 @@ class NoiseSchedule(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table.float(), persistent=False)
 
-    def forward(self, t, *names):
+    def forward(self, t: torch.Tensor, *names: str) -> list[torch.Tensor]:
         """The named tables at t int64 [b], each float [b, 1, 1, 1]."""
         return [getattr(self, name)[t].view(-1, 1, 1, 1) for name in names]
 
 
-def power_cosine(t, guidance, power=4.0):
+def power_cosine(t: torch.Tensor, guidance: float, power: float = 4.0) -> torch.Tensor:
     """Guidance scale at timesteps t int [b] of 0..999: float [b], from 1 in pure noise to ``guidance``.
 
     1 + (g - 1) (1 - cos(pi (1 - t/1000)^power)) / 2 (Gao et al., 2023): weak while the layout forms, strong
@@ -57,7 +58,7 @@ def power_cosine(t, guidance, power=4.0):
     return 1 + (guidance - 1) * (1 - torch.cos(math.pi * progress**power)) / 2
 
 
-def pixel_scheduler():
+def pixel_scheduler() -> DDIMScheduler:
     """DDIM for images in [-1, 1]: clipped at every step, and the last alpha-bar is that of t = 0."""
     return DDIMScheduler(
         **NOISE_SCHEDULE, clip_sample=True, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=0

@@ -5,6 +5,7 @@ template with the class name in it, so that the frozen text encoder is asked onc
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +14,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..encoders import seeded
 from ..errors import DedtError
 from ..files import address, atomic_folder
+from ..randomness import seeded
 from ..weights import ask_hub, published, reason, refuse_pickles
+from .batch import Batch
 
 VERSION_1_4 = "CompVis/stable-diffusion-v1-4"
 TEMPLATE = "a photo of a {}"
@@ -40,14 +42,25 @@ READ = re.compile(
 class StableDiffusion(nn.Module):
     """The U-Net of a StableDiffusionPipeline as a class-conditional model of latents.
 
-    class_names: K names, whose underscores become spaces.  template: of the captions, ``{}`` is the name.
-    image_size: of the images in pixels, a multiple of 8; by default what the pipeline was made for.
-    The U-Net is the pipeline's own, not a copy: two models need two pipelines.  Raises DedtError for a
-    caption without a class name or longer than the text encoder reads, for a size that does not fit, and for
-    a pipeline that predicts neither noise nor velocity.
+    Args:
+        pipeline: Its U-Net is taken, not copied: two models need two pipelines.
+        class_names: K names, whose underscores become spaces.
+        template: Of the captions, ``{}`` is the name.
+        image_size: Pixels along a side, a multiple of 8; by default what the pipeline was made for.
+
+    Raises:
+        DedtError: A caption is without a class name or longer than the text encoder reads, the size does not fit, or
+            the pipeline predicts neither noise nor velocity.
     """
 
-    def __init__(self, pipeline, class_names, template=TEMPLATE, *, image_size=None):
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        class_names: Sequence[str],
+        template: str = TEMPLATE,
+        *,
+        image_size: int | None = None,
+    ):
         super().__init__()
         if "{}" not in template:
             raise DedtError(
@@ -68,22 +81,22 @@ class StableDiffusion(nn.Module):
         captions = embed_prompts(pipeline, [*self.prompts, ""])
         self.register_buffer("captions", captions, persistent=False)
 
-    def compile_network(self):
+    def compile_network(self) -> None:
         """Compile the network in place; the names of its weights stay."""
         self.net.compile()
 
-    def ddim_scheduler(self):
+    def ddim_scheduler(self) -> DDIMScheduler:
         """A DDIMScheduler with Stable Diffusion's settings for what :meth:`predict` returns."""
         return DDIMScheduler.from_config(self.schedule.config, prediction_type="epsilon", **SAMPLING)
 
-    def predict(self, x_t, t, labels):
+    def predict(self, x_t: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Noise estimate for latents x_t float [b, c, h, w] at t int [b] with labels int [b]."""
         output = self._output(x_t, t, labels)
         if self.velocity:
             return self.schedule.get_velocity(-x_t, output, t)  # eps = sqrt(a) v + sqrt(1 - a) x_t
         return output
 
-    def element_losses(self, batch):
+    def element_losses(self, batch: Batch) -> torch.Tensor:
         """(eps_theta(x_t, c, t) - eps)^2 of every element: float [b, c, h, w].
 
         A pipeline that predicts the velocity is compared with the velocity.
@@ -95,7 +108,7 @@ class StableDiffusion(nn.Module):
             target = self.schedule.get_velocity(batch.images, batch.noise, batch.t)
         return (self._output(x_t, batch.t, labels) - target).square()
 
-    def losses(self, batch):
+    def losses(self, batch: Batch) -> torch.Tensor:
         """||eps_theta(x_t, c, t) - eps||^2 averaged over the latent, one per sample (paper, Eq. 1)."""
         return self.element_losses(batch).mean(dim=(1, 2, 3))
 
@@ -104,10 +117,11 @@ class StableDiffusion(nn.Module):
 
 
 @torch.no_grad()
-def embed_prompts(pipeline, prompts):
+def embed_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> torch.Tensor:
     """Text embeddings of n prompts: float [n, L, D], L the tokens that the text encoder reads.
 
-    Raises DedtError for a prompt of more than L tokens.
+    Raises:
+        DedtError: A prompt has more than L tokens.
     """
     tokenizer, longest = pipeline.tokenizer, pipeline.tokenizer.model_max_length
     for prompt in prompts:
@@ -120,7 +134,7 @@ def embed_prompts(pipeline, prompts):
     return torch.cat([pipeline.encode_prompt([prompt], device, 1, False)[0] for prompt in prompts]).float()
 
 
-def latent_size(vae, image_size):
+def latent_size(vae: nn.Module, image_size: int) -> int:
     """Height of the latents of square images in pixels; raises DedtError where that is no multiple of 8."""
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if image_size % max(factor, 8):
@@ -131,13 +145,18 @@ def latent_size(vae, image_size):
 # ---- Pipelines on disk -------------------------------------------------------------------------------
 
 
-def load_pipeline(where=VERSION_1_4):
+def load_pipeline(where: Path | str = VERSION_1_4) -> StableDiffusionPipeline:
     """A StableDiffusionPipeline in single precision, on the CPU, that samples by DDIM as the paper does.
 
-    where: a folder in diffusers' layout, or a name on the Hugging Face hub, which is looked for in
-    ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``); its files are noted
-    in the attribute ``published``.  Only safetensors are read.  There is no safety checker: it paints images
-    black, which no metric should see.  Raises DedtError for weights that are missing, damaged or pickles.
+    Only safetensors are read.  There is no safety checker: it paints images black, which no metric should see.  The
+    pipeline's files are noted in its attribute ``published``.
+
+    Args:
+        where: A folder in diffusers' layout, or a name on the Hugging Face hub, which is looked for in
+            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).
+
+    Raises:
+        DedtError: Weights are missing, damaged or pickles.
     """
     files = published(where, WHAT, FILES, _fetch, _used)
     pipeline = _open_folder(files.folder)
@@ -146,7 +165,7 @@ def load_pipeline(where=VERSION_1_4):
     return pipeline
 
 
-def pipeline_key(pipeline):
+def pipeline_key(pipeline: StableDiffusionPipeline) -> str:
     """Sixteen hex digits of what a loaded pipeline tells a model: U-Net, text encoder, tokenizer, scheduler.
 
     Of all their files, settings too.  The autoencoder has a key of its own, since it need not be this one.
@@ -155,12 +174,14 @@ def pipeline_key(pipeline):
     return address("pipeline", {name: digest for name, digest in files.items() if name[:4] != "vae/"})
 
 
-def save_pipeline(model, pipeline, folder):
+def save_pipeline(model: StableDiffusion, pipeline: StableDiffusionPipeline, folder: Path | str) -> None:
     """Write ``pipeline`` with the U-Net of ``model`` into ``folder``, as safetensors.
 
     StableDiffusionPipeline.from_pretrained opens it, and by default it draws images of the size of ``model``.
-    The folder is complete or as it was before.  Raises DedtError when the disk is full, and for a folder that
-    holds something else.
+    The folder is complete or as it was before.
+
+    Raises:
+        DedtError: The disk is full, or the folder holds something else.
     """
     model.net.register_to_config(sample_size=model.sample_shape[-1])
     pipeline.unet = model.net
@@ -211,14 +232,28 @@ def _open_folder(folder):
 
 
 def tiny_pipeline(
-    vae, *, image_size, block_channels=(32, 64), layers=1, text_width=32, text_length=24, groups=8, seed=0
-):
+    vae: nn.Module,
+    *,
+    image_size: int,
+    block_channels: Sequence[int] = (32, 64),
+    layers: int = 1,
+    text_width: int = 32,
+    text_length: int = 24,
+    groups: int = 8,
+    seed: int = 0,
+) -> StableDiffusionPipeline:
     """A StableDiffusionPipeline of small untrained parts around the AutoencoderKL ``vae``.
 
-    image_size: of the images in pixels, a multiple of 8.  block_channels, layers, groups: of the U-Net, which
-    has cross-attention at every level but the last.  text_width, text_length (tokens): of the text encoder,
-    which stays as it is drawn from ``seed``: its embeddings differ from prompt to prompt, and that is all the
-    U-Net needs.  Raises DedtError for an image size that does not fit.
+    Args:
+        vae: An AutoencoderKL.
+        image_size: Pixels along a side, a multiple of 8.
+        block_channels, layers, groups: Of the U-Net, which has cross-attention at every level but the last.
+        text_width, text_length: Of the text encoder; the length is in tokens.
+        seed: Of the text encoder, which stays as it is drawn: its embeddings differ from prompt to prompt, and that is
+            all the U-Net needs.
+
+    Raises:
+        DedtError: The image size does not fit.
     """
     tokenizer = _byte_tokenizer(text_length)
 

@@ -1,18 +1,22 @@
 """Class-conditional DDPM on pixels (Ho et al., 2020) with label dropout for classifier-free guidance."""
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 
 from ..errors import DedtError
-from .stable_diffusion import NOISE_SCHEDULE
+from .batch import Batch
+from .schedule import NOISE_SCHEDULE
 
 
 class UNet(UNet2DModel):
     """diffusers' U-Net; its own ``dtype`` walks through all parameters twice in every forward pass."""
 
     @property
-    def dtype(self):
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return self.conv_in.weight.dtype
 
 
@@ -22,15 +26,18 @@ class RowDropout(nn.Module):
     Every process draws the mask of the whole batch and uses its own rows of it.
     """
 
-    def __init__(self, p):
+    def __init__(self, p: float):
         super().__init__()
-        self.p, self.rows, self.total = p, None, None
+        self.p = p
+        self.rows: slice | None = None
+        self.total: int | None = None
 
-    def share_rows(self, rows, total):
+    def share_rows(self, rows: slice, total: int) -> None:
         """From now on the input is the slice ``rows`` of a batch of ``total`` rows."""
         self.rows, self.total = rows, total
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """This process's rows [b, ...] with a share p of the values set to zero, in training."""
         if not self.training:
             return x
         rows, total = (slice(None), len(x)) if self.rows is None else (self.rows, self.total)
@@ -41,14 +48,30 @@ class RowDropout(nn.Module):
 class ConditionalUNet(nn.Module):
     """A diffusers U-Net that predicts the noise; the class embedding is added to the time embedding.
 
-    channels, image_size: of the images.  num_classes: K; label K is the null label.
-    block_channels: width of each resolution level.  layers: residual blocks per level.
-    attention: for each level, whether it has self-attention.  dropout: inside the residual blocks.
-    Raises DedtError for an image size that the levels cannot halve.
+    Args:
+        channels, image_size: Of the images.
+        num_classes: K; label K is the null label.
+        block_channels: Width of each resolution level.
+        layers: Residual blocks per level.
+        attention: For each level, whether it has self-attention.
+        dropout: Inside the residual blocks.
+        groups: Of the group normalisation.
+
+    Raises:
+        DedtError: The levels cannot halve the image size.
     """
 
     def __init__(
-        self, *, channels, image_size, num_classes, block_channels, layers, attention, dropout=0.0, groups=8
+        self,
+        *,
+        channels: int,
+        image_size: int,
+        num_classes: int,
+        block_channels: Sequence[int],
+        layers: int,
+        attention: Sequence[bool],
+        dropout: float = 0.0,
+        groups: int = 8,
     ):
         super().__init__()
         factor = 2 ** (len(block_channels) - 1)
@@ -82,20 +105,20 @@ class ConditionalUNet(nn.Module):
                     self.net.set_submodule(name, RowDropout(dropout))
         self.schedule = DDPMScheduler(**NOISE_SCHEDULE)
 
-    def compile_network(self):
+    def compile_network(self) -> None:
         """Compile the network in place; the names of its weights stay."""
         self.net.compile()
 
-    def predict(self, x_t, t, labels):
+    def predict(self, x_t: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Noise estimate for x_t float [b, C, H, W] at t int [b] with labels int [b]."""
         return self.net(x_t, t, class_labels=labels).sample.float()
 
-    def element_losses(self, batch):
+    def element_losses(self, batch: Batch) -> torch.Tensor:
         """(eps_theta(x_t, c, t) - eps)^2 of every pixel: float [b, C, H, W]."""
         x_t = self.schedule.add_noise(batch.images, batch.noise, batch.t)
         labels = torch.where(batch.drop, self.null_label, batch.labels)
         return (self.predict(x_t, batch.t, labels) - batch.noise).square()
 
-    def losses(self, batch):
+    def losses(self, batch: Batch) -> torch.Tensor:
         """||eps_theta(x_t, c, t) - eps||^2 averaged over pixels, one per sample (paper, Eq. 1)."""
         return self.element_losses(batch).mean(dim=(1, 2, 3))

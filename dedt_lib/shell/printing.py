@@ -21,9 +21,9 @@ def describe(experiment):
         return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of {what} samples", *flags])
     parts = [f"{r.method} at ratio {r.ratio:.4g}", f"scope {experiment.scope}"]
     if r.method != "random":
-        parts.insert(1, f"encoder {r.encoder or experiment.profile.encoder}")
+        parts.insert(1, f"encoder {r.encoder or experiment.profile.encoders.default}")
     if r.method == "moderate":
-        parts.append(f"centre {r.centre or experiment.profile.moderate_centre}")
+        parts.append(f"centre {r.centre or experiment.profile.select.moderate_centre}")
         parts += [f"band {r.band}"] if r.band != "center" else []
     if r.balancing:
         parts.append("balancing")
@@ -145,8 +145,7 @@ def contact_sheet(images, labels, num_classes, rows=10):
 
 def print_works(works, least, speed):
     """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
-    from ..planning import DIFFUSION
-    from ..probing import seconds
+    from ..plan import NETWORKS, seconds
 
     columns = {
         "runs": (lambda work: work.runs, whole),
@@ -167,18 +166,16 @@ def print_works(works, least, speed):
         return name, *(" .. ".join(dict.fromkeys(pair)) for pair in ends), what
 
     def group(network):
-        return network if network in DIFFUSION.values() else "other networks"
+        return network if network in NETWORKS else "other networks"
 
     pairs = list(zip(least, works))
-    several = len({work.network for work in works} & set(DIFFUSION.values())) > 1
+    several = len({work.network for work in works} & set(NETWORKS)) > 1
 
     def described(work):
-        return (
-            f"{work.what} ({work.network})" if several and work.network in DIFFUSION.values() else work.what
-        )
+        return f"{work.what} ({work.network})" if several and work.network in NETWORKS else work.what
 
     rows = [line(pair[1].kind, described(pair[1]), [pair]) for pair in pairs]
-    for what in (*DIFFUSION.values(), "other networks"):
+    for what in (*NETWORKS, "other networks"):
         chosen = [pair for pair in pairs if what == group(pair[1].network)]
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
@@ -219,13 +216,14 @@ def print_speed(speed, total):
     """What the probe measured, in milliseconds, and what it comes to: ``total`` seconds at the most."""
     import torch
 
-    from ..planning import NAMES, UNITS
+    from ..plan import UNITS
+    from ..stages.embed import LABELS
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
     print(f"in all {duration(total)} on {device}, one run after the other")
     kinds = {}
     for (kind, network), value in speed.items():
-        what = f"{UNITS.get(kind, 'steps').removesuffix('s')} of the {NAMES.get(network, network)}"
+        what = f"{UNITS.get(kind, 'steps').removesuffix('s')} of the {LABELS.get(network, network)}"
         kinds.setdefault((f"{1000 * value:.3g} ms", what), []).append(kind)
     rows = [(value, what, ", ".join(names)) for (value, what), names in kinds.items()]
     print_table(("measured", "per", "work"), rows, text=(1, 2))

@@ -1,8 +1,13 @@
 """What all figures share: the theme, a sheet of images, panels."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 WIDTH = 7.2
 """Of a figure, in inches."""
@@ -11,7 +16,7 @@ sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})
 
 
-def plain_ticks(axes, *ticks):
+def plain_ticks(axes: Axes, *ticks: float) -> None:
     """Label a logarithmic axis with these numbers, written out, where they lie in its range."""
     low, high = axes.get_ylim()
     shown = [tick for tick in ticks if low <= tick <= high]
@@ -19,18 +24,26 @@ def plain_ticks(axes, *ticks):
     axes.set_yticks([], minor=True)
 
 
-def plain(names):
+def plain(names: Iterable[str]) -> list[str]:
     """Class names as matplotlib has to be given them: a ``$`` would start a formula."""
     return [str(name).replace("$", r"\$") for name in names]
 
 
-def finished(figure):
+def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None:
+    """The legend of one panel, above all of them, in one line or in so many columns."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, names, fontsize=8, ncols=columns or len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
+
+
+def finished(figure: Figure) -> Figure:
     figure.tight_layout()
     plt.close(figure)
     return figure
 
 
-def tile(images, columns):
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """uint8 [n, C, H, W] to one array [rows * H', columns * W'(, 3)] with thin light gaps."""
     n, channels, height, width = images.shape
     rows = -(-n // columns)
@@ -44,7 +57,7 @@ def tile(images, columns):
     return sheet[:, :, 0] if channels == 1 else sheet
 
 
-def class_columns(images, labels, num_classes, rows=10):
+def class_columns(images: np.ndarray, labels: np.ndarray, num_classes: int, rows: int = 10) -> np.ndarray:
     """The first images of each class, to be tiled with a column for each: uint8 [rows * K, C, H, W].
 
     images: uint8 [n, C, H, W] with labels int [n].  As many rows as the class with the most images has, and
@@ -57,14 +70,14 @@ def class_columns(images, labels, num_classes, rows=10):
     return sheet.reshape(-1, *images.shape[1:])
 
 
-def show_tiled(axes, images, columns, title=None):
+def show_tiled(axes: Axes, images: np.ndarray, columns: int, title: str | None = None) -> None:
     axes.imshow(tile(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
     if title:
         axes.set_title(title)
 
 
-def panel_grid(count, height, *, columns=2, **how):
+def panel_grid(count: int, height: float, *, columns: int = 2, **how: Any) -> tuple[Figure, list[Axes]]:
     """Axes for ``count`` panels in rows of ``columns``: (figure, list of axes), the rest left empty."""
     columns = min(columns, count)
     rows = -(-count // columns)

@@ -3,6 +3,7 @@
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from .common import WIDTH, finished
 from .sample import denoising
@@ -14,7 +15,7 @@ def _coloured(maps, palette, low, high):
     return np.moveaxis(plt.get_cmap(palette)(shares, bytes=True)[..., :3], 3, 1)
 
 
-def posteriors(images, mean, deviation):
+def posteriors(images, mean, deviation) -> Figure:
     """Images over the posteriors of their latents, a row per channel: red means are positive, blue negative,
     bright deviations large.
 
@@ -27,7 +28,7 @@ def posteriors(images, mean, deviation):
     return denoising(list(rows.values()), list(rows))
 
 
-def latent_histogram(values):
+def latent_histogram(values) -> Figure:
     """Values of each channel of scaled latents, float [n, c, h, w], beside the standard normal density."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
     edge = np.abs(values).max()
@@ -40,7 +41,7 @@ def latent_histogram(values):
     return finished(figure)
 
 
-def masked_tokens(images, kept, side):
+def masked_tokens(images, kept, side) -> Figure:
     """Images with the tokens that an encoder does not see covered, a row per mask.
 
     images: uint8 [n, C, H, W].  kept: label -> int [n, m], numbers of the tokens that are seen.  side: tokens
@@ -57,7 +58,7 @@ def masked_tokens(images, kept, side):
     return denoising(rows, list(kept))
 
 
-def loss_by_timestep(weight, log_posterior, log_beta):
+def loss_by_timestep(weight, log_posterior, log_beta) -> Figure:
     """What MDT's loss does at each timestep: the weight of the squared error, and the range of the variance.
 
     All float [1000]; the logarithms are of the least and the largest variance that can be learned.
@@ -76,7 +77,7 @@ def loss_by_timestep(weight, log_posterior, log_beta):
     return finished(figure)
 
 
-def guidance_schedule(scales):
+def guidance_schedule(scales) -> Figure:
     """Guidance scales over sampling, from noise on the left; ``scales`` maps a label to float [1000] by t."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.7))
     for k, (label, values) in enumerate(scales.items()):

@@ -2,11 +2,12 @@
 
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from .common import WIDTH, finished, panel_grid, show_tiled
 
 
-def image_grid(images, *, columns, title=None):
+def image_grid(images, *, columns, title=None) -> Figure:
     """Images uint8 [n, C, H, W] in rows of ``columns``."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * rows / columns + (0.4 if title else 0.1)))
@@ -14,7 +15,7 @@ def image_grid(images, *, columns, title=None):
     return finished(figure)
 
 
-def image_sheets(sheets, *, columns):
+def image_sheets(sheets, *, columns) -> Figure:
     """Sheets of images side by side; ``sheets`` maps a title to uint8 [n, C, H, W]."""
     rows = max(-(-len(images) // columns) for images in sheets.values())
     height = WIDTH / len(sheets) * rows / columns + 0.4
@@ -24,7 +25,7 @@ def image_sheets(sheets, *, columns):
     return finished(figure)
 
 
-def denoising(frames, titles):
+def denoising(frames, titles) -> Figure:
     """Rows of the same images at several moments of sampling; frames: list of uint8 [n, C, H, W]."""
     figure, panels = plt.subplots(len(frames), 1, figsize=(WIDTH, 0.72 * len(frames)), squeeze=False)
     for axes, images, title in zip(panels[:, 0], frames, titles):
@@ -33,7 +34,7 @@ def denoising(frames, titles):
     return finished(figure)
 
 
-def nearest_pairs(images, neighbours, distances):
+def nearest_pairs(images, neighbours, distances) -> Figure:
     """Samples above their nearest training image, with the distance in grey levels."""
     figure, panels = plt.subplots(2, len(images), figsize=(WIDTH, 2.2))
     for k, distance in enumerate(distances):
@@ -49,7 +50,7 @@ def nearest_pairs(images, neighbours, distances):
     return finished(figure)
 
 
-def nearest_histogram(distances, threshold):
+def nearest_histogram(distances, threshold) -> Figure:
     """Distances to the nearest training image; ``distances`` maps a label to float [n]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     for label, values in distances.items():

@@ -3,26 +3,27 @@
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from .common import WIDTH, finished, panel_grid, plain, show_tiled
 from .sample import image_grid
 
 
-def example_images(data, per_class=10):
+def example_images(data, per_class=10) -> Figure:
     """The first images of each class, one class per column: LabelledImages -> Figure."""
     K = len(data.class_names)
     chosen = np.stack([np.flatnonzero(data.labels == k)[:per_class] for k in range(K)], axis=1).ravel()
     return image_grid(data.images[chosen], columns=K)
 
 
-def plane(features):
+def plane(features: np.ndarray) -> np.ndarray:
     """The two principal axes of the features: float [n, 2]."""
     from sklearn.decomposition import PCA
 
     return PCA(2, svd_solver="full").fit_transform(features)
 
 
-def feature_plane(features, labels, class_names):
+def feature_plane(features, labels, class_names) -> Figure:
     """Features [n, d] in their principal plane, coloured by class."""
     names = plain(class_names)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
@@ -42,7 +43,7 @@ def feature_plane(features, labels, class_names):
     return finished(figure)
 
 
-def feature_planes(features, labels, class_names):
+def feature_planes(features, labels, class_names) -> Figure:
     """Several encoders' features, each in its own principal plane, coloured by class.
 
     features: encoder -> float [n, d].  labels: int [n].
@@ -66,7 +67,7 @@ def feature_planes(features, labels, class_names):
     return finished(figure)
 
 
-def score_plane(features, coresets, of_class):
+def score_plane(features, coresets, of_class) -> Figure:
     """One class in its own principal plane: brighter is ranked earlier, ringed is kept.
 
     features: float [n, d].  coresets: label -> Coreset.  of_class: the class's number.
@@ -84,7 +85,7 @@ def score_plane(features, coresets, of_class):
     return finished(figure)
 
 
-def distance_strips(distances, coresets, class_names):
+def distance_strips(distances, coresets, class_names) -> Figure:
     """Distance of every image to the centre of its class, a row per class; what is kept is red.
 
     distances: float [n].  coresets: label -> Coreset.
@@ -101,7 +102,7 @@ def distance_strips(distances, coresets, class_names):
     return finished(figure)
 
 
-def score_histogram(coreset, label, of_class):
+def score_histogram(coreset, label, of_class) -> Figure:
     """Scores of the kept and the removed samples of one class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
     members = coreset.labels == of_class
@@ -113,7 +114,7 @@ def score_histogram(coreset, label, of_class):
     return finished(figure)
 
 
-def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0):
+def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0) -> Figure:
     """Kept images beside removed ones, a row for each class and a pair of columns for each coreset.
 
     The kept ones are those ranked first, the removed ones those ranked last.
@@ -137,7 +138,7 @@ def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0):
     return finished(figure)
 
 
-def class_counts(counts, class_names):
+def class_counts(counts, class_names) -> Figure:
     """Kept images per class; ``counts`` maps a label to int [K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     rows = [(name, label, n) for label, row in counts.items() for name, n in zip(plain(class_names), row)]
@@ -149,7 +150,7 @@ def class_counts(counts, class_names):
     return finished(figure)
 
 
-def neighbours(data, nearest):
+def neighbours(data, nearest) -> Figure:
     """Images (first column) and their nearest neighbours, a panel per encoder; a wrong class is framed.
 
     data: LabelledImages.  nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
@@ -168,7 +169,7 @@ def neighbours(data, nearest):
     return finished(figure)
 
 
-def overlap_map(coresets):
+def overlap_map(coresets) -> Figure:
     """How much of each coreset another one keeps too, in per cent; ``coresets`` maps a label to a Coreset."""
     labels = list(coresets)
     shares = np.array(

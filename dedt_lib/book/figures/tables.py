@@ -3,12 +3,13 @@
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from .common import WIDTH, class_columns, finished, panel_grid, plain, plain_ticks, show_tiled
+from .common import WIDTH, class_columns, finished, legend_above, panel_grid, plain, plain_ticks, show_tiled
 
 
-def classwise_bars(classwise, class_names, floor=None):
+def classwise_bars(classwise, class_names, floor=None) -> Figure:
     """Class-wise FID; ``classwise`` maps a label to float [K]; the floor is a short line at each class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     _classwise(axes, classwise, class_names, floor)
@@ -31,7 +32,7 @@ def _classwise(axes, classwise, class_names, floor):
     axes.legend(title=None, fontsize=8)
 
 
-def figure_2(before, after, weights, class_names, floor=None):
+def figure_2(before, after, weights, class_names, floor=None) -> Figure:
     """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
 
     before, after: float [seeds, K].  weights: float [seeds, K], alpha.  floor: float [K].  Bars are means
@@ -58,7 +59,7 @@ def figure_2(before, after, weights, class_names, floor=None):
     return finished(figure)
 
 
-def weights_by_seed(weights, class_names):
+def weights_by_seed(weights, class_names) -> Figure:
     """Class weights, one line per seed: float [seeds, K], alpha."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     K = len(class_names)
@@ -72,7 +73,7 @@ def weights_by_seed(weights, class_names):
     return finished(figure)
 
 
-def weight_and_difficulty(weights, before, class_names):
+def weight_and_difficulty(weights, before, class_names) -> Figure:
     """Class weight against the class-wise FID before reweighting, a dot per class.
 
     weights, before: float [seeds, K].  Dots are means over the seeds, thin lines reach from the smallest to
@@ -93,7 +94,7 @@ def weight_and_difficulty(weights, before, class_names):
     return finished(figure)
 
 
-def fid_by_ratio(frame, rows, labels, *, floor=None, full=None):
+def fid_by_ratio(frame, rows, labels, *, floor=None, full=None) -> Figure:
     """FID against the share of the data kept: one line per row, one dot per seed."""
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     for k, row in enumerate(rows):
@@ -113,7 +114,7 @@ def fid_by_ratio(frame, rows, labels, *, floor=None, full=None):
     return finished(figure)
 
 
-def fid_by_images(frame, lines, *, dashed=(), floor=None):
+def fid_by_images(frame, lines, *, dashed=(), floor=None) -> Figure:
     """FID against the images that a run has seen, in per cent of a run on all the data; one dot per seed.
 
     frame: of ``tables.read_cells``.  lines: label -> the rows on that line.  dashed: labels of dashed lines.
@@ -146,7 +147,7 @@ def fid_by_images(frame, lines, *, dashed=(), floor=None):
     return finished(figure)
 
 
-def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None):
+def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None) -> Figure:
     """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
 
     frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row
@@ -177,8 +178,7 @@ def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None):
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_locator(NullLocator())
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    legend_above(figure, panels[0], 2)
     return finished(figure)
 
 
@@ -209,7 +209,7 @@ def differences(frame, pairs, *, value="fid", label="difference in FID (below 0 
     return finished(figure)
 
 
-def rank_slopes(order, labels):
+def rank_slopes(order, labels) -> Figure:
     """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
 
     order: of ``findings.same_order``.  labels: row -> how it is printed.
@@ -229,12 +229,11 @@ def rank_slopes(order, labels):
         axes.grid(False)
     grid[0].invert_yaxis()
     grid[0].set_ylabel("rank by FID (1 is best)")
-    handles, names = grid[0].get_legend_handles_labels()
-    figure.legend(handles, names, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    legend_above(figure, grid[0], 2)
     return finished(figure)
 
 
-def cost_bars(ledgers, full):
+def cost_bars(ledgers, full) -> Figure:
     """What each recipe costs, stage by stage, in units of one run on all the data.
 
     ledgers: label -> {stage: cost}.  full: the same cost of the run on all the data.
@@ -255,7 +254,7 @@ def cost_bars(ledgers, full):
     return finished(figure)
 
 
-def speedup_by_ratio(panels, ratios):
+def speedup_by_ratio(panels, ratios) -> Figure:
     """Speed-ups against the share of the data, a panel per recipe; at the line, as slow as all the data.
 
     panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first series is
@@ -276,14 +275,11 @@ def speedup_by_ratio(panels, ratios):
         axes.title.set_fontsize(9)
     grid[0].set_ylabel("times as fast")
     plain_ticks(grid[0], 0.5, 1, 2, 3, 5, 10)
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, fontsize=8, ncols=len(labels), loc="lower center", bbox_to_anchor=(0.5, 1.0)
-    )
+    legend_above(figure, grid[0])
     return finished(figure)
 
 
-def front_page(data, coreset, weights, samples, classwise_before, classwise_after):
+def front_page(data, coreset, weights, samples, classwise_before, classwise_after) -> Figure:
     """The method in one picture: what is kept, what is generated, the class weights, the class-wise FID."""
     from ...sampling import proportional_labels
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from .common import WIDTH, finished, panel_grid, plain, plain_ticks
 
 
-def loss_curves(runs, *, window=50):
+def loss_curves(runs, *, window=50) -> Figure:
     """Smoothed training losses; ``runs`` maps a label to losses [steps]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     size = min(window, *(max(1, len(losses) // 4) for losses in runs.values()))
@@ -21,7 +22,7 @@ def loss_curves(runs, *, window=50):
     return finished(figure)
 
 
-def epoch_losses(runs):
+def epoch_losses(runs) -> Figure:
     """Mean training loss of each epoch, a panel per run since each has a loss of its own.
 
     runs: label -> losses [epochs].
@@ -40,7 +41,7 @@ def epoch_losses(runs):
     return finished(figure)
 
 
-def class_draws(draws, expected, class_names):
+def class_draws(draws, expected, class_names) -> Figure:
     """How often an epoch draws each class (bars), and how often it should (short lines).
 
     draws: int [K].  expected: float [K].
@@ -55,7 +56,7 @@ def class_draws(draws, expected, class_names):
     return finished(figure)
 
 
-def losses_by_timestep(t, losses):
+def losses_by_timestep(t, losses) -> Figure:
     """Each sample's loss at the timestep that it drew, and the mean loss.
 
     t: int [n].  losses: float [n].
@@ -73,7 +74,7 @@ def losses_by_timestep(t, losses):
     return finished(figure)
 
 
-def epoch_sizes(sizes, total):
+def epoch_sizes(sizes, total) -> Figure:
     """How many samples each epoch visits, in per cent of all; ``sizes`` maps a label to int [epochs]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
     for k, (label, values) in enumerate(sizes.items()):
@@ -88,7 +89,7 @@ def epoch_sizes(sizes, total):
     return finished(figure)
 
 
-def weight_trajectories(readings, class_names):
+def weight_trajectories(readings, class_names) -> Figure:
     """Class weights over the proxy's steps, K alpha so that 1 means unchanged.
 
     readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  The burn-in is shaded.
@@ -115,7 +116,7 @@ def weight_trajectories(readings, class_names):
     return finished(figure)
 
 
-def reweighting_signal(reading):
+def reweighting_signal(reading) -> Figure:
     """Mean clipped excess loss, share of samples clipped, and effective number of classes, by step."""
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
     series = {
@@ -132,7 +133,7 @@ def reweighting_signal(reading):
     return finished(figure)
 
 
-def clipped_share(readings, *, window=0.05):
+def clipped_share(readings, *, window=0.05) -> Figure:
     """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
 
     readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  window: share of the run
@@ -150,7 +151,7 @@ def clipped_share(readings, *, window=0.05):
     return finished(figure)
 
 
-def group_weights(runs, groups):
+def group_weights(runs, groups) -> Figure:
     """Class weights of many classes by group, a panel per run: the median and where nine in ten classes lie.
 
     runs: label -> trajectory float [T, K].  groups: label -> bool [K].

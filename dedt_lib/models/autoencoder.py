@@ -1,0 +1,317 @@
+"""Images to latents and back: the autoencoder of a latent diffusion model (Rombach et al., 2022).
+
+Images are encoded once.  What is kept is the posterior, mean and deviation, so that training samples it anew
+at every step; :class:`dedt_lib.latents.Latents` reads it.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from tqdm import tqdm
+
+from ..arrays import check_choice
+from ..data import LabelledImages
+from ..devices import autocast, upload
+from ..errors import DedtError
+from ..files import intact, intact_or_removed, read_json, say_damaged, sealed, write_json
+from ..latents import INDEX, SHARD
+from ..pixels import resize, to_float, to_uint8
+from ..training import OPTIMIZERS, Supervised
+from ..weights import hub_files, key_of
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+
+# Of a pixel on the scale -1..1: four of 255 grey levels.  What is finer the decoder need not get right.
+PIXEL_DEVIATION = 4 / 127.5
+
+
+def small_autoencoder(
+    channels: int, widths: Sequence[int] = (16, 32, 32), latent_channels: int = 4
+) -> AutoencoderKL:
+    """An untrained AutoencoderKL for small images: each width after the first halves the resolution.
+
+    Args:
+        channels: Of the images.
+        widths: Of the levels.
+        latent_channels: Of the latents.
+    """
+    levels = len(widths)
+    return AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(widths),
+        latent_channels=latent_channels,
+        norm_num_groups=math.gcd(8, *widths),
+    )
+
+
+def downsampling(network: AutoencoderKL) -> int:
+    """Pixels along a side for each latent along it: 8 in Stable Diffusion."""
+    return 2 ** (len(network.config.block_out_channels) - 1)
+
+
+def train_autoencoder(
+    network: AutoencoderKL,
+    data: LabelledImages,
+    *,
+    image_size: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    folder: Path | str | None = None,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Train an AutoencoderKL on LabelledImages resized to ``image_size``.
+
+    The loss is the negative evidence bound for Gaussian pixels of a fixed deviation, on the scale of a mean
+    squared error.  The deviation is small, so the KL term only keeps the latents smooth and bounded, as the
+    slight penalty of Rombach et al. (2022, Section 3.1) does.  AdamW, cosine schedule.
+    Afterwards ``network.config.scaling_factor`` is one over the deviation of the sampled latents of all
+    images, so that scaled latents have unit variance (their Section G).
+
+    Args:
+        network: Trained in place.
+        data: LabelledImages.
+        image_size: Pixels along a side.
+        epochs, batch_size, learning_rate, seed: Of the training.
+        folder: Keeps a checkpoint there after each epoch, and goes on from one.
+        device: Where to train.
+
+    Returns:
+        The training losses float64 [epochs].
+
+    Raises:
+        DedtError: The checkpoint is of another run, losses are not finite, or images do not fit the network.
+    """
+    check_fit(network, data.images.shape[1], image_size)
+    settings: dict[str, Any] = dict(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+    )
+    settings |= dict(schedule="cosine", image_size=image_size)
+    network.to(device)
+    images = torch.from_numpy(resize(data.images, image_size)).to(device)
+
+    def loss(batch, randomness):
+        pixels = to_float(images[batch])
+        posterior = network.encode(pixels).latent_dist
+        noise = upload(torch.randn(posterior.mean.shape, generator=randomness), device)
+        decoded = network.decode(posterior.mean + posterior.std * noise).sample
+        kl = posterior.kl().mean() / pixels[0].numel()
+        return nn.functional.mse_loss(decoded, pixels) + 2 * PIXEL_DEVIATION**2 * kl
+
+    optimizer = OPTIMIZERS["adamw"](network.parameters(), lr=learning_rate, fused=False)
+    task = Supervised(network, loss, optimizer, len(data), settings, stream="autoencoder", device=device)
+    losses = task.train(folder)
+    network.register_to_config(scaling_factor=1 / latent_deviation(network, images))
+    return losses
+
+
+@torch.no_grad()
+def latent_deviation(network: AutoencoderKL, images: torch.Tensor, batch_size: int = 256) -> float:
+    """Standard deviation of all elements of the sampled latents of uint8 images [n, C, H, W].
+
+    Exact, without sampling: the variance of the posterior means plus the mean of the posterior variances.
+    """
+    posteriors = [network.encode(to_float(batch)).latent_dist for batch in images.split(batch_size)]
+    means = torch.cat([posterior.mean for posterior in posteriors]).double()
+    variances = torch.cat([posterior.var for posterior in posteriors]).double()
+    return float((means.var(correction=0) + variances.mean()).sqrt())
+
+
+def load_autoencoder(where: Path | str) -> AutoencoderKL:
+    """An AutoencoderKL in eval mode, float32, from safetensors; a pickle is never opened.
+
+    Args:
+        where: A folder in diffusers' layout (config.json, diffusion_pytorch_model.safetensors), or the name of one on
+            the Hugging Face hub, as "stabilityai/sd-vae-ft-mse".  A name is looked for in ``weights_folder()`` and in
+            the hub's cache, and else downloaded (``weights.published``).
+
+    Returns:
+        The network; its files are noted in the attribute ``published``.
+
+    Raises:
+        DedtError: Files are missing or damaged, or a download fails.
+    """
+    files = hub_files(where, "the autoencoder", (WEIGHTS,), CONFIG)
+    folder = files.folder
+    try:
+        network, report = AutoencoderKL.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:
+        raise DedtError(
+            f"{folder} holds no AutoencoderKL that can be read ({error}). Fetch or save its {CONFIG} "
+            f"and {WEIGHTS} again."
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise DedtError(
+            f"{folder / WEIGHTS} belongs to another network than {CONFIG} describes: it lacks {missing[0]} "
+            f"and {len(missing) - 1} more. Fetch or save both files together."
+        )
+    network.published = files
+    return network.eval()
+
+
+def autoencoder_key(where: AutoencoderKL | Path | str) -> str:
+    """Sixteen hex digits of an autoencoder's weights and settings: same latents, same key.
+
+    Args:
+        where: An AutoencoderKL, or what :func:`load_autoencoder` takes.
+    """
+    return key_of(where if isinstance(where, nn.Module) else load_autoencoder(where))
+
+
+@torch.no_grad()
+def decode(
+    network: AutoencoderKL, latents: torch.Tensor, *, size: int | None = None, batch_size: int = 64
+) -> np.ndarray:
+    """Scaled latents to images.
+
+    Args:
+        network: On any device; it divides by its own scaling factor.  It need not be the one that encoded: MDT is
+            trained with latents of sd-vae-ft-mse and decoded with sd-vae-ft-ema.
+        latents: float [n, c, h, w].
+        size: Of the images before they were enlarged for the autoencoder, to shrink them back to.
+        batch_size: Latents decoded at a time.
+
+    Returns:
+        uint8 [n, C, H, W].
+    """
+    network.eval()
+    place, factor = next(network.parameters()), network.config.scaling_factor
+    parts = []
+    for batch in latents.split(batch_size):
+        images = network.decode((batch.float() / factor).to(place)).sample.float()
+        parts.append(to_uint8(images).cpu().numpy())
+    images = np.concatenate(parts)
+    return images if size is None else resize(images, size, antialias=False)
+
+
+@torch.no_grad()
+def encode(
+    network: AutoencoderKL,
+    images: np.ndarray,
+    folder: Path | str,
+    *,
+    image_size: int,
+    flip: bool,
+    batch_size: int = 64,
+    shard_size: int = 10_000,
+    device: torch.device | str = "cpu",
+    precision: str = "float32",
+) -> None:
+    """Write the posteriors of uint8 images [n, C, H, W], resized to ``image_size``, into ``folder``.
+
+    Shards ``latents-00000.npy``: float16 [m, views, 2, c, h, w], mean and deviation, unscaled; beside them
+    ``latents.json`` says whose they are.  The latents do not depend on ``batch_size`` or ``shard_size`` (up to the
+    rounding of another order of sums).  Shards that a killed call completed are kept, those that were damaged since
+    are encoded again.
+
+    Args:
+        network: An AutoencoderKL.
+        images: uint8 [n, C, H, W]; may be memory-mapped, at most one shard is in memory.
+        folder: Made if it is not there.
+        image_size: Pixels along a side.
+        flip: Whether to add a second view, the mirrored image, because the latent of a mirrored image is not the
+            mirrored latent.
+        batch_size, shard_size: Images at a time, and in a file.
+        device: Where to encode.
+        precision: "float32" or "bfloat16", of the network.
+
+    Raises:
+        DedtError: Images do not fit the network, the folder holds latents of something else, posteriors are not
+            finite, or the disk is full.
+    """
+    folder = Path(folder)
+    check_fit(network, images.shape[1], image_size)
+    check_choice("precision", precision, ("float32", "bfloat16"))
+    network.to(device).eval()
+    side = image_size // downsampling(network)
+    facts = {
+        "autoencoder": key_of(network),
+        "images": list(images.shape),
+        "image_size": image_size,
+        "precision": precision,
+        "row": [2 if flip else 1, 2, network.config.latent_channels, side, side],
+        "shard_size": shard_size,
+    }
+    _claim(folder, facts)
+
+    def posteriors(batch):
+        pixels = to_float(torch.from_numpy(np.array(resize(batch, image_size))).to(device))
+        views = (pixels, pixels.flip(3)) if flip else (pixels,)
+        with autocast(precision, device):
+            return torch.stack([_moments(network, view) for view in views], dim=1).half().cpu().numpy()
+
+    with tqdm(total=len(images), desc="encode", unit="image", leave=False) as bar:
+        for number, start in enumerate(range(0, len(images), shard_size)):
+            path, rows = folder / SHARD.format(number), images[start : start + shard_size]
+            if intact_or_removed(path):
+                bar.update(len(rows))
+                continue
+            shard = np.empty((len(rows), *facts["row"]), np.float16)
+            for first in range(0, len(rows), batch_size):
+                batch = rows[first : first + batch_size]
+                shard[first : first + batch_size] = posteriors(batch)
+                bar.update(len(batch))
+            _check_finite(shard, start)
+            with sealed(path) as partial, open(partial, "wb") as file:
+                np.save(file, shard)
+
+
+def _moments(network, pixels):
+    """Mean and deviation of the posterior: float32 [b, 2, c, h, w]."""
+    posterior = network.encode(pixels).latent_dist
+    return torch.stack([posterior.mean.float(), (posterior.logvar.float() / 2).exp()], dim=1)
+
+
+def check_fit(network: AutoencoderKL, channels: int, image_size: int) -> None:
+    """Raise DedtError where an autoencoder does not take images of these channels and pixels along a side."""
+    own, factor = network.config.in_channels, downsampling(network)
+    if channels != own:
+        raise DedtError(
+            f"The images have {channels} channel(s), but the autoencoder takes {own}. Load the "
+            f"images with {own}, or choose another autoencoder."
+        )
+    if image_size % factor:
+        raise DedtError(
+            f"An image size of {image_size} does not fit an autoencoder that makes one latent of {factor} "
+            f"pixels. Choose a multiple of {factor}."
+        )
+
+
+def _claim(folder, facts):
+    """Note in the folder whose latents it holds; refuse one that holds others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / INDEX
+    if intact(index):
+        if read_json(index) != facts:
+            raise DedtError(
+                f"{folder} holds latents of other images, another autoencoder or other settings. Delete it "
+                "and run again."
+            )
+        return
+    if index.exists():
+        say_damaged(index, "all images are encoded again")
+    for shard in folder.glob("latents-*.npy"):  # nothing says whose they are
+        shard.unlink()
+    with sealed(index) as partial:
+        write_json(partial, facts)
+
+
+def _check_finite(shard, start):
+    finite = np.isfinite(shard).reshape(len(shard), -1).all(axis=1)
+    if not finite.all():
+        raise DedtError(
+            f"The latents of image {start + int(finite.argmin())} are not finite: the autoencoder's weights "
+            "are damaged, or its training went astray. Fetch or train it again, or use precision 'float32'."
+        )

@@ -1,0 +1,230 @@
+"""Group DRO of a proxy against a reference (paper, Eq. 2).
+
+``update_weights`` is the pure step.  ``GroupDRO`` is the hook that the training loop calls while it trains the proxy;
+its recorded trajectory gives the averaged weights.  Arrays are NumPy's or PyTorch's; of tensors nothing is read from
+their device.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..arrays import check_choice
+from ..devices import FLUSH, History
+from ..errors import DedtError
+from ..models.batch import Batch
+from ..processes import Processes
+from ..selection import class_to_sample_weights
+from . import ABSENT, CLIPS, SCORES
+
+Array: TypeAlias = np.ndarray | torch.Tensor
+
+
+def update_weights(
+    weights: Array, excess: Array, *, step_size: float = 1.0, smoothing: float = 1e-3
+) -> Array:
+    """One step of group DRO: exponentiated gradient ascent, then smoothing towards uniform.
+
+    alpha' proportional to alpha exp(eta lambda);  alpha = (1 - c) alpha' + c / K
+    (Xie et al., 2023, Algorithm 1; Sagawa et al., 2020).
+
+    Args:
+        weights: float [K], positive, sums to one.
+        excess: float [K], the class means lambda of the clipped excess loss, already >= 0.
+        step_size: eta.
+        smoothing: c in [0, 1].
+
+    Returns:
+        float64 [K].
+
+    Raises:
+        DedtError: The shapes differ, or (arrays on the host) a number is not finite.
+    """
+    xp, weights, excess = _float64(weights, excess)
+    if weights.shape != excess.shape or (xp is np and not np.isfinite([weights, excess]).all()):
+        raise DedtError("Class weights and excess losses must be finite, one for every class.")
+    logits = xp.log(weights) + step_size * excess
+    raised = xp.exp(logits - logits.max())
+    raised = raised / raised.sum()
+    return (1 - smoothing) * raised + smoothing / len(weights)
+
+
+def class_excess(
+    losses: Array, reference_losses: Array, labels: Array, previous: Array, *, clip: str = "sample"
+) -> tuple[Array, Array]:
+    """Clipped excess loss of each class in a batch.
+
+    lambda_i = mean over the batch's samples of class i of max(l - l_ref, 0); with clip "class" the mean
+    is taken first and clipped after, which is Eq. 2 to the letter; with clip "element" every pixel is
+    clipped before the mean, as DoReMi clips every token.  A class that is absent from the
+    batch keeps its ``previous`` value (the rule of the DoReMi code).
+
+    Args:
+        losses, reference_losses: float [b]; for clip "element" float [b, ...], one for every pixel.
+        labels: int [b].
+        previous: float [K].
+        clip: One of CLIPS.
+
+    Returns:
+        (float64 [K], share of samples (or pixels) whose excess was clipped to zero).
+    """
+    xp, losses, reference_losses, previous = _float64(losses, reference_losses, previous)
+    excess = losses - reference_losses
+    clipped = excess if clip == "class" else excess.clip(0)
+    clipped = clipped.reshape(len(clipped), -1).mean(1)
+    labels = xp.asarray(labels)
+    # Every process must come to the same sums, so they are not left to the order of atomic additions.
+    members = labels == xp.arange(len(previous), device=labels.device)[:, None]
+    counts = members.sum(1)
+    means = xp.where(members, clipped, 0.0).sum(1) / counts.clip(1)
+    return xp.where(counts > 0, means.clip(0), previous), _float64(excess <= 0)[1].mean()
+
+
+def _float64(*arrays: Any) -> tuple[Any, ...]:
+    """The arrays as float64, after the library that they are of."""
+    if isinstance(arrays[0], torch.Tensor):
+        return torch, *(values.double() for values in arrays)
+    return np, *(np.asarray(values, dtype=np.float64) for values in arrays)
+
+
+def average_weights(trajectory: np.ndarray, start: int = 0) -> np.ndarray:
+    """Mean of alpha^t over the recorded steps from ``start`` on (paper, end of Section III-C).
+
+    Args:
+        trajectory: float [T, K].
+        start: The first step that counts.
+
+    Returns:
+        float64 [K], sums to one.
+    """
+    average = np.asarray(trajectory, dtype=np.float64)[start:].mean(axis=0)
+    return average / average.sum()
+
+
+def effective_classes(weights: np.ndarray) -> np.ndarray:
+    """exp of the entropy of alpha: K when the weights are uniform, 1 when one class has everything.
+
+    Args:
+        weights: float [..., K].
+
+    Returns:
+        float64 [...].
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    return np.exp(-(weights * np.log(np.maximum(weights, 1e-300))).sum(axis=-1))
+
+
+class GroupDRO:
+    """Weights the proxy's samples by class and moves the class weights towards the largest excess.
+
+    The weights of step t are updated before they weigh the proxy's loss of step t.
+
+    Args:
+        reference: Frozen model with the proxy's interface.
+        counts: int [K], the coreset's images per class.
+        step_size, smoothing: As in :func:`update_weights`.
+        clip: As in :func:`class_excess`.
+        absent: What a class without samples in the batch brings to the step, its "previous" excess (DoReMi's code)
+            or "zero", so that only the classes present gain.
+        scores: Whether the losses that are compared carry the proxy's dropout ("train", DoReMi's code, whose
+            networks have none; dropout makes every excess larger) or not ("eval", another forward pass).
+        burn_in: Steps in which the weights stay uniform; the average starts after them (0: the literal algorithm).
+        window: Share of the steps after the burn-in, counted from the end, that the average is over.
+        processes: Those that share the batch.
+
+    Attributes:
+        weights, excess: float64 [K] after the last step, on the device of its losses.
+
+    Raises:
+        DedtError: A class has no images, or a choice is unknown.
+    """
+
+    def __init__(
+        self,
+        reference: nn.Module,
+        counts: np.ndarray,
+        *,
+        step_size: float = 1.0,
+        smoothing: float = 1e-3,
+        clip: str = "sample",
+        absent: str = "previous",
+        scores: str = "train",
+        burn_in: int = 0,
+        window: float = 1.0,
+        processes: Processes | None = None,
+    ):
+        check_choice("clip level", clip, CLIPS)
+        check_choice("rule for absent classes", absent, ABSENT)
+        check_choice("mode of the scores", scores, SCORES)
+        self.reference = reference.eval().requires_grad_(False)
+        K = len(counts)
+        class_to_sample_weights(np.ones(K), counts)  # says so where a class has no images
+        self.counts = torch.as_tensor(counts)
+        self.step_size, self.smoothing, self.clip, self.absent = step_size, smoothing, clip, absent
+        self.scores = scores
+        self.burn_in, self.window, self.processes = burn_in, window, processes or Processes()
+        self.weights = torch.full((K,), 1 / K, dtype=torch.float64)
+        self.excess = torch.zeros(K, dtype=torch.float64)
+        self.history = History()  # weights, excess and clipped share of each step, side by side
+
+    def __call__(self, losses: torch.Tensor, batch: Batch, proxy: nn.Module | None = None) -> torch.Tensor:
+        """Sample weights [b] for the losses [b] of this batch; records one step of the trajectory.
+
+        Args:
+            losses: float [b], of the whole batch.
+            batch: What they are of.
+            proxy: The model whose losses these are.  Clip "element" asks it for its losses pixel by pixel, and a
+                model with ``margin_losses`` is compared by those: MDT's loss weighs timesteps and masks tokens.
+        """
+        device = losses.device
+        self.weights, self.excess, self.counts = (
+            values.to(device) for values in (self.weights, self.excess, self.counts)
+        )
+        of_both = "element_losses" if self.clip == "element" else "margin_losses"
+        compared = of_both if hasattr(self.reference, of_both) else "losses"
+        if compared != "losses" or self.scores == "eval":
+            assert proxy is not None, "these losses are asked of the proxy"
+            losses = self._all_rows(proxy.train(self.scores == "train"), compared, batch)
+            proxy.train()
+        previous = self.excess if self.absent == "previous" else torch.zeros_like(self.excess)
+        reference_losses = self._all_rows(self.reference, compared, batch)
+        self.excess, clipped = class_excess(losses, reference_losses, batch.labels, previous, clip=self.clip)
+        if len(self.history) >= self.burn_in:
+            self.weights = update_weights(
+                self.weights, self.excess, step_size=self.step_size, smoothing=self.smoothing
+            )
+        self.history.append(torch.cat([self.weights, self.excess, clipped[None]]))
+        if len(self.history) % FLUSH == 0:
+            self.history.fetch()
+        sample_weights = self.weights * self.counts.sum() / self.counts
+        return sample_weights[batch.labels].float()
+
+    @torch.no_grad()
+    def _all_rows(self, model, compared, batch):
+        losses = getattr(model, compared)(self.processes.mine(batch))
+        return self.processes.gather(losses, len(batch))
+
+    @property
+    def trajectory(self) -> np.ndarray:
+        """The class weights of all steps so far: float64 [T, K]."""
+        return self.state()["trajectory"].numpy()
+
+    @property
+    def average(self) -> np.ndarray:
+        """The averaged class weights so far: float64 [K]."""
+        moved = len(self.history) - self.burn_in
+        return average_weights(self.trajectory, self.burn_in + int((1 - self.window) * moved))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that a resumed run needs: trajectory and excess float64 [T, K], clipped float64 [T]."""
+        K = len(self.counts)
+        rows = torch.from_numpy(self.history.rows())
+        return {"trajectory": rows[:, :K], "excess": rows[:, K:-1], "clipped": rows[:, -1]}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a :meth:`state`."""
+        self.weights, self.excess = state["trajectory"][-1], state["excess"][-1]
+        rows = torch.cat([state["trajectory"], state["excess"], state["clipped"][:, None]], dim=1)
+        self.history = History(rows.numpy())

@@ -1,0 +1,408 @@
+"""The surrogate encoder, trained on the images or published, and the features that it gives.
+
+A new encoder is a class here and an entry in ``ENCODERS``.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import encoders
+from ..errors import DedtError
+from ..files import address, sha256
+from ..plans import EpochPlan
+from ..randomness import seeded
+from ..training import train
+from ..weights import Published, load_weights, locate, save_weights
+from .base import Cost, Given, Stage, size
+from .training import decisive, training_cost
+
+CLIP_WIDTH = 16  # of the small CLIP's vision tower; OpenAI's RN50 has 64
+PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
+"""What an encoder's ``weights`` in a profile are called when they mean the published ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedEncoder(Stage):
+    """An encoder that is trained on the images: its result is the network, in eval mode.
+
+    Attributes:
+        network: Its name in ``encoders.NETWORKS`` and in the plan.
+        section: Epochs, batch size and learning rate: a section of the profile.
+    """
+
+    network: ClassVar[str]
+    label: ClassVar[str]
+    name = "encoder"
+    resumable = True
+    fit: ClassVar[Callable[..., np.ndarray]] = staticmethod(encoders.train_classifier)
+    accuracy: ClassVar[Callable[..., float]] = staticmethod(encoders.accuracy)
+    moments: ClassVar[int] = 1  # tensors that the optimiser keeps of each parameter
+
+    @property
+    def section(self) -> Any:
+        return getattr(self.lab.profile.encoders, self.network)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its training takes, by name."""
+        s = self.section
+        return {"epochs": s.epochs, "batch_size": s.batch_size, "learning_rate": s.learning_rate}
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Width and further arguments of the network."""
+        raise NotImplementedError
+
+    def inputs(self):
+        return {"images": self.lab.images}
+
+    def decides(self):
+        return {"network": self.network, **self.shape, **self.settings}
+
+    def build(self) -> nn.Module:
+        """The network, with weights that nothing decided."""
+        own = {"channels": self.lab.shape[0], "num_classes": len(self.lab.class_names)}
+        return encoders.build(self.network, **own, **self.shape)
+
+    def work(self, folder):
+        lab = self.lab
+        self.check()
+        network = seeded(0, f"{self.name} weights", self.build)
+        losses = self.fit(network, lab.data, seed=0, folder=folder, device=lab.device, **self.settings)
+        save_weights(network, folder / "model.safetensors")
+        facts = {"losses": losses.tolist()}
+        for split, images in (("train", lab.data), ("test", lab.test)):
+            if images is not None:
+                facts[f"{split}_accuracy"] = self.accuracy(network, images, device=lab.device)
+        return facts
+
+    def check(self) -> None:
+        """Raise DedtError when there is a single class, of which a classifier learns nothing."""
+        if len(self.lab.class_names) == 1:
+            raise DedtError(
+                f"All images are of one class, so there is nothing that the {self.label} could learn from their "
+                "labels. Choose an encoder that needs no labels (--encoder ddae), published weights (such as "
+                "--set encoders.resnet18.weights=imagenet) or --method random."
+            )
+
+    def load(self, folder):
+        return load_weights(self.build(), folder / "model.safetensors").eval()
+
+    def cost(self) -> Iterable[Cost]:
+        # A batch of one has no statistics, and is left out.
+        n, batch, epochs = self.lab.n, self.settings["batch_size"], self.settings["epochs"]
+        alone = n % batch == 1 and 1 < batch < n
+        with torch.device("meta"):
+            held = size(self.build())
+        yield Cost(
+            "encoder",
+            self.label,
+            self.network if self.name == "encoder" else self.name,
+            steps=epochs * (-(-n // batch) - alone),
+            images=epochs * (n - alone),
+            evaluations=3 * epochs * (n - alone),
+            bytes=held,
+            scratch=(1 + self.moments) * held,
+        )
+
+
+class ResNet18(TrainedEncoder):
+    """ResNet-18 (He et al., 2016) trained on the images to be pruned."""
+
+    network, label = "resnet18", "ResNet-18"
+
+    @property
+    def shape(self):
+        return {"width": self.section.width}
+
+    @property
+    def settings(self):
+        if self.section.recipe != "published":
+            return super().settings
+        flip = {"flip": self.lab.profile.train.flip}
+        return {
+            **super().settings,
+            "schedule": "steps",
+            "nesterov": False,
+            "shift": 4,
+            "padding": "zero",
+            **flip,
+        }
+
+    def build(self):
+        own = {"channels": self.lab.shape[0], "num_classes": len(self.lab.class_names)}
+        published = self.section.recipe == "published"
+        normalise = mean_and_std(self.lab.data.images) if published and not self.lab.imagined else {}
+        return encoders.build(self.network, **own, **self.shape, **normalise)
+
+
+class InceptionV3(TrainedEncoder):
+    """Inception-v3 (Szegedy et al., 2016) trained on the images."""
+
+    network, label = "inceptionv3", "Inception-v3"
+
+    @property
+    def shape(self):
+        return {"width": 0, "size": self.section.size, "dropout": 0.0}
+
+    @property
+    def settings(self):
+        # Small data gives it few steps, in which AdamW brings it further than the SGD of the other classifiers.
+        return {**super().settings, "optimizer": "adamw"}
+
+
+class SmallClip(TrainedEncoder):
+    """A small CLIP (Radford et al., 2021) trained on the images and the names of their classes."""
+
+    network, label, moments = "clip", "CLIP", 2
+    fit = staticmethod(encoders.train_clip)
+    accuracy = staticmethod(encoders.zero_shot_accuracy)
+
+    @property
+    def shape(self):
+        return {"width": CLIP_WIDTH}
+
+
+class FidClassifier(TrainedEncoder):
+    """The small classifier in whose features FID is measured where Inception's mean nothing."""
+
+    network, label, name = "classifier", "FID network", "metric"
+
+    @property
+    def section(self):
+        return self.lab.profile.evaluate
+
+    @property
+    def shape(self):
+        return {"width": 64}
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedEncoder(Given):
+    """An encoder with its published weights, or those of a file of the same layout.
+
+    Attributes:
+        weights: Their name in PUBLISHED, or a file.
+        network: Its name in ``encoders.PRETRAINED``.
+    """
+
+    network: str
+
+    name, role = "encoder", "encoder"
+
+    @property
+    def label(self) -> str:
+        """Of the network in the plan."""
+        return LABELS[self.network]
+
+    @cached_property
+    def address(self):
+        return f"{self.network} {self.weights}" if self.lab.imagined else self.key()
+
+    def _recipe(self) -> dict[str, Any]:
+        official = encoders.PRETRAINED[self.network][1]
+        return {"network": self.network, "weights": official, "sha256": sha256(self._file)}
+
+    @cached_property
+    def _file(self) -> Path:
+        return locate(encoders.PRETRAINED[self.network][1], self._path)
+
+    @property
+    def _path(self) -> str:
+        path = "" if self.weights == PUBLISHED[self.network] else self.weights
+        if path and "/" not in path and "." not in path:
+            raise DedtError(
+                f"Unknown weights '{self.weights}' for {self.network}. Choose '{PUBLISHED[self.network]}', the path of "
+                "a file, or '' to train it on your images."
+            )
+        return path
+
+    def key(self):
+        return address("encoder", self._recipe())
+
+    def read(self):
+        network = encoders.pretrained(self.network, self._path)
+        files = {self._file.name: self._recipe()["sha256"]}
+        network.published = Published(self.weights, None, self._file.parent, files)
+        return network
+
+    def outline(self):
+        return encoders.PRETRAINED[self.network][0]()
+
+    def manifest(self):
+        recipe = {"network": self.network} if self.lab.imagined else self._recipe()
+        return {**super().manifest(), "recipe": recipe}
+
+
+@dataclass(frozen=True, eq=False)
+class DDAE(Stage):
+    """The U-Net of a diffusion model that never sees a label (DDAE; Xiang et al., 2023).
+
+    Its result is the network that reads features off a decoder block; which block, at which timestep, decides the
+    features, and not the training.
+    """
+
+    network: ClassVar[str] = "ddae"
+    label: ClassVar[str] = "DDAE"
+    name, resumable, together = "encoder", True, True
+
+    @property
+    def spec(self):
+        return self.lab.spec("unet")
+
+    @property
+    def settings(self):
+        return replace(self.spec.settings, epochs=self.lab.profile.encoders.ddae.epochs, label_dropout=1.0)
+
+    def inputs(self):
+        return {"images": self.lab.images}
+
+    def decides(self):
+        return {"network": "ddae", "model": self.spec.decides(), "settings": decisive(self.settings)}
+
+    def work(self, folder):
+        lab, epochs, u = self.lab, self.settings.epochs, self.lab.profile.unet
+        block, blocks = lab.profile.encoders.ddae.block, len(u.channels) * (u.layers + 1)
+        if block > blocks:
+            raise DedtError(
+                f"The decoder of this U-Net has blocks 1 to {blocks}; set encoders.ddae.block, now {block}, to one of them."
+            )
+        result = train(
+            self._build(),
+            lab.data,
+            self.plan(),
+            self.settings,
+            seed=0,
+            folder=folder,
+            device=lab.device,
+            processes=lab.processes,
+            progress="train DDAE",
+        )
+        return {
+            "losses": result.losses.reshape(epochs, -1).mean(axis=1).tolist(),
+            "images_seen": result.images_seen,
+        }
+
+    def plan(self) -> EpochPlan:
+        return EpochPlan(np.arange(self.lab.n), total=self.lab.n, epochs=self.settings.epochs)
+
+    def _build(self):
+        return self.spec.build(self.lab.shape, self.lab.class_names, seed=0)
+
+    def load(self, folder):
+        d = self.lab.profile.encoders.ddae
+        model = load_weights(self._build(), folder / "model.safetensors")
+        # The paper's code counts timesteps from one.
+        return encoders.DDAE(model, d.block, d.timestep - 1, draws=d.draws)
+
+    def cost(self):
+        return [
+            replace(
+                training_cost(self.lab, self.spec, self.plan(), self.settings), kind="encoder", what="DDAE"
+            )
+        ]
+
+
+LABELS = {
+    **{stage.network: stage.label for stage in (ResNet18, InceptionV3, SmallClip, DDAE)},
+    "metric": "FID network",
+    "vit": "CLIP ViT-L/14",
+    "vae": "autoencoder",
+    "distances": "distances",
+}
+"""Name of a network in the plan -> how it is printed."""
+
+ENCODERS: dict[str, type[Stage]] = {
+    "resnet18": ResNet18,
+    "inceptionv3": InceptionV3,
+    "clip-rn50": SmallClip,
+    "ddae": DDAE,
+}
+"""Name in a recipe -> the stage that trains it; its section of the profile may name published weights instead."""
+
+
+def encoder(lab: Any, name: str = "") -> Stage:
+    """The encoder ``name``, or the profile's default: trained on the images, or published."""
+    stage = ENCODERS[name or lab.profile.encoders.default]
+    network = stage.network
+    weights = getattr(getattr(lab.profile.encoders, network), "weights", "")
+    return PublishedEncoder(lab, weights, network) if weights else stage(lab)
+
+
+@dataclass(frozen=True, eq=False)
+class Embed(Stage):
+    """Features of all training images: float32 [n, d], memory-mapped and read-only."""
+
+    encoder: Stage
+
+    name = "features"
+    resumable = True
+
+    def inputs(self):
+        return {"images": self.lab.images, "encoder": self.encoder}
+
+    @property
+    def readout(self) -> dict[str, Any]:
+        """What decides the features beside the network's weights."""
+        sections = self.lab.profile.encoders
+        if self.encoder.network == "ddae":
+            return sections.ddae.model_dump(include={"block", "timestep", "draws"})
+        return {"normalise": True} if self.encoder.network == "clip" and sections.clip.normalise else {}
+
+    def decides(self):
+        return self.readout
+
+    def reader(self) -> nn.Module:
+        """The network whose ``features`` these are."""
+        network = self.encoder.result()
+        if self.readout.get("normalise"):
+            network.normalise = True
+        return network
+
+    def work(self, folder):
+        encoders.embed(
+            self.reader(), self.lab.data.images, device=self.lab.device, path=folder / "features.npy"
+        )
+        np.save(folder / "labels.npy", self.lab.data.labels)
+
+    def load(self, folder):
+        return np.load(folder / "features.npy", mmap_mode="r")
+
+    def width(self) -> int:
+        """Number of features of an image."""
+        if self.encoder.network == "ddae":
+            u, block = self.lab.profile.unet, self.lab.profile.encoders.ddae.block
+            return u.channels[::-1][min((block - 1) // (u.layers + 1), len(u.channels) - 1)]
+        return features_width(self.encoder, self.lab.shape)
+
+    def cost(self):
+        n, draws = self.lab.n, self.lab.profile.encoders.ddae.draws if self.encoder.network == "ddae" else 1
+        given = ", published weights" if isinstance(self.encoder, Given) else ""
+        network = self.lab.spec("unet").label if self.encoder.network == "ddae" else self.encoder.network
+        held = n * (4 * self.width() + 8)
+        yield Cost(
+            "features", self.encoder.label + given, network, images=n, evaluations=draws * n, bytes=held
+        )
+
+
+def features_width(encoder: Stage, shape: tuple[int, int, int]) -> int:
+    """Features of an image by an encoder, from its shapes alone."""
+    with torch.device("meta"):
+        network = encoder.outline() if isinstance(encoder, Given) else encoder.build()
+        return network.eval().features(torch.empty(2, *shape)).shape[1]
+
+
+def mean_and_std(images: np.ndarray) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel of uint8 images, on the scale 0..1, to four digits."""
+    samples = images.transpose(1, 0, 2, 3).reshape(images.shape[1], -1)
+    return {
+        "mean": [round(float(channel.mean()) / 255, 4) for channel in samples],
+        "std": [round(float(channel.std(dtype=np.float64)) / 255, 4) for channel in samples],
+    }

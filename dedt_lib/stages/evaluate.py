@@ -1,0 +1,527 @@
+"""The metrics of samples against the training images, and what they are measured with."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from .. import encoders, evaluation, needs
+from ..evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
+from ..files import address, read_json, sha256, write_json
+from ..weights import Published, key_of, locate
+from .base import Cost, Given, Stage
+from .embed import LABELS, FidClassifier, encoder, features_width
+from .sample import Sample, protocol_note
+from .select import Select
+from .train import Snapshot, TrainInfoBatch
+
+if TYPE_CHECKING:
+    from .lab import Lab
+
+
+# ---- the feature extractor of FID ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class FidInception(Given):
+    """Inception-v3 as published FIDs use it; ``weights`` is a file, "" one of its usual places."""
+
+    name, role = "metric", "extractor"
+
+    def read(self):
+        path = locate("inception-fid", self.weights)
+        digest = sha256(path)
+        files = Published("inception-fid", None, path.parent, {path.name: digest})
+        how = {"extractor": evaluation.INCEPTION, "layer": "2048", "weights_path": path}
+        return Extractor(
+            **how, key=address("metric", {"network": "inception-fid", "sha256": digest}), published=files
+        )
+
+    def outline(self):
+        return Extractor(evaluation.INCEPTION, "2048", None, "inception-fid")
+
+    def key(self):
+        return self.result().key
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What FID is measured with: torch-fidelity's extractor, its layer, its file, and the key of its weights."""
+
+    extractor: str
+    layer: str
+    weights_path: Any
+    key: str
+    published: Published | None = None
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The arguments of :func:`dedt_lib.evaluation.extract_features`."""
+        return {"extractor": self.extractor, "layer": self.layer, "weights_path": self.weights_path}
+
+
+def extractor_stage(lab: "Lab") -> Stage:
+    """The network in whose features FID is measured."""
+    p = lab.profile.evaluate
+    return FidClassifier(lab) if p.network == "classifier" else FidInception(lab, p.weights)
+
+
+def extractor(lab: "Lab") -> Extractor:
+    """The feature extractor of FID, ready for use."""
+    stage = extractor_stage(lab)
+    if isinstance(stage, Given):
+        return stage.result()
+
+    def register() -> Extractor:
+        weights = stage.manifest()["files"]["model.safetensors"]["sha256"]
+        name = evaluation.register_classifier(stage.result(), weights, lab.shape)
+        return Extractor(name, "features", None, stage.address)
+
+    return lab.remember("extractor", register)
+
+
+def features(lab: "Lab", images: np.ndarray, out: Any = None) -> np.ndarray:
+    """Features of uint8 images for FID: float32 [n, d]; with ``out``, a ``.npy`` file, memory-mapped."""
+    return evaluation.extract_features(images, **extractor(lab).how, out=out, cuda=lab.gpu is not None)
+
+
+def width(lab: "Lab") -> int:
+    """Features of an image for FID."""
+    return 64 if lab.profile.evaluate.network == "classifier" else 2048
+
+
+def views(lab: "Lab") -> int:
+    """Views of a sample in the features of FID: shifted for the small classifier, mirrored with flips."""
+    return (9 if lab.profile.evaluate.network == "classifier" else 1) * (1 + lab.profile.train.flip)
+
+
+# ---- the real side ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Real(Stage):
+    """The real side of every FID, computed once: a dict.
+
+    features float32 [n, d] of all training images (memory-mapped), all: their FrechetReference, classes: the list of
+    those of each class, None for a class with too few images, empty for a profile without class-wise values.
+    """
+
+    name = "real"
+
+    def inputs(self):
+        return {"images": self.lab.images, "extractor": extractor_stage(self.lab)}
+
+    def decides(self):
+        return {"classwise": self.lab.profile.evaluate.classwise}
+
+    def work(self, folder):
+        lab = self.lab
+        found = features(lab, lab.data.images, out=folder / "features.npy")
+        references = [FrechetReference.of(found)]
+        if lab.profile.evaluate.classwise:
+            references += evaluation.classwise_references(found, lab.data.labels, least=needs.REAL_IMAGES)
+        for k, reference in enumerate(references):
+            if reference:
+                reference.save(folder / f"reference-{k:04d}.npz")
+
+    def load(self, folder):
+        references = {path.stem: FrechetReference.load(path) for path in folder.glob("reference-*.npz")}
+        K = len(self.lab.class_names) if self.lab.profile.evaluate.classwise else 0
+        return {
+            "features": np.load(folder / "features.npy", mmap_mode="r"),
+            "all": references["reference-0000"],
+            "classes": [references.get(f"reference-{k + 1:04d}") for k in range(K)],
+        }
+
+    def cost(self):
+        lab, n, d = self.lab, self.lab.n, width(self.lab)
+        sides = (n, *(lab.class_counts if lab.profile.evaluate.classwise else ()))
+        statistics = sum(8 * d * (1 + min(int(count), d)) for count in sides)
+        held = 4 * d * n + statistics
+        yield Cost("features", LABELS["metric"], "metric", images=n, evaluations=n, bytes=held)
+
+
+@dataclass(frozen=True, eq=False)
+class Floor(Stage):
+    """Real half against real half: dict with "fid" and "classwise" [K], None for a class with too few images."""
+
+    name = "floor"
+
+    def inputs(self):
+        return {"real": Real(self.lab)}
+
+    def work(self, folder):
+        found, classwise = Real(self.lab).result()["features"], self.lab.profile.evaluate.classwise
+        splits = 10 if found.shape[1] < 256 else 1  # at 2048 features a halving takes minutes
+        floor = evaluation.real_floor(found, self.lab.data.labels, splits=splits, classwise=classwise)
+        write_json(folder / "floor.json", {**floor, "classwise": numbers(floor["classwise"])})
+
+    def load(self, folder):
+        return read_json(folder / "floor.json")
+
+    def cost(self):
+        return ()  # no network looks at an image for it
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut(Stage):
+    """Distances of held-out images to the training images: a dict, None without such images.
+
+    pixels, features: float64 [held_out], of at most MOST_NEIGHBOURS images without those that are training images
+    themselves (leaks: how many); pixels_threshold, features_threshold: what only 1 % of them fall below, None where
+    no image is left.
+    """
+
+    name = "held-out"
+
+    def inputs(self):
+        from .data import Images
+
+        return {"real": Real(self.lab), "images": Images(self.lab, "test")}
+
+    def decides(self):
+        return {"flip": self.lab.profile.train.flip}
+
+    def result(self):
+        return None if self.lab.test is None else super().result()
+
+    def work(self, folder):
+        test = self.lab.test
+        chosen = evaluation.spread(test.labels, MOST_NEIGHBOURS)
+        np.savez(folder / "distances.npz", **distances_to_training(self.lab, test.images[chosen]))
+
+    def load(self, folder):
+        with np.load(folder / "distances.npz") as file:
+            new = file["pixels"] > evaluation.SAME
+            distances = {name: file[name][new] for name in ("pixels", "features")}
+        thresholds = {f"{name}_threshold": evaluation.near(values) for name, values in distances.items()}
+        return {**distances, **thresholds, "held_out": int(new.sum()), "leaks": int((~new).sum())}
+
+    def cost(self):
+        return ()  # held-out images are not counted
+
+
+def distances_to_training(
+    lab: "Lab", images: np.ndarray, among: np.ndarray | None = None, known: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """How far images are from the nearest training image: "pixels", "features" float64 [n].
+
+    With flips in training an image and its mirror image are compared, whichever is nearer.  In the features of a
+    small classifier, which sees single pixels, the nearest of all shifts by a pixel counts as well.
+
+    Args:
+        lab: Where the training images are.
+        images: uint8 [n, C, H, W].
+        among: Positions of the training images that count, int; all by default.
+        known: Features of the images, where they are known.
+    """
+    mirrored, how = lab.profile.train.flip, {"among": among, "device": lab.gpu}
+    pixels, _ = evaluation.nearest_distances(images, lab.data.images, mirrored=mirrored, **how)
+    seen = evaluation.views(images, mirrored=mirrored, shifted=lab.profile.evaluate.network == "classifier")
+    as_they_are = next(seen)
+    first = features(lab, as_they_are) if known is None else known
+    sides = [first, *(features(lab, view) for view in seen)]
+    return {
+        "pixels": pixels,
+        "features": evaluation.nearest_features(sides, Real(lab).result()["features"], **how),
+    }
+
+
+# ---- a recipe's samples ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluate(Stage):
+    """FID, class-wise FID and near-copies of samples: a dict of numbers.
+
+    fid float; classwise list [K], empty where the profile wants none, None for a class with too few images or
+    samples; classwise_left_out: those classes in words; protocol: what the FID was measured with.
+
+    copies: share of samples at most as far from a training image of this run as all but 1 % of the held-out images
+    are from the training images, by pixels; copies_features: by features.  None without held-out images.
+
+    Attributes:
+        samples: The stage of the samples.
+        coreset: The images that count as trained on; None for all.
+    """
+
+    samples: Sample
+    coreset: Select | None
+
+    name, version = "metrics", 4
+
+    @property
+    def precision(self) -> str:
+        return self.lab.profile.sample.precision
+
+    def inputs(self):
+        read: dict[str, Stage] = {
+            "samples": self.samples,
+            "real": Real(self.lab),
+            "held_out": HeldOut(self.lab),
+        }
+        return {**read, "coreset": self.coreset} if self.coreset else read
+
+    def generated(self) -> np.ndarray:
+        """Features of the samples: float32 [n, d], computed once for a lab."""
+        key = ("generated", self.samples.address)
+        return self.lab.remember(key, lambda: features(self.lab, self.samples.result()))
+
+    def work(self, folder):
+        lab, images, generated = self.lab, self.samples.result(), self.generated()
+        real, labels, classwise, left_out = Real(lab).result(), self.samples.labels(), np.empty(0), []
+        if lab.profile.evaluate.classwise:
+            classwise = evaluation.classwise_frechet(real["classes"], None, generated, labels, partial=True)
+            drawn = np.bincount(labels, minlength=len(classwise))
+            left_out = needs.left_out(lab.class_counts, drawn, lab.class_names)
+        how = extractor(lab)
+        protocol = evaluation.protocol(
+            samples=len(images),
+            reference=f"all {lab.n} training images",
+            labels="labels in the shares of the training images",
+            width=generated.shape[1],
+            extractor=how.extractor,
+            layer=how.layer,
+            seed=self.samples.model.seed,
+        )
+        start = time.perf_counter()
+        copies = self.copies(images[:MOST_NEIGHBOURS])
+        result = {
+            "fid": evaluation.frechet_distance(real["all"], generated),
+            "classwise": numbers(classwise),
+            "classwise_left_out": left_out,
+            "protocol": protocol + protocol_note(self.precision),
+            **copies,
+        }
+        write_json(folder / "metrics.json", result)
+        return {"part_seconds": {"comparison": time.perf_counter() - start}}
+
+    def copies(self, images: np.ndarray) -> dict[str, Any]:
+        """What is said of the first samples: near-copies of the training images."""
+        held_out = HeldOut(self.lab).result() or {}
+        found = {name: held_out.get(name) for name in ("held_out", "leaks")}
+        among = self.coreset.result().indices if self.coreset else None
+        known, distances = self.generated()[: len(images)], {}
+        if held_out.get("held_out"):
+            distances = distances_to_training(self.lab, images, among, known)
+        for name, reading in (("copies", "pixels"), ("copies_features", "features")):
+            threshold = held_out.get(f"{reading}_threshold")
+            found[f"{name}_threshold"] = threshold
+            found[name] = None if threshold is None else float((distances[reading] <= threshold).mean())
+        return found
+
+    def load(self, folder):
+        return read_json(folder / "metrics.json")
+
+    def cost(self):
+        latent, m = self.samples.spec.latent, self.lab.profile.sample.count
+        some, kept = min(m, MOST_NEIGHBOURS), sum(self.coreset.counts) if self.coreset else self.lab.n
+        images = m + (views(self.lab) - 1) * some
+        what = "near-copies and the metrics beside FID" if latent else "near-copies"
+        pairs = (1 + self.lab.profile.train.flip + views(self.lab)) * some * kept
+        yield Cost("measuring", LABELS["metric"], "metric", images=images, evaluations=images)
+        yield Cost("comparison", what, "distances", pairs=pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourRadii(Stage):
+    """Of the training images that precision and recall take: see ``evaluation.neighbour_radii``."""
+
+    name = "radii"
+
+    def inputs(self):
+        return {"real": Real(self.lab)}
+
+    def chosen(self) -> np.ndarray:
+        """Positions of these images."""
+        return evaluation.spread(self.lab.data.labels, MOST_NEIGHBOURS)
+
+    def decides(self):
+        return {"images": min(self.lab.n, MOST_NEIGHBOURS)}
+
+    def work(self, folder):
+        found = Real(self.lab).result()["features"][self.chosen()]
+        np.save(folder / "radii.npy", evaluation.neighbour_radii(found, device=self.lab.gpu))
+
+    def load(self, folder):
+        return np.load(folder / "radii.npy")
+
+    def cost(self):
+        return ()  # a part of the pairs of every comparison, taken once
+
+
+# ---- CMMD --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedViT(Given):
+    """CLIP ViT-L/14 at 336 pixels, in whose embeddings CMMD was published."""
+
+    name, role, network = "encoder", "cmmd_network", "vit"
+    label = LABELS["vit"]
+
+    def read(self):
+        return encoders.ClipViT(self.weights) if self.weights else encoders.ClipViT()
+
+    def outline(self):
+        return encoders.ClipViT.untrained()
+
+    def key(self):
+        return self.lab.remember(("key", "cmmd", self.weights), lambda: key_of(self.result()))
+
+
+def cmmd_network(lab: "Lab") -> Stage:
+    """The CLIP in whose embeddings CMMD is measured."""
+    p = lab.profile.evaluate
+    return encoder(lab, "clip-rn50") if p.cmmd == "clip" else PublishedViT(lab, p.cmmd_weights)
+
+
+def unit_embeddings(network: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
+    """Embeddings of uint8 images, each of length one: float32 [n, d]."""
+    embeddings = encoders.embed(network, images, device=device)
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class CmmdReal(Stage):
+    """Unit embeddings of the training images for CMMD: float32 [n, d], memory-mapped.
+
+    Of more than MOST_EMBEDDED images so many, each class in its share.
+    """
+
+    name = "cmmd"
+
+    @property
+    def count(self) -> int:
+        """How many images it takes."""
+        return min(self.lab.n, MOST_EMBEDDED)
+
+    def inputs(self):
+        return {"images": self.lab.images, "network": cmmd_network(self.lab)}
+
+    def decides(self):
+        return {"images": self.count}
+
+    def work(self, folder):
+        network, data = cmmd_network(self.lab).result(), self.lab.data
+        chosen = evaluation.spread(data.labels, MOST_EMBEDDED)
+        parts = (
+            np.array_split(chosen, -(-len(chosen) // 1024)) if len(data) > MOST_EMBEDDED else [slice(None)]
+        )
+        embeddings = [unit_embeddings(network, data.images[part], self.lab.device) for part in parts]
+        np.save(folder / "embeddings.npy", np.concatenate(embeddings))
+
+    def load(self, folder):
+        return np.load(folder / "embeddings.npy", mmap_mode="r")
+
+    def cost(self):
+        stage, n = cmmd_network(self.lab), self.count
+        d = 768 if isinstance(stage, PublishedViT) else features_width(stage, self.lab.shape)
+        held = 4 * d * n
+        yield Cost("features", f"CMMD, {stage.label}", stage.network, images=n, evaluations=n, bytes=held)
+
+
+@dataclass(frozen=True, eq=False)
+class CmmdWithin(Stage):
+    """The part of CMMD that is of the training images alone: see ``evaluation.within_real``."""
+
+    name = "cmmd-within"
+
+    def inputs(self):
+        return {"embeddings": CmmdReal(self.lab)}
+
+    def work(self, folder):
+        write_json(
+            folder / "within.json", evaluation.within_real(CmmdReal(self.lab).result(), device=self.lab.gpu)
+        )
+
+    def load(self, folder):
+        return read_json(folder / "within.json")
+
+    def cost(self):
+        return ()  # a part of the pairs of every comparison, taken once
+
+
+@dataclass(frozen=True, eq=False)
+class Compare(Stage):
+    """What FID does not tell of samples against the training images: a dict of numbers.
+
+    kid, precision and recall in the features of FID, the latter None where there are too few images for three
+    neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the embeddings of the profile's
+    CLIP, where it names one.  comparison_protocol: of how many images each.
+
+    Attributes:
+        metrics: The stage of the FID of the same samples.
+    """
+
+    metrics: Evaluate
+
+    name, version = "comparison", 3
+
+    @property
+    def with_cmmd(self) -> bool:
+        return bool(self.lab.profile.evaluate.cmmd)
+
+    def inputs(self):
+        read: dict[str, Stage] = {"samples": self.metrics.samples, "radii": NeighbourRadii(self.lab)}
+        return {**read, "cmmd": CmmdWithin(self.lab)} if self.with_cmmd else read
+
+    def work(self, folder):
+        lab, device = self.lab, self.lab.gpu
+        real, generated = Real(lab).result()["features"], self.metrics.generated()
+        radii = NeighbourRadii(lab)
+        chosen, drawn = radii.chosen(), generated[:MOST_NEIGHBOURS]
+        subsets = max(len(real), len(generated)) > evaluation.MOST_PAIRED
+        notes = [
+            f"KID as the mean over {evaluation.KID_SUBSETS} subsets of {evaluation.KID_SUBSET_SIZE}"
+            if subsets
+            else "KID of all pairs",
+            f"precision and recall of {len(drawn)} samples and {len(chosen)} training images",
+        ]
+        result: dict[str, Any] = dict.fromkeys(("precision", "recall", "cmmd", "cmmd_unbiased"))
+        result["kid"] = evaluation.kid(real, generated, device=device)
+        if min(len(chosen), len(drawn)) > 3:
+            sides = real if len(chosen) == len(real) else real[chosen], drawn
+            pair = evaluation.precision_recall(*sides, radii=radii.result(), device=device)
+            result["precision"], result["recall"] = pair
+        if self.with_cmmd:
+            embeddings, within = CmmdReal(lab).result(), CmmdWithin(lab).result()
+            ours = unit_embeddings(cmmd_network(lab).result(), self.metrics.samples.result(), lab.device)
+            pair = evaluation.both_cmmds(embeddings, ours, within=within, device=device)
+            result["cmmd"], result["cmmd_unbiased"] = pair
+            notes.append(f"CMMD against {len(embeddings)} training images")
+        write_json(folder / "comparison.json", {**result, "comparison_protocol": ", ".join(notes)})
+
+    def load(self, folder):
+        return read_json(folder / "comparison.json")
+
+    def cost(self) -> Iterable[Cost]:
+        m, n = self.lab.profile.sample.count, self.lab.n
+        some, few = min(m, MOST_NEIGHBOURS), min(n, MOST_NEIGHBOURS)
+        if max(m, n) > evaluation.MOST_PAIRED:
+            pairs = 3 * evaluation.KID_SUBSETS * min(evaluation.KID_SUBSET_SIZE, m, n) ** 2
+        else:
+            pairs = m * m + n * n + m * n
+        pairs += some * some + some * few
+        # It reads the features of the samples once more.
+        yield Cost("measuring", LABELS["metric"], "metric", images=m, evaluations=m, runs=0)
+        if self.with_cmmd:
+            pairs += m * m + m * min(n, MOST_EMBEDDED)
+            stage = cmmd_network(self.lab)
+            yield Cost("measuring", stage.label, stage.network, images=m, evaluations=m)
+        what = "near-copies and the metrics beside FID"
+        yield Cost("comparison", what, "distances", pairs=pairs, runs=0)
+
+
+def seen_by(stage: Any, coreset: Select) -> Select | None:
+    """The coreset whose images a run was trained on; None where it saw them all."""
+    everything = isinstance(stage, Snapshot | TrainInfoBatch) or stage.annealing or stage.visits_everything
+    return None if everything else coreset
+
+
+def numbers(values: np.ndarray) -> list[float | None]:
+    """An array as a list for JSON, which has no NaN: None instead."""
+    return [None if np.isnan(value) else value for value in values.tolist()]

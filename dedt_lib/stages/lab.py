@@ -1,0 +1,141 @@
+"""What outlives a recipe: the profile, the store, the device, and all that was loaded once."""
+
+import contextlib
+from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config import Profile, load_profile
+from ..data import LabelledImages
+from ..processes import Processes
+from ..store import Store
+from .base import Stage, published
+from .data import Images
+from .models import SPECS, ModelSpec
+
+
+class Lab:
+    """Where stages are made and read: every result is loaded once, by its address.
+
+    A profile that names a number of ``threads`` sets PyTorch's, for the whole process, because sums in another
+    order change the last bits.
+
+    Args:
+        profile: A name, a file or a Profile.
+        store: A Store (default: ``$DEDT_STORE``, else ``runs/``).
+        device: Such as "cuda"; by default the GPU if there is one.
+        report: A folder for the list of images that cannot be read (default: the store's).
+        counts: Training images of each class, for an *imagined* lab: one that counts and times stages without
+            data or published weights.
+    """
+
+    def __init__(
+        self,
+        profile: str | Path | Profile = "digits",
+        *,
+        store: Store | None = None,
+        device: str | None = None,
+        report: Path | None = None,
+        counts: Sequence[int] | None = None,
+    ):
+        self.profile = load_profile(profile)
+        self.imagined = counts is not None
+        self._counts = None if counts is None else np.asarray(counts, dtype=np.int64)
+        self.store = store or Store()
+        self.report = report
+        self.processes = Processes.from_environment(device)
+        self.device = self.processes.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._loaded: dict[Hashable, Any] = {}
+        if self.profile.threads and not self.imagined:
+            torch.set_num_threads(self.profile.threads)
+
+    @property
+    def gpu(self) -> str | None:
+        """Where distances are computed: the GPU, or None for NumPy."""
+        return self.device if str(self.device).startswith("cuda") else None
+
+    # ---- stages
+
+    def folder(self, stage: Stage) -> Path:
+        """The folder of a stage's result; looked up and verified once."""
+
+        def work(folder: Path) -> dict[str, Any]:
+            return {**(stage.work(folder) or {}), **published([stage])}
+
+        processes = self.processes if stage.together else None
+        return self.remember(
+            ("folder", stage.address),
+            lambda: self.store.run(stage.name, stage.recipe, work, stage.resumable, processes),
+        )
+
+    def result(self, stage: Stage) -> Any:
+        """What a stage gives, loaded once."""
+        return self.remember(stage.address, lambda: stage.load(stage.folder))
+
+    def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """``make()`` of the first call with this key."""
+        if key not in self._loaded:
+            self._loaded[key] = make()
+        return self._loaded[key]
+
+    def spec(self, model: str) -> ModelSpec:
+        """The kind of diffusion model ``model`` as the profile sets it."""
+        return self.remember(("spec", model), lambda: SPECS[model](self.profile))
+
+    # ---- the data
+
+    @cached_property
+    def images(self) -> Images:
+        """The stage of the training images."""
+        return Images(self)
+
+    @property
+    def data(self) -> LabelledImages:
+        """The training images."""
+        return self.images.result()
+
+    @property
+    def test(self) -> LabelledImages | None:
+        """Held-out images, or None when the source has none."""
+        return Images(self, "test").result()
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Training images of each class: int64 [K]."""
+        return self.data.class_counts if self._counts is None else self._counts
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        if self._counts is None:
+            return self.data.class_names
+        return tuple(f"class {k}" for k in range(len(self._counts)))
+
+    @property
+    def n(self) -> int:
+        """Number of training images."""
+        return int(self.class_counts.sum())
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        p = self.profile.data
+        return (p.channels, p.image_size, p.image_size) if self.imagined else self.data.images.shape[1:]
+
+    def imagine(self, images: int) -> LabelledImages:
+        """So many random images of the profile's shape, of a class each in turn."""
+        names = self.class_names
+        pixels = np.random.default_rng(0).integers(0, 256, (images, *self.shape), dtype=np.uint8)
+        labels = np.arange(images) % len(names)
+        return LabelledImages(pixels, labels, names, tuple(map(str, range(images))))
+
+
+@contextlib.contextmanager
+def on_meta():
+    """Networks that are built in this block have shapes and no values."""
+    with torch.device("meta"):
+        yield

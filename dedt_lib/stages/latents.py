@@ -1,0 +1,279 @@
+"""What the models in latent space need before they are trained: autoencoder, latents, a pipeline to start from."""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import DedtError
+from ..files import read_json, write_json
+from ..latents import Latents
+from ..models import autoencoder as ae
+from ..plans import EpochPlan
+from ..randomness import seeded
+from ..training import train
+from ..weights import key_of, load_weights, save_weights
+from .base import Cost, Given, Stage, size
+from .models import ModelSpec, latent_shape
+from .training import decisive, training_cost
+
+if TYPE_CHECKING:
+    from .lab import Lab
+
+
+# ---- the autoencoder --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class TrainAutoencoder(Stage):
+    """An autoencoder trained on the images, in eval mode, with the scale of its latents."""
+
+    name, resumable = "autoencoder", True
+
+    def inputs(self):
+        return {"images": self.lab.images}
+
+    @property
+    def settings(self):
+        p = self.lab.profile.autoencoder
+        return p.model_dump(include={"epochs", "batch_size", "learning_rate", "image_size"})
+
+    def decides(self):
+        return {"channels": list(self.lab.profile.autoencoder.channels), **self.settings}
+
+    def build(self) -> nn.Module:
+        """The network, with weights that nothing decided."""
+        return ae.small_autoencoder(self.lab.shape[0], widths=self.lab.profile.autoencoder.channels)
+
+    def work(self, folder):
+        network = seeded(0, "autoencoder weights", self.build)
+        how = {"seed": 0, "folder": folder, "device": self.lab.device}
+        losses = ae.train_autoencoder(network, self.lab.data, **how, **self.settings)
+        save_weights(network, folder / "model.safetensors")
+        write_json(folder / "scaling.json", {"scaling_factor": network.config.scaling_factor})
+        return {"losses": losses.tolist()}
+
+    def load(self, folder):
+        network = load_weights(self.build(), folder / "model.safetensors").eval()
+        network.register_to_config(**read_json(folder / "scaling.json"))
+        return network
+
+    def cost(self):
+        n, s = self.lab.n, self.settings
+        alone = n % s["batch_size"] == 1 and 1 < s["batch_size"] < n
+        with torch.device("meta"):
+            held = size(self.build())
+        images = s["epochs"] * (n - alone)
+        yield Cost(
+            "autoencoder",
+            "autoencoder",
+            "vae",
+            steps=s["epochs"] * (-(-n // s["batch_size"]) - alone),
+            images=images,
+            evaluations=3 * images,
+            bytes=held,
+            scratch=3 * held,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedAutoencoder(Given):
+    """A published autoencoder, or that of the pipeline."""
+
+    role: str = "autoencoder"
+    name = "autoencoder"
+
+    def inputs(self):
+        return {"pipeline": pipeline(self.lab)} if self.weights == "pipeline" else {}
+
+    def read(self):
+        if self.weights == "pipeline":
+            return pipeline(self.lab).result().vae
+        return published_autoencoder(self.weights)
+
+    def outline(self):
+        return ae.untrained_autoencoder(self.lab.profile.autoencoder.channels, layers=2)
+
+    def key(self):
+        return self.lab.remember(("key", self.weights), lambda: key_of(self.result()))
+
+
+@functools.cache
+def published_autoencoder(where: str) -> nn.Module:
+    """A published autoencoder, loaded once in a process."""
+    return ae.load_autoencoder(where).eval()
+
+
+def autoencoder(lab: "Lab") -> Stage:
+    """The autoencoder that makes latents."""
+    weights = lab.profile.autoencoder.weights
+    return PublishedAutoencoder(lab, weights) if weights else TrainAutoencoder(lab)
+
+
+def decoder(lab: "Lab") -> Stage:
+    """The autoencoder that makes images of samples: the encoding one, unless another is named."""
+    other = lab.profile.autoencoder.decoder_weights
+    return PublishedAutoencoder(lab, other, role="decoder") if other else autoencoder(lab)
+
+
+# ---- the latents ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Encode(Stage):
+    """All training images as latents, encoded once: :class:`~dedt_lib.latents.Latents`."""
+
+    autoencoder: Stage
+
+    name, resumable = "latents", True
+
+    def inputs(self):
+        return {"images": self.lab.images, "autoencoder": self.autoencoder}
+
+    def decides(self):
+        return {"image_size": self.lab.profile.autoencoder.image_size, "flip": self.lab.profile.train.flip}
+
+    def work(self, folder):
+        ae.encode(
+            self.autoencoder.result(), self.lab.data.images, folder, device=self.lab.device, **self.decides()
+        )
+
+    def load(self, folder):
+        scaling = self.autoencoder.result().config.scaling_factor
+        return Latents(folder, self.lab.data.labels, scaling_factor=scaling)
+
+    def cost(self):
+        n, flip = self.lab.n, self.lab.profile.train.flip
+        channels, side, _ = latent_shape(self.lab.profile.autoencoder)
+        images = (2 if flip else 1) * n
+        what = f"{channels}x{side}x{side}" + (", mirrored too" if flip else "")
+        kept = 2 * 2 * channels * side**2 * images  # mean and deviation, in half precision
+        yield Cost("latents", what, "vae", images=images, evaluations=images, bytes=kept)
+
+
+def encoded(lab: "Lab") -> Encode:
+    """The stage of the latents."""
+    return Encode(lab, autoencoder(lab))
+
+
+def source(lab: "Lab", spec: ModelSpec) -> Stage:
+    """What a model is trained on: the images, or their latents."""
+    return encoded(lab) if spec.latent else lab.images
+
+
+def source_shape(lab: "Lab", spec: ModelSpec) -> tuple[int, int, int]:
+    """Channels, height and width of what a model is trained on."""
+    if not spec.latent:
+        return lab.shape
+    return latent_shape(lab.profile.autoencoder) if lab.imagined else encoded(lab).result().shape
+
+
+# ---- Stable Diffusion's pipeline ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainPipeline(Stage):
+    """Tiny components of Stable Diffusion whose U-Net was pre-trained on the images with their captions."""
+
+    name, resumable, together = "pipeline", True, True
+
+    @property
+    def spec(self):
+        return self.lab.spec("stable-diffusion")
+
+    @property
+    def settings(self):
+        p, s = self.lab.profile, self.spec.section
+        rate, dropout = s.pretraining_learning_rate, p.train.label_dropout
+        own = {"epochs": s.pretraining_epochs, "learning_rate": rate, "label_dropout": dropout}
+        return replace(self.spec.settings, **own)
+
+    def inputs(self):
+        return {"images": self.lab.images, "latents": encoded(self.lab)}
+
+    def decides(self):
+        return {"channels": list(self.spec.section.channels), "settings": decisive(self.settings)}
+
+    def plan(self) -> EpochPlan:
+        """Everything in every epoch."""
+        return EpochPlan(np.arange(self.lab.n), total=self.lab.n, epochs=self.settings.epochs)
+
+    def _model(self):
+        from ..models.stable_diffusion import StableDiffusion
+
+        pipe = self.spec.untrained_pipeline(autoencoder(self.lab).result())
+        return pipe, StableDiffusion(pipe, self.lab.class_names)
+
+    def work(self, folder):
+        lab, (_, model) = self.lab, self._model()
+        how = {"seed": 0, "folder": folder, "device": lab.device, "processes": lab.processes}
+        latents = encoded(lab).result()
+        result = train(model, latents, self.plan(), self.settings, progress="pre-train", **how)
+        losses = result.losses.reshape(self.settings.epochs, -1).mean(axis=1)
+        return {"images_seen": result.images_seen, "losses": losses.tolist()}
+
+    def load(self, folder):
+        pipe, model = self._model()
+        load_weights(model, folder / "model.safetensors")
+        return pipe
+
+    def cost(self) -> Iterable[Cost]:
+        what = {"kind": "pipeline", "what": "pre-training"}
+        yield training_cost(self.lab, self.spec, self.plan(), self.settings, **what)
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedPipeline(Given):
+    """A published Stable Diffusion pipeline."""
+
+    name = role = "pipeline"
+
+    def read(self):
+        from ..models.stable_diffusion import load_pipeline
+
+        return load_pipeline(self.weights)
+
+    def outline(self):
+        return self.lab.spec("stable-diffusion").untrained_pipeline(autoencoder(self.lab).result())
+
+    def key(self):
+        from ..models.stable_diffusion import pipeline_key
+
+        return pipeline_key(self.result())
+
+
+def pipeline(lab: "Lab") -> Stage:
+    """The pre-trained Stable Diffusion pipeline: published, or small and pre-trained on the images."""
+    weights = lab.profile.stable_diffusion.weights
+    return PublishedPipeline(lab, weights) if weights else PretrainPipeline(lab)
+
+
+def check_autoencoders(found: dict[str, Any], lab: "Lab") -> None:
+    """Look at published networks before anything is computed: role -> network.
+
+    Raises:
+        DedtError: For autoencoders that fit neither the images nor each other, nor the pipeline.
+    """
+    p, sizes = lab.profile, {}
+    for role in found.keys() & {"autoencoder", "decoder"}:
+        network = found[role]
+        ae.check_fit(network, p.data.channels, p.autoencoder.image_size)
+        sizes[role] = network.config.latent_channels, ae.downsampling(network)
+    if len(set(sizes.values())) > 1:
+        (one, a), (other, b) = sizes["autoencoder"], sizes["decoder"]
+        raise DedtError(
+            f"{p.autoencoder.weights} makes {one} channels of latents, one for {a} pixels, but "
+            f"{p.autoencoder.decoder_weights} reads {other}, one for {b}. Choose an autoencoder and a decoder that were "
+            "made for each other."
+        )
+    if {"pipeline", "autoencoder"} <= found.keys():
+        unet, own = found["pipeline"].unet.config.in_channels, sizes["autoencoder"][0]
+        if unet != own:
+            raise DedtError(
+                f"{p.autoencoder.weights} makes {own} channels of latents, but the U-Net of {p.stable_diffusion.weights} "
+                f'takes {unet}: set autoencoder.weights = "pipeline" for the pipeline\'s own autoencoder.'
+            )

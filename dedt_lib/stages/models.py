@@ -1,0 +1,238 @@
+"""What tells one kind of diffusion model from another, built from its section of the profile.
+
+A new kind of model is a class here and an entry in ``SPECS``.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from .. import sampling
+from ..config import Profile
+from ..errors import DedtError
+from ..models import build_model
+from ..pixels import to_uint8
+from ..randomness import seeded
+from ..training import TrainingSettings
+
+LATENT_CHANNELS = 4
+TEXT = {"published": {"layers": 2, "text_width": 768}, "tiny": {"layers": 1, "text_width": 32}}
+"""Of Stable Diffusion 1.x and of the tiny pipeline: the U-Net's layers at each level, the text encoder's width."""
+
+
+def latent_shape(section: Any) -> tuple[int, int, int]:
+    """Channels, height and width of the latents under the profile's section ``autoencoder``."""
+    side = section.image_size // 2 ** (len(section.channels) - 1)
+    return LATENT_CHANNELS, side, side
+
+
+class ModelSpec:
+    """A kind of diffusion model: its network, how it is trained, and how it is sampled.
+
+    Attributes:
+        name: In a recipe.
+        label: Of its network in the plan.
+        latent: Whether it works on latents.
+        sampler: See :func:`dedt_lib.sampling.sample`.
+        unguided: The guidance that is none.
+        evaluations: Forward passes that training takes for an image, a backward pass counting two.
+        proxy_evaluations: The same in group DRO, with the reference; one more where the scores take a pass of their own.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    section_name: ClassVar[str]
+    latent: ClassVar[bool] = True
+    sampler: ClassVar[Callable[..., torch.Tensor]] = staticmethod(sampling.ddim)
+    unguided: ClassVar[float] = 0.0
+    evaluations: int = 3
+    fixed: ClassVar[dict[str, Any]] = {}
+    """Training settings that the kind of model decides, and no profile."""
+
+    def __init__(self, profile: Profile):
+        self.section, self.train = getattr(profile, self.section_name), profile.train
+        self.autoencoder = profile.autoencoder
+        own_pass = profile.reweight.scores == "eval" or profile.reweight.clip == "element"
+        self.proxy_evaluations = 4 + own_pass
+
+    @cached_property
+    def settings(self) -> TrainingSettings:
+        """How the model is trained."""
+        values = {**self.train.model_dump(), **self.section.model_dump(), **self.fixed}
+        names = {field.name for field in dataclasses.fields(TrainingSettings)}
+        return TrainingSettings(**{name: value for name, value in values.items() if name in names})
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The ratios of its tables."""
+        return self.section.ratios
+
+    @property
+    def proxy_epochs(self) -> int:
+        """Epochs of the proxy in group DRO."""
+        return self.settings.epochs
+
+    @property
+    def guidance(self) -> float:
+        """As its sampler takes it."""
+        return self.section.guidance
+
+    def sampling(self, unguided: bool = False) -> dict[str, Any]:
+        """Steps and guidance of its samples, as its sampler takes them."""
+        return {"steps": self.section.steps, "guidance": self.unguided if unguided else self.guidance}
+
+    def decides(self) -> dict[str, Any]:
+        """What decides the fresh network beside its inputs."""
+        raise NotImplementedError
+
+    def network(self, shape: Sequence[int], class_names: Sequence[str], pipeline: Any = None) -> nn.Module:
+        """A network for data of this shape [C, H, W]; of Stable Diffusion, one that starts from ``pipeline``."""
+        raise NotImplementedError
+
+    def build(
+        self, shape: Sequence[int], class_names: Sequence[str], seed: int, pipeline: Any = None
+    ) -> nn.Module:
+        """The network, freshly initialised from the seed."""
+        return seeded(seed, "model weights", lambda: self.network(shape, class_names, pipeline))
+
+    def parameters(self, shape: Sequence[int], class_names: Sequence[str]) -> int:
+        """How many it has, counted without their values."""
+        with torch.device("meta"):
+            return sum(value.numel() for value in self.network(shape, class_names).parameters())
+
+
+class UNetSpec(ModelSpec):
+    """DDPM with a U-Net on pixels (Tables I to III)."""
+
+    name, label, section_name, latent = "unet", "U-Net", "unet", False
+    NETWORK = ("channels", "layers", "attention", "groups", "dropout")
+
+    def decides(self):
+        return self.section.model_dump(include=set(self.NETWORK), mode="json")
+
+    def network(self, shape, class_names, pipeline=None):
+        s = self.section
+        return build_model(
+            "unet",
+            channels=shape[0],
+            image_size=shape[1],
+            num_classes=len(class_names),
+            block_channels=s.channels,
+            layers=s.layers,
+            attention=s.attention,
+            dropout=s.dropout,
+            groups=s.groups,
+        )
+
+
+class MDTSpec(ModelSpec):
+    """MDTv2 (Gao et al., 2023) on latents (Table IV).
+
+    Every image passes masked and unmasked; the margin takes another unmasked pass of proxy and reference.
+    """
+
+    name, label, section_name = "mdt", "MDT", "mdt"
+    sampler = staticmethod(sampling.respaced_ddpm)
+    unguided, evaluations = 1.0, 6
+    NETWORK = ("patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range")
+
+    def __init__(self, profile: Profile):
+        """Raises DedtError for sizes of the profile that do not fit, before anything is encoded."""
+        from ..models.mdt import check_sizes
+
+        super().__init__(profile)
+        s = self.section
+        side = latent_shape(self.autoencoder)[1]
+        check_sizes(side, s.patch_size, s.hidden_size, s.heads, s.depth, s.decode_layers)
+        self.proxy_evaluations = 8
+        # AdamW as MDT's first version uses it, without weight decay, is Adam.
+        optimizer = {"adan": "adan", "adamw": "adam"}[s.optimizer]
+        self.fixed = {"warmup_epochs": 0.0, "optimizer": optimizer, "ema_warmup": "none"}
+
+    @property
+    def proxy_epochs(self):
+        return self.section.proxy_epochs
+
+    def decides(self):
+        return self.section.model_dump(include=set(self.NETWORK), mode="json")
+
+    def network(self, shape, class_names, pipeline=None):
+        s = self.section
+        return build_model(
+            "mdt",
+            input_size=shape[1],
+            patch_size=s.patch_size,
+            in_channels=shape[0],
+            hidden_size=s.hidden_size,
+            depth=s.depth,
+            num_heads=s.heads,
+            mlp_ratio=4.0,
+            num_classes=len(class_names),
+            class_dropout_prob=self.train.label_dropout,
+            learn_sigma=True,
+            mask_ratio=s.mask_ratio,
+            mask_range=s.mask_range,
+            decode_layer=s.decode_layers,
+        )
+
+
+class StableDiffusionSpec(ModelSpec):
+    """Stable Diffusion (Rombach et al., 2022), fine-tuned on captions of the classes (Table V)."""
+
+    name, label, section_name = "stable-diffusion", "Stable Diffusion", "stable_diffusion"
+    fixed = {"optimizer": "adamw", "ema_warmup": "reciprocal", "label_dropout": 0.0, "warmup_epochs": 0.0}
+
+    def __init__(self, profile: Profile):
+        """Raises DedtError for a size of the profile that does not fit, before anything is encoded."""
+        super().__init__(profile)
+        if self.autoencoder.image_size % 8:
+            raise DedtError(
+                "Images for Stable Diffusion need an autoencoder.image_size that is a multiple of 8, not "
+                f"{self.autoencoder.image_size}."
+            )
+
+    @property
+    def guidance(self):
+        # diffusers' scale s and the w of (1 + w) eps_c - w eps_u are one apart.
+        return self.section.guidance - 1
+
+    def decides(self):
+        return {}
+
+    def network(self, shape, class_names, pipeline=None):
+        """A copy of the pre-trained pipeline's U-Net, ready to be fine-tuned; without one its U-Net alone."""
+        from ..models.stable_diffusion import StableDiffusion
+
+        if pipeline is None:
+            return self.untrained_pipeline(None).unet
+        return StableDiffusion(twin(pipeline), class_names, image_size=self.autoencoder.image_size)
+
+    def untrained_pipeline(self, vae: nn.Module | None) -> Any:
+        """A pipeline with a U-Net of the profile's size around the autoencoder ``vae``."""
+        from ..models.autoencoder import small_autoencoder
+        from ..models.stable_diffusion import tiny_pipeline
+
+        vae = vae or small_autoencoder(3, widths=self.autoencoder.channels)
+        text = TEXT["published" if self.section.weights else "tiny"]
+        size = self.autoencoder.image_size
+        return tiny_pipeline(vae, image_size=size, block_channels=self.section.channels, **text)
+
+
+SPECS: dict[str, type[ModelSpec]] = {spec.name: spec for spec in (UNetSpec, MDTSpec, StableDiffusionSpec)}
+"""Name in a recipe -> its kind of diffusion model."""
+
+
+def twin(pipeline: Any, **parts: nn.Module) -> Any:
+    """A pipeline of the same parts but for the U-Net, which is a copy, and for ``parts`` by name."""
+    parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet), **parts}
+    return type(pipeline)(**parts, requires_safety_checker=False)
+
+
+def to_images(x_0: torch.Tensor) -> torch.Tensor:
+    """What the sampler gives, float [b, C, H, W] in [-1, 1], as uint8 images."""
+    return to_uint8(x_0)

@@ -1,0 +1,73 @@
+"""The class weights: group DRO of a proxy on the coreset, against the run on all the data."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..reweighting import GroupDRO, effective_classes
+from .train import Train
+
+
+@dataclass(frozen=True, eq=False)
+class Proxy(Train):
+    """The proxy of group DRO; its result is what it learned, a dict of arrays.
+
+    weights float64 [K] (averaged alpha), trajectory float64 [T, K], excess float64 [T, K] (clipped class means
+    lambda), clipped float64 [T] (share of samples clipped to zero), effective float64 [T] (effective number of
+    classes), burn_in int (steps).
+
+    Attributes:
+        burn_in: Share of the steps before the weights move.
+    """
+
+    burn_in: float = 0.0
+
+    name = "proxy"
+
+    @property
+    def settings(self):
+        return replace(self.spec.settings, epochs=self.spec.proxy_epochs)
+
+    @property
+    def reference(self) -> Train:
+        """The run that its losses are compared with."""
+        return Train.on_everything(self.lab, self.model, self.seed)
+
+    @property
+    def dro(self):
+        """Arguments of :class:`~dedt_lib.reweighting.GroupDRO`."""
+        steps = self.outline().steps(self.settings.batch_size)
+        return {**self.lab.profile.reweight.model_dump(), "burn_in": int(self.burn_in * steps)}
+
+    def inputs(self):
+        return {**super().inputs(), "reference": self.reference}
+
+    def decides(self):
+        return {**super().decides(), "dro": self.dro}
+
+    def weigh(self):
+        # Not the stage's own result, which the run goes on with.
+        reference = self.reference.load(self.reference.folder)
+        return GroupDRO(reference, self.coreset.result().counts, processes=self.lab.processes, **self.dro)
+
+    def load(self, folder):
+        with np.load(folder / "dro.npz") as file:
+            history = {name: file[name] for name in file.files}
+        return {
+            "weights": np.load(folder / "weights.npy"),
+            "effective": effective_classes(history["trajectory"]),
+            "burn_in": self.dro["burn_in"],
+            **history,
+        }
+
+    def cost(self):
+        (run,) = super().cost()
+        history = 8 * (2 * len(self.lab.class_names) + 1) * run.steps  # alpha, lambda and the clipped share
+        yield replace(
+            run,
+            kind="proxy",
+            what="group DRO",
+            evaluations=self.spec.proxy_evaluations * run.images,
+            bytes=run.bytes + history,
+            scratch=run.scratch + history,
+        )

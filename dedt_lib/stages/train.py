@@ -1,0 +1,331 @@
+"""The runs of a diffusion model: plain, weighted, annealed, under InfoBatch, and one stopped early."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from .. import needs
+from ..errors import DedtError
+from ..plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
+from ..selection import Coreset, class_to_sample_weights
+from ..training import TrainingSettings, train
+from ..weights import load_weights
+from .base import Cost, Stage
+from .latents import pipeline, source, source_shape
+from .models import ModelSpec
+from .select import Select
+from .training import decisive, model_bytes, training_cost
+
+if TYPE_CHECKING:
+    from .lab import Lab
+
+BALANCED = "balanced"
+
+
+@dataclass(frozen=True, eq=False)
+class Train(Stage):
+    """A diffusion model trained on a coreset; its result is the model with its EMA weights, in eval mode.
+
+    Attributes:
+        model: The kind of model, as in a recipe.
+        coreset: Which images.
+        seed: Of the network and of everything random in its training.
+        annealing: Whether the last epochs visit all the data.
+        weights: What gives the class weights: the stage of a proxy, BALANCED for weights that let every class
+            count the same, or None.
+        weighting: Whether the weights weigh the "loss" or drive a class "sampler".
+    """
+
+    model: str
+    coreset: Select
+    seed: int
+    annealing: bool = False
+    weights: "Stage | str | None" = None
+    weighting: str = "loss"
+
+    name, resumable, together = "training", True, True
+    what = "coreset"
+
+    @classmethod
+    def on_everything(cls, lab: "Lab", model: str, seed: int) -> "Train":
+        """The run on all the data, plain: the reference of group DRO, and of the controls at equal steps."""
+        return cls(lab, model, Select.everything(lab), seed)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The kind of model under the profile."""
+        return self.lab.spec(self.model)
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """How it is trained."""
+        return self.spec.settings
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the plain run on all the data."""
+        return type(self) is Train and not self.weights and not self.annealing and self.visits_everything
+
+    @property
+    def visits_everything(self) -> bool:
+        """Whether its coreset is all the data."""
+        return sum(self.coreset.counts) == self.lab.n
+
+    def inputs(self):
+        read: dict[str, Stage] = {"images": self.lab.images, "coreset": self.coreset}
+        if self.spec.latent:
+            read["latents"] = source(self.lab, self.spec)
+        if self.model == "stable-diffusion":
+            read["pipeline"] = pipeline(self.lab)
+        if isinstance(self.weights, Stage):
+            read["weights"] = self.weights
+        return read
+
+    def decides(self):
+        p = self.lab.profile.train
+        choice: dict[str, Any] = {
+            "model": {"name": self.model, **self.spec.decides()},
+            "settings": decisive(self.settings),
+            "annealing_start": self.start,
+            "seed": self.seed,
+        }
+        if self.weights:
+            keep = self.annealing and p.annealing_weights == "keep"
+            choice |= {"weighting": self.weighting, "annealing_weights": "keep" if keep else "uniform"}
+        return {**choice, "balanced": True} if self.weights == BALANCED else choice
+
+    # ---- what it visits
+
+    @property
+    def start(self) -> float:
+        """Share of the epochs that it stays on its coreset."""
+        return self.lab.profile.train.annealing_start if self.annealing else 1.0
+
+    def weighted(self) -> Coreset:
+        """Its coreset with its class weights, if it has any."""
+        coreset = self.coreset.result()
+        if self.weights == BALANCED:
+            K = len(coreset.class_names)
+            return coreset.with_weights(np.full(K, 1 / K))
+        return coreset.with_weights(self.weights.result()["weights"]) if self.weights else coreset
+
+    def plan(self, coreset: Coreset | None = None) -> EpochPlan | InfoBatchPlan:
+        """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
+        coreset, data, p = coreset or self.weighted(), self.lab.data, self.lab.profile.train
+        needs.no_empty_class(coreset.counts, coreset.class_names, coreset.ratio)
+        common = {"total": len(data), "epochs": self.settings.epochs, "annealing_start": self.start}
+        if coreset.weights is None:
+            return EpochPlan(coreset.indices, **common)
+        if p.annealing_weights == "keep":
+            everything = class_to_sample_weights(coreset.weights, data.class_counts)
+            common["tail_weights"] = everything[data.labels]
+        if self.weighting == "sampler":
+            labels = data.labels[coreset.indices]
+            return ClassSamplerPlan(coreset.indices, labels, coreset.weights, seed=self.seed, **common)
+        return EpochPlan(coreset.indices, weights=coreset.sample_weights[coreset.indices], **common)
+
+    def outline(self) -> EpochPlan:
+        """A plan of the same length, known before the coreset is."""
+        return plan_of(self.lab, sum(self.coreset.counts), self.settings.epochs, self.start)
+
+    # ---- the run
+
+    def build(self, seed: int | None = None) -> nn.Module:
+        """The model, freshly initialised."""
+        start = pipeline(self.lab).result() if self.model == "stable-diffusion" else None
+        shape = source_shape(self.lab, self.spec)
+        return self.spec.build(shape, self.lab.class_names, self.seed if seed is None else seed, start)
+
+    def weigh(self) -> Any:
+        """What changes the weights while it trains, or None."""
+        return None
+
+    def work(self, folder):
+        lab, weighting = self.lab, self.weigh()
+        result = train(
+            self.build(),
+            source(lab, self.spec).result(),
+            self.plan(),
+            self.settings,
+            seed=self.seed,
+            folder=folder,
+            weighting=weighting,
+            keep_steps=kept_steps(lab, self.spec) if self.is_reference else (),
+            device=lab.device,
+            processes=lab.processes,
+            progress=self.name,
+        )
+        if weighting is not None and lab.processes.main:
+            np.savez(
+                folder / "dro.npz", **{name: value.cpu().numpy() for name, value in weighting.state().items()}
+            )
+            np.save(folder / "weights.npy", weighting.average)
+        return {
+            "steps": result.steps,
+            "images_seen": result.images_seen,
+            "processes": lab.processes.count,
+            "training_seconds": round(result.seconds, 3),
+            "training_cpu_seconds": round(result.cpu_seconds, 3),
+        }
+
+    @property
+    def file(self) -> Path:
+        """Where the weights are that are sampled."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps behind these weights."""
+        return self.manifest()["steps"]
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The mean loss of each step: float32 [steps]."""
+        return np.load(self.folder / "losses.npy")
+
+    def load(self, folder):
+        return load_weights(self.build(), self.file).to(self.lab.device).eval()
+
+    def cost(self) -> Iterable[Cost]:
+        tail = ", annealed" if self.annealing else ""
+        if self.visits_everything and not self.weights:
+            what = f"all the data{tail}"
+        else:
+            kind = ", balanced" if self.weights == BALANCED else ", weighted" if self.weights else ""
+            what = f"coreset{kind}{tail}"
+        run = training_cost(self.lab, self.spec, self.outline(), self.settings, what=what)
+        if self.is_reference:
+            kept = len(kept_steps(self.lab, self.spec)) * model_bytes(self.lab, self.spec)
+            run = replace(run, kind="reference", bytes=run.bytes + kept)
+        yield run
+
+
+@dataclass(frozen=True, eq=False)
+class TrainInfoBatch(Train):
+    """A run on all the data of which InfoBatch prunes in each epoch (Qin et al., 2024).
+
+    Attributes:
+        prune: "ratio": well-learned samples stay with probability ``ratio``; "budget": as many samples stay as a
+            coreset of that ratio has.
+        ratio: See prune.
+    """
+
+    prune: str = "ratio"
+    ratio: float = 1.0
+
+    def decides(self):
+        return {**super().decides(), "infobatch": {self.prune: self.ratio}}
+
+    def plan(self, coreset=None):
+        keep = {"prune_ratio": 1 - self.ratio} if self.prune == "ratio" else {"budget": self.ratio}
+        return InfoBatchPlan(
+            self.lab.n, delta=self.start, epochs=self.settings.epochs, seed=self.seed, **keep
+        )
+
+    def cost(self, least: bool = False) -> Iterable[Cost]:
+        """The losses decide what is pruned: counted as nothing, or with ``least`` as all that may be.
+
+        The first epoch and the tail visit everything; a budget is met, a ratio only if all learn well.
+        """
+        n, epochs, batch = self.lab.n, self.settings.epochs, self.settings.batch_size
+        pruning = max(0, int(self.start * epochs) - 1)
+        budget = self.prune == "budget"
+        fewest = round(self.ratio * n) if budget else int(self.ratio * n)
+        kept = max(1, fewest) if least or budget else n
+        images = (epochs - pruning) * n + pruning * kept
+        steps = (epochs - pruning) * -(-n // batch) + pruning * -(-kept // batch)
+        run = training_cost(self.lab, self.spec, self.outline(), self.settings)
+        tail = ", annealed" if self.annealing else ""
+        what = f"InfoBatch {'to budget' if budget else 'by ratio'}{tail}"
+        more = 4 * (steps - run.steps)
+        yield replace(
+            run,
+            what=what,
+            steps=steps,
+            images=images,
+            evaluations=self.spec.evaluations * images,
+            bytes=run.bytes + more,
+            scratch=run.scratch + 2 * more,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot(Stage):
+    """The weights of the run on all the data after as many steps as another run takes."""
+
+    reference: Train
+    step: int
+
+    name = "snapshot"
+
+    def inputs(self):
+        return {"reference": self.reference}
+
+    def decides(self):
+        return {"step": self.step}
+
+    @property
+    def folder(self):
+        return self.reference.folder
+
+    @property
+    def file(self) -> Path:
+        """Where the weights are that are sampled."""
+        last = self.step == self.reference.outline().steps(self.reference.settings.batch_size)
+        file = self.folder / ("model.safetensors" if last else f"ema-{self.step:06d}.safetensors")
+        if not file.exists():
+            raise DedtError(
+                f"The run in {self.folder} is older than the ratios in the profile and kept no weights after "
+                f"{self.step} steps. Delete that folder and run again."
+            )
+        return file
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The kind of model under the profile."""
+        return self.reference.spec
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.reference.seed
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps behind these weights."""
+        return self.step
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The mean loss of each step: float32 [steps]."""
+        return self.reference.losses[: self.step]
+
+    def load(self, folder):
+        return load_weights(self.reference.build(), self.file).to(self.lab.device).eval()
+
+    def cost(self):
+        return ()  # the reference keeps it on its way
+
+
+def plan_of(lab: "Lab", count: int, epochs: int, start: float) -> EpochPlan:
+    """An unweighted plan of the first ``count`` images: as long as that of any coreset of so many."""
+    return EpochPlan(np.arange(count), total=lab.n, epochs=epochs, annealing_start=start)
+
+
+def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False) -> int:
+    """Optimiser steps of a run on a coreset with the share ``ratio`` of every class.
+
+    The control at equal steps is the run on all the data stopped there, so it has that run's warm-up.
+    """
+    count = sum(round(ratio * n) for n in lab.class_counts)
+    start = lab.profile.train.annealing_start if annealing else 1.0
+    return plan_of(lab, count, spec.settings.epochs, start).steps(spec.settings.batch_size)
+
+
+def kept_steps(lab: "Lab", spec: ModelSpec) -> set[int]:
+    """Steps of the run on all the data whose weights the controls at equal compute ask for."""
+    return {steps_at(lab, spec, ratio, annealing) for ratio in spec.ratios for annealing in (False, True)}

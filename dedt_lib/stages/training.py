@@ -1,0 +1,55 @@
+"""What the stages that train a diffusion model share: what decides a run, and what it takes."""
+
+from typing import TYPE_CHECKING, Any
+
+from ..plans import EpochPlan
+from ..training import TrainingSettings
+from .base import Cost
+from .models import ModelSpec
+
+if TYPE_CHECKING:
+    from .lab import Lab
+
+SPEED = ("checkpoint_every", "channels_last", "compile")
+"""Settings that change how fast a run goes, and nothing else."""
+
+MOMENTS = {"adan": 4}
+"""Tensors that an optimiser keeps of each parameter, where they are not two."""
+
+
+def decisive(settings: TrainingSettings) -> dict[str, Any]:
+    """The training settings that decide a result."""
+    return {name: value for name, value in vars(settings).items() if name not in SPEED}
+
+
+def visits(plan: EpochPlan) -> int:
+    """Images that a plan visits, each as often as it does."""
+    return plan.subset_epochs * len(plan.indices) + (plan.epochs - plan.subset_epochs) * plan.total
+
+
+def training_cost(
+    lab: "Lab", spec: ModelSpec, plan: EpochPlan, settings: TrainingSettings, **more: int | str
+) -> Cost:
+    """What a run along ``plan`` takes; ``more`` are further fields, or others, of its Cost."""
+    steps, images = plan.steps(settings.batch_size), visits(plan)
+    weights = model_bytes(lab, spec)
+    tensors = 2 + MOMENTS.get(settings.optimizer, 2)  # the model, its moving average, and the optimiser's
+    values = {
+        "kind": "training",
+        "what": "",
+        "network": spec.label,
+        "steps": steps,
+        "images": images,
+        "evaluations": spec.evaluations * images,
+        "bytes": weights + 4 * steps,
+        "scratch": tensors * weights + 8 * steps,  # losses in double precision
+    }
+    return Cost(**{**values, **more})
+
+
+def model_bytes(lab: "Lab", spec: ModelSpec) -> int:
+    """Bytes of a model's weights."""
+    from .latents import source_shape
+
+    shape = source_shape(lab, spec)
+    return 4 * lab.remember(("parameters", spec.name), lambda: spec.parameters(shape, lab.class_names))
