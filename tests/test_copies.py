@@ -31,14 +31,15 @@ def half_copies(n=40, classes=2, d=3):
 # ---- exact copies ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["gaussian", "moderate"])
+@pytest.mark.parametrize(
+    "choice",
+    [{"method": "gaussian"}, {"method": "gaussian", "threshold": "percentile"}, {"method": "moderate"}],
+)
 @pytest.mark.parametrize("scope", ["class", "global"])
-@pytest.mark.parametrize("threshold", ["count", "percentile"])
 @pytest.mark.parametrize("ratio", [0.1, 0.5])
-def test_no_copy_is_taken_while_there_are_distinct_images(method, scope, threshold, ratio):
+def test_no_copy_is_taken_while_there_are_distinct_images(choice, scope, ratio):
     features, labels, originals = half_copies()
-    choice = {"method": method, "scope": scope, "threshold": threshold, "originals": originals}
-    coreset = select(features, labels, ratio=ratio, **choice)
+    coreset = select(features, labels, ratio=ratio, scope=scope, originals=originals, **choice)
     assert len(coreset.indices) == 80 * ratio and coreset.copies == 40 and coreset.copies_kept == 0
     distinct = originals == np.arange(80)
     assert coreset.rank[~distinct].min() > coreset.rank[distinct & (labels == 0)].max()
