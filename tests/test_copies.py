@@ -31,14 +31,15 @@ def half_copies(n=40, classes=2, d=3):
 # ---- exact copies ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["gaussian", "moderate"])
+@pytest.mark.parametrize(
+    "choice",
+    [{"method": "gaussian"}, {"method": "gaussian", "threshold": "percentile"}, {"method": "moderate"}],
+)
 @pytest.mark.parametrize("scope", ["class", "global"])
-@pytest.mark.parametrize("threshold", ["count", "percentile"])
 @pytest.mark.parametrize("ratio", [0.1, 0.5])
-def test_no_copy_is_taken_while_there_are_distinct_images(method, scope, threshold, ratio):
+def test_no_copy_is_taken_while_there_are_distinct_images(choice, scope, ratio):
     features, labels, originals = half_copies()
-    choice = {"method": method, "scope": scope, "threshold": threshold, "originals": originals}
-    coreset = select(features, labels, ratio=ratio, **choice)
+    coreset = select(features, labels, ratio=ratio, scope=scope, originals=originals, **choice)
     assert len(coreset.indices) == 80 * ratio and coreset.copies == 40 and coreset.copies_kept == 0
     distinct = originals == np.arange(80)
     assert coreset.rank[~distinct].min() > coreset.rank[distinct & (labels == 0)].max()
@@ -136,7 +137,7 @@ def test_select_says_what_it_found(own, capsys):
 
 def test_without_copies_nothing_is_said_and_no_address_changes(smoke, capsys):
     assert smoke.data.conflicts == 0 and (smoke.data.originals == np.arange(len(smoke.data))).all()
-    folder = smoke.change(method="moderate")._coreset_folder
+    folder = smoke.change(method="moderate").coreset.folder
     assert set(smoke.store.manifest(folder)["recipe"]) == {
         "version", "data", "ids", "method", "ratio", "scope", "encoder", "centre"
     }  # fmt: skip
@@ -229,7 +230,7 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
     def key(**changes):
         recipe = {"method": "gaussian", "encoder": "resnet18", "ratio": 0.15}
         x = Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", **recipe)
-        return x._coreset_folder.name, x.select()
+        return x.coreset.folder.name, x.select()
 
     (plain, count), (named, _), (other, percentile) = (
         key(), key(select={"gaussian_threshold": "count"}), key(select={"gaussian_threshold": "percentile"})

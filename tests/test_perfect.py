@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import evaluation, experiment, sampling
+from dedt_lib import arrays, evaluation, experiment, sampling
 from dedt_lib.data import LabelledImages
 from dedt_lib.evaluation import cmmd, frechet_distance, kid, precision_recall, real_floor, spread
 from dedt_lib.experiment import Experiment
@@ -163,6 +163,7 @@ def test_large_sides_are_measured_in_parts_and_the_real_one_once(measured, monke
     whole = x.compare()
     monkeypatch.setattr(experiment, "MOST_NEIGHBOURS", 100)
     monkeypatch.setattr(experiment, "MOST_EMBEDDED", 150)
+    monkeypatch.setattr(evaluation.kernels, "MOST_PAIRED", 150)
     monkeypatch.setattr(evaluation, "MOST_PAIRED", 150)
     x = measured(x.data, x.test, lambda labels: pictures(labels, 2), clip_epochs=1)
     parts, metrics = x.compare(), x.evaluate()
@@ -194,7 +195,7 @@ def test_only_unequal_classes_give_samples_an_address_of_their_own(measured):
     unequal = images(class_labels((4, 1), 200), 0)
     for data, expected in ((unequal, "proportional"), (TRAIN, None)):
         x = measured(data, None, lambda labels: pictures(labels, 2))
-        assert x.store.manifest(x._samples_folder())["recipe"].get("labels") == expected
+        assert x.store.manifest(x.samples.folder)["recipe"].get("labels") == expected
 
 
 TRAIN = images(np.arange(200) % 2, 0)
@@ -273,9 +274,10 @@ def test_a_class_with_few_images_or_samples_has_no_value_of_its_own(measured):
     json.dumps([metrics, floor], allow_nan=False)
 
 
-def test_near_copies_are_looked_for_in_blocks_and_among_some():
+def test_near_copies_are_looked_for_in_blocks_and_among_some(monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", 7)
     train, some = TRAIN.images, np.array([3, 50, 199])
-    distances, nearest = evaluation.nearest_distances(train, train, among=some, block=7)
+    distances, nearest = evaluation.nearest_distances(train, train, among=some)
     assert (
         nearest[some].tolist() == some.tolist() and (distances == 0).sum() == 3 and set(nearest) == set(some)
     )

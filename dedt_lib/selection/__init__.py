@@ -5,7 +5,7 @@ scores into a :class:`Coreset`.
 """
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -98,8 +98,10 @@ def select(
         raise DedtError(f"Ratio {ratio} of {n} samples keeps none: raise the ratio or use scope='global'.")
     indices = np.flatnonzero(kept)
     copies = originals != np.arange(n)
-    found = {"copies": int(copies.sum()), "copies_kept": int(copies[kept].sum()), "tied": tuple(tied)}
-    return Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names, **found)
+    coreset = Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names)
+    return replace(
+        coreset, copies=int(copies.sum()), copies_kept=int(copies[kept].sum()), tied=tuple(tied)
+    )
 
 
 def _order(selector: Selector, scores: Array, members: Array, own: Array, ratio: float, scope: str):

@@ -30,7 +30,7 @@ class Gaussian(Selector):
     def __post_init__(self) -> None:
         check_choice("threshold", self.threshold, THRESHOLDS)
 
-    def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
+    def scores(self, features: Array | None, labels: Array, scope: str, originals: Array) -> Array:
         """Log-densities: float64 [n]."""
         return gaussian_scores(features, labels, scope=scope, ridge=self.ridge, originals=originals)
 
