@@ -1,6 +1,8 @@
 """A Recipe says which run is wanted: a cell of a table, or one of your own."""
 
-from typing import Literal
+# mypy: disable-error-code="valid-type"
+
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,7 +65,7 @@ class Recipe(BaseModel):
         return not (self.early_stopping or self.infobatch)
 
     @model_validator(mode="after")
-    def _fits_together(self):
+    def _fits_together(self) -> Self:
         if self.early_stopping and self.reweighting:
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
         if self.balancing and (self.reweighting or not self.has_coreset):

@@ -49,8 +49,9 @@ from .printing import (
 )
 
 if TYPE_CHECKING:
-    from ..config import Profile
+    from ..config import Profile, Recipe
     from ..processes import Processes
+    from ..store import Store
 
 # An option: its type, its help, and what stands for its value.
 Named = Annotated[str, "smoke, digits, short, paper, imagenet, imagenette or a .toml file"]
@@ -62,7 +63,7 @@ Images = Annotated[
     "PATH",
 ]
 Changes = Annotated[
-    list[str], "change one value of the profile, such as unet.epochs=50; may be repeated", "KEY=VALUE"
+    Sequence[str], "change one value of the profile, such as unet.epochs=50; may be repeated", "KEY=VALUE"
 ]
 Skip = Annotated[
     bool,
@@ -112,7 +113,7 @@ def compute(
             print(f"kept in {kept.root}; --out FOLDER copies the files")
 
 
-def check_stage(stage, recipe):
+def check_stage(stage: Callable, recipe: "Recipe") -> None:
     """Complain about a recipe that has nothing for a stage to do."""
     if stage is verbs.select and recipe.reweighting:
         raise DedtError("select makes no class weights; dedt reweight makes them, with the same options.")
@@ -144,8 +145,17 @@ def run(
 
 
 def run_cell(
-    table, row, *, profile="digits", data=None, set=(), skip_bad=False, store=None, out=None, **recipe
-):
+    table: str,
+    row: str,
+    *,
+    profile: str = "digits",
+    data: Path | None = None,
+    set: Sequence[str] = (),
+    skip_bad: bool = False,
+    store: Path | None = None,
+    out: Path | None = None,
+    **recipe: Any,
+) -> None:
     """``dedt run TABLE --row ROW``: compute a cell and write it into results/PROFILE/cells.jsonl."""
     from ..book import tables
     from ..config import Recipe, checked, load_profile
@@ -173,7 +183,7 @@ def run_cell(
         )
     check_data(budget)
     out = output_folder(out)
-    report = {"report": out} if out else {}
+    report: dict[str, Any] = {"report": out} if out else {}
     experiment, _ = tables.run_cell(budget, *cell, store=Store(store), **report)
     with printing_once(experiment.lab.processes):
         print(f"{tables.LABELS[row]}: {describe(experiment)}")
@@ -217,9 +227,9 @@ def cells(
 def plan(
     table: Annotated[str, "such as table1 (default: the cells of all tables, each once)"] = "",
     *,
-    row: Annotated[list[str], "only this row; may be repeated"] = (),
-    ratio: Annotated[list[float], "only this ratio; may be repeated"] = (),
-    seed: Annotated[list[int], "only this seed; may be repeated"] = (),
+    row: Annotated[Sequence[str], "only this row; may be repeated"] = (),
+    ratio: Annotated[Sequence[float], "only this ratio; may be repeated"] = (),
+    seed: Annotated[Sequence[int], "only this seed; may be repeated"] = (),
     probe: Annotated[bool, "measure this device for a minute or a few, and say the hours"] = False,
     profile: Named = "digits",
     data: Images = None,
@@ -320,11 +330,11 @@ def show(*, store: Kept = None) -> None:
     print_table(("stage", "key", "date", "seconds", "recipe"), rows, text=(0, 1, 2, -1))
 
 
-def stage_and_age(manifest):
+def stage_and_age(manifest: Path) -> tuple[str, float]:
     return manifest.parent.parent.name, manifest.stat().st_mtime
 
 
-def stage_line(store, path):
+def stage_line(store: "Store", path: Path) -> tuple[str, ...]:
     """One row of ``dedt show``; a damaged manifest is shown as such, so that the others stay visible."""
     stage, key = path.parts[-3:-1]
     try:
@@ -415,7 +425,10 @@ VERBS = {
 
 def make_parser(chosen: str = "") -> argparse.ArgumentParser:
     """The parser of ``dedt``; of its verbs only the ``chosen`` one has its options, as those of Recipe need pydantic."""
-    how = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
+    how: dict[str, Any] = {
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "argument_default": argparse.SUPPRESS,
+    }
     parser = argparse.ArgumentParser("dedt", description=__doc__, **how)
     parser.add_argument("--version", action="version", version=f"dedt {__version__}")
     choices = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -447,19 +460,20 @@ def add_fields(group: Any) -> None:
     from ..config import Recipe
 
     for name, field in Recipe.model_fields.items():
-        add_option(group, flag(name), field.annotation, field.default, field.description)
+        add_option(group, flag(name), field.annotation, field.default, field.description or name)
 
 
 def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metavar: str | None = None) -> None:
     """One option or, without dashes, positional argument; one that is not given leaves no trace."""
-    parts, how = get_args(kind), {"metavar": metavar}
+    parts = get_args(kind)
+    how: dict[str, Any] = {"metavar": metavar}
     if get_origin(kind) is Literal:
         help += f": {', '.join(filter(None, parts))}"
     elif kind is bool:
         how = {"action": "store_true"}
     else:
         how["type"] = next((part for part in parts if part is not NoneType), kind)
-    if get_origin(kind) is list:
+    if get_origin(kind) is Sequence:
         how["action"] = "append"
     if not name.startswith("-"):
         how["nargs"] = "?"
