@@ -337,10 +337,7 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(capsys):
             "annealing, seed 0",
         ),
         ("--infobatch ratio --ratio 0.4", "InfoBatch that keeps 0.4 of the well-learned samples, seed 0"),
-        (
-            "--infobatch budget --annealing",
-            "InfoBatch that keeps 0.1 of all samples, annealing, seed 0",
-        ),
+        ("--infobatch budget --annealing", "InfoBatch that keeps 0.1 of all samples, annealing, seed 0"),
         ("--early-stopping --annealing", "all data, steps of 0.1, annealing, seed 0"),
         ("--early-stopping --unguided", "all data, steps of 0.1, unguided, seed 0"),
         (

@@ -38,15 +38,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from .. import __version__, interruption
 from ..errors import DedtError
 from . import verbs
-from .printing import (
-    amount,
-    describe,
-    print_reading,
-    print_speed,
-    print_speedups,
-    print_table,
-    print_works,
-)
+from .printing import amount, describe, print_reading, print_speed, print_speedups, print_table, print_works
 
 if TYPE_CHECKING:
     from ..config import Profile, Recipe
@@ -66,8 +58,7 @@ Changes = Annotated[
     Sequence[str], "change one value of the profile, such as unet.epochs=50; may be repeated", "KEY=VALUE"
 ]
 Skip = Annotated[
-    bool,
-    "leave out images that cannot be read; they are listed in unreadable.txt (in --out, else the store)",
+    bool, "leave out images that cannot be read; they are listed in unreadable.txt (in --out, else the store)"
 ]
 Kept = Annotated[Path | None, "the store (default: $DEDT_STORE, else runs/)", "FOLDER"]
 Out = Annotated[Path | None, "copy the resulting files there", "FOLDER"]
@@ -196,9 +187,7 @@ def run_cell(
 
 
 def cells(
-    *,
-    table: Annotated[str, "only this one, such as table1 (default: all)"] = "",
-    profile: Named = "digits",
+    *, table: Annotated[str, "only this one, such as table1 (default: all)"] = "", profile: Named = "digits"
 ) -> None:
     """List the cells of a table or of all tables, whether their result is there, and the command for each.
 
