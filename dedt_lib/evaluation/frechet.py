@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,7 @@ def classwise_references(
 
 
 def classwise_frechet(
-    real: Array | list[FrechetReference | None],
+    real: Any,
     real_labels: Array | None,
     generated: Array,
     generated_labels: Array,

@@ -28,7 +28,7 @@ class Selector:
     fewest: ClassVar[int] = 1
     needs_features: ClassVar[bool] = True
 
-    def scores(self, features: Array | None, labels: Array, scope: str, originals: Array) -> Array:
+    def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
         """The score of each sample.
 
         Args:
