@@ -52,7 +52,7 @@ def gaussian_scores(
 ) -> Array:
     """Log-density of each sample under a Gaussian fitted to its class; the highest are kept first.
 
-    S(z) = -1/2 [ (z - mu)^T Sigma^-1 (z - mu) + ln |Sigma| + d ln 2 pi ]  (paper, Section III-B), with
+    ``S(z) = -1/2 [ (z - mu)^T Sigma^-1 (z - mu) + ln |Sigma| + d ln 2 pi ]`` (paper, Section III-B), with
     Sigma the maximum-likelihood covariance plus ``ridge`` times the identity, as in DeVries et al. (2020).
 
     Args:
