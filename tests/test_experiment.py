@@ -90,7 +90,10 @@ def test_the_reference_is_the_run_on_all_data(smoke, reweighted):
         == smoke.change(ratio=1.0).training()["key"]
     )
     reweighted.reweight()
-    assert reweighted.proxy.manifest()["recipe"]["inputs"]["reference"] == smoke.change(ratio=1.0).training()["key"]
+    assert (
+        reweighted.proxy.manifest()["recipe"]["inputs"]["reference"]
+        == smoke.change(ratio=1.0).training()["key"]
+    )
 
 
 def test_early_stopping_uses_the_weights_that_the_full_run_kept(smoke):
@@ -350,7 +353,9 @@ def test_a_ratio_that_came_after_the_full_run_says_what_to_delete(smoke):
     folder = smoke.change(ratio=1.0).model.folder
     profile = tiny.profile(**{"unet.ratios": (0.1, 0.3, 0.4)})
     recipe = {"method": "random", "ratio": 0.3, "early_stopping": True}
-    with pytest.raises(DedtError, match=f"{folder} is older than the ratios in the profile .*Delete that folder"):
+    with pytest.raises(
+        DedtError, match=f"{folder} is older than the ratios in the profile .*Delete that folder"
+    ):
         Experiment(profile, store=smoke.store, device="cpu", **recipe).train()
 
 

@@ -31,6 +31,7 @@ from dedt_lib.models import autoencoder
 from dedt_lib.models.stable_diffusion import VERSION_1_4, tiny_pipeline
 from dedt_lib.randomness import seeded
 from dedt_lib.shell.cli import main
+from dedt_lib.stages import latents
 from dedt_lib.store import Store
 from dedt_lib.weights import read_tensors
 
@@ -363,7 +364,9 @@ def test_each_part_of_a_pipeline_decides_the_result(change, published, images, t
     change(tmp_path / "other")
     store = Store(tmp_path / "store")
     one, other = tune(images, store), tune(images, store, tmp_path / "other")
-    assert latents.encoded(one.lab).address == latents.encoded(other.lab).address  # the autoencoder is the same
+    assert (
+        latents.encoded(one.lab).address == latents.encoded(other.lab).address
+    )  # the autoencoder is the same
     assert one.training()["key"] != other.training()["key"]
     assert not np.array_equal(one.training()["losses"], other.training()["losses"])
     shutil.copytree(published / VERSION_1_4, tmp_path / "same")
@@ -381,7 +384,9 @@ def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, pub
     assert weights.key_of(opened.vae) == experiment.decoder[1] == key
     assert experiment.autoencoder[1] == weights.key_of(experiment.pipeline[0].vae)
     x_0 = torch.randn(2, *experiment.latents.shape, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(autoencoder.decode(opened.vae, x_0, size=32), experiment.samples.decode(x_0).numpy())
+    assert np.array_equal(
+        autoencoder.decode(opened.vae, x_0, size=32), experiment.samples.decode(x_0).numpy()
+    )
 
 
 def test_an_autoencoder_of_no_pipeline_is_refused():

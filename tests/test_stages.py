@@ -35,7 +35,14 @@ def fit(experiment, folder, *, weights=None, **changes):
     plan = EpochPlan(indices, total=len(experiment.data), epochs=4, weights=weights)
     sizes = {"epochs": 4, "batch_size": 8, "checkpoint_every": 3}
     settings = dataclasses.replace(experiment.settings, **{**changes, **sizes})
-    return train(experiment.build_model(), latents.source(experiment.lab, experiment.spec).result(), plan, settings, seed=0, folder=folder)
+    return train(
+        experiment.build_model(),
+        latents.source(experiment.lab, experiment.spec).result(),
+        plan,
+        settings,
+        seed=0,
+        folder=folder,
+    )
 
 
 def test_weights_of_one_change_no_bit(latent, tmp_path):
@@ -111,9 +118,7 @@ def test_a_cell_holds_the_metrics_of_the_latent_models(latent):
     assert json.loads(json.dumps(cell, allow_nan=False)) == cell
     assert all(np.isfinite(cell[name]) for name in tables.MORE_METRICS)
     assert 0 <= cell["precision"] <= 1 and 0 <= cell["recall"] <= 1 and len(cell["classwise"]) == 10
-    assert (
-        cell["costs"]["train"]["evaluations"] == latent.spec.evaluations * cell["costs"]["train"]["images"]
-    )
+    assert cell["costs"]["train"]["evaluations"] == latent.spec.evaluations * cell["costs"]["train"]["images"]
 
 
 def test_samples_come_back_at_the_size_of_the_images(latent):
@@ -133,7 +138,9 @@ def test_class_weights_are_learned_and_change_the_run(latent):
 
 def test_the_latents_are_encoded_once(smoke):
     mdt, stable = (smoke.change(model=name) for name in LATENT)
-    assert latents.encoded(mdt.lab).address == latents.encoded(stable.lab).address and len(mdt.latents) == len(smoke.data)
+    assert latents.encoded(mdt.lab).address == latents.encoded(stable.lab).address and len(
+        mdt.latents
+    ) == len(smoke.data)
 
 
 def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
@@ -143,7 +150,9 @@ def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
         for model in (proxy, reference):
             for parameter in model.parameters():
                 parameter.normal_(std=0.1)
-    batch = draw_batch(latents.source(mdt.lab, mdt.spec).result(), torch.arange(20), mdt.settings, 0, 0, proxy)
+    batch = draw_batch(
+        latents.source(mdt.lab, mdt.spec).result(), torch.arange(20), mdt.settings, 0, 0, proxy
+    )
     dro = GroupDRO(reference, np.full(10, 5))
     with torch.no_grad():
         dro(proxy.losses(batch), batch, proxy)
