@@ -29,7 +29,7 @@ class Moderate(Selector):
         check_choice("centre", self.centre, CENTRES)
         check_choice("band", self.band, BANDS)
 
-    def scores(self, features: Array | None, labels: Array, scope: str, originals: Array) -> Array:
+    def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
         """Distances to the centre of the class, in either scope: float64 [n]."""
         return moderate_distances(features, labels, centre=self.centre, originals=originals)
 

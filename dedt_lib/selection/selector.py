@@ -28,7 +28,7 @@ class Selector:
     fewest: ClassVar[int] = 1
     needs_features: ClassVar[bool] = True
 
-    def scores(self, features: Array | None, labels: Array, scope: str, originals: Array) -> Array:
+    def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
         """The score of each sample.
 
         Args:
@@ -66,7 +66,11 @@ def as_originals(originals: Array | None, count: int) -> Array:
         return np.arange(count)
     originals = np.asarray(originals)
     numbers = originals.shape == (count,) and np.issubdtype(originals.dtype, np.integer)
-    if not numbers or not np.isin(originals, np.arange(count)).all() or (originals[originals] != originals).any():
+    if (
+        not numbers
+        or not np.isin(originals, np.arange(count)).all()
+        or (originals[originals] != originals).any()
+    ):
         raise DedtError(
             f"originals must be int [{count}]: the number of each sample's original, its own if it is no copy."
         )

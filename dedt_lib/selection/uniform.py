@@ -14,6 +14,6 @@ class Uniform(Selector):
 
     needs_features: ClassVar[bool] = False
 
-    def scores(self, features: Array | None, labels: Array, scope: str, originals: Array) -> Array:
+    def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
         """A random number in [0, 1) for each sample: float64 [n]."""
         return numpy_generator(self.seed, "selection").random(len(labels))
