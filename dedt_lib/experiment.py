@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from . import cell, needs
+from . import cell
 from .config import Profile, Recipe, checked
 from .data import LabelledImages
 from .errors import DedtError
 from .latents import Latents
 from .plans import EpochPlan, InfoBatchPlan
 from .selection import Coreset
-from .stages import Lab, Stage, evaluate, latents, train
+from .stages import Lab, Stage, evaluate, latents, needs, train
 from .stages.base import givens
 from .stages.embed import Embed, encoder
 from .stages.models import ModelSpec, twin

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import encoders, experiment, needs, selection
+from dedt_lib import encoders, experiment, selection
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.shell import cli
+from dedt_lib.stages import needs
 from dedt_lib.store import Store
 
 

@@ -1,17 +1,22 @@
 """Every kind of diffusion model goes through the same stages, with the same guarantees."""
 
+import ast
 import dataclasses
 import json
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
 
+import dedt_lib
 from dedt_lib import sampling
 from dedt_lib.book import tables
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
+from dedt_lib.files import address
 from dedt_lib.models import autoencoder
 from dedt_lib.plans import EpochPlan
 from dedt_lib.reweighting import GroupDRO
@@ -253,3 +258,96 @@ def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
         experiment.latents  # noqa: B018
     with pytest.raises(DedtError, match="stable-diffusion-v1-4"):
         latents.pipeline(experiment.lab).result()
+
+
+# ---- what a stage is ------------------------------------------------------------------------------
+
+
+def test_a_cell_looks_no_stage_up_twice(tmp_path, monkeypatch):
+    looked_up, run = Counter(), Store.run
+
+    def count(store, stage, recipe, *given):
+        looked_up[address(stage, recipe)] += 1
+        return run(store, stage, recipe, *given)
+
+    monkeypatch.setattr(Store, "run", count)
+    recipe = {"method": "moderate", "reweighting": True, "model": "mdt"}
+    Experiment(tiny.profile(), store=Store(tmp_path), device="cpu", **recipe).cell()
+    assert len(looked_up) > 10 and set(looked_up.values()) == {1}
+
+
+def other(value):
+    """A value of the same type that is not ``value``."""
+    if isinstance(value, bool):
+        return not value
+    return f"{value} other" if isinstance(value, str) else (value or 0) + 1
+
+
+@pytest.mark.parametrize("model", ["unet", *LATENT])
+def test_all_settings_but_those_of_speed_are_in_the_address(model, smoke):
+    """A changed setting of training is another address; one of speed is not."""
+
+    def run(**changes):
+        experiment = Experiment(tiny.profile(), store=smoke.store, device="cpu", method="random", model=model)
+        spec = experiment.spec
+        spec.__dict__["settings"] = dataclasses.replace(spec.settings, **changes)
+        return experiment.model.address
+
+    settings = smoke.change(model=model).settings
+    kept = {
+        field.name
+        for field in dataclasses.fields(settings)
+        if run(**{field.name: other(getattr(settings, field.name))}) == run()
+    }
+    assert kept == {"checkpoint_every", "channels_last", "compile"}
+
+
+# ---- the rules of the house -----------------------------------------------------------------------
+
+LIBRARY = Path(dedt_lib.__file__).parent
+FLOOR = set("errors randomness arrays pixels files interruption processes devices weights".split())
+METHOD = set(
+    "data encoders selection reweighting plans models training checkpoint latents sampling evaluation".split()
+)
+ABOVE = {"experiment", "plan", "cell", "book", "shell"}
+
+
+def imports(node, package):
+    """Parts of the library that code imports anywhere but for its types alone; ``package``: the module's."""
+    found = set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        names = []
+        if isinstance(child, ast.Import):
+            names = [alias.name.split(".") for alias in child.names]
+        elif isinstance(child, ast.ImportFrom):
+            base = package[: len(package) + 1 - child.level] if child.level else []
+            base = base + (child.module or "").split(".") if child.module else base
+            names = [[*base, alias.name] for alias in child.names]
+        found |= {name[1] for name in names if name[0] == "dedt_lib" and len(name) > 1}
+        found |= imports(child, package)
+    return found
+
+
+MODULES = {
+    module: imports(ast.parse(module.read_text()), ["dedt_lib", *module.relative_to(LIBRARY).parent.parts])
+    for module in LIBRARY.rglob("*.py")
+}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES), ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_a_module_imports_nothing_from_above_it(module):
+    part, found = module.relative_to(LIBRARY).parts[0].removesuffix(".py"), MODULES[module]
+    if part in FLOOR:
+        assert found <= FLOOR
+    elif part in METHOD:
+        assert found <= FLOOR | METHOD
+    elif part in ("stages", "config"):
+        assert not found & ABOVE
+    assert part in ("shell", "__main__") or "shell" not in found
+
+
+def test_every_part_that_the_rules_name_is_there():
+    parts = {module.relative_to(LIBRARY).parts[0].removesuffix(".py") for module in MODULES}
+    assert FLOOR | METHOD | ABOVE | {"stages", "config"} <= parts

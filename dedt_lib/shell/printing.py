@@ -78,7 +78,7 @@ def print_metrics(metrics: Result, floor: Result) -> None:
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
     print(f"  {metrics['protocol']}")
     if metrics.get("classwise_left_out"):
-        from ..needs import few_words
+        from ..stages.needs import few_words
 
         print(f"class-wise FID left out for: {few_words(metrics['classwise_left_out'])}")
     if metrics.get("cmmd") is not None:

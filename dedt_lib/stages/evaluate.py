@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from .. import encoders, evaluation, needs
+from .. import encoders, evaluation
 from ..evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from ..files import address, read_json, sha256, write_json
 from ..weights import Published, key_of, locate
+from . import needs
 from .base import Cost, Given, Stage
 from .embed import LABELS, FidClassifier, encoder, features_width
 from .sample import Sample, protocol_note

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import needs, selection
+from .. import selection
 from ..files import address
 from ..selection import Coreset
+from . import needs
 from .base import Stage
 from .embed import Embed, encoder
 

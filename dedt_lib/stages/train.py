@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from .. import needs
 from ..errors import DedtError
 from ..plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from ..selection import Coreset, class_to_sample_weights
 from ..training import TrainingSettings, train
 from ..weights import load_weights
+from . import needs
 from .base import Cost, Stage
 from .latents import pipeline, source, source_shape
 from .models import ModelSpec

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from .config.profile import Profile
-from .config.recipe import Recipe
-from .errors import DedtError
-from .selection import REGISTRY
+from ..config.profile import Profile
+from ..config.recipe import Recipe
+from ..errors import DedtError
+from ..selection import REGISTRY
 
 REAL_IMAGES, SAMPLES = 4, 2
 """What FID needs of a side's images: two for a covariance, and on the real side four, for its own halves."""
