@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import encoders, experiment, selection
+from dedt_lib import encoders, selection
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.shell import cli
 from dedt_lib.stages import needs
+from dedt_lib.stages import train as training_stage
 from dedt_lib.store import Store
 
 
@@ -20,7 +21,7 @@ def nothing_is_trained(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("something was computed before the numbers of images were looked at")
 
-    for module, name in ((experiment, "train"), (encoders, "train_classifier"), (selection, "select")):
+    for module, name in ((training_stage, "train"), (encoders, "train_classifier"), (selection, "select")):
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(encoders, "embed", refuse)
 
