@@ -16,7 +16,7 @@
 profile = "digits"
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile")
 
@@ -25,9 +25,9 @@ check_parameters("profile")
 # a flat file of commented values.
 
 # %%
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
-from dedt_lib.config.profile import (profile_names)
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
+from dedt_lib.config.profile import profile_names
 
 experiment = Experiment(profile)
 data, test = experiment.data, experiment.test
@@ -100,7 +100,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dedt_lib.data import (load)
+from dedt_lib.data import load
 
 folder = Path(tempfile.mkdtemp())
 for i in range(40):
