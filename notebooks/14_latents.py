@@ -285,7 +285,8 @@ def distance(images):
     return float(np.sqrt(np.square(images.astype(float) - mirrored).mean()))
 
 
-glue("la", by_image=distance(by_image), by_latent=distance(by_latent), flip=str(p.train.flip).lower())
+glue("la", by_image=distance(by_image), by_latent=distance(by_latent))
+glue("la", flip=str(p.train.flip).lower())
 
 # %% [markdown]
 # {glue:text}`la_by_image:.0f` grey levels from the mirrored image against
