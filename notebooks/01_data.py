@@ -22,7 +22,7 @@ check_parameters("profile")
 
 # %% [markdown]
 # A **profile** says how large everything is, and which images are used. It is
-# a flat file of commented values.
+# a file of values in sections, which may extend another.
 
 # %%
 from dedt_lib.book import figures
