@@ -28,7 +28,7 @@ PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 
 help:
 	@echo "make book    run the main job on the digits, build the book, say where to open it  (minutes)"
-	@echo "make test    check the style and run the tests                                     (minutes)"
+	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"
 	@echo "make tables  compute the cells of the tables that are missing     (digits: over two hours)"
 	@echo "make bench   time the library against bare loops, write benchmarks/results.json    (minutes)"
@@ -75,6 +75,7 @@ $(BUILD)/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) $(RESULTS) | setup pair
 # One thread for each of the two workers: more would only get in each other's way.
 test: | setup
 	@$(BIN)/ruff check
+	@$(BIN)/mypy
 	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest -n 2
 
 lab: | setup pair

@@ -56,7 +56,8 @@ class Experiment:
     ):
         given = {"store": store, "device": device, "report": report}
         self.lab = profile if isinstance(profile, Lab) else Lab(profile, **given)
-        self.profile, self.store, self.device = self.lab.profile, self.lab.store, self.lab.device
+        self.profile, self.store = self.lab.profile, self.lab.store
+        self.device, self.processes = self.lab.device, self.lab.processes
         self.recipe = r = checked(Recipe, recipe)
         ratios = (*self.spec.ratios, 1.0)
         if r.early_stopping and r.ratio not in ratios:

@@ -47,7 +47,7 @@ def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
 def initial_noise(
     numbers: Iterable[int], shape: tuple[int, ...], seed: int, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Gaussian noise float [n, *shape] for the samples with these numbers; each depends only on (seed, number)."""
+    """Gaussian noise float ``[n, *shape]`` for the samples with these numbers; each depends only on (seed, number)."""
     return torch.stack(
         [torch.randn(shape, generator=torch_generator(seed, "sample", int(i))) for i in numbers]
     ).to(device)

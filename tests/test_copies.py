@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import surrogates
 from dedt_lib.book import findings
 from dedt_lib.config.profile import load_profile
 from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.selection import Coreset, gaussian_scores, moderate_distances, select
-from dedt_lib.shell import cli
+from dedt_lib.shell import cli, verbs
+from dedt_lib.stages.embed import Embed, SmallClip, TrainedEncoder
 from dedt_lib.store import Store
 
 
@@ -31,14 +31,15 @@ def half_copies(n=40, classes=2, d=3):
 # ---- exact copies ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["gaussian", "moderate"])
+@pytest.mark.parametrize(
+    "choice",
+    [{"method": "gaussian"}, {"method": "gaussian", "threshold": "percentile"}, {"method": "moderate"}],
+)
 @pytest.mark.parametrize("scope", ["class", "global"])
-@pytest.mark.parametrize("threshold", ["count", "percentile"])
 @pytest.mark.parametrize("ratio", [0.1, 0.5])
-def test_no_copy_is_taken_while_there_are_distinct_images(method, scope, threshold, ratio):
+def test_no_copy_is_taken_while_there_are_distinct_images(choice, scope, ratio):
     features, labels, originals = half_copies()
-    choice = {"method": method, "scope": scope, "threshold": threshold, "originals": originals}
-    coreset = select(features, labels, ratio=ratio, **choice)
+    coreset = select(features, labels, ratio=ratio, scope=scope, originals=originals, **choice)
     assert len(coreset.indices) == 80 * ratio and coreset.copies == 40 and coreset.copies_kept == 0
     distinct = originals == np.arange(80)
     assert coreset.rank[~distinct].min() > coreset.rank[distinct & (labels == 0)].max()
@@ -134,12 +135,8 @@ def test_select_says_what_it_found(own, capsys):
     assert "7 exact copies of other images, drawn as any image" in capsys.readouterr().out
 
 
-def test_without_copies_nothing_is_said_and_no_address_changes(smoke, capsys):
+def test_without_copies_nothing_is_said(smoke):
     assert smoke.data.conflicts == 0 and (smoke.data.originals == np.arange(len(smoke.data))).all()
-    folder = smoke.change(method="moderate")._coreset_folder
-    assert set(smoke.store.manifest(folder)["recipe"]) == {
-        "version", "data", "ids", "method", "ratio", "scope", "encoder", "centre"
-    }  # fmt: skip
     assert (smoke.select().copies, smoke.select().tied) == (0, ())
 
 
@@ -161,8 +158,8 @@ def test_scores_that_are_tied_are_named():
 
 
 def test_an_encoder_that_tells_nothing_apart_is_said_to(own, capsys, monkeypatch):
-    embed = Experiment.embed
-    monkeypatch.setattr(Experiment, "embed", lambda self: np.zeros_like(embed(self)))
+    load = Embed.load
+    monkeypatch.setattr(Embed, "load", lambda self, folder: np.zeros_like(load(self, folder)))
     assert command(own, "select", "--ratio=0.5", "--scope=class") == 0
     assert "warning: most images of ash, birch have equal scores" in capsys.readouterr().out
 
@@ -176,9 +173,9 @@ def test_an_encoder_learns_nothing_of_one_class(verb, encoder, tmp_path, capsys,
     def trains(*given, **more):
         raise AssertionError("something was trained")
 
-    for name in ("train_classifier", "train_clip"):
-        monkeypatch.setattr(surrogates.encoders, name, trains)
-    monkeypatch.setattr("dedt_lib.experiment.train", trains)
+    for stage in (TrainedEncoder, SmallClip):
+        monkeypatch.setattr(stage, "fit", trains)
+    monkeypatch.setattr("dedt_lib.stages.train.train", trains)
     tiny.write_images(tmp_path / "images", ("ash",), each=8)
     assert command(tmp_path, verb, f"--encoder={encoder}", "--ratio=0.5") == 2
     said = capsys.readouterr().err
@@ -216,7 +213,7 @@ def test_sizes_that_do_not_fit_are_refused_before_data_is_read(model, changes, m
 
 
 def test_a_block_that_the_ddae_lacks_is_refused_before_it_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr(surrogates, "train", None)
+    monkeypatch.setattr("dedt_lib.stages.embed.train", None)
     profile = tiny.profile(**{"encoders.ddae.block": 5})
     with pytest.raises(DedtError, match="blocks 1 to 4; set encoders.ddae.block, now 5"):
         Experiment(profile, store=Store(tmp_path), device="cpu", encoder="ddae").select()
@@ -229,7 +226,7 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
     def key(**changes):
         recipe = {"method": "gaussian", "encoder": "resnet18", "ratio": 0.15}
         x = Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", **recipe)
-        return x._coreset_folder.name, x.select()
+        return x.coreset.folder.name, x.select()
 
     (plain, count), (named, _), (other, percentile) = (
         key(), key(select={"gaussian_threshold": "count"}), key(select={"gaussian_threshold": "percentile"})
@@ -244,7 +241,7 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
         return Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", encoder="clip-rn50")
 
     raw, unit = (clip(**{"encoders.clip.normalise": normalise}) for normalise in (False, True))
-    assert raw.encoder[1]["key"] == clip().encoder[1]["key"] != unit.encoder[1]["key"]
+    assert raw.embedding.address == clip().embedding.address != unit.embedding.address
     embedding = raw.embed()
     expected = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
     np.testing.assert_allclose(unit.embed(), expected, atol=1e-6)
@@ -252,7 +249,7 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
 
 def test_early_stopping_counts_the_steps_of_what_it_stands_for(smoke, capsys, monkeypatch):
     x = smoke.change(ratio=0.1, early_stopping=True, annealing=True)
-    cli.train(x, None)
+    verbs.train(x, None)
     steps = x.steps_at(0.1, annealing=True)
     assert f"the weights after {steps} of the 96 steps" in capsys.readouterr().out
     assert steps != x.steps_at(0.1)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
@@ -7,19 +8,21 @@ from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from dedt_lib import encoders, evaluation
+from dedt_lib import arrays, encoders, evaluation
 from dedt_lib.errors import DedtError
 from dedt_lib.evaluation import (
     INCEPTION,
     FrechetReference,
     classwise_frechet,
-    classwise_kid,
     classwise_references,
     cmmd,
     extract_features,
-    frechet_between,
     frechet_distance,
+    kernels,
     kid,
+    near,
+    nearest_distances,
+    paired_interval,
 )
 from dedt_lib.randomness import seeded
 
@@ -42,23 +45,23 @@ def test_fid_matches_the_reference(golden):
 def test_equal_covariances_leave_the_squared_distance_of_the_means():
     features, shift = draw(200), np.array([1.0, -2.0, 0.0, 3.0, 0.5])
     assert frechet_distance(features, features + shift) == pytest.approx(shift @ shift)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
 
 
-def test_equal_features_are_at_distance_zero():
-    assert frechet_distance(draw(50), draw(50)) == pytest.approx(0, abs=1e-9)
+def between(mean, covariance, other, its_covariance):
+    sides = FrechetReference.from_statistics(mean, covariance), (other, its_covariance)
+    return sides[0].distance(FrechetReference.from_statistics(*sides[1]))
 
 
-def test_diagonal_covariances_differ_by_their_standard_deviations():
-    mean, a, b = np.zeros(3), np.array([1.0, 4.0, 9.0]), np.array([4.0, 4.0, 1.0])
-    assert frechet_between((mean, np.diag(a)), (mean, np.diag(b))) == pytest.approx(1 + 0 + 4)
-
-
-def test_two_correlated_gaussians_have_their_known_distance():
+def test_two_gaussians_have_their_known_distance():
+    # Diagonal covariances differ by their standard deviations.
+    zero, a, b = np.zeros(3), np.diag([1.0, 4.0, 9.0]), np.diag([4.0, 4.0, 1.0])
+    assert between(zero, a, zero, b) == pytest.approx(1 + 0 + 4)
     # For 2 x 2 matrices tr(M^1/2) = sqrt(tr M + 2 sqrt(det M)).
     a, b = np.array([[2.0, 0.6], [0.6, 1.0]]), np.array([[1.0, -0.3], [-0.3, 3.0]])
     overlap = np.sqrt(np.trace(a @ b) + 2 * np.sqrt(np.linalg.det(a @ b)))
     expected = 1 + np.trace(a) + np.trace(b) - 2 * overlap
-    assert frechet_between((np.zeros(2), a), (np.array([1.0, 0.0]), b)) == pytest.approx(expected)
+    assert between(np.zeros(2), a, np.array([1.0, 0.0]), b) == pytest.approx(expected)
 
 
 def test_singular_covariances_work():
@@ -140,15 +143,11 @@ def test_classwise_distances_are_the_separate_ones():
     real, labels = draw(90, d=12), np.arange(90) % 3
     generated, others = draw(45, d=12, seed=1, scale=1.3), np.arange(45) % 9 // 3
     pairs = [(real[labels == k], generated[others == k]) for k in range(3)]
-    assert classwise_frechet(real, labels, generated, others).tolist() == [
-        frechet_distance(*p) for p in pairs
-    ]
+    expected = [frechet_distance(*pair) for pair in pairs]
+    assert classwise_frechet(real, labels, generated, others).tolist() == expected
     references = classwise_references(real, labels)
     assert [len(reference) for reference in references] == [30, 30, 30]
-    assert classwise_frechet(references, None, generated, others).tolist() == [
-        frechet_distance(*p) for p in pairs
-    ]
-    assert classwise_kid(real, labels, generated, others).tolist() == [kid(*p) for p in pairs]
+    assert classwise_frechet(references, None, generated, others).tolist() == expected
 
 
 def test_the_real_side_is_factorised_once(monkeypatch):
@@ -194,7 +193,7 @@ class Images(Dataset):
 
 @pytest.fixture(scope="module")
 def extractor():
-    network = seeded(0, "yardstick", lambda: encoders.SmallClassifier(1, 10, 16))
+    network = seeded(0, "extractor", lambda: encoders.SmallClassifier(1, 10, 16))
     return evaluation.register_classifier(network, "a-test" * 4, (1, 8, 8))
 
 
@@ -218,7 +217,7 @@ def test_torch_fidelity_agrees_on_the_same_images(extractor, digits):
 
 
 def test_the_extractor_is_the_network_in_batches(extractor, digits):
-    network = seeded(0, "yardstick", lambda: encoders.SmallClassifier(1, 10, 16))
+    network = seeded(0, "extractor", lambda: encoders.SmallClassifier(1, 10, 16))
     features = evaluation.extract_features(digits.images, extractor, batch_size=7)
     np.testing.assert_allclose(features, encoders.embed(network, digits.images), rtol=1e-4, atol=1e-6)
 
@@ -324,15 +323,9 @@ def test_images_and_names_that_an_extractor_does_not_take(extractor, colours):
 def test_the_protocol_names_what_a_distance_depends_on():
     facts = {"samples": 500, "reference": "all 900 training images", "width": 64}
     text = evaluation.protocol(extractor="net-1", layer="features", seed=3, **facts)
-    for part in (
-        "500 samples",
-        "seed 3",
-        "all 900 training images",
-        "64 features",
-        "net-1",
-        "layer features",
-    ):
-        assert part in text
+    assert text == (
+        "FID of 500 samples (seed 3) against all 900 training images, 64 features of net-1, layer features"
+    )
 
 
 # ---- the floor -----------------------------------------------------------------------------------
@@ -363,15 +356,15 @@ def test_kid_matches_torch_fidelity():
 
 
 def test_kid_of_many_images_is_torch_fidelitys_mean_over_subsets(monkeypatch):
-    monkeypatch.setattr(evaluation, "MOST_PAIRED", 90)
-    monkeypatch.setattr(evaluation, "KID_SUBSET_SIZE", 50)
+    monkeypatch.setattr(kernels, "MOST_PAIRED", 90)
+    monkeypatch.setattr(kernels, "KID_SUBSET_SIZE", 50)
     real, generated = draw(100, d=24), draw(70, d=24, seed=1, shift=0.3)
     sides = torch.from_numpy(real), torch.from_numpy(generated)
     theirs = kid_features_to_metric(*sides, kid_subsets=100, kid_subset_size=50, verbose=False)
     assert kid(real, generated) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
-    monkeypatch.setattr(evaluation, "KID_SUBSET_SIZE", 1000)
+    monkeypatch.setattr(kernels, "KID_SUBSET_SIZE", 1000)
     estimate = kid(real, generated)
-    monkeypatch.setattr(evaluation, "MOST_PAIRED", 100)
+    monkeypatch.setattr(kernels, "MOST_PAIRED", 100)
     assert estimate == pytest.approx(kid(real, generated), rel=0.1)
     assert estimate != kid(real, generated)
 
@@ -382,9 +375,8 @@ def test_kid_of_single_numbers_by_hand():
     assert kid(real, generated) == pytest.approx(27 + 1 - 2 * (1 + 64 + 1 + 343) / 4)
 
 
-def test_kid_does_not_depend_on_the_block_and_is_unbiased():
+def test_kid_is_unbiased():
     real, generated = draw(30), draw(21, seed=1, shift=0.5)
-    assert kid(real, generated, block=4) == pytest.approx(kid(real, generated), rel=1e-12)
     same = [kid(draw(20, seed=i), draw(10, seed=1000 + i)) for i in range(400)]
     assert min(same) < 0 < max(same)
     assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(400) < kid(real, generated)
@@ -414,22 +406,25 @@ def test_cmmd_is_nearly_the_distance_of_the_means():
 def test_cmmd_of_two_points_by_hand():
     value = cmmd(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), sigma=1.0)
     assert value == pytest.approx(2000 * (1 - np.exp(-1)))
-
-
-def test_cmmd_does_not_depend_on_the_block():
-    real, generated = embeddings(30, 0, 0.0), embeddings(21, 1, 0.5)
-    assert cmmd(real, generated, block=4) == pytest.approx(cmmd(real, generated), rel=1e-12)
-    assert cmmd(real, real) == pytest.approx(0, abs=1e-12)
+    same = embeddings(30, 0, 0.0)
+    assert cmmd(same, same) == pytest.approx(0, abs=1e-12)
 
 
 # ---- near-copies ---------------------------------------------------------------------------------
 
 
-def test_the_nearest_image_and_its_distance():
+def copy_threshold(train, test):
+    """The distance that one per cent of the held-out images that are no training images lie below."""
+    distances = nearest_distances(test, train)[0]
+    return near(distances[distances > evaluation.SAME])
+
+
+def test_the_nearest_image_and_its_distance(monkeypatch):
     generator = np.random.default_rng(0)
     references = generator.integers(10, 240, (20, 1, 8, 8), dtype=np.uint8)
     images = references[[7, 3, 11]] + np.array([0, 3, 5], dtype=np.uint8)[:, None, None, None]
-    distances, nearest = evaluation.nearest_distances(images, references, block=2)
+    monkeypatch.setattr(arrays, "BLOCK", 2)
+    distances, nearest = nearest_distances(images, references)
     assert nearest.tolist() == [7, 3, 11]
     np.testing.assert_allclose(distances, [0, 3, 5], atol=1e-4)
 
@@ -437,36 +432,73 @@ def test_the_nearest_image_and_its_distance():
 def test_copies_are_told_from_new_images():
     generator = np.random.default_rng(0)
     train, test, new = (generator.integers(0, 256, (100, 1, 8, 8), dtype=np.uint8) for _ in range(3))
-    threshold = evaluation.copy_threshold(train, test)
-    copies = np.clip(train[:40].astype(int) + generator.integers(-4, 5, (40, 1, 8, 8)), 0, 255).astype(
-        np.uint8
-    )
-    assert (evaluation.nearest_distances(copies, train)[0] < threshold).all()
-    assert (evaluation.nearest_distances(new, train)[0] < threshold).mean() < 0.1
+    threshold = copy_threshold(train, test)
+    noise = generator.integers(-4, 5, (40, 1, 8, 8))
+    copies = np.clip(train[:40].astype(int) + noise, 0, 255).astype(np.uint8)
+    assert (nearest_distances(copies, train)[0] < threshold).all()
+    assert (nearest_distances(new, train)[0] < threshold).mean() < 0.1
 
 
 def test_the_threshold_is_a_quantile_of_the_held_out_images():
     train = np.zeros((1, 1, 2, 2), dtype=np.uint8)
     test = np.arange(0, 101, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), dtype=np.uint8)
     # The black one is a training image: it has been seen, and says nothing about unseen ones.
-    assert evaluation.copy_threshold(train, test) == pytest.approx(1.99)
-    assert evaluation.copy_threshold(train, test, quantile=0.5) == pytest.approx(50.5)
+    assert copy_threshold(train, test) == pytest.approx(1.99)
+    assert near(np.arange(1, 101), quantile=0.5) == pytest.approx(50.5) and near(np.empty(0)) is None
+
+
+# ---- statistics ----------------------------------------------------------------------------------
+
+
+def test_paired_intervals_are_those_of_student():
+    # t of two degrees of freedom is 4.302653 at 97.5 %; the differences 1, 2, 3 have a deviation of one.
+    found = paired_interval([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
+    assert found == pytest.approx((2, 2 - 4.302653 / np.sqrt(3), 2 + 4.302653 / np.sqrt(3)))
+    ours, theirs = draw(7, d=1)[:, 0], draw(7, d=1, seed=1)[:, 0]
+    for level in (0.5, 0.95, 0.99):
+        expected = scipy.stats.ttest_rel(ours, theirs).confidence_interval(level)
+        assert paired_interval(ours, theirs, level=level)[1:] == pytest.approx(tuple(expected))
+        mean, low, high = paired_interval(theirs, ours, level=level)
+        assert (-mean, -high, -low) == pytest.approx(paired_interval(ours, theirs, level=level))
+
+
+def test_a_paired_interval_covers_the_true_difference_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    intervals = [paired_interval(random.normal(1, 2, 4), random.normal(0, 1, 4))[1:] for _ in range(2000)]
+    assert np.mean([low < 1 < high for low, high in intervals]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_equal_differences_leave_an_interval_of_no_width():
+    assert paired_interval([3.0, 5.0], [1.0, 3.0]) == (2, 2, 2)
+    assert paired_interval([3.0, 5.0], [3.0, 5.0]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, level, message",
+    [
+        ([1.0], [2.0], 0.95, "two seeds at least, and there are 1: run more seeds"),
+        ([1.0, 2.0], [2.0], 0.95, "one finite value of each side for each seed"),
+        ([1.0, np.nan], [2.0, 3.0], 0.95, "one finite value of each side for each seed"),
+        ([1.0, 2.0], [2.0, 3.0], 95, "lies in .0, 1., such as 0.95; got 95"),
+    ],
+)
+def test_seeds_that_make_no_interval(ours, theirs, level, message):
+    with pytest.raises(DedtError, match=message):
+        paired_interval(ours, theirs, level=level)
 
 
 # ---- bad input -----------------------------------------------------------------------------------
 
 
-def test_features_that_cannot_be_compared():
-    with pytest.raises(DedtError, match="at least two images on each side"):
-        frechet_distance(draw(1), draw(10))
+@pytest.mark.parametrize("metric", [frechet_distance, kid])
+def test_features_that_cannot_be_compared(metric):
+    for sides in ((draw(1), draw(10)), (draw(10), draw(1))):
+        with pytest.raises(DedtError, match="at least two images on each side"):
+            metric(*sides)
     with pytest.raises(DedtError, match="different width .5 and 6. cannot be compared"):
-        frechet_distance(draw(10), draw(10, d=6))
+        metric(draw(10), draw(10, d=6))
     with pytest.raises(DedtError, match="NaN or infinite features .first: sample 0.*embed again"):
-        frechet_distance(draw(10) * np.nan, draw(10))
-    with pytest.raises(DedtError, match="at least two images on each side"):
-        kid(draw(10), draw(1))
-    with pytest.raises(DedtError, match="different width .5 and 6. cannot be compared"):
-        kid(draw(10), draw(10, d=6))
+        metric(draw(10) * np.nan, draw(10))
 
 
 def test_a_class_needs_two_images_on_both_sides():
@@ -478,7 +510,7 @@ def test_a_class_needs_two_images_on_both_sides():
 
 
 def test_embeddings_that_cannot_be_compared():
-    with pytest.raises(DedtError, match="width 5 and 6 cannot be compared"):
+    with pytest.raises(DedtError, match="width .5 and 6. cannot be compared"):
         cmmd(draw(10), draw(10, d=6))
     with pytest.raises(DedtError, match="NaN or infinite features"):
         cmmd(draw(10), draw(10) * np.nan)

@@ -6,14 +6,15 @@ import tiny
 import torch
 
 from dedt_lib import encoders, evaluation, sampling, selection, training
-from dedt_lib import experiment as experiment_module
+from dedt_lib.cell import thin
 from dedt_lib.errors import DedtError
-from dedt_lib.experiment import Experiment, thin
+from dedt_lib.experiment import Experiment
+from dedt_lib.stages import train as train_stage
 from dedt_lib.store import Store
 from dedt_lib.weights import read_tensors
 
 COMPUTATIONS = [
-    (experiment_module, "train"),
+    (train_stage, "train"),
     (encoders, "train_classifier"),
     (encoders, "embed"),
     (selection, "select"),
@@ -70,7 +71,7 @@ def test_the_fid_of_a_cell_is_that_of_its_samples(smoke):
 def test_samples_are_balanced_and_do_not_depend_on_the_batch(smoke):
     images, labels = smoke.sample(), smoke.sample_labels()
     assert images.shape == (100, 1, 8, 8) and (np.bincount(labels) == 10).all()
-    seed = smoke.store.manifest(smoke._samples_folder())["recipe"]["seed"]
+    seed = smoke.store.manifest(smoke.samples.folder)["recipe"]["seed"]
     other = sampling.sample(smoke.train(), labels[:30], seed=seed, steps=5, guidance=0.3, batch_size=7)
     assert np.abs(other.astype(int) - images[:30]).max() <= 1
 
@@ -85,17 +86,19 @@ def test_all_data_is_the_same_run_by_any_method(smoke):
 
 def test_the_reference_is_the_run_on_all_data(smoke, reweighted):
     assert (
-        smoke.store.manifest(reweighted._reference_folder())["key"]
+        smoke.store.manifest(reweighted.reference_run.folder)["key"]
         == smoke.change(ratio=1.0).training()["key"]
     )
     reweighted.reweight()
-    proxy = smoke.store.manifest(reweighted._proxy_folder())["recipe"]
-    assert proxy["dro"]["reference"] == smoke.change(ratio=1.0).training()["key"]
+    assert (
+        reweighted.proxy.manifest()["recipe"]["inputs"]["reference"]
+        == smoke.change(ratio=1.0).training()["key"]
+    )
 
 
 def test_early_stopping_uses_the_weights_that_the_full_run_kept(smoke):
     stopped, full = smoke.change(ratio=0.4, early_stopping=True), smoke.change(ratio=1.0)
-    kept = read_tensors(full._training_folder() / "ema-000040.safetensors")
+    kept = read_tensors(full.model.folder / "ema-000040.safetensors")
     for name, value in stopped.train().state_dict().items():
         assert torch.equal(value, kept[name])
     assert stopped.cell()["steps"] == smoke.change(ratio=0.4).training()["steps"] == 40
@@ -186,7 +189,7 @@ def test_early_stopping_can_match_an_annealed_run(smoke):
     annealed = smoke.change(annealing=True).training()["steps"]
     stopped = smoke.change(annealing=True, early_stopping=True)
     assert stopped.cell()["steps"] == annealed == 7 * 2 + 12
-    assert stopped._model_file().name == f"ema-{annealed:06d}.safetensors"
+    assert stopped.model.file.name == f"ema-{annealed:06d}.safetensors"
 
 
 # ---- other ways to train on less -----------------------------------------------------------------
@@ -233,12 +236,6 @@ def test_balancing_lets_every_class_count_the_same_without_dro(smoke, reweighted
     assert set(balanced.costs()) == {"embed", "select", "train"}
 
 
-def test_the_weights_of_a_final_run_are_not_those_of_older_ones(reweighted):
-    final = reweighted.training()["recipe"]
-    proxy = reweighted.store.manifest(reweighted._proxy_folder())["recipe"]
-    assert final["normaliser"] == "coreset" and "normaliser" not in proxy
-
-
 def test_class_weights_in_the_tail(smoke, reweighted):
     annealed = reweighted.change(annealing=True)
     keep = Experiment(
@@ -247,9 +244,9 @@ def test_class_weights_in_the_tail(smoke, reweighted):
         device="cpu",
         **annealed.recipe.model_dump(),
     )
-    assert (annealed.plan(annealed.weighted_coreset()).epoch(7)[1] == 1).all()
+    assert (annealed.plan().epoch(7)[1] == 1).all()
     coreset = keep.weighted_coreset()
-    indices, weights = keep.plan(coreset).epoch(7)
+    indices, weights = keep.plan().epoch(7)
     expected = 10 * coreset.weights[keep.data.labels]
     np.testing.assert_allclose(weights, expected)
     assert len(indices) == len(keep.data)
@@ -268,7 +265,7 @@ def test_the_readout_of_a_ddae_is_part_of_its_features(smoke):
     keys = set()
     for block in (1, 2):
         profile = tiny.profile(**{"encoders.ddae.block": block})
-        keys.add(Experiment(profile, store=smoke.store, device="cpu", encoder="ddae").encoder[1]["key"])
+        keys.add(Experiment(profile, store=smoke.store, device="cpu", encoder="ddae").embedding.address)
     assert len(keys) == 2
 
 
@@ -353,10 +350,12 @@ def test_a_ratio_that_the_full_run_does_not_keep_is_refused_at_once(smoke):
 
 
 def test_a_ratio_that_came_after_the_full_run_says_what_to_delete(smoke):
-    folder = smoke.change(ratio=1.0)._training_folder()
+    folder = smoke.change(ratio=1.0).model.folder
     profile = tiny.profile(**{"unet.ratios": (0.1, 0.3, 0.4)})
     recipe = {"method": "random", "ratio": 0.3, "early_stopping": True}
-    with pytest.raises(DedtError, match=f"{folder} is older than the ratio 0.3 .*Delete that folder"):
+    with pytest.raises(
+        DedtError, match=f"{folder} is older than the ratios in the profile .*Delete that folder"
+    ):
         Experiment(profile, store=smoke.store, device="cpu", **recipe).train()
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from dedt_lib import evaluation
+from dedt_lib import arrays, evaluation
 from dedt_lib.encoders import ClipViT
 from dedt_lib.encoders.clip import MEAN, STD
 from dedt_lib.errors import DedtError
@@ -32,14 +32,15 @@ def gaussian_kernel(x, y):
 
 
 @pytest.mark.parametrize("block", [7, 1024])
-def test_cmmd_is_the_formula(block):
+def test_cmmd_is_the_formula(block, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", block)
     real, generated = embeddings(30, 0), embeddings(21, 1, shift=0.5)
     within = [gaussian_kernel(side, side) for side in (real, generated)]
     between = 2 * gaussian_kernel(real, generated).mean()
     biased = sum(kernel.mean() for kernel in within)
-    assert cmmd(real, generated, block=block) == pytest.approx(1000 * (biased - between), rel=1e-10)
+    assert cmmd(real, generated) == pytest.approx(1000 * (biased - between), rel=1e-10)
     others = sum(kernel[~np.eye(len(kernel), dtype=bool)].mean() for kernel in within)
-    found = cmmd(real, generated, unbiased=True, block=block)
+    found = cmmd(real, generated, unbiased=True)
     assert found == pytest.approx(1000 * (others - between), rel=1e-10)
 
 
@@ -58,6 +59,8 @@ def test_pytorch_takes_the_products_where_a_device_is_named(kind):
     for metric in (cmmd, kid):
         assert metric(real, generated, device="cpu") == pytest.approx(metric(real, generated), **tolerance)
     assert precision_recall(real, generated, device="cpu") == precision_recall(real, generated)
+    radii = [evaluation.neighbour_radii(real, device=device) for device in ("cpu", None)]
+    np.testing.assert_allclose(*radii, rtol=1e-12)
     images = pictures(12, (8, 8))
     found = nearest_distances(images[:4], images[4:], device="cpu")
     np.testing.assert_array_equal(found, nearest_distances(images[:4], images[4:]))
@@ -84,12 +87,13 @@ def test_single_precision_costs_nothing_that_one_would_print():
 
 
 @pytest.mark.parametrize("metric", [cmmd, kid, precision_recall])
-def test_memory_is_that_of_a_block(metric, tmp_path):
+def test_memory_is_that_of_a_block(metric, tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", 100)
     np.save(tmp_path / "features.npy", embeddings(2000, 0).astype(np.float32))
     features = np.load(tmp_path / "features.npy", mmap_mode="r")
     metric(features[:50], features[:50])
     tracemalloc.start()
-    metric(features, features, block=100)
+    metric(features, features)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20 < features.nbytes * 8 < 2000 * 2000 * 4
@@ -103,7 +107,7 @@ def test_embeddings_of_one_image_have_no_unbiased_value():
         cmmd(embeddings(5, 0), np.zeros((0, 32)))
 
 
-def test_kid_leaves_out_the_diagonal_whatever_the_block():
+def test_kid_leaves_out_the_diagonal_whatever_the_block(monkeypatch):
     real, generated = embeddings(30, 0), embeddings(21, 1, shift=0.5)
 
     def kernel(x, y):
@@ -112,7 +116,8 @@ def test_kid_leaves_out_the_diagonal_whatever_the_block():
     within = [kernel(side, side)[~np.eye(len(side), dtype=bool)].mean() for side in (real, generated)]
     expected = sum(within) - 2 * kernel(real, generated).mean()
     for block in (1, 8, 1024):
-        assert kid(real, generated, block=block) == pytest.approx(expected, rel=1e-10)
+        monkeypatch.setattr(arrays, "BLOCK", block)
+        assert kid(real, generated) == pytest.approx(expected, rel=1e-10)
 
 
 # ---- precision and recall ------------------------------------------------------------------------
@@ -131,12 +136,13 @@ def brute_force(real, generated, k):
 
 @pytest.mark.parametrize("k", [1, 3, 12])
 @pytest.mark.parametrize("block", [2, 13, 1024])
-def test_precision_and_recall_are_those_of_all_distances(k, block):
+def test_precision_and_recall_are_those_of_all_distances(k, block, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", block)
     random = np.random.default_rng(0)
     real, generated = random.normal(size=(60, 4)), random.normal(size=(45, 4)) * 0.8 + 1.2
-    found = precision_recall(real, generated, k=k, block=block)
+    found = precision_recall(real, generated, k=k)
     assert found == pytest.approx(brute_force(real, generated, k)) and 0 < min(found) < max(found) < 1
-    assert precision_recall(generated, real, k=k, block=block) == found[::-1]
+    assert precision_recall(generated, real, k=k) == found[::-1]
 
 
 def test_equal_sets_cover_each_other_and_distant_ones_do_not():
@@ -167,20 +173,22 @@ def pictures(n, size, seed=0, channels=1):
 
 
 @pytest.mark.parametrize("block", [1, 4, 512])
-def test_the_nearest_images_do_not_depend_on_the_block(block):
+def test_the_nearest_images_do_not_depend_on_the_block(block, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", block)
     images, references = pictures(9, (8, 8)), pictures(11, (8, 8), seed=1)
     references[7] = references[2]  # of equals the first is named
     images[3] = references[2]
     differences = (images[:, None].astype(float) - references).reshape(9, 11, -1)
     expected = np.sqrt(np.square(differences).sum(axis=2) / 64)
-    distances, nearest = nearest_distances(images, references, block=block)
+    distances, nearest = nearest_distances(images, references)
     np.testing.assert_array_equal(distances, expected.min(axis=1))
     np.testing.assert_array_equal(nearest, expected.argmin(axis=1))
     assert nearest[3] == 2 and distances[3] == 0
 
 
 @pytest.mark.parametrize("size, factors", [((64, 64), (2, 2)), ((96, 32), (3, 1)), ((16, 128), (1, 4))])
-def test_large_images_are_compared_as_the_means_of_areas(size, factors):
+def test_large_images_are_compared_as_the_means_of_areas(size, factors, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", 2)
     images, references = (pictures(5, size, seed, channels=3) for seed in (0, 1))
 
     def means(pixels):
@@ -190,7 +198,7 @@ def test_large_images_are_compared_as_the_means_of_areas(size, factors):
 
     differences = means(images)[:, None] - means(references)
     expected = np.sqrt(np.square(differences).mean(axis=2))
-    distances, nearest = nearest_distances(images, references, block=2)
+    distances, nearest = nearest_distances(images, references)
     np.testing.assert_allclose(distances, expected.min(axis=1), rtol=1e-6)
     np.testing.assert_array_equal(nearest, expected.argmin(axis=1))
 
@@ -203,12 +211,13 @@ def test_sides_that_are_no_multiple_are_brought_down_too():
     assert nearest_distances(grey, grey + np.uint8(7))[0] == pytest.approx(7)
 
 
-def test_references_are_read_once_and_in_blocks(tmp_path):
+def test_references_are_read_once_and_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", 16)
     np.save(tmp_path / "images.npy", pictures(300, (48, 48), channels=3))
     references = np.load(tmp_path / "images.npy", mmap_mode="r")
     nearest_distances(references[:3], references[:3])
     tracemalloc.start()
-    nearest = nearest_distances(references[200:210], references, block=16)[1]
+    nearest = nearest_distances(references[200:210], references)[1]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert nearest.tolist() == list(range(200, 210)) and peak < references.nbytes < 300 * 3 * 32 * 32 * 8
@@ -220,7 +229,7 @@ def test_images_that_cannot_be_compared():
     with pytest.raises(DedtError, match="Images must be uint8"):
         nearest_distances(pictures(2, (8, 8)).astype(float), pictures(2, (8, 8)))
     with pytest.raises(DedtError, match="Images must be uint8"):
-        evaluation.copy_threshold(pictures(2, (8, 8))[:0], pictures(2, (8, 8)))
+        nearest_distances(pictures(2, (8, 8)), pictures(2, (8, 8))[:0])
 
 
 # ---- the network of CMMD -------------------------------------------------------------------------

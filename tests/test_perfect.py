@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib import evaluation, experiment, sampling
+from dedt_lib import arrays, evaluation, sampling
 from dedt_lib.data import LabelledImages
 from dedt_lib.evaluation import cmmd, frechet_distance, kid, precision_recall, real_floor, spread
 from dedt_lib.experiment import Experiment
 from dedt_lib.sampling import balanced_labels, proportional_labels
+from dedt_lib.stages import evaluate
+from dedt_lib.stages.train import Train
 from dedt_lib.store import Store
 
 SHARES = [(1, 1), (4, 1), (90, 5, 3, 2)]
@@ -108,6 +110,7 @@ def store(tmp_path_factory):
 
 
 MODELS = itertools.count()
+CLIP = {"encoders.clip.epochs": 1}
 
 
 @pytest.fixture
@@ -125,11 +128,12 @@ def measured(store, monkeypatch):
             "data.per_class": 0,
             **changes,
         }
-        x = Experiment(tiny.profile(**sizes), store=store, device="cpu", method="random", ratio=1.0)
-        x.__dict__.update(data=train, test=test)
-        file = Path(f"run-{next(MODELS)}/model")
-        monkeypatch.setattr(Experiment, "_model_file", lambda self: file)
-        monkeypatch.setattr(Experiment, "_load_model", lambda self, file: None)
+        recipe = {"method": "random", "ratio": 1.0, "seed": next(MODELS)}
+        x = Experiment(tiny.profile(**sizes), store=store, device="cpu", **recipe)
+        for split, images in (("train", train), ("test", test)):
+            x.lab.remember(("images", split), lambda images=images: images)
+        monkeypatch.setattr(Train, "folder", property(lambda self: Path("nowhere")))
+        monkeypatch.setattr(Train, "load", lambda self, folder: None)
         monkeypatch.setattr(sampling, "sample", sample)
         return x
 
@@ -140,7 +144,11 @@ def measured(store, monkeypatch):
 def test_a_perfect_generator_of_unequal_classes_is_found_to_be_one(shares, measured):
     labels, small = (
         class_labels(shares, 400),
-        {"clip_epochs": 1, "metric_epochs": 3, "cmmd": "clip" if len(shares) == 2 else ""},
+        {
+            "encoders.clip.epochs": 1,
+            "evaluate.epochs": 3,
+            "evaluate.cmmd": "clip" if len(shares) == 2 else "",
+        },
     )
     x = measured(images(labels, 0), images(labels, 1), lambda labels: pictures(labels, 2), **small)
     metrics, floor, more = x.evaluate(), x.floor(), x.compare()
@@ -159,12 +167,13 @@ def test_a_perfect_generator_of_unequal_classes_is_found_to_be_one(shares, measu
 
 def test_large_sides_are_measured_in_parts_and_the_real_one_once(measured, monkeypatch):
     labels = class_labels((4, 1), 200)
-    x = measured(images(labels, 0), images(labels, 1), lambda labels: pictures(labels, 2), clip_epochs=1)
+    x = measured(images(labels, 0), images(labels, 1), lambda labels: pictures(labels, 2), **CLIP)
     whole = x.compare()
-    monkeypatch.setattr(experiment, "MOST_NEIGHBOURS", 100)
-    monkeypatch.setattr(experiment, "MOST_EMBEDDED", 150)
+    monkeypatch.setattr(evaluate, "MOST_NEIGHBOURS", 100)
+    monkeypatch.setattr(evaluate, "MOST_EMBEDDED", 150)
+    monkeypatch.setattr(evaluation.kernels, "MOST_PAIRED", 150)
     monkeypatch.setattr(evaluation, "MOST_PAIRED", 150)
-    x = measured(x.data, x.test, lambda labels: pictures(labels, 2), clip_epochs=1)
+    x = measured(x.data, x.test, lambda labels: pictures(labels, 2), **CLIP)
     parts, metrics = x.compare(), x.evaluate()
     for words in (
         "100 subsets of 1000",
@@ -175,26 +184,19 @@ def test_large_sides_are_measured_in_parts_and_the_real_one_once(measured, monke
     for name in ("cmmd", "precision", "recall"):
         assert parts[name] == pytest.approx(whole[name], rel=0.3, abs=1e-6)
     assert metrics["held_out"] == 100 and metrics["copies"] < 0.05
-    embeddings, _ = x._cmmd_real()
+    embeddings = evaluate.CmmdReal(x.lab).result()
     assert len(embeddings) == 150
 
     within, sides = evaluation.within_real, []
     monkeypatch.setattr(evaluation, "within_real", None)
     radii = evaluation.neighbour_radii
     monkeypatch.setattr(
-        evaluation, "neighbour_radii", lambda side, **how: sides.append(side) or radii(side, **how)
+        evaluation.neighbours, "neighbour_radii", lambda side, **how: sides.append(side) or radii(side, **how)
     )
-    other = measured(x.data, x.test, lambda labels: pictures(labels, 3), clip_epochs=1)
+    other = measured(x.data, x.test, lambda labels: pictures(labels, 3), **CLIP)
     # Of the samples alone: what is of the real side was kept.
     assert other.compare()["cmmd"] is not None and len(sides) == 1
-    assert list(within(embeddings)) == other._cmmd_real()[1]
-
-
-def test_only_unequal_classes_give_samples_an_address_of_their_own(measured):
-    unequal = images(class_labels((4, 1), 200), 0)
-    for data, expected in ((unequal, "proportional"), (TRAIN, None)):
-        x = measured(data, None, lambda labels: pictures(labels, 2))
-        assert x.store.manifest(x._samples_folder())["recipe"].get("labels") == expected
+    assert list(within(embeddings)) == evaluate.CmmdWithin(other.lab).result()
 
 
 TRAIN = images(np.arange(200) % 2, 0)
@@ -219,7 +221,7 @@ def test_a_memoriser_is_found_whatever_leaked(kind, leaks, measured):
     held_out = pictures(labels, 1)
     held_out[:leaks] = TRAIN.images[50 : 50 + leaks]
     held_out[: leaks // 2] = held_out[: leaks // 2, :, :, ::-1]
-    x = measured(TRAIN, images(labels, 1, held_out), MEMORISERS[kind], flip=True)
+    x = measured(TRAIN, images(labels, 1, held_out), MEMORISERS[kind], **{"train.flip": True})
     metrics = x.evaluate()
     assert metrics["copies"] > 0.97 and metrics["copies_features"] > 0.97
     assert (metrics["leaks"], metrics["held_out"]) == (leaks, 100 - leaks)
@@ -246,9 +248,9 @@ def test_held_out_images_score_one_per_cent(measured):
     for reading in ("pixels", "features"):
         share = (held_out[reading] <= held_out[f"{reading}_threshold"]).mean()
         assert share == pytest.approx(0.01, abs=0.005)
-    fresh = x.distances_to_training(pictures(labels, 4))
+    fresh = evaluate.distances_to_training(x.lab, pictures(labels, 4))
     assert (fresh["pixels"] <= held_out["pixels_threshold"]).mean() < 0.04
-    few = x.distances_to_training(pictures(labels, 4), among=np.arange(20))
+    few = evaluate.distances_to_training(x.lab, pictures(labels, 4), among=np.arange(20))
     assert (few["pixels"] >= fresh["pixels"]).all() and (few["features"] >= fresh["features"]).all()
 
 
@@ -263,7 +265,7 @@ def test_without_new_held_out_images_nothing_is_counted(test, measured):
 def test_a_class_with_few_images_or_samples_has_no_value_of_its_own(measured):
     labels = class_labels((90, 5, 3, 2), 400)
     labels = np.concatenate([labels, [4] * 3])
-    x = measured(images(labels, 0), None, lambda labels: pictures(labels, 2), samples=70)
+    x = measured(images(labels, 0), None, lambda labels: pictures(labels, 2), **{"sample.count": 70})
     metrics, floor = x.evaluate(), x.floor()
     missing = [value is None for value in metrics["classwise"]]
     assert missing == [False, False, False, True, True]
@@ -273,9 +275,10 @@ def test_a_class_with_few_images_or_samples_has_no_value_of_its_own(measured):
     json.dumps([metrics, floor], allow_nan=False)
 
 
-def test_near_copies_are_looked_for_in_blocks_and_among_some():
+def test_near_copies_are_looked_for_in_blocks_and_among_some(monkeypatch):
+    monkeypatch.setattr(arrays, "BLOCK", 7)
     train, some = TRAIN.images, np.array([3, 50, 199])
-    distances, nearest = evaluation.nearest_distances(train, train, among=some, block=7)
+    distances, nearest = evaluation.nearest_distances(train, train, among=some)
     assert (
         nearest[some].tolist() == some.tolist() and (distances == 0).sum() == 3 and set(nearest) == set(some)
     )

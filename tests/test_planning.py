@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from dedt_lib.surrogates import CLIP_WIDTH
 
 from dedt_lib import encoders, experiment, families, planning, probing, sizes
 from dedt_lib.book import tables
@@ -13,10 +14,9 @@ from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
-from dedt_lib.models import autoencoder, build_model
+from dedt_lib.models import build_model
 from dedt_lib.models.stable_diffusion import tiny_pipeline
 from dedt_lib.store import Store
-from dedt_lib.surrogates import CLIP_WIDTH
 from dedt_lib.training import OPTIMIZERS, TrainingResult
 from dedt_lib.weights import save_weights
 

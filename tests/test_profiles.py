@@ -20,7 +20,7 @@ from test_metrics_latent import TOWER
 from test_models_stable_diffusion import as_version_1_4, edit_json
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from dedt_lib import encoders, families, weights
+from dedt_lib import encoders, weights
 from dedt_lib.book import tables
 from dedt_lib.config.profile import Profile, keys, load_profile, profile_names
 from dedt_lib.data.cifar10 import CLASS_NAMES
@@ -31,6 +31,7 @@ from dedt_lib.models import autoencoder
 from dedt_lib.models.stable_diffusion import VERSION_1_4, tiny_pipeline
 from dedt_lib.randomness import seeded
 from dedt_lib.shell.cli import main
+from dedt_lib.stages import latents
 from dedt_lib.store import Store
 from dedt_lib.weights import read_tensors
 
@@ -116,7 +117,7 @@ def published(tmp_path_factory, inception):  # noqa: F811
     root = tmp_path_factory.mktemp("weights")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEDT_WEIGHTS", str(root))
-        families.published_autoencoder.cache_clear()
+        latents.published_autoencoder.cache_clear()
         # The published networks are as large as they are, so that their images become small.
         patch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
         patch.setitem(encoders.PRETRAINED, "inceptionv3", (SmallInput, "inceptionv3-imagenet"))
@@ -156,7 +157,7 @@ def published(tmp_path_factory, inception):  # noqa: F811
         tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER))
         tower.save_pretrained(root / encoders.vit.CLIP_VIT)
         yield root
-    families.published_autoencoder.cache_clear()
+    latents.published_autoencoder.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -212,11 +213,11 @@ def test_a_profile_runs_a_cell_of_each_of_its_tables(name, published, images, tm
             assert facts["files"] and all(len(digest) == 64 for digest in facts["files"].values())
 
 
-FID_ALONE = {"yardstick"}
+FID_ALONE = {"extractor"}
 PUBLISHED = {
     **{(name, row): FID_ALONE for name in ("paper", "short", "cifar10-cpu") for row in NEEDIEST.values()},
-    ("imagenet", NEEDIEST["table4"]): {"encoder", "autoencoder", "decoder", "yardstick", "cmmd_network"},
-    ("imagenette", NEEDIEST["table5"]): {"encoder", "autoencoder", "pipeline", "yardstick"},
+    ("imagenet", NEEDIEST["table4"]): {"encoder", "autoencoder", "decoder", "extractor", "cmmd_network"},
+    ("imagenette", NEEDIEST["table5"]): {"encoder", "autoencoder", "pipeline", "extractor"},
 }
 """Profile and row -> which of its networks have published weights."""
 
@@ -251,11 +252,11 @@ def without(published, tmp_path, monkeypatch):
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        families.published_autoencoder.cache_clear()
+        latents.published_autoencoder.cache_clear()
         return absent
 
     yield remove
-    families.published_autoencoder.cache_clear()
+    latents.published_autoencoder.cache_clear()
 
 
 @pytest.mark.parametrize("name, row, missing", MISSING)
@@ -363,7 +364,9 @@ def test_each_part_of_a_pipeline_decides_the_result(change, published, images, t
     change(tmp_path / "other")
     store = Store(tmp_path / "store")
     one, other = tune(images, store), tune(images, store, tmp_path / "other")
-    assert one.latents_key == other.latents_key  # the autoencoder is the same
+    assert (
+        latents.encoded(one.lab).address == latents.encoded(other.lab).address
+    )  # the autoencoder is the same
     assert one.training()["key"] != other.training()["key"]
     assert not np.array_equal(one.training()["losses"], other.training()["losses"])
     shutil.copytree(published / VERSION_1_4, tmp_path / "same")
@@ -381,7 +384,9 @@ def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, pub
     assert weights.key_of(opened.vae) == experiment.decoder[1] == key
     assert experiment.autoencoder[1] == weights.key_of(experiment.pipeline[0].vae)
     x_0 = torch.randn(2, *experiment.latents.shape, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(autoencoder.decode(opened.vae, x_0, size=32), experiment.family.decode(x_0).numpy())
+    assert np.array_equal(
+        autoencoder.decode(opened.vae, x_0, size=32), experiment.samples.decode(x_0).numpy()
+    )
 
 
 def test_an_autoencoder_of_no_pipeline_is_refused():

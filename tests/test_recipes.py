@@ -104,7 +104,7 @@ def test_single_values_can_be_changed(changes):
         ("sd_weights", "autoencoder.weights, stable_diffusion.weights"),
         ("dro_burn_in", "reweight.burn_in"),
         ("image_size", "data.image_size, autoencoder.image_size"),
-        ("unet", "unet.steps"),
+        ("unet", ".*unet.steps"),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest(key, near, tmp_path):
@@ -121,17 +121,9 @@ def test_profiles_and_recipes_cannot_be_changed_in_place():
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(
-        DedtError, match="Unknown profile 'tiny'. Choose one of: .*digits, .*smoke, or give a .toml file"
-    ):
+    message = "Unknown profile 'tiny'. Choose one of: .*digits, .*smoke, or give a .toml file"
+    with pytest.raises(DedtError, match=message):
         load_profile("tiny")
-
-
-def test_an_unknown_key_lists_the_valid_ones(tmp_path):
-    with pytest.raises(
-        DedtError, match="unknown parameter 'epoch'; the valid ones are: .*epochs, batch_size"
-    ):
-        load_profile(toml(tmp_path, epoch=3))
 
 
 @pytest.mark.parametrize(

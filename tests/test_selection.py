@@ -297,9 +297,10 @@ def test_missing_and_damaged_coresets(tmp_path):
         ({"ratio": 0.01}, "keeps none: raise the ratio"),
         ({"method": "best"}, "random, gaussian, moderate"),
         ({"scope": "each"}, "class, global"),
-        ({"band": "middle"}, "center, nearest, farthest"),
+        ({"method": "moderate", "band": "middle"}, "center, nearest, farthest"),
         ({"threshold": "top"}, "count, percentile"),
-        ({"method": "moderate", "centre": "mode"}, "median or mean"),
+        ({"band": "center"}, "Unknown option of 'gaussian' 'band'.*seed, ridge, threshold"),
+        ({"method": "moderate", "centre": "mode"}, "median, mean"),
     ],
 )
 def test_wrong_choices_name_the_right_ones(changes, message):

@@ -250,7 +250,7 @@ def run_cell(
     result = {"row": row, **experiment.cell()}
     name, folder = cell_name(row, ratio, seed), results_folder(profile, root) / "pending"
     samples = experiment.sample()[:SAMPLES_KEPT]
-    if experiment.lab.processes.main:
+    if experiment.processes.main:
         folder.mkdir(parents=True, exist_ok=True)
         _write_sheet(folder / f"{name}.png", {name: samples})
         write_json(folder / f"{name}.json", result)

@@ -1,10 +1,13 @@
 """A Profile says how large everything is: sections of values, read from a TOML file that may extend another."""
 
+# The values that a field can take are tuples of the modules that know them, which mypy does not read in a Literal.
+# mypy: disable-error-code="valid-type"
+
 import tomllib
 from difflib import SequenceMatcher
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,11 +15,10 @@ from ..data import SOURCES
 from ..errors import DedtError
 from ..reweighting import ABSENT, CLIPS, SCORES
 from ..selection import CENTRES, THRESHOLDS
+from .recipe import ENCODERS
 
 PROFILES = Path(__file__).parent / "profiles"
-ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
 TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
-MODELS = ("unet", "mdt", "stable-diffusion")
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -111,7 +113,9 @@ class Reweight(Section):
     absent: Literal[ABSENT] = "previous"  # excess of a class that the batch lacks
     scores: Literal[SCORES] = "train"
     burn_in: Below1 = 0.0  # share of the proxy's steps before its weights move; 0 is the literal algorithm
-    window: float = Field(1.0, gt=0, le=1)  # share of the steps after it, from the end, that is averaged
+    window: float = Field(
+        default=1.0, gt=0, le=1
+    )  # share of the steps after it, from the end, that is averaged
 
 
 class Train(Section):
@@ -145,7 +149,7 @@ class UNet(Training):
     guidance: float = Field(0.3, ge=0)  # w
 
     @model_validator(mode="after")
-    def _levels(self):
+    def _levels(self) -> Self:
         if not self.channels or len(self.attention) != len(self.channels):
             raise ValueError("attention and channels must have one entry per resolution level")
         if any(width <= 0 or width % self.groups for width in self.channels):
@@ -161,13 +165,13 @@ class Autoencoder(Training):
         "stabilityai/sd-vae-ft-mse"  # on the hub, or NAME@REVISION, or a folder; "": trained on the images
     )
     decoder_weights: str = "stabilityai/sd-vae-ft-ema"  # "": the one that encoded
-    channels: tuple[int, ...] = Field((128, 256, 512, 512), min_length=1)
+    channels: tuple[int, ...] = Field(default=(128, 256, 512, 512), min_length=1)
     epochs: Count = 1  # this and the next two only for weights = ""
     batch_size: Count = 32
     learning_rate: Positive = 1e-4
 
     @model_validator(mode="after")
-    def _levels(self):
+    def _levels(self) -> Self:
         downsampling = 2 ** (len(self.channels) - 1)
         if not self.weights and self.image_size % downsampling:
             raise ValueError(
@@ -259,7 +263,7 @@ class Profile(Section):
     evaluate: Evaluate
 
     @model_validator(mode="after")
-    def _sections_fit(self):
+    def _sections_fit(self) -> Self:
         levels = len(self.unet.channels)
         if self.data.image_size % 2 ** (levels - 1):
             raise ValueError(f"data.image_size must be divisible by {2 ** (levels - 1)} for {levels} levels")
@@ -279,7 +283,7 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.toml"))
 
 
-def load_profile(name: "str | Path | Profile", **changes: Any) -> Profile:
+def load_profile(name: "str | Path | Profile", /, **changes: Any) -> Profile:
     """A profile by name, or by the path of a ``.toml`` file.
 
     Args:
@@ -349,7 +353,7 @@ def checked(model: type[Model], values: dict[str, Any]) -> Model:
     raise DedtError("; ".join(lines)) from None
 
 
-def _complaint(problem, model):
+def _complaint(problem: Any, model: type[BaseModel]) -> str:
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":
         return f"missing: {key}"
@@ -361,15 +365,18 @@ def keys(model: type[BaseModel]) -> list[str]:
     """The dotted keys of a model and its sections."""
     found = []
     for name, field in model.model_fields.items():
-        section = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        found += [f"{name}.{key}" for key in keys(field.annotation)] if section else [name]
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += [f"{name}.{key}" for key in keys(kind)]
+        else:
+            found.append(name)
     return found
 
 
 def nearest(key: str, known: list[str], most: int = 5) -> list[str]:
     """Those of the ``known`` keys that are most like ``key``, as a whole or in their last word."""
 
-    def likeness(name):
+    def likeness(name: str) -> float:
         pairs = (key, name), (key.rpartition(".")[2], name.rpartition(".")[2])
         return max(SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
@@ -378,7 +385,7 @@ def nearest(key: str, known: list[str], most: int = 5) -> list[str]:
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by dotted keys; dotted keys stay as they are."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return found
@@ -386,7 +393,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
     """Values by dotted keys as nested ones."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
         *sections, name = key.split(".")
         reduce(lambda level, section: level.setdefault(section, {}), sections, found)[name] = value

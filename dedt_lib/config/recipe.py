@@ -1,60 +1,74 @@
 """A Recipe says which run is wanted: a cell of a table, or one of your own."""
 
-from typing import Literal
+# mypy: disable-error-code="valid-type"
+
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..selection import BANDS, CENTRES, METHODS
-from .profile import ENCODERS, MODELS
+
+ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
+MODELS = ("unet", "mdt", "stable-diffusion")
 
 
 class Recipe(BaseModel):
-    """One cell of a table.
+    """One cell of a table.  Every field is an option of ``dedt``, and its description that option's help.
 
-    model: the kind of diffusion model that is trained (see :mod:`dedt_lib.families`).
-
-    method: how the coreset is chosen.  ratio: its share of the data, in (0, 1].  encoder: whose features are
-    scored ("" takes the profile's).  scope, centre: of the selector ("" takes the profile's or the
-    cited code's).  band: which part of the sorted distances Moderate-DS keeps.
-
-    reweighting: class weights by group DRO.  balancing: class weights that let every class count the same,
-    without DRO (the control of what reweighting does to a coreset with unequal classes).  burn_in: share of
-    the proxy's steps before the weights move (None takes the profile's).  weighting: whether the class weights
-    weigh the "loss" or drive a class "sampler".  annealing: all the data at the end.
-
-    infobatch: no coreset; InfoBatch prunes in each epoch, keeping well-learned samples with probability
-    ``ratio`` ("ratio"), or as many samples as a coreset of that ratio has ("budget").  early_stopping: train
-    on all the data, but stop after as many steps as the coreset run would take, annealed or not (the control
-    at equal compute; it is the full run stopped early, so it carries that run's warm-up, which counted in
-    epochs takes more steps than a coreset's).  unguided: sample without guidance (the control of what guidance
-    does to the metrics).
-    seed: of everything but the encoder and the metric.
+    An empty value takes the profile's, or that of the cited code.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Literal[MODELS] = "unet"
-    method: Literal[METHODS] = "moderate"
-    ratio: float = Field(0.1, gt=0, le=1)
-    encoder: Literal["", *ENCODERS] = ""
-    scope: Literal["", "class", "global"] = ""
-    centre: Literal["", *CENTRES] = ""
-    band: Literal[BANDS] = "center"
-    reweighting: bool = False
-    balancing: bool = False
-    burn_in: float | None = Field(None, ge=0, lt=1)
-    weighting: Literal["loss", "sampler"] = "loss"
-    annealing: bool = False
-    infobatch: Literal["", "ratio", "budget"] = ""
-    early_stopping: bool = False
-    unguided: bool = False
-    seed: int = Field(0, ge=0)
+    model: Literal[MODELS] = Field(
+        "unet", description="what is trained, on pixels or, the others, on latents"
+    )
+    method: Literal[METHODS] = Field("moderate", description="how the coreset is chosen")
+    ratio: float = Field(0.1, gt=0, le=1, description="share of the data to keep, in (0, 1]")
+    encoder: Literal["", *ENCODERS] = Field(
+        "", description="whose features decide, if not the profile's encoder"
+    )
+    scope: Literal["", "class", "global"] = Field(
+        "", description="order the images in each class or all together"
+    )
+    centre: Literal["", *CENTRES] = Field("", description="moderate: distances to what, if not the profile's")
+    band: Literal[BANDS] = Field("center", description="moderate: which part of the distances is kept")
+    reweighting: bool = Field(False, description="class weights by group DRO")
+    balancing: bool = Field(
+        False, description="the control: class weights that let every class count the same, without DRO"
+    )
+    burn_in: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of the proxy's steps before the class weights move, if not the profile's",
+    )
+    weighting: Literal["loss", "sampler"] = Field(
+        "loss", description="class weights weigh the loss, or drive a sampler of classes"
+    )
+    annealing: bool = Field(False, description="all the data in the last epochs")
+    infobatch: Literal["", "ratio", "budget"] = Field(
+        "",
+        description="no coreset but InfoBatch: each epoch keeps --ratio of the well-learned samples, or of all",
+    )
+    # The full run stopped early: it carries that run's warm-up, which counted in epochs takes more steps than a coreset's.
+    early_stopping: bool = Field(
+        False,
+        description="the control at equal compute: all the data, but only as many steps as the coreset takes",
+    )
+    unguided: bool = Field(False, description="the control: samples without guidance")
+    seed: int = Field(0, ge=0, description="of everything but the encoder and the metric")
+
+    @property
+    def has_coreset(self) -> bool:
+        """Whether the model is trained on a coreset, and not on all the data or on what InfoBatch keeps of it."""
+        return not (self.early_stopping or self.infobatch)
 
     @model_validator(mode="after")
-    def _fits_together(self):
+    def _fits_together(self) -> Self:
         if self.early_stopping and self.reweighting:
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
-        if self.balancing and (self.reweighting or self.early_stopping or self.infobatch):
+        if self.balancing and (self.reweighting or not self.has_coreset):
             raise ValueError(
                 "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping nor "
                 "infobatch"

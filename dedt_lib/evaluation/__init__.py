@@ -35,3 +35,11 @@ from .neighbours import (
     views,
 )
 from .statistics import paired_interval, spread
+
+__all__ = [
+    "INCEPTION", "KID_SUBSETS", "KID_SUBSET_SIZE", "MOST_EMBEDDED", "MOST_NEIGHBOURS", "MOST_PAIRED", "SAME",
+    "THUMBNAIL", "FrechetReference", "both_cmmds", "classwise_frechet", "classwise_references", "cmmd",
+    "extract_features", "frechet_distance", "gaussian_statistics", "kid", "near", "nearest_distances",
+    "nearest_features", "neighbour_radii", "paired_interval", "precision_recall", "protocol", "real_floor",
+    "register_classifier", "spread", "views", "within_real",
+]  # fmt: skip

@@ -4,6 +4,7 @@ import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ def register_classifier(network: torch.nn.Module, weights_sha256: str, shape: tu
         return name
 
     class ClassifierFeatures(FeatureExtractorBase):
-        def __init__(self, name, features_list, **kwargs):
+        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
             super().__init__(name, features_list)
             self.network = network.eval()
 
@@ -48,7 +49,7 @@ def register_classifier(network: torch.nn.Module, weights_sha256: str, shape: tu
         can_be_compiled = staticmethod(lambda: False)
         get_dummy_input_for_compile = staticmethod(lambda: torch.zeros((1, *shape), dtype=torch.uint8))
 
-        def forward(self, images):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
             return (self.network.features(to_float(images)),)
 
     register_feature_extractor(name, ClassifierFeatures)
@@ -117,7 +118,7 @@ def protocol(
     )
 
 
-def _fill_features(network: torch.nn.Module, images: Array, batch_size: int, allocate: Callable) -> Array:
+def _fill_features(network: torch.nn.Module, images: Array, batch_size: int, allocate: Callable) -> Any:
     """Features of all images, in an array made by ``allocate(shape, dtype)``."""
     channels = network.get_dummy_input_for_compile().shape[1]
     device = next(network.parameters()).device

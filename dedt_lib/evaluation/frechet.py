@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,8 +97,8 @@ class FrechetReference:
 def frechet_distance(real: Array | FrechetReference, generated: Array) -> float:
     """Frechet distance between Gaussians fitted to two feature matrices (FID; Heusel et al., 2017).
 
-    |mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2).  With S_r = A A^T the last term is
-    sum sqrt eig(A^T S_g A): real-valued, and defined for singular covariances too.
+    ``|mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2)``.  With ``S_r = A A^T`` the last term is
+    ``sum sqrt eig(A^T S_g A)``: real-valued, and defined for singular covariances too.
 
     Args:
         real: float [n, d], or its FrechetReference, which saves most of the time where one side is compared
@@ -141,7 +142,7 @@ def classwise_references(
 
 
 def classwise_frechet(
-    real: Array | list[FrechetReference | None],
+    real: Any,
     real_labels: Array | None,
     generated: Array,
     generated_labels: Array,

@@ -22,7 +22,7 @@ Kernel = Callable[[Array, Array], Array]
 
 
 def kid(real: Array, generated: Array, *, device: str | None = None) -> float:
-    """Unbiased squared maximum mean discrepancy with k(x, y) = (x.y / d + 1)^3 (KID; Binkowski et al., 2018).
+    """Unbiased squared maximum mean discrepancy, ``k(x, y) = (x.y / d + 1)^3`` (KID; Binkowski et al., 2018).
 
     Its expectation does not depend on the number of images, unlike that of FID, so it suits classes with few.
     Up to MOST_PAIRED images on each side it takes all pairs at once; beyond, it is the published estimate: the
@@ -58,7 +58,7 @@ def cmmd(
 ) -> float:
     """1000 times the squared maximum mean discrepancy with a Gaussian kernel (CMMD; Jayasumana et al., 2024).
 
-    k(x, y) = exp(-|x - y|^2 / (2 sigma^2)).  Scalar products are taken in the inputs' precision, single or
+    ``k(x, y) = exp(-|x - y|^2 / (2 sigma^2))``.  Scalar products are taken in the inputs' precision, single or
     double, all else in double.
 
     Args:

@@ -5,7 +5,7 @@ scores into a :class:`Coreset`.
 """
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -16,6 +16,12 @@ from .gaussian import SCOPES, THRESHOLDS, Gaussian, gaussian_scores
 from .moderate import BANDS, CENTRES, Moderate, moderate_distances, moderate_order
 from .selector import Selector, as_originals, distinct
 from .uniform import Uniform
+
+__all__ = [
+    "BANDS", "CENTRES", "DEFAULT_SCOPE", "METHODS", "REGISTRY", "THRESHOLDS", "Coreset", "Gaussian", "Moderate",
+    "Selector", "Uniform", "class_to_sample_weights", "gaussian_scores", "moderate_distances", "moderate_order",
+    "select",
+]  # fmt: skip
 
 REGISTRY: dict[str, type[Selector]] = {"random": Uniform, "gaussian": Gaussian, "moderate": Moderate}
 """Name of a method -> its selector."""
@@ -85,7 +91,7 @@ def select(
         )
 
     originals = as_originals(originals, n)
-    scores = selector.scores(features, labels, scope, originals)
+    scores = selector.scores(features, labels, scope, originals)  # type: ignore[arg-type]
     rank, kept, tied = np.empty(n, dtype=np.int64), np.zeros(n, dtype=bool), []
     for members in groups(labels, scope):
         own = distinct(members, originals) if selector.needs_features else members
@@ -98,11 +104,13 @@ def select(
         raise DedtError(f"Ratio {ratio} of {n} samples keeps none: raise the ratio or use scope='global'.")
     indices = np.flatnonzero(kept)
     copies = originals != np.arange(n)
-    found = {"copies": int(copies.sum()), "copies_kept": int(copies[kept].sum()), "tied": tuple(tied)}
-    return Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names, **found)
+    coreset = Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names)
+    return replace(coreset, copies=int(copies.sum()), copies_kept=int(copies[kept].sum()), tied=tuple(tied))
 
 
-def _order(selector: Selector, scores: Array, members: Array, own: Array, ratio: float, scope: str):
+def _order(
+    selector: Selector, scores: Array, members: Array, own: Array, ratio: float, scope: str
+) -> tuple[Array, int]:
     """The members in the order in which they are kept, copies after their ``own``, and how many are kept."""
     if len(own) == len(members):
         order, count = selector.order(scores[own], ratio, scope)
@@ -113,9 +121,9 @@ def _order(selector: Selector, scores: Array, members: Array, own: Array, ratio:
     return np.concatenate([own[order], np.setdiff1d(members, own)]), count if wanted <= len(own) else wanted
 
 
-def _mostly_tied(scores):
+def _mostly_tied(scores: Array) -> bool:
     """Whether more than half of the scores, float [n], share theirs with another, up to rounding."""
     ascending = np.sort(scores)
     apart = np.diff(ascending) > 1e-12 * np.abs(ascending).max()
     alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
-    return len(scores) > 1 and alone.mean() < 0.5
+    return len(scores) > 1 and bool(alone.mean() < 0.5)

@@ -52,7 +52,7 @@ def gaussian_scores(
 ) -> Array:
     """Log-density of each sample under a Gaussian fitted to its class; the highest are kept first.
 
-    S(z) = -1/2 [ (z - mu)^T Sigma^-1 (z - mu) + ln |Sigma| + d ln 2 pi ]  (paper, Section III-B), with
+    ``S(z) = -1/2 [ (z - mu)^T Sigma^-1 (z - mu) + ln |Sigma| + d ln 2 pi ]`` (paper, Section III-B), with
     Sigma the maximum-likelihood covariance plus ``ridge`` times the identity, as in DeVries et al. (2020).
 
     Args:
@@ -85,7 +85,7 @@ def gaussian_scores(
     return scores[originals]
 
 
-def _log_density(features, members, ridge):
+def _log_density(features: Array, members: Array, ridge: float) -> Array:
     """S(z) of the rows ``members``, from the smaller of the two matrices that give it."""
     n, d = len(members), features.shape[1]
     solve = _mahalanobis_few_samples if n <= d else _mahalanobis
@@ -93,7 +93,7 @@ def _log_density(features, members, ridge):
     return -0.5 * (squared + log_determinant + d * np.log(2 * np.pi))
 
 
-def _mahalanobis(features, members, ridge):
+def _mahalanobis(features: Array, members: Array, ridge: float) -> tuple[Array, float]:
     """(z - mu)^T Sigma^-1 (z - mu) [n] and ln |Sigma|: the squared length of L^-1 (z - mu), Sigma = L L^T."""
     from scipy.linalg import solve_triangular
 
@@ -108,7 +108,7 @@ def _mahalanobis(features, members, ridge):
     return np.concatenate(squared), log_determinant
 
 
-def _mahalanobis_few_samples(features, members, ridge):
+def _mahalanobis_few_samples(features: Array, members: Array, ridge: float) -> tuple[Array, float]:
     """The same from an n x n matrix, which is the smaller one when n <= d.
 
     With the centred rows Z and G = Z Z^T / n + 1 1^T / n + ridge I, the Woodbury identity gives
@@ -129,7 +129,7 @@ def _mahalanobis_few_samples(features, members, ridge):
     return squared, log_determinant + (d - n + 1) * np.log(ridge) - np.log1p(ridge)
 
 
-def _cholesky(matrix, ridge):
+def _cholesky(matrix: Array, ridge: float) -> tuple[Array, float]:
     """Lower factor and log-determinant of matrix + ridge I; only the lower triangle is read."""
     from scipy.linalg import LinAlgError, cholesky
 
@@ -141,5 +141,5 @@ def _cholesky(matrix, ridge):
     return factor, 2 * np.log(np.diag(factor)).sum()
 
 
-def _singular(reason, ridge):
+def _singular(reason: object, ridge: float) -> DedtError:
     return DedtError(f"The covariance is singular ({reason}). Raise the ridge, now {ridge}.")

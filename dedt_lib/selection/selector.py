@@ -65,9 +65,12 @@ def as_originals(originals: Array | None, count: int) -> Array:
     if originals is None:
         return np.arange(count)
     originals = np.asarray(originals)
-    fits = originals.shape == (count,) and np.issubdtype(originals.dtype, np.integer)
-    fits = fits and np.isin(originals, np.arange(count)).all()
-    if not fits or (originals[originals] != originals).any():
+    numbers = originals.shape == (count,) and np.issubdtype(originals.dtype, np.integer)
+    if (
+        not numbers
+        or not np.isin(originals, np.arange(count)).all()
+        or (originals[originals] != originals).any()
+    ):
         raise DedtError(
             f"originals must be int [{count}]: the number of each sample's original, its own if it is no copy."
         )

@@ -1,10 +1,27 @@
 """How the verbs of ``dedt`` print: recipes, metrics, plans, tables of numbers, and a sheet of samples."""
 
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from ..data import Reading
+    from ..experiment import Experiment
+    from ..plan import Work
+    from ..selection import Coreset
+
+Result = dict[str, Any]
+Speed = dict[tuple[str, str], float]
+Speedups = dict[tuple[str, float], tuple[float, float]]
+
 FEW_CLASSES = 20
 """So many can be named in a line."""
 
 
-def describe(experiment):
+def describe(experiment: "Experiment") -> str:
     """One line that says what a recipe is, whatever in it is not the default by name."""
     r = experiment.recipe
     flags = [f"seed {r.seed}"]
@@ -33,7 +50,7 @@ def describe(experiment):
     return ", ".join([*parts, *flags])
 
 
-def print_reading(reading):
+def print_reading(reading: "Reading | None") -> None:
     """What became of the files of the images: a Reading, or None when there is nothing to say."""
     from ..data.names import one_line
 
@@ -41,7 +58,7 @@ def print_reading(reading):
         print(one_line(reading.line))
 
 
-def print_doubts(coreset):
+def print_doubts(coreset: "Coreset") -> None:
     """What a reader should know of a coreset: exact copies in the data, and scores that decide nothing."""
     if coreset.copies:
         what = amount(coreset.copies, "exact copy of another image", "exact copies of other images")
@@ -56,7 +73,8 @@ def print_doubts(coreset):
         )
 
 
-def print_metrics(metrics, floor):
+def print_metrics(metrics: Result, floor: Result) -> None:
+    """FID and what was measured beside it, with how; floor: real half against real half."""
     print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g})")
     print(f"  {metrics['protocol']}")
     if metrics.get("classwise_left_out"):
@@ -73,7 +91,7 @@ def print_metrics(metrics, floor):
     print_copies(metrics)
 
 
-def print_copies(metrics):
+def print_copies(metrics: Result) -> None:
     """The share of near-copies in both readings, and what told them; or why there is none."""
     if metrics["copies"] is None:
         leaks = metrics.get("leaks")
@@ -92,12 +110,12 @@ def print_copies(metrics):
         print(f"  left out: {amount(metrics['leaks'], 'held-out image')} found among the training images")
 
 
-def number(value, digits=".3g"):
+def number(value: float | None, digits: str = ".3g") -> str:
     """A number in so many digits; a dash for none."""
     return "–" if value is None else f"{value:{digits}}"
 
 
-def print_cell(cell):
+def print_cell(cell: Result) -> None:
     """The main numbers of ``Experiment.cell()``."""
     print_metrics(cell, cell["floor"])
     recipe = cell["recipe"]
@@ -124,31 +142,31 @@ def print_cell(cell):
     print_table(("cost", "seconds", "CPU seconds", "images", "evaluations"), rows)
 
 
-def wrote(out, *names):
+def wrote(out: Path, *names: str) -> None:
+    """Say which files were written."""
     print(f"wrote {', '.join(names)} to {out}")
 
 
-def contact_sheet(images, labels, num_classes, rows=10):
+def contact_sheet(
+    images: "np.ndarray", labels: "np.ndarray", num_classes: int, rows: int = 10
+) -> "Image.Image":
     """A Pillow image of the first samples, whose classes are ``labels``; up to twenty get a column each."""
     from PIL import Image
 
     from ..book.figures import class_columns, tile
 
-    if num_classes <= FEW_CLASSES:
-        sheet = tile(class_columns(images, labels, num_classes, rows), num_classes)
-    else:
-        sheet = tile(images[: rows * 10], 10)
-    sheet = Image.fromarray(sheet)
+    columns = num_classes if num_classes <= FEW_CLASSES else 10
+    shown = class_columns(images, labels, columns, rows) if columns == num_classes else images[: rows * 10]
+    sheet = Image.fromarray(tile(shown, columns))
     scale = max(1, 32 // images.shape[2])
     return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
 
 
-def print_works(works, least, speed):
+def print_works(works: "list[Work]", least: "list[Work]", speed: Speed) -> None:
     """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
-    from ..planning import DIFFUSION
-    from ..probing import seconds
+    from ..plan import NETWORKS, seconds
 
-    columns = {
+    columns: dict[str, tuple[Callable, Callable]] = {
         "runs": (lambda work: work.runs, whole),
         "steps": (lambda work: work.steps, whole),
         "images": (lambda work: work.images, scaled),
@@ -159,27 +177,24 @@ def print_works(works, least, speed):
     if speed:
         columns["time"] = (lambda work: seconds(work, speed), duration)
 
-    def line(name, what, pairs):
-        ends = [
-            (text(sum(value(low) for low, _ in pairs)), text(sum(value(high) for _, high in pairs)))
-            for value, text in columns.values()
-        ]
+    pairs = list(zip(least, works))
+    several = len({work.network for work in works} & set(NETWORKS)) > 1
+
+    def line(name: str, what: str, pairs: "Iterable[tuple[Work, Work]]") -> tuple[str, ...]:
+        sides = list(zip(*pairs))
+        ends = [[text(sum(map(value, side))) for side in sides] for value, text in columns.values()]
         return name, *(" .. ".join(dict.fromkeys(pair)) for pair in ends), what
 
-    def group(network):
-        return network if network in DIFFUSION.values() else "other networks"
-
-    pairs = list(zip(least, works))
-    several = len({work.network for work in works} & set(DIFFUSION.values())) > 1
-
-    def described(work):
-        return (
-            f"{work.what} ({work.network})" if several and work.network in DIFFUSION.values() else work.what
-        )
-
-    rows = [line(pair[1].kind, described(pair[1]), [pair]) for pair in pairs]
-    for what in (*DIFFUSION.values(), "other networks"):
-        chosen = [pair for pair in pairs if what == group(pair[1].network)]
+    rows = []
+    for pair in pairs:
+        work = pair[1]
+        model = f" ({work.network})" if several and work.network in NETWORKS else ""
+        rows.append(line(work.kind, work.what + model, [pair]))
+    for what in (*NETWORKS, "other networks"):
+        others = what not in NETWORKS
+        chosen = [
+            pair for pair in pairs if (pair[1].network not in NETWORKS if others else pair[1].network == what)
+        ]
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
     print(
@@ -191,14 +206,14 @@ def print_works(works, least, speed):
     print(f"disk: {scaled(kept, 'B')} kept, and up to {scaled(room, 'B')} more for each run under way")
 
 
-def print_speedups(speedups, most):
+def print_speedups(speedups: Speedups, most: Speedups) -> None:
     """(row, ratio) -> (final training, whole recipe) as a table with the ratios beside each other.
 
     most: the same where InfoBatch prunes as much as it can.
     """
     from ..book.tables import percent
 
-    def entry(cell):
+    def entry(cell: tuple[str, float]) -> str:
         if cell not in speedups:
             return ""
         (final, whole), (best, _) = speedups[cell], most[cell]
@@ -215,23 +230,24 @@ def print_speedups(speedups, most):
     print_table(("row", *map(percent, ratios)), lines)
 
 
-def print_speed(speed, total):
+def print_speed(speed: Speed, total: float) -> None:
     """What the probe measured, in milliseconds, and what it comes to: ``total`` seconds at the most."""
     import torch
 
-    from ..planning import NAMES, UNITS
+    from ..plan import UNITS
+    from ..stages.embed import LABELS
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
     print(f"in all {duration(total)} on {device}, one run after the other")
-    kinds = {}
+    kinds: dict[tuple[str, str], list[str]] = {}
     for (kind, network), value in speed.items():
-        what = f"{UNITS.get(kind, 'steps').removesuffix('s')} of the {NAMES.get(network, network)}"
+        what = f"{UNITS.get(kind, 'steps').removesuffix('s')} of the {LABELS.get(network, network)}"
         kinds.setdefault((f"{1000 * value:.3g} ms", what), []).append(kind)
     rows = [(value, what, ", ".join(names)) for (value, what), names in kinds.items()]
     print_table(("measured", "per", "work"), rows, text=(1, 2))
 
 
-def print_table(header, rows, text=(0,)):
+def print_table(header: Iterable[str], rows: Iterable[Iterable[Any]], text: Iterable[int] = (0,)) -> None:
     """Aligned columns: those numbered in ``text`` (from the end if negative) to the left, others right."""
     from ..data.names import one_line
 
@@ -246,17 +262,17 @@ def print_table(header, rows, text=(0,)):
         print(("  " + "  ".join(cells)).rstrip())
 
 
-def amount(count, one, many=None):
+def amount(count: int, one: str, many: str | None = None) -> str:
     """``1 cell``, ``1,200 cells``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def whole(count):
+def whole(count: int) -> str:
     """A count with thousands set apart; nothing for none."""
     return f"{count:,}" if count else ""
 
 
-def scaled(value, unit=""):
+def scaled(value: float, unit: str = "") -> str:
     """Three digits of a number and its size: ``782 k``, ``1.20 GB``."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
@@ -265,7 +281,7 @@ def scaled(value, unit=""):
     return f"{value:.0f} {unit}".rstrip() if value else ""
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """``12 s``, ``34 min`` or ``56.7 h``."""
     if seconds < 100:
         return f"{seconds:.0f} s"

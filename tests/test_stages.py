@@ -8,13 +8,14 @@ import pytest
 import tiny
 import torch
 
-from dedt_lib import families, sampling
+from dedt_lib import sampling
 from dedt_lib.book import tables
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.models import autoencoder
 from dedt_lib.plans import EpochPlan
 from dedt_lib.reweighting import GroupDRO
+from dedt_lib.stages import latents
 from dedt_lib.store import Store
 from dedt_lib.training import CHECKPOINT, draw_batch, train
 from dedt_lib.weights import read_tensors
@@ -34,7 +35,14 @@ def fit(experiment, folder, *, weights=None, **changes):
     plan = EpochPlan(indices, total=len(experiment.data), epochs=4, weights=weights)
     sizes = {"epochs": 4, "batch_size": 8, "checkpoint_every": 3}
     settings = dataclasses.replace(experiment.settings, **{**changes, **sizes})
-    return train(experiment.build_model(), experiment.family.source(), plan, settings, seed=0, folder=folder)
+    return train(
+        experiment.build_model(),
+        latents.source(experiment.lab, experiment.spec).result(),
+        plan,
+        settings,
+        seed=0,
+        folder=folder,
+    )
 
 
 def test_weights_of_one_change_no_bit(latent, tmp_path):
@@ -62,7 +70,7 @@ def test_a_fresh_model_does_not_depend_on_what_was_loaded_before_it(latent, smok
         )
 
     unloaded, loaded = fresh(), fresh()
-    loaded.family.source()
+    latents.source(loaded.lab, loaded.spec).result()
     one, other = (experiment.build_model(seed=3).state_dict() for experiment in (unloaded, loaded))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -78,7 +86,7 @@ def test_unguided_samples_come_from_the_same_training_without_guidance(model, sc
     guided = smoke.change(model=model, ratio=0.2 if model != "unet" else 0.1)
     unguided = guided.change(unguided=True)
     assert unguided.training()["key"] == guided.training()["key"]
-    assert guided.family.sampling["guidance"] == scale
+    assert guided.spec.sampling()["guidance"] == scale
     asked = []
 
     def watched(x_t, t, labels):
@@ -97,11 +105,11 @@ def test_unguided_samples_come_from_the_same_training_without_guidance(model, sc
             np.arange(4),
             seed=0,
             batch_size=4,
-            sampler=unguided.family.sampler,
-            decode=unguided.family.decode,
-            **unguided.family.sampling,
+            sampler=unguided.spec.sampler,
+            decode=unguided.samples.decode,
+            **unguided.spec.sampling(True),
         )
-    assert len(asked) == unguided.family.sampler_steps and images.shape[0] == 4
+    assert len(asked) == unguided.spec.section.steps and images.shape[0] == 4
     assert all(count == 4 and (labels != network.null_label).all() for count, labels in asked)
 
 
@@ -110,9 +118,7 @@ def test_a_cell_holds_the_metrics_of_the_latent_models(latent):
     assert json.loads(json.dumps(cell, allow_nan=False)) == cell
     assert all(np.isfinite(cell[name]) for name in tables.MORE_METRICS)
     assert 0 <= cell["precision"] <= 1 and 0 <= cell["recall"] <= 1 and len(cell["classwise"]) == 10
-    assert (
-        cell["costs"]["train"]["evaluations"] == latent.family.evaluations * cell["costs"]["train"]["images"]
-    )
+    assert cell["costs"]["train"]["evaluations"] == latent.spec.evaluations * cell["costs"]["train"]["images"]
 
 
 def test_samples_come_back_at_the_size_of_the_images(latent):
@@ -121,18 +127,20 @@ def test_samples_come_back_at_the_size_of_the_images(latent):
 
 
 def test_class_weights_are_learned_and_change_the_run(latent):
-    ratio = latent.family.ratios[0]
+    ratio = latent.spec.ratios[0]
     plain = latent.change(method="moderate", ratio=ratio)
     reweighted = plain.change(reweighting=True)
     weights = reweighted.reweight()
     assert weights["weights"].sum() == pytest.approx(1) and len(weights["weights"]) == 10
-    assert len(weights["trajectory"]) == -(-len(plain.select().indices) // 25) * latent.family.proxy_epochs
+    assert len(weights["trajectory"]) == -(-len(plain.select().indices) // 25) * latent.spec.proxy_epochs
     assert plain.training()["key"] != reweighted.training()["key"]
 
 
 def test_the_latents_are_encoded_once(smoke):
     mdt, stable = (smoke.change(model=name) for name in LATENT)
-    assert mdt.latents_key == stable.latents_key and len(mdt.latents) == len(smoke.data)
+    assert latents.encoded(mdt.lab).address == latents.encoded(stable.lab).address and len(
+        mdt.latents
+    ) == len(smoke.data)
 
 
 def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
@@ -142,7 +150,9 @@ def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
         for model in (proxy, reference):
             for parameter in model.parameters():
                 parameter.normal_(std=0.1)
-    batch = draw_batch(mdt.family.source(), torch.arange(20), mdt.settings, 0, 0, proxy)
+    batch = draw_batch(
+        latents.source(mdt.lab, mdt.spec).result(), torch.arange(20), mdt.settings, 0, 0, proxy
+    )
     dro = GroupDRO(reference, np.full(10, 5))
     with torch.no_grad():
         dro(proxy.losses(batch), batch, proxy)
@@ -155,7 +165,7 @@ def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
 
 def test_stable_diffusion_starts_from_the_pipeline_and_leaves_it_alone(smoke):
     experiment = smoke.change(model="stable-diffusion")
-    pipeline, _ = experiment.pipeline
+    pipeline = latents.pipeline(experiment.lab).result()
     before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
     model = experiment.build_model()
     assert all(torch.equal(before[name], value) for name, value in model.net.state_dict().items())
@@ -233,7 +243,7 @@ def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
-    families.published_autoencoder.cache_clear()
+    latents.published_autoencoder.cache_clear()
     published = {
         "autoencoder.weights": "stabilityai/sd-vae-ft-mse",
         "stable_diffusion.weights": "CompVis/stable-diffusion-v1-4",
@@ -242,4 +252,4 @@ def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
     with pytest.raises(DedtError, match="sd-vae-ft-mse"):
         experiment.latents  # noqa: B018
     with pytest.raises(DedtError, match="stable-diffusion-v1-4"):
-        experiment.change(model="stable-diffusion").pipeline  # noqa: B018
+        latents.pipeline(experiment.lab).result()

@@ -1,0 +1,185 @@
+"""What each stage of the method prints, and writes into ``--out``: one verb a function.
+
+Each computes what is missing and takes the rest from the store.  An empty ``out`` writes nothing.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .printing import (
+    FEW_CLASSES,
+    contact_sheet,
+    number,
+    print_cell,
+    print_doubts,
+    print_metrics,
+    print_table,
+    wrote,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..experiment import Experiment
+
+Out = Path | None
+
+
+def embed(experiment: "Experiment", out: Out) -> None:
+    """Train the encoder, embed every training image, print their number and the encoder's accuracy.
+
+    example:
+      dedt embed --out features
+    """
+    features, (_, manifest) = experiment.embed(), experiment.encoder
+    print(f"{len(features)} images, {features.shape[1]} features each, by {manifest['recipe']['network']}")
+    for split in ("train", "test"):
+        if f"{split}_accuracy" in manifest:
+            print(f"encoder accuracy, {split}: {manifest[f'{split}_accuracy']:.1%}")
+    if out:
+        save_array(out / "features.npy", features)
+        save_array(out / "labels.npy", experiment.data.labels)
+        wrote(out, "features.npy", "labels.npy")
+
+
+def select(experiment: "Experiment", out: Out) -> None:
+    """Choose the coreset and print its images per class.
+
+    example:
+      dedt select --method moderate --ratio 0.1 --out coreset
+    """
+    coreset = experiment.select()
+    print(f"{len(coreset.indices)} of {len(coreset.labels)} images kept")
+    counts = zip(coreset.class_names, experiment.data.class_counts, coreset.counts)
+    print_table(("class", "images", "kept"), counts)
+    print_doubts(coreset)
+    if out:
+        coreset.save(out)
+        wrote(out, "coreset.parquet", "coreset.json")
+
+
+def reweight(experiment: "Experiment", out: Out) -> None:
+    """Run group DRO on the coreset and print the weight of each class; 1 is uniform.
+
+    example:
+      dedt reweight --data photos --set data.image_size=32 --set data.channels=3 --out coreset
+    """
+    from ..files import write_json
+    from ..reweighting import effective_classes
+
+    coreset, dro = experiment.select(), experiment.reweight()
+    weights, burn_in = dro["weights"], dro["burn_in"]
+    effective = float(effective_classes(weights))
+    shown = [f"{len(weights) * weight:.3f}" for weight in weights]
+    print_table(("class", "kept", "weight"), zip(coreset.class_names, coreset.counts, shown))
+    print(f"effective classes: {effective:.2f} of {len(weights)}")
+    print(f"proxy: {len(dro['trajectory'])} steps, the first {burn_in} with uniform weights")
+    if out:
+        facts = {
+            "class_names": list(coreset.class_names),
+            "class_counts": coreset.counts.tolist(),
+            "class_weights": weights.tolist(),
+            "effective_classes": effective,
+            "burn_in": burn_in,
+        }
+        write_json(out / "weights.json", facts)
+        coreset.with_weights(weights).save(out)
+        wrote(out, "weights.json", "coreset.parquet", "coreset.json")
+
+
+def train(experiment: "Experiment", out: Out) -> None:
+    """Train the diffusion model of the recipe and print what the run took.
+
+    Of Stable Diffusion --out holds the whole pipeline, which diffusers opens by from_pretrained.
+
+    example:
+      dedt train --ratio 0.1 --reweighting --out model
+    """
+    from ..weights import save_weights
+
+    model, training = experiment.train(), experiment.training()
+    recipe, losses, steps = experiment.recipe, training["losses"], training["steps"]
+    if recipe.early_stopping:
+        steps = experiment.steps_at(recipe.ratio, recipe.annealing)
+        print(f"the weights after {steps} of the {training['steps']} steps of the run on all the data")
+    last = losses[:steps][-100:]
+    print(f"steps: {steps}, final loss: {last.mean():.4f} (mean of the last {len(last)})")
+    print(f"parameters: {sum(p.numel() for p in model.parameters()):,}")
+    print(f"run: {training['key']}, {training['training_seconds']:.0f} s on {training['device']}")
+    if out and recipe.model == "stable-diffusion":
+        experiment.save_pipeline(out / "pipeline")
+        wrote(out, "pipeline")
+    elif out:
+        save_weights(model, out / "model.safetensors")
+        wrote(out, "model.safetensors")
+
+
+def sample(experiment: "Experiment", out: Out) -> None:
+    """Draw samples from the trained model, of each class in its share of the training images.
+
+    example:
+      dedt sample --ratio 0.1 --out samples
+    """
+    import numpy as np
+
+    from ..files import atomic
+
+    images, labels, names = experiment.sample(), experiment.sample_labels(), experiment.data.class_names
+    print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
+    counts = zip(names, np.bincount(labels, minlength=len(names)))
+    known = (
+        f": {', '.join(f'{name} ({count})' for name, count in counts)}" if len(names) <= FEW_CLASSES else ""
+    )
+    print(f"classes in the shares of the training images{known}")
+    if out:
+        save_array(out / "samples.npy", images)
+        save_array(out / "sample_labels.npy", labels)
+        with atomic(out / "samples.png") as partial:
+            contact_sheet(images, labels, len(names)).save(partial, format="PNG")
+        wrote(out, "samples.npy", "sample_labels.npy", "samples.png")
+
+
+def evaluate(experiment: "Experiment", out: Out) -> None:
+    """Measure FID, class-wise FID and near-copies; of latent models CMMD, KID, precision and recall too.
+
+    example:
+      dedt evaluate --method random --ratio 0.1 --seed 1
+    """
+    from ..files import write_json
+
+    metrics, floor = experiment.evaluate(), experiment.floor()
+    if experiment.recipe.model != "unet":
+        metrics |= experiment.compare()
+    print_metrics(metrics, floor)
+    values = (map(number, metrics["classwise"]), map(number, floor["classwise"]))
+    if metrics["classwise"]:
+        print_table(("class", "FID", "real halves"), zip(experiment.data.class_names, *values))
+    if out:
+        write_json(out / "metrics.json", {**metrics, "floor": floor})
+        wrote(out, "metrics.json")
+
+
+def run(experiment: "Experiment", out: Out) -> None:
+    """All stages; prints the main numbers and, with --out, writes the files of every stage."""
+    from ..files import write_json
+
+    cell, recipe = experiment.cell(), experiment.recipe
+    print_cell(cell)
+    if not out:
+        return
+    selecting = [embed] * (recipe.method != "random") + [select] if recipe.has_coreset else []
+    for stage in (*selecting, *[reweight] * recipe.reweighting, train, sample, evaluate):
+        print(f"\n{stage.__name__}")
+        stage(experiment, out)
+    write_json(out / "cell.json", cell)
+    wrote(out, "cell.json")
+
+
+def save_array(path: Path, array: "np.ndarray") -> None:
+    """Write an array as ``.npy``, complete or not at all."""
+    import numpy as np
+
+    from ..files import atomic
+
+    with atomic(path) as partial, open(partial, "wb") as file:
+        np.save(file, array)
