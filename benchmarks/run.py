@@ -34,10 +34,12 @@ from dedt_lib.experiment import Experiment
 from dedt_lib.models import autoencoder
 from dedt_lib.models.mdt import MDTv2
 from dedt_lib.models.schedule import NOISE_SCHEDULE
+from dedt_lib.plans import EpochPlan
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.selection import gaussian_scores
+from dedt_lib.stages import latents
 from dedt_lib.store import Store, provenance
-from dedt_lib.training import EpochPlan, train
+from dedt_lib.training import train
 
 RESULTS = Path(__file__).with_name("results.json")
 EPOCHS = 9  # 540 steps at batch 25, so that a run writes one checkpoint as long runs do
@@ -91,7 +93,7 @@ class Setting:
         choice = {"model": model, "method": "random", "ratio": 1.0}
         self.experiment = Experiment(profile, store=Store(self.folder.name), **choice)
         self.data, self.settings = self.experiment.data, self.experiment.settings
-        self.source = self.experiment.family.source()
+        self.source = latents.source(self.experiment.lab, self.experiment.spec).result()
         self.images = epochs * len(self.data)
 
     def train(self, weights=None, weighting=None):
@@ -246,14 +248,14 @@ def sampling_speed(quick):
         ("sampling of Stable Diffusion", "stable-diffusion", 250),
     ):
         experiment = Setting(1, model).experiment
-        family, network = experiment.family, experiment.build_model()
-        how = {"sampler": family.sampler, "decode": family.decode, **family.sampling}
+        spec, network = experiment.spec, experiment.build_model()
+        how = {"sampler": spec.sampler, "decode": experiment.samples.decode, **spec.sampling()}
         labels = sampling.balanced_labels(50 if quick else count, 10)
         batch_size = experiment.profile.sample.batch_size
         draw = functools.partial(sampling.sample, network, labels, seed=0, batch_size=batch_size, **how)
         draw()
         rates = [len(labels) / seconds(draw) for _ in range(1 if quick else 2)]
-        rows.append(result(name, rates, "images/s", **family.sampling))
+        rows.append(result(name, rates, "images/s", **spec.sampling()))
     return rows
 
 

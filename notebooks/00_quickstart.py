@@ -24,7 +24,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -34,9 +34,9 @@ check_parameters("profile", "ratio", "seed")
 # it in the store the next time.
 
 # %%
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
-from dedt_lib.selection import (moderate_distances)
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
+from dedt_lib.selection import moderate_distances
 
 plain = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 

@@ -16,18 +16,18 @@
 profile = "digits"
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile")
 
 # %% [markdown]
 # A **profile** says how large everything is, and which images are used. It is
-# a flat file of commented values.
+# a file of values in sections, which may extend another.
 
 # %%
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
-from dedt_lib.config.profile import (profile_names)
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
+from dedt_lib.config.profile import profile_names
 
 experiment = Experiment(profile)
 data, test = experiment.data, experiment.test
@@ -100,7 +100,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dedt_lib.data import (load)
+from dedt_lib.data import load
 
 folder = Path(tempfile.mkdtemp())
 for i in range(40):

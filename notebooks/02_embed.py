@@ -20,7 +20,7 @@ encoders = "resnet18 clip-rn50"
 ratio = 0.1
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "encoders", "ratio")
 
@@ -55,9 +55,9 @@ check_parameters("profile", "encoders", "ratio")
 # know only the data, and others the wide world.
 
 # %% tags=["remove-cell"]
-from dedt_lib.errors import (DedtError)
-from dedt_lib.experiment import (Experiment)
-from dedt_lib.store import (Store)
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
+from dedt_lib.store import Store
 
 
 def is_stored(name):
@@ -80,7 +80,7 @@ def is_stored(name):
 # [Table I](08_table1) in any case, from the committed results.
 
 # %%
-from dedt_lib.book import (figures)
+from dedt_lib.book import figures
 
 label = {
     "resnet18": "ResNet-18",

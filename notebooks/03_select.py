@@ -23,7 +23,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -32,8 +32,8 @@ check_parameters("profile", "ratio", "seed")
 # ([Embed](02_embed) shows the others).
 
 # %%
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
 
 experiment = Experiment(profile, ratio=ratio, seed=seed)
 data, features = experiment.data, experiment.embed()
@@ -73,7 +73,7 @@ figures.score_histogram(moderate, "distance to the median, class 3", 3)
 # each row. The Gaussian's are mostly near the centre.
 
 # %%
-from dedt_lib.selection import (moderate_distances)
+from dedt_lib.selection import moderate_distances
 
 random = experiment.change(method="random").select()
 coresets = {

@@ -20,7 +20,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -28,8 +28,8 @@ check_parameters("profile", "ratio", "seed")
 # This is the recipe: a coreset by Moderate-DS, and class weights for it.
 
 # %%
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
 
 experiment = Experiment(
     profile, method="moderate", ratio=ratio, seed=seed, reweighting=True
@@ -56,7 +56,7 @@ names = experiment.data.class_names
 # %%
 import numpy as np
 
-from dedt_lib.reweighting import (update_weights)
+from dedt_lib.reweighting import update_weights
 
 update_weights(np.full(4, 0.25), [0.0, 0.0, 0.1, 0.5])
 
@@ -71,7 +71,7 @@ update_weights(np.full(4, 0.25), [0.0, 0.0, 0.1, 0.5])
 # %%
 import torch
 
-from dedt_lib.training import (draw_batch)
+from dedt_lib.training import draw_batch
 
 chosen = torch.from_numpy(experiment.select().indices)
 reference = experiment.reference()
@@ -142,7 +142,7 @@ pd.DataFrame(
 ).round(2).T
 
 # %% tags=["remove-cell"]
-from dedt_lib.reweighting import (effective_classes)
+from dedt_lib.reweighting import effective_classes
 
 glue(
     "dro",
@@ -171,7 +171,7 @@ glue(
 # A setting whose seeds do not agree has learned the seed, not the classes.
 
 # %%
-from dedt_lib.book import (tables)
+from dedt_lib.book import tables
 
 tables.dro_options(profile).round(3)
 

@@ -20,8 +20,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.pixels import (to_float, to_uint8)
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -29,8 +28,8 @@ check_parameters("profile", "ratio", "seed")
 # The example is a coreset by Moderate-DS, without class weights.
 
 # %%
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
 
 experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 data, settings = experiment.data, experiment.settings
@@ -47,7 +46,8 @@ data, settings = experiment.data, experiment.settings
 # %%
 import torch
 
-from dedt_lib.randomness import (torch_generator)
+from dedt_lib.pixels import to_float, to_uint8
+from dedt_lib.randomness import torch_generator
 
 first = [int((data.labels == k).argmax()) for k in range(10)]
 clean = to_float(torch.from_numpy(data.images[first]))
@@ -143,7 +143,7 @@ import numpy as np
 weighted = experiment.change(reweighting=True)
 sampler = weighted.change(weighting="sampler")
 coreset = sampler.weighted_coreset()
-drawn, _ = sampler.plan(coreset).epoch(0)
+drawn, _ = sampler.plan().epoch(0)
 figures.class_draws(
     np.bincount(data.labels[drawn], minlength=len(data.class_names)),
     len(drawn) * coreset.weights,
@@ -169,10 +169,10 @@ glue("train", drawn=len(drawn), different=len(np.unique(drawn)))
 # model that has seen everything, and is then asked for its second epoch.
 
 # %%
-from dedt_lib.training import (draw_batch)
+from dedt_lib.training import draw_batch
 
 dynamic = experiment.change(infobatch="ratio", annealing=True)
-plan = dynamic.plan(dynamic.weighted_coreset())
+plan = dynamic.plan()
 batch = draw_batch(
     data, torch.arange(len(data)), settings, seed, step=0
 )
@@ -203,7 +203,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dedt_lib.training import (EpochPlan, train)
+from dedt_lib.plans import EpochPlan
+from dedt_lib.training import train
 
 short = replace(settings, epochs=3, checkpoint_every=4)
 plan = EpochPlan(experiment.select().indices, total=len(data), epochs=3)

@@ -23,8 +23,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.pixels import (to_uint8)
-from dedt_lib.book.notebook import (check_parameters)
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
@@ -32,8 +31,8 @@ check_parameters("profile", "ratio", "seed")
 # Two trained models, one on a coreset and one on all the data.
 
 # %%
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
 
 experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 full = experiment.change(method="random", ratio=1.0)
@@ -50,7 +49,8 @@ p, K = experiment.profile, len(experiment.data.class_names)
 # %%
 import torch
 
-from dedt_lib.sampling import (balanced_labels, ddim, initial_noise)
+from dedt_lib.pixels import to_uint8
+from dedt_lib.sampling import balanced_labels, ddim, initial_noise
 
 model, classes = full.train(), torch.from_numpy(balanced_labels(10, K))
 noise = initial_noise(range(10), model.sample_shape, seed)
@@ -112,7 +112,7 @@ figures.image_grid(sheet, columns=K, title="coreset")
 # %%
 import numpy as np
 
-from dedt_lib.sampling import (sample)
+from dedt_lib.sampling import sample
 
 how = {"seed": seed, "steps": p.unet.steps, "guidance": p.unet.guidance}
 small = sample(model, labels[:12], batch_size=5, **how)

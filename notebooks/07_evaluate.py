@@ -18,7 +18,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed")
 
@@ -26,9 +26,9 @@ check_parameters("profile", "ratio", "seed")
 # Two models are measured, one trained on a coreset and one on all the data.
 
 # %%
-from dedt_lib import (evaluation)
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
+from dedt_lib import evaluation
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
 
 experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 full = experiment.change(method="random", ratio=1.0)
@@ -50,7 +50,9 @@ data, names = experiment.data, experiment.data.class_names
 # other, never with those of the paper.**
 
 # %%
-network, manifest = experiment.metric_network
+from dedt_lib.stages.evaluate import extractor, extractor_stage
+
+manifest = extractor_stage(experiment.lab).manifest()
 {k: round(manifest[k], 3) for k in ("train_accuracy", "test_accuracy")}
 
 # %% [markdown]
@@ -78,7 +80,7 @@ theirs = torch_fidelity.calculate_metrics(
     input1=Images(full.sample()),
     input2=Images(data.images),
     fid=True,
-    feature_extractor=experiment.yardstick["extractor"],
+    feature_extractor=extractor(experiment.lab).extractor,
     feature_layer_fid="features",
     cuda=False,
     cache=False,

@@ -22,7 +22,7 @@ epochs = 16
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "epochs", "compute")
 
@@ -31,7 +31,7 @@ check_parameters("profile", "epochs", "compute")
 # missing.
 
 # %%
-from dedt_lib.book import (figures, findings, paper, tables)
+from dedt_lib.book import figures, findings, paper, tables
 
 if compute:
     tables.compute_missing(profile, "table2")
@@ -54,8 +54,9 @@ frame = tables.read_cells(profile)
 import tempfile
 from dataclasses import replace
 
-from dedt_lib.experiment import (Experiment)
-from dedt_lib.training import (EpochPlan, InfoBatchPlan, train)
+from dedt_lib.experiment import Experiment
+from dedt_lib.plans import EpochPlan, InfoBatchPlan
+from dedt_lib.training import train
 
 experiment = Experiment(profile, method="random", ratio=0.1)
 data = experiment.data
@@ -137,7 +138,7 @@ glue(
 # %%
 import torch
 
-from dedt_lib.training import (draw_batch)
+from dedt_lib.training import draw_batch
 
 chosen = torch.arange(len(data))
 

@@ -20,7 +20,7 @@ ratio = 0.1
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "compute")
 
@@ -28,7 +28,7 @@ check_parameters("profile", "ratio", "compute")
 # Two rows of Table I at one ratio; `compute = True` makes missing results.
 
 # %%
-from dedt_lib.book import (figures, findings, tables)
+from dedt_lib.book import figures, findings, tables
 
 if compute:
     tables.compute_missing(profile, "figure2")

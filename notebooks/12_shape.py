@@ -23,7 +23,7 @@ profile = "digits"
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "compute")
 
@@ -32,7 +32,7 @@ check_parameters("profile", "compute")
 # missing.
 
 # %%
-from dedt_lib.book import (figures, findings, paper, tables)
+from dedt_lib.book import figures, findings, paper, tables
 
 shown = ("table1", "table2", "table3")
 if compute:
@@ -43,7 +43,7 @@ rows = {row for table in shown for row in tables.TABLES[table]}
 frame = frame[frame.row.isin(rows)]
 
 # %% tags=["remove-cell"]
-from dedt_lib.experiment import (Experiment)
+from dedt_lib.experiment import Experiment
 
 ours, annealed = "moderate-reweighted", "moderate-reweighted-annealed"
 pairs = {

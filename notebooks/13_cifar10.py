@@ -20,13 +20,13 @@
 profile = "digits"
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile")
 
 # %%
-from dedt_lib.files import (project_root, read_json)
-from dedt_lib.book.tables import (percent)
+from dedt_lib.book.tables import percent
+from dedt_lib.files import project_root, read_json
 
 folder = project_root() / "results" / "cifar10-cpu"
 found = read_json(folder / "selection.json")
@@ -97,7 +97,7 @@ Image(folder / "gaussian.png")
 # would be level.
 
 # %%
-from dedt_lib.book import (figures)
+from dedt_lib.book import figures
 
 names = found["class_names"]
 figures.class_counts(

@@ -22,9 +22,7 @@ profile = "digits"
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.pixels import (resize, to_float)
-from dedt_lib.models import (autoencoder)
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "seed")
 
@@ -35,23 +33,28 @@ check_parameters("profile", "seed")
 # %%
 import torch
 
-from dedt_lib.book import (figures)
-from dedt_lib.experiment import (Experiment)
+from dedt_lib.book import figures
+from dedt_lib.experiment import Experiment
+from dedt_lib.models import autoencoder
+from dedt_lib.pixels import resize, to_float
+from dedt_lib.stages import latents
 
 experiment = Experiment(profile, model="mdt", seed=seed)
 data, p = experiment.data, experiment.profile
-network, _ = experiment.autoencoder
+network = latents.autoencoder(experiment.lab).result()
 source = experiment.latents
 everything = torch.arange(len(data))
 {"an image": data.images.shape[1:], "its latent": source.shape}
 
 # %% tags=["remove-cell"]
 import numpy as np
-from dedt_lib.config.profile import (load_profile)
+
+from dedt_lib.config.profile import load_profile
+from dedt_lib.stages.models import latent_shape
 
 published = load_profile("imagenet")
-wide = published.latent_image_size // 2 ** (len(published.vae_channels) - 1)
-pixels = published.channels * published.latent_image_size**2
+wide = latent_shape(published.autoencoder)[1]
+pixels = published.data.channels * published.autoencoder.image_size**2
 own, mine = (int(np.prod(shape)) for shape in (data.images.shape[1:], source.shape))
 glue(
     "la",
@@ -116,7 +119,7 @@ glue("la", deviation=float(deviation.mean()), spread=float(mean.std()))
 # none.
 
 # %%
-from dedt_lib.randomness import (torch_generator)
+from dedt_lib.randomness import torch_generator
 
 generator = torch_generator(seed, "draw of the latents")
 side = data.images.shape[2]
@@ -282,7 +285,8 @@ def distance(images):
     return float(np.sqrt(np.square(images.astype(float) - mirrored).mean()))
 
 
-glue("la", by_image=distance(by_image), by_latent=distance(by_latent), flip=str(p.train.flip).lower())
+glue("la", by_image=distance(by_image), by_latent=distance(by_latent))
+glue("la", flip=str(p.train.flip).lower())
 
 # %% [markdown]
 # {glue:text}`la_by_image:.0f` grey levels from the mirrored image against
@@ -306,14 +310,16 @@ type(shard).__name__, str(shard.dtype), shard.shape
 # last line is what has to fit into memory while it is encoded.
 
 # %%
-from dedt_lib.config.profile import (load_profile)
+from dedt_lib.config.profile import load_profile
+from dedt_lib.stages.models import latent_shape
 
 imagenet, images = load_profile("imagenet"), 1_281_167
-size = imagenet.latent_image_size
-wide = size // 2 ** (len(imagenet.vae_channels) - 1)
-per_image = (1 + imagenet.flip) * 2 * 4 * wide**2 * shard.itemsize
+size = imagenet.autoencoder.image_size
+channels, wide, _ = latent_shape(imagenet.autoencoder)
+per_image = 2 * channels * wide**2 * shard.itemsize
+per_image *= 1 + imagenet.train.flip
 gigabytes = {
-    "pixels, one byte each": images * imagenet.channels * size**2,
+    "pixels, one byte each": images * imagenet.data.channels * size**2,
     "latents": images * per_image,
     "one shard": source.shard_size * per_image,
 }

@@ -23,7 +23,7 @@ seed = 0
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed", "compute")
 
@@ -34,8 +34,8 @@ check_parameters("profile", "ratio", "seed", "compute")
 # (`compute = True` makes those that are missing).
 
 # %%
-from dedt_lib.book import (figures, tables)
-from dedt_lib.experiment import (Experiment)
+from dedt_lib.book import figures, tables
+from dedt_lib.experiment import Experiment
 
 if compute:
     tables.compute_missing(profile, "table4")
@@ -46,7 +46,7 @@ data, p = experiment.data, experiment.profile
 model = experiment.build_model()
 
 # %% tags=["remove-cell"]
-from dedt_lib.models import (build_model)
+from dedt_lib.models import build_model
 
 published = build_model("mdt")
 
@@ -82,7 +82,7 @@ glue(
 # %%
 import math
 
-from dedt_lib.randomness import (torch_generator)
+from dedt_lib.randomness import torch_generator
 
 K = len(data.class_names)
 first = [int((data.labels == k).argmax()) for k in range(K)]
@@ -111,7 +111,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from dedt_lib.training import (draw_batch)
+from dedt_lib.training import draw_batch
 
 trained = experiment.train()
 settings, source = experiment.settings, experiment.latents
@@ -191,7 +191,7 @@ glue("mdt", easy=easy, hundred=float(schedule.weight[100]))
 # says how late it rises, and four is the published one.
 
 # %%
-from dedt_lib.models.schedule import (power_cosine)
+from dedt_lib.models.schedule import power_cosine
 
 timesteps, g = torch.arange(1000), p.mdt.guidance
 figures.guidance_schedule({
@@ -212,8 +212,8 @@ figures.guidance_schedule({
 # Below, what the decoder makes of the latents on their way.
 
 # %%
-from dedt_lib.sampling import (respaced_ddpm)
-from dedt_lib.sampling import (initial_noise, sample_generators)
+from dedt_lib.sampling import respaced_ddpm
+from dedt_lib.sampling import initial_noise, sample_generators
 
 steps = p.mdt.steps
 keep = sorted({steps * k // 5 for k in range(5)})
@@ -226,7 +226,7 @@ _, frames = respaced_ddpm(
     generators=sample_generators(range(K), seed),
     keep=keep,
 )
-decode = experiment.family.decode
+decode = experiment.samples.decode
 figures.denoising(
     [decode(x).numpy() for x in frames],
     [f"step {k}" for k in keep] + ["done"],
@@ -326,14 +326,15 @@ glue(
 # %%
 import numpy as np
 
-from dedt_lib.config.profile import (load_profile)
-from dedt_lib.reweighting import (class_excess, update_weights)
+from dedt_lib.config.profile import load_profile
+from dedt_lib.reweighting import class_excess, update_weights
 
 imagenet, classes, images = load_profile("imagenet"), 1000, 128_117
-size = imagenet.mdt_batch_size
-steps = imagenet.mdt_proxy_epochs * images // size
+size = imagenet.mdt.batch_size
+steps = imagenet.mdt.proxy_epochs * images // size
 how = {
-    "step_size": imagenet.dro_step_size, "smoothing": imagenet.dro_smoothing
+    "step_size": imagenet.reweight.step_size,
+    "smoothing": imagenet.reweight.smoothing,
 }
 hard = np.arange(classes) < classes // 10
 expected = np.where(hard, 0.004, 0.002)
@@ -377,7 +378,7 @@ glue(
 # the steps comes to, times $K$:
 
 # %%
-from dedt_lib.reweighting import (average_weights, effective_classes)
+from dedt_lib.reweighting import average_weights, effective_classes
 
 outcome = {}
 for rule, (path, _) in played.items():

@@ -21,7 +21,7 @@ profile = "digits"
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "compute")
 
@@ -29,7 +29,7 @@ check_parameters("profile", "compute")
 # With `compute = True` missing cells are computed here, one after the other.
 
 # %%
-from dedt_lib.book import (figures, findings, paper, tables)
+from dedt_lib.book import figures, findings, paper, tables
 
 if compute:
     tables.compute_missing(profile, "table4")

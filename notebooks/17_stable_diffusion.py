@@ -22,7 +22,7 @@ seed = 0
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters, glue)
+from dedt_lib.book.notebook import check_parameters, glue
 
 check_parameters("profile", "ratio", "seed", "compute")
 
@@ -33,8 +33,8 @@ check_parameters("profile", "ratio", "seed", "compute")
 # of the tables (`compute = True` makes those of Table V that are missing).
 
 # %%
-from dedt_lib.book import (figures, tables)
-from dedt_lib.experiment import (Experiment)
+from dedt_lib.book import figures, tables
+from dedt_lib.experiment import Experiment
 
 if compute:
     tables.compute_missing(profile, "table5")
@@ -55,7 +55,9 @@ data, p = experiment.data, experiment.profile
 # %%
 import pandas as pd
 
-pipeline, _ = experiment.pipeline
+from dedt_lib.stages import latents
+
+pipeline = latents.pipeline(experiment.lab).result()
 parts = ["tokenizer", "text_encoder", "unet", "vae", "scheduler"]
 parts = {name: getattr(pipeline, name) for name in parts}
 
@@ -131,14 +133,14 @@ print(f"{pairs.min():.2f} to {pairs.max():.2f}")
 # fine-tuning had nothing to add.
 
 # %%
-from dedt_lib.randomness import (derive)
-from dedt_lib.sampling import (sample)
+from dedt_lib.randomness import derive
+from dedt_lib.sampling import sample
 
-decode = experiment.family.decode
+decode = experiment.samples.decode
 untuned = sample(
     model, experiment.sample_labels(), seed=derive(seed, "sampling"),
     batch_size=p.sample.batch_size, decode=decode,
-    **experiment.family.sampling,
+    **experiment.spec.sampling(),
 )
 cells = {tables.percent(r): ("sd-moderate", r) for r in p.stable_diffusion.ratios}
 cells["all data"] = ("sd-full", 1.0)
@@ -157,7 +159,7 @@ figures.denoising(rows, list(pictures))
 # ([Table V](18_table5) has all rows and seeds.)
 
 # %%
-from dedt_lib import (evaluation)
+from dedt_lib import evaluation
 
 real = experiment.real()
 
@@ -327,7 +329,7 @@ signal.round(4)
 # DRO ever sees, and once on those that were removed.
 
 # %%
-from dedt_lib.training import (draw_batch)
+from dedt_lib.training import draw_batch
 
 few_images, all_images = models[tables.percent(ratio)], models["all data"]
 kept = experiment.select().kept
@@ -429,7 +431,7 @@ import tempfile
 
 from diffusers import StableDiffusionPipeline
 
-from dedt_lib.sampling import (initial_noise)
+from dedt_lib.sampling import initial_noise
 
 folder = tempfile.mkdtemp()
 full.save_pipeline(folder)
@@ -454,7 +456,7 @@ prompts = [model.prompts[k] for k in labels]
 theirs = opened(
     prompts, latents=noise, output_type="latent", **settings
 ).images
-ours = experiment.family.sampler(
+ours = experiment.spec.sampler(
     models["all data"], noise, labels, steps=p.stable_diffusion.steps,
     guidance=p.stable_diffusion.guidance - 1,
 )

@@ -24,7 +24,7 @@ percent = 10
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import (check_parameters)
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "row", "percent", "seed")
 
@@ -32,7 +32,7 @@ check_parameters("profile", "row", "percent", "seed")
 # Every stage that is already in the store is taken from there.
 
 # %%
-from dedt_lib.book import (figures, tables)
+from dedt_lib.book import figures, tables
 
 experiment, result = tables.run_cell(
     profile, row, percent / 100, seed, pending=True

@@ -19,7 +19,7 @@ from dedt_lib.book.tables import results_folder
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import write_json
-from dedt_lib.store import Store, provenance
+from dedt_lib.store import provenance
 
 PROFILE = "cifar10-cpu"
 SELECTORS = {
@@ -61,7 +61,7 @@ def main():
         for ratio in profile.unet.ratios:
             experiment = base.change(**recipe, ratio=ratio)
             coresets[name, ratio] = coreset = experiment.select()
-            manifest = Store().manifest(experiment._coreset_folder)
+            manifest = experiment.coreset.manifest()
             selections.append(
                 {
                     "selector": name,
