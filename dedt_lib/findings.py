@@ -29,6 +29,28 @@ Classes = namedtuple("Classes", "names before after weights seeds")
 too few images), class weights, all float [S, K] of S seeds; seeds [S]."""
 
 
+# ---- the options of group DRO ----------------------------------------------------------------------
+
+
+def options(table):
+    """What the measurement says of the defaults of group DRO (``tables.dro_options``): a sentence or two."""
+    if table.empty:
+        return "Their effect was not measured for this profile."
+    default, others = table.loc["default"], table.drop("default")
+
+    def named(rows):
+        return ", ".join(f"{setting} ({lowest:.2f})" for setting, lowest in rows.lowest.items())
+
+    better, worse = (others[sign * (others.lowest - default.lowest) > 0.02] for sign in (1, -1))
+    said = f"Two seeds of the default correlate by {default.lowest:.2f} at the least"
+    said += (
+        f"; more than that do those of {named(better)}"
+        if len(better)
+        else "; those of no other setting do more"
+    )
+    return f"{said}; less do those of {named(worse)}." if len(worse) else f"{said}."
+
+
 # ---- one row against another -----------------------------------------------------------------------
 
 
@@ -201,7 +223,9 @@ def same_order(frame, published, value="fid"):
     numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
     found = {}
     for ratio in sorted({ratio for own in numbers.values() for ratio in own}):
-        rows = [row for row in numbers if ratio in numbers[row] and ratio in means and pd.notna(means[ratio][row])]
+        rows = [
+            row for row in numbers if ratio in numbers[row] and ratio in means and pd.notna(means[ratio][row])
+        ]
         if len(rows) < 2:
             continue
         ours, theirs = ({row: means[ratio][row] for row in rows}, {row: numbers[row][ratio] for row in rows})

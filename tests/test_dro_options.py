@@ -4,10 +4,11 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 
-from dedt_lib import tables
+from dedt_lib import findings, tables
 from dedt_lib.experiment import Experiment
 from dedt_lib.recipes import load_profile
 from dedt_lib.store import Store, write_json
@@ -37,7 +38,11 @@ def test_every_setting_is_a_row_around_the_default(tool, measured):
     for row in rows:
         weights = np.array(row["weights"])
         assert weights.shape == (2, 10) and weights.sum(axis=1) == pytest.approx([1, 1], abs=1e-3)
-        assert 1 <= row["effective_classes"] <= 10 and 0 <= row["clipped"] <= 1 and len(row["between_seeds"]) == 1
+        assert (
+            1 <= row["effective_classes"] <= 10
+            and 0 <= row["clipped"] <= 1
+            and len(row["between_seeds"]) == 1
+        )
 
 
 def test_a_window_is_read_from_the_trajectory_that_is_there(measured):
@@ -61,3 +66,16 @@ def test_the_table_of_the_book_reads_what_was_measured(measured, tmp_path):
     assert table.index.tolist() == [row["setting"] for row in rows]
     assert table.loc["default", "with_default"] == pytest.approx(1)
     assert (table.lowest <= table.between_seeds + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    "lowest, said",
+    [
+        ((0.9, 0.91, 0.89), "by 0.90 at the least; those of no other setting do more."),
+        ((0.9, 0.95, 0.7), "more than that do those of a (0.95); less do those of b (0.70)."),
+    ],
+)
+def test_what_is_said_of_the_default_follows_the_numbers(lowest, said):
+    table = pd.DataFrame({"lowest": lowest}, index=["default", "a", "b"])
+    assert findings.options(table).endswith(said)
+    assert "not measured" in findings.options(pd.DataFrame())
