@@ -393,9 +393,9 @@ def precision_recall(real, generated, *, k=3, block=1024, radii=None, device=Non
     generated one.  Both depend on the number of images: compare them at equal counts only.
 
     real: float [n, d].  generated: float [m, d]; the same features as for FID.  radii: those of the real side
-    (:func:`neighbour_radii`), where they are known.  device: as of :func:`cmmd`.  Returns (precision, recall),
-    floats in 0..1.  Memory beyond the inputs is of the order of block^2.  Raises DedtError for k images or
-    fewer on a side, non-finite features or widths that differ.
+    (:func:`neighbour_radii`), where they are known.  device: as of :func:`cmmd`.  Returns (precision,
+    recall), floats in 0..1.  Memory beyond the inputs is of the order of block^2.  Raises DedtError for k
+    images or fewer on a side, non-finite features or widths that differ.
     """
     real, generated = _comparable(real, generated)
     if min(len(real), len(generated)) <= k:

@@ -65,8 +65,8 @@ class Experiment:
         ratios = (*self.family.ratios, 1.0)
         if self.recipe.early_stopping and self.recipe.ratio not in ratios:
             raise DedtError(
-                f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
-                f"profile only, so early_stopping cannot be had at {self.recipe.ratio}."
+                f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of "
+                f"the profile only, so early_stopping cannot be had at {self.recipe.ratio}."
             )
         if self.profile.threads:
             torch.set_num_threads(self.profile.threads)
@@ -117,8 +117,8 @@ class Experiment:
     def check_weights(self, until="compare"):
         """Load every published network that the stages ``until`` one need, and nothing else.
 
-        So that what a profile names is tried before anything is computed.  Raises DedtError for weights that are
-        missing, altered or damaged, and for autoencoders that fit neither the images nor each other.
+        So that what a profile names is tried before anything is computed.  Raises DedtError for weights that
+        are missing, altered or damaged, and for autoencoders that fit neither the images nor each other.
         """
         p, parts = self.profile, {name: getattr(self, name) for name in self._published(until)}
         sizes = {}
@@ -129,14 +129,16 @@ class Experiment:
         if len(set(sizes.values())) > 1:
             (one, a), (other, b) = sizes["autoencoder"], sizes["decoder"]
             raise DedtError(
-                f"{p.vae_weights} makes {one} channels of latents, one for {a} pixels, but {p.vae_decoder_weights} "
-                f"reads {other}, one for {b}. Choose an autoencoder and a decoder that were made for each other."
+                f"{p.vae_weights} makes {one} channels of latents, one for {a} pixels, but "
+                f"{p.vae_decoder_weights} reads {other}, one for {b}. Choose an autoencoder and a decoder "
+                "that were made for each other."
             )
         if "pipeline" in parts and "autoencoder" in parts:
             unet, own = parts["pipeline"][0].unet.config.in_channels, sizes["autoencoder"][0]
             if unet != own:
                 raise DedtError(
-                    f"{p.vae_weights} makes {own} channels of latents, but the U-Net of {p.sd_weights} takes {unet}: "
+                    f"{p.vae_weights} makes {own} channels of latents, but the U-Net of {p.sd_weights} takes "
+                    f"{unet}: "
                     'set vae_weights = "pipeline" for the pipeline\'s own autoencoder.'
                 )
 
@@ -526,8 +528,8 @@ class Experiment:
         file = folder / f"ema-{self._stopping_step:06d}.safetensors"
         if not file.exists():
             raise DedtError(
-                f"The run in {folder} is older than the ratio {self.recipe.ratio} in the profile and kept no weights "
-                "there. Delete that folder and run again."
+                f"The run in {folder} is older than the ratio {self.recipe.ratio} in the profile and kept no "
+                "weights there. Delete that folder and run again."
             )
         return file
 
@@ -686,7 +688,8 @@ class Experiment:
         """FID, class-wise FID and near-copies of the recipe's samples: a dict of numbers.
 
         fid float; classwise list [K], empty where the profile wants none, None for a class with too few
-        images or samples; classwise_left_out: those classes in words; protocol: what the FID was measured with.
+        images or samples; classwise_left_out: those classes in words; protocol: what the FID was measured
+        with.
 
         copies: share of samples at most as far from a training image of this run as all but 1 % of the
         held-out images are from any training image, which is ``copies_threshold`` grey levels; of a coreset
@@ -784,9 +787,9 @@ class Experiment:
     def held_out(self):
         """Distances of held-out images to the training images, computed once; None without such images.
 
-        pixels, features: float64 [held_out], of at most MOST_NEIGHBOURS images without those that are training
-        images themselves (leaks: how many); pixels_threshold, features_threshold: what only 1 % of them fall
-        below, None where no image is left.
+        pixels, features: float64 [held_out], of at most MOST_NEIGHBOURS images without those that are
+        training images themselves (leaks: how many); pixels_threshold, features_threshold: what only 1 % of
+        them fall below, None where no image is left.
         """
         if self.test is None:
             return None
@@ -875,7 +878,8 @@ class Experiment:
         return surrogates.cmmd_network(self)
 
     def _cmmd_real(self):
-        """Unit embeddings of the training images for CMMD, float32 [n, d] (memory-mapped), and their own part of it.
+        """Unit embeddings of the training images for CMMD, float32 [n, d] (memory-mapped), and their own
+        part.
 
         Of more than MOST_EMBEDDED images so many, each class in its share.
         """

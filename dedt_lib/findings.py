@@ -411,8 +411,8 @@ def made(frame, table, profile):
         "cells": len(own),
         "missing": f" ({missing} more are not there yet)" if missing else "",
         "older": (
-            f" The weighted ones of them ({older}) are of an older version, which divided the loss of each batch by "
-            "the mean weight in it; today's training does not, and their numbers would differ."
+            f" The weighted ones of them ({older}) are of an older version, which divided the loss of each "
+            "batch by the mean weight in it; today's training does not, and their numbers would differ."
             if older
             else ""
         ),

@@ -212,8 +212,9 @@ def encode(
     mirrored image is not the mirrored latent.  images: may be memory-mapped; at most one shard is in memory.
     precision: "float32" or "bfloat16", of the network.  The latents do not depend on ``batch_size`` or
     ``shard_size`` (up to the rounding of another order of sums).
-    Shards that a killed call completed are kept, those that were damaged since are encoded again.  Raises DedtError for images that do not fit the network, a
-    folder with latents of something else, posteriors that are not finite, and a full disk.
+    Shards that a killed call completed are kept, those that were damaged since are encoded again.  Raises
+    DedtError for images that do not fit the network, a folder with latents of something else, posteriors that
+    are not finite, and a full disk.
     """
     folder = Path(folder)
     check_fit(network, images.shape[1], image_size)

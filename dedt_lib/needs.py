@@ -1,4 +1,4 @@
-"""What a run needs of its images, known from the number of images in each class before anything is computed."""
+"""What a run needs of its images, known from their numbers in each class before anything is computed."""
 
 import numpy as np
 
@@ -14,11 +14,13 @@ def selection(recipe, scope, counts, names):
     total, single = sum(counts), [name for name, count in zip(names, counts) if count < 2]
     if recipe.method == "gaussian" and (total < 2 if scope == "global" else single):
         raise DedtError(
-            f"Class(es) {few_words(single)} have a single image, and a Gaussian needs two in each: add images, drop "
-            "the class, or choose by one Gaussian of all (scope 'global')."
+            f"Class(es) {few_words(single)} have a single image, and a Gaussian needs two in each: add "
+            "images, drop the class, or choose by one Gaussian of all (scope 'global')."
         )
     if sum(kept(recipe, scope, counts)) == 0:
-        raise DedtError(f"Ratio {recipe.ratio:g} of {total} images keeps none: raise the ratio, or add images.")
+        raise DedtError(
+            f"Ratio {recipe.ratio:g} of {total} images keeps none: raise the ratio, or add images."
+        )
 
 
 def training(recipe, scope, counts, names):
@@ -31,8 +33,8 @@ def training(recipe, scope, counts, names):
         no_empty_class(of_each, names, recipe.ratio, f"raise it to {enough(counts):g} or more, or add images")
     elif of_each[0] < len(counts):
         raise DedtError(
-            f"Of {sum(counts)} images {of_each[0]} are kept, so some of the {len(counts)} classes keep no image at "
-            f"ratio {recipe.ratio:g}: {ADVICE}."
+            f"Of {sum(counts)} images {of_each[0]} are kept, so some of the {len(counts)} classes keep no "
+            f"image at ratio {recipe.ratio:g}: {ADVICE}."
         )
 
 
@@ -49,13 +51,14 @@ def evaluation(profile, recipe, counts):
         return
     if profile.metric == "classifier":
         raise DedtError(
-            "FID is to be measured in the features of a classifier of these images, but they have one class, of "
-            "which it would learn nothing: measure in those of Inception-v3 (--set metric=inceptionv3)."
+            "FID is to be measured in the features of a classifier of these images, but they have one class, "
+            "of which it would learn nothing: measure in those of Inception-v3 (--set metric=inceptionv3)."
         )
     if recipe.model != "unet" and profile.cmmd == "clip" and not profile.clip_weights:
         raise DedtError(
-            "CMMD is to be measured by a CLIP trained on these images, but they have one class, of which it would "
-            "learn nothing: leave CMMD out (--set cmmd='\"\"'), or give weights (--set clip_weights=openai)."
+            "CMMD is to be measured by a CLIP trained on these images, but they have one class, of which it "
+            "would learn nothing: leave CMMD out (--set cmmd='\"\"'), or give weights (--set "
+            "clip_weights=openai)."
         )
 
 

@@ -153,8 +153,8 @@ class Profile(BaseModel):
         downsampling = 2 ** (len(self.vae_channels) - 1)
         if not self.vae_weights and self.latent_image_size % downsampling:
             raise ValueError(
-                f"latent_image_size must be divisible by {downsampling} for {len(self.vae_channels)} levels in "
-                f"vae_channels; got {self.latent_image_size}"
+                f"latent_image_size must be divisible by {downsampling} for {len(self.vae_channels)} levels "
+                f"in vae_channels; got {self.latent_image_size}"
             )
         return self
 
@@ -184,7 +184,8 @@ def load_profile(name, **changes):
         )
     if file.stem in profile_names() and file.resolve().parent != PROFILES.resolve():
         raise DedtError(
-            f"{file} has the name of one of the library's profiles: rename it, so that results are kept apart."
+            f"{file} has the name of one of the library's profiles: rename it, so that results are kept "
+            "apart."
         )
     try:
         values = tomllib.loads(file.read_text())
@@ -225,15 +226,15 @@ class Recipe(BaseModel):
 
     reweighting: class weights by group DRO.  balancing: class weights that let every class count the same,
     without DRO (the control of what reweighting does to a coreset with unequal classes).  burn_in: share of
-    the proxy's steps before the weights move (None takes the profile's).  weighting: whether the class weights
-    weigh the "loss" or drive a class "sampler".  annealing: all the data at the end.
+    the proxy's steps before the weights move (None takes the profile's).  weighting: whether the class
+    weights weigh the "loss" or drive a class "sampler".  annealing: all the data at the end.
 
     infobatch: no coreset; InfoBatch prunes in each epoch, keeping well-learned samples with probability
     ``ratio`` ("ratio"), or as many samples as a coreset of that ratio has ("budget").  early_stopping: train
     on all the data, but stop after as many steps as the coreset run would take, annealed or not (the control
     at equal compute; it is the full run stopped early, so it carries that run's warm-up, which counted in
-    epochs takes more steps than a coreset's).  unguided: sample without guidance (the control of what guidance
-    does to the metrics).
+    epochs takes more steps than a coreset's).  unguided: sample without guidance (the control of what
+    guidance does to the metrics).
     seed: of everything but the encoder and the metric.
     """
 
@@ -262,8 +263,8 @@ class Recipe(BaseModel):
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
         if self.balancing and (self.reweighting or self.early_stopping or self.infobatch):
             raise ValueError(
-                "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping nor "
-                "infobatch"
+                "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping "
+                "nor infobatch"
             )
         if self.infobatch and (self.reweighting or self.early_stopping):
             raise ValueError(

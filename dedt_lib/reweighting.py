@@ -77,9 +77,9 @@ class GroupDRO:
     burn_in: steps in which the weights stay uniform; the average starts after them (0: the literal
     algorithm).  window: share of the steps after the burn-in, counted from the end, that the average is over.
     absent: what a class without samples in the batch brings to the step, its "previous" excess (DoReMi's
-    code) or "zero", so that only the classes present gain.  scores: whether the losses that are compared carry
-    the proxy's dropout ("train", DoReMi's code, whose networks have none; dropout makes every excess larger) or
-    not ("eval", another forward pass).  processes: those that share the batch.
+    code) or "zero", so that only the classes present gain.  scores: whether the losses that are compared
+    carry the proxy's dropout ("train", DoReMi's code, whose networks have none; dropout makes every excess
+    larger) or not ("eval", another forward pass).  processes: those that share the batch.
     The weights of step t are updated before they weigh the proxy's loss of step t.
     Raises DedtError for a class without images or an unknown choice.
     """

@@ -113,9 +113,10 @@ def sample(
 
     sampler: :func:`ddim`, or a function like it.  decode: float [b, ...] that the sampler gives, to uint8
     images. With ``folder`` each finished batch is kept there, so that an interrupted call goes on (a batch
-    that was damaged is drawn again), and the result is the memory-mapped ``samples.npy`` in it.  With ``processes`` the batches are shared out among
-    them, and every process gets all images; this needs a folder.  The images do not depend on ``batch_size``
-    or on the number of processes (up to the rounding of one grey level by another order of sums).
+    that was damaged is drawn again), and the result is the memory-mapped ``samples.npy`` in it.  With
+    ``processes`` the batches are shared out among them, and every process gets all images; this needs a
+    folder.  The images do not depend on ``batch_size`` or on the number of processes (up to the rounding of
+    one grey level by another order of sums).
     """
     processes = processes or Processes()
     whole = Path(folder) / "samples.npy" if folder else None

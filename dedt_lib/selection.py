@@ -43,8 +43,8 @@ def gaussian_scores(features, labels, *, scope="class", ridge=1e-5, originals=No
         members = distinct(members, originals)
         if len(members) < 2:
             raise DedtError(
-                f"Class {labels[members[0]]} has a single image (copies of it aside); a Gaussian needs at least "
-                "two. Add images, drop the class, or use scope='global'."
+                f"Class {labels[members[0]]} has a single image (copies of it aside); a Gaussian needs at "
+                "least two. Add images, drop the class, or use scope='global'."
             )
         scores[members] = _log_density(features, members, ridge)
     return scores[originals]
@@ -165,7 +165,8 @@ def as_originals(originals, count):
     fits = fits and np.isin(originals, np.arange(count)).all()
     if not fits or (originals[originals] != originals).any():
         raise DedtError(
-            f"originals must be int [{count}]: the number of each sample's original, its own if it is no copy."
+            f"originals must be int [{count}]: the number of each sample's original, its own if it is no "
+            "copy."
         )
     return originals.astype(np.int64)
 
@@ -518,7 +519,7 @@ def class_to_sample_weights(weights, counts):
         raise DedtError(f"{weights.size} class weights for {counts.size} classes: there must be one each.")
     if (counts == 0).any():
         raise DedtError(
-            f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot be "
-            "weighted. Use scope='class' or a larger ratio."
+            f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot "
+            "be weighted. Use scope='class' or a larger ratio."
         )
     return weights * counts.sum() / counts

@@ -106,7 +106,8 @@ def ddae(experiment):
     }
     if p.ddae_block > (blocks := len(p.unet_channels) * (p.unet_layers + 1)):
         raise DedtError(
-            f"The decoder of this U-Net has blocks 1 to {blocks}; set ddae_block, now {p.ddae_block}, to one of them."
+            f"The decoder of this U-Net has blocks 1 to {blocks}; set ddae_block, now {p.ddae_block}, to one "
+            "of them."
         )
     readout = {"block": p.ddae_block, "timestep": p.ddae_timestep, "draws": p.ddae_draws}
 
@@ -173,8 +174,8 @@ def check_classes(experiment, what):
     """Raise DedtError when there is a single class, of which a classifier learns nothing."""
     if len(experiment.data.class_names) == 1:
         raise DedtError(
-            f"All images are of one class, so there is nothing that {what} could learn from their labels. Choose an "
-            "encoder that needs no labels (--encoder ddae), published weights (such as --set "
+            f"All images are of one class, so there is nothing that {what} could learn from their labels. "
+            "Choose an encoder that needs no labels (--encoder ddae), published weights (such as --set "
             "resnet18_weights=imagenet) or --method random."
         )
 
@@ -237,8 +238,8 @@ def published(name, weights):
     path = "" if weights == PUBLISHED[name] else weights
     if path and "/" not in path and "." not in path:
         raise DedtError(
-            f"Unknown weights '{weights}' for {name}. Choose '{PUBLISHED[name]}', the path of a file, or '' to "
-            "train it on your images."
+            f"Unknown weights '{weights}' for {name}. Choose '{PUBLISHED[name]}', the path of a file, or '' "
+            "to train it on your images."
         )
     official = encoders.PRETRAINED[name][1]
     network, file = encoders.pretrained(name, path), locate(official, path)

@@ -364,11 +364,11 @@ def reading(result):
 
 
 def dro_options(profile, *, root=None):
-    """What each option of group DRO changes, measured by ``tools/dro_options.py``: a DataFrame, a row a setting.
+    """What each option of group DRO changes, as ``tools/dro_options.py`` measured it: a row a setting.
 
-    Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and with_default (mean
-    correlation of the logarithms of the weights: of two seeds, and with the default's of the same seed), lowest
-    (that of the two seeds which agree least).  Empty for a profile without such a measurement.
+    Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and with_default
+    (mean correlation of the logarithms of the weights: of two seeds, and with the default's of the same
+    seed), lowest (that of the two seeds which agree least).  Empty for a profile without such a measurement.
     """
     import pandas as pd
 

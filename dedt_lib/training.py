@@ -219,7 +219,8 @@ def train(
     processes: the Processes that share the run; only the main one writes.
     A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there; if it is
     damaged, a line says so and the run begins anew.  Returns a TrainingResult and leaves ``model`` with the
-    EMA weights.  Raises DedtError for a checkpoint of another run, a full disk, or losses that are not finite.
+    EMA weights.  Raises DedtError for a checkpoint of another run, a full disk, or losses that are not
+    finite.
     A signal to stop (:mod:`dedt_lib.interruption`) leaves a checkpoint of the step that was under way.
     """
     folder, processes = Path(folder), processes or Processes()

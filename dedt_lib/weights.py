@@ -1,8 +1,9 @@
 """Weights on disk: the library's own as safetensors, and the files of published networks.
 
 No pickle is ever opened on trust.  The official files are pickles, so their SHA-256 is checked first, and
-even then only tensors are read from them.  What a name on the Hugging Face hub stands for is pinned: the names
-that the library itself uses by :data:`PINNED`, every other one from its first use on, in ``hub.lock.json``.
+even then only tensors are read from them.  What a name on the Hugging Face hub stands for is pinned: the
+names that the library itself uses by :data:`PINNED`, every other one from its first use on, in
+``hub.lock.json``.
 """
 
 import contextlib
@@ -48,8 +49,8 @@ PINNED = {
 """Name on the hub -> the commit that it stands for, and the SHA-256 of files in it.
 
 Commits and digests as other public code pins them, each in several repositories that do not copy each other;
-Stable Diffusion's as the tests of huggingface.js do.  Its files have no digest here: the commit decides them, and
-from their first use on the lock file does.
+Stable Diffusion's as the tests of huggingface.js do.  Its files have no digest here: the commit decides them,
+and from their first use on the lock file does.
 """
 
 
@@ -217,15 +218,16 @@ def _download(file, target):
 
     def failed(reason):
         return DedtError(
-            f"{file.name} could not be downloaded ({reason}). Run again, or fetch {file.url} by other means and "
-            f"put it into {target.parent}; its SHA-256 begins with {file.sha256}."
+            f"{file.name} could not be downloaded ({reason}). Run again, or fetch {file.url} by other means "
+            f"and put it into {target.parent}; its SHA-256 begins with {file.sha256}."
         )
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DedtError(
-            f"Cannot create {target.parent} ({error.strerror}). Set DEDT_WEIGHTS to a folder that can be written."
+            f"Cannot create {target.parent} ({error.strerror}). Set DEDT_WEIGHTS to a folder that can be "
+            "written."
         ) from error
     with atomic(target) as partial, open(partial, "wb") as output:
         digest = hashlib.sha256()
@@ -271,8 +273,8 @@ def key_of(network):
 class Published:
     """The files of a published network on this disk.
 
-    name: what was asked for.  commit: the hub's, None for files that did not come from it.  folder: where they
-    are. files: path in the folder -> SHA-256, of everything that is read.
+    name: what was asked for.  commit: the hub's, None for files that did not come from it.  folder: where
+    they are. files: path in the folder -> SHA-256, of everything that is read.
     """
 
     name: str
@@ -301,9 +303,9 @@ def hub_files(where, what, weights, config="config.json"):
     """The file ``config`` and one of the files ``weights`` of a network: :class:`Published`.
 
     where: a folder; or a name on the Hugging Face hub, "owner/name" or "owner/name@revision", see
-    :func:`published`.  what: the network in words, for messages ("the autoencoder").  weights: names, the best
-    first.  Raises DedtError for files that are missing, for weights as pickles where ``weights`` names none, for
-    a download that fails or was altered, and for a name that stands for something else than before.
+    :func:`published`.  what: the network in words, for messages ("the autoencoder").  weights: names, the
+    best first.  Raises DedtError for files that are missing, for weights as pickles where ``weights`` names
+    none, for a download that fails or was altered, and for a name that stands for something else than before.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -329,12 +331,12 @@ def hub_files(where, what, weights, config="config.json"):
 def published(where, what, needs, fetch, used):
     """The files of a network in a folder or on the hub: :class:`Published`.
 
-    where: a folder, or "owner/name" or "owner/name@revision", which is looked for in ``weights_folder()`` and in
-    the hub's cache, and else downloaded.  A name without a revision is pinned: by PINNED, else by its first use,
-    whose commit and digests stay in ``hub.lock.json`` in ``weights_folder()``.  Every later use is compared with
-    it, also of a folder of that name there, which is taken as it is at first.
-    what, needs: the network and its files in words.  fetch(name, revision, local): the folder of the hub's cache
-    with the files, downloaded unless ``local``.  used(folder): the files in it that are read.
+    where: a folder, or "owner/name" or "owner/name@revision", which is looked for in ``weights_folder()`` and
+    in the hub's cache, and else downloaded.  A name without a revision is pinned: by PINNED, else by its
+    first use, whose commit and digests stay in ``hub.lock.json`` in ``weights_folder()``.  Every later use is
+    compared with it, also of a folder of that name there, which is taken as it is at first.
+    what, needs: the network and its files in words.  fetch(name, revision, local): the folder of the hub's
+    cache with the files, downloaded unless ``local``.  used(folder): the files in it that are read.
     Raises DedtError when there is none, or for another content than at the first use.
     """
     folder, commit = own_folder(where), None
@@ -362,8 +364,8 @@ def hub_name(where, what, needs):
     """``where`` as a name on the hub, "owner/name[@revision]"; raises DedtError for anything else."""
     if not HUB_NAME.fullmatch(str(where)):
         raise DedtError(
-            f"{where} does not exist. Give {what} as a folder with {needs}, or by its name on the Hugging Face "
-            "hub (owner/name, or owner/name@revision)."
+            f"{where} does not exist. Give {what} as a folder with {needs}, or by its name on the Hugging "
+            "Face hub (owner/name, or owner/name@revision)."
         )
     return str(where)
 
@@ -374,8 +376,8 @@ def not_fetched(where, what, needs, reason):
     address = name if revision == "main" else f"{name}/tree/{revision}"
     return DedtError(
         f"There is no folder {where}, and {what} of that name on the Hugging Face hub could not be fetched "
-        f"({reason}). Run again with a network; or fetch {needs} from https://huggingface.co/{address} by other "
-        f"means and put them into {weights_folder() / where}, or give the folder that holds them."
+        f"({reason}). Run again with a network; or fetch {needs} from https://huggingface.co/{address} by "
+        f"other means and put them into {weights_folder() / where}, or give the folder that holds them."
     )
 
 
@@ -397,7 +399,7 @@ def _revision(where):
 
 
 def _from_hub(where, fetch, used):
-    """The folder of the hub's cache with a network; what is downloaded is compared with what the hub names."""
+    """The folder of the hub's cache with a network; a download is compared with what the hub names."""
     name, revision = _revision(where)
     with contextlib.suppress(Exception):  # what is in the cache needs no answer from the hub
         return fetch(name, revision, True)
@@ -413,7 +415,7 @@ def _from_hub(where, fetch, used):
 
 
 def _has_digest(path, etag):
-    """Whether a file is what the hub's ``etag`` names: a SHA-256, or of small files the hash that git gives."""
+    """Whether a file is what the hub's ``etag`` names: a SHA-256, or of small files git's hash."""
     from huggingface_hub.utils.sha import git_hash
 
     return etag == (git_hash(path.read_bytes()) if len(etag) == 40 else sha256(path))

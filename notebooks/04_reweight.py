@@ -182,13 +182,12 @@ glue("dro", options=findings.options(measured))
 # %% [markdown]
 # {glue:text}`dro_options` (Differences of up to 0.02 are not named.)
 #
-# What was measured on the digits speaks for the defaults. The weights of a
-# single step are mostly noise, so it is the average over many steps that two
-# seeds share: a shorter average, a late start and larger steps all lose
-# agreement. Clipping by sample or by class makes no difference, clipping by
-# pixel does harm. The smoothing hardly changes which classes are stressed, only
-# how much. Without a burn-in the seeds agree as well, but the excess is larger:
-# the weights then move while the proxy knows less than it ever will.
+# What was measured on the digits speaks for the defaults. A shorter average, a
+# late start, steps of another size and clipping by pixel all make the seeds
+# agree less. Clipping by sample or by class gives the same weights. The
+# smoothing hardly changes the weights' logarithms beside each other, but how
+# many classes they stress. Without a burn-in the seeds agree as well, and the
+# excess is larger.
 #
 # ## From class weights to sample weights
 #

@@ -37,7 +37,17 @@ def adds_up(reading):
 def select(capsys, path, out, *more):
     sizes = ["--set", "image_size=8", "--set", "channels=3", "--method", "random", "--ratio", "0.5"]
     code = cli.main(
-        ["select", "--data", str(path), *sizes, "--store", str(out / "store"), "--out", str(out / "out"), *more]
+        [
+            "select",
+            "--data",
+            str(path),
+            *sizes,
+            "--store",
+            str(out / "store"),
+            "--out",
+            str(out / "out"),
+            *more,
+        ]
     )
     printed = capsys.readouterr()
     return code, printed.out, printed.err
@@ -61,7 +71,8 @@ def test_whatever_pillow_opens_is_an_image_and_the_rest_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"]
+    "name",
+    [".ipynb_checkpoints", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"],
 )
 @pytest.mark.parametrize("depth", [".", "ant", "ant/deep"])
 def test_hidden_and_system_folders_never_count(tmp_path, name, depth):
@@ -106,7 +117,9 @@ def test_links_are_followed_once_and_broken_or_blocking_ones_counted(tmp_path):
 def test_splits_have_many_names_and_ids_start_at_the_path(tmp_path, train, test):
     tiny.write_images(tmp_path / train, TWO)
     tiny.write_images(tmp_path / test, TWO, each=2)
-    images, held_out = (load("folder", path=tmp_path, split=split, image_size=4) for split in ("train", "test"))
+    images, held_out = (
+        load("folder", path=tmp_path, split=split, image_size=4) for split in ("train", "test")
+    )
     assert images.class_names == TWO and len(images) == 8 and len(held_out) == 4
     assert images.ids[0] == f"{train}/ant/0.png" and held_out.ids[0] == f"{test}/ant/0.png"
     assert all((tmp_path / name).is_file() for name in (*images.ids, *held_out.ids))
@@ -114,8 +127,15 @@ def test_splits_have_many_names_and_ids_start_at_the_path(tmp_path, train, test)
 
 
 def test_names_of_splits():
-    assert [split_of(n) for n in ("Train", "VALIDATION", "eval", "trains", "cat")] == ["train", *["test"] * 2, None, None]
-    assert [resembles_split(n) for n in ("seg_train", "val2017", "TestSet", "trainA", "kfold-3")] == [True] * 5
+    assert [split_of(n) for n in ("Train", "VALIDATION", "eval", "trains", "cat")] == [
+        "train",
+        *["test"] * 2,
+        None,
+        None,
+    ]
+    assert [resembles_split(n) for n in ("seg_train", "val2017", "TestSet", "trainA", "kfold-3")] == [
+        True
+    ] * 5
     assert [resembles_split(n) for n in ("contest", "cat", "trainer", "part", "7")] == [False] * 5
 
 
@@ -160,7 +180,10 @@ def test_what_looks_like_splits_but_is_not_clear_is_refused(tmp_path, folders, m
 def test_folders_with_equal_subfolders_are_classes_and_it_is_said(tmp_path):
     tiny.write_images(tmp_path, ["cat/indoor", "cat/outdoor", "dog/indoor", "dog/outdoor"])
     found = find("folder", tmp_path)
-    assert found.class_names == ("cat", "dog") and "each with the subfolders 'indoor', 'outdoor'" in found.reading.line
+    assert (
+        found.class_names == ("cat", "dog")
+        and "each with the subfolders 'indoor', 'outdoor'" in found.reading.line
+    )
 
 
 def test_unusable_held_out_images_and_empty_classes_do_not_block_training(tmp_path):
@@ -212,8 +235,14 @@ def test_one_family_of_parquet_files_is_a_split(tmp_path, files):
 @pytest.mark.parametrize(
     "files, message",
     [
-        (["train-00000-of-00001-aaaaaaaa.parquet", "train-00000-of-00001-bbbbbbbb.parquet"], "aaaaaaaa.*bbbbbbbb"),
-        (["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"], "00001.parquet and .*00002.parquet"),
+        (
+            ["train-00000-of-00001-aaaaaaaa.parquet", "train-00000-of-00001-bbbbbbbb.parquet"],
+            "aaaaaaaa.*bbbbbbbb",
+        ),
+        (
+            ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"],
+            "00001.parquet and .*00002.parquet",
+        ),
         (["train.parquet", "data/train.parquet"], "two sets"),
         (["train.parquet", "train-00000-of-00001.parquet"], "two sets"),
         (["train-00000-of-00002-aaaaaaaa.parquet"], "holds 1 of the 2"),
@@ -379,7 +408,10 @@ def test_an_output_that_lacks_a_letter_does_not_end_the_run(tmp_path):
     root = tiny.write_images(tmp_path / "images", ("蟻", "bee"))
     code = f"import sys; from dedt_lib import cli; sys.exit(cli.main(['plan', '--data', {str(root)!r}, '--row', 'x\\u8759']))"
     found = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
     )
     assert found.returncode == 2 and r"\u8759" in found.stderr and "Traceback" not in found.stderr
 
@@ -388,7 +420,8 @@ def test_what_per_class_leaves_out_is_counted(tmp_path, capsys):
     reading = load("digits", per_class=50).reading
     assert load("digits").reading is None
     assert reading.line == (
-        "1,500 images seen, 500 images used, 1,000 left out: 1,000 beyond the first 50 of each class (per_class)"
+        "1,500 images seen, 500 images used, 1,000 left out: "
+        "1,000 beyond the first 50 of each class (per_class)"
     )
     root = tiny.write_images(tmp_path / "images", TWO)
     (root / "notes.txt").touch()

@@ -132,11 +132,16 @@ def measured(store, monkeypatch):
 
 @pytest.mark.parametrize("shares", [(4, 1), (90, 5, 3, 2)])
 def test_a_perfect_generator_of_unequal_classes_is_found_to_be_one(shares, measured):
-    labels, small = class_labels(shares, 400), {"clip_epochs": 1, "metric_epochs": 3, "cmmd": "clip" if len(shares) == 2 else ""}
+    labels, small = (
+        class_labels(shares, 400),
+        {"clip_epochs": 1, "metric_epochs": 3, "cmmd": "clip" if len(shares) == 2 else ""},
+    )
     x = measured(images(labels, 0), images(labels, 1), lambda labels: pictures(labels, 2), **small)
     metrics, floor, more = x.evaluate(), x.floor(), x.compare()
     assert np.bincount(x.sample_labels()).tolist() == x.data.class_counts.tolist()
-    assert metrics["fid"] < 1.5 * floor["fid"] and metrics["copies"] < 0.05 and metrics["copies_features"] < 0.05
+    assert (
+        metrics["fid"] < 1.5 * floor["fid"] and metrics["copies"] < 0.05 and metrics["copies_features"] < 0.05
+    )
     assert "labels in the shares of the training images" in metrics["protocol"]
     assert more["cmmd"] is None or more["cmmd_unbiased"] < more["cmmd"]
     assert min(more["precision"], more["recall"]) > 0.7
@@ -155,7 +160,11 @@ def test_large_sides_are_measured_in_parts_and_the_real_one_once(measured, monke
     monkeypatch.setattr(evaluation, "MOST_PAIRED", 150)
     x = measured(x.data, x.test, lambda labels: pictures(labels, 2), clip_epochs=1)
     parts, metrics = x.compare(), x.evaluate()
-    for words in ("100 subsets of 1000", "100 samples and 100 training images", "against 150 training images"):
+    for words in (
+        "100 subsets of 1000",
+        "100 samples and 100 training images",
+        "against 150 training images",
+    ):
         assert words in parts["comparison_protocol"]
     for name in ("cmmd", "precision", "recall"):
         assert parts[name] == pytest.approx(whole[name], rel=0.3, abs=1e-6)
@@ -166,7 +175,9 @@ def test_large_sides_are_measured_in_parts_and_the_real_one_once(measured, monke
     within, sides = evaluation.within_real, []
     monkeypatch.setattr(evaluation, "within_real", None)
     radii = evaluation.neighbour_radii
-    monkeypatch.setattr(evaluation, "neighbour_radii", lambda side, **how: sides.append(side) or radii(side, **how))
+    monkeypatch.setattr(
+        evaluation, "neighbour_radii", lambda side, **how: sides.append(side) or radii(side, **how)
+    )
     other = measured(x.data, x.test, lambda labels: pictures(labels, 3), clip_epochs=1)
     # Of the samples alone: what is of the real side was kept.
     assert other.compare()["cmmd"] is not None and len(sides) == 1
@@ -190,7 +201,7 @@ def shifted(pixels):
 MEMORISERS = {
     "exact": lambda labels: TRAIN.images[: len(labels)],
     "mirrored": lambda labels: TRAIN.images[: len(labels), :, :, ::-1].copy(),
-    "in noise": lambda labels: (TRAIN.images[: len(labels)] // 2 * 2),
+    "in noise": lambda labels: TRAIN.images[: len(labels)] // 2 * 2,
 }
 
 
@@ -259,7 +270,9 @@ def test_a_class_with_few_images_or_samples_has_no_value_of_its_own(measured):
 def test_near_copies_are_looked_for_in_blocks_and_among_some():
     train, some = TRAIN.images, np.array([3, 50, 199])
     distances, nearest = evaluation.nearest_distances(train, train, among=some, block=7)
-    assert nearest[some].tolist() == some.tolist() and (distances == 0).sum() == 3 and set(nearest) == set(some)
+    assert (
+        nearest[some].tolist() == some.tolist() and (distances == 0).sum() == 3 and set(nearest) == set(some)
+    )
     mirrored, which = evaluation.nearest_distances(train[:, :, :, ::-1], train, mirrored=True)
     assert mirrored.max() == 0 and which.tolist() == list(range(200))
     views = list(evaluation.views(train[:2], shifted=True, mirrored=True))

@@ -92,8 +92,8 @@ def _listing(root, base, left_out, wanted=None):
         raise DedtError(f"{base} has no subfolders: put the images of each class into a folder of its own.")
     if not classes:
         raise DedtError(
-            f"{base} holds no images in its subfolders ({', '.join(map(legible, images))}): add some. An image "
-            "is a file that Pillow opens, and none of those that are hidden."
+            f"{base} holds no images in its subfolders ({', '.join(map(legible, images))}): add some. An "
+            "image is a file that Pillow opens, and none of those that are hidden."
         )
     if wanted is not None and names != wanted:
         raise DedtError(
@@ -143,9 +143,10 @@ def _split_layout(root, children, trains, tests, others, shapes):
         raise DedtError(f"{root} has two training splits, {_list(trains)}: move one of them away.")
     if others and not tests:
         raise DedtError(
-            f"{root} holds {_list(trains)}, which looks like a split because the images lie in its subfolders, "
-            f"beside {_list(others)}: are these splits or classes? For the split give the path {trains[0]}; "
-            f"for classes put the images of each class directly into its folder, or rename {_list(trains)}."
+            f"{root} holds {_list(trains)}, which looks like a split because the images lie in its "
+            f"subfolders, beside {_list(others)}: are these splits or classes? For the split give the path "
+            f"{trains[0]}; for classes put the images of each class directly into its folder, or rename "
+            f"{_list(trains)}."
         )
     notes = []
     if tests and shapes[tests[0]] == "nested" and len(tests) > 1:
@@ -166,9 +167,9 @@ def _refuse_unclear(root, trains, tests, others, shapes):
         )
     if not plain and exact:
         raise DedtError(
-            f"{root} holds {_list(exact)}, named like splits, but the images lie in them directly: put those of "
-            "each class into a folder of its own in the split (train/CLASS/IMAGE), or rename them if they are "
-            "classes."
+            f"{root} holds {_list(exact)}, named like splits, but the images lie in them directly: put those "
+            "of each class into a folder of its own in the split (train/CLASS/IMAGE), or rename them if they "
+            "are classes."
         )
     both = {"train", "test"} <= set().union(*(split_words(folder.name) for folder in others))
     if not plain and (both or any(shapes[folder] == "nested" for folder in others)):
@@ -178,8 +179,8 @@ def _refuse_unclear(root, trains, tests, others, shapes):
         )
     if (trains and tests) or any(shapes[folder] == "nested" for folder in tests):
         raise DedtError(
-            f"{root} holds {_list(exact)}, named like splits, beside {_list(others)}: are these splits or classes? "
-            "Use train/CLASS/IMAGE and test/CLASS/IMAGE for splits; rename them if they are classes."
+            f"{root} holds {_list(exact)}, named like splits, beside {_list(others)}: are these splits or "
+            "classes? Use train/CLASS/IMAGE and test/CLASS/IMAGE for splits; rename them if they are classes."
         )
 
 
@@ -190,8 +191,8 @@ def _equal_subfolders(children):
     if len(names) < 2:
         return []
     return [
-        f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those are the "
-        "classes, call the folders around them train and test"
+        f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those "
+        "are the classes, call the folders around them train and test"
     ]
 
 
@@ -213,7 +214,7 @@ def _refuse_splits_below(root, children):
 
 
 def _shape(folder):
-    """ "nested" if most images lie in subfolders, "direct" if not, None if there are none."""
+    """Where most images lie: "nested" in subfolders, "direct" beside them, None if there are none."""
     depths = [file.parent == folder for file in _images(folder, Counter(), {_identity(folder.parent)})]
     return None if not depths else "direct" if 2 * sum(depths) >= len(depths) else "nested"
 

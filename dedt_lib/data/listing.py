@@ -144,8 +144,8 @@ class Listing:
     def _unreadable(self, bad, where):
         shown = "\n  ".join(why for _, why in bad[:SHOWN])
         return DedtError(
-            f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove them, "
-            f"or leave them out by --skip-bad (skip_bad = true in a profile):\n  {shown}"
+            f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove "
+            f"them, or leave them out by --skip-bad (skip_bad = true in a profile):\n  {shown}"
         )
 
     def side(self):

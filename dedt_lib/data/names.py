@@ -51,7 +51,7 @@ FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".n
 
 
 def split_of(name):
-    """ "train" or "test" for a usual name of a split, else None."""
+    """What a usual name of a split stands for: "train", "test" or None."""
     name = name.lower()
     return "train" if name in TRAINING else "test" if name in HELD_OUT else None
 

@@ -37,15 +37,16 @@ def load_parquet(path, *, split="train", image_size=None, channels=None, store=N
 
     path: a file; or a folder with ``train.parquet`` or all shards ``train-00000-of-00003.parquet`` (a hash
     may follow), and perhaps the same of a held-out split, in it or in its subfolder ``data`` or
-    ``plain_text``; splits are called as in :mod:`dedt_lib.data.names`, and the first held-out one in the order
-    there is taken.  Two sets of files for one split are refused.
+    ``plain_text``; splits are called as in :mod:`dedt_lib.data.names`, and the first held-out one in the
+    order there is taken.  Two sets of files for one split are refused.
     Columns: a struct with ``bytes`` (``img``, ``image``, or the only one); integers or strings (``label``,
     ``labels``, ``fine_label``, another ``label...``, or the only ones whose values repeat as those of classes
     do).  Class names come from the Hugging Face metadata; without it they are the labels of the training
     images in order.  Classes without images are left out.  An image's id is its split and row, counted over
     the files in order: ``train-00000``.
     image_size: pixels (default: the training images' own if they are squares of one size, else 32).
-    channels: 1 or 3 (default 3).  store: a Store to keep the pixels in.  bad: what :meth:`Listing.decode` takes.
+    channels: 1 or 3 (default 3).  store: a Store to keep the pixels in.  bad: what :meth:`Listing.decode`
+    takes.
     Transparent pixels are put over white.
     Returns LabelledImages, or None for split "test" without usable test files.  Raises DedtError for a path,
     columns, labels or images that cannot be used.
@@ -63,8 +64,8 @@ def find(path, split="train"):
     root, train = _root(path), find_files(path, "train")
     if not train:
         raise DedtError(
-            f"{root} holds no train.parquet and no shards such as train-00000-of-00001.parquet. Give a Parquet "
-            f"file, or a folder with such files{_others(root, ())}."
+            f"{root} holds no train.parquet and no shards such as train-00000-of-00001.parquet. Give a "
+            f"Parquet file, or a folder with such files{_others(root, ())}."
         )
     schema = _open(train[0]).schema_arrow
     image_column = _image_column(schema, train[0])
@@ -72,8 +73,8 @@ def find(path, split="train"):
     values = _read_labels(train, image_column, label_column)
     if set(values) == {-1}:
         raise DedtError(
-            f"All labels in {train[0].parent} are -1, which stands for no label: give files with the class of "
-            "each image."
+            f"All labels in {train[0].parent} are -1, which stands for no label: give files with the class "
+            "of each image."
         )
     names = _names_in_metadata(schema, label_column)
     keys = range(len(names)) if names else sorted({v for v in values if v is not None})
@@ -133,7 +134,10 @@ def _root(path):
 
 
 def find_files(path, split):
-    """The Parquet files of a split, in order; a path that is a file is the training split.  Raises DedtError."""
+    """The Parquet files of a split, in order; a path that is a file is the training split.
+
+    Raises DedtError.
+    """
     root = _root(path)
     if root.is_file():
         return (root,) if split == "train" else ()
@@ -178,8 +182,8 @@ def _one_family(families, keys):
     if numbers != list(range(min(first, 1), min(first, 1) + wanted)):
         start = re.match(r"[a-z]+[-_]?", files[0].name, re.IGNORECASE)[0]
         raise DedtError(
-            f"{files[0].parent} holds {len(files)} of the {wanted} files {start}*.parquet: add those that are "
-            "missing."
+            f"{files[0].parent} holds {len(files)} of the {wanted} files {start}*.parquet: add those that "
+            "are missing."
         )
     return tuple(files)
 
@@ -235,8 +239,8 @@ def _label_column(schema, files, image_column):
             refused.append(f"'{name}' has {len(values):,} different values in {values.total():,} rows")
     if refused and not found:
         raise DedtError(
-            f"{files[0]} has 0 columns that could be the labels: {', '.join(refused)}. Free text and numbers of "
-            "single images are no labels; name the column with the class of each image 'label'."
+            f"{files[0]} has 0 columns that could be the labels: {', '.join(refused)}. Free text and numbers "
+            "of single images are no labels; name the column with the class of each image 'label'."
         )
     known = tuple(found) if found and found == named[:1] else LABEL_COLUMNS
     return _choose(found, known, LABELS, schema, files[0])

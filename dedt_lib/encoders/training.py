@@ -113,8 +113,8 @@ def fit(network, loss, optimizer, n, settings, *, stream, folder, device):
                 value = loss(batch, randomness)
                 if not torch.isfinite(value):
                     raise DedtError(
-                        f"The loss of the {type(network).__name__} is {value.item()} in epoch {epoch + 1}. Lower "
-                        "its learning rate, or look for broken images."
+                        f"The loss of the {type(network).__name__} is {value.item()} in epoch {epoch + 1}. "
+                        "Lower its learning rate, or look for broken images."
                     )
                 optimizer.zero_grad()
                 value.backward()

@@ -19,9 +19,9 @@ class ClipViT(nn.Module):
 
     where: a folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained``
     writes it for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is looked for in
-    ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``); its files are noted
-    in the attribute ``published``.  In eval mode, float32.  Raises DedtError for files that are missing, damaged
-    or of another network, and for a download that fails.
+    ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``); its files are
+    noted in the attribute ``published``.  In eval mode, float32.  Raises DedtError for files that are
+    missing, damaged or of another network, and for a download that fails.
     """
 
     def __init__(self, where=CLIP_VIT):
