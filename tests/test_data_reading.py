@@ -422,7 +422,8 @@ def test_what_per_class_leaves_out_is_counted(tmp_path, capsys):
     reading = load("digits", per_class=50).reading
     assert load("digits").reading is None
     assert reading.line == (
-        "1,500 images seen, 500 images used, 1,000 left out: 1,000 beyond the first 50 of each class (per_class)"
+        "1,500 images seen, 500 images used, 1,000 left out: "
+        "1,000 beyond the first 50 of each class (per_class)"
     )
     root = tiny.write_images(tmp_path / "images", TWO)
     (root / "notes.txt").touch()

@@ -4,10 +4,11 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 
-from dedt_lib.book import tables
+from dedt_lib.book import findings, tables
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import write_json
@@ -68,3 +69,16 @@ def test_the_table_of_the_book_reads_what_was_measured(measured, tmp_path):
     assert table.index.tolist() == [row["setting"] for row in rows]
     assert table.loc["default", "with_default"] == pytest.approx(1)
     assert (table.lowest <= table.between_seeds + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    "lowest, said",
+    [
+        ((0.9, 0.91, 0.89), "by 0.90 at the least; those of no other setting do more."),
+        ((0.9, 0.95, 0.7), "more than that do those of a (0.95); less do those of b (0.70)."),
+    ],
+)
+def test_what_is_said_of_the_default_follows_the_numbers(lowest, said):
+    table = pd.DataFrame({"lowest": lowest}, index=["default", "a", "b"])
+    assert findings.options(table).endswith(said)
+    assert "not measured" in findings.options(pd.DataFrame())

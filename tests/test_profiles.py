@@ -1,7 +1,7 @@
 """Every profile that comes with the library runs a cell of each of its tables to the end.
 
-A profile is shrunk: what says how large something is becomes tiny, every choice stays as it is.  Its weights are
-stand-ins of the published layout, in the places in which the published ones are looked for.
+A profile is shrunk: what says how large something is becomes tiny, every choice stays as it is.  Its
+weights are stand-ins of the published layout, in the places in which the published ones are looked for.
 """
 
 import math

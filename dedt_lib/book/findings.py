@@ -29,6 +29,28 @@ Classes = namedtuple("Classes", "names before after weights seeds")
 too few images), class weights, all float [S, K] of S seeds; seeds [S]."""
 
 
+# ---- the options of group DRO ----------------------------------------------------------------------
+
+
+def options(table):
+    """What the measurement says of the defaults of group DRO (``tables.dro_options``): a sentence or two."""
+    if table.empty:
+        return "Their effect was not measured for this profile."
+    default, others = table.loc["default"], table.drop("default")
+
+    def named(rows):
+        return ", ".join(f"{setting} ({lowest:.2f})" for setting, lowest in rows.lowest.items())
+
+    better, worse = (others[sign * (others.lowest - default.lowest) > 0.02] for sign in (1, -1))
+    said = f"Two seeds of the default correlate by {default.lowest:.2f} at the least"
+    said += (
+        f"; more than that do those of {named(better)}"
+        if len(better)
+        else "; those of no other setting do more"
+    )
+    return f"{said}; less do those of {named(worse)}." if len(worse) else f"{said}."
+
+
 # ---- one row against another -----------------------------------------------------------------------
 
 
@@ -389,8 +411,8 @@ def made(frame, table, profile):
         "cells": len(own),
         "missing": f" ({missing} more are not there yet)" if missing else "",
         "older": (
-            f" The weighted ones of them ({older}) are of an older version, which divided the loss of each batch by "
-            "the mean weight in it; today's training does not, and their numbers would differ."
+            f" The weighted ones of them ({older}) are of an older version, which divided the loss of each "
+            "batch by the mean weight in it; today's training does not, and their numbers would differ."
             if older
             else ""
         ),

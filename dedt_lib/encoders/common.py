@@ -50,8 +50,8 @@ def embed(
         if not np.isfinite(values).all():
             row = start + int((~np.isfinite(values)).any(axis=1).argmax())
             raise DedtError(
-                f"The features of image {row} are not finite: the weights of the {type(network).__name__} are "
-                "damaged, or its training went astray. Train it again with a lower learning rate."
+                f"The features of image {row} are not finite: the weights of the {type(network).__name__} "
+                "are damaged, or its training went astray. Train it again with a lower learning rate."
             )
         return values
 
