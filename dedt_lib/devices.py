@@ -26,7 +26,7 @@ def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractC
 class History:
     """One row of numbers a step: the newest on their device, those that were fetched on the host."""
 
-    def __init__(self, rows: np.ndarray | None = None):
+    def __init__(self, rows: np.ndarray | None = None) -> None:
         self._fetched: list[np.ndarray] = [] if rows is None else [rows]
         self._waiting: list[torch.Tensor] = []
 

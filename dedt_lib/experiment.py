@@ -53,7 +53,7 @@ class Experiment:
         device: str | None = None,
         report: Path | None = None,
         **recipe: Any,
-    ):
+    ) -> None:
         given = {"store": store, "device": device, "report": report}
         self.lab = profile if isinstance(profile, Lab) else Lab(profile, **given)
         self.profile, self.store = self.lab.profile, self.lab.store

@@ -33,7 +33,7 @@ class Latents:
         DedtError: Shards are missing or damaged, or there is another number of labels.
     """
 
-    def __init__(self, folder: Path | str, labels: np.ndarray, *, scaling_factor: float):
+    def __init__(self, folder: Path | str, labels: np.ndarray, *, scaling_factor: float) -> None:
         folder = Path(folder)
         facts = read_json(folder / INDEX)
         self.labels, self.scaling_factor = torch.as_tensor(labels, dtype=torch.int64), scaling_factor

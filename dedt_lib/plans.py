@@ -41,7 +41,7 @@ class EpochPlan:
         weights: np.ndarray | None = None,
         annealing_start: float = 1.0,
         tail_weights: np.ndarray | None = None,
-    ):
+    ) -> None:
         self.indices = np.asarray(indices, dtype=np.int64)
         self.weights = as_weights(weights, len(self.indices))
         self.total, self.epochs = total, epochs
@@ -84,8 +84,14 @@ class ClassSamplerPlan(EpochPlan):
     """
 
     def __init__(
-        self, indices: np.ndarray, labels: np.ndarray, class_weights: np.ndarray, *, seed: int, **settings
-    ):
+        self,
+        indices: np.ndarray,
+        labels: np.ndarray,
+        class_weights: np.ndarray,
+        *,
+        seed: int,
+        **settings: Any,
+    ) -> None:
         super().__init__(indices, **settings)
         self.seed = seed
         class_weights = np.asarray(class_weights, dtype=np.float64)
@@ -135,7 +141,7 @@ class InfoBatchPlan:
         epochs: int,
         seed: int = 0,
         budget: float | None = None,
-    ):
+    ) -> None:
         if (prune_ratio is None) == (budget is None):
             raise DedtError("InfoBatch needs a prune_ratio or a budget, and not both.")
         if prune_ratio is not None and not 0 <= prune_ratio < 1:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Processes:
     """This process among ``count``.  ``Processes()`` is alone."""
 
-    def __init__(self, rank: int = 0, count: int = 1, device: str | None = None):
+    def __init__(self, rank: int = 0, count: int = 1, device: str | None = None) -> None:
         self.rank, self.count, self.device = rank, count, device
 
     @classmethod

@@ -137,7 +137,8 @@ def sample(
         model: See :mod:`dedt_lib.models`.
         labels: int64 [n].
         seed: Each sample's noise is a function of (seed, its number).
-        steps, guidance: Of the sampler.
+        steps: Of the sampler.
+        guidance: Its scale; 1 is none.
         batch_size: Samples at a time.
         sampler: :func:`ddim`, or a function like it.
         decode: float [b, ...] that the sampler gives, to uint8 images.

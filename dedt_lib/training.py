@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ class _Run:
 
     COUNTERS = ("step", "epoch", "position", "images_seen", "seconds", "cpu_seconds")
 
-    def __init__(self, task: Task, processes: Processes | None = None):
+    def __init__(self, task: Task, processes: Processes | None = None) -> None:
         self.task, self.processes = task, processes or Processes()
         self.model, self.optimizer = task.network, task.optimizer
         self.parameters = list(task.network.parameters())
@@ -157,7 +157,7 @@ class _Run:
             self.task.generator.set_state(self._generator_state)
         return batches[self.position :]
 
-    def take_step(self, batch) -> None:
+    def take_step(self, batch: Any) -> None:
         """Loss, gradient, clip, optimiser, schedule, EMA."""
         task = self.task
         seed_dropout(derive(task.seed, task.dropout, self.step), self.parameters[0].device)
@@ -326,7 +326,7 @@ class Supervised(Task):
         *,
         stream: str,
         device: torch.device | str,
-    ):
+    ) -> None:
         self.network, self.optimizer, self.settings = network.train(), optimizer, settings
         self.epochs, self.seed = settings["epochs"], settings["seed"]
         self.dropout, self._stream = f"{stream} dropout", stream
@@ -409,6 +409,19 @@ class TrainingResult:
     losses: np.ndarray
 
 
+class Weighting(Protocol):
+    """Weights that follow the losses while training, such as :class:`~dedt_lib.reweighting.GroupDRO`."""
+
+    def __call__(self, losses: torch.Tensor, batch: Batch, model: nn.Module) -> torch.Tensor:
+        """Weights float [b] of a batch whose losses are float [b]."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint keeps of it."""
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from what a checkpoint kept."""
+
+
 class Source(Protocol):
     """What the training loop draws from: :class:`PixelImages`, ``latents.Latents``."""
 
@@ -426,7 +439,7 @@ class Source(Protocol):
 class PixelImages:
     """LabelledImages as the training loop draws them: uint8 on the device, flipped and scaled when drawn."""
 
-    def __init__(self, data: LabelledImages):
+    def __init__(self, data: LabelledImages) -> None:
         self.images, self.labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
 
     def __len__(self) -> int:
@@ -447,7 +460,7 @@ class PixelImages:
 
 def as_source(data: LabelledImages | Source) -> Source:
     """What the training loop draws from: LabelledImages are wrapped, anything that draws is left as it is."""
-    return data if hasattr(data, "draw") else PixelImages(data)
+    return PixelImages(data) if isinstance(data, LabelledImages) else data
 
 
 def draw_batch(
@@ -465,7 +478,8 @@ def draw_batch(
         source: LabelledImages, or something else that draws (:class:`PixelImages`, ``latents.Latents``).
         indices: int64 [b], best on the host.
         settings: For flip and label_dropout.
-        seed, step: All draws are a function of them.
+        seed: With ``step``, what all draws are a function of.
+        step: Of the training, from 0.
         model: Asked for its own draws, if it has any.
         device: The source's; by default that of ``indices``.
     """
@@ -511,7 +525,18 @@ class _Diffusion(Task):
 
     ema: EMAModel
 
-    def __init__(self, model, data, plan, settings, *, seed, weighting=None, device="cpu", processes=None):
+    def __init__(
+        self,
+        model: nn.Module,
+        data: LabelledImages | Source,
+        plan: EpochPlan | InfoBatchPlan,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        weighting: Weighting | None = None,
+        device: torch.device | str = "cpu",
+        processes: Processes | None = None,
+    ) -> None:
         self.device, self.processes = torch.device(device), processes or Processes()
         layout = torch.channels_last if settings.channels_last else None
         self.network = model.to(device, memory_format=layout).train()
@@ -526,7 +551,7 @@ class _Diffusion(Task):
         )
         self.ema = moving_average(model.parameters(), settings)
         self._row_layers = [layer for layer in model.modules() if hasattr(layer, "share_rows")]
-        self._seen = []  # indices and losses of this epoch, for a plan that asks
+        self._seen: list[tuple] = []  # indices and losses of this epoch, for a plan that asks
         if settings.compile:
             model.compile_network()
 
@@ -582,7 +607,7 @@ def train(
     *,
     seed: int,
     folder: Path | str,
-    weighting: Callable[[torch.Tensor, Batch, nn.Module], torch.Tensor] | None = None,
+    weighting: Weighting | None = None,
     keep_steps: Collection[int] = (),
     device: torch.device | str = "cpu",
     processes: Processes | None = None,
@@ -602,7 +627,9 @@ def train(
         folder: Gets ``model.safetensors`` and ``losses.npy``.
         weighting: None, or called with (losses [b], batch, model) to return weights [b] (GroupDRO); its losses
             are divided by the mean weight of the batch, those of a plan's own weights are not.
-        keep_steps, processes, progress: As in :func:`fit`.
+        keep_steps: As in :func:`fit`.
+        processes: As in :func:`fit`.
+        progress: As in :func:`fit`.
         device: Where to train.
 
     Raises:

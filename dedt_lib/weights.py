@@ -107,7 +107,7 @@ def load_weights(module: torch.nn.Module, path: str | Path) -> torch.nn.Module:
 # ---- official files ----------------------------------------------------------------------------------
 
 # The addresses are those that the libraries themselves download from; they are asked only when needed.
-ADDRESSES = {
+ADDRESSES: dict[str, Callable[[], str]] = {
     "inceptionv3-imagenet": partial(
         resolve_name, "torchvision.models:Inception_V3_Weights.IMAGENET1K_V1.url"
     ),
@@ -134,7 +134,7 @@ def official(name: str) -> OfficialFile:
     if name not in ADDRESSES:
         raise DedtError(f"Unknown weights '{name}'. Choose one of: {', '.join(ADDRESSES)}.")
     url = ADDRESSES[name]()
-    return OfficialFile(url.rpartition("/")[2], url, re.search(r"[-/]([0-9a-f]{8,64})[./]", url)[1])
+    return OfficialFile(url.rpartition("/")[2], url, re.findall(r"[-/]([0-9a-f]{8,64})[./]", url)[0])
 
 
 def weights_folder() -> Path:

@@ -71,16 +71,22 @@ class ResNet18(Training):
 
 
 class InceptionV3(Training):
+    """Inception v3, also the network of the FID."""
+
     weights: str  # "": trained on the images; "imagenet": torchvision's; or a file
     size: int = Field(ge=75)  # pixels to which it enlarges the images
 
 
 class CLIP(Training):
+    """CLIP's image tower."""
+
     weights: str  # "": a small CLIP trained on the images; "openai": RN50; or a file
     normalise: bool = False
 
 
 class DDAE(Section):
+    """A denoising diffusion autoencoder: the features of a diffusion model trained on the images."""
+
     epochs: Count
     block: Count  # of the decoder, counted from the coarsest level
     timestep: int = Field(11, ge=1, le=1000)
@@ -98,6 +104,8 @@ class Encoders(Section):
 
 
 class Select(Section):
+    """The options of the selectors."""
+
     gaussian_ridge: Positive = 1e-5
     gaussian_threshold: Literal[THRESHOLDS] = "count"
     moderate_scope: Literal["class", "global"] = "global"  # the cited code's
@@ -223,6 +231,8 @@ class StableDiffusion(Training):
 
 
 class Sample(Section):
+    """What is drawn from a trained model."""
+
     count: Count
     batch_size: Count
     precision: Precision = "float32"

@@ -86,11 +86,11 @@ def load(
     return data
 
 
-def find(source: str, path: str | Path | None, split: str = "train") -> Listing | None:
+def find(source: str, path: str | Path | None, split: str = "train") -> Listing | Path | None:
     """The images of a folder's or of Parquet files' split, not decoded: labels and what was left out.
 
     Returns:
-        The Listing, or None without a usable held-out split.
+        The Listing, or None without a usable held-out split; of CIFAR-10 in its authors' files their folder.
 
     Raises:
         DedtError: for a path or labels that cannot be used.

@@ -27,10 +27,10 @@ IMAGE, FOLDER, HIDDEN, BESIDE = "image", "folder", "hidden", "beside the class f
 
 
 def find(path: str | Path | None, split: str = "train") -> Listing | None:
-    """The images in one folder per class, not decoded yet.
+    r"""The images in one folder per class, not decoded yet.
 
     An image is what Pillow opens; links are followed.  Hidden folders and files, and those that systems make,
-    never count.  An id is the path below ``path``; a byte in it that is not UTF-8 is written ``\\xNN``.
+    never count.  An id is the path below ``path``; a byte in it that is not UTF-8 is written ``\xNN``.
 
     Args:
         path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE; splits may
@@ -47,7 +47,7 @@ def find(path: str | Path | None, split: str = "train") -> Listing | None:
         DedtError: for a path without images, or whose splits and classes cannot be told apart.
     """
     root = root_of(path, "folder", "a folder with one subfolder of images per class")
-    left_out = Counter()
+    left_out: Counter[str] = Counter()
     children = _folders(root, left_out)
     train, test, spare, notes = _layout(root, children)
     for folder in spare:
@@ -190,7 +190,7 @@ def _refuse_splits_below(root, children):
 
 
 def _shape(folder):
-    """ "nested" if most images lie in subfolders, "direct" if not, None if there are none."""
+    """Say "nested" if most images lie in subfolders, "direct" if not, None if there are none."""
     depths = [file.parent == folder for file in _images(folder, Counter(), {_identity(folder.parent)})]
     return None if not depths else "direct" if 2 * sum(depths) >= len(depths) else "nested"
 

@@ -78,8 +78,8 @@ class LabelledImages:
     def fingerprint(self) -> str:
         """Sixteen hex digits of the images, labels and class names: same data, same fingerprint."""
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
-        digest.update(np.ascontiguousarray(self.images))
-        digest.update(np.ascontiguousarray(self.labels, dtype=np.int64))
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels, dtype=np.int64).data)
         return digest.hexdigest()[:16]
 
     @functools.cached_property
@@ -89,7 +89,7 @@ class LabelledImages:
     @functools.cached_property
     def conflicts(self) -> int:
         """How many images have the same pixels as one of another class."""
-        classes = {}
+        classes: dict[bytes, set[int]] = {}
         for digest, label in zip(self._digests, self.labels.tolist()):
             classes.setdefault(digest, set()).add(label)
         return sum(len(classes[digest]) > 1 for digest in self._digests)
@@ -97,7 +97,7 @@ class LabelledImages:
     @functools.cached_property
     def originals(self) -> np.ndarray:
         """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
-        first = {}
+        first: dict[tuple[int, bytes], int] = {}
         seen = zip(self.labels.tolist(), self._digests)
         return np.array([first.setdefault(key, place) for place, key in enumerate(seen)])
 

@@ -81,7 +81,8 @@ class Listing:
         Raises:
             DedtError: for images that cannot be read, unless they are left out and there are others.
         """
-        image_size, report = image_size or self.own_size(), report or (store and store.root)
+        image_size = image_size or self.own_size()
+        report = report or (store.root if store else None)
         refuse = functools.partial(self._told, skip_bad=skip_bad, report=report)
         if store is None:
             images, bad = self._pixels(image_size, channels)
@@ -198,7 +199,7 @@ def of_split(
     if split == "test":
         return held_out
     train = find_train()
-    notes, beside = (*notes, *train.reading.notes), held_out and held_out.reading
+    notes, beside = (*notes, *train.reading.notes), held_out.reading if held_out else None
     return dataclasses.replace(
         train, reading=dataclasses.replace(train.reading, notes=notes, held_out=beside)
     )

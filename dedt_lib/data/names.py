@@ -25,7 +25,7 @@ FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".n
 
 
 def split_of(name: str) -> str | None:
-    """ "train" or "test" for a usual name of a split, else None."""
+    """Of a usual name of a split "train" or "test", else None."""
     name = name.lower()
     return "train" if name in TRAINING else "test" if name in HELD_OUT else None
 
@@ -33,7 +33,8 @@ def split_of(name: str) -> str | None:
 def split_words(name: str) -> set[str]:
     """The splits that words in a name speak of: {"train"} for ``seg_train``, ``trainA`` or ``train2017``."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
-    return {split_of(NOUN.sub("", word.lower())) for word in words} - {None}
+    splits = (split_of(NOUN.sub("", word.lower())) for word in words)
+    return {split for split in splits if split}
 
 
 def resembles_split(name: str) -> bool:

@@ -126,7 +126,7 @@ def find_files(path: str | Path | None, split: str) -> tuple[Path, ...]:
     if root.is_file():
         return (root,) if split == "train" else ()
     for names in (TRAINING,) if split == "train" else ((name,) for name in HELD_OUT):
-        families = {}
+        families: dict[tuple, list[tuple[int, Path]]] = {}
         for file in _files(root):
             match = FILE.fullmatch(file.name)
             if match and match[1].lower() in names:

@@ -52,7 +52,7 @@ class Reading:
 
     @property
     def line(self) -> str:
-        """``19 files seen, 12 images used, 7 left out: 5 hidden, 2 not images``"""
+        """In words: ``19 files seen, 12 images used, 7 left out: 5 hidden, 2 not images``."""
         out = sum(self.left_out.values())
         why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.left_out.items()))
         text = f"{self.seen:,} {self.unit} seen, {self.used:,} images used, {out:,} left out"

@@ -52,12 +52,13 @@ PRETRAINED: dict[str, tuple[Callable[..., Any], str]] = {
 }
 
 
-def build(name: str, *, channels: int, num_classes: int, width: int, **settings) -> nn.Module:
+def build(name: str, *, channels: int, num_classes: int, width: int, **settings: Any) -> nn.Module:
     """An untrained encoder, of a size to be trained on data of one's own.
 
     Args:
         name: Of NETWORKS.
-        channels, num_classes: Of the data.
+        channels: Of the images, 1 or 3.
+        num_classes: Of the data.
         width: Of the network's first layers.
         settings: Further arguments of the network (ResNet18: mean, std; inceptionv3: size, dropout; clip: normalise).
 
@@ -68,7 +69,7 @@ def build(name: str, *, channels: int, num_classes: int, width: int, **settings)
     return NETWORKS[name](channels, num_classes, width, **settings)
 
 
-def pretrained(name: str, path: str = "", **settings) -> nn.Module:
+def pretrained(name: str, path: str = "", **settings: Any) -> nn.Module:
     """An encoder with its published weights, in eval mode.
 
     Args:

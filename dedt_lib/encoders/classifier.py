@@ -7,7 +7,7 @@ from torch import nn
 class SmallClassifier(nn.Module):
     """Three plain convolutions and 64 features, for FID and nothing else."""
 
-    def __init__(self, channels: int, num_classes: int, width: int = 64):
+    def __init__(self, channels: int, num_classes: int, width: int = 64) -> None:
         super().__init__()
         sizes = [(channels, width // 2), (width // 2, width), (width, width)]
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in sizes)

@@ -37,7 +37,7 @@ class CLIP(nn.Module):
             do without.
     """
 
-    def __init__(self, config: dict | None = None, *, normalise: bool = False):
+    def __init__(self, config: dict | None = None, *, normalise: bool = False) -> None:
         import open_clip
 
         super().__init__()
@@ -77,7 +77,7 @@ class CLIP(nn.Module):
         return open_clip.tokenize(list(texts), self.model.context_length).to(self.mean.device)
 
 
-def rn50(**settings) -> CLIP:
+def rn50(**settings: Any) -> CLIP:
     """CLIP with the architecture of OpenAI's RN50: images of 224 pixels, embeddings of 1024 numbers."""
     import open_clip
 
@@ -135,7 +135,8 @@ def contrastive_loss(
     """CLIP's symmetric cross-entropy of unit embeddings [b, d], with targets even over equal labels.
 
     Args:
-        image, text: float [b, d].
+        image: float [b, d].
+        text: float [b, d].
         labels: int64 [b].
         logit_scale: Log of the inverse temperature; held below log 100, as in the paper.
     """

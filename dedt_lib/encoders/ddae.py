@@ -25,7 +25,9 @@ class DDAE(nn.Module):
         DedtError: There is no such block or timestep.
     """
 
-    def __init__(self, model: nn.Module, block: int = 6, t: int = 10, *, draws: int = 1, seed: int = 0):
+    def __init__(
+        self, model: nn.Module, block: int = 6, t: int = 10, *, draws: int = 1, seed: int = 0
+    ) -> None:
         super().__init__()
         blocks = decoder_blocks(model)
         if not 1 <= block <= len(blocks):

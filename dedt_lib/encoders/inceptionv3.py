@@ -19,7 +19,7 @@ class InceptionV3(nn.Module):
         dropout: Before the head, in training only.
     """
 
-    def __init__(self, num_classes: int = 1000, size: int = 299, dropout: float = 0.5):
+    def __init__(self, num_classes: int = 1000, size: int = 299, dropout: float = 0.5) -> None:
         from torchvision.models import Inception3
 
         super().__init__()

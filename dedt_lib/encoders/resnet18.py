@@ -33,7 +33,7 @@ class ResNet18(nn.Module):
         width: int = 64,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if (mean is None) != (std is None):
             raise DedtError(
@@ -53,7 +53,7 @@ class ResNet18(nn.Module):
         self.register_buffer("std", None if std is None else per_channel(std), persistent=False)
 
     @staticmethod
-    def _stage(inputs, outputs):
+    def _stage(inputs: int, outputs: int) -> nn.Sequential:
         from torchvision.models.resnet import BasicBlock
 
         if inputs == outputs:
@@ -81,7 +81,7 @@ class ImageNetResNet18(nn.Module):
     ImageNet's mean and standard deviation.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         from torchvision.models import ResNet18_Weights, resnet18
 
         super().__init__()

@@ -41,7 +41,10 @@ def train_classifier(
     Args:
         network: Images float [n, C, H, W] to logits [n, K].
         data: LabelledImages.
-        epochs, batch_size, learning_rate, seed: Of the training.
+        epochs: Passes over the images.
+        batch_size: Images a step.
+        learning_rate: Of the first steps.
+        seed: Of the order of the images and of every draw.
         shift: Pixels.
         padding: What a shift brings in, the border again ("replicate") or black ("zero").
         flip: Mirror half of the images.

@@ -30,7 +30,7 @@ class ClipViT(nn.Module):
         DedtError: Files are missing, damaged or of another network, or a download fails.
     """
 
-    def __init__(self, where: Path | str = CLIP_VIT):
+    def __init__(self, where: Path | str = CLIP_VIT) -> None:
         super().__init__()
         self.published = hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
         self.model = _load(self.published.folder)

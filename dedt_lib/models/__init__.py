@@ -18,12 +18,14 @@ and, where it differs from the others,
 checkpoints and sampling need nothing else.
 """
 
+from typing import Any
+
 from torch import nn
 
 from ..arrays import check_choice
 
 
-def build_model(name: str, **settings) -> nn.Module:
+def build_model(name: str, **settings: Any) -> nn.Module:
     """A freshly initialised model by name, "unet" or "mdt".
 
     Stable Diffusion starts from a pipeline: :class:`dedt_lib.models.stable_diffusion.StableDiffusion`.

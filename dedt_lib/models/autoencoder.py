@@ -82,7 +82,10 @@ def train_autoencoder(
         network: Trained in place.
         data: LabelledImages.
         image_size: Pixels along a side.
-        epochs, batch_size, learning_rate, seed: Of the training.
+        epochs: Passes over the images.
+        batch_size: Images a step.
+        learning_rate: Of the first steps.
+        seed: Of the order of the images and of every draw.
         folder: Keeps a checkpoint there after each epoch, and goes on from one.
         device: Where to train.
 
@@ -223,7 +226,8 @@ def encode(
         image_size: Pixels along a side.
         flip: Whether to add a second view, the mirrored image, because the latent of a mirrored image is not the
             mirrored latent.
-        batch_size, shard_size: Images at a time, and in a file.
+        batch_size: Images at a time.
+        shard_size: Images in a file.
         device: Where to encode.
         precision: "float32" or "bfloat16", of the network.
 
@@ -236,12 +240,13 @@ def encode(
     check_choice("precision", precision, ("float32", "bfloat16"))
     network.to(device).eval()
     side = image_size // downsampling(network)
+    row = [2 if flip else 1, 2, network.config.latent_channels, side, side]
     facts = {
         "autoencoder": key_of(network),
         "images": list(images.shape),
         "image_size": image_size,
         "precision": precision,
-        "row": [2 if flip else 1, 2, network.config.latent_channels, side, side],
+        "row": row,
         "shard_size": shard_size,
     }
     _claim(folder, facts)
@@ -258,7 +263,7 @@ def encode(
             if intact_or_removed(path):
                 bar.update(len(rows))
                 continue
-            shard = np.empty((len(rows), *facts["row"]), np.float16)
+            shard = np.empty((len(rows), *row), np.float16)
             for first in range(0, len(rows), batch_size):
                 batch = rows[first : first + batch_size]
                 shard[first : first + batch_size] = posteriors(batch)

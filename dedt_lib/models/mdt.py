@@ -29,7 +29,7 @@ published numbers were sampled with the fourth left as it is."""
 class RelativePositionBias(nn.Module):
     """A learned attention bias for each head and offset between two tokens (BEiT; Bao et al., 2022)."""
 
-    def __init__(self, side: int, num_heads: int):
+    def __init__(self, side: int, num_heads: int) -> None:
         super().__init__()
         # The last three rows are for a class token, which MDT has not; public checkpoints carry them.
         rows = (2 * side - 1) ** 2 + 3
@@ -48,7 +48,7 @@ class RelativePositionBias(nn.Module):
 class BiasedAttention(Attention):
     """timm's self-attention with a relative position bias."""
 
-    def __init__(self, width: int, num_heads: int, side: int):
+    def __init__(self, width: int, num_heads: int, side: int) -> None:
         super().__init__(width, num_heads, qkv_bias=True)
         self.rel_pos_bias = RelativePositionBias(side, num_heads)
 
@@ -63,7 +63,7 @@ class Block(nn.Module):
     skip: whether a second sequence is merged into the input, as in a U-Net.
     """
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, side: int, skip: bool = False):
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, side: int, skip: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attn = BiasedAttention(width, num_heads, side)
@@ -91,7 +91,7 @@ class Block(nn.Module):
 class FinalLayer(nn.Module):
     """From tokens to the values of their patches."""
 
-    def __init__(self, width: int, values: int):
+    def __init__(self, width: int, values: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.linear = nn.Linear(width, values)
@@ -197,7 +197,7 @@ class MDTv2(nn.Module):
         mask_ratio: float = 0.3,
         mask_range: float = 0.2,
         decode_layer: int = 6,
-    ):
+    ) -> None:
         super().__init__()
         side = input_size // patch_size
         self.tokens = side**2

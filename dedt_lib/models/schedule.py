@@ -23,7 +23,7 @@ class NoiseSchedule(nn.Module):
     log_beta, log_posterior: upper and lower end of the log-variance of x_{t-1}.
     """
 
-    def __init__(self, snr_limit: float = 5.0):
+    def __init__(self, snr_limit: float = 5.0) -> None:
         super().__init__()
         first, last = NOISE_SCHEDULE["beta_start"], NOISE_SCHEDULE["beta_end"]
         beta = torch.linspace(first, last, NOISE_SCHEDULE["num_train_timesteps"], dtype=torch.float64)

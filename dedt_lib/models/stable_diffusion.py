@@ -60,7 +60,7 @@ class StableDiffusion(nn.Module):
         template: str = TEMPLATE,
         *,
         image_size: int | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if "{}" not in template:
             raise DedtError(
@@ -247,8 +247,11 @@ def tiny_pipeline(
     Args:
         vae: An AutoencoderKL.
         image_size: Pixels along a side, a multiple of 8.
-        block_channels, layers, groups: Of the U-Net, which has cross-attention at every level but the last.
-        text_width, text_length: Of the text encoder; the length is in tokens.
+        block_channels: Of the U-Net's levels, which have cross-attention, but for the last.
+        layers: Of each level.
+        groups: Of the U-Net's normalisation.
+        text_width: Of the text encoder.
+        text_length: Of the longest prompt, in tokens.
         seed: Of the text encoder, which stays as it is drawn: its embeddings differ from prompt to prompt, and that is
             all the U-Net needs.
 

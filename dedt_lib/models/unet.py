@@ -26,7 +26,7 @@ class RowDropout(nn.Module):
     Every process draws the mask of the whole batch and uses its own rows of it.
     """
 
-    def __init__(self, p: float):
+    def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
         self.rows: slice | None = None
@@ -72,7 +72,7 @@ class ConditionalUNet(nn.Module):
         attention: Sequence[bool],
         dropout: float = 0.0,
         groups: int = 8,
-    ):
+    ) -> None:
         super().__init__()
         factor = 2 ** (len(block_channels) - 1)
         if image_size % factor:

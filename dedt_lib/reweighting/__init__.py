@@ -5,13 +5,14 @@ to import; everything else is imported from the rule's file when it is first ask
 """
 
 import importlib
+from typing import Any
 
 CLIPS = ("sample", "class", "element")
 ABSENT = ("previous", "zero")
 SCORES = ("train", "eval")
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
     return getattr(importlib.import_module(".group_dro", __name__), name)

@@ -62,7 +62,8 @@ def class_excess(
     batch keeps its ``previous`` value (the rule of the DoReMi code).
 
     Args:
-        losses, reference_losses: float [b]; for clip "element" float [b, ...], one for every pixel.
+        losses: float [b]; for clip "element" float [b, ...], one for every pixel.
+        reference_losses: As ``losses``.
         labels: int [b].
         previous: float [K].
         clip: One of CLIPS.
@@ -154,7 +155,7 @@ class GroupDRO:
         burn_in: int = 0,
         window: float = 1.0,
         processes: Processes | None = None,
-    ):
+    ) -> None:
         check_choice("clip level", clip, CLIPS)
         check_choice("rule for absent classes", absent, ABSENT)
         check_choice("mode of the scores", scores, SCORES)

@@ -320,6 +320,7 @@ def show(*, store: Kept = None) -> None:
 
 
 def stage_and_age(manifest: Path) -> tuple[str, float]:
+    """What stages are listed by."""
     return manifest.parent.parent.name, manifest.stat().st_mtime
 
 
