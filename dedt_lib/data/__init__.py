@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DedtError
-from . import cifar10, digits, folder, parquet
+from . import cifar10, digits, folder, hub, lists, metadata, parquet, tar
+from .columns import NONE
 from .labelled import LabelledImages
 from .listing import Listing
 from .reading import Reading
@@ -14,11 +15,51 @@ from .reading import Reading
 if TYPE_CHECKING:
     from ..store import Store
 
-__all__ = ["SOURCES", "LabelledImages", "Listing", "Reading", "check_source", "find", "load"]
+__all__ = [
+    "FILES",
+    "SOURCES",
+    "LabelledImages",
+    "Listing",
+    "Reading",
+    "check_source",
+    "detect",
+    "find",
+    "load",
+]
 
-SOURCES = ("digits", "cifar10", "folder", "parquet")
 SHAPES = {"digits": (8, 1), "cifar10": (32, 3)}
-FINDERS = {"cifar10": cifar10.find, "folder": folder.find, "parquet": parquet.find}
+FINDERS = {
+    "cifar10": cifar10.find,
+    "folder": folder.find,
+    "metadata": metadata.find,
+    "parquet": parquet.find,
+    "datasets": hub.find,
+    "webdataset": tar.find,
+    "list": lists.find,
+}
+SOURCES = ("digits", *FINDERS)
+FILES = tuple(name for name in FINDERS if name not in SHAPES)
+"""The sources of people's own images, which a path has to say."""
+
+
+def detect(path: str | Path) -> str:
+    """The kind of source that a path is, by its name and what lies in it: one of FILES."""
+    path = Path(path)
+    if str(path).startswith(hub.PREFIX):
+        return "datasets"
+    if path.suffix in (".parquet", ".tar"):
+        return {".parquet": "parquet", ".tar": "webdataset"}[path.suffix]
+    if path.suffix in (".txt", ".csv", ".jsonl", ".json") and not path.is_dir():
+        return "list"
+    if not path.is_dir():
+        return "folder"
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        return "datasets"
+    if metadata.find_tables(path):
+        return "metadata"
+    if parquet.find_files(path, "train") or parquet.holds_splits(path):
+        return "parquet"
+    return "webdataset" if any(path.glob("*.tar")) else "folder"
 
 
 def load(
@@ -32,6 +73,8 @@ def load(
     store: "Store | None" = None,
     skip_bad: bool = False,
     report: str | Path | None = None,
+    label: str = "",
+    caption: str = "",
 ) -> LabelledImages | None:
     """Load images by the name of their source.
 
@@ -47,8 +90,7 @@ def load(
               folder that holds or gets it (default: ``$DEDT_DATA``, else ``data/``), or one of Parquet files.
             - "folder": ``path``/CLASS/IMAGE, or ``path``/train/CLASS/IMAGE and ``path``/test/CLASS/IMAGE, or
               other usual names of splits; see :func:`dedt_lib.data.folder.find`.
-            - "parquet": files in the Hugging Face schema; ``path`` is one file, or a folder of the files of a
-              split, and perhaps of a held-out one; see :func:`dedt_lib.data.parquet.find`.
+            - "metadata", "parquet", "datasets", "webdataset", "list": see ``find`` in the module of each source.
         split: "train" or "test".
         path: where the images are.
         image_size: pixels along a side that images of a folder (default 32) and of Parquet files (default:
@@ -58,6 +100,8 @@ def load(
         store: keeps the decoded images of a folder or of Parquet files, for next time.
         skip_bad: leave out images that cannot be read.
         report: the folder for the list of these (default: the store's root).
+        label: the column of the classes, or "none".
+        caption: the column of the captions.
 
     Returns:
         The images, whose ``reading`` counts what was left out; None when a source has no usable test split.
@@ -68,7 +112,7 @@ def load(
     _check_names(source, split, image_size, channels)
 
     def read(split):
-        found = FINDERS[source](path, split) if source in FINDERS else None
+        found = find(source, path, split, label=label, caption=caption) if source in FINDERS else None
         if isinstance(found, Listing):
             return found.decode(image_size, channels or 3, store, skip_bad=skip_bad, report=report)
         if source == "digits":
@@ -86,20 +130,43 @@ def load(
     return data
 
 
-def find(source: str, path: str | Path | None, split: str = "train") -> Listing | Path | None:
-    """The images of a folder's or of Parquet files' split, not decoded: labels and what was left out.
+def find(
+    source: str, path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
+) -> Listing | Path | None:
+    """The images of a split, not decoded: labels, captions and what was left out.
+
+    Args:
+        source: one of SOURCES but "digits".
+        path: where the images are.
+        split: "train" or "test".
+        label: the column of the classes, or "none".
+        caption: the column of the captions.
 
     Returns:
         The Listing, or None without a usable held-out split; of CIFAR-10 in its authors' files their folder.
 
     Raises:
-        DedtError: for a path or labels that cannot be used.
+        DedtError: for a path, columns or labels that cannot be used.
     """
-    return FINDERS[source](path, split)
+    asked = {"label": label, "caption": caption}
+    if source == "folder":
+        if caption or label not in ("", NONE):
+            raise DedtError(
+                f"{path} has no columns, so --label and --caption have nothing to name: the folders are the classes "
+                f"(--label {NONE}: there are none), and a text file beside an image is its caption."
+            )
+        asked = {"label": label}
+    return FINDERS[source](path, split, **asked if source != "cifar10" else {})
 
 
 def check_source(
-    source: str, path: str | Path | None = None, *, image_size: int | None = None, channels: int | None = None
+    source: str,
+    path: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+    channels: int | None = None,
+    label: str = "",
+    caption: str = "",
 ) -> None:
     """Complain about a source, a path or labels that cannot be used, as ``load`` would.
 
@@ -110,7 +177,7 @@ def check_source(
     """
     _check_names(source, "train", image_size, channels)
     if source in FINDERS:
-        find(source, path)
+        find(source, path, label=label, caption=caption)
 
 
 def _check_names(source, split, image_size, channels):

@@ -1,13 +1,15 @@
-"""Images in one folder per class."""
+"""Images in one folder per class, or all in one."""
 
 import functools
 import os
 from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DedtError
+from .columns import NONE
 from .listing import Listing, of_split, root_of
 from .names import (
     FOREIGN,
@@ -23,21 +25,25 @@ from .names import (
 )
 from .reading import Reading
 
+CAPTION_FILES = (".txt", ".caption")
 IMAGE, FOLDER, HIDDEN, BESIDE = "image", "folder", "hidden", "beside the class folders"
 
 
-def find(path: str | Path | None, split: str = "train") -> Listing | None:
-    r"""The images in one folder per class, not decoded yet.
+def find(path: str | Path | None, split: str = "train", *, label: str = "") -> Listing | None:
+    r"""The images in one folder per class, or all in one, not decoded yet.
 
     An image is what Pillow opens; links are followed.  Hidden folders and files, and those that systems make,
     never count.  An id is the path below ``path``; a byte in it that is not UTF-8 is written ``\xNN``.
 
     Args:
-        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE; splits may
-            have any of the names in :mod:`dedt_lib.data.names`, in any case.  Where there are several held-out
-            splits the first in the order of that list is taken.  A folder named like a split that holds images
-            directly, beside other folders that do, is a class; what could be either is refused.
+        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE; or the same without
+            the folders of classes, and then the images have none.  Splits may have any of the names in
+            :mod:`dedt_lib.data.names`, in any case.  Where there are several held-out splits the first in the order
+            of that list is taken.  A folder named like a split that holds images directly, beside other folders that
+            do, is a class; what could be either is refused.  A text file (.txt, .caption) of an image's name beside
+            it is its caption.
         split: "train" or "test".
+        label: "none" for images without classes, whatever folders they lie in.
 
     Returns:
         The Listing; None for "test" without a held-out split, or with one of other classes (the reading of the
@@ -46,34 +52,47 @@ def find(path: str | Path | None, split: str = "train") -> Listing | None:
     Raises:
         DedtError: for a path without images, or whose splits and classes cannot be told apart.
     """
-    root = root_of(path, "folder", "a folder with one subfolder of images per class")
+    root = root_of(path, "folder", "a folder of images, or with one subfolder of images per class")
     left_out: Counter[str] = Counter()
-    children = _folders(root, left_out)
-    train, test, spare, notes = _layout(root, children)
+    children = _folders(root, Counter())
+    train, test, spare, notes = _layout(root, children) if _deep(children) else (root, None, [], [])
     for folder in spare:
         left_out[BESIDE] += sum(1 for _ in _images(folder, left_out, {_identity(root)}))
-    found = _listing(root, train, left_out)
+    if train != root:
+        _folders(root, left_out)
+    flat = label == NONE or not _deep(_folders(train, Counter()))
+    found = _flat(root, train, left_out) if flat else _listing(root, train, left_out)
 
     def held_out():
-        return test and _listing(root, test, Counter(), found.class_names)
+        if not test:
+            return None
+        return _flat(root, test, Counter()) if flat else _listing(root, test, Counter(), found.class_names)
 
     return of_split(split, lambda: found, held_out, notes)
 
 
+def _deep(folders):
+    """Whether there is an image in any of the folders, at any depth."""
+    return any(True for folder in folders for _ in _images(folder, Counter(), set()))
+
+
+def _flat(root, base, left_out):
+    """The Listing of all images in ``base``, without classes."""
+    files = tuple(sorted(_images(base, left_out, set())))
+    if not files:
+        raise DedtError(
+            f"{base} holds no images: add some. An image is a file that Pillow opens, and none of those that are hidden."
+        )
+    return _of_files(root, files, np.zeros(len(files), dtype=np.int64), (), left_out, ["no classes"])
+
+
 def _listing(root, base, left_out, wanted=None):
     """The Listing of the class folders in ``base``, ids relative to ``root``; classes must be ``wanted``."""
-    folders = _folders(base, left_out if base != root else Counter())
+    folders = _folders(base, left_out)
     entered = {_identity(root), _identity(base)}
     images = {folder.name: sorted(_images(folder, left_out, set(entered))) for folder in folders}
     classes = {name: files for name, files in images.items() if files}
     names = tuple(map(legible, classes))
-    if not folders:
-        raise DedtError(f"{base} has no subfolders: put the images of each class into a folder of its own.")
-    if not classes:
-        raise DedtError(
-            f"{base} holds no images in its subfolders ({few(map(legible, images))}): add some. An image is a file "
-            "that Pillow opens, and none of those that are hidden."
-        )
     if wanted and names != wanted:
         raise DedtError(
             f"{base} has the classes {few(names)}, but the training images have {few(wanted)}: give both the same "
@@ -81,18 +100,30 @@ def _listing(root, base, left_out, wanted=None):
         )
     empty = [legible(name) for name in images if name not in classes]
     files = tuple(file for some in classes.values() for file in some)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(some) for some in classes.values()])
+    notes = [f"without images, so no class: {few(empty)}"] * bool(empty)
+    return _of_files(root, files, labels, names, left_out, notes)
+
+
+def _of_files(root, files, labels, names, left_out, notes):
+    """The Listing of image files, with the captions that lie beside them."""
     ids = tuple(legible(file.relative_to(root)) for file in files)
+    beside = [next(filter(Path.is_file, map(file.with_suffix, CAPTION_FILES)), None) for file in files]
+    there = len(list(filter(None, beside)))
+    if there:
+        left_out["not images"] -= there
+        notes = [*notes, f"{there:,} captions in text files beside the images"]
+    captions = [file.read_text("utf-8", errors="replace").strip() if file else "" for file in beside]
     return Listing(
         root=root,
         files=files,
         encoded=functools.partial(zip, ids, files),
-        labels=np.repeat(np.arange(len(classes), dtype=np.int64), [len(some) for some in classes.values()]),
+        labels=labels,
         class_names=names,
         ids=ids,
         name=legible(root.resolve().name),
-        reading=Reading.of(
-            len(files), left_out, [f"without images, so no class: {few(empty)}"] * bool(empty)
-        ),
+        reading=Reading.of(len(files), left_out, notes),
+        captions=tuple(captions) if there else (),
     )
 
 
@@ -135,6 +166,9 @@ def _layout(root, children):
     exact, plain = [*trains, *tests], [folder for folder in others if not resembles_split(folder.name)]
     if plain and (nested(tests) or (trains and tests)):
         refuse(exact, both)
+    if not others and len(trains) == 1:
+        tests = tests[:1] or [None]
+        return trains[0], tests[0], [f for f in children if f not in (trains[0], tests[0])], []
     if not plain and trains:
         refuse(
             exact,
@@ -260,6 +294,11 @@ def _kind(entry, suffixes):
         return IMAGE
     suffix = path.suffix.lower()
     return f"of a kind that Pillow cannot open ({suffix})" if suffix in FOREIGN else "not images"
+
+
+def images_below(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
+    """The image files in a folder at any depth; what else is there is counted in ``left_out``."""
+    return _images(folder, left_out, set())
 
 
 def _identity(folder):

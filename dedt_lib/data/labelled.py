@@ -24,6 +24,7 @@ class LabelledImages:
         ids: n strings that name each image in its source.
         name: of the source.
         reading: what was left out of the source, if that was counted.
+        captions: n texts, or ().
 
     Raises:
         DedtError: when shapes, types or labels do not fit together, or a class has no image.
@@ -35,6 +36,7 @@ class LabelledImages:
     ids: tuple[str, ...]
     name: str = "images"
     reading: Reading | None = None
+    captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, labels, known = self.images, self.labels, len(self.class_names)
@@ -121,7 +123,8 @@ class LabelledImages:
         """
         images, ids = self.images[indices], tuple(self.ids[i] for i in indices)
         changes = {"labels": self.labels[indices], "reading": None, **changes}
-        return dataclasses.replace(self, images=images, ids=ids, **changes)
+        captions = tuple(self.captions[i] for i in indices) if self.captions else ()
+        return dataclasses.replace(self, images=images, ids=ids, captions=captions, **changes)
 
     def of_classes(self, class_names: tuple[str, ...]) -> "LabelledImages | None":
         """The images of these classes, numbered in that order; None if one of the classes has no image."""

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 32
 IN_MEMORY = 2**31  # bytes; more pixels than that stay in their file and are read as they are needed
 SHOWN = 5
+NO_CLASS = "images"
+"""The one class of images without classes."""
 UNREADABLE = "unreadable.txt"
 """The list of the images that cannot be decoded, a line each."""
 
@@ -41,6 +44,9 @@ class Listing:
             file, or None when there is nothing to decode.
         labels: int64 [n], and class_names, ids, name and reading: as in LabelledImages.
         own_size: a function; it gives the pixels along a side where nobody asks for others.
+        captions: a text for each image, or () without any.
+
+    ``class_names`` is () where the images have no classes; their labels are then all 0.
     """
 
     root: Path
@@ -52,11 +58,47 @@ class Listing:
     name: str
     reading: Reading
     own_size: Callable[[], int] = lambda: DEFAULT_SIZE
+    captions: tuple[str, ...] = ()
 
     @property
     def class_counts(self) -> np.ndarray:
-        """Images per class: int64 [K]."""
+        """Images per class: int64 [K]; of images without classes [n]."""
         return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def of_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> "Listing":
+        """The same images in other classes: labels int64 [n], 0..K-1, and K names."""
+        return dataclasses.replace(self, labels=labels, class_names=class_names)
+
+    def without(self, why: Mapping[int, str]) -> "Listing":
+        """The same without some images: their place -> why.  Classes that lose all images go too, which is noted.
+
+        Raises:
+            DedtError: no image is left.
+        """
+        kept = np.setdiff1d(np.arange(len(self.labels)), list(why))
+        if not len(kept):
+            raise DedtError(
+                f"All {len(self.labels)} images in {self.root} are left out ({', '.join(set(why.values()))})."
+            )
+        labels, names, empty = without_empty(self.labels[kept], self.class_names or ("",))
+        reading = self.reading
+        for reason, count in Counter(why.values()).items():
+            reading = reading.without(count, reason)
+        if empty:
+            reading = reading.without(0, "", f"without images that stay, so no class: {', '.join(empty)}")
+
+        def encoded() -> Iterable[tuple[str, Path | BinaryIO | None]]:
+            return (item for place, item in enumerate(self.encoded()) if place not in why)
+
+        return dataclasses.replace(
+            self,
+            encoded=encoded,
+            labels=labels,
+            class_names=names if self.class_names else (),
+            ids=tuple(self.ids[i] for i in kept),
+            captions=tuple(self.captions[i] for i in kept) if self.captions else (),
+            reading=reading,
+        )
 
     def decode(
         self,
@@ -90,12 +132,13 @@ class Listing:
             images, bad = self._stored_pixels(image_size, channels, store, refuse)
         where = refuse(bad)
         good = np.delete(np.arange(len(self.labels)), [place for place, _ in bad])
-        labels, names, empty = without_empty(self.labels[good], self.class_names)
+        labels, names, empty = without_empty(self.labels[good], self.class_names or (NO_CLASS,))
         ids, reading = tuple(self.ids[i] for i in good), self.reading
+        captions = tuple(self.captions[i] for i in good) if self.captions else ()
         if bad:
             notes = [f"without readable images, so no class: {', '.join(empty)}"] if empty else []
             reading = reading.without(len(bad), f"unreadable{where}", *notes)
-        return LabelledImages(images, labels, names, ids, self.name, reading)
+        return LabelledImages(images, labels, names, ids, self.name, reading, captions)
 
     def _stored_pixels(self, image_size, channels, store, refuse):
         recipe = {
@@ -163,7 +206,7 @@ class Listing:
 
 
 def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
-    """The path of a source's images, which must be there: of a folder, or for "parquet" of a file too.
+    """The path of a source's images, which must be there: a folder, a file ("list"), or either.
 
     Raises:
         DedtError: that says what is ``wanted``.
@@ -171,8 +214,12 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
     if not path:
         raise DedtError(f"data = '{source}' needs a path: that of {wanted}.")
     root = Path(path).expanduser()
-    if not (root.exists() if source == "parquet" else root.is_dir()):
-        lacks = "does not exist" if source == "parquet" else "is not a folder"
+    fits, lacks = {
+        "folder": (root.is_dir(), "is not a folder"),
+        "metadata": (root.is_dir(), "is not a folder"),
+        "list": (root.is_file(), "is not a file"),
+    }.get(source, (root.exists(), "does not exist"))
+    if not fits:
         raise DedtError(f"{root} {lacks}. Give the path of {wanted}.")
     return root
 

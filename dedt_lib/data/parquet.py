@@ -4,44 +4,40 @@ pyarrow reads them a row group at a time.  The ``datasets`` package would do so 
 dependency and first copies every file into a cache of its own.
 """
 
+import contextlib
 import functools
 import io
 import itertools
 import json
 import os
 import re
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from ..errors import DedtError
-from .labelled import without_empty
-from .listing import DEFAULT_SIZE, SHOWN, Listing, of_split, root_of
+from .listing import DEFAULT_SIZE, SHOWN, Listing, root_of
 from .names import HELD_OUT, TRAINING, few, resembles_split
 from .reading import Reading
+from .table import Table, listing
 
 SUBFOLDERS = (".", "data", "plain_text")
 FILE = re.compile(r"([a-z]+)(?:[-_]?(\d+)(?:-of-(\d+)(?:-[0-9a-f]{6,})?)?)?\.parquet", re.IGNORECASE)
 """``train.parquet``, ``train-00000-of-00003.parquet``, the same with a hash as the hub adds it, and
 ``train-0.parquet``; the groups are split, number and how many there are."""
 IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
-NO_LABELS = re.compile(r"(.*_)?(id|idx|index|width|height|size|seed|row)|__index_level_\d+__", re.IGNORECASE)
-"""Columns that say something else than the class, whatever their values."""
 BATCH = 16
 
 
-def find(path: str | Path | None, split: str = "train") -> Listing | None:
-    """The images in Parquet files, not decoded yet; reads the labels.
+def find(
+    path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
+) -> Listing | None:
+    """The images in Parquet files, not decoded yet; reads their labels and captions.
 
-    Columns: a struct with ``bytes`` (``img``, ``image``, or the only one); integers or strings (``label``,
-    ``labels``, ``fine_label``, another ``label...``, or the only ones whose values repeat as those of classes
-    do).  Class names come from the Hugging Face metadata; without it they are the labels of the training
-    images in order.  Classes without images are left out.  An image's id is its split and row, counted over
-    the files in order: ``train-00000``.  Their own size is that of the training images if they are squares of
-    one size, else 32.
+    Columns: a struct with ``bytes`` (``img``, ``image``, or the only one), and perhaps a class and a caption
+    (:mod:`dedt_lib.data.columns`).  Class names come from the Hugging Face metadata; without it they are the labels of
+    the training images in order.  An image's id is its split and row, counted over the files in order:
+    ``train-00000``.  Their own size is that of the training images if they are squares of one size, else 32.
 
     Args:
         path: a file; or a folder with ``train.parquet`` or all shards ``train-00000-of-00003.parquet`` (a hash
@@ -49,6 +45,8 @@ def find(path: str | Path | None, split: str = "train") -> Listing | None:
             ``plain_text``; splits are called as in :mod:`dedt_lib.data.names`, and the first held-out one in
             the order there is taken.  Two sets of files for one split are refused.
         split: "train" or "test".
+        label: the column of the classes.
+        caption: the column of the captions.
 
     Returns:
         The Listing; None for "test" without usable test files.
@@ -63,48 +61,34 @@ def find(path: str | Path | None, split: str = "train") -> Listing | None:
             f"file, or a folder with such files{''.join(f'; {note}' for note in _unused(root, ()))}."
         )
     schema = _open(train[0]).schema_arrow
-    image_column = _image_column(schema, train[0])
-    label_column = _label_column(schema, train, image_column)
-    values = _read_labels(train, image_column, label_column)
-    if set(values) == {-1}:
-        raise DedtError(
-            f"All labels in {train[0].parent} are -1, which stands for no label: give files with the class of "
-            "each image."
-        )
-    names = _names_in_metadata(schema, label_column)
-    keys = range(len(names)) if names else sorted({v for v in values if v is not None})
-    names = names or tuple(map(str, keys))
-    labels, class_names, empty = without_empty(_class_numbers(values, keys, train[0].parent), names)
-    test = ()
+    column = _image_column(schema, train[0])
 
-    def listing(split, files, labels, notes=()):
-        return Listing(
+    def read(split, files, notes=()):
+        fields = _fields(schema, column)
+        values = functools.cache(functools.partial(_read_column, files, column))
+        count = sum(_open(file).metadata.num_rows for file in files)
+        return Table(
             root=root,
             files=files,
-            encoded=functools.partial(_encoded_images, files, image_column),
-            labels=labels,
-            class_names=class_names,
-            ids=row_names(split, len(labels)),
-            name=root.resolve().stem if root.is_file() else root.resolve().name,
-            reading=Reading.of(len(labels), None, notes, unit="rows"),
-            own_size=functools.partial(_side, train, image_column),
+            encoded=functools.partial(_encoded_images, files, column),
+            ids=row_names(split, count),
+            fields=fields,
+            values=values,
+            class_names=functools.partial(_names_in_metadata, schema),
+            reading=Reading.of(count, None, notes, unit="rows"),
+            own_size=functools.partial(_side, train, column),
+            where=str(files[0].parent),
         )
 
     def held_out():
-        nonlocal test
         test = find_files(path, "test")
-        if not test:
-            return None
-        kept = [key for key, name in zip(keys, names) if name not in empty]
-        numbers = _class_numbers(_read_labels(test, image_column, label_column), kept, test[0].parent)
-        if missing := without_empty(numbers, class_names)[2]:
-            raise DedtError(f"{test[0].name} has no images of {few(missing, SHOWN)}")
-        return listing("test", test, numbers)
+        return read("test", test) if test else None
 
-    notes = [f"without images, so no class: {few(empty, SHOWN)}"] * bool(empty)
-    return of_split(
-        split, lambda: listing("train", train, labels, _unused(root, (*train, *test))), held_out, notes
-    )
+    test: tuple[Path, ...] = ()
+    with contextlib.suppress(DedtError):  # of held-out files, which what comes of them will say
+        test = find_files(path, "test")
+    own = read("train", train, _unused(root, (*train, *test)))
+    return listing(split, own, held_out, label=label, caption=caption)
 
 
 def row_names(split: str, count: int) -> tuple[str, ...]:
@@ -191,43 +175,15 @@ def _image_column(schema, file):
     return _choose(images, IMAGE_COLUMNS, "images (a struct with 'bytes')", schema, file)
 
 
-def _label_column(schema, files, image_column):
-    """The column of the labels: known by its name, or the only one whose values repeat as labels do."""
+def _fields(schema, image_column):
+    """The columns of integers or strings."""
     from pyarrow import types
 
-    def is_label(kind):
+    def is_plain(kind):
         kind = kind.value_type if types.is_dictionary(kind) else kind
         return types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)
 
-    fields = [field.name for field in schema if is_label(field.type)]
-    named = [name for name in fields if name.lower().startswith("label")]
-    known = [name for name in LABEL_COLUMNS if name in fields] or named
-    candidates = known[:1] or [name for name in fields if not NO_LABELS.fullmatch(name)]
-    found, refused = [], []
-    for name in candidates:
-        values = Counter(_read_labels(files, image_column, name))
-        values.pop(None, None)
-        if _names_in_metadata(schema, name) or _are_labels(values, bool(known)):
-            found.append(name)
-        else:
-            refused.append(f"'{name}' has {len(values):,} different values in {values.total():,} rows")
-    if refused and not found:
-        raise DedtError(
-            f"{files[0]} has 0 columns that could be the labels: {', '.join(refused)}. Free text and numbers of "
-            "single images are no labels; name the column with the class of each image 'label'."
-        )
-    known = found if found and found == named[:1] else LABEL_COLUMNS
-    return _choose(found, known, "labels (integers or strings)", schema, files[0])
-
-
-def _are_labels(values, named):
-    """Whether values (a Counter) repeat as those of classes do; a column called "label" may repeat less."""
-    different, rows = len(values), values.total()
-    words = sum(len(str(value).split()) for value in values)
-    if not named:
-        few = rows // 10 if words > 2 * different else min(rows // 2, 50)
-        return different <= max(1, rows // 10, few)
-    return 2 * different <= rows or (rows < 20 and words <= 2 * different)
+    return tuple(field.name for field in schema if field.name != image_column and is_plain(field.type))
 
 
 def _choose(candidates, known, what, schema, file):
@@ -261,27 +217,14 @@ def _batches(file, column, size):
         raise DedtError(f"{file} is damaged ({why}): fetch or write it again.") from error
 
 
-def _read_labels(files, image_column, label_column):
+def _read_column(files, image_column, column):
     for file in files:
-        if missing := {image_column, label_column} - set(_open(file).schema_arrow.names):
+        if missing := {image_column, column} - set(_open(file).schema_arrow.names):
             raise DedtError(
                 f"{file} has no column {' and '.join(sorted(missing))}, unlike the first training file: "
                 "give all files the same columns."
             )
-    return [value for file in files for batch in _batches(file, label_column, 2**16) for value in batch]
-
-
-def _class_numbers(values, keys, where):
-    """int64 [n]: the place of each value among the classes."""
-    number = {key: k for k, key in enumerate(keys)}
-    numbers = np.array([number.get(value, -1) for value in values], dtype=np.int64)
-    if len(foreign := np.flatnonzero(numbers < 0)):
-        shown = ", ".join(f"row {i}: {values[i]!r}" for i in foreign[:SHOWN])
-        raise DedtError(
-            f"{len(foreign)} of {len(values)} images in {where} have no label, or one that is none of the "
-            f"{len(number)} classes ({shown}): correct or remove them."
-        )
-    return numbers
+    return [value for file in files for batch in _batches(file, column, 2**16) for value in batch]
 
 
 def _encoded_images(files, column):

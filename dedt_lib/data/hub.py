@@ -1,0 +1,105 @@
+"""Data sets of the ``datasets`` library: saved on disk by ``save_to_disk``, or named on the Hugging Face hub."""
+
+import functools
+import io
+from pathlib import Path
+from typing import Any
+
+from ..errors import DedtError
+from .listing import Listing
+from .names import HELD_OUT, TRAINING, few
+from .parquet import row_names
+from .reading import Reading
+from .table import Table, listing
+
+PREFIX = "hub:"
+
+
+def find(
+    path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
+) -> Listing | None:
+    """The images of such a data set, not decoded yet.
+
+    Args:
+        path: the folder that ``save_to_disk`` wrote, or ``hub:NAME`` or ``hub:NAME@REVISION``, which is fetched.
+        split: "train" or "test".
+        label: the column of the classes.
+        caption: the column of the captions.
+
+    Returns:
+        The Listing; None for "test" without a held-out split.
+
+    Raises:
+        DedtError: for a data set that cannot be read or fetched, or has no images.
+    """
+    splits = _open(str(path))
+    names = {name.lower(): name for name in splits}
+    train = next((names[name] for name in TRAINING if name in names), None) or (
+        next(iter(splits)) if len(splits) == 1 else None
+    )
+    if train is None:
+        raise DedtError(f"{path} has the splits {few(splits)}, and none is called train.")
+    test = next((names[name] for name in HELD_OUT if name in names and names[name] != train), None)
+    read = functools.partial(_read, str(path))
+    return listing(
+        split,
+        read("train", splits[train]),
+        lambda: read("test", splits[test]) if test else None,
+        label=label,
+        caption=caption,
+    )
+
+
+def _open(path: str) -> dict[str, Any]:
+    import datasets
+
+    try:
+        if path.startswith(PREFIX):
+            name, _, revision = path.removeprefix(PREFIX).partition("@")
+            found = datasets.load_dataset(name, revision=revision or None)
+        else:
+            found = datasets.load_from_disk(path)
+    except Exception as error:
+        raise DedtError(
+            f"The data set {path} cannot be read ({str(error).strip() or type(error).__name__}): give the folder that "
+            f"save_to_disk wrote, or {PREFIX}NAME of one on the Hugging Face hub, which needs a network."
+        ) from error
+    return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _read(path: str, split: str, data: Any) -> Table:
+    import datasets
+
+    kinds = data.features.items()
+    images = [name for name, kind in kinds if isinstance(kind, datasets.Image)]
+    if len(images) != 1:
+        columns = few(f"{name}: {kind}" for name, kind in kinds)
+        raise DedtError(f"{path} has {len(images)} columns of images, and must have one: {columns}.")
+    plain = data.cast_column(images[0], datasets.Image(decode=False))
+
+    def fits(kind: Any) -> bool:
+        return isinstance(kind, datasets.ClassLabel) or getattr(kind, "dtype", "").startswith(
+            ("int", "uint", "string", "large_string")
+        )
+
+    def encoded():
+        for i, row in enumerate(plain.select_columns(images)):
+            stored = row[images[0]] or {}
+            content = stored.get("bytes")
+            yield (
+                f"{split} row {i}",
+                io.BytesIO(content) if content else Path(stored["path"]) if stored.get("path") else None,
+            )
+
+    root = Path(path.removeprefix(PREFIX))
+    return Table(
+        root=root,
+        files=tuple(sorted({Path(file["filename"]) for file in data.cache_files})),
+        encoded=encoded,
+        ids=row_names(split, len(data)),
+        fields=tuple(name for name, kind in kinds if name != images[0] and fits(kind)),
+        values=functools.cache(lambda column: list(data[column])),
+        class_names=lambda column: getattr(data.features[column], "names", None),
+        reading=Reading.of(len(data), unit="rows"),
+        where=path,
+    )

@@ -1,0 +1,130 @@
+"""From rows of images, with columns beside them, to a Listing: what every source with columns shares."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ..errors import DedtError
+from .columns import caption_column, label_column
+from .labelled import without_empty
+from .listing import DEFAULT_SIZE, SHOWN, Listing, of_split
+from .names import few
+from .reading import Reading
+
+
+@dataclass(frozen=True)
+class Table:
+    """Encoded images of a split in rows, before anybody knows which column is their class.
+
+    Attributes:
+        root: Where they are.
+        files: The files that decide their pixels.
+        encoded: As of a :class:`Listing`.
+        ids: A name for each image.
+        fields: Columns of integers or strings.
+        values: A function; it gives the values of a column, None where a row has none.
+        class_names: A function; it gives the names of the classes of a column of numbers, or None.
+        reading: What was left out.
+        own_size: As of a :class:`Listing`.
+        where: What messages call the table; by default its root.
+        folders: The folder of each image, which is its class where no column is and there are several.
+    """
+
+    root: Path
+    files: tuple[Path, ...]
+    encoded: Callable[[], Iterable[tuple[str, Path | BinaryIO | None]]]
+    ids: tuple[str, ...]
+    fields: tuple[str, ...]
+    values: Callable[[str], list]
+    reading: Reading
+    class_names: Callable[[str], Sequence[str] | None] = lambda column: None
+    own_size: Callable[[], int] = lambda: DEFAULT_SIZE
+    where: str = ""
+    folders: tuple[str, ...] = ()
+
+
+def listing(
+    split: str, train: Table, held_out: Callable[[], Table | None], *, label: str = "", caption: str = ""
+) -> Listing | None:
+    """The images of a split, with the classes and captions that the columns of the training images hold.
+
+    Class names are those that the file gives, else the values in order; classes without images are left out.
+
+    Args:
+        split: "train" or "test".
+        train: The training images.
+        held_out: Gives the held-out ones, if there are any that can be used.
+        label: The column of the classes; by default the one that can be told.
+        caption: The column of the captions; by default one of the usual name.
+
+    Returns:
+        The Listing, unlabelled where no column holds classes; None for "test" without held-out images.
+
+    Raises:
+        DedtError: For columns that are not there, and labels that cannot be used.
+    """
+    column, notes = label_column(train.fields, train.values, train.class_names, label)
+    text = caption_column(train.fields, column, caption)
+    values = train.values(column) if column else list(train.folders if len(set(train.folders)) > 1 else ())
+    if values and set(values) <= {-1, None}:
+        notes, values = [*notes, f"'{column}' is {values[0]} everywhere, so no class"], []
+    names = tuple(train.class_names(column) or ()) if column else ()
+    keys = range(len(names)) if names else sorted({value for value in values if value is not None})
+    names = names or tuple(map(str, keys))
+
+    def listed(table: Table, own: list, kept: tuple[str, ...], numbers: np.ndarray, *notes: str) -> Listing:
+        captions = (
+            tuple("" if c is None else str(c) for c in table.values(text)) if text in table.fields else ()
+        )
+        reading = Reading.of(
+            table.reading.used, table.reading.left_out, (*table.reading.notes, *notes), table.reading.unit
+        )
+        return Listing(
+            root=table.root,
+            files=table.files,
+            encoded=table.encoded,
+            labels=numbers if values else np.zeros(len(table.ids), dtype=np.int64),
+            class_names=kept if values else (),
+            ids=table.ids,
+            name=train.root.resolve().stem if train.root.is_file() else train.root.resolve().name,
+            reading=reading,
+            own_size=train.own_size,
+            captions=captions,
+        )
+
+    labels, class_names, empty = (
+        without_empty(_numbers(values, keys, train), names) if values else (None, (), ())
+    )
+    if not values:
+        notes = [*notes, "no classes"]
+    if empty:
+        notes = [*notes, f"without images, so no class: {few(empty, SHOWN)}"]
+
+    def find_held_out() -> Listing | None:
+        table = held_out()
+        if table is None or not values:
+            return table and listed(table, [], (), None)
+        own = table.values(column) if column in table.fields else list(table.folders)
+        kept = [key for key, name in zip(keys, names) if name not in empty]
+        numbers = _numbers(own, kept, table)
+        if missing := without_empty(numbers, class_names)[2]:
+            raise DedtError(f"{table.where or table.root} has no images of {few(missing, SHOWN)}")
+        return listed(table, own, class_names, numbers)
+
+    return of_split(split, lambda: listed(train, values, class_names, labels, *notes), find_held_out)
+
+
+def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:
+    """int64 [n]: the place of each value among the classes."""
+    number = {key: k for k, key in enumerate(keys)}
+    numbers = np.array([number.get(value, -1) for value in values], dtype=np.int64)
+    if len(foreign := np.flatnonzero(numbers < 0)):
+        shown = ", ".join(f"row {i}: {values[i]!r}" for i in foreign[:SHOWN])
+        raise DedtError(
+            f"{len(foreign)} of {len(values)} images in {table.where or table.root} have no label, or one that is none "
+            f"of the {len(number)} classes ({shown}): correct or remove them."
+        )
+    return numbers

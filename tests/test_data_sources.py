@@ -1,0 +1,191 @@
+"""Images as people have them: each kind of source, written by the library that writes it elsewhere."""
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from dedt_lib import data
+from dedt_lib.errors import DedtError
+
+CLASSES = ("cat", "dog")
+
+
+def photo(i, size=(40, 30)):
+    """An image whose colour tells its number."""
+    return Image.new("RGB", size, (10 * i, 0, 255 - 10 * i))
+
+
+def number_of(pixels):
+    """The number of a :func:`photo`, from its pixels [3, H, W]."""
+    return round(float(pixels[0].mean()) / 10)
+
+
+def flat(root, n=6):
+    """All images in one folder, each with its caption in a text file."""
+    for i in range(n):
+        photo(i).save(root / f"{i:02d}.png")
+        (root / f"{i:02d}.txt").write_text(f"photo {i}\n")
+
+
+def classes(root, n=6):
+    """A folder for each class."""
+    for i in range(n):
+        (root / CLASSES[i % 2]).mkdir(exist_ok=True)
+        photo(i).save(root / CLASSES[i % 2] / f"{i:02d}.png")
+
+
+def metadata(root, n=6, name="metadata.jsonl", label=True):
+    """The imagefolder convention."""
+    rows = [
+        {"file_name": f"{i:02d}.png", "text": f"photo {i}", **({"label": CLASSES[i % 2]} if label else {})}
+        for i in range(n)
+    ]
+    for i in range(n):
+        photo(i).save(root / f"{i:02d}.png")
+    if name.endswith(".jsonl"):
+        (root / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+        (root / name).write_text("\n".join(lines) + "\n")
+
+
+def saved(root, n=6, label=True):
+    """What ``save_to_disk`` of the datasets library writes."""
+    features = {"image": datasets.Image(), "text": datasets.Value("string")}
+    columns = {"image": [photo(i) for i in range(n)], "text": [f"photo {i}" for i in range(n)]}
+    if label:
+        features["label"] = datasets.ClassLabel(names=CLASSES)
+        columns["label"] = [i % 2 for i in range(n)]
+    made = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    datasets.DatasetDict({"train": made}).save_to_disk(root / "saved")
+
+
+def shards(root, n=6, label=True):
+    """Two WebDataset shards."""
+    for shard in range(2):
+        with webdataset.TarWriter(str(root / f"train-{shard:04d}.tar")) as tar:
+            for i in range(shard * n // 2, (shard + 1) * n // 2):
+                sample = {"__key__": f"{i:05d}", "png": photo(i), "txt": f"photo {i}"}
+                tar.write({**sample, **({"cls": i % 2} if label else {})})
+
+
+def parquet(root, n=6, label=True):
+    """A Parquet file in the schema of the hub."""
+    saved(root, n, label)
+    datasets.load_from_disk(root / "saved")["train"].to_parquet(root / "train.parquet")
+
+
+@pytest.mark.parametrize(
+    "write, path, source, classed",
+    [
+        (flat, ".", "folder", False),
+        (classes, ".", "folder", True),
+        (metadata, ".", "metadata", True),
+        (lambda root: metadata(root, name="metadata.csv"), ".", "metadata", True),
+        (lambda root: metadata(root, label=False), ".", "metadata", False),
+        (saved, "saved", "datasets", True),
+        (lambda root: saved(root, label=False), "saved", "datasets", False),
+        (shards, ".", "webdataset", True),
+        (lambda root: shards(root, label=False), ".", "webdataset", False),
+        (parquet, "train.parquet", "parquet", True),
+        (lambda root: parquet(root, label=False), "train.parquet", "parquet", False),
+    ],
+)
+def test_each_source_gives_its_images_classes_and_captions(tmp_path, write, path, source, classed):
+    write(tmp_path)
+    path = tmp_path / path
+    assert data.detect(path) == source
+    found = data.find(source, path)
+    pixels = found.decode(8, 3)
+    order = [number_of(image) for image in pixels.images]
+    assert sorted(order) == list(range(6)) and len(set(found.ids)) == 6
+    assert found.reading.seen == found.reading.used + sum(found.reading.left_out.values())
+    if classed:
+        assert len(found.class_names) == 2 and found.labels.tolist() == [i % 2 for i in order]
+    else:
+        assert found.class_names == () and "no classes" in found.reading.line
+    if write is not classes:
+        assert found.captions == pixels.captions == tuple(f"photo {i}" for i in order)
+
+
+def test_columns_are_told_apart_or_named(tmp_path):
+    metadata(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row |= {"place": ("sea", "hill", "sea")[i % 3], "long": f"a long tale {i}"}
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def of(**asked):
+        return data.find("metadata", tmp_path, **asked)
+
+    assert of().class_names == CLASSES and of(label="place").class_names == ("hill", "sea")
+    assert of(caption="long").captions[1] == "a long tale 1"
+    assert of(label="none").class_names == ()
+    with pytest.raises(DedtError, match="free text, and no class. Give it as --caption long"):
+        of(label="long")
+    with pytest.raises(
+        DedtError, match="no column 'nothing' for --caption. The columns are: text, label, place"
+    ):
+        of(caption="nothing")
+
+
+def test_rows_and_files_that_do_not_meet_are_counted_or_refused(tmp_path):
+    metadata(tmp_path)
+    photo(9).save(tmp_path / "stray.png")
+    found = data.find("metadata", tmp_path)
+    assert found.reading.left_out == {"images without a row in metadata.jsonl": 1}
+    (tmp_path / "03.png").unlink()
+    with pytest.raises(DedtError, match="1 of 6 images .* cannot be read"):
+        data.find("metadata", tmp_path).decode(8, 3)
+    assert len(data.find("metadata", tmp_path).decode(8, 3, skip_bad=True)) == 5
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "01.png"}\n{"file": "02.png"}\n')
+    with pytest.raises(DedtError, match="no 'file_name' in row 2"):
+        data.find("metadata", tmp_path)
+
+
+def test_splits_of_flat_folders_and_of_tables(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / "flat" / name).mkdir(parents=True)
+        flat(tmp_path / "flat" / name)
+        (tmp_path / "rows" / name).mkdir(parents=True)
+        metadata(tmp_path / "rows" / name)
+    for kind in ("flat", "rows"):
+        source = data.detect(tmp_path / kind)
+        train, test = (data.find(source, tmp_path / kind, split) for split in ("train", "test"))
+        assert train.ids[0] == "train/00.png" and test.ids[0] == "test/00.png"
+        assert train.class_names == test.class_names and len(test.labels) == 6
+
+
+def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
+    from dedt_lib.data import lists
+
+    classes(tmp_path)
+    (tmp_path / "some.txt").write_text("cat/00.png\ndog/01.png\n")
+    assert data.detect(tmp_path / "some.txt") == "list"
+    assert data.find("list", tmp_path / "some.txt").ids == ("cat/00.png", "dog/01.png")
+    (tmp_path / "some.csv").write_text("path,label\ncat/00.png,a\ndog/01.png,b\ncat/02.png,a\ndog/03.png,b\n")
+    assert data.find("list", tmp_path / "some.csv").class_names == ("a", "b")
+
+    cleaned = tmp_path / "clean.dedt.json"
+    lists.write_cleaned(cleaned, "folder", tmp_path, {"cat/00.png": "duplicates", "dog/03.png": "blank"})
+    found = data.find(data.detect(cleaned), cleaned)
+    assert found.reading.left_out["duplicates"] == found.reading.left_out["blank"] == 1
+    assert [number_of(image) for image in found.decode(8, 3).images] == [2, 4, 1, 5]
+    (tmp_path / "cat" / "00.png").unlink()
+    with pytest.raises(DedtError, match="made of other images: .* has no cat/00.png"):
+        data.find("list", cleaned)
+
+
+def test_a_data_set_on_the_hub_needs_a_network(monkeypatch):
+    def offline(name, revision):
+        raise ConnectionError(f"no network to fetch {name}")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(
+        DedtError, match="hub:me/photos cannot be read .no network to fetch me/photos.*save_to_disk"
+    ):
+        data.find(data.detect("hub:me/photos"), "hub:me/photos")
