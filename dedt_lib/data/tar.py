@@ -104,7 +104,7 @@ def _members(shard: Path):
         with tarfile.open(shard) as tar:
             for member in tar:
                 if member.isfile() and not Path(member.name).name.startswith("."):
-                    yield member.name, lambda: tar.extractfile(member).read()
+                    yield member.name, tar.extractfile(member).read
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DedtError(f"{shard} is not a whole tar file ({error}): fetch or write it again.") from error
 
