@@ -180,9 +180,7 @@ class Listing:
             try:
                 images[i - len(bad)] = read_image(file, size, channels)
             except Exception as error:  # a decoder may raise anything on a damaged file
-                unknown = isinstance(error, Image.UnidentifiedImageError)
-                why = "no image of a kind that Pillow knows" if unknown else error
-                bad.append((i, legible(f"{name} ({str(why) or type(error).__name__})")))
+                bad.append((i, why_unreadable(name, error)))
         return images[: count - len(bad)], bad
 
     def _told(self, bad, skip_bad, report):
@@ -276,12 +274,32 @@ def read_image(file: Any, size: int, channels: int) -> np.ndarray:
     if file is None:
         raise ValueError("there are no image bytes")
     with Image.open(file) as image:
-        if image.mode[0] in "IF":
-            raise ValueError("its pixels have more than 8 bits; convert it to 8 bits")
-        upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        upright = upright.convert({1: "L", 3: "RGB"}[channels])
-        image = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1)
+        return crop(upright(image, channels), size)
+
+
+def upright(image: Image.Image, channels: int) -> Image.Image:
+    """An opened image as it is meant to be seen, grey ("L", for 1 channel) or in colour ("RGB", for 3).
+
+    Raises:
+        ValueError: for more than 8 bits; and whatever Pillow raises.
+    """
+    if image.mode[0] in "IF":
+        raise ValueError("its pixels have more than 8 bits; convert it to 8 bits")
+    turned = ImageOps.exif_transpose(image)
+    if turned.has_transparency_data:
+        turned = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
+    return turned.convert({1: "L", 3: "RGB"}[channels])
+
+
+def crop(image: Image.Image, size: int) -> np.ndarray:
+    """The square in the centre, resized: uint8 [channels, size, size]."""
+    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1)
+
+
+def why_unreadable(name: str, error: Exception) -> str:
+    """Name of an image and why it cannot be decoded, in a line."""
+    unknown = isinstance(error, Image.UnidentifiedImageError)
+    why = "no image of a kind that Pillow knows" if unknown else str(error)
+    return legible(f"{name} ({why or type(error).__name__})")

@@ -1,0 +1,280 @@
+"""A coreset as files that trainers read: nothing is decoded or lost, and the weights come along."""
+
+import io
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from ..errors import DedtError
+from ..files import write_json
+from . import find
+from .listing import Listing
+
+MOST_REPEATS = 10
+"""By kohya's convention a folder says how often its images are seen in an epoch; weights become such whole numbers."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One kept image.
+
+    Attributes:
+        id: As in the coreset.
+        source: Its file, or None where it lies inside another.
+        content: The encoded image.
+        suffix: Such as ".jpg".
+        label: 0..K-1.
+        class_name: "" without classes.
+        caption: "" without one.
+        weight: What it counts in the loss; 1 on average without class weights.
+    """
+
+    id: str
+    source: Path | None
+    content: bytes
+    suffix: str
+    label: int
+    class_name: str
+    caption: str
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """A file name that no other image of the coreset has."""
+        stem = self.id.removesuffix(self.suffix) if self.id.lower().endswith(self.suffix) else self.id
+        return safe(stem) + self.suffix
+
+
+def safe(text: str) -> str:
+    """A text as the name of a file: letters, digits, ``.``, ``-`` and ``_`` stay, others are written as %XX."""
+    return re.sub(r"[^\w.-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text).lstrip(".") or "_"
+
+
+def items(table: pd.DataFrame, listing: Listing) -> Iterator[Item]:
+    """The kept images of a coreset, in its order.
+
+    Args:
+        table: ``coreset.parquet``.
+        listing: The images it was chosen from.
+
+    Raises:
+        DedtError: Kept images are no longer there.
+    """
+    kept = table[table["kept"]].set_index("id")
+    if gone := sorted(set(kept.index) - set(listing.ids)):
+        raise DedtError(f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select again.")
+    classed = kept["class_name"].nunique() > 1
+    encoded = tqdm(zip(listing.ids, listing.encoded()), "export", len(listing.ids), unit="image", leave=False)
+    for name, (_, file) in encoded:
+        if name not in kept.index or file is None:
+            continue
+        row, path = kept.loc[name], file if isinstance(file, Path) else None
+        content = path.read_bytes() if path else file.read()
+        yield Item(
+            id=name,
+            source=path,
+            content=content,
+            suffix=path.suffix.lower() if path and path.suffix else suffix_of(content),
+            label=int(row["class"]),
+            class_name=row["class_name"] if classed else "",
+            caption=row.get("caption") or "",
+            weight=float(row["weight"]),
+        )
+
+
+def suffix_of(content: bytes) -> str:
+    """The usual suffix of an encoded image, such as ".jpg"."""
+    with Image.open(io.BytesIO(content)) as image:
+        kind = image.format or "PNG"
+    return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")
+
+
+# ---- the formats -------------------------------------------------------------------------------------
+
+
+def to_list(found: Iterator[Item], out: Path) -> int:
+    """``images.txt``, a path in each line, and ``weights.csv`` with class, caption and weight of each."""
+    rows = []
+    for item in found:
+        if item.source is None:
+            raise DedtError(
+                "These images lie inside other files and have no path of their own: choose another --to, such as "
+                "imagefolder or webdataset."
+            )
+        rows.append({"path": str(item.source.absolute()), **_columns(item)})
+    (out / "images.txt").write_text("".join(f"{row['path']}\n" for row in rows), "utf-8", "surrogateescape")
+    pd.DataFrame(rows).to_csv(out / "weights.csv", index=False)
+    return len(rows)
+
+
+def to_links(found: Iterator[Item], out: Path) -> int:
+    """Folders of classes with links to the images, and their captions beside them."""
+    return sum(1 for item in found if _write(item, out / safe(item.class_name or "images"), link=True))
+
+
+def to_imagefolder(found: Iterator[Item], out: Path) -> int:
+    """The imagefolder convention: ``train/`` with ``metadata.jsonl`` (file_name, text, label, weight).
+
+    ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and diffusers' ``train_text_to_image.py`` by
+    ``--train_data_dir``.
+    """
+    count = 0
+    (out / "train").mkdir(parents=True)
+    with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
+        for count, item in enumerate(found, 1):
+            _write(item, out / "train", caption=False)
+            row = {"file_name": item.name, "text": item.caption or item.class_name, **_columns(item)}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count
+
+
+def to_datasets(found: Iterator[Item], out: Path) -> int:
+    """A data set that ``datasets.load_from_disk`` reads: image, label (where there are classes), text, weight, id."""
+    import datasets
+
+    every = list(found)
+    names = dict(sorted({item.label: item.class_name for item in every}.items()))
+    number = {label: i for i, label in enumerate(names)}
+    columns = {
+        "image": [{"bytes": item.content, "path": item.name} for item in every],
+        "label": [number[item.label] for item in every],
+        **{name: [_columns(item)[name] for item in every] for name in ("id", "weight")},
+        "text": [item.caption or item.class_name for item in every],
+    }
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names.values()))}
+    features |= {"id": datasets.Value("string"), "weight": datasets.Value("float64"), "text": datasets.Value("string")}
+    datasets.Dataset.from_dict(columns, features=datasets.Features(features)).save_to_disk(out)
+    return len(every)
+
+
+def to_webdataset(found: Iterator[Item], out: Path) -> int:
+    """Tar files of up to 10,000 samples: image, ``.cls``, ``.txt`` and ``.json`` (id, weight) of each."""
+    import webdataset
+
+    count = 0
+    with webdataset.ShardWriter(str(out / "train-%06d.tar"), maxcount=10_000, verbose=0) as shards:
+        for count, item in enumerate(found, 1):
+            shards.write(
+                {
+                    "__key__": f"{count - 1:08d}",
+                    item.suffix[1:]: item.content,
+                    "cls": item.label,
+                    "txt": item.caption or item.class_name,
+                    "json": _columns(item),
+                }
+            )
+    return count
+
+
+def to_kohya(found: Iterator[Item], out: Path) -> int:
+    """Folders ``REPEATS_NAME`` with images and captions: the weights as whole numbers of repeats.
+
+    The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says how far the
+    rounding is off.
+    """
+    every = list(found)
+    weights = np.array([item.weight for item in every])
+    repeats = np.clip(np.rint(weights / weights.min()), 1, MOST_REPEATS).astype(int)
+    for item, often in zip(every, repeats):
+        _write(item, out / f"{often}_{safe(item.class_name or 'images')}")
+    share, wanted = repeats / repeats.sum(), weights / weights.sum()
+    write_json(out / "repeats.json", {"largest relative error": float(abs(share / wanted - 1).max())})
+    return len(every)
+
+
+def to_torch(found: Iterator[Item], out: Path) -> int:
+    """Folders of classes for torchvision's ``ImageFolder``, and ``weights.npy`` float64 [n] in its order.
+
+    ``WeightedRandomSampler(np.load("weights.npy"), n)`` draws by them.
+    """
+    weights = {}
+    for item in found:
+        path = _write(item, out / "images" / safe(item.class_name or "images"), caption=False)
+        weights[path.relative_to(out / "images").parts] = item.weight
+    np.save(out / "weights.npy", np.array([weights[path] for path in sorted(weights)]))
+    return len(weights)
+
+
+FORMATS: dict[str, Callable[[Iterator[Item], Path], int]] = {
+    "list": to_list,
+    "links": to_links,
+    "imagefolder": to_imagefolder,
+    "datasets": to_datasets,
+    "webdataset": to_webdataset,
+    "kohya": to_kohya,
+    "torch": to_torch,
+}
+
+
+def export(folder: Path, to: str, out: Path) -> Counter[str]:
+    """Write the kept images of a coreset in a format; what is at ``out`` after an error is removed.
+
+    Args:
+        folder: With ``coreset.parquet`` and ``coreset.json``.
+        to: One of FORMATS.
+        out: A folder that is not there yet, or empty.
+
+    Returns:
+        Images by class, as they were written.
+
+    Raises:
+        DedtError: The coreset or its images are not there, the folder is not empty, or the counts differ.
+    """
+    from ..files import read_json
+
+    if to not in FORMATS:
+        raise DedtError(f"Unknown format '{to}'. Choose one of: {', '.join(FORMATS)}.")
+    if out.exists() and any(out.iterdir()):
+        raise DedtError(f"{out} is not empty: give --out a new folder.")
+    source = read_json(folder / "coreset.json").get("source")
+    if not source:
+        raise DedtError(f"{folder} says nothing of where its images are: select again, and from image files.")
+    listing = find(source["source"], source["path"], label=source["label"], caption=source["caption"])
+    if not isinstance(listing, Listing):
+        raise DedtError(f"The images of {source['path']} are no files: there is nothing to export.")
+    table = pd.read_parquet(folder / "coreset.parquet")
+    out.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+
+    def counted() -> Iterator[Item]:
+        for item in items(table, listing):
+            counts[item.class_name] += 1
+            yield item
+
+    wanted = int(table["kept"].sum())
+    try:
+        written = FORMATS[to](counted(), out)
+        if not written == counts.total() == wanted:
+            raise DedtError(f"{written} of {wanted} kept images could be written: the others are no longer there.")
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return counts
+
+
+def _columns(item: Item) -> dict[str, object]:
+    named = {"label": item.class_name} if item.class_name else {}
+    return {"id": item.id, **named, "weight": item.weight}
+
+
+def _write(item: Item, folder: Path, *, link: bool = False, caption: bool = True) -> Path:
+    """The image in a folder, and its caption beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / item.name
+    if link and item.source:
+        os.symlink(item.source.absolute(), path)
+    else:
+        path.write_bytes(item.content)
+    if caption and item.caption:
+        path.with_suffix(".txt").write_text(item.caption, encoding="utf-8")
+    return path
