@@ -50,7 +50,6 @@ def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
 def cell(experiment: "Experiment") -> dict[str, Any]:
     """Everything a table shows of a recipe."""
     e = experiment
-    e.check_weights()
     e.check()
     metrics, training, ledger = e.metrics.result(), e.model.manifest(), costs(e)
     coreset = e.weighted_coreset()

@@ -143,41 +143,48 @@ class Experiment:
         return evaluate.Compare(self.lab, self.metrics)
 
     def stages(self, until: str = "evaluate") -> list[Stage]:
-        """The last stages that a verb asks for: "embed", "select", "reweight", "train", "sample" or "evaluate"."""
+        """The last stages of a verb: "embed", "select", "reweight", "train", "sample" or "evaluate".
+
+        "measure" is what samples are measured against, without any.
+        """
+        if until == "measure":
+            return [evaluate.Floor(self.lab)]
         if until == "evaluate":
-            return [self.metrics, evaluate.Floor(self.lab), *([self.comparison] if self.spec.latent else [])]
-        names = {
+            return [self.metrics, *self.stages("measure"), *([self.comparison] if self.spec.latent else [])]
+        verbs = {
             "embed": "embedding",
             "select": "coreset",
             "reweight": "proxy",
             "train": "model",
             "sample": "samples",
         }
-        return [getattr(self, names[until])]
+        return [getattr(self, verbs[until])]
 
     # ---- before anything is computed -----------------------------------------------------------------
 
     def check_weights(self, until: str = "evaluate") -> None:
-        """Load every published network behind the stages ``until`` one, and nothing else.
+        """Load every published network behind the stages ``until`` one, and nothing else: no image is read.
 
         Raises:
             DedtError: For weights that are missing, altered or damaged, and for autoencoders that fit neither the
                 images nor each other.
         """
-        found = {stage.role: stage.result() for stage in givens(self.stages(until))}
+        outline = Experiment(Lab(self.profile, counts=[1000]), **self.recipe.model_dump())
+        found = {given.role: given.on(self.lab).result() for given in givens(outline.stages(until))}
         latents.check_autoencoders(found, self.lab)
 
-    def check(self, stage: str = "evaluate") -> None:
-        """Raise DedtError for what the numbers of images do not allow, before it is computed.
+    def check(self, until: str = "evaluate") -> None:
+        """Raise DedtError for what cannot be had, before it is computed: published networks, then numbers of images.
 
-        stage: "select", "train" or "evaluate", each with those before it; "measure": FID alone, without them.
+        until: As of :meth:`stages`.
         """
+        self.check_weights(until)
         counts, names, scope = self.lab.class_counts.tolist(), self.lab.class_names, self.coreset.scope
-        if stage == "select":
+        if until == "select":
             needs.selection(self.recipe, scope, counts, names)
-        elif stage != "measure":
+        elif until not in ("embed", "measure"):
             needs.training(self.recipe, scope, counts, names)
-        if stage in ("evaluate", "measure"):
+        if until in ("evaluate", "measure"):
             needs.evaluation(self.profile, self.recipe, counts)
 
     # ---- the verbs -----------------------------------------------------------------------------------
@@ -208,8 +215,7 @@ class Experiment:
 
     def reweight(self) -> dict[str, Any]:
         """What group DRO learned on this coreset: see :class:`~dedt_lib.stages.reweight.Proxy`."""
-        self.check_weights("reweight")
-        self.check("train")
+        self.check("reweight")
         return self.proxy.result()
 
     def weighted_coreset(self) -> Coreset:
@@ -232,7 +238,6 @@ class Experiment:
 
     def train(self) -> nn.Module:
         """The recipe's diffusion model (EMA weights), trained if need be."""
-        self.check_weights("train")
         self.check("train")
         return self.model.load(self.model.folder)
 
@@ -247,8 +252,7 @@ class Experiment:
 
     def sample(self) -> np.ndarray:
         """Generated images: uint8 [samples, C, H, W]; their classes are :meth:`sample_labels`."""
-        self.check_weights("sample")
-        self.check("train")
+        self.check("sample")
         return self.samples.result()
 
     def sample_labels(self) -> np.ndarray:
@@ -272,13 +276,11 @@ class Experiment:
 
     def evaluate(self) -> dict[str, Any]:
         """FID, class-wise FID and near-copies: see :class:`~dedt_lib.stages.evaluate.Evaluate`."""
-        self.check_weights()
         self.check()
         return self.metrics.result()
 
     def compare(self) -> dict[str, Any]:
         """The metrics beside FID: see :class:`~dedt_lib.stages.evaluate.Compare`."""
-        self.check_weights()
         self.check()
         return self.comparison.result()
 

@@ -67,7 +67,7 @@ def reweight(experiment: "Experiment", out: Out) -> None:
     from ..files import write_json
     from ..reweighting import effective_classes
 
-    coreset, dro = experiment.select(), experiment.reweight()
+    dro, coreset = experiment.reweight(), experiment.select()
     weights, burn_in = dro["weights"], dro["burn_in"]
     effective = float(effective_classes(weights))
     shown = [f"{len(weights) * weight:.3f}" for weight in weights]
