@@ -17,8 +17,8 @@ from .errors import DedtError
 from .latents import Latents
 from .plans import EpochPlan, InfoBatchPlan
 from .selection import Coreset
-from .stages import Lab, Stage, evaluate, latents, needs, train
-from .stages.base import givens
+from .stages import Lab, Stage, evaluate, latents, train
+from .stages.base import givens, walk
 from .stages.embed import Embed, encoder
 from .stages.models import ModelSpec, twin
 from .stages.reweight import Proxy
@@ -179,13 +179,8 @@ class Experiment:
         until: As of :meth:`stages`.
         """
         self.check_weights(until)
-        counts, names, scope = self.lab.class_counts.tolist(), self.lab.class_names, self.coreset.scope
-        if until == "select":
-            needs.selection(self.recipe, scope, counts, names)
-        elif until not in ("embed", "measure"):
-            needs.training(self.recipe, scope, counts, names)
-        if until in ("evaluate", "measure"):
-            needs.evaluation(self.profile, self.recipe, counts)
+        for stage in walk(self.stages(until)):
+            stage.check()
 
     # ---- the verbs -----------------------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ def run(experiment: "Experiment", out: Out) -> None:
     print_cell(cell)
     if not out:
         return
-    selecting = [embed] * (recipe.method != "random") + [select] if recipe.has_coreset else []
+    selecting = [*([embed] if experiment.coreset.embedding else []), select] if recipe.has_coreset else []
     for stage in (*selecting, *[reweight] * recipe.reweighting, train, sample, evaluate):
         print(f"\n{stage.__name__}")
         stage(experiment, out)

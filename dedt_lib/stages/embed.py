@@ -73,7 +73,6 @@ class TrainedEncoder(Stage):
 
     def work(self, folder):
         lab = self.lab
-        self.check()
         network = seeded(0, f"{self.name} weights", self.build)
         losses = self.fit(network, lab.data, seed=0, folder=folder, device=lab.device, **self.settings)
         save_weights(network, folder / "model.safetensors")
@@ -83,8 +82,7 @@ class TrainedEncoder(Stage):
                 facts[f"{split}_accuracy"] = self.accuracy(network, images, device=lab.device)
         return facts
 
-    def check(self) -> None:
-        """Raise DedtError when there is a single class, of which a classifier learns nothing."""
+    def check(self):
         if len(self.lab.class_names) == 1:
             raise DedtError(
                 f"All images are of one class, so there is nothing that the {self.label} could learn from their "
@@ -183,6 +181,13 @@ class FidClassifier(TrainedEncoder):
     def shape(self):
         return {"width": 64}
 
+    def check(self):
+        if len(self.lab.class_names) == 1:
+            raise DedtError(
+                "FID is to be measured in the features of a classifier of these images, but they have one class, of "
+                "which it would learn nothing: measure in those of Inception-v3 (--set evaluate.network=inceptionv3)."
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class PublishedEncoder(Given):
@@ -267,13 +272,16 @@ class DDAE(Stage):
     def decides(self):
         return {"network": "ddae", "model": self.spec.decides(), "settings": decisive(self.settings)}
 
-    def work(self, folder):
-        lab, epochs, u = self.lab, self.settings.epochs, self.lab.profile.unet
-        block, blocks = lab.profile.encoders.ddae.block, len(u.channels) * (u.layers + 1)
+    def check(self):
+        u, block = self.lab.profile.unet, self.lab.profile.encoders.ddae.block
+        blocks = len(u.channels) * (u.layers + 1)
         if block > blocks:
             raise DedtError(
                 f"The decoder of this U-Net has blocks 1 to {blocks}; set encoders.ddae.block, now {block}, to one of them."
             )
+
+    def work(self, folder):
+        lab, epochs = self.lab, self.settings.epochs
         result = train(
             self._build(),
             lab.data,

@@ -9,12 +9,13 @@ import numpy as np
 from torch import nn
 
 from .. import encoders, evaluation
+from ..errors import DedtError
 from ..evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from ..files import address, read_json, sha256, write_json
 from ..weights import Published, key_of, locate
 from . import needs
 from .base import Cost, Given, Stage
-from .embed import LABELS, FidClassifier, encoder, features_width
+from .embed import LABELS, FidClassifier, SmallClip, encoder, features_width
 from .sample import Sample, protocol_note
 from .select import Select
 from .train import Snapshot, TrainInfoBatch
@@ -117,6 +118,13 @@ class Real(Stage):
 
     def decides(self):
         return {"classwise": self.lab.profile.evaluate.classwise}
+
+    def check(self):
+        if self.lab.n < needs.REAL_IMAGES:
+            raise DedtError(
+                f"FID and its real-against-real value need {needs.REAL_IMAGES} training images in all, and there are "
+                f"{self.lab.n}: add images."
+            )
 
     def work(self, folder):
         lab = self.lab
@@ -266,6 +274,12 @@ class Evaluate(Stage):
         }
         return {**read, "coreset": self.coreset} if self.coreset else read
 
+    def check(self):
+        if self.lab.profile.sample.count < needs.SAMPLES:
+            raise DedtError(
+                f"FID needs {needs.SAMPLES} samples at least: --set sample.count={needs.SAMPLES} or more."
+            )
+
     def generated(self) -> np.ndarray:
         """Features of the samples: float32 [n, d], computed once for a lab."""
         key = ("generated", self.samples.address)
@@ -402,6 +416,14 @@ class CmmdReal(Stage):
 
     def inputs(self):
         return {"images": self.lab.images, "network": cmmd_network(self.lab)}
+
+    def check(self):
+        if len(self.lab.class_names) == 1 and isinstance(cmmd_network(self.lab), SmallClip):
+            raise DedtError(
+                "CMMD is to be measured by a CLIP trained on these images, but they have one class, of which it would "
+                "learn nothing: leave CMMD out (--set evaluate.cmmd='\"\"'), or give weights (--set "
+                "encoders.clip.weights=openai)."
+            )
 
     def decides(self):
         return {"images": self.count}

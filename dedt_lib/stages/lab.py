@@ -64,6 +64,7 @@ class Lab:
         """The folder of a stage's result; looked up and verified once."""
 
         def work(folder: Path) -> dict[str, Any]:
+            stage.check()
             return {**(stage.work(folder) or {}), **published([stage])}
 
         processes = self.processes if stage.together else None

@@ -98,6 +98,17 @@ class Train(Stage):
             choice |= {"weighting": self.weighting, "annealing_weights": "keep" if keep else "uniform"}
         return {**choice, "balanced": True} if self.weights == BALANCED else choice
 
+    def check(self):
+        kept, lab, ratio = self.coreset.counts, self.lab, self.coreset.ratio
+        if len(kept) == len(lab.class_names):
+            advice = f"raise it to {needs.enough(lab.class_counts):g} or more, or add images"
+            needs.no_empty_class(kept, lab.class_names, ratio, advice)
+        elif kept[0] < len(lab.class_names):
+            raise DedtError(
+                f"Of {lab.n} images {kept[0]} are kept, so some of the {len(lab.class_names)} classes keep no image at "
+                f"ratio {ratio:g}: {needs.ADVICE}."
+            )
+
     # ---- what it visits
 
     @property
