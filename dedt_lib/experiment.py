@@ -24,7 +24,7 @@ from .stages.models import ModelSpec, twin
 from .stages.reweight import Proxy
 from .stages.sample import Sample, model_facts
 from .stages.select import Select
-from .stages.train import BALANCED, Snapshot, Train, TrainInfoBatch
+from .stages.train import BALANCED, Snapshot, Train, TrainInfoBatch, Weighed
 from .store import Store
 from .training import TrainingSettings
 
@@ -54,8 +54,9 @@ class Experiment:
         report: Path | None = None,
         **recipe: Any,
     ):
-        given = {"store": store, "device": device, "report": report}
-        self.lab = profile if isinstance(profile, Lab) else Lab(profile, **given)
+        if not isinstance(profile, Lab):
+            profile = Lab(profile, store=store, device=device, report=report)
+        self.lab = profile
         self.profile, self.store = self.lab.profile, self.lab.store
         self.device, self.processes = self.lab.device, self.lab.processes
         self.recipe = r = checked(Recipe, recipe)
@@ -121,9 +122,9 @@ class Experiment:
         if r.early_stopping:
             return Snapshot(self.lab, self.reference_run, self.steps_at(r.ratio, r.annealing))
         if r.infobatch:
-            pruned = {"prune": r.infobatch, "ratio": r.ratio}
-            return TrainInfoBatch(*common, Select.everything(self.lab), r.seed, r.annealing, **pruned)
-        weights = BALANCED if r.balancing else self.proxy if r.reweighting else None
+            everything = Select.everything(self.lab)
+            return TrainInfoBatch(*common, everything, r.seed, r.annealing, prune=r.infobatch, ratio=r.ratio)
+        weights: Weighed = BALANCED if r.balancing else self.proxy if r.reweighting else None
         weighting = r.weighting if weights else "loss"
         return Train(*common, self.coreset.trained_on(), r.seed, r.annealing, weights, weighting)
 

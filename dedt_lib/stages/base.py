@@ -130,8 +130,10 @@ class Given(Stage):
 
     weights: str
 
-    role: ClassVar[str]
-    """What the network is in a run: its name among a manifest's weights."""
+    @property
+    def role(self) -> str:
+        """What the network is in a run: its name among a manifest's weights."""
+        raise NotImplementedError
 
     def read(self) -> Any:
         """The network with its weights."""

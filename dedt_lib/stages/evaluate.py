@@ -15,7 +15,7 @@ from ..files import address, read_json, sha256, write_json
 from ..weights import Published, key_of, locate
 from . import needs
 from .base import Cost, Given, Stage
-from .embed import LABELS, FidClassifier, SmallClip, encoder, features_width
+from .embed import LABELS, Encoder, FidClassifier, SmallClip, encoder, features_width
 from .sample import Sample, protocol_note
 from .select import Select
 from .train import Snapshot, TrainInfoBatch
@@ -227,15 +227,17 @@ def distances_to_training(
         among: Positions of the training images that count, int; all by default.
         known: Features of the images, where they are known.
     """
-    mirrored, how = lab.profile.train.flip, {"among": among, "device": lab.gpu}
-    pixels, _ = evaluation.nearest_distances(images, lab.data.images, mirrored=mirrored, **how)
+    mirrored, device, real = lab.profile.train.flip, lab.gpu, Real(lab).result()["features"]
+    pixels, _ = evaluation.nearest_distances(
+        images, lab.data.images, mirrored=mirrored, among=among, device=device
+    )
     seen = evaluation.views(images, mirrored=mirrored, shifted=lab.profile.evaluate.network == "classifier")
     as_they_are = next(seen)
     first = features(lab, as_they_are) if known is None else known
     sides = [first, *(features(lab, view) for view in seen)]
     return {
         "pixels": pixels,
-        "features": evaluation.nearest_features(sides, Real(lab).result()["features"], **how),
+        "features": evaluation.nearest_features(sides, real, among=among, device=device),
     }
 
 
@@ -388,7 +390,7 @@ class PublishedViT(Given):
         return self.lab.remember(("key", "cmmd", self.weights), lambda: key_of(self.result()))
 
 
-def cmmd_network(lab: "Lab") -> Stage:
+def cmmd_network(lab: "Lab") -> Encoder | PublishedViT:
     """The CLIP in whose embeddings CMMD is measured."""
     p = lab.profile.evaluate
     return encoder(lab, "clip-rn50") if p.cmmd == "clip" else PublishedViT(lab, p.cmmd_weights)

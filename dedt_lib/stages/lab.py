@@ -97,7 +97,9 @@ class Lab:
     @property
     def data(self) -> LabelledImages:
         """The training images."""
-        return self.images.result()
+        images = self.images.result()
+        assert images is not None  # only held-out images may be missing
+        return images
 
     @property
     def test(self) -> LabelledImages | None:
