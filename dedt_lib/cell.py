@@ -36,7 +36,7 @@ def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
     if isinstance(e.model, Snapshot):
         return {"train": entry(e.model, share=e.model.step / e.model.manifest()["steps"])}
     ledger = {}
-    if r.method != "random" and not r.infobatch:
+    if e.coreset.embedding and not r.infobatch:
         trained = e.embedding.encoder
         ledger["embed"] = entry(trained, e.lab.spec("unet").evaluations if isinstance(trained, DDAE) else 0)
         ledger["select"] = entry(e.coreset)
@@ -50,7 +50,6 @@ def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
 def cell(experiment: "Experiment") -> dict[str, Any]:
     """Everything a table shows of a recipe."""
     e = experiment
-    e.check_weights()
     e.check()
     metrics, training, ledger = e.metrics.result(), e.model.manifest(), costs(e)
     coreset = e.weighted_coreset()

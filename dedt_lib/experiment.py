@@ -3,7 +3,6 @@
 Every stage is stored by what decides it, so notebooks, the command line and the tables share their results.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,16 @@ from .errors import DedtError
 from .latents import Latents
 from .plans import EpochPlan, InfoBatchPlan
 from .selection import Coreset
-from .stages import Lab, Stage, evaluate, latents, needs, train
-from .stages.base import givens
-from .stages.embed import Embed, encoder
-from .stages.models import ModelSpec, twin
-from .stages.reweight import Proxy
-from .stages.sample import Sample, model_facts
-from .stages.select import Select
-from .stages.train import BALANCED, Snapshot, Train, TrainInfoBatch
+from .stages import Lab, evaluate, latents, train
+from .stages.graph import Graph
+from .stages.models import twin
+from .stages.sample import model_facts
+from .stages.train import Snapshot
 from .store import Store
-from .training import TrainingSettings
 
 
-class Experiment:
-    """The stages of one recipe.  ``Experiment("digits", method="moderate", ratio=0.1)``.
+class Experiment(Graph):
+    """The verbs of one recipe.  ``Experiment("digits", method="moderate", ratio=0.1)``.
 
     Methods compute what is missing and return what is stored.
 
@@ -54,17 +49,11 @@ class Experiment:
         report: Path | None = None,
         **recipe: Any,
     ) -> None:
-        given = {"store": store, "device": device, "report": report}
-        self.lab = profile if isinstance(profile, Lab) else Lab(profile, **given)
+        if not isinstance(profile, Lab):
+            profile = Lab(profile, store=store, device=device, report=report)
+        super().__init__(profile, checked(Recipe, recipe))
         self.profile, self.store = self.lab.profile, self.lab.store
         self.device, self.processes = self.lab.device, self.lab.processes
-        self.recipe = r = checked(Recipe, recipe)
-        ratios = (*self.spec.ratios, 1.0)
-        if r.early_stopping and r.ratio not in ratios:
-            raise DedtError(
-                f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
-                f"profile only, so early_stopping cannot be had at {r.ratio}."
-            )
 
     def change(self, **recipe: Any) -> "Experiment":
         """The same experiment with other recipe values; whatever was loaded is shared."""
@@ -80,106 +69,6 @@ class Experiment:
         """Held-out images, or None when the source has none."""
         return self.lab.test
 
-    # ---- the stages ------------------------------------------------------------------------------
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The recipe's kind of diffusion model under the profile."""
-        return self.lab.spec(self.recipe.model)
-
-    @property
-    def settings(self) -> TrainingSettings:
-        """How the recipe's model is trained."""
-        return self.spec.settings
-
-    @cached_property
-    def embedding(self) -> Embed:
-        """The features of the recipe's encoder."""
-        return Embed(self.lab, encoder(self.lab, self.recipe.encoder))
-
-    @cached_property
-    def coreset(self) -> Select:
-        """The recipe's coreset."""
-        return Select.of(self.lab, self.recipe)
-
-    @cached_property
-    def reference_run(self) -> Train:
-        """The run on all the data with this seed: reference, and control at equal compute."""
-        return Train.on_everything(self.lab, self.recipe.model, self.recipe.seed)
-
-    @cached_property
-    def proxy(self) -> Proxy:
-        """Group DRO on the recipe's coreset."""
-        return Proxy(
-            self.lab, self.recipe.model, self.coreset.trained_on(), self.recipe.seed, burn_in=self.burn_in
-        )
-
-    @cached_property
-    def model(self) -> Train | Snapshot:
-        """The run whose weights are sampled, or the run on all the data after so many steps."""
-        r, common = self.recipe, (self.lab, self.recipe.model)
-        if r.early_stopping:
-            return Snapshot(self.lab, self.reference_run, self.steps_at(r.ratio, r.annealing))
-        if r.infobatch:
-            pruned = {"prune": r.infobatch, "ratio": r.ratio}
-            return TrainInfoBatch(*common, Select.everything(self.lab), r.seed, r.annealing, **pruned)
-        weights = BALANCED if r.balancing else self.proxy if r.reweighting else None
-        weighting = r.weighting if weights else "loss"
-        return Train(*common, self.coreset.trained_on(), r.seed, r.annealing, weights, weighting)
-
-    @cached_property
-    def samples(self) -> Sample:
-        """The samples of the recipe's model."""
-        return Sample(self.lab, self.model, self.recipe.unguided)
-
-    @cached_property
-    def metrics(self) -> evaluate.Evaluate:
-        """FID and near-copies of the samples."""
-        return evaluate.Evaluate(self.lab, self.samples, evaluate.seen_by(self.model, self.coreset))
-
-    @cached_property
-    def comparison(self) -> evaluate.Compare:
-        """The metrics beside FID."""
-        return evaluate.Compare(self.lab, self.metrics)
-
-    def stages(self, until: str = "evaluate") -> list[Stage]:
-        """The last stages that a verb asks for: "embed", "select", "reweight", "train", "sample" or "evaluate"."""
-        if until == "evaluate":
-            return [self.metrics, evaluate.Floor(self.lab), *([self.comparison] if self.spec.latent else [])]
-        names = {
-            "embed": "embedding",
-            "select": "coreset",
-            "reweight": "proxy",
-            "train": "model",
-            "sample": "samples",
-        }
-        return [getattr(self, names[until])]
-
-    # ---- before anything is computed -----------------------------------------------------------------
-
-    def check_weights(self, until: str = "evaluate") -> None:
-        """Load every published network behind the stages ``until`` one, and nothing else.
-
-        Raises:
-            DedtError: For weights that are missing, altered or damaged, and for autoencoders that fit neither the
-                images nor each other.
-        """
-        found = {stage.role: stage.result() for stage in givens(self.stages(until))}
-        latents.check_autoencoders(found, self.lab)
-
-    def check(self, stage: str = "evaluate") -> None:
-        """Raise DedtError for what the numbers of images do not allow, before it is computed.
-
-        stage: "select", "train" or "evaluate", each with those before it; "measure": FID alone, without them.
-        """
-        counts, names, scope = self.lab.class_counts.tolist(), self.lab.class_names, self.coreset.scope
-        if stage == "select":
-            needs.selection(self.recipe, scope, counts, names)
-        elif stage != "measure":
-            needs.training(self.recipe, scope, counts, names)
-        if stage in ("evaluate", "measure"):
-            needs.evaluation(self.profile, self.recipe, counts)
-
     # ---- the verbs -----------------------------------------------------------------------------------
 
     @property
@@ -188,17 +77,13 @@ class Experiment:
         return self.coreset.scope
 
     @property
-    def burn_in(self) -> float:
-        """Share of the proxy's steps before the class weights move."""
-        return self.profile.reweight.burn_in if self.recipe.burn_in is None else self.recipe.burn_in
-
-    @property
     def encoder(self) -> tuple[nn.Module, dict[str, Any]]:
         """The recipe's surrogate encoder and the manifest of its training."""
         return self.embedding.reader(), self.embedding.encoder.manifest()
 
     def embed(self) -> np.ndarray:
         """Features of all training images by the encoder: float32 [n, d], memory-mapped and read-only."""
+        self.check("embed")
         return self.embedding.result()
 
     def select(self) -> Coreset:
@@ -208,8 +93,7 @@ class Experiment:
 
     def reweight(self) -> dict[str, Any]:
         """What group DRO learned on this coreset: see :class:`~dedt_lib.stages.reweight.Proxy`."""
-        self.check_weights("reweight")
-        self.check("train")
+        self.check("reweight")
         return self.proxy.result()
 
     def weighted_coreset(self) -> Coreset:
@@ -232,7 +116,6 @@ class Experiment:
 
     def train(self) -> nn.Module:
         """The recipe's diffusion model (EMA weights), trained if need be."""
-        self.check_weights("train")
         self.check("train")
         return self.model.load(self.model.folder)
 
@@ -247,8 +130,7 @@ class Experiment:
 
     def sample(self) -> np.ndarray:
         """Generated images: uint8 [samples, C, H, W]; their classes are :meth:`sample_labels`."""
-        self.check_weights("sample")
-        self.check("train")
+        self.check("sample")
         return self.samples.result()
 
     def sample_labels(self) -> np.ndarray:
@@ -272,13 +154,11 @@ class Experiment:
 
     def evaluate(self) -> dict[str, Any]:
         """FID, class-wise FID and near-copies: see :class:`~dedt_lib.stages.evaluate.Evaluate`."""
-        self.check_weights()
         self.check()
         return self.metrics.result()
 
     def compare(self) -> dict[str, Any]:
         """The metrics beside FID: see :class:`~dedt_lib.stages.evaluate.Compare`."""
-        self.check_weights()
         self.check()
         return self.comparison.result()
 

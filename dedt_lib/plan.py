@@ -171,6 +171,7 @@ def survey(profile: Profile) -> tuple[list[int], Reading | None]:
         counts, reading = KNOWN[known], Reading.of(sum(KNOWN[known]), unit="images")
     else:
         found = data.find(profile.data.source, profile.data.path)
+        assert found is not None  # only held-out images may be missing
         counts, reading = found.class_counts.tolist(), found.reading
     per_class = profile.data.per_class
     if per_class:

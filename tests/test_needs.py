@@ -7,12 +7,13 @@ import pytest
 import tiny
 
 from dedt_lib import encoders, selection
-from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.shell import cli
-from dedt_lib.stages import needs
+from dedt_lib.stages import Lab, needs
 from dedt_lib.stages import train as training_stage
+from dedt_lib.stages.evaluate import CmmdReal
+from dedt_lib.stages.select import Select
 from dedt_lib.store import Store
 
 
@@ -52,17 +53,23 @@ CASES = [
         "select",
         "class1 have fewer than the 2 images.*drop the class",
     ),
-    ([6, 1], {"method": "gaussian", "ratio": 1.0}, {}, "run", "class1 have fewer than the 2 images"),
+    ([6, 1], {"method": "gaussian", "ratio": 0.6}, {}, "run", "class1 have fewer than the 2 images"),
     ([1], {"ratio": 1.0}, {}, "run", "need 4 training images in all, and there are 1"),
     ([8, 8], {"ratio": 0.5}, {"sample.count": 1}, "evaluate", "--set sample.count=2"),
-    ([8], {"ratio": 0.5}, {}, "run", "have one class.*--set evaluate.network=inceptionv3"),
+    (
+        [8],
+        {"ratio": 0.5, "method": "random"},
+        {},
+        "run",
+        "have one class.*--set evaluate.network=inceptionv3",
+    ),
 ]
 
 
 def test_a_clip_of_one_class_measures_nothing():
-    profile, recipe = tiny.profile(**{"evaluate.network": "inceptionv3"}), Recipe(model="mdt")
+    lab = Lab(tiny.profile(**{"evaluate.network": "inceptionv3"}), counts=[8])
     with pytest.raises(DedtError, match="--set evaluate.cmmd="):
-        needs.evaluation(profile, recipe, [8])
+        CmmdReal(lab).check()
 
 
 @pytest.mark.parametrize("counts, recipe, changes, verb, message", CASES)
@@ -96,7 +103,7 @@ def test_the_size_of_a_coreset_is_known_before_it_is_chosen(method, scope, ratio
     labels = np.repeat([0, 1, 2], [20, 11, 5])
     features = np.random.default_rng(0).normal(size=(36, 3))
     coreset = selection.select(features, labels, method=method, ratio=ratio, scope=scope)
-    known = needs.kept(Recipe(method=method, ratio=ratio), scope, [20, 11, 5])
+    known = Select(Lab("smoke", counts=[20, 11, 5]), method, ratio, scope).counts
     assert known == (coreset.counts.tolist() if scope == "class" else [len(coreset.indices)])
 
 

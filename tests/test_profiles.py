@@ -381,8 +381,9 @@ def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, pub
     experiment.save_pipeline(tmp_path / "exported")
     opened = StableDiffusionPipeline.from_pretrained(tmp_path / "exported", safety_checker=None)
     key = weights.key_of(autoencoder.load_autoencoder(published / (decoder or f"{VERSION_1_4}/vae")))
-    assert weights.key_of(opened.vae) == experiment.decoder[1] == key
-    assert experiment.autoencoder[1] == weights.key_of(experiment.pipeline[0].vae)
+    lab = experiment.lab
+    assert weights.key_of(opened.vae) == latents.decoder(lab).address == key
+    assert latents.autoencoder(lab).address == weights.key_of(latents.pipeline(lab).result().vae)
     x_0 = torch.randn(2, *experiment.latents.shape, generator=torch.Generator().manual_seed(0))
     assert np.array_equal(
         autoencoder.decode(opened.vae, x_0, size=32), experiment.samples.decode(x_0).numpy()

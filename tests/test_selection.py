@@ -299,7 +299,7 @@ def test_missing_and_damaged_coresets(tmp_path):
         ({"scope": "each"}, "class, global"),
         ({"method": "moderate", "band": "middle"}, "center, nearest, farthest"),
         ({"threshold": "top"}, "count, percentile"),
-        ({"band": "center"}, "Unknown option of 'gaussian' 'band'.*seed, ridge, threshold"),
+        ({"band": "center"}, "Unknown option of 'gaussian' 'band'.*: ridge, threshold"),
         ({"method": "moderate", "centre": "mode"}, "median, mean"),
     ],
 )

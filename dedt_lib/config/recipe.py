@@ -2,14 +2,21 @@
 
 # mypy: disable-error-code="valid-type"
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from ..selection import BANDS, CENTRES, METHODS
+from ..selection import BANDS, CENTRES, REGISTRY
 
 ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
 MODELS = ("unet", "mdt", "stable-diffusion")
+
+
+def known_method(name: str) -> str:
+    """Refuse a method that is not in the registry of selectors, which may have grown since this was imported."""
+    if name not in REGISTRY:
+        raise ValueError(f"choose one of: {', '.join(REGISTRY)}")
+    return name
 
 
 class Recipe(BaseModel):
@@ -23,7 +30,9 @@ class Recipe(BaseModel):
     model: Literal[MODELS] = Field(
         "unet", description="what is trained, on pixels or, the others, on latents"
     )
-    method: Literal[METHODS] = Field("moderate", description="how the coreset is chosen")
+    method: Annotated[str, AfterValidator(known_method)] = Field(
+        "moderate", description=f"how the coreset is chosen: {', '.join(REGISTRY)}"
+    )
     ratio: float = Field(0.1, gt=0, le=1, description="share of the data to keep, in (0, 1]")
     encoder: Literal["", *ENCODERS] = Field(
         "", description="whose features decide, if not the profile's encoder"

@@ -1,7 +1,7 @@
 """Features to a coreset: uniform random, Gaussian and Moderate-DS (paper, Section III-B).
 
-A selector is a file with a subclass of :class:`Selector`, and a line in ``REGISTRY``.  :func:`select` turns its
-scores into a :class:`Coreset`.
+A selector is a subclass of :class:`Selector` and its entry in ``REGISTRY``, here or in a file of your own.
+:func:`select` turns its scores into a :class:`Coreset`.
 """
 
 from collections.abc import Iterable
@@ -18,16 +18,13 @@ from .selector import Selector, as_originals, distinct
 from .uniform import Uniform
 
 __all__ = [
-    "BANDS", "CENTRES", "DEFAULT_SCOPE", "METHODS", "REGISTRY", "THRESHOLDS", "Coreset", "Gaussian", "Moderate",
+    "BANDS", "CENTRES", "REGISTRY", "THRESHOLDS", "Coreset", "Gaussian", "Moderate",
     "Selector", "Uniform", "class_to_sample_weights", "gaussian_scores", "moderate_distances", "moderate_order",
     "select",
 ]  # fmt: skip
 
 REGISTRY: dict[str, type[Selector]] = {"random": Uniform, "gaussian": Gaussian, "moderate": Moderate}
 """Name of a method -> its selector."""
-
-METHODS = tuple(REGISTRY)
-DEFAULT_SCOPE = {method: selector.scope for method, selector in REGISTRY.items()}
 
 
 def select(
@@ -54,7 +51,7 @@ def select(
         ratio: share to keep, in (0, 1].
         scope: "class" or "global"; by default what the cited code does: random and Gaussian in each class,
             Moderate-DS in one ordering of all samples.
-        seed: for "random".
+        seed: of a method that draws, such as "random".
         originals: int [n], for each sample the first of its class that it is an exact copy of, its own number
             if of none (:attr:`dedt_lib.data.LabelledImages.originals`).  Copies shape neither Gaussians nor
             medians, and come after all distinct samples of their group: they are kept only where the ratio asks
@@ -72,10 +69,11 @@ def select(
             none, or a selection that is empty.
     """
     labels = check_labels(labels)
-    check_choice("selection method", method, METHODS)
+    check_choice("selection method", method, REGISTRY)
+    known = [field.name for field in fields(REGISTRY[method])]
     for option in options:
-        check_choice(f"option of '{method}'", option, [field.name for field in fields(REGISTRY[method])])
-    selector = REGISTRY[method](seed=seed, **options)
+        check_choice(f"option of '{method}'", option, known)
+    selector = REGISTRY[method](**({"seed": seed} if "seed" in known else {}), **options)
     scope = scope or selector.scope
     check_choice("scope", scope, SCOPES)
     if not 0 < ratio <= 1:

@@ -13,17 +13,15 @@ from ..errors import DedtError
 class Selector:
     """A way to choose a coreset: it scores all samples, and puts those of a group into an order.
 
-    A subclass is one published method, and its fields are the method's options.  It says :meth:`scores`.  The
-    highest are kept first, unless it has an :meth:`order` and a :meth:`count` of its own.
+    A subclass is one published method, and its fields are the method's options; one that draws has a ``seed``.  It
+    says :meth:`scores`.  The highest are kept first, unless it has an :meth:`order` and a :meth:`count` of its own.
 
     Attributes:
-        seed: of the method's draws, if it has any.
         scope: what the cited code does, "class" (each class is a group) or "global" (all samples are one).
         fewest: samples that each group must have.
         needs_features: whether the method looks at the samples; one that does keeps exact copies last.
     """
 
-    seed: int = 0
     scope: ClassVar[str] = "class"
     fewest: ClassVar[int] = 1
     needs_features: ClassVar[bool] = True

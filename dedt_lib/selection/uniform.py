@@ -12,6 +12,7 @@ from .selector import Selector
 class Uniform(Selector):
     """Samples drawn uniformly at random; it looks at none, and takes copies as they come."""
 
+    seed: int = 0
     needs_features: ClassVar[bool] = False
 
     def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:

@@ -91,14 +91,11 @@ def compute(
     from ..experiment import Experiment
 
     experiment = Experiment(budget, store=kept, report=out, **recipe)
-    until = "evaluate" if stage is verbs.run else stage.__name__
-    experiment.check_weights(until)
+    experiment.check_weights("evaluate" if stage is verbs.run else stage.__name__)
     with printing_once(experiment.lab.processes):
         changed = f" with {', '.join(changes)} changed" if changes else ""
         print(f"{experiment.data.name}, profile {budget.name}{changed}: {describe(experiment)}")
         print_reading(experiment.data.reading)
-        if until != "embed":
-            experiment.check(until if until in ("select", "evaluate") else "train")
         stage(experiment, out if experiment.lab.processes.main else None)
         if not out:
             print(f"kept in {kept.root}; --out FOLDER copies the files")

@@ -37,7 +37,7 @@ def describe(experiment: "Experiment") -> str:
         what = "the well-learned" if r.infobatch == "ratio" else "all"
         return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of {what} samples", *flags])
     parts = [f"{r.method} at ratio {r.ratio:.4g}", f"scope {experiment.scope}"]
-    if r.method != "random":
+    if experiment.coreset.embedding:
         parts.insert(1, f"encoder {r.encoder or experiment.profile.encoders.default}")
     if r.method == "moderate":
         parts.append(f"centre {r.centre or experiment.profile.select.moderate_centre}")
@@ -60,9 +60,11 @@ def print_reading(reading: "Reading | None") -> None:
 
 def print_doubts(coreset: "Coreset") -> None:
     """What a reader should know of a coreset: exact copies in the data, and scores that decide nothing."""
+    from ..selection import REGISTRY
+
     if coreset.copies:
         what = amount(coreset.copies, "exact copy of another image", "exact copies of other images")
-        how = "drawn as any image" if coreset.method == "random" else "ranked last"
+        how = "ranked last" if REGISTRY[coreset.method].needs_features else "drawn as any image"
         print(f"{what}, {how}; {coreset.copies_kept:,} of them kept")
     if coreset.conflicts:
         print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")

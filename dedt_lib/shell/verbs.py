@@ -67,7 +67,7 @@ def reweight(experiment: "Experiment", out: Out) -> None:
     from ..files import write_json
     from ..reweighting import effective_classes
 
-    coreset, dro = experiment.select(), experiment.reweight()
+    dro, coreset = experiment.reweight(), experiment.select()
     weights, burn_in = dro["weights"], dro["burn_in"]
     effective = float(effective_classes(weights))
     shown = [f"{len(weights) * weight:.3f}" for weight in weights]
@@ -167,7 +167,7 @@ def run(experiment: "Experiment", out: Out) -> None:
     print_cell(cell)
     if not out:
         return
-    selecting = [embed] * (recipe.method != "random") + [select] if recipe.has_coreset else []
+    selecting = [*([embed] if experiment.coreset.embedding else []), select] if recipe.has_coreset else []
     for stage in (*selecting, *[reweight] * recipe.reweighting, train, sample, evaluate):
         print(f"\n{stage.__name__}")
         stage(experiment, out)

@@ -5,7 +5,7 @@ it to add up the costs, and the book draws it.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,8 @@ class Stage:
     """One stage on a :class:`~dedt_lib.stages.lab.Lab`; its fields say which one.
 
     A new stage says what it reads (:meth:`inputs`), which settings decide it beside (:meth:`decides`), how it fills
-    its folder (:meth:`work`), what is read from there (:meth:`load`) and what it takes (:meth:`cost`).
+    its folder (:meth:`work`), what is read from there (:meth:`load`), what it takes (:meth:`cost`), and what it cannot
+    do without (:meth:`check`).
     """
 
     lab: "Lab"
@@ -73,6 +74,9 @@ class Stage:
     def decides(self) -> dict[str, Any]:
         """Its own settings, as JSON: whatever changes its result beside the inputs."""
         return {}
+
+    def check(self) -> None:
+        """Raise DedtError for what the profile and the numbers of images do not allow: told before any work."""
 
     def work(self, folder: Path) -> dict[str, Any] | None:
         """Fill ``folder``; may return facts for the manifest."""
@@ -126,8 +130,10 @@ class Given(Stage):
 
     weights: str
 
-    role: ClassVar[str]
-    """What the network is in a run: its name among a manifest's weights."""
+    @property
+    def role(self) -> str:
+        """What the network is in a run: its name among a manifest's weights."""
+        raise NotImplementedError
 
     def read(self) -> Any:
         """The network with its weights."""
@@ -178,19 +184,17 @@ def closure(stages: Iterable[Stage]) -> dict[str, Stage]:
     return found
 
 
-def givens(stages: Iterable[Stage]) -> list[Given]:
-    """The published weights behind the stages, each once, found without an address: before any data is read."""
-    found: dict[tuple[type, str, str], Given] = {}
-
-    def visit(stage: Stage) -> None:
-        for read in stage.inputs().values():
-            visit(read)
-        if isinstance(stage, Given):
-            found.setdefault((type(stage), stage.weights, stage.role), stage)
-
+def walk(stages: Iterable[Stage]) -> Iterator[Stage]:
+    """The stages and all that they read, each as often as it is read: without an address, before any data is."""
     for stage in stages:
-        visit(stage)
-    return list(found.values())
+        yield stage
+        yield from walk(stage.inputs().values())
+
+
+def givens(stages: Iterable[Stage]) -> list[Given]:
+    """The published weights behind the stages, each once."""
+    found = [stage for stage in walk(stages) if isinstance(stage, Given)]
+    return list({(type(given), given.weights, given.role): given for given in found}.values())
 
 
 def published(stages: Iterable[Stage]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,10 @@ from ..randomness import seeded
 from ..training import train
 from ..weights import Published, load_weights, locate, save_weights
 from .base import Cost, Given, Stage, size
-from .training import decisive, training_cost
+from .training import decisive, epochs_cost, training_cost
+
+if TYPE_CHECKING:
+    from .lab import Lab
 
 CLIP_WIDTH = 16  # of the small CLIP's vision tower; OpenAI's RN50 has 64
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
@@ -73,7 +76,6 @@ class TrainedEncoder(Stage):
 
     def work(self, folder):
         lab = self.lab
-        self.check()
         network = seeded(0, f"{self.name} weights", self.build)
         losses = self.fit(network, lab.data, seed=0, folder=folder, device=lab.device, **self.settings)
         save_weights(network, folder / "model.safetensors")
@@ -83,8 +85,7 @@ class TrainedEncoder(Stage):
                 facts[f"{split}_accuracy"] = self.accuracy(network, images, device=lab.device)
         return facts
 
-    def check(self) -> None:
-        """Raise DedtError when there is a single class, of which a classifier learns nothing."""
+    def check(self):
         if len(self.lab.class_names) == 1:
             raise DedtError(
                 f"All images are of one class, so there is nothing that the {self.label} could learn from their "
@@ -96,20 +97,17 @@ class TrainedEncoder(Stage):
         return load_weights(self.build(), folder / "model.safetensors").eval()
 
     def cost(self) -> Iterable[Cost]:
-        # A batch of one has no statistics, and is left out.
-        n, batch, epochs = self.lab.n, self.settings["batch_size"], self.settings["epochs"]
-        alone = n % batch == 1 and 1 < batch < n
         with torch.device("meta"):
             held = size(self.build())
-        yield Cost(
+        network = self.network if self.name == "encoder" else self.name
+        yield epochs_cost(
             "encoder",
             self.label,
-            self.network if self.name == "encoder" else self.name,
-            steps=epochs * (-(-n // batch) - alone),
-            images=epochs * (n - alone),
-            evaluations=3 * epochs * (n - alone),
+            network,
+            n=self.lab.n,
+            settings=self.settings,
             bytes=held,
-            scratch=(1 + self.moments) * held,
+            moments=self.moments,
         )
 
 
@@ -183,6 +181,13 @@ class FidClassifier(TrainedEncoder):
     def shape(self):
         return {"width": 64}
 
+    def check(self):
+        if len(self.lab.class_names) == 1:
+            raise DedtError(
+                "FID is to be measured in the features of a classifier of these images, but they have one class, of "
+                "which it would learn nothing: measure in those of Inception-v3 (--set evaluate.network=inceptionv3)."
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class PublishedEncoder(Given):
@@ -249,8 +254,7 @@ class DDAE(Stage):
     features, and not the training.
     """
 
-    network: ClassVar[str] = "ddae"
-    label: ClassVar[str] = "DDAE"
+    network, label = "ddae", "DDAE"
     name, resumable, together = "encoder", True, True
 
     @property
@@ -267,13 +271,16 @@ class DDAE(Stage):
     def decides(self):
         return {"network": "ddae", "model": self.spec.decides(), "settings": decisive(self.settings)}
 
-    def work(self, folder):
-        lab, epochs, u = self.lab, self.settings.epochs, self.lab.profile.unet
-        block, blocks = lab.profile.encoders.ddae.block, len(u.channels) * (u.layers + 1)
+    def check(self):
+        u, block = self.lab.profile.unet, self.lab.profile.encoders.ddae.block
+        blocks = len(u.channels) * (u.layers + 1)
         if block > blocks:
             raise DedtError(
                 f"The decoder of this U-Net has blocks 1 to {blocks}; set encoders.ddae.block, now {block}, to one of them."
             )
+
+    def work(self, folder):
+        lab, epochs = self.lab, self.settings.epochs
         result = train(
             self._build(),
             lab.data,
@@ -303,11 +310,7 @@ class DDAE(Stage):
         return encoders.DDAE(model, d.block, d.timestep - 1, draws=d.draws)
 
     def cost(self):
-        return [
-            replace(
-                training_cost(self.lab, self.spec, self.plan(), self.settings), kind="encoder", what="DDAE"
-            )
-        ]
+        yield training_cost(self.lab, self.spec, self.plan(), self.settings, "encoder", "DDAE")
 
 
 LABELS = {
@@ -319,7 +322,10 @@ LABELS = {
 }
 """Name of a network in the plan -> how it is printed."""
 
-ENCODERS: dict[str, type[Stage]] = {
+Encoder = TrainedEncoder | PublishedEncoder | DDAE
+"""What gives features."""
+
+ENCODERS: dict[str, type[TrainedEncoder] | type[DDAE]] = {
     "resnet18": ResNet18,
     "inceptionv3": InceptionV3,
     "clip-rn50": SmallClip,
@@ -328,7 +334,7 @@ ENCODERS: dict[str, type[Stage]] = {
 """Name in a recipe -> the stage that trains it; its section of the profile may name published weights instead."""
 
 
-def encoder(lab: Any, name: str = "") -> Stage:
+def encoder(lab: "Lab", name: str = "") -> Encoder:
     """The encoder ``name``, or the profile's default: trained on the images, or published."""
     stage = ENCODERS[name or lab.profile.encoders.default]
     network = stage.network
@@ -340,7 +346,7 @@ def encoder(lab: Any, name: str = "") -> Stage:
 class Embed(Stage):
     """Features of all training images: float32 [n, d], memory-mapped and read-only."""
 
-    encoder: Stage
+    encoder: Encoder
 
     name = "features"
     resumable = True
@@ -352,7 +358,7 @@ class Embed(Stage):
     def readout(self) -> dict[str, Any]:
         """What decides the features beside the network's weights."""
         sections = self.lab.profile.encoders
-        if self.encoder.network == "ddae":
+        if isinstance(self.encoder, DDAE):
             return sections.ddae.model_dump(include={"block", "timestep", "draws"})
         return {"normalise": True} if self.encoder.network == "clip" and sections.clip.normalise else {}
 
@@ -377,25 +383,27 @@ class Embed(Stage):
 
     def width(self) -> int:
         """Number of features of an image."""
-        if self.encoder.network == "ddae":
+        if isinstance(self.encoder, DDAE):
             u, block = self.lab.profile.unet, self.lab.profile.encoders.ddae.block
             return u.channels[::-1][min((block - 1) // (u.layers + 1), len(u.channels) - 1)]
         return features_width(self.encoder, self.lab.shape)
 
     def cost(self):
-        n, draws = self.lab.n, self.lab.profile.encoders.ddae.draws if self.encoder.network == "ddae" else 1
+        n, draws = self.lab.n, self.lab.profile.encoders.ddae.draws if isinstance(self.encoder, DDAE) else 1
         given = ", published weights" if isinstance(self.encoder, Given) else ""
-        network = self.lab.spec("unet").label if self.encoder.network == "ddae" else self.encoder.network
+        network = self.lab.spec("unet").label if isinstance(self.encoder, DDAE) else self.encoder.network
         held = n * (4 * self.width() + 8)
         yield Cost(
             "features", self.encoder.label + given, network, images=n, evaluations=draws * n, bytes=held
         )
 
 
-def features_width(encoder: Stage, shape: tuple[int, int, int]) -> int:
+def features_width(encoder: "TrainedEncoder | Given", shape: tuple[int, int, int]) -> int:
     """Features of an image by an encoder, from its shapes alone."""
     with torch.device("meta"):
         network = encoder.outline() if isinstance(encoder, Given) else encoder.build()
+        if hasattr(network, "num_features"):
+            return network.num_features
         return network.eval().features(torch.empty(2, *shape)).shape[1]
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from torch import nn
 
 from .. import encoders, evaluation
+from ..errors import DedtError
 from ..evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from ..files import address, read_json, sha256, write_json
 from ..weights import Published, key_of, locate
 from . import needs
 from .base import Cost, Given, Stage
-from .embed import LABELS, FidClassifier, encoder, features_width
+from .embed import LABELS, Encoder, FidClassifier, SmallClip, encoder, features_width
 from .sample import Sample, protocol_note
 from .select import Select
 from .train import Snapshot, TrainInfoBatch
@@ -118,6 +119,13 @@ class Real(Stage):
     def decides(self):
         return {"classwise": self.lab.profile.evaluate.classwise}
 
+    def check(self):
+        if self.lab.n < needs.REAL_IMAGES:
+            raise DedtError(
+                f"FID and its real-against-real value need {needs.REAL_IMAGES} training images in all, and there are "
+                f"{self.lab.n}: add images."
+            )
+
     def work(self, folder):
         lab = self.lab
         found = features(lab, lab.data.images, out=folder / "features.npy")
@@ -219,15 +227,17 @@ def distances_to_training(
         among: Positions of the training images that count, int; all by default.
         known: Features of the images, where they are known.
     """
-    mirrored, how = lab.profile.train.flip, {"among": among, "device": lab.gpu}
-    pixels, _ = evaluation.nearest_distances(images, lab.data.images, mirrored=mirrored, **how)
+    mirrored, device, real = lab.profile.train.flip, lab.gpu, Real(lab).result()["features"]
+    pixels, _ = evaluation.nearest_distances(
+        images, lab.data.images, mirrored=mirrored, among=among, device=device
+    )
     seen = evaluation.views(images, mirrored=mirrored, shifted=lab.profile.evaluate.network == "classifier")
     as_they_are = next(seen)
     first = features(lab, as_they_are) if known is None else known
     sides = [first, *(features(lab, view) for view in seen)]
     return {
         "pixels": pixels,
-        "features": evaluation.nearest_features(sides, Real(lab).result()["features"], **how),
+        "features": evaluation.nearest_features(sides, real, among=among, device=device),
     }
 
 
@@ -265,6 +275,12 @@ class Evaluate(Stage):
             "held_out": HeldOut(self.lab),
         }
         return {**read, "coreset": self.coreset} if self.coreset else read
+
+    def check(self):
+        if self.lab.profile.sample.count < needs.SAMPLES:
+            raise DedtError(
+                f"FID needs {needs.SAMPLES} samples at least: --set sample.count={needs.SAMPLES} or more."
+            )
 
     def generated(self) -> np.ndarray:
         """Features of the samples: float32 [n, d], computed once for a lab."""
@@ -374,7 +390,7 @@ class PublishedViT(Given):
         return self.lab.remember(("key", "cmmd", self.weights), lambda: key_of(self.result()))
 
 
-def cmmd_network(lab: "Lab") -> Stage:
+def cmmd_network(lab: "Lab") -> Encoder | PublishedViT:
     """The CLIP in whose embeddings CMMD is measured."""
     p = lab.profile.evaluate
     return encoder(lab, "clip-rn50") if p.cmmd == "clip" else PublishedViT(lab, p.cmmd_weights)
@@ -402,6 +418,14 @@ class CmmdReal(Stage):
 
     def inputs(self):
         return {"images": self.lab.images, "network": cmmd_network(self.lab)}
+
+    def check(self):
+        if len(self.lab.class_names) == 1 and isinstance(cmmd_network(self.lab), SmallClip):
+            raise DedtError(
+                "CMMD is to be measured by a CLIP trained on these images, but they have one class, of which it would "
+                "learn nothing: leave CMMD out (--set evaluate.cmmd='\"\"'), or give weights (--set "
+                "encoders.clip.weights=openai)."
+            )
 
     def decides(self):
         return {"images": self.count}

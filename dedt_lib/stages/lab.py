@@ -64,6 +64,7 @@ class Lab:
         """The folder of a stage's result; looked up and verified once."""
 
         def work(folder: Path) -> dict[str, Any]:
+            stage.check()
             return {**(stage.work(folder) or {}), **published([stage])}
 
         processes = self.processes if stage.together else None
@@ -96,7 +97,9 @@ class Lab:
     @property
     def data(self) -> LabelledImages:
         """The training images."""
-        return self.images.result()
+        images = self.images.result()
+        assert images is not None  # only held-out images may be missing
+        return images
 
     @property
     def test(self) -> LabelledImages | None:

@@ -19,7 +19,7 @@ from ..training import train
 from ..weights import key_of, load_weights, save_weights
 from .base import Cost, Given, Stage, size
 from .models import ModelSpec, latent_shape
-from .training import decisive, training_cost
+from .training import decisive, epochs_cost, training_cost
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -63,20 +63,10 @@ class TrainAutoencoder(Stage):
         return network
 
     def cost(self):
-        n, s = self.lab.n, self.settings
-        alone = n % s["batch_size"] == 1 and 1 < s["batch_size"] < n
         with torch.device("meta"):
             held = size(self.build())
-        images = s["epochs"] * (n - alone)
-        yield Cost(
-            "autoencoder",
-            "autoencoder",
-            "vae",
-            steps=s["epochs"] * (-(-n // s["batch_size"]) - alone),
-            images=images,
-            evaluations=3 * images,
-            bytes=held,
-            scratch=3 * held,
+        yield epochs_cost(
+            "autoencoder", "autoencoder", "vae", n=self.lab.n, settings=self.settings, bytes=held
         )
 
 
@@ -222,8 +212,7 @@ class PretrainPipeline(Stage):
         return pipe
 
     def cost(self) -> Iterable[Cost]:
-        what = {"kind": "pipeline", "what": "pre-training"}
-        yield training_cost(self.lab, self.spec, self.plan(), self.settings, **what)
+        yield training_cost(self.lab, self.spec, self.plan(), self.settings, "pipeline", "pre-training")
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ class ModelSpec:
     sampler: ClassVar[Callable[..., torch.Tensor]] = staticmethod(sampling.ddim)
     unguided: ClassVar[float] = 0.0
     evaluations: int = 3
-    fixed: ClassVar[dict[str, Any]] = {}
+    fixed: dict[str, Any] = {}
     """Training settings that the kind of model decides, and no profile."""
 
     def __init__(self, profile: Profile):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import selection
+from ..errors import DedtError
 from ..files import address
-from ..selection import Coreset
+from ..selection import Coreset, Selector
 from . import needs
 from .base import Stage
 from .embed import Embed, encoder
@@ -39,27 +40,35 @@ class Select(Stage):
 
     @classmethod
     def of(cls, lab: "Lab", recipe: "Recipe") -> "Select":
-        """The coreset of a recipe; what it leaves open the profile decides, or the cited code."""
-        p, r = lab.profile.select, recipe
-        by_profile = {"moderate": p.moderate_scope}
-        scope = r.scope or by_profile.get(r.method, selection.DEFAULT_SCOPE[r.method])
-        options = {
-            "random": {"seed": r.seed},
-            "gaussian": {"ridge": p.gaussian_ridge, "threshold": p.gaussian_threshold},
-            "moderate": {"centre": r.centre or p.moderate_centre, "band": r.band},
-        }[r.method]
-        embedding = None if r.method == "random" else Embed(lab, encoder(lab, r.encoder))
-        return cls(lab, r.method, r.ratio, scope, tuple(options.items()), embedding)
+        """The coreset of a recipe.
+
+        An option of its method, and the scope, is the recipe's field of that name; where that is empty or there is
+        none, METHOD_NAME in the profile's section ``select``; without one, what the cited code does.
+        """
+        kind, profile = selection.REGISTRY[recipe.method], lab.profile.select.model_dump()
+
+        def chosen(name: str, default: Any) -> Any:
+            return getattr(recipe, name, None) or profile.get(f"{recipe.method}_{name}", default)
+
+        options = tuple((field.name, chosen(field.name, field.default)) for field in dataclasses.fields(kind))
+        embedding = Embed(lab, encoder(lab, recipe.encoder)) if kind.needs_features else None
+        return cls(lab, recipe.method, recipe.ratio, chosen("scope", kind.scope), options, embedding)
 
     @classmethod
     def everything(cls, lab: "Lab") -> "Select":
         """All the images."""
-        return cls(lab, "random", 1.0, selection.DEFAULT_SCOPE["random"], (("seed", 0),))
+        return cls(lab, "random", 1.0, selection.Uniform.scope, (("seed", 0),))
+
+    @property
+    def selector(self) -> Selector:
+        """The method with its options."""
+        return selection.REGISTRY[self.method](**dict(self.options))
 
     @property
     def counts(self) -> list[int]:
         """Images that each class keeps, or in the scope "global" all classes together; known beforehand."""
-        return needs.kept(self, self.scope, self.lab.class_counts)
+        sizes = [self.lab.n] if self.scope == "global" else self.lab.class_counts.tolist()
+        return [self.selector.count(size, self.ratio, self.scope) for size in sizes]
 
     def trained_on(self) -> "Select":
         """The same images for a training run: all are all, whichever method kept them."""
@@ -75,6 +84,19 @@ class Select(Stage):
     def decides(self):
         choice = {"method": self.method, "ratio": self.ratio, "scope": self.scope, **dict(self.options)}
         return choice if self.lab.imagined else {**choice, "ids": self._ids}
+
+    def check(self):
+        lab, fewest = self.lab, self.selector.fewest
+        few = [name for name, count in zip(lab.class_names, lab.class_counts) if count < fewest]
+        if lab.n < fewest if self.scope == "global" else few:
+            raise DedtError(
+                f"Class(es) {needs.few_words(few)} have fewer than the {fewest} images that method '{self.method}' "
+                "needs in each: add images, drop the class, or choose among the images of all classes (scope 'global')."
+            )
+        if sum(self.counts) == 0:
+            raise DedtError(
+                f"Ratio {self.ratio:g} of {lab.n} images keeps none: raise the ratio, or add images."
+            )
 
     def work(self, folder):
         data, choice = self.lab.data, {"method": self.method, "ratio": self.ratio, "scope": self.scope}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from torch import nn
@@ -23,7 +23,9 @@ from .training import decisive, model_bytes, training_cost
 if TYPE_CHECKING:
     from .lab import Lab
 
-BALANCED = "balanced"
+BALANCED: Final = "balanced"
+Weighed = Stage | Literal["balanced"] | None
+"""What gives class weights: the stage of a proxy, BALANCED for weights that let every class count the same, or nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +37,7 @@ class Train(Stage):
         coreset: Which images.
         seed: Of the network and of everything random in its training.
         annealing: Whether the last epochs visit all the data.
-        weights: What gives the class weights: the stage of a proxy, BALANCED for weights that let every class
-            count the same, or None.
+        weights: What gives the class weights.
         weighting: Whether the weights weigh the "loss" or drive a class "sampler".
     """
 
@@ -44,7 +45,7 @@ class Train(Stage):
     coreset: Select
     seed: int
     annealing: bool = False
-    weights: "Stage | str | None" = None
+    weights: Weighed = None
     weighting: str = "loss"
 
     name, resumable, together = "training", True, True
@@ -98,6 +99,17 @@ class Train(Stage):
             choice |= {"weighting": self.weighting, "annealing_weights": "keep" if keep else "uniform"}
         return {**choice, "balanced": True} if self.weights == BALANCED else choice
 
+    def check(self):
+        kept, lab, ratio = self.coreset.counts, self.lab, self.coreset.ratio
+        if len(kept) == len(lab.class_names):
+            advice = f"raise it to {needs.enough(lab.class_counts):g} or more, or add images"
+            needs.no_empty_class(kept, lab.class_names, ratio, advice)
+        elif kept[0] < len(lab.class_names):
+            raise DedtError(
+                f"Of {lab.n} images {kept[0]} are kept, so some of the {len(lab.class_names)} classes keep no image at "
+                f"ratio {ratio:g}: {needs.ADVICE}."
+            )
+
     # ---- what it visits
 
     @property
@@ -108,16 +120,22 @@ class Train(Stage):
     def weighted(self) -> Coreset:
         """Its coreset with its class weights, if it has any."""
         coreset = self.coreset.result()
-        if self.weights == BALANCED:
+        if isinstance(self.weights, Stage):
+            return coreset.with_weights(self.weights.result()["weights"])
+        if self.weights:
             K = len(coreset.class_names)
             return coreset.with_weights(np.full(K, 1 / K))
-        return coreset.with_weights(self.weights.result()["weights"]) if self.weights else coreset
+        return coreset
 
     def plan(self, coreset: Coreset | None = None) -> EpochPlan | InfoBatchPlan:
         """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
         coreset, data, p = coreset or self.weighted(), self.lab.data, self.lab.profile.train
-        needs.no_empty_class(coreset.counts, coreset.class_names, coreset.ratio)
-        common = {"total": len(data), "epochs": self.settings.epochs, "annealing_start": self.start}
+        needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
+        common: dict[str, Any] = {
+            "total": len(data),
+            "epochs": self.settings.epochs,
+            "annealing_start": self.start,
+        }
         if coreset.weights is None:
             return EpochPlan(coreset.indices, **common)
         if p.annealing_weights == "keep":
@@ -197,7 +215,7 @@ class Train(Stage):
         else:
             kind = ", balanced" if self.weights == BALANCED else ", weighted" if self.weights else ""
             what = f"coreset{kind}{tail}"
-        run = training_cost(self.lab, self.spec, self.outline(), self.settings, what=what)
+        run = training_cost(self.lab, self.spec, self.outline(), self.settings, "training", what)
         if self.is_reference:
             kept = len(kept_steps(self.lab, self.spec)) * model_bytes(self.lab, self.spec)
             run = replace(run, kind="reference", bytes=run.bytes + kept)

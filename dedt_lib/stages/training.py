@@ -28,23 +28,46 @@ def visits(plan: EpochPlan) -> int:
 
 
 def training_cost(
-    lab: "Lab", spec: ModelSpec, plan: EpochPlan, settings: TrainingSettings, **more: int | str
+    lab: "Lab",
+    spec: ModelSpec,
+    plan: EpochPlan,
+    settings: TrainingSettings,
+    kind: str = "training",
+    what: str = "",
 ) -> Cost:
-    """What a run along ``plan`` takes; ``more`` are further fields, or others, of its Cost."""
+    """What a run along ``plan`` takes."""
     steps, images = plan.steps(settings.batch_size), visits(plan)
     weights = model_bytes(lab, spec)
     tensors = 2 + MOMENTS.get(settings.optimizer, 2)  # the model, its moving average, and the optimiser's
-    values = {
-        "kind": "training",
-        "what": "",
-        "network": spec.label,
-        "steps": steps,
-        "images": images,
-        "evaluations": spec.evaluations * images,
-        "bytes": weights + 4 * steps,
-        "scratch": tensors * weights + 8 * steps,  # losses in double precision
-    }
-    return Cost(**{**values, **more})
+    return Cost(
+        kind,
+        what,
+        spec.label,
+        steps=steps,
+        images=images,
+        evaluations=spec.evaluations * images,
+        bytes=weights + 4 * steps,
+        scratch=tensors * weights + 8 * steps,  # losses in double precision
+    )
+
+
+def epochs_cost(
+    kind: str, what: str, network: str, *, n: int, settings: dict[str, Any], bytes: int, moments: int = 2
+) -> Cost:
+    """What epochs over n images take a network of so many bytes, whose optimiser keeps ``moments`` times as many."""
+    batch, epochs = settings["batch_size"], settings["epochs"]
+    alone = n % batch == 1 and 1 < batch < n  # a batch of one has no statistics, and is left out
+    images = epochs * (n - alone)
+    return Cost(
+        kind,
+        what,
+        network,
+        steps=epochs * (-(-n // batch) - alone),
+        images=images,
+        evaluations=3 * images,
+        bytes=bytes,
+        scratch=(1 + moments) * bytes,
+    )
 
 
 def model_bytes(lab: "Lab", spec: ModelSpec) -> int:

@@ -1,0 +1,136 @@
+"""The stages of one recipe: the graph that its verbs walk."""
+
+from functools import cached_property
+
+from ..config import Recipe
+from ..errors import DedtError
+from ..training import TrainingSettings
+from . import evaluate, latents
+from .base import Stage, givens, walk
+from .embed import Embed, encoder
+from .lab import Lab
+from .models import ModelSpec
+from .reweight import Proxy
+from .sample import Sample
+from .select import Select
+from .train import BALANCED, Snapshot, Train, TrainInfoBatch, Weighed, steps_at
+
+
+class Graph:
+    """The stages of a recipe on a lab, each made when it is asked for.
+
+    Raises:
+        DedtError: For values of recipe and profile that do not go together.
+    """
+
+    def __init__(self, lab: Lab, recipe: Recipe):
+        self.lab, self.recipe = lab, recipe
+        ratios = (*self.spec.ratios, 1.0)
+        if recipe.early_stopping and recipe.ratio not in ratios:
+            raise DedtError(
+                f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
+                f"profile only, so early_stopping cannot be had at {recipe.ratio}."
+            )
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The recipe's kind of diffusion model under the profile."""
+        return self.lab.spec(self.recipe.model)
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """How the recipe's model is trained."""
+        return self.spec.settings
+
+    @property
+    def burn_in(self) -> float:
+        """Share of the proxy's steps before the class weights move."""
+        return self.lab.profile.reweight.burn_in if self.recipe.burn_in is None else self.recipe.burn_in
+
+    @cached_property
+    def embedding(self) -> Embed:
+        """The features of the recipe's encoder."""
+        return Embed(self.lab, encoder(self.lab, self.recipe.encoder))
+
+    @cached_property
+    def coreset(self) -> Select:
+        """The recipe's coreset."""
+        return Select.of(self.lab, self.recipe)
+
+    @cached_property
+    def reference_run(self) -> Train:
+        """The run on all the data with this seed: reference, and control at equal compute."""
+        return Train.on_everything(self.lab, self.recipe.model, self.recipe.seed)
+
+    @cached_property
+    def proxy(self) -> Proxy:
+        """Group DRO on the recipe's coreset."""
+        return Proxy(
+            self.lab, self.recipe.model, self.coreset.trained_on(), self.recipe.seed, burn_in=self.burn_in
+        )
+
+    @cached_property
+    def model(self) -> Train | Snapshot:
+        """The run whose weights are sampled, or the run on all the data after so many steps."""
+        r, common = self.recipe, (self.lab, self.recipe.model)
+        if r.early_stopping:
+            return Snapshot(self.lab, self.reference_run, steps_at(self.lab, self.spec, r.ratio, r.annealing))
+        if r.infobatch:
+            everything = Select.everything(self.lab)
+            return TrainInfoBatch(*common, everything, r.seed, r.annealing, prune=r.infobatch, ratio=r.ratio)
+        weights: Weighed = BALANCED if r.balancing else self.proxy if r.reweighting else None
+        weighting = r.weighting if weights else "loss"
+        return Train(*common, self.coreset.trained_on(), r.seed, r.annealing, weights, weighting)
+
+    @cached_property
+    def samples(self) -> Sample:
+        """The samples of the recipe's model."""
+        return Sample(self.lab, self.model, self.recipe.unguided)
+
+    @cached_property
+    def metrics(self) -> evaluate.Evaluate:
+        """FID and near-copies of the samples."""
+        return evaluate.Evaluate(self.lab, self.samples, evaluate.seen_by(self.model, self.coreset))
+
+    @cached_property
+    def comparison(self) -> evaluate.Compare:
+        """The metrics beside FID."""
+        return evaluate.Compare(self.lab, self.metrics)
+
+    def stages(self, until: str = "evaluate") -> list[Stage]:
+        """The last stages of a verb: "embed", "select", "reweight", "train", "sample" or "evaluate".
+
+        "measure" is what samples are measured against, without any.
+        """
+        if until == "measure":
+            return [evaluate.Floor(self.lab)]
+        if until == "evaluate":
+            return [self.metrics, *self.stages("measure"), *([self.comparison] if self.spec.latent else [])]
+        verbs = {
+            "embed": "embedding",
+            "select": "coreset",
+            "reweight": "proxy",
+            "train": "model",
+            "sample": "samples",
+        }
+        return [getattr(self, verbs[until])]
+
+    def check_weights(self, until: str = "evaluate") -> None:
+        """Load every published network behind the stages ``until`` one, and nothing else: no image is read.
+
+        Raises:
+            DedtError: For weights that are missing, altered or damaged, and for autoencoders that fit neither the
+                images nor each other.
+        """
+        outline = Graph(Lab(self.lab.profile, counts=[1000]), self.recipe)
+        found = {given.role: given.on(self.lab).result() for given in givens(outline.stages(until))}
+        latents.check_autoencoders(found, self.lab)
+
+    def check(self, until: str = "evaluate") -> None:
+        """Raise DedtError for what cannot be had, before it is computed: published networks, then numbers of images.
+
+        until: As of :meth:`stages`.
+        """
+        self.check_weights(until)
+        for stage in walk(self.stages(until)):
+            stage.check()
