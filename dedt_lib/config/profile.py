@@ -9,13 +9,13 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data import SOURCES
 from ..errors import DedtError
 from ..reweighting import ABSENT, CLIPS, SCORES
 from ..selection import CENTRES, THRESHOLDS
-from .recipe import ENCODERS
+from .recipe import known_encoder
 
 PROFILES = Path(__file__).parent / "profiles"
 TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
@@ -53,6 +53,8 @@ class Data(Section):
 
     source: Literal[SOURCES]  # "cifar10": the original archive, fetched and checked on first use
     path: str = ""  # of the images; "" where the source needs none, or --data says it
+    label: str = ""  # the column of their classes, "none" for none; "": the one that can be told
+    caption: str = ""  # the column of their captions
     class_names: tuple[str, ...] = ()  # in the order of the folders' names; (): those names
     image_size: Count
     channels: Literal[1, 3]
@@ -96,7 +98,7 @@ class DDAE(Section):
 class Encoders(Section):
     """The feature extractors whose features decide a coreset."""
 
-    default: Literal[ENCODERS] = "resnet18"  # where a recipe, or a table's row, does not name another
+    default: Annotated[str, AfterValidator(known_encoder)] = "resnet18"  # where a recipe, or a table's row, does not name another
     resnet18: ResNet18
     inceptionv3: InceptionV3
     clip: CLIP
@@ -110,6 +112,8 @@ class Select(Section):
     gaussian_threshold: Literal[THRESHOLDS] = "count"
     moderate_scope: Literal["class", "global"] = "global"  # the cited code's
     moderate_centre: Literal[CENTRES] = "median"
+    clusters: int = Field(0, ge=0)  # that stand in for classes where images have none; 0: one for 20 images, at most 10
+    cluster_encoder: Annotated[str, AfterValidator(known_encoder)] = "efficientnet-lite0"
 
 
 class Reweight(Section):

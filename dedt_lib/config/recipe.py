@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from ..encoder_names import NAMES, is_pretrained
 from ..selection import BANDS, CENTRES, REGISTRY
 
 ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
@@ -16,6 +17,13 @@ def known_method(name: str) -> str:
     """Refuse a method that is not in the registry of selectors, which may have grown since this was imported."""
     if name not in REGISTRY:
         raise ValueError(f"choose one of: {', '.join(REGISTRY)}")
+    return name
+
+
+def known_encoder(name: str) -> str:
+    """Refuse a name that is neither an encoder to be trained nor a published network."""
+    if name not in ("", *ENCODERS) and not is_pretrained(name):
+        raise ValueError(f"choose one of: {', '.join((*ENCODERS, *NAMES))}, timm:NAME, open_clip:NAME")
     return name
 
 
@@ -34,8 +42,10 @@ class Recipe(BaseModel):
         "moderate", description=f"how the coreset is chosen: {', '.join(REGISTRY)}"
     )
     ratio: float = Field(0.1, gt=0, le=1, description="share of the data to keep, in (0, 1]")
-    encoder: Literal["", *ENCODERS] = Field(
-        "", description="whose features decide, if not the profile's encoder"
+    encoder: Annotated[str, AfterValidator(known_encoder)] = Field(
+        "",
+        description="whose features decide, if not the profile's: "
+        f"{', '.join(ENCODERS)}, trained on your images; {', '.join(NAMES)}; timm:NAME or open_clip:NAME",
     )
     scope: Literal["", "class", "global"] = Field(
         "", description="order the images in each class or all together"

@@ -105,14 +105,7 @@ class LabelledImages:
 
     def named(self, class_names: Sequence[str]) -> "LabelledImages":
         """The same images with other names for their classes; those they have, if there are none."""
-        if not class_names:
-            return self
-        if len(class_names) != len(self.class_names):
-            raise DedtError(
-                f"There are {len(class_names)} class_names for {len(self.class_names)} classes: give one for each, "
-                f"in the order {', '.join(self.class_names[:5])}, ..., or none."
-            )
-        return dataclasses.replace(self, class_names=tuple(class_names))
+        return dataclasses.replace(self, class_names=other_names(self.class_names, class_names))
 
     def subset(self, indices: np.ndarray, **changes: Any) -> "LabelledImages":
         """The images at ``indices`` (int [m]); the classes stay, and each must keep an image.
@@ -134,6 +127,16 @@ class LabelledImages:
         labels = np.array(number, dtype=np.int64)[self.labels]
         kept = np.flatnonzero(labels >= 0)
         return self.subset(kept, labels=labels[kept], class_names=class_names, reading=self.reading)
+
+
+def other_names(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
+    """Other names of classes, one for each; the old ones if there are none."""
+    if new and len(new) != len(old):
+        raise DedtError(
+            f"There are {len(new)} class_names for {len(old)} classes: give one for each, in the order "
+            f"{', '.join(old[:5])}, ..., or none."
+        )
+    return tuple(new or old)
 
 
 def without_empty(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..errors import DedtError
 from ..files import address, atomic, create_array, read_json, sha256, write_json
-from .labelled import LabelledImages, without_empty
+from .labelled import LabelledImages, other_names, without_empty
 from .names import legible, one_line
 from .reading import Reading
 
@@ -45,6 +45,7 @@ class Listing:
         labels: int64 [n], and class_names, ids, name and reading: as in LabelledImages.
         own_size: a function; it gives the pixels along a side where nobody asks for others.
         captions: a text for each image, or () without any.
+        dropped: places among the images that were found of those that :meth:`without` left out.
 
     ``class_names`` is () where the images have no classes; their labels are then all 0.
     """
@@ -59,6 +60,7 @@ class Listing:
     reading: Reading
     own_size: Callable[[], int] = lambda: DEFAULT_SIZE
     captions: tuple[str, ...] = ()
+    dropped: tuple[int, ...] = ()
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -68,6 +70,10 @@ class Listing:
     def of_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> "Listing":
         """The same images in other classes: labels int64 [n], 0..K-1, and K names."""
         return dataclasses.replace(self, labels=labels, class_names=class_names)
+
+    def named(self, class_names: Sequence[str]) -> "Listing":
+        """The same with other names for its classes; those it has, if there are none."""
+        return dataclasses.replace(self, class_names=other_names(self.class_names, class_names))
 
     def without(self, why: Mapping[int, str]) -> "Listing":
         """The same without some images: their place -> why.  Classes that lose all images go too, which is noted.
@@ -80,6 +86,7 @@ class Listing:
             raise DedtError(
                 f"All {len(self.labels)} images in {self.root} are left out ({', '.join(set(why.values()))})."
             )
+        found = np.setdiff1d(np.arange(len(self.dropped) + len(self.ids)), self.dropped)[kept]
         labels, names, empty = without_empty(self.labels[kept], self.class_names or ("",))
         reading = self.reading
         for reason, count in Counter(why.values()).items():
@@ -98,6 +105,7 @@ class Listing:
             ids=tuple(self.ids[i] for i in kept),
             captions=tuple(self.captions[i] for i in kept) if self.captions else (),
             reading=reading,
+            dropped=tuple(np.setdiff1d(np.arange(len(self.dropped) + len(self.ids)), found).tolist()),
         )
 
     def decode(
@@ -125,7 +133,7 @@ class Listing:
         """
         image_size = image_size or self.own_size()
         report = report or (store.root if store else None)
-        refuse = functools.partial(self._told, skip_bad=skip_bad, report=report)
+        refuse = functools.partial(self.refuse, skip_bad=skip_bad, report=report)
         if store is None:
             images, bad = self._pixels(image_size, channels)
         else:
@@ -144,7 +152,8 @@ class Listing:
         recipe = {
             "version": 2,
             "source": self.name,
-            "files": address("", self._hashes()),
+            "files": address("", self.hashes()),
+            "left out": self.dropped,
             "image_size": image_size,
             "channels": channels,
             "pillow": PIL.__version__,
@@ -165,7 +174,7 @@ class Listing:
         bad = read_json(listed) if listed.exists() else []
         return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None), bad
 
-    def _hashes(self):
+    def hashes(self) -> list[str]:
         """SHA-256 of each file, read in pieces and several at once."""
         with ThreadPoolExecutor() as pool:
             hashes = pool.map(_hash, self.files)
@@ -183,7 +192,7 @@ class Listing:
                 bad.append((i, why_unreadable(name, error)))
         return images[: count - len(bad)], bad
 
-    def _told(self, bad, skip_bad, report):
+    def refuse(self, bad: Sequence[tuple[int, str]], skip_bad: bool, report: str | Path | None) -> str:
         """List the images that cannot be read; unless they may be left out, and others are there, complain."""
         if not bad:
             return ""

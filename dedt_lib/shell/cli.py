@@ -94,8 +94,8 @@ def compute(
     experiment.check_weights("evaluate" if stage is verbs.run else stage.__name__)
     with printing_once(experiment.lab.processes):
         changed = f" with {', '.join(changes)} changed" if changes else ""
-        print(f"{experiment.data.name}, profile {budget.name}{changed}: {describe(experiment)}")
-        print_reading(experiment.data.reading)
+        print(f"{experiment.lab.pool.name}, profile {budget.name}{changed}: {describe(experiment)}")
+        print_reading(experiment.lab.pool.reading)
         stage(experiment, out if experiment.lab.processes.main else None)
         if not out:
             print(f"kept in {kept.root}; --out FOLDER copies the files")
@@ -175,7 +175,7 @@ def run_cell(
     experiment, _ = tables.run_cell(budget, *cell, store=Store(store), **report)
     with printing_once(experiment.lab.processes):
         print(f"{tables.LABELS[row]}: {describe(experiment)}")
-        print_reading(experiment.data.reading)
+        print_reading(experiment.lab.pool.reading)
         verbs.run(experiment, out if experiment.lab.processes.main else None)
         print(f"wrote {tables.cell_name(*cell)} into {tables.results_folder(budget) / 'cells.jsonl'}")
 
@@ -349,22 +349,15 @@ def toml_value(text: str) -> Any:
 
 def profile_changes(data: Path | None, set: Sequence[str], skip_bad: bool) -> dict[str, Any]:
     """What --data, --set and --skip-bad change in the profile, by dotted keys."""
-    changes = {"data.source": kind_of_data(data), "data.path": str(data)} if data else {}
+    from ..data import detect
+
+    changes = {"data.source": detect(data), "data.path": str(data)} if data else {}
     for item in set:
         key, equals, value = item.partition("=")
         if not equals:
             raise DedtError(f"--set takes KEY=VALUE; got '{item}'.")
         changes[key.strip()] = toml_value(value.strip())
     return {**changes, "data.skip_bad": True} if skip_bad else changes
-
-
-def kind_of_data(path: Path) -> str:
-    """What --data is given: "parquet" for such a file or a folder of them, else "folder"."""
-    from ..data import parquet
-
-    if path.is_dir():
-        return "parquet" if parquet.find_files(path, "train") or parquet.holds_splits(path) else "folder"
-    return "parquet" if path.suffix == ".parquet" else "folder"
 
 
 def output_folder(path: Path | None) -> Path | None:
@@ -386,12 +379,16 @@ def check_data(profile: "Profile") -> None:
     if leaves_path_open(profile):
         raise DedtError(f"The profile {profile.name} leaves open where its images are: give --data PATH.")
     p = profile.data
-    check_source(p.source, p.path, image_size=p.image_size, channels=p.channels)
+    check_source(
+        p.source, p.path, image_size=p.image_size, channels=p.channels, label=p.label, caption=p.caption
+    )
 
 
 def leaves_path_open(profile: "Profile") -> bool:
     """Whether --data has to say where a profile's images are."""
-    return profile.data.source in ("folder", "parquet") and not profile.data.path
+    from ..data import FILES
+
+    return profile.data.source in FILES and not profile.data.path
 
 
 def printing_once(processes: "Processes") -> contextlib.AbstractContextManager:

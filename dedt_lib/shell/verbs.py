@@ -38,7 +38,7 @@ def embed(experiment: "Experiment", out: Out) -> None:
             print(f"encoder accuracy, {split}: {manifest[f'{split}_accuracy']:.1%}")
     if out:
         save_array(out / "features.npy", features)
-        save_array(out / "labels.npy", experiment.data.labels)
+        save_array(out / "labels.npy", experiment.lab.pool.labels)
         wrote(out, "features.npy", "labels.npy")
 
 
@@ -50,7 +50,7 @@ def select(experiment: "Experiment", out: Out) -> None:
     """
     coreset = experiment.select()
     print(f"{len(coreset.indices)} of {len(coreset.labels)} images kept")
-    counts = zip(coreset.class_names, experiment.data.class_counts, coreset.counts)
+    counts = zip(coreset.class_names, experiment.lab.class_counts, coreset.counts)
     print_table(("class", "images", "kept"), counts)
     print_doubts(coreset)
     if out:
@@ -124,7 +124,7 @@ def sample(experiment: "Experiment", out: Out) -> None:
 
     from ..files import atomic
 
-    images, labels, names = experiment.sample(), experiment.sample_labels(), experiment.data.class_names
+    images, labels, names = experiment.sample(), experiment.sample_labels(), experiment.lab.class_names
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
     counts = zip(names, np.bincount(labels, minlength=len(names)))
     known = (
@@ -153,7 +153,7 @@ def evaluate(experiment: "Experiment", out: Out) -> None:
     print_metrics(metrics, floor)
     values = (map(number, metrics["classwise"]), map(number, floor["classwise"]))
     if metrics["classwise"]:
-        print_table(("class", "FID", "real halves"), zip(experiment.data.class_names, *values))
+        print_table(("class", "FID", "real halves"), zip(experiment.lab.class_names, *values))
     if out:
         write_json(out / "metrics.json", {**metrics, "floor": floor})
         wrote(out, "metrics.json")

@@ -5,8 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import PIL
+
 from .. import data
-from ..data import LabelledImages
+from ..data import LabelledImages, Listing
+from ..data.look import Look, look
+from ..data.photos import Photos
+from ..files import address
 from .base import Cost, Stage
 
 
@@ -39,6 +45,9 @@ class Images(Stage):
         lab, p = self.lab, self.lab.profile.data
         if lab.imagined:
             return lab.imagine(lab.n)
+        if p.source in data.FILES:
+            photos = lab.photos if self.split == "train" else Photographs(lab, self.split).result()
+            return photos and photos.listing.decode(p.image_size, p.channels, lab.store)
         images = data.load(
             p.source,
             split=self.split,
@@ -54,5 +63,60 @@ class Images(Stage):
 
     def cost(self) -> Iterable[Cost]:
         p, n = self.lab.profile.data, self.lab.n
-        if self.split == "train" and p.source in ("folder", "parquet"):
+        if self.split == "train" and p.source in data.FILES:
             yield Cost("images", "decoded", images=n, bytes=p.channels * p.image_size**2 * n)
+
+
+@dataclass(frozen=True, eq=False)
+class Photographs(Stage):
+    """The photographs of a split in their files, looked at once: a :class:`~dedt_lib.data.photos.Photos`.
+
+    Its address is their content, whatever the files are called.  On an imagined lab nobody asks for them.
+    """
+
+    split: str = "train"
+
+    name = "look"
+    version = 1
+
+    @cached_property
+    def listing(self) -> Listing | None:
+        """What was found, before it was looked at."""
+        p = self.lab.profile.data
+        return data.find(p.source, p.path, self.split, label=p.label, caption=p.caption)  # type: ignore[return-value]
+
+    def decides(self):
+        if self.lab.imagined:
+            return {"split": self.split}
+        found = self.listing
+        return {
+            "files": address("", found.hashes()),
+            "left out": found.dropped,
+            "pillow": PIL.__version__,
+        }
+
+    def work(self, folder):
+        look(self.listing).save(folder)
+
+    def load(self, folder):
+        p, seen, found = self.lab.profile.data, Look.load(folder), self.listing
+        bad = np.flatnonzero(~seen.readable)
+        where = found.refuse(
+            [(int(i), seen.table["error"][i]) for i in bad], p.skip_bad, self.lab.report or self.lab.store.root
+        )
+        why = dict.fromkeys(bad.tolist(), f"unreadable{where}")
+        if p.per_class and self.split == "train":
+            good = np.setdiff1d(np.arange(len(found.ids)), bad)
+            for k in range(max(1, len(found.class_names))):
+                beyond = good[found.labels[good] == k][p.per_class :]
+                why |= dict.fromkeys(beyond.tolist(), f"beyond the first {p.per_class} of each class (per_class)")
+        kept = np.setdiff1d(np.arange(len(found.ids)), list(why))
+        seen = Look(seen.table.iloc[kept].reset_index(drop=True), seen.thumbnails[kept] if why else seen.thumbnails)
+        found = found.without(why) if why else found
+        return Photos(found.named(p.class_names), seen)
+
+    def result(self) -> Photos | None:
+        return None if self.listing is None else super().result()
+
+    def cost(self):
+        return ()  # decoding is not counted

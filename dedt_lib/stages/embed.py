@@ -14,6 +14,9 @@ import torch
 from torch import nn
 
 from .. import encoders
+from ..clusters import cluster
+from ..data.photos import Photos
+from ..encoder_names import is_pretrained
 from ..errors import DedtError
 from ..files import address, sha256
 from ..plans import EpochPlan
@@ -21,11 +24,13 @@ from ..randomness import seeded
 from ..training import train
 from ..weights import Published, load_weights, locate, save_weights
 from .base import Cost, Given, Stage, size
+from .data import Images, Photographs
 from .training import decisive, epochs_cost, training_cost
 
 if TYPE_CHECKING:
     from .lab import Lab
 
+MOST_CLUSTERS, IMAGES_A_CLUSTER = 10, 20  # where the profile names no number
 CLIP_WIDTH = 16  # of the small CLIP's vision tower; OpenAI's RN50 has 64
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
 """What an encoder's ``weights`` in a profile are called when they mean the published ones."""
@@ -322,8 +327,63 @@ LABELS = {
 }
 """Name of a network in the plan -> how it is printed."""
 
-Encoder = TrainedEncoder | PublishedEncoder | DDAE
+@dataclass(frozen=True, eq=False)
+class PretrainedEncoder(Given):
+    """A network of timm or open_clip by its name: see :func:`dedt_lib.encoders.load_pretrained`."""
+
+    name, role = "encoder", "encoder"
+
+    @property
+    def network(self) -> str:
+        """Its name."""
+        return self.weights
+
+    label = network
+
+    def key(self):
+        return address("encoder", self._recipe())
+
+    def _recipe(self) -> dict[str, Any]:
+        return {"network": self.weights, "files": self.result().published.files}
+
+    def read(self):
+        return encoders.load_pretrained(self.weights)
+
+    outline = read
+
+    def manifest(self):
+        return {**super().manifest(), "recipe": self._recipe()}
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters(Stage):
+    """Classes for photographs that have none: k-means on the directions of their features; int64 [n], largest first."""
+
+    name = "clusters"
+
+    def inputs(self):
+        return {"features": Embed(self.lab, encoder(self.lab, self.lab.profile.select.cluster_encoder))}
+
+    def decides(self):
+        return {"clusters": self.lab.profile.select.clusters}
+
+    def work(self, folder):
+        features = self.inputs()["features"].result()
+        k = self.lab.profile.select.clusters or max(1, min(MOST_CLUSTERS, len(features) // IMAGES_A_CLUSTER))
+        np.save(folder / "labels.npy", cluster(features, k))
+
+    def load(self, folder):
+        return np.load(folder / "labels.npy")
+
+    def cost(self):
+        return ()  # a few passes over the features
+
+
+Encoder = TrainedEncoder | PublishedEncoder | PretrainedEncoder | DDAE
 """What gives features."""
+
+OWN_SIZE = 224
+"""Pixels at which a published network sees photographs, if it says no other size."""
 
 ENCODERS: dict[str, type[TrainedEncoder] | type[DDAE]] = {
     "resnet18": ResNet18,
@@ -336,7 +396,10 @@ ENCODERS: dict[str, type[TrainedEncoder] | type[DDAE]] = {
 
 def encoder(lab: "Lab", name: str = "") -> Encoder:
     """The encoder ``name``, or the profile's default: trained on the images, or published."""
-    stage = ENCODERS[name or lab.profile.encoders.default]
+    name = name or lab.profile.encoders.default
+    if is_pretrained(name):
+        return PretrainedEncoder(lab, name)
+    stage = ENCODERS[name]
     network = stage.network
     weights = getattr(getattr(lab.profile.encoders, network), "weights", "")
     return PublishedEncoder(lab, weights, network) if weights else stage(lab)
@@ -352,7 +415,12 @@ class Embed(Stage):
     resumable = True
 
     def inputs(self):
-        return {"images": self.lab.images, "encoder": self.encoder}
+        return {"images": self.seen, "encoder": self.encoder}
+
+    @property
+    def seen(self) -> Images | Photographs:
+        """What the encoder is shown: published ones see photographs at their own size, others the profile's pixels."""
+        return self.lab.photographs if isinstance(self.encoder, Given) and self.lab.has_files else self.lab.images
 
     @property
     def readout(self) -> dict[str, Any]:
@@ -373,10 +441,11 @@ class Embed(Stage):
         return network
 
     def work(self, folder):
-        encoders.embed(
-            self.reader(), self.lab.data.images, device=self.lab.device, path=folder / "features.npy"
-        )
-        np.save(folder / "labels.npy", self.lab.data.labels)
+        network, seen = self.reader(), self.seen.result()
+        images = seen.at(getattr(network, "size", OWN_SIZE)) if isinstance(seen, Photos) else seen.images
+        batch_size = 256 if images.shape[2] <= 64 else 32
+        path = folder / "features.npy"
+        encoders.embed(network, images, batch_size=batch_size, device=self.lab.device, path=path)
 
     def load(self, folder):
         return np.load(folder / "features.npy", mmap_mode="r")

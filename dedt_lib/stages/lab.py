@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from ..config import Profile, load_profile
-from ..data import LabelledImages
+from ..data import FILES, LabelledImages
+from ..data.photos import Photos
 from ..processes import Processes
 from ..store import Store
 from .base import Stage, published
-from .data import Images
+from .data import Images, Photographs
 from .models import SPECS, ModelSpec
 
 
@@ -96,10 +97,37 @@ class Lab:
 
     @property
     def data(self) -> LabelledImages:
-        """The training images."""
+        """The training images as pixels, of the profile's size."""
         images = self.images.result()
         assert images is not None  # only held-out images may be missing
         return images
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the images are people's own, in files."""
+        return self.profile.data.source in FILES
+
+    @cached_property
+    def photographs(self) -> Photographs:
+        """The stage of the training images in their files."""
+        return Photographs(self)
+
+    @cached_property
+    def photos(self) -> Photos:
+        """The training images in their files; where they have no classes, in clusters."""
+        found = self.photographs.result()
+        assert found is not None  # only held-out images may be missing
+        if found.listing.class_names:
+            return found
+        from .embed import Clusters
+
+        labels = Clusters(self).result()
+        return found.in_classes(labels, tuple(f"cluster {k + 1}" for k in range(labels.max() + 1)))
+
+    @property
+    def pool(self) -> LabelledImages | Photos:
+        """What a coreset is chosen from: labels, names, ids and copies of the training images."""
+        return self.photos if self.has_files and not self.imagined else self.data
 
     @property
     def test(self) -> LabelledImages | None:
@@ -109,13 +137,13 @@ class Lab:
     @property
     def class_counts(self) -> np.ndarray:
         """Training images of each class: int64 [K]."""
-        return self.data.class_counts if self._counts is None else self._counts
+        return self.pool.class_counts if self._counts is None else self._counts
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the K classes."""
         if self._counts is None:
-            return self.data.class_names
+            return self.pool.class_names
         return tuple(f"class {k}" for k in range(len(self._counts)))
 
     @property
@@ -127,7 +155,8 @@ class Lab:
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
         p = self.profile.data
-        return (p.channels, p.image_size, p.image_size) if self.imagined else self.data.images.shape[1:]
+        known = self.imagined or self.has_files
+        return (p.channels, p.image_size, p.image_size) if known else self.data.images.shape[1:]
 
     def imagine(self, images: int) -> LabelledImages:
         """So many random images of the profile's shape, of a class each in turn."""

@@ -75,11 +75,13 @@ class Select(Stage):
         return self.everything(self.lab) if sum(self.counts) == self.lab.n else self
 
     def inputs(self):
-        return {"images": self.lab.images, **({"features": self.embedding} if self.embedding else {})}
+        chosen_from = self.lab.photographs if self.lab.has_files else self.lab.images
+        return {"images": chosen_from, **({"features": self.embedding} if self.embedding else {})}
 
     @cached_property
     def _ids(self) -> str:
-        return address("", self.lab.data.ids)
+        pool = self.lab.pool
+        return address("", [pool.ids, pool.class_names, pool.labels.tolist()] if self.lab.has_files else pool.ids)
 
     def decides(self):
         choice = {"method": self.method, "ratio": self.ratio, "scope": self.scope, **dict(self.options)}
@@ -99,14 +101,14 @@ class Select(Stage):
             )
 
     def work(self, folder):
-        data, choice = self.lab.data, {"method": self.method, "ratio": self.ratio, "scope": self.scope}
+        data, choice = self.lab.pool, {"method": self.method, "ratio": self.ratio, "scope": self.scope}
         features = self.embedding.result() if self.embedding else None
         named = {"ids": data.ids, "class_names": data.class_names, "originals": data.originals}
         selection.select(features, data.labels, **choice, **dict(self.options), **named).save(folder)
 
     def load(self, folder):
         # What was left out is no part of the stored choice: a file beside the images does not change it.
-        data = self.lab.data
+        data = self.lab.pool
         reading = data.reading and data.reading.facts
         return dataclasses.replace(Coreset.load(folder), reading=reading, conflicts=data.conflicts)
 

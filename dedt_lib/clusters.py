@@ -1,0 +1,36 @@
+"""Groups of similar images, which stand in for classes where there are none."""
+
+import numpy as np
+
+from .arrays import Array
+
+COMPONENTS, FITTED = 64, 5_000
+
+
+def cluster(features: Array, clusters: int, *, seed: int = 0) -> np.ndarray:
+    """k-means on the unit vectors of features, in their first 64 principal components.
+
+    Args:
+        features: float [n, d].
+        clusters: How many, K <= n.
+        seed: Of the first centres.
+
+    Returns:
+        int64 [n], 0..K-1, the largest cluster first.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
+    n, d = features.shape
+    clusters = min(clusters, n)
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        rows = np.asarray(rows, np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+
+    some = np.sort(np.random.default_rng(seed).permutation(n)[:FITTED])
+    pca = PCA(min(COMPONENTS, d, len(some)), random_state=seed).fit(unit(features[some]))
+    reduced = np.concatenate([pca.transform(unit(features[i : i + FITTED])) for i in range(0, n, FITTED)])
+    labels = KMeans(clusters, n_init=3, random_state=seed).fit_predict(reduced)
+    order = np.argsort(-np.bincount(labels, minlength=clusters), kind="stable")
+    return np.argsort(order)[labels].astype(np.int64)

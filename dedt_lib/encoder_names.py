@@ -1,0 +1,17 @@
+"""Names of networks that others trained on photographs; apart from their code, as naming them needs no PyTorch."""
+
+LITE0 = "efficientnet-lite0"
+"""The one that comes inside a package, so that it needs no download."""
+SHORT = {
+    "dinov2": "timm:timm/vit_small_patch14_dinov2.lvd142m",
+    "clip": "open_clip:timm/vit_base_patch32_clip_224.openai",
+    "siglip": "open_clip:timm/ViT-B-16-SigLIP",
+}
+"""Short names of networks on the Hugging Face hub."""
+LIBRARIES = ("timm", "open_clip")
+NAMES = (LITE0, *SHORT)
+
+
+def is_pretrained(name: str) -> bool:
+    """Whether a name is one of NAMES, or "timm:WHERE" or "open_clip:WHERE"."""
+    return name in NAMES or (name.partition(":")[0] in LIBRARIES and ":" in name)
