@@ -103,7 +103,8 @@ def select(
     indices = np.flatnonzero(kept)
     copies = originals != np.arange(n)
     coreset = Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names)
-    return replace(coreset, copies=int(copies.sum()), copies_kept=int(copies[kept].sum()), tied=tuple(tied))
+    found = {"copies": int(copies.sum()), "copies_kept": int(copies[kept].sum()), "tied": tuple(tied)}
+    return replace(coreset, **found, originals=originals)
 
 
 def _order(

@@ -9,7 +9,7 @@ from ..arrays import Array
 from ..errors import DedtError
 from ..files import atomic, read_json, write_json
 
-FACTS = {name: name for name in ("method", "ratio", "scope", "class_names", "tied", "reading")} | {
+FACTS = {name: name for name in ("method", "ratio", "scope", "class_names", "tied", "reading", "source")} | {
     "exact_copies": "copies",
     "label_conflicts": "conflicts",
     "exact_copies_kept": "copies_kept",
@@ -38,6 +38,9 @@ class Coreset:
         copies_kept: how many copies are kept all the same.
         tied: names of the classes ("all" in the global scope) where the scores of most samples are equal, so
             that their position decides.
+        originals: int64 [n], of which sample each is an exact copy, its own number if of none; or None.
+        captions: a text for each sample, or ().
+        source: where the images are (source, path, label, caption), or None.
     """
 
     indices: Array
@@ -55,11 +58,28 @@ class Coreset:
     conflicts: int = 0
     copies_kept: int = 0
     tied: tuple[str, ...] = ()
+    originals: Array | None = None
+    captions: tuple[str, ...] = ()
+    source: dict | None = None
 
     @property
     def counts(self) -> Array:
         """Kept samples per class: int64 [K]."""
         return np.bincount(self.labels[self.indices], minlength=len(self.class_names))
+
+    @property
+    def why(self) -> list[str]:
+        """For each sample in words why it is kept or not."""
+        total = len(self.labels)
+        sizes = np.bincount(self.labels)[self.labels] if self.scope == "class" else np.full(total, total)
+        counts = self.counts[self.labels] if self.scope == "class" else np.full(total, len(self.indices))
+        of = np.arange(total) if self.originals is None else self.originals
+        return [
+            f"exact copy of {self.ids[of[i]]}"
+            if of[i] != i and not kept
+            else f"{'kept' if kept else 'not kept'}: number {rank + 1:,} of {size:,}, and {count:,} are kept"
+            for i, (kept, rank, size, count) in enumerate(zip(self.kept, self.rank, sizes, counts))
+        ]
 
     @property
     def kept(self) -> Array:
@@ -94,10 +114,13 @@ class Coreset:
                 "id": self.ids,
                 "class": self.labels,
                 "class_name": [self.class_names[k] for k in self.labels],
+                "caption": self.captions or "",
                 "score": self.scores,
                 "rank": self.rank,
                 "kept": self.kept,
                 "weight": self.sample_weights,
+                "original": np.arange(len(self.labels)) if self.originals is None else self.originals,
+                "why": self.why,
             }
         )
         with atomic(folder / "coreset.parquet") as partial:
@@ -129,6 +152,8 @@ class Coreset:
                 rank=table["rank"].to_numpy(dtype=np.int64),
                 labels=table["class"].to_numpy(dtype=np.int64),
                 ids=tuple(table["id"]),
+                originals=table["original"].to_numpy(dtype=np.int64),
+                captions=tuple(table["caption"]) if table["caption"].any() else (),
                 weights=None if weights is None else np.array(weights),
                 **{field: facts[name] for name, field in FACTS.items()} | listed,
             )

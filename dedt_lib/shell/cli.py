@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from .. import __version__, interruption
 from ..errors import DedtError
-from . import verbs
+from . import photos, verbs
 from .printing import amount, describe, print_reading, print_speed, print_speedups, print_table, print_works
 
 if TYPE_CHECKING:
@@ -46,14 +46,11 @@ if TYPE_CHECKING:
     from ..store import Store
 
 # An option: its type, its help, and what stands for its value.
-Named = Annotated[str, "smoke, digits, short, paper, imagenet, imagenette or a .toml file"]
-Images = Annotated[
-    Path | None,
-    "your images: a folder with a subfolder per class, or Parquet files in the Hugging Face schema; brought to the "
-    "profile's data.image_size and data.channels (digits: 8 pixels, grey; for others: --set data.image_size=32 --set "
-    "data.channels=3)",
-    "PATH",
+Named = Annotated[
+    str,
+    "smoke, digits, photos, short, paper, imagenet, imagenette or a .toml file (default: photos of your images, else digits)",
 ]
+Images = Annotated[Path | None, get_args(photos.Where)[1], "PATH"]
 Changes = Annotated[
     Sequence[str], "change one value of the profile, such as unet.epochs=50; may be repeated", "KEY=VALUE"
 ]
@@ -69,9 +66,12 @@ Out = Annotated[Path | None, "copy the resulting files there", "FOLDER"]
 
 def compute(
     stage: Callable,
+    images: Images = None,
     *,
-    profile: Named = "digits",
+    profile: Named = "",
     data: Images = None,
+    label: photos.Column = "",
+    caption: photos.Caption = "",
     set: Changes = (),
     skip_bad: Skip = False,
     store: Kept = None,
@@ -82,8 +82,10 @@ def compute(
     from ..config import Recipe, checked, load_profile
     from ..store import Store
 
-    changes = profile_changes(data, set, skip_bad)
-    budget, chosen = load_profile(profile, **changes), checked(Recipe, recipe)
+    data = data or images
+    changes = profile_changes(data, set, skip_bad, label, caption)
+    budget = load_profile(profile or ("photos" if data else "digits"), **changes)
+    chosen = checked(Recipe, recipe)
     check_stage(stage, chosen)
     out, kept = output_folder(out), Store(store)
     check_data(budget)
@@ -112,7 +114,7 @@ def check_stage(stage: Callable, recipe: "Recipe") -> None:
 
 
 def run(
-    table: Annotated[str, "compute a cell of this table, such as table1"] = "",
+    table: Annotated[str, "compute a cell of this table, such as table1; or your images", "TABLE|DATA"] = "",
     *,
     row: Annotated[str, "the cell's row; the cell's column is --ratio"] = "",
     **options: Any,
@@ -125,6 +127,10 @@ def run(
       dedt run --ratio 0.1 --out everything
       dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes results/digits
     """
+    from ..config.profile import TABLES
+
+    if table and table not in TABLES and (Path(table).exists() or table.startswith("hub:")):
+        return compute(verbs.run, Path(table), **options)
     if table:
         return run_cell(table, row, **options)
     if row:
@@ -347,11 +353,14 @@ def toml_value(text: str) -> Any:
         return text
 
 
-def profile_changes(data: Path | None, set: Sequence[str], skip_bad: bool) -> dict[str, Any]:
-    """What --data, --set and --skip-bad change in the profile, by dotted keys."""
+def profile_changes(
+    data: Path | None, set: Sequence[str], skip_bad: bool, label: str = "", caption: str = ""
+) -> dict[str, Any]:
+    """What the options on data, --set and --skip-bad change in the profile, by dotted keys."""
     from ..data import detect
 
     changes = {"data.source": detect(data), "data.path": str(data)} if data else {}
+    changes |= {f"data.{name}": column for name, column in (("label", label), ("caption", caption)) if column}
     for item in set:
         key, equals, value = item.partition("=")
         if not equals:
@@ -402,7 +411,7 @@ VERBS = {
     function.__name__: function
     for function in (
         *(verbs.embed, verbs.select, verbs.reweight, verbs.train, verbs.sample, verbs.evaluate),
-        *(run, cells, plan, profile, show),
+        *(run, photos.look, photos.export, cells, plan, profile, show),
     )
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .printing import (
     FEW_CLASSES,
+    amount,
     contact_sheet,
     number,
     print_cell,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..experiment import Experiment
+    from ..selection import Coreset
 
 Out = Path | None
 
@@ -48,6 +50,7 @@ def select(experiment: "Experiment", out: Out) -> None:
     example:
       dedt select --method moderate --ratio 0.1 --out coreset
     """
+    say_how_long(experiment)
     coreset = experiment.select()
     print(f"{len(coreset.indices)} of {len(coreset.labels)} images kept")
     counts = zip(coreset.class_names, experiment.lab.class_counts, coreset.counts)
@@ -55,7 +58,27 @@ def select(experiment: "Experiment", out: Out) -> None:
     print_doubts(coreset)
     if out:
         coreset.save(out)
-        wrote(out, "coreset.parquet", "coreset.json")
+        wrote(out, "coreset.parquet", "coreset.json", *report(experiment, coreset, out))
+
+
+def report(experiment: "Experiment", coreset: "Coreset", out: Path) -> list[str]:
+    """Write ``report.html`` on a coreset of photographs; the names of what was written."""
+    if not experiment.lab.has_files:
+        return []
+    from ..pages.report import write_report
+
+    write_report(experiment, coreset, experiment.lab.photos, out)
+    return ["report.html"]
+
+
+def say_how_long(experiment: "Experiment") -> None:
+    """Before photographs are looked at and embedded: about how long that takes, from a few of them."""
+    from ..stages.embed import seconds_to_embed
+
+    stage = experiment.coreset.embedding
+    if stage and experiment.lab.has_files and (seconds := seconds_to_embed(stage)):
+        what = amount(len(experiment.lab.photographs.listing.ids), "image")
+        print(f"about {seconds:.0f} s to look at {what} and to embed them", flush=True)
 
 
 def reweight(experiment: "Experiment", out: Out) -> None:
@@ -83,8 +106,9 @@ def reweight(experiment: "Experiment", out: Out) -> None:
             "burn_in": burn_in,
         }
         write_json(out / "weights.json", facts)
-        coreset.with_weights(weights).save(out)
-        wrote(out, "weights.json", "coreset.parquet", "coreset.json")
+        weighted = coreset.with_weights(weights)
+        weighted.save(out)
+        wrote(out, "weights.json", "coreset.parquet", "coreset.json", *report(experiment, weighted, out))
 
 
 def train(experiment: "Experiment", out: Out) -> None:

@@ -85,6 +85,11 @@ class Photographs(Stage):
         p = self.lab.profile.data
         return data.find(p.source, p.path, self.split, label=p.label, caption=p.caption)  # type: ignore[return-value]
 
+    @property
+    def look(self) -> Look:
+        """What was seen of all of them, those that cannot be read too."""
+        return Look.load(self.folder)
+
     def decides(self):
         if self.lab.imagined:
             return {"split": self.split}

@@ -3,6 +3,7 @@
 A new encoder is a class here and an entry in ``ENCODERS``.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,8 @@ from torch import nn
 
 from .. import encoders
 from ..clusters import cluster
-from ..data.photos import Photos
+from ..data.look import look
+from ..data.photos import Photos, Pixels
 from ..encoder_names import is_pretrained
 from ..errors import DedtError
 from ..files import address, sha256
@@ -465,6 +467,28 @@ class Embed(Stage):
         yield Cost(
             "features", self.encoder.label + given, network, images=n, evaluations=draws * n, bytes=held
         )
+
+
+TRIED = 12
+"""Photographs that are looked at and embedded to say how long all of them take."""
+
+
+def seconds_to_embed(stage: Embed) -> float:
+    """About how long photographs take to be looked at and embedded; 0 where that is done, or nobody asked for files."""
+    lab = stage.lab
+    found = lab.photographs.listing
+    if found is None or not isinstance(stage.seen, Photographs) or lab.store.has(stage.name, stage.recipe):
+        return 0.0
+    few = found.without(dict.fromkeys(range(TRIED, len(found.ids)), "")) if len(found.ids) > TRIED else found
+    try:
+        start = time.perf_counter()
+        look(few)
+        network = stage.reader()
+        pixels = Pixels(few, getattr(network, "size", OWN_SIZE), 3)
+        encoders.embed(network, pixels, batch_size=TRIED, device=lab.device)
+        return (time.perf_counter() - start) / len(few.ids) * len(found.ids)
+    except Exception:  # an image that cannot be read, of which the look speaks
+        return 0.0
 
 
 def features_width(encoder: "TrainedEncoder | Given", shape: tuple[int, int, int]) -> int:

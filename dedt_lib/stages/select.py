@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,8 +110,12 @@ class Select(Stage):
     def load(self, folder):
         # What was left out is no part of the stored choice: a file beside the images does not change it.
         data = self.lab.pool
-        reading = data.reading and data.reading.facts
-        return dataclasses.replace(Coreset.load(folder), reading=reading, conflicts=data.conflicts)
+        p = self.lab.profile.data
+        said = {"reading": data.reading and data.reading.facts, "conflicts": data.conflicts, "captions": data.captions}
+        if self.lab.has_files:
+            path = p.path if p.path.startswith("hub:") else str(Path(p.path).absolute())
+            said["source"] = {"source": p.source, "path": path, "label": p.label, "caption": p.caption}
+        return dataclasses.replace(Coreset.load(folder), **said)
 
     def cost(self):
         return ()  # a few passes over the features

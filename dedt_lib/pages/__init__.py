@@ -1,0 +1,1 @@
+"""Pages to look at: self-contained HTML, which opens without a network and asks no host."""

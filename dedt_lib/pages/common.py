@@ -1,0 +1,78 @@
+"""What the pages share: their template, thumbnails, and small charts as SVG."""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .. import __version__
+from ..data import Listing
+from ..data.listing import upright
+from ..files import atomic
+
+SHOWN_SIDE = 160
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill a template of this package; whatever is put in is escaped."""
+    import jinja2
+
+    loader = jinja2.PackageLoader("dedt_lib.pages", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = environment.get_template(template).render(version=__version__, **values)
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+
+
+def pictures(listing: Listing, places: Iterable[int], side: int = SHOWN_SIDE) -> dict[int, str]:
+    """Some images as data URIs, whole and at most ``side`` pixels long: place -> URI."""
+    wanted, found = set(places), {}
+    for place, (_, file) in enumerate(listing.encoded()):
+        if place in wanted and file is not None:
+            with Image.open(file) as image:
+                small = upright(image, 3)
+            small.thumbnail((side, side))
+            found[place] = data_uri(small)
+    return found
+
+
+def data_uri(image: Image.Image) -> str:
+    """An image as JPEG inside an address."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def bars(counts: Sequence[Sequence[int]], width: int = 600, height: int = 120) -> list[list[dict[str, float]]]:
+    """Rectangles of a stacked bar chart in a box of width x height: one list a series.
+
+    Args:
+        counts: For each series its counts, of equal length.
+        width: Of the box.
+        height: Of the box.
+    """
+    values = np.asarray(counts, float)
+    top = max(1.0, values.sum(0).max())
+    step, base, found = width / values.shape[1], np.zeros(values.shape[1]), []
+    for series in values:
+        high = series / top * height
+        found.append(
+            [
+                {"x": round(i * step + 1, 1), "y": round(height - b - h, 1), "w": round(max(step - 2, 1), 1), "h": round(h, 1)}
+                for i, (b, h) in enumerate(zip(base, high))
+            ]
+        )
+        base = base + high
+    return found
+
+
+def into_box(points: np.ndarray, width: int, height: int, margin: int = 8) -> np.ndarray:
+    """Points float [n, 2], moved and stretched into a box, y upwards; to one decimal."""
+    low, high = points.min(0), points.max(0)
+    unit = (points - low) / np.where(high > low, high - low, 1)
+    unit[:, 1] = 1 - unit[:, 1]
+    return np.round(margin + unit * (np.array([width, height]) - 2 * margin), 1)

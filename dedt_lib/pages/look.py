@@ -1,0 +1,184 @@
+"""The look at photographs as text and as a page."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ..clusters import principal
+from ..data import Listing
+from ..data.look import ISSUES, NEAR, WORDS, Look, groups_of_copies, leaks
+from .common import bars, data_uri, write_page
+
+if TYPE_CHECKING:
+    from ..stages.lab import Lab
+
+SHOWN, NEIGHBOURS, TRIED = 24, 20, 16
+OUTLIERS = 0.01
+"""Share of the images, those least like others, that are shown as outliers."""
+MEANING = {
+    "bad": "cannot be read",
+    "duplicates": "exact copies of another image",
+    "near": "near copies of another image (perceptual hash)",
+    "leaks": "held-out images with a copy among the training images",
+    "blank": "hold little information",
+    "dark": "are dark all over",
+    "light": "are light all over",
+    "blurry": "are blurred",
+    "odd shape": "are more than three times as long as wide",
+    "outliers": "are the 1 % least like others, by their features",
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the look found.
+
+    Attributes:
+        listing: The images.
+        look: What each is.
+        places: Kind of finding -> places of the images.
+        of: Place of a copy -> place of the image that stays.
+        rows: (finding, count, remark) in words.
+        seconds: How long selection will take on this machine, if that was tried.
+    """
+
+    listing: Listing
+    look: Look
+    places: dict[str, np.ndarray]
+    of: np.ndarray
+    rows: list[tuple[str, str, str]]
+    seconds: float | None
+    charts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each image."""
+        return self.look.table
+
+    def dropped(self, kind: str) -> list[str]:
+        """Ids of the images that ``--drop kind`` leaves out."""
+        places = self.places[kind]
+        if kind == "near":
+            places = np.union1d(places, self.places["duplicates"])
+        return [self.listing.ids[i] for i in places]
+
+
+def findings(lab: "Lab", *, quick: bool = False) -> Findings:
+    """Look at the training images of a lab, and at its held-out ones for leaks.
+
+    Args:
+        lab: On photographs.
+        quick: Without features, and so without outliers.
+    """
+    stage = lab.photographs
+    listing = stage.listing
+    assert listing is not None  # only held-out images may be missing
+    started = time.perf_counter()
+    seen = stage.look
+    took = time.perf_counter() - started
+    table, n = seen.table, len(seen.table)
+    exact, near = groups_of_copies(table), groups_of_copies(table, NEAR)
+    own = np.arange(n)
+    places = {
+        "bad": np.flatnonzero(~seen.readable),
+        "duplicates": np.flatnonzero(exact != own),
+        "near": np.flatnonzero((near != own) & (exact == own)),
+        **{WORDS.get(name, name): np.flatnonzero(table[WORDS.get(name, name)]) for name in ISSUES},
+    }
+    test = type(stage)(lab, "test")
+    if test.listing is not None:
+        places["leaks"] = np.flatnonzero(leaks(table, test.look.table))
+    seconds = None
+    if not quick:
+        places["outliers"], seconds = _outliers(lab, seen)
+    rows = [*_facts(listing, table)]
+    rows += [(kind, f"{len(found):,}", MEANING[kind]) for kind, found in places.items() if len(found)]
+    rows += [] if any(map(len, places.values())) else [("findings", "0", "nothing that looks wrong")]
+    if seconds is not None:
+        rows.append(("select", f"{took + seconds:.0f} s", "is what looking and embedding took; both are kept"))
+    return Findings(listing, seen, places, near, rows, seconds, _charts(listing, table))
+
+
+def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    good = table[table["error"] == ""]
+    sides = np.stack([good["width"], good["height"]])
+    sizes = f"{sides.min(1)[0]} x {sides.min(1)[1]} to {sides.max(1)[0]} x {sides.max(1)[1]} pixels" if len(good) else ""
+    median = f"shorter side {int(np.median(sides.min(0)))} in the middle" if len(good) else ""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in Counter(good["format"]).most_common(5))
+    modes = ", ".join(f"{count:,} {mode}" for mode, count in Counter(good["mode"]).most_common(5))
+    rows = [("images", f"{len(table):,}", sizes), ("sizes", "", median), ("formats", "", f"{kinds}; modes: {modes}")]
+    if listing.class_names:
+        counts = listing.class_counts
+        most, least = int(counts.argmax()), int(counts.argmin())
+        rows.append(("classes", f"{len(counts):,}", f"{listing.class_names[most]} {counts[most]:,}, {listing.class_names[least]} {counts[least]:,} images"))
+    if listing.captions:
+        rows.append(("captions", f"{sum(map(bool, listing.captions)):,}", ""))
+    return rows
+
+
+def _outliers(lab: "Lab", seen: Look) -> tuple[np.ndarray, float]:
+    """Places of the images that are farthest from their 20th neighbour, and the seconds that the features took."""
+    from sklearn.neighbors import NearestNeighbors
+
+    from ..stages.embed import Embed, encoder
+
+    started = time.perf_counter()
+    features = Embed(lab, encoder(lab)).result()
+    took = time.perf_counter() - started
+    good = np.flatnonzero(seen.readable)
+    count = round(OUTLIERS * len(good))
+    if count == 0 or len(good) <= NEIGHBOURS:
+        return good[:0], took
+    reduced = principal(features)
+    distances = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(reduced).kneighbors(reduced)[0][:, -1]
+    return np.sort(good[np.argsort(-distances, kind="stable")[:count]]), took
+
+
+def _charts(listing: Listing, table: pd.DataFrame) -> dict[str, Any]:
+    good = table[table["error"] == ""]
+    short = np.minimum(good["width"], good["height"]).to_numpy()
+    if not len(short):
+        return {}
+    edges = np.unique(np.round(np.geomspace(max(1, short.min()), short.max() + 1, 25)))
+    if len(edges) < 2:
+        edges = np.array([short.min(), short.max() + 1])
+    return {"sizes": bars([np.histogram(short, edges)[0]])[0], "low": int(edges[0]), "high": int(edges[-1])}
+
+
+def write_look(found: Findings, folder: Path) -> None:
+    """Write ``look.html``, with pictures of what was found."""
+    groups = []
+    for kind, places in found.places.items():
+        if not len(places) or kind == "leaks":
+            continue
+        shown = places[:SHOWN].tolist()
+        if kind in ("duplicates", "near"):
+            shown = [i for place in shown[: SHOWN // 2] for i in (int(found.of[place]), place)]
+        items = [
+            {
+                "uri": data_uri(Image.fromarray(found.look.thumbnails[i].transpose(1, 2, 0))),
+                "id": found.listing.ids[i],
+                "why": found.table["error"][i] or f"{found.table['width'][i]} x {found.table['height'][i]}",
+            }
+            for i in shown
+        ]
+        groups.append({"kind": kind, "count": len(places), "meaning": MEANING[kind], "images": items})
+    names, counts = found.listing.class_names, found.listing.class_counts.tolist()
+    classes = sorted(zip(counts, names), reverse=True) if names else []
+    write_page(
+        folder / "look.html",
+        "look.html.j2",
+        title=f"{found.listing.name}: {len(found.table):,} images",
+        reading=found.listing.reading.line,
+        rows=found.rows,
+        groups=groups,
+        charts=found.charts,
+        classes=[{"name": name, "count": count, "width": round(100 * count / classes[0][0], 1)} for count, name in classes[:100]],
+        more=max(0, len(classes) - 100),
+    )

@@ -1,0 +1,145 @@
+"""The report on a coreset: what was kept, what was not, and why."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..clusters import principal
+from ..data.photos import Photos
+from ..selection import Coreset
+from .common import bars, into_box, pictures, write_page
+
+if TYPE_CHECKING:
+    from ..experiment import Experiment
+
+SHOWN, CLASSES, POINTS, PROBED, BINS = 20, 20, 2000, 1500, 40
+RATIOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+
+
+def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, folder: Path) -> None:
+    """Write ``report.html``.
+
+    Args:
+        experiment: Whose features decided.
+        coreset: What was kept.
+        photos: What it was chosen from.
+        folder: Where the page and ``coreset.parquet`` are.
+    """
+    stage = experiment.coreset.embedding
+    features = principal(stage.result(), 32) if stage else None
+    groups = _groups(coreset)
+    shown = pictures(photos.listing, [place for group in groups for side in ("kept", "out") for place in group[side]])
+    for group in groups:
+        for side in ("kept", "out"):
+            group[side] = [
+                {"uri": shown[i], "id": coreset.ids[i], "why": coreset.why[i], "score": f"{coreset.scores[i]:.4g}"}
+                for i in group[side]
+                if i in shown
+            ]
+    data = shlex.quote(str((coreset.source or {}).get("path", "PATH")))
+    here = shlex.quote(str(folder))
+    write_page(
+        folder / "report.html",
+        "report.html.j2",
+        title=f"{photos.name}: {len(coreset.indices):,} of {len(coreset.labels):,} images kept",
+        coreset=coreset,
+        reading=photos.reading.line,
+        groups=groups,
+        more_classes=len(coreset.class_names) - len(groups),
+        classes=_classes(coreset),
+        histogram=_histogram(coreset),
+        map=_map(features, coreset),
+        knee=_knee(features, coreset),
+        encoder=stage.encoder.network if stage else "",
+        commands=[
+            ("files for a trainer", f"dedt export {here} --to imagefolder --out for-training"),
+            ("class weights", f"dedt reweight {data} --ratio {coreset.ratio:g} --out weighted"),
+            ("train and measure a small model on it", f"dedt run {data} --ratio {coreset.ratio:g} --out everything"),
+            ("another ratio", f"dedt select {data} --ratio {min(1, 2 * coreset.ratio):g} --out other"),
+        ],
+    )
+
+
+def _groups(coreset: Coreset) -> list[dict[str, Any]]:
+    """For each of the largest classes the places to show: the first kept, and those left out, the oddest first."""
+    found = []
+    for k in np.argsort(-np.bincount(coreset.labels, minlength=len(coreset.class_names)), kind="stable")[:CLASSES]:
+        members = np.flatnonzero(coreset.labels == k)
+        order = members[np.argsort(coreset.rank[members], kind="stable")]
+        kept, out = order[coreset.kept[order]], order[~coreset.kept[order]]
+        found.append(
+            {
+                "name": coreset.class_names[k],
+                "total": len(members),
+                "kept_count": len(kept),
+                "kept": kept[:SHOWN].tolist(),
+                "out": out[::-1][:SHOWN].tolist(),
+            }
+        )
+    return found
+
+
+def _classes(coreset: Coreset) -> list[dict[str, Any]]:
+    totals, weights = np.bincount(coreset.labels, minlength=len(coreset.class_names)), coreset.weights
+    largest = max(1, totals.max())
+    rows = zip(coreset.class_names, totals.tolist(), coreset.counts.tolist())
+    return [
+        {
+            "name": name,
+            "total": total,
+            "kept": kept,
+            "width": round(100 * total / largest, 1),
+            "kept_width": round(100 * kept / largest, 1),
+            "weight": "" if weights is None else f"{weights[k]:.3f}",
+        }
+        for k, (name, total, kept) in enumerate(rows)
+    ]
+
+
+def _histogram(coreset: Coreset) -> dict[str, Any]:
+    """Scores of the kept images and of the others; the outermost hundredth is left out of the axis."""
+    low, high = np.quantile(coreset.scores, (0.005, 0.995))
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    inside = coreset.scores.clip(edges[0], edges[-1])
+    counts = [np.histogram(inside[mask], edges)[0] for mask in (coreset.kept, ~coreset.kept)]
+    return {"series": bars(counts), "low": f"{edges[0]:.4g}", "high": f"{edges[-1]:.4g}"}
+
+
+def _map(features: np.ndarray | None, coreset: Coreset) -> list[dict[str, Any]]:
+    """The images in their first two principal components, those that are left out first."""
+    if features is None or features.shape[1] < 2:
+        return []
+    some = np.sort(np.random.default_rng(0).permutation(len(features))[:POINTS])
+    some = some[np.argsort(coreset.kept[some], kind="stable")]
+    places = into_box(features[some, :2].astype(float), 600, 360)
+    return [
+        {"x": x, "y": y, "kept": bool(coreset.kept[i]), "name": coreset.ids[i]} for i, (x, y) in zip(some, places)
+    ]
+
+
+def _knee(features: np.ndarray | None, coreset: Coreset) -> dict[str, Any]:
+    """How far an image is from the nearest one kept, at each ratio, as a share of that of a single centre."""
+    if features is None:
+        return {}
+    probed = features[np.sort(np.random.default_rng(1).permutation(len(features))[:PROBED])]
+    whole = np.linalg.norm(probed - probed.mean(0), axis=1).mean() or 1.0
+    sizes = np.bincount(coreset.labels)[coreset.labels] if coreset.scope == "class" else np.full(len(features), len(features))
+    order = np.argsort((coreset.rank + 0.5) / sizes, kind="stable")
+    nearest, done, found = np.full(len(probed), np.inf), 0, []
+    for ratio in RATIOS:
+        count = max(1, round(ratio * len(features)))
+        for start in range(done, count, 512):
+            some = features[order[start : min(start + 512, count)]]
+            apart = (probed**2).sum(1)[:, None] + (some**2).sum(1) - 2 * probed @ some.T
+            nearest = np.minimum(nearest, apart.min(1))
+        done = count
+        found.append((ratio, float(np.sqrt(nearest.clip(0)).mean() / whole)))
+    points = np.array(found)
+    box = np.stack([8 + points[:, 0] * 584, 172 - points[:, 1].clip(0, 1) * 164], axis=1)
+    return {
+        "line": " ".join(f"{x:.1f},{y:.1f}" for x, y in box),
+        "dots": [{"x": round(x, 1), "y": round(y, 1), "label": f"{r:.0%}: {d:.0%}"} for (x, y), (r, d) in zip(box, found)],
+        "here": round(8 + coreset.ratio * 584, 1),
+    }
