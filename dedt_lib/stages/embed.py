@@ -20,7 +20,7 @@ from ..plans import EpochPlan
 from ..randomness import seeded
 from ..training import train
 from ..weights import Published, load_weights, locate, save_weights
-from .base import Cost, Given, Stage, size
+from .base import Cost, Given, Stage
 from .training import decisive, epochs_cost, training_cost
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ class TrainedEncoder(Stage):
     fit: ClassVar[Callable[..., np.ndarray]] = staticmethod(encoders.train_classifier)
     accuracy: ClassVar[Callable[..., float]] = staticmethod(encoders.accuracy)
     moments: ClassVar[int] = 1  # tensors that the optimiser keeps of each parameter
+    advice: ClassVar[str] = (
+        "Choose an encoder that needs no labels (--encoder ddae), published weights (such as --set "
+        "encoders.resnet18.weights=imagenet) or --method random."
+    )
 
     @property
     def section(self) -> Any:
@@ -55,8 +59,7 @@ class TrainedEncoder(Stage):
     @property
     def settings(self) -> dict[str, Any]:
         """What its training takes, by name."""
-        s = self.section
-        return {"epochs": s.epochs, "batch_size": s.batch_size, "learning_rate": s.learning_rate}
+        return self.section.training
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -69,10 +72,10 @@ class TrainedEncoder(Stage):
     def decides(self):
         return {"network": self.network, **self.shape, **self.settings}
 
-    def build(self) -> nn.Module:
-        """The network, with weights that nothing decided."""
+    def build(self, **more: Any) -> nn.Module:
+        """The network, with weights that nothing decided; ``more`` are arguments that decide no weight."""
         own = {"channels": self.lab.shape[0], "num_classes": len(self.lab.class_names)}
-        return encoders.build(self.network, **own, **self.shape)
+        return encoders.build(self.network, **own, **self.shape, **more)
 
     def work(self, folder):
         lab = self.lab
@@ -89,26 +92,15 @@ class TrainedEncoder(Stage):
         if len(self.lab.class_names) == 1:
             raise DedtError(
                 f"All images are of one class, so there is nothing that the {self.label} could learn from their "
-                "labels. Choose an encoder that needs no labels (--encoder ddae), published weights (such as "
-                "--set encoders.resnet18.weights=imagenet) or --method random."
+                f"labels. {self.advice}"
             )
 
     def load(self, folder):
         return load_weights(self.build(), folder / "model.safetensors").eval()
 
     def cost(self) -> Iterable[Cost]:
-        with torch.device("meta"):
-            held = size(self.build())
         network = self.network if self.name == "encoder" else self.name
-        yield epochs_cost(
-            "encoder",
-            self.label,
-            network,
-            n=self.lab.n,
-            settings=self.settings,
-            bytes=held,
-            moments=self.moments,
-        )
+        yield epochs_cost(self, "encoder", self.label, network, self.moments)
 
 
 class ResNet18(TrainedEncoder):
@@ -124,21 +116,13 @@ class ResNet18(TrainedEncoder):
     def settings(self):
         if self.section.recipe != "published":
             return super().settings
-        flip = {"flip": self.lab.profile.train.flip}
-        return {
-            **super().settings,
-            "schedule": "steps",
-            "nesterov": False,
-            "shift": 4,
-            "padding": "zero",
-            **flip,
-        }
+        published = {"schedule": "steps", "nesterov": False, "shift": 4, "padding": "zero"}
+        return {**super().settings, **published, "flip": self.lab.profile.train.flip}
 
     def build(self):
-        own = {"channels": self.lab.shape[0], "num_classes": len(self.lab.class_names)}
         published = self.section.recipe == "published"
         normalise = mean_and_std(self.lab.data.images) if published and not self.lab.imagined else {}
-        return encoders.build(self.network, **own, **self.shape, **normalise)
+        return super().build(**normalise)
 
 
 class InceptionV3(TrainedEncoder):
@@ -172,6 +156,7 @@ class FidClassifier(TrainedEncoder):
     """The small classifier in whose features FID is measured where Inception's mean nothing."""
 
     network, label, name = "classifier", "FID network", "metric"
+    advice = "Measure FID in the features of Inception-v3 (--set evaluate.network=inceptionv3)."
 
     @property
     def section(self):
@@ -180,13 +165,6 @@ class FidClassifier(TrainedEncoder):
     @property
     def shape(self):
         return {"width": 64}
-
-    def check(self):
-        if len(self.lab.class_names) == 1:
-            raise DedtError(
-                "FID is to be measured in the features of a classifier of these images, but they have one class, of "
-                "which it would learn nothing: measure in those of Inception-v3 (--set evaluate.network=inceptionv3)."
-            )
 
 
 @dataclass(frozen=True, eq=False)

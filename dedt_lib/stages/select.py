@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .. import selection
 from ..errors import DedtError
 from ..files import address
@@ -112,8 +110,3 @@ class Select(Stage):
 
     def cost(self):
         return ()  # a few passes over the features
-
-
-def seen(coreset: Coreset) -> np.ndarray | None:
-    """Positions of the images that were chosen; None for all."""
-    return None if len(coreset.indices) == len(coreset.labels) else coreset.indices
