@@ -118,7 +118,7 @@ class Experiment:
     def model(self) -> Train | Snapshot:
         """The run whose weights are sampled, or the run on all the data after so many steps."""
         r, common = self.recipe, (self.lab, self.recipe.model)
-        if r.early_stopping:
+        if r.early_stopping and r.ratio < 1:
             return Snapshot(self.lab, self.reference_run, self.steps_at(r.ratio, r.annealing))
         if r.infobatch:
             pruned = {"prune": r.infobatch, "ratio": r.ratio}
