@@ -212,10 +212,9 @@ def _time(stage: Stage, limit: float) -> Speed:
                     f"The probe of '{small.name}' ran out of the device's memory. Lower the batch_size of its section of "
                     "the profile; --set unet.batch_size=8 does so for a trial of the U-Net."
                 ) from error
-        parts = manifest.get("part_seconds", {})
-        rest = manifest.get("training_seconds", manifest["seconds"]) - sum(parts.values())
+        parts, whole = manifest.get("part_seconds", {}), manifest.get("training_seconds", manifest["seconds"])
         for cost in small.cost():
-            took, count = parts.get(cost.kind, rest), units(cost)
+            took, count = parts.get(cost.kind, whole - sum(parts.values())), units(cost)
             took_before, count_before = before.get(cost.kind, (0.0, 0))
             slope = (took - took_before) / (count - count_before)
             found[ALIKE.get(cost.kind, cost.kind), cost.network] = slope if slope > 0 else took / count
