@@ -321,14 +321,6 @@ def test_a_page_says_how_its_results_were_made():
     row, ratio, seed = cells[0]
     frame = pd.DataFrame({"row": [row], "ratio": [ratio], "seed": [seed], "result": [result("2001-02-03")]})
     made = findings.made(frame, "figure2", "smoke")
-    assert made["older"] == ""
-    older = {**result("2001-02-03"), "class_weights": [1.0]}
-    assert (
-        "(1) are of an older version"
-        in findings.made(frame.assign(result=[older]), "figure2", "smoke")["older"]
-    )
-    today = {**older, "normaliser": "coreset"}
-    assert findings.made(frame.assign(result=[today]), "figure2", "smoke")["older"] == ""
     assert made["missing"] == f" ({len(cells) - 1} more are not there yet)" and made["cells"] == 1
     assert (made["dates"], made["torch"], made["floor"]) == ("2001-02-03", "9.9", 0.5)
     assert findings.made(frame[:0], "figure2", "smoke")["dates"] == "–"

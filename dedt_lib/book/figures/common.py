@@ -1,6 +1,6 @@
 """What all figures share: the theme, a sheet of images, panels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,12 @@ from matplotlib.figure import Figure
 
 WIDTH = 7.2
 """Of a figure, in inches."""
+
+Classwise = Sequence[float | None] | np.ndarray
+"""A number for each class, None or NaN where there is none."""
+
+Reading = Mapping[str, Any]
+"""What ``Experiment.reweight`` or ``tables.reading`` returns."""
 
 sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})
@@ -38,6 +44,7 @@ def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None
 
 
 def finished(figure: Figure) -> Figure:
+    """The figure, laid out, and no longer held by pyplot."""
     figure.tight_layout()
     plt.close(figure)
     return figure
@@ -71,6 +78,7 @@ def class_columns(images: np.ndarray, labels: np.ndarray, num_classes: int, rows
 
 
 def show_tiled(axes: Axes, images: np.ndarray, columns: int, title: str | None = None) -> None:
+    """Draw images uint8 [n, C, H, W] in rows of ``columns``."""
     axes.imshow(tile(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
     if title:

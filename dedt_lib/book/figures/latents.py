@@ -1,5 +1,7 @@
 """Figures of latents and of what works on them."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
@@ -9,15 +11,16 @@ from .common import WIDTH, finished
 from .sample import denoising
 
 
-def _coloured(maps, palette, low, high):
+def _coloured(maps: np.ndarray, palette: str, low: float, high: float) -> np.ndarray:
     """float [n, h, w] in the colours of a matplotlib palette: uint8 [n, 3, h, w]."""
     shares = (np.asarray(maps) - low) / (high - low)
     return np.moveaxis(plt.get_cmap(palette)(shares, bytes=True)[..., :3], 3, 1)
 
 
-def posteriors(images, mean, deviation) -> Figure:
-    """Images over the posteriors of their latents, a row per channel: red means are positive, blue negative,
-    bright deviations large.
+def posteriors(images: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> Figure:
+    """Images over the posteriors of their latents, a row per channel.
+
+    Red means are positive, blue negative, bright deviations large.
 
     images: uint8 [n, C, H, W].  mean, deviation: float [n, c, h, w].
     """
@@ -28,7 +31,7 @@ def posteriors(images, mean, deviation) -> Figure:
     return denoising(list(rows.values()), list(rows))
 
 
-def latent_histogram(values) -> Figure:
+def latent_histogram(values: np.ndarray) -> Figure:
     """Values of each channel of scaled latents, float [n, c, h, w], beside the standard normal density."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
     edge = np.abs(values).max()
@@ -41,7 +44,7 @@ def latent_histogram(values) -> Figure:
     return finished(figure)
 
 
-def masked_tokens(images, kept, side) -> Figure:
+def masked_tokens(images: np.ndarray, kept: Mapping[str, np.ndarray], side: int) -> Figure:
     """Images with the tokens that an encoder does not see covered, a row per mask.
 
     images: uint8 [n, C, H, W].  kept: label -> int [n, m], numbers of the tokens that are seen.  side: tokens
@@ -58,7 +61,7 @@ def masked_tokens(images, kept, side) -> Figure:
     return denoising(rows, list(kept))
 
 
-def loss_by_timestep(weight, log_posterior, log_beta) -> Figure:
+def loss_by_timestep(weight: np.ndarray, log_posterior: np.ndarray, log_beta: np.ndarray) -> Figure:
     """What MDT's loss does at each timestep: the weight of the squared error, and the range of the variance.
 
     All float [1000]; the logarithms are of the least and the largest variance that can be learned.
@@ -77,7 +80,7 @@ def loss_by_timestep(weight, log_posterior, log_beta) -> Figure:
     return finished(figure)
 
 
-def guidance_schedule(scales) -> Figure:
+def guidance_schedule(scales: Mapping[str, np.ndarray]) -> Figure:
     """Guidance scales over sampling, from noise on the left; ``scales`` maps a label to float [1000] by t."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.7))
     for k, (label, values) in enumerate(scales.items()):

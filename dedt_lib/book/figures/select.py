@@ -1,15 +1,19 @@
 """Figures of images, features and coresets."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from ...data import LabelledImages
+from ...selection import Coreset
 from .common import WIDTH, finished, panel_grid, plain, show_tiled
 from .sample import image_grid
 
 
-def example_images(data, per_class=10) -> Figure:
+def example_images(data: LabelledImages, per_class: int = 10) -> Figure:
     """The first images of each class, one class per column: LabelledImages -> Figure."""
     K = len(data.class_names)
     chosen = np.stack([np.flatnonzero(data.labels == k)[:per_class] for k in range(K)], axis=1).ravel()
@@ -23,7 +27,7 @@ def plane(features: np.ndarray) -> np.ndarray:
     return PCA(2, svd_solver="full").fit_transform(features)
 
 
-def feature_plane(features, labels, class_names) -> Figure:
+def feature_plane(features: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Features [n, d] in their principal plane, coloured by class."""
     names = plain(class_names)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
@@ -43,7 +47,9 @@ def feature_plane(features, labels, class_names) -> Figure:
     return finished(figure)
 
 
-def feature_planes(features, labels, class_names) -> Figure:
+def feature_planes(
+    features: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]
+) -> Figure:
     """Several encoders' features, each in its own principal plane, coloured by class.
 
     features: encoder -> float [n, d].  labels: int [n].
@@ -67,7 +73,7 @@ def feature_planes(features, labels, class_names) -> Figure:
     return finished(figure)
 
 
-def score_plane(features, coresets, of_class) -> Figure:
+def score_plane(features: np.ndarray, coresets: Mapping[str, Coreset], of_class: int) -> Figure:
     """One class in its own principal plane: brighter is ranked earlier, ringed is kept.
 
     features: float [n, d].  coresets: label -> Coreset.  of_class: the class's number.
@@ -85,7 +91,9 @@ def score_plane(features, coresets, of_class) -> Figure:
     return finished(figure)
 
 
-def distance_strips(distances, coresets, class_names) -> Figure:
+def distance_strips(
+    distances: np.ndarray, coresets: Mapping[str, Coreset], class_names: Sequence[str]
+) -> Figure:
     """Distance of every image to the centre of its class, a row per class; what is kept is red.
 
     distances: float [n].  coresets: label -> Coreset.
@@ -102,7 +110,7 @@ def distance_strips(distances, coresets, class_names) -> Figure:
     return finished(figure)
 
 
-def score_histogram(coreset, label, of_class) -> Figure:
+def score_histogram(coreset: Coreset, label: str, of_class: int) -> Figure:
     """Scores of the kept and the removed samples of one class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
     members = coreset.labels == of_class
@@ -114,7 +122,13 @@ def score_histogram(coreset, label, of_class) -> Figure:
     return finished(figure)
 
 
-def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0) -> Figure:
+def kept_and_removed(
+    data: LabelledImages,
+    coresets: Mapping[str, Coreset],
+    classes: Sequence[int] | None = None,
+    per_side: int = 6,
+    seed: int = 0,
+) -> Figure:
     """Kept images beside removed ones, a row for each class and a pair of columns for each coreset.
 
     The kept ones are those ranked first, the removed ones those ranked last.
@@ -124,7 +138,7 @@ def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0) -> Figure
         1, 2 * len(coresets), figsize=(WIDTH, WIDTH * 0.17 * len(classes) / len(coresets) + 0.6)
     )
     for k, (label, coreset) in enumerate(coresets.items()):
-        sides = {"kept": [], "removed": []}
+        sides: dict[str, list[np.ndarray]] = {"kept": [], "removed": []}
         for c in classes:
             members = np.flatnonzero(data.labels == c)
             order = members[np.argsort(coreset.rank[members], kind="stable")]
@@ -138,7 +152,7 @@ def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0) -> Figure
     return finished(figure)
 
 
-def class_counts(counts, class_names) -> Figure:
+def class_counts(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -> Figure:
     """Kept images per class; ``counts`` maps a label to int [K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     rows = [(name, label, n) for label, row in counts.items() for name, n in zip(plain(class_names), row)]
@@ -150,7 +164,7 @@ def class_counts(counts, class_names) -> Figure:
     return finished(figure)
 
 
-def neighbours(data, nearest) -> Figure:
+def neighbours(data: LabelledImages, nearest: Mapping[str, np.ndarray]) -> Figure:
     """Images (first column) and their nearest neighbours, a panel per encoder; a wrong class is framed.
 
     data: LabelledImages.  nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
@@ -169,7 +183,7 @@ def neighbours(data, nearest) -> Figure:
     return finished(figure)
 
 
-def overlap_map(coresets) -> Figure:
+def overlap_map(coresets: Mapping[str, Coreset]) -> Figure:
     """How much of each coreset another one keeps too, in per cent; ``coresets`` maps a label to a Coreset."""
     labels = list(coresets)
     shares = np.array(

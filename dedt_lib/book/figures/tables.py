@@ -1,22 +1,43 @@
 """Figures of results: of one run class by class, and of the tables."""
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from .common import WIDTH, class_columns, finished, legend_above, panel_grid, plain, plain_ticks, show_tiled
+from ...data import LabelledImages
+from ...selection import Coreset
+from .common import (
+    WIDTH,
+    Classwise,
+    class_columns,
+    finished,
+    legend_above,
+    panel_grid,
+    plain,
+    plain_ticks,
+    show_tiled,
+)
 
 
-def classwise_bars(classwise, class_names, floor=None) -> Figure:
+def classwise_bars(
+    classwise: Mapping[str, Classwise], class_names: Sequence[str], floor: Classwise | None = None
+) -> Figure:
     """Class-wise FID; ``classwise`` maps a label to float [K]; the floor is a short line at each class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     _classwise(axes, classwise, class_names, floor)
     return finished(figure)
 
 
-def _classwise(axes, classwise, class_names, floor):
+def _classwise(
+    axes: Axes, classwise: Mapping[str, Classwise], class_names: Sequence[str], floor: Classwise | None
+) -> None:
     rows = [
         (name, label, value)
         for label, row in classwise.items()
@@ -32,7 +53,13 @@ def _classwise(axes, classwise, class_names, floor):
     axes.legend(title=None, fontsize=8)
 
 
-def figure_2(before, after, weights, class_names, floor=None) -> Figure:
+def figure_2(
+    before: np.ndarray,
+    after: np.ndarray,
+    weights: np.ndarray,
+    class_names: Sequence[str],
+    floor: Classwise | None = None,
+) -> Figure:
     """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
 
     before, after: float [seeds, K].  weights: float [seeds, K], alpha.  floor: float [K].  Bars are means
@@ -59,7 +86,7 @@ def figure_2(before, after, weights, class_names, floor=None) -> Figure:
     return finished(figure)
 
 
-def weights_by_seed(weights, class_names) -> Figure:
+def weights_by_seed(weights: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Class weights, one line per seed: float [seeds, K], alpha."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     K = len(class_names)
@@ -73,7 +100,7 @@ def weights_by_seed(weights, class_names) -> Figure:
     return finished(figure)
 
 
-def weight_and_difficulty(weights, before, class_names) -> Figure:
+def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Class weight against the class-wise FID before reweighting, a dot per class.
 
     weights, before: float [seeds, K].  Dots are means over the seeds, thin lines reach from the smallest to
@@ -94,7 +121,14 @@ def weight_and_difficulty(weights, before, class_names) -> Figure:
     return finished(figure)
 
 
-def fid_by_ratio(frame, rows, labels, *, floor=None, full=None) -> Figure:
+def fid_by_ratio(
+    frame: pd.DataFrame,
+    rows: Sequence[str],
+    labels: Mapping[str, str],
+    *,
+    floor: float | None = None,
+    full: float | None = None,
+) -> Figure:
     """FID against the share of the data kept: one line per row, one dot per seed."""
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     for k, row in enumerate(rows):
@@ -114,7 +148,13 @@ def fid_by_ratio(frame, rows, labels, *, floor=None, full=None) -> Figure:
     return finished(figure)
 
 
-def fid_by_images(frame, lines, *, dashed=(), floor=None) -> Figure:
+def fid_by_images(
+    frame: pd.DataFrame,
+    lines: Mapping[str, Sequence[str]],
+    *,
+    dashed: Collection[str] = (),
+    floor: float | None = None,
+) -> Figure:
     """FID against the images that a run has seen, in per cent of a run on all the data; one dot per seed.
 
     frame: of ``tables.read_cells``.  lines: label -> the rows on that line.  dashed: labels of dashed lines.
@@ -147,7 +187,15 @@ def fid_by_images(frame, lines, *, dashed=(), floor=None) -> Figure:
     return finished(figure)
 
 
-def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None) -> Figure:
+def metrics_by_ratio(
+    frame: pd.DataFrame,
+    rows: Sequence[str],
+    labels: Mapping[str, str],
+    metrics: Mapping[str, str],
+    *,
+    dashed: Collection[str] = (),
+    full: str | None = None,
+) -> Figure:
     """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
 
     frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row
@@ -182,7 +230,13 @@ def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None) -> F
     return finished(figure)
 
 
-def differences(frame, pairs, *, value="fid", label="difference in FID (below 0 is better)"):
+def differences(
+    frame: pd.DataFrame,
+    pairs: Mapping[str, tuple[str, str]],
+    *,
+    value: str = "fid",
+    label: str = "difference in FID (below 0 is better)",
+) -> Figure:
     """How much lower or higher a row is than another at each ratio: bars are means, dots are seeds.
 
     frame: of ``tables.read_cells``.  pairs: legend -> (row, the other row); those without results are left
@@ -209,7 +263,7 @@ def differences(frame, pairs, *, value="fid", label="difference in FID (below 0 
     return finished(figure)
 
 
-def rank_slopes(order, labels) -> Figure:
+def rank_slopes(order: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
 
     order: of ``findings.same_order``.  labels: row -> how it is printed.
@@ -233,7 +287,7 @@ def rank_slopes(order, labels) -> Figure:
     return finished(figure)
 
 
-def cost_bars(ledgers, full) -> Figure:
+def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure:
     """What each recipe costs, stage by stage, in units of one run on all the data.
 
     ledgers: label -> {stage: cost}.  full: the same cost of the run on all the data.
@@ -254,7 +308,7 @@ def cost_bars(ledgers, full) -> Figure:
     return finished(figure)
 
 
-def speedup_by_ratio(panels, ratios) -> Figure:
+def speedup_by_ratio(panels: Mapping[str, Mapping[str, Sequence[float]]], ratios: Sequence[float]) -> Figure:
     """Speed-ups against the share of the data, a panel per recipe; at the line, as slow as all the data.
 
     panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first series is
@@ -263,7 +317,7 @@ def speedup_by_ratio(panels, ratios) -> Figure:
     figure, grid = panel_grid(len(panels), 3.3, columns=3, sharey=True)
     for axes, (title, series) in zip(grid, panels.items()):
         for k, (label, values) in enumerate(series.items()):
-            style = (
+            style: dict[str, Any] = (
                 {"ls": "--", "color": "0.4"}
                 if k == 0
                 else {"marker": "osD^"[(k - 1) % 4], "color": f"C{k - 1}"}
@@ -279,7 +333,14 @@ def speedup_by_ratio(panels, ratios) -> Figure:
     return finished(figure)
 
 
-def front_page(data, coreset, weights, samples, classwise_before, classwise_after) -> Figure:
+def front_page(
+    data: LabelledImages,
+    coreset: Coreset,
+    weights: np.ndarray,
+    samples: np.ndarray,
+    classwise_before: Classwise,
+    classwise_after: Classwise,
+) -> Figure:
     """The method in one picture: what is kept, what is generated, the class weights, the class-wise FID."""
     from ...sampling import proportional_labels
 
