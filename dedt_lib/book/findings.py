@@ -76,9 +76,10 @@ def options(table: pd.DataFrame) -> str:
 def compare(frame: pd.DataFrame, row: str, other: str, value: str = "fid") -> pd.DataFrame:
     """Row against another row at each ratio, seed by seed: a DataFrame.
 
-    Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower
-    (seeds in which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds
-    agrees, else "undecided".
+    Returns:
+        Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower (seeds
+        in which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds agrees, else
+        "undecided".
     """
     pair = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
     pair = pair.reindex(columns=[row, other]).astype(float).dropna()
@@ -159,7 +160,11 @@ def _by_verdict(table: pd.DataFrame, words: dict[str, str]) -> str:
 def steps_or_images(frame: pd.DataFrame, row: str, *, control: str, full: str) -> str:
     """What the control says about the advantage of a coreset ``row`` over all the data: a sentence.
 
-    control: the row of all the data stopped after equally many steps.  full: that of all the data to the end.
+    Args:
+        frame: of ``tables.read_cells``.
+        row: its name in ``tables.ROWS``.
+        control: the row of all the data stopped after equally many steps.
+        full: that of all the data to the end.
     """
     frame = at_every_ratio(frame, full)
     whole, images = compare(frame, row, full).verdict, compare(frame, row, control).verdict
@@ -235,8 +240,14 @@ def guidance_in_words(frame: pd.DataFrame, rows: Sequence[str], full: str) -> st
 def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> pd.DataFrame:
     """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
 
-    published: a table of :mod:`dedt_lib.book.paper`.  Columns: ours and paper (rows from the lowest value to the
-    highest), agree (share of the pairs of rows that both put in the same order), same.
+    Args:
+        frame: of ``tables.read_cells``.
+        published: a table of :mod:`dedt_lib.book.paper`.
+        value: the column of ``frame`` that is compared.
+
+    Returns:
+        Columns: ours and paper (rows from the lowest value to the highest), agree (share of the pairs of rows that
+        both put in the same order), same.
     """
     means = frame.pivot_table(index="row", columns="ratio", values=value)
     numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
@@ -286,7 +297,7 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
 def by_class(
     frame: pd.DataFrame, ratio: float, row: str = "moderate", weighted: str = "moderate-reweighted"
 ) -> Classes | None:
-    """:data:`Classes` of the seeds that have both rows at a ratio, or None where no seed has."""
+    """:class:`Classes` of the seeds that have both rows at a ratio, or None where no seed has."""
     chosen = frame[(frame.ratio == ratio) & frame.row.isin([row, weighted])]
     wide = (
         chosen.pivot(index="seed", columns="row", values="result").reindex(columns=[row, weighted]).dropna()
@@ -305,8 +316,8 @@ def by_class(
 def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float]:
     """Which classes are heavy and which easy, bool [K] each, and the rank correlation of weight and FID.
 
-    heavy: above 1/K.  easy: a class-wise FID below the median.  FID is that before reweighting; both are
-    means over the seeds.
+    Heavy is above 1/K, easy a class-wise FID below the median.  FID is that before reweighting; both are means
+    over the seeds.
     """
     from scipy.stats import spearmanr
 
@@ -351,8 +362,9 @@ def heaviness_in_words(classes: Classes) -> str:
 def proxies(frame: pd.DataFrame) -> pd.DataFrame:
     """What group DRO learned in each reweighted cell: a DataFrame by (row, ratio, seed).
 
-    Columns: effective classes, lightest and heaviest (class weights times K, 1 is uniform), clipped (%) and
-    mean excess, both after the burn-in.
+    Returns:
+        Columns: effective classes, lightest and heaviest (class weights times K, 1 is uniform), clipped (%) and mean
+        excess, both after the burn-in.
     """
     found = {}
     for result in frame.result:
@@ -420,8 +432,9 @@ def copies_in_words(frame: pd.DataFrame) -> str:
 def made(frame: pd.DataFrame, table: str, profile: str | Profile) -> dict[str, Any]:
     """When, where and with what the results of a table were made: a dict of words and numbers for its page.
 
-    seeds, cells: their numbers.  missing: words on the cells that are not there yet, "" for none.  dates,
-    machine, torch: words.  floor: FID of two random halves of the real images.
+    Returns:
+        seeds, cells: their numbers; missing: words on the cells that are not there yet, "" for none; dates, machine,
+        torch: words; floor: FID of two random halves of the real images.
     """
     wanted, there = set(cells(table, profile)), list(zip(frame.row, frame.ratio, frame.seed))
     own = frame[np.array([cell in wanted for cell in there], dtype=bool)]

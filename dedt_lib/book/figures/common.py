@@ -67,8 +67,14 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 def class_columns(images: np.ndarray, labels: np.ndarray, num_classes: int, rows: int = 10) -> np.ndarray:
     """The first images of each class, to be tiled with a column for each: uint8 [rows * K, C, H, W].
 
-    images: uint8 [n, C, H, W] with labels int [n].  As many rows as the class with the most images has, and
-    ``rows`` at most; a class with fewer leaves the rest of its column empty.
+    As many rows as the class with the most images has, and ``rows`` at most; a class with fewer leaves the rest
+    of its column empty.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        labels: int [n].
+        num_classes: K.
+        rows: the most of them.
     """
     places = [np.flatnonzero(labels == k)[:rows] for k in range(num_classes)]
     sheet = np.full((max(map(len, places)), num_classes, *images.shape[1:]), 235, dtype=np.uint8)

@@ -22,7 +22,10 @@ def posteriors(images: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> F
 
     Red means are positive, blue negative, bright deviations large.
 
-    images: uint8 [n, C, H, W].  mean, deviation: float [n, c, h, w].
+    Args:
+        images: uint8 [n, C, H, W].
+        mean: float [n, c, h, w].
+        deviation: float [n, c, h, w].
     """
     limit, channels = np.abs(mean).max(), range(mean.shape[1])
     rows = {"image": images}
@@ -47,8 +50,10 @@ def latent_histogram(values: np.ndarray) -> Figure:
 def masked_tokens(images: np.ndarray, kept: Mapping[str, np.ndarray], side: int) -> Figure:
     """Images with the tokens that an encoder does not see covered, a row per mask.
 
-    images: uint8 [n, C, H, W].  kept: label -> int [n, m], numbers of the tokens that are seen.  side: tokens
-    along an edge.
+    Args:
+        images: uint8 [n, C, H, W].
+        kept: label -> int [n, m], numbers of the tokens that are seen.
+        side: tokens along an edge.
     """
     edge = images.shape[2] // side
     colour = np.round(255 * np.array(sns.color_palette("colorblind")[1]))[:, None, None]

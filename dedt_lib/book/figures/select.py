@@ -52,7 +52,10 @@ def feature_planes(
 ) -> Figure:
     """Several encoders' features, each in its own principal plane, coloured by class.
 
-    features: encoder -> float [n, d].  labels: int [n].
+    Args:
+        features: encoder -> float [n, d].
+        labels: int [n].
+        class_names: names of the classes, in their order.
     """
     figure, panels = panel_grid(len(features), 3.3 if len(features) < 3 else 2.9)
     for axes, (title, values) in zip(panels, features.items()):
@@ -76,7 +79,10 @@ def feature_planes(
 def score_plane(features: np.ndarray, coresets: Mapping[str, Coreset], of_class: int) -> Figure:
     """One class in its own principal plane: brighter is ranked earlier, ringed is kept.
 
-    features: float [n, d].  coresets: label -> Coreset.  of_class: the class's number.
+    Args:
+        features: float [n, d].
+        coresets: label -> Coreset.
+        of_class: the class's number.
     """
     figure, panels = plt.subplots(
         1, len(coresets), figsize=(WIDTH, 2.9), sharex=True, sharey=True, squeeze=False
@@ -96,7 +102,10 @@ def distance_strips(
 ) -> Figure:
     """Distance of every image to the centre of its class, a row per class; what is kept is red.
 
-    distances: float [n].  coresets: label -> Coreset.
+    Args:
+        distances: float [n].
+        coresets: label -> Coreset.
+        class_names: names of the classes, in their order.
     """
     figure, panels = plt.subplots(
         1, len(coresets), figsize=(WIDTH, 3.4), sharex=True, sharey=True, squeeze=False
@@ -167,7 +176,9 @@ def class_counts(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -
 def neighbours(data: LabelledImages, nearest: Mapping[str, np.ndarray]) -> Figure:
     """Images (first column) and their nearest neighbours, a panel per encoder; a wrong class is framed.
 
-    data: LabelledImages.  nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
+    Args:
+        data: the images.
+        nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
     """
     figure, panels = panel_grid(len(nearest), 3.6, columns=4)
     height, width = data.images.shape[2:]

@@ -62,8 +62,14 @@ def figure_2(
 ) -> Figure:
     """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
 
-    before, after: float [seeds, K].  weights: float [seeds, K], alpha.  floor: float [K].  Bars are means
-    over the seeds, the thin lines reach from the smallest to the largest seed.
+    Bars are means over the seeds, the thin lines reach from the smallest to the largest seed.
+
+    Args:
+        before: float [seeds, K].
+        after: float [seeds, K].
+        weights: float [seeds, K], alpha.
+        class_names: names of the classes, in their order.
+        floor: float [K].
     """
     K = len(class_names)
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=[2, 1])
@@ -103,9 +109,13 @@ def weights_by_seed(weights: np.ndarray, class_names: Sequence[str]) -> Figure:
 def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Class weight against the class-wise FID before reweighting, a dot per class.
 
-    weights, before: float [seeds, K].  Dots are means over the seeds, thin lines reach from the smallest to
-    the largest; right of the dashed line are the harder half of the classes, above the other one the heavier
-    ones.
+    Dots are means over the seeds, thin lines reach from the smallest to the largest; right of the dashed line are
+    the harder half of the classes, above the other one the heavier ones.
+
+    Args:
+        weights: float [seeds, K].
+        before: float [seeds, K].
+        class_names: names of the classes, in their order.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
     relative = len(class_names) * weights
@@ -157,7 +167,11 @@ def fid_by_images(
 ) -> Figure:
     """FID against the images that a run has seen, in per cent of a run on all the data; one dot per seed.
 
-    frame: of ``tables.read_cells``.  lines: label -> the rows on that line.  dashed: labels of dashed lines.
+    Args:
+        frame: of ``tables.read_cells``.
+        lines: label -> the rows on that line.
+        dashed: labels of dashed lines.
+        floor: the value of two random halves of the real images.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     shown = {label: frame[frame.row.isin(rows)] for label, rows in lines.items()}
@@ -198,9 +212,16 @@ def metrics_by_ratio(
 ) -> Figure:
     """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
 
-    frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row
-    of the run on all the data, a solid line across.  Rows and metrics without numbers are left out; positive
-    ones that span a factor of five are drawn on a logarithmic axis.
+    Rows and metrics without numbers are left out; positive ones that span a factor of five are drawn on a
+    logarithmic axis.
+
+    Args:
+        frame: of ``tables.read_cells``.
+        rows: their names in ``tables.ROWS``.
+        labels: row -> how it is printed.
+        metrics: column -> its name.
+        dashed: rows drawn dashed.
+        full: the row of the run on all the data, a solid line across.
     """
     shown = {value: name for value, name in metrics.items() if frame[value].notna().any()}
     if not shown:
@@ -239,8 +260,11 @@ def differences(
 ) -> Figure:
     """How much lower or higher a row is than another at each ratio: bars are means, dots are seeds.
 
-    frame: of ``tables.read_cells``.  pairs: legend -> (row, the other row); those without results are left
-    out. label: of the axis.
+    Args:
+        frame: of ``tables.read_cells``.
+        pairs: legend -> (row, the other row); those without results are left out.
+        value: the column of ``frame`` that is compared.
+        label: of the axis.
     """
     wide = frame.pivot_table(index=["ratio", "seed"], columns="row", values=value)
     pairs = {name: pair for name, pair in pairs.items() if set(pair) <= set(wide)}
@@ -266,7 +290,9 @@ def differences(
 def rank_slopes(order: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
 
-    order: of ``findings.same_order``.  labels: row -> how it is printed.
+    Args:
+        order: of ``findings.same_order``.
+        labels: row -> how it is printed.
     """
     rows = list(dict.fromkeys(row for ranked in order["paper"] for row in ranked))
     figure, grid = panel_grid(len(order), 0.42 * len(rows) + 1.1, columns=4, sharey=True)
@@ -290,7 +316,9 @@ def rank_slopes(order: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
 def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure:
     """What each recipe costs, stage by stage, in units of one run on all the data.
 
-    ledgers: label -> {stage: cost}.  full: the same cost of the run on all the data.
+    Args:
+        ledgers: label -> {stage: cost}.
+        full: the same cost of the run on all the data.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(ledgers) + 1.2))
     stages = ["embed", "select", "reference", "proxy", "train"]
@@ -311,8 +339,10 @@ def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure
 def speedup_by_ratio(panels: Mapping[str, Mapping[str, Sequence[float]]], ratios: Sequence[float]) -> Figure:
     """Speed-ups against the share of the data, a panel per recipe; at the line, as slow as all the data.
 
-    panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first series is
-    the ideal and dashed.
+    Args:
+        panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first
+            series is the ideal and dashed.
+        ratios: shares of the data that are kept.
     """
     figure, grid = panel_grid(len(panels), 3.3, columns=3, sharey=True)
     for axes, (title, series) in zip(grid, panels.items()):

@@ -27,7 +27,8 @@ def loss_curves(runs: Mapping[str, np.ndarray], *, window: int = 50) -> Figure:
 def epoch_losses(runs: Mapping[str, Sequence[float]]) -> Figure:
     """Mean training loss of each epoch, a panel per run since each has a loss of its own.
 
-    runs: label -> losses [epochs].
+    Args:
+        runs: label -> losses [epochs].
     """
     figure, panels = panel_grid(len(runs), 2.1, columns=4)
     for axes, (label, losses) in zip(panels, runs.items()):
@@ -46,7 +47,10 @@ def epoch_losses(runs: Mapping[str, Sequence[float]]) -> Figure:
 def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Sequence[str]) -> Figure:
     """How often an epoch draws each class (bars), and how often it should (short lines).
 
-    draws: int [K].  expected: float [K].
+    Args:
+        draws: int [K].
+        expected: float [K].
+        class_names: names of the classes, in their order.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
     places = np.arange(len(class_names))
@@ -61,7 +65,9 @@ def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Sequence[s
 def losses_by_timestep(t: np.ndarray, losses: np.ndarray) -> Figure:
     """Each sample's loss at the timestep that it drew, and the mean loss.
 
-    t: int [n].  losses: float [n].
+    Args:
+        t: int [n].
+        losses: float [n].
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     mean = losses.mean()
@@ -92,9 +98,11 @@ def epoch_sizes(sizes: Mapping[str, Sequence[int]], total: int) -> Figure:
 
 
 def weight_trajectories(readings: Mapping[str, Reading], class_names: Sequence[str]) -> Figure:
-    """Class weights over the proxy's steps, K alpha so that 1 means unchanged.
+    """Class weights over the proxy's steps, K alpha so that 1 means unchanged; the burn-in is shaded.
 
-    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  The burn-in is shaded.
+    Args:
+        readings: label -> :data:`Reading`.
+        class_names: names of the classes, in their order.
     """
     figure, panels = plt.subplots(1, len(readings), figsize=(WIDTH, 3.4), sharey=True)
     for axes, (label, reading) in zip(np.atleast_1d(panels), readings.items()):
@@ -138,8 +146,9 @@ def reweighting_signal(reading: Reading) -> Figure:
 def clipped_share(readings: Mapping[str, Reading], *, window: float = 0.05) -> Figure:
     """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
 
-    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  window: share of the run
-    that is averaged over.
+    Args:
+        readings: label -> :data:`Reading`.
+        window: share of the run that is averaged over.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     for label, reading in readings.items():
@@ -156,7 +165,9 @@ def clipped_share(readings: Mapping[str, Reading], *, window: float = 0.05) -> F
 def group_weights(runs: Mapping[str, np.ndarray], groups: Mapping[str, np.ndarray]) -> Figure:
     """Class weights of many classes by group, a panel per run: the median and where nine in ten classes lie.
 
-    runs: label -> trajectory float [T, K].  groups: label -> bool [K].
+    Args:
+        runs: label -> trajectory float [T, K].
+        groups: label -> bool [K].
     """
     figure, panels = panel_grid(len(runs), 3.0, sharey=True)
     for axes, (title, trajectory) in zip(panels, runs.items()):
