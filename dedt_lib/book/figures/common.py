@@ -15,6 +15,12 @@ WIDTH = 7.2
 Classwise = Sequence[float | None] | np.ndarray
 """A number for each class, None or NaN where there is none."""
 
+Names, Labels = Sequence[str], Mapping[str, str]
+"""Names of classes or rows, in their order; how each is printed."""
+
+Arrays = Mapping[str, np.ndarray]
+"""Label -> array."""
+
 Reading = Mapping[str, Any]
 """What ``Experiment.reweight`` or ``tables.reading`` returns."""
 

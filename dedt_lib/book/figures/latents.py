@@ -1,13 +1,11 @@
 """Figures of latents and of what works on them."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .common import WIDTH, finished
+from .common import WIDTH, Arrays, finished
 from .sample import denoising
 
 
@@ -47,7 +45,7 @@ def latent_histogram(values: np.ndarray) -> Figure:
     return finished(figure)
 
 
-def masked_tokens(images: np.ndarray, kept: Mapping[str, np.ndarray], side: int) -> Figure:
+def masked_tokens(images: np.ndarray, kept: Arrays, side: int) -> Figure:
     """Images with the tokens that an encoder does not see covered, a row per mask.
 
     Args:
@@ -85,7 +83,7 @@ def loss_by_timestep(weight: np.ndarray, log_posterior: np.ndarray, log_beta: np
     return finished(figure)
 
 
-def guidance_schedule(scales: Mapping[str, np.ndarray]) -> Figure:
+def guidance_schedule(scales: Arrays) -> Figure:
     """Guidance scales over sampling, from noise on the left; ``scales`` maps a label to float [1000] by t."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.7))
     for k, (label, values) in enumerate(scales.items()):

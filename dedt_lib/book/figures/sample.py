@@ -1,13 +1,13 @@
 """Figures of samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .common import WIDTH, finished, panel_grid, show_tiled
+from .common import WIDTH, Arrays, Names, finished, panel_grid, show_tiled
 
 
 def image_grid(images: np.ndarray, *, columns: int, title: str | None = None) -> Figure:
@@ -18,7 +18,7 @@ def image_grid(images: np.ndarray, *, columns: int, title: str | None = None) ->
     return finished(figure)
 
 
-def image_sheets(sheets: Mapping[str, np.ndarray], *, columns: int) -> Figure:
+def image_sheets(sheets: Arrays, *, columns: int) -> Figure:
     """Sheets of images side by side; ``sheets`` maps a title to uint8 [n, C, H, W]."""
     rows = max(-(-len(images) // columns) for images in sheets.values())
     height = WIDTH / len(sheets) * rows / columns + 0.4
@@ -28,7 +28,7 @@ def image_sheets(sheets: Mapping[str, np.ndarray], *, columns: int) -> Figure:
     return finished(figure)
 
 
-def denoising(frames: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+def denoising(frames: Sequence[np.ndarray], titles: Names) -> Figure:
     """Rows of the same images at several moments of sampling; frames: list of uint8 [n, C, H, W]."""
     figure, panels = plt.subplots(len(frames), 1, figsize=(WIDTH, 0.72 * len(frames)), squeeze=False)
     for axes, images, title in zip(panels[:, 0], frames, titles):
@@ -53,7 +53,7 @@ def nearest_pairs(images: np.ndarray, neighbours: np.ndarray, distances: np.ndar
     return finished(figure)
 
 
-def nearest_histogram(distances: Mapping[str, np.ndarray], threshold: float) -> Figure:
+def nearest_histogram(distances: Arrays, threshold: float) -> Figure:
     """Distances to the nearest training image; ``distances`` maps a label to float [n]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     for label, values in distances.items():

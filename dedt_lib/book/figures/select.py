@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ...data import LabelledImages
 from ...selection import Coreset
-from .common import WIDTH, finished, panel_grid, plain, show_tiled
+from .common import WIDTH, Arrays, Names, finished, panel_grid, plain, show_tiled
 from .sample import image_grid
 
 
@@ -27,29 +27,20 @@ def plane(features: np.ndarray) -> np.ndarray:
     return PCA(2, svd_solver="full").fit_transform(features)
 
 
-def feature_plane(features: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
+def feature_plane(features: np.ndarray, labels: np.ndarray, class_names: Names) -> Figure:
     """Features [n, d] in their principal plane, coloured by class."""
     names = plain(class_names)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
     x, y = plane(features).T
     sns.scatterplot(
-        x=x,
-        y=y,
-        hue=[names[k] for k in labels],
-        hue_order=names,
-        palette="tab10",
-        s=14,
-        linewidth=0,
-        ax=axes,
+        x=x, y=y, hue=[names[k] for k in labels], hue_order=names, palette="tab10", s=14, linewidth=0, ax=axes
     )
     axes.set(xlabel="first principal axis", ylabel="second principal axis")
     axes.legend(title="class", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
     return finished(figure)
 
 
-def feature_planes(
-    features: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]
-) -> Figure:
+def feature_planes(features: Arrays, labels: np.ndarray, class_names: Names) -> Figure:
     """Several encoders' features, each in its own principal plane, coloured by class.
 
     Args:
@@ -97,9 +88,7 @@ def score_plane(features: np.ndarray, coresets: Mapping[str, Coreset], of_class:
     return finished(figure)
 
 
-def distance_strips(
-    distances: np.ndarray, coresets: Mapping[str, Coreset], class_names: Sequence[str]
-) -> Figure:
+def distance_strips(distances: np.ndarray, coresets: Mapping[str, Coreset], class_names: Names) -> Figure:
     """Distance of every image to the centre of its class, a row per class; what is kept is red.
 
     Args:
@@ -161,7 +150,7 @@ def kept_and_removed(
     return finished(figure)
 
 
-def class_counts(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -> Figure:
+def class_counts(counts: Arrays, class_names: Names) -> Figure:
     """Kept images per class; ``counts`` maps a label to int [K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     rows = [(name, label, n) for label, row in counts.items() for name, n in zip(plain(class_names), row)]
@@ -173,7 +162,7 @@ def class_counts(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -
     return finished(figure)
 
 
-def neighbours(data: LabelledImages, nearest: Mapping[str, np.ndarray]) -> Figure:
+def neighbours(data: LabelledImages, nearest: Arrays) -> Figure:
     """Images (first column) and their nearest neighbours, a panel per encoder; a wrong class is framed.
 
     Args:

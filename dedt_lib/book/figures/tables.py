@@ -16,6 +16,8 @@ from ...selection import Coreset
 from .common import (
     WIDTH,
     Classwise,
+    Labels,
+    Names,
     class_columns,
     finished,
     legend_above,
@@ -27,7 +29,7 @@ from .common import (
 
 
 def classwise_bars(
-    classwise: Mapping[str, Classwise], class_names: Sequence[str], floor: Classwise | None = None
+    classwise: Mapping[str, Classwise], class_names: Names, floor: Classwise | None = None
 ) -> Figure:
     """Class-wise FID; ``classwise`` maps a label to float [K]; the floor is a short line at each class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
@@ -36,7 +38,7 @@ def classwise_bars(
 
 
 def _classwise(
-    axes: Axes, classwise: Mapping[str, Classwise], class_names: Sequence[str], floor: Classwise | None
+    axes: Axes, classwise: Mapping[str, Classwise], class_names: Names, floor: Classwise | None
 ) -> None:
     rows = [
         (name, label, value)
@@ -57,7 +59,7 @@ def figure_2(
     before: np.ndarray,
     after: np.ndarray,
     weights: np.ndarray,
-    class_names: Sequence[str],
+    class_names: Names,
     floor: Classwise | None = None,
 ) -> Figure:
     """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
@@ -92,7 +94,7 @@ def figure_2(
     return finished(figure)
 
 
-def weights_by_seed(weights: np.ndarray, class_names: Sequence[str]) -> Figure:
+def weights_by_seed(weights: np.ndarray, class_names: Names) -> Figure:
     """Class weights, one line per seed: float [seeds, K], alpha."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     K = len(class_names)
@@ -106,7 +108,7 @@ def weights_by_seed(weights: np.ndarray, class_names: Sequence[str]) -> Figure:
     return finished(figure)
 
 
-def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: Sequence[str]) -> Figure:
+def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: Names) -> Figure:
     """Class weight against the class-wise FID before reweighting, a dot per class.
 
     Dots are means over the seeds, thin lines reach from the smallest to the largest; right of the dashed line are
@@ -132,12 +134,7 @@ def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: 
 
 
 def fid_by_ratio(
-    frame: pd.DataFrame,
-    rows: Sequence[str],
-    labels: Mapping[str, str],
-    *,
-    floor: float | None = None,
-    full: float | None = None,
+    frame: pd.DataFrame, rows: Names, labels: Labels, *, floor: float | None = None, full: float | None = None
 ) -> Figure:
     """FID against the share of the data kept: one line per row, one dot per seed."""
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
@@ -160,7 +157,7 @@ def fid_by_ratio(
 
 def fid_by_images(
     frame: pd.DataFrame,
-    lines: Mapping[str, Sequence[str]],
+    lines: Mapping[str, Names],
     *,
     dashed: Collection[str] = (),
     floor: float | None = None,
@@ -203,9 +200,9 @@ def fid_by_images(
 
 def metrics_by_ratio(
     frame: pd.DataFrame,
-    rows: Sequence[str],
-    labels: Mapping[str, str],
-    metrics: Mapping[str, str],
+    rows: Names,
+    labels: Labels,
+    metrics: Labels,
     *,
     dashed: Collection[str] = (),
     full: str | None = None,
@@ -287,7 +284,7 @@ def differences(
     return finished(figure)
 
 
-def rank_slopes(order: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+def rank_slopes(order: pd.DataFrame, labels: Labels) -> Figure:
     """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
 
     Args:

@@ -7,10 +7,10 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from .common import WIDTH, Reading, finished, panel_grid, plain, plain_ticks
+from .common import WIDTH, Arrays, Names, Reading, finished, panel_grid, plain, plain_ticks
 
 
-def loss_curves(runs: Mapping[str, np.ndarray], *, window: int = 50) -> Figure:
+def loss_curves(runs: Arrays, *, window: int = 50) -> Figure:
     """Smoothed training losses; ``runs`` maps a label to losses [steps]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     size = min(window, *(max(1, len(losses) // 4) for losses in runs.values()))
@@ -44,7 +44,7 @@ def epoch_losses(runs: Mapping[str, Sequence[float]]) -> Figure:
     return finished(figure)
 
 
-def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Sequence[str]) -> Figure:
+def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Names) -> Figure:
     """How often an epoch draws each class (bars), and how often it should (short lines).
 
     Args:
@@ -97,7 +97,7 @@ def epoch_sizes(sizes: Mapping[str, Sequence[int]], total: int) -> Figure:
     return finished(figure)
 
 
-def weight_trajectories(readings: Mapping[str, Reading], class_names: Sequence[str]) -> Figure:
+def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> Figure:
     """Class weights over the proxy's steps, K alpha so that 1 means unchanged; the burn-in is shaded.
 
     Args:
@@ -162,7 +162,7 @@ def clipped_share(readings: Mapping[str, Reading], *, window: float = 0.05) -> F
     return finished(figure)
 
 
-def group_weights(runs: Mapping[str, np.ndarray], groups: Mapping[str, np.ndarray]) -> Figure:
+def group_weights(runs: Arrays, groups: Arrays) -> Figure:
     """Class weights of many classes by group, a panel per run: the median and where nine in ten classes lie.
 
     Args:
