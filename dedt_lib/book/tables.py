@@ -406,7 +406,7 @@ def read_samples(
     """The first samples of a cell, kept beside its result.
 
     Returns:
-        uint8 [n, C, H, W], of the classes :func:`sample_labels`, or None where none were kept.
+        uint8 [n, C, H, W], or None where none were kept.
 
     Raises:
         DedtError: the picture is damaged.
@@ -414,16 +414,6 @@ def read_samples(
     name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
     pending = _read_sheet(folder / "pending" / f"{name}.png")
     return (pending or _read_sheet(folder / "samples" / f"{row}.png")).get(name)
-
-
-def sample_labels(result: dict[str, Any], n: int = SAMPLES_KEPT) -> np.ndarray:
-    """Classes of the first n samples of a cell, from its result: int64 [n]."""
-    from ..sampling import proportional_labels
-
-    # Without the counts it is older than samples of other shares than equal ones.
-    return proportional_labels(
-        n, np.array(result.get("real_class_counts") or [1] * len(result["class_names"]))
-    )
 
 
 def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
