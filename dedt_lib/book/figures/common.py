@@ -15,8 +15,11 @@ WIDTH = 7.2
 Classwise = Sequence[float | None] | np.ndarray
 """A number for each class, None or NaN where there is none."""
 
-Names, Labels = Sequence[str], Mapping[str, str]
-"""Names of classes or rows, in their order; how each is printed."""
+Names = Sequence[str]
+"""Names of classes or rows, in their order."""
+
+Labels = Mapping[str, str]
+"""Name -> how it is printed."""
 
 Arrays = Mapping[str, np.ndarray]
 """Label -> array."""

@@ -44,12 +44,8 @@ def nearest_pairs(images: np.ndarray, neighbours: np.ndarray, distances: np.ndar
         for axes, image in zip(panels[:, k], (images[k], neighbours[k])):
             show_tiled(axes, image[None], 1)
         panels[0, k].set_title(f"{distance:.0f}", fontsize=8)
-    panels[0, 0].text(
-        -0.3, 0.5, "sample", transform=panels[0, 0].transAxes, ha="right", va="center", fontsize=8
-    )
-    panels[1, 0].text(
-        -0.3, 0.5, "training", transform=panels[1, 0].transAxes, ha="right", va="center", fontsize=8
-    )
+    for axes, name in zip(panels[:, 0], ("sample", "training")):
+        axes.text(-0.3, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=8)
     return finished(figure)
 
 

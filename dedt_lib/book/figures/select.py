@@ -1,6 +1,7 @@
 """Figures of images, features and coresets."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -54,16 +55,8 @@ def feature_planes(features: Arrays, labels: np.ndarray, class_names: Names) -> 
         for k, name in enumerate(plain(class_names)):
             axes.scatter(x[labels == k], y[labels == k], s=7, color=f"C{k % 10}", linewidths=0, label=name)
         axes.set(title=title, xticks=[], yticks=[])
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        title="class",
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        frameon=False,
-        markerscale=2,
-    )
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
+    figure.legend(*panels[0].get_legend_handles_labels(), title="class", markerscale=2, **beside)
     return finished(figure)
 
 
@@ -190,19 +183,9 @@ def overlap_map(coresets: Mapping[str, Coreset]) -> Figure:
         [[100 * np.isin(a.indices, b.indices).mean() for b in coresets.values()] for a in coresets.values()]
     )
     figure, axes = plt.subplots(figsize=(min(WIDTH, 2.6 + 0.9 * len(labels)), 1.2 + 0.55 * len(labels)))
-    sns.heatmap(
-        shares,
-        annot=True,
-        fmt=".0f",
-        cmap="cividis",
-        vmin=0,
-        vmax=100,
-        linewidths=1,
-        cbar_kws={"label": "images in both (%)"},
-        xticklabels=labels,
-        yticklabels=labels,
-        ax=axes,
-    )
+    how = {"annot": True, "fmt": ".0f", "cmap": "cividis", "vmin": 0, "vmax": 100, "linewidths": 1}
+    bar = {"label": "images in both (%)"}
+    sns.heatmap(shares, ax=axes, xticklabels=labels, yticklabels=labels, cbar_kws=bar, **how)
     axes.tick_params(axis="x", rotation=25)
     axes.tick_params(axis="y", rotation=0)
     return finished(figure)

@@ -183,12 +183,8 @@ def fid_by_images(
         axes.plot(100 * part.realised, part.fid, ".", color=color, ms=4, alpha=0.7)
     if floor is not None:
         axes.axhline(floor, color="crimson", lw=1.2, ls=":", label="real against real")
-    axes.set(
-        xlabel="images seen in training (% of the run on all the data)",
-        ylabel="FID (classifier features)",
-        xscale="log",
-        yscale="log",
-    )
+    axes.set(xscale="log", yscale="log", ylabel="FID (classifier features)")
+    axes.set_xlabel("images seen in training (% of the run on all the data)")
     low, high = axes.get_xlim()
     ticks = [tick for tick in (5, 10, 20, 30, 50, 100) if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
@@ -231,9 +227,8 @@ def metrics_by_ratio(
                 continue
             means = part.groupby("ratio")[value].mean()
             colour, line = ("0.25", "--") if row in dashed else (f"C{k}", "-")
-            axes.plot(
-                100 * means.index, means, "osD^vP*"[k % 7] + line, color=colour, ms=5, label=labels[row]
-            )
+            line = "osD^vP*"[k % 7] + line
+            axes.plot(100 * means.index, means, line, color=colour, ms=5, label=labels[row])
             axes.plot(100 * part.ratio, part[value], ".", color=colour, ms=4, alpha=0.7)
         if full is not None and (frame.row == full).any():
             axes.axhline(frame[frame.row == full][value].mean(), color="C9", lw=1.4, label=labels[full])
@@ -344,11 +339,9 @@ def speedup_by_ratio(panels: Mapping[str, Mapping[str, Sequence[float]]], ratios
     figure, grid = panel_grid(len(panels), 3.3, columns=3, sharey=True)
     for axes, (title, series) in zip(grid, panels.items()):
         for k, (label, values) in enumerate(series.items()):
-            style: dict[str, Any] = (
-                {"ls": "--", "color": "0.4"}
-                if k == 0
-                else {"marker": "osD^"[(k - 1) % 4], "color": f"C{k - 1}"}
-            )
+            style: dict[str, Any] = {"ls": "--", "color": "0.4"}
+            if k:
+                style = {"marker": "osD^"[(k - 1) % 4], "color": f"C{k - 1}"}
             axes.plot(100 * np.asarray(ratios), values, label=label, lw=1.4, ms=5, **style)
         axes.axhline(1, color="0.15", lw=1)
         axes.set(title=title, xlabel="images kept (%)", yscale="log")
