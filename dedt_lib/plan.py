@@ -138,7 +138,9 @@ def survey(profile: Profile) -> tuple[list[int], Reading | None]:
         counts, reading = KNOWN[known], Reading.of(sum(KNOWN[known]), unit="images")
     else:
         found = data.find(profile.data.source, profile.data.path)
-        assert found is not None  # only held-out images may be missing
+        assert isinstance(
+            found, data.Listing
+        )  # only held-out images may be missing, and only CIFAR-10 is a folder
         counts, reading = found.class_counts.tolist(), found.reading
     if per_class:
         return [min(count, per_class) for count in counts], reading.first(per_class, counts)
@@ -229,7 +231,7 @@ def _small(stage: Stage, batches: int, store: Store) -> Stage:
     """The stage with random images, as many as ``batches`` of its own batches hold."""
     settings = getattr(stage, "settings", {"batch_size": 8})
     images = batches * (settings["batch_size"] if isinstance(settings, dict) else settings.batch_size)
-    counts = np.bincount(np.arange(images) % 8)
+    counts = np.bincount(np.arange(images) % 8).tolist()
     lab = Lab(
         load_profile(stage.lab.profile, **SMALL, **{"sample.count": images}), counts=counts, store=store
     )

@@ -379,9 +379,8 @@ class Embed(Stage):
 def features_width(encoder: "TrainedEncoder | Given", shape: tuple[int, int, int]) -> int:
     """Features of an image by an encoder, from its shapes alone."""
     # The preprocessing of published networks looks at values, which the meta device has none of.
-    given = isinstance(encoder, Given)
-    with torch.no_grad(), torch.device("cpu" if given else "meta"):
-        network = encoder.outline() if given else encoder.build()
+    with torch.no_grad(), torch.device("cpu" if isinstance(encoder, Given) else "meta"):
+        network = encoder.outline() if isinstance(encoder, Given) else encoder.build()
         return network.eval().features(torch.empty(2, *shape)).shape[1]
 
 
