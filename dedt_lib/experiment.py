@@ -19,8 +19,7 @@ from .selection import Coreset
 from .stages import Lab, evaluate, latents, train
 from .stages.graph import Graph
 from .stages.models import twin
-from .stages.sample import model_facts
-from .stages.train import Snapshot
+from .stages.train import Snapshot, Train
 from .store import Store
 
 
@@ -96,15 +95,18 @@ class Experiment(Graph):
         self.check("reweight")
         return self.proxy.result()
 
+    @property
+    def _run(self) -> Train:
+        """The run whose weights, at its end or on its way, are sampled."""
+        return self.model.reference if isinstance(self.model, Snapshot) else self.model
+
     def weighted_coreset(self) -> Coreset:
         """The coreset, with its class weights if the recipe asks for reweighting or balancing."""
-        return (
-            self.reference_run.coreset.result() if isinstance(self.model, Snapshot) else self.model.weighted()
-        )
+        return self._run.weighted()
 
     def plan(self) -> EpochPlan | InfoBatchPlan:
         """Which samples each epoch of the run visits, with what weights: see :mod:`dedt_lib.plans`."""
-        return self.reference_run.plan() if isinstance(self.model, Snapshot) else self.model.plan()
+        return self._run.plan()
 
     def build_model(self, seed: int | None = None) -> nn.Module:
         """The diffusion model, freshly initialised from the seed."""
@@ -122,7 +124,7 @@ class Experiment(Graph):
     def training(self) -> dict[str, Any]:
         """Manifest of the recipe's training run, with "losses" float32 [steps] added."""
         self.check("train")
-        return model_facts(self.model)
+        return {**self.model.manifest(), "losses": self.model.losses}
 
     def steps_at(self, ratio: float, annealing: bool = False) -> int:
         """Optimiser steps of a run on a coreset with the share ``ratio`` of every class."""

@@ -19,7 +19,7 @@ SAME = 1.0
 class Stopped(KeyboardInterrupt):
     """Raised where a run ends because of the signal number ``signum``."""
 
-    def __init__(self, signum: int):
+    def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
 

@@ -1,5 +1,7 @@
 """Pixels: 8 bits to floats and back, channels, sizes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ SMALL = 8 * 8
 """Pixels of an image that keeps its strides when it is grey: another order of sums would change last bits."""
 
 
-def channels_first(images, small=SMALL):
+def channels_first(images: torch.Tensor, small: int = SMALL) -> torch.Tensor:
     """The same images [n, C, H, W] with the channels outermost in memory, as networks are given them.
 
     Convolutions take over the strides of their input.  With the channels innermost oneDNN ends the process
@@ -24,27 +26,27 @@ def channels_first(images, small=SMALL):
     return images.contiguous()
 
 
-def to_float(images):
+def to_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 [n, C, H, W] in 0..255 to float32 in [-1, 1]."""
     return channels_first(images.float() / 127.5 - 1)
 
 
-def to_uint8(images):
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
     """float in [-1, 1] to uint8 0..255, rounded to the nearest."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def three_channels(images):
+def three_channels(images: torch.Tensor) -> torch.Tensor:
     """Grey images [n, 1, H, W] repeated to [n, 3, H, W]; colour images as they are."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-def per_channel(values):
+def per_channel(values: Sequence[float]) -> torch.Tensor:
     """A mean or a standard deviation, one value a channel, in the shape of images: [1, C, 1, 1]."""
     return torch.tensor(values, dtype=torch.float32)[None, :, None, None]
 
 
-def resize(images, size, *, antialias=True, batch_size=256):
+def resize(images: np.ndarray, size: int, *, antialias: bool = True, batch_size: int = 256) -> np.ndarray:
     """uint8 [n, C, h, w] enlarged or shrunk to uint8 [n, C, size, size], bicubic as in Pillow.
 
     antialias: smooth before shrinking.  Without it shrinking all but undoes an enlargement.

@@ -180,7 +180,7 @@ measured.round(3)
 glue("dro", options=findings.options(measured))
 
 # %% [markdown]
-# {glue:text}`dro_options` (Differences of up to 0.02 are not named.)
+# {glue:text}`dro_options:s` (Differences of up to 0.02 are not named.)
 #
 # What was measured on the digits speaks for the defaults. A shorter average, a
 # late start, steps of another size and clipping by pixel all make the seeds

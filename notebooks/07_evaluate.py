@@ -67,7 +67,7 @@ import torch_fidelity
 
 class Images(torch.utils.data.Dataset):
     def __init__(self, images):
-        self.images = torch.from_numpy(images)
+        self.images = torch.tensor(images)
 
     def __len__(self):
         return len(self.images)

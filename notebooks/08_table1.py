@@ -72,7 +72,7 @@ table[~table.index.isin(in_paper)]
 # Two random halves of the real images are {glue:text}`t1_floor:.2f` apart.
 # {glue:text}`t1_cells:d` runs{glue:text}`t1_missing:s`, made on
 # {glue:text}`t1_dates:s` on {glue:text}`t1_machine:s` with PyTorch
-# {glue:text}`t1_torch:s`.{glue:text}`t1_older:s`
+# {glue:text}`t1_torch:s`.
 
 # %% [markdown]
 # ## The same as a picture

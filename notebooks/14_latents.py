@@ -350,6 +350,6 @@ all((coresets[0] == other).all() for other in coresets[1:])
 #   are half as wide as the enlarged image. What happens to the FID of the
 #   reconstructions, and what would it cost the transformer?
 # - Halve and double the scaling factor: `draw` from
-#   `latents.Latents(..., scaling_factor=...)`. How noisy is a latent at
-#   $t=300$ then?
+#   `dedt_lib.latents.Latents(..., scaling_factor=...)`. How noisy is a latent
+#   at $t=300$ then?
 # - Next: [a transformer that learns from gaps](15_mdt).

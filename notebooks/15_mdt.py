@@ -212,8 +212,11 @@ figures.guidance_schedule({
 # Below, what the decoder makes of the latents on their way.
 
 # %%
-from dedt_lib.sampling import respaced_ddpm
-from dedt_lib.sampling import initial_noise, sample_generators
+from dedt_lib.sampling import (
+    initial_noise,
+    respaced_ddpm,
+    sample_generators,
+)
 
 steps = p.mdt.steps
 keep = sorted({steps * k // 5 for k in range(5)})

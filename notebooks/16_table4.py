@@ -66,7 +66,7 @@ table("fid", paper.TABLE_4_FID)
 # Two random halves of the real images are {glue:text}`t4_floor:.2f` apart, and
 # what the autoencoder alone costs is in [Into latent space](14_latents).
 # {glue:text}`t4_cells:d` runs{glue:text}`t4_missing:s`, made on
-# {glue:text}`t4_dates:s`.{glue:text}`t4_older:s`
+# {glue:text}`t4_dates:s`.
 #
 # ## CMMD
 #

@@ -142,7 +142,8 @@ untuned = sample(
     batch_size=p.sample.batch_size, decode=decode,
     **experiment.spec.sampling(),
 )
-cells = {tables.percent(r): ("sd-moderate", r) for r in p.stable_diffusion.ratios}
+ratios = p.stable_diffusion.ratios
+cells = {tables.percent(r): ("sd-moderate", r) for r in ratios}
 cells["all data"] = ("sd-full", 1.0)
 pictures = {"pre-trained": untuned}
 for name, (row, r) in cells.items():

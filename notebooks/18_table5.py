@@ -86,8 +86,8 @@ table[~table.index.isin(in_paper)].drop(columns="100 %", errors="ignore")
 # Two random halves of the real images are {glue:text}`t5_floor:.2f` apart.
 # {glue:text}`t5_cells:d` runs{glue:text}`t5_missing:s`, made on
 # {glue:text}`t5_dates:s` on {glue:text}`t5_machine:s` with PyTorch
-# {glue:text}`t5_torch:s`.{glue:text}`t5_older:s` Every run starts from the same pre-trained
-# pipeline; the seed decides the order, the noise and the samples.
+# {glue:text}`t5_torch:s`. Every run starts from the same pre-trained pipeline;
+# the seed decides the order, the noise and the samples.
 
 # %% [markdown]
 # ## The same as a picture

@@ -16,6 +16,10 @@ def results(**fid):
     return pd.DataFrame(cells, columns=["row", "ratio", "seed", "fid"])
 
 
+THREE = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
+"""Numbers as a paper has them: of three rows, one for each ratio."""
+
+
 # ---- one row against another -----------------------------------------------------------------------
 
 
@@ -26,19 +30,15 @@ def results(**fid):
         ([4.0, 4.0], "higher"),
         ([1.0, 4.0], "undecided"),
         ([2.0, 3.0], "undecided"),
+        ([1.0], "undecided"),  # one seed decides nothing, and the other row's second is left out
     ],
 )
 def test_a_comparison_is_decided_when_every_seed_agrees(moderate, verdict):
     frame = results(random=[2.0, 3.0], moderate=moderate)
     compared = findings.compare(frame, "moderate", "random").loc[0.1]
-    assert compared["verdict"] == verdict and compared["seeds"] == 2
-    assert compared["difference"] == pytest.approx(sum(moderate) / 2 - 2.5)
+    assert compared["verdict"] == verdict and compared["seeds"] == len(moderate)
+    assert compared["difference"] == pytest.approx(np.mean(moderate) - [0, 2, 2.5][len(moderate)])
     assert verdict in findings.in_words(frame, "moderate", "random")
-
-
-def test_one_seed_decides_nothing():
-    frame = results(random=[2.0], moderate=[1.0])
-    assert findings.compare(frame, "moderate", "random").loc[0.1, "verdict"] == "undecided"
 
 
 def test_rows_without_results_are_nothing_to_compare():
@@ -48,12 +48,6 @@ def test_rows_without_results_are_nothing_to_compare():
     assert findings.in_words(frame, "moderate", "random").endswith("Uniform random: no results yet.")
     assert findings.answer(frame, "moderate", "random") == "No results yet."
     assert findings.say(frame, ("moderate", "random")).data == "No results yet."
-
-
-def test_seeds_that_only_one_row_has_are_left_out():
-    frame = results(random=[2.0, 3.0, 0.0], moderate=[1.0, 2.0])
-    compared = findings.compare(frame, "moderate", "random").loc[0.1]
-    assert compared["seeds"] == 2 and compared["difference"] == -1
 
 
 @pytest.mark.parametrize("value, words", [("fid", "lower (better)"), ("recall", "lower (worse)")])
@@ -153,32 +147,27 @@ def test_guidance_is_told_from_data(guided, unguided, words):
 
 
 def test_the_order_of_rows_is_compared_pair_by_pair():
-    published = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
-    same = findings.same_order(results(random=[1.0], moderate=[2.0], gaussian=[3.0]), published)
-    assert same.loc["10 %", "same"] and same.loc["10 %", "agree"] == 1
-    other = findings.same_order(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), published)
-    assert not other.loc["10 %", "same"] and other.loc["10 %", "agree"] == pytest.approx(2 / 3)
-    assert other.loc["10 %", "ours"] == ["moderate", "random", "gaussian"]
+    same = findings.same_order(results(random=[1.0], moderate=[2.0], gaussian=[3.0]), THREE).loc["10 %"]
+    assert same["same"] and same["agree"] == 1
+    other = findings.same_order(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), THREE).loc["10 %"]
+    assert not other["same"] and other["agree"] == pytest.approx(2 / 3)
+    assert other["ours"] == ["moderate", "random", "gaussian"]
 
 
 def test_rows_at_or_below_zero_have_a_place_in_the_order_and_missing_ones_have_none():
-    published = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
     frame = results(random=[-0.1], moderate=[0.0], gaussian=[float("nan")])
-    order = findings.same_order(frame, published)
-    assert order.loc["10 %", "ours"] == ["random", "moderate"] and order.loc["10 %", "same"]
+    order = findings.same_order(frame, THREE).loc["10 %"]
+    assert order["ours"] == ["random", "moderate"] and order["same"]
 
 
 def test_the_order_in_words():
-    published = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
-    said = findings.order_in_words(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), published)
+    said = findings.order_in_words(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), THREE)
     assert said.startswith("No. The rows come in the paper's order at 0 of 1 ratios.")
     assert "67 % at 10 %" in said and "ResNet-18, Moderate-DS at 10 % (paper: Uniform random)" in said
     for ten, twenty, head in ((0, 1, "Yes."), (3, 1, "Partly."), (3, 3, "No.")):
         frame = results(random={0.1: [2], 0.2: [2]}, moderate={0.1: [ten], 0.2: [twenty]})
         published = {"random": (2, 2, 0, 0), "moderate": (1, 1, 0, 0)}
         assert findings.order_in_words(frame, published).startswith(head)
-    frame = results(random={0.1: [1], 0.2: [2]}, moderate={0.1: [2], 0.2: [3]})
-    published = {"random": (2, 4, 0, 0), "moderate": (1, 3, 0, 0)}
     said = findings.order_in_words(frame, published)
     assert "The lowest: Uniform random at 10 %, 20 % (paper: ResNet-18, Moderate-DS)." in said
     assert findings.order_in_words(results(random=[1.5]), published) == "No results yet."
@@ -202,7 +191,11 @@ def class_results(**rows):
     return pd.DataFrame(cells, columns=["row", "ratio", "seed", "result"])
 
 
-UNIFORM = [0.25] * 4
+def paired(before, after, weights):
+    """One seed, with class-wise FID without and with weights."""
+    return class_results(moderate={0: (before, None)}, moderate_reweighted={0: (after, weights)})
+
+
 PAIRED = class_results(
     moderate={0: ([1, 2, 3, 4], None), 1: ([1, 2, 3, 4], None), 2: ([9, 9, 9, 9], None)},
     moderate_reweighted={
@@ -214,20 +207,14 @@ PAIRED = class_results(
 
 def test_a_class_without_a_value_is_passed_over():
     weights = [0.4, 0.3, 0.2, 0.1]
-    classes = findings.by_class(
-        class_results(
-            moderate={0: ([1, 2, None, 4], None)}, moderate_reweighted={0: ([0, 3, None, 2], weights)}
-        ),
-        0.1,
-    )
+    classes = findings.by_class(paired([1, 2, None, 4], [0, 3, None, 2], weights), 0.1)
     said = findings.gains_in_words(classes)
     assert "in every seed: a, d." in said and "higher one in every seed: b." in said
     assert "class d gains most (-2.00) and class b least (+1.00)" in said
     heavy, easy, rank = findings.heavy_and_easy(classes)
     assert heavy.tolist() == [True, True, False, False] and easy.tolist() == [True, False, False, False]
     assert rank == pytest.approx(-1) and "of the 2 classes" in findings.heaviness_in_words(classes)
-    nothing = class_results(moderate={0: ([None] * 4, None)}, moderate_reweighted={0: ([None] * 4, weights)})
-    assert findings.by_class(nothing, 0.1) is None
+    assert findings.by_class(paired([None] * 4, [None] * 4, weights), 0.1) is None
 
 
 def test_classes_are_paired_by_seed():
@@ -254,10 +241,7 @@ def test_gains_are_those_of_every_seed():
     ],
 )
 def test_heavy_classes_are_easy_or_hard(weights, rank, words):
-    frame = class_results(
-        moderate={0: ([1, 2, 3, 4], None)}, moderate_reweighted={0: ([1, 1, 1, 1], weights)}
-    )
-    classes = findings.by_class(frame, 0.1)
+    classes = findings.by_class(paired([1, 2, 3, 4], [1, 1, 1, 1], weights), 0.1)
     heavy, easy, found = findings.heavy_and_easy(classes)
     assert found == pytest.approx(rank) and easy.tolist() == [True, True, False, False]
     assert heavy.tolist() == [weight > 0.25 for weight in weights]
@@ -321,14 +305,6 @@ def test_a_page_says_how_its_results_were_made():
     row, ratio, seed = cells[0]
     frame = pd.DataFrame({"row": [row], "ratio": [ratio], "seed": [seed], "result": [result("2001-02-03")]})
     made = findings.made(frame, "figure2", "smoke")
-    assert made["older"] == ""
-    older = {**result("2001-02-03"), "class_weights": [1.0]}
-    assert (
-        "(1) are of an older version"
-        in findings.made(frame.assign(result=[older]), "figure2", "smoke")["older"]
-    )
-    today = {**older, "normaliser": "coreset"}
-    assert findings.made(frame.assign(result=[today]), "figure2", "smoke")["older"] == ""
     assert made["missing"] == f" ({len(cells) - 1} more are not there yet)" and made["cells"] == 1
     assert (made["dates"], made["torch"], made["floor"]) == ("2001-02-03", "9.9", 0.5)
     assert findings.made(frame[:0], "figure2", "smoke")["dates"] == "–"

@@ -61,7 +61,7 @@ CASES = [
         {"ratio": 0.5, "method": "random"},
         {},
         "run",
-        "have one class.*--set evaluate.network=inceptionv3",
+        "of one class.*FID network.*--set evaluate.network=inceptionv3",
     ),
 ]
 

@@ -47,8 +47,9 @@ def test_the_ipynb_is_what_the_py_says(source):
     assert source.with_suffix(".ipynb").read_text() == derive(source)
 
 
-def test_every_ipynb_has_its_py():
+def test_every_ipynb_has_its_py_and_every_chapter_its_place():
     assert {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")} == {p.stem for p in NOTEBOOKS}
+    assert re.findall(r"notebooks/(\w+)$", (ROOT / "_toc.yml").read_text(), re.MULTILINE) == CHAPTERS
 
 
 @pytest.mark.parametrize("source", NOTEBOOKS, ids=lambda path: path.stem)
@@ -71,11 +72,6 @@ def test_a_chapter_runs_under_smoke(name, tmp_path, surroundings):
     said = [output["text"] for output in shown if output.get("name") == "stderr"]
     # Another worker may be at the stage that this one needs.
     assert all(line.startswith("dedt: waiting for") for text in said for line in text.splitlines())
-
-
-def test_every_chapter_is_in_the_table_of_contents():
-    listed = [line.split("notebooks/")[1] for line in open(ROOT / "_toc.yml") if "notebooks/" in line]
-    assert [line.strip() for line in listed] == CHAPTERS
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -105,30 +101,22 @@ def test_the_grid_passes_the_parameters_that_the_cell_takes(tmp_path, surroundin
     run("cell", tmp_path / "log.ipynb", profile="smoke", row="moderate", percent=10, seed=0)
 
 
-def test_a_mistyped_parameter_stops_the_notebook(tmp_path, surroundings):
-    with pytest.raises(papermill.PapermillExecutionError, match="proflie; this notebook takes: profile"):
-        run("01_data", tmp_path / "log.ipynb", proflie="smoke")
-
-
-def test_an_unknown_profile_stops_the_notebook(tmp_path, surroundings):
-    with pytest.raises(papermill.PapermillExecutionError, match="Unknown profile 'digit'"):
-        run("01_data", tmp_path / "log.ipynb", profile="digit")
+@pytest.mark.parametrize(
+    "mistyped, said",
+    [
+        ({"proflie": "smoke"}, "proflie; this notebook takes: profile"),
+        ({"profile": "digit"}, "Unknown profile 'digit'"),
+    ],
+)
+def test_a_mistyped_parameter_or_value_stops_the_notebook(mistyped, said, tmp_path, surroundings):
+    with pytest.raises(papermill.PapermillExecutionError, match=said):
+        run("01_data", tmp_path / "log.ipynb", **mistyped)
 
 
 def test_a_chapter_shows_the_same_twice(tmp_path, surroundings):
-    executed = tmp_path / "03_select.ipynb"
-    run("03_select", executed, profile="smoke")
-    again = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--nbval",
-        "--nbval-current-env",
-        "-p",
-        "no:cacheprovider",
-        str(executed),
-    ]
-    finished = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True)
+    run("03_select", tmp_path / "03_select.ipynb", profile="smoke")
+    again = "-m pytest --nbval --nbval-current-env -p no:cacheprovider 03_select.ipynb".split()
+    finished = subprocess.run([sys.executable, *again], cwd=tmp_path, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout
     assert "passed" in finished.stdout
 

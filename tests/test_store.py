@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -101,6 +102,21 @@ def test_the_manifest_says_how_the_result_was_made(store):
     assert manifest["files"]["numbers.txt"]["bytes"] == 5
     assert {"date", "machine", "device", "threads", "python", "seconds", "cpu_seconds"} <= set(manifest)
     assert {"torch", "diffusers", "numpy"} <= set(manifest["versions"])
+
+
+def test_the_seconds_of_a_stage_are_its_own(store):
+    """Not those of another that it finds missing and makes on its way."""
+
+    def inner(folder):
+        time.sleep(0.3)
+
+    def outer(folder):
+        store.run("inner", RECIPE, inner)
+        fill(folder)
+
+    store.run("outer", RECIPE, outer)
+    seconds = {name: store.manifest(store.folder(name, RECIPE))["seconds"] for name in ("inner", "outer")}
+    assert seconds["outer"] < 0.3 <= seconds["inner"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

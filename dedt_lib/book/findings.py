@@ -5,13 +5,18 @@ and sentences that say so, never an error, because a page shows what is there.
 """
 
 import itertools
-from collections import namedtuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ..config.profile import Profile
 from . import paper
 from .tables import LABELS, cells, percent, speedups
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 NO_RESULTS = "no results yet"
 
@@ -24,21 +29,35 @@ WORDS = {
     "undecided": "undecided between seeds",
 }
 
-Classes = namedtuple("Classes", "names before after weights seeds")
-"""Class by class without and with weights: names [K]; class-wise FID before and after (NaN where a class has
-too few images), class weights, all float [S, K] of S seeds; seeds [S]."""
+
+class Classes(NamedTuple):
+    """Class by class without and with weights.
+
+    Attributes:
+        names: [K].
+        before: class-wise FID without weights, float [S, K] of S seeds, NaN where a class has too few images.
+        after: the same with weights.
+        weights: class weights, float [S, K].
+        seeds: [S].
+    """
+
+    names: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    weights: np.ndarray
+    seeds: np.ndarray
 
 
 # ---- the options of group DRO ----------------------------------------------------------------------
 
 
-def options(table):
+def options(table: pd.DataFrame) -> str:
     """What the measurement says of the defaults of group DRO (``tables.dro_options``): a sentence or two."""
     if table.empty:
         return "Their effect was not measured for this profile."
     default, others = table.loc["default"], table.drop("default")
 
-    def named(rows):
+    def named(rows: pd.DataFrame) -> str:
         return ", ".join(f"{setting} ({lowest:.2f})" for setting, lowest in rows.lowest.items())
 
     better, worse = (others[sign * (others.lowest - default.lowest) > 0.02] for sign in (1, -1))
@@ -54,12 +73,13 @@ def options(table):
 # ---- one row against another -----------------------------------------------------------------------
 
 
-def compare(frame, row, other, value="fid"):
+def compare(frame: pd.DataFrame, row: str, other: str, value: str = "fid") -> pd.DataFrame:
     """Row against another row at each ratio, seed by seed: a DataFrame.
 
-    Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower
-    (seeds in which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds
-    agrees, else "undecided".
+    Returns:
+        Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower (seeds
+        in which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds agrees, else
+        "undecided".
     """
     pair = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
     pair = pair.reindex(columns=[row, other]).astype(float).dropna()
@@ -74,12 +94,12 @@ def compare(frame, row, other, value="fid"):
     return pd.DataFrame({"difference": mean, "lower": lower, "seeds": seeds, "verdict": verdict})
 
 
-def compare_all(frame, rows, other, value="fid"):
+def compare_all(frame: pd.DataFrame, rows: Sequence[str], other: str, value: str = "fid") -> pd.DataFrame:
     """:func:`compare` of one or more rows against ``other``: a DataFrame by (row, ratio)."""
     return pd.concat({row: compare(frame, row, other, value) for row in rows}, names=["row", "ratio"])
 
 
-def at_every_ratio(frame, row):
+def at_every_ratio(frame: pd.DataFrame, row: str) -> pd.DataFrame:
     """The frame with the results that ``row`` has on all the data repeated at every other ratio.
 
     So that :func:`compare` and ``figures.differences`` can lay each coreset beside it.
@@ -89,7 +109,7 @@ def at_every_ratio(frame, row):
     return pd.concat([frame, *(whole.assign(ratio=ratio) for ratio in ratios)])
 
 
-def in_words(frame, row, other, value="fid"):
+def in_words(frame: pd.DataFrame, row: str, other: str, value: str = "fid") -> str:
     """One sentence on :func:`compare`: at which ratios ``row`` is lower or higher in every seed."""
     table = compare(frame, row, other, value)
     lower, higher = ("worse", "better") if value in HIGHER_IS_BETTER else ("better", "worse")
@@ -101,7 +121,7 @@ def in_words(frame, row, other, value="fid"):
     return f"{LABELS[row]} against {LABELS[other]}: {_by_verdict(table, words) or NO_RESULTS}."
 
 
-def say(frame, *pairs, value="fid"):
+def say(frame: pd.DataFrame, *pairs: tuple[str, str], value: str = "fid") -> "Markdown":
     """A list with a sentence for each (row, other) that has results, as Markdown for a notebook."""
     from IPython.display import Markdown
 
@@ -109,7 +129,7 @@ def say(frame, *pairs, value="fid"):
     return Markdown("\n".join(f"- {in_words(frame, *pair, value)}" for pair in there) or "No results yet.")
 
 
-def answer(frame, row, other, value="fid"):
+def answer(frame: pd.DataFrame, row: str, other: str, value: str = "fid") -> str:
     """Whether ``row`` is better than ``other``, lower being better: yes, no or open; where; by how much."""
     table = compare(frame, row, other, value)
     if len(table) == 0:
@@ -131,16 +151,20 @@ def answer(frame, row, other, value="fid"):
     )
 
 
-def _by_verdict(table, words):
+def _by_verdict(table: pd.DataFrame, words: dict[str, str]) -> str:
     """The ratios of each verdict behind its words: better in every seed at 10 %, 20 %; undecided at 30 %."""
     ratios = {verdict: [percent(r) for r in table.index[table.verdict == verdict]] for verdict in words}
     return "; ".join(f"{words[verdict]} at {', '.join(there)}" for verdict, there in ratios.items() if there)
 
 
-def steps_or_images(frame, row, *, control, full):
+def steps_or_images(frame: pd.DataFrame, row: str, *, control: str, full: str) -> str:
     """What the control says about the advantage of a coreset ``row`` over all the data: a sentence.
 
-    control: the row of all the data stopped after equally many steps.  full: that of all the data to the end.
+    Args:
+        frame: of ``tables.read_cells``.
+        row: its name in ``tables.ROWS``.
+        control: the row of all the data stopped after equally many steps.
+        full: that of all the data to the end.
     """
     frame = at_every_ratio(frame, full)
     whole, images = compare(frame, row, full).verdict, compare(frame, row, control).verdict
@@ -170,7 +194,7 @@ def steps_or_images(frame, row, *, control, full):
     return f"{name}: {'; '.join(said)}."
 
 
-def part_against_whole(frame, rows, full):
+def part_against_whole(frame: pd.DataFrame, rows: Sequence[str], full: str) -> str:
     """Which coresets have a lower FID than all the data (row ``full``) in every seed: a sentence."""
     table = compare_all(at_every_ratio(frame, full), rows, full)
     wins = table.index[table.lower == table.seeds]
@@ -185,7 +209,7 @@ def part_against_whole(frame, rows, full):
     return "No: no coreset is better than all the data, in any seed."
 
 
-def guidance_in_words(frame, rows, full):
+def guidance_in_words(frame: pd.DataFrame, rows: Sequence[str], full: str) -> str:
     """How many coresets beat all the data (row ``full``) with guidance, and how many without: sentences."""
     verdicts = []
     for ending in ("", "-unguided"):
@@ -213,11 +237,17 @@ def guidance_in_words(frame, rows, full):
 # ---- the order of the rows -------------------------------------------------------------------------
 
 
-def same_order(frame, published, value="fid"):
+def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> pd.DataFrame:
     """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
 
-    published: a table of :mod:`dedt_lib.book.paper`.  Columns: ours and paper (rows from the lowest value to the
-    highest), agree (share of the pairs of rows that both put in the same order), same.
+    Args:
+        frame: of ``tables.read_cells``.
+        published: a table of :mod:`dedt_lib.book.paper`.
+        value: the column of ``frame`` that is compared.
+
+    Returns:
+        Columns: ours and paper (rows from the lowest value to the highest), agree (share of the pairs of rows that
+        both put in the same order), same.
     """
     means = frame.pivot_table(index="row", columns="ratio", values=value)
     numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
@@ -232,15 +262,15 @@ def same_order(frame, published, value="fid"):
         pairs = list(itertools.combinations(rows, 2))
         agree = sum((ours[a] < ours[b]) == (theirs[a] < theirs[b]) for a, b in pairs)
         found[percent(ratio)] = {
-            "ours": sorted(rows, key=ours.get),
-            "paper": sorted(rows, key=theirs.get),
+            "ours": sorted(rows, key=ours.__getitem__),
+            "paper": sorted(rows, key=theirs.__getitem__),
             "agree": agree / len(pairs),
             "same": agree == len(pairs),
         }
     return pd.DataFrame(found, index=["ours", "paper", "agree", "same"]).T
 
 
-def order_in_words(frame, published, value="fid"):
+def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> str:
     """Whether the rows come in the paper's order, how many pairs do, and which row is lowest: sentences."""
     order = same_order(frame, published, value)
     if len(order) == 0:
@@ -248,7 +278,7 @@ def order_in_words(frame, published, value="fid"):
     same = int(order.same.astype(bool).sum())
     head = "Yes" if same == len(order) else "Partly" if same else "No"
     agree = ", ".join(f"{100 * share:.0f} % at {ratio}" for ratio, share in order.agree.items())
-    first = {}
+    first: dict[tuple[str, str], list[str]] = {}
     for ratio, entry in order.iterrows():
         first.setdefault((entry["ours"][0], entry["paper"][0]), []).append(ratio)
     lowest = "; ".join(
@@ -264,8 +294,10 @@ def order_in_words(frame, published, value="fid"):
 # ---- class by class --------------------------------------------------------------------------------
 
 
-def by_class(frame, ratio, row="moderate", weighted="moderate-reweighted"):
-    """:data:`Classes` of the seeds that have both rows at a ratio, or None where no seed has."""
+def by_class(
+    frame: pd.DataFrame, ratio: float, row: str = "moderate", weighted: str = "moderate-reweighted"
+) -> Classes | None:
+    """:class:`Classes` of the seeds that have both rows at a ratio, or None where no seed has."""
     chosen = frame[(frame.ratio == ratio) & frame.row.isin([row, weighted])]
     wide = (
         chosen.pivot(index="seed", columns="row", values="result").reindex(columns=[row, weighted]).dropna()
@@ -281,11 +313,11 @@ def by_class(frame, ratio, row="moderate", weighted="moderate-reweighted"):
     )
 
 
-def heavy_and_easy(classes):
+def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float]:
     """Which classes are heavy and which easy, bool [K] each, and the rank correlation of weight and FID.
 
-    heavy: above 1/K.  easy: a class-wise FID below the median.  FID is that before reweighting; both are
-    means over the seeds.
+    Heavy is above 1/K, easy a class-wise FID below the median.  FID is that before reweighting; both are means
+    over the seeds.
     """
     from scipy.stats import spearmanr
 
@@ -294,7 +326,7 @@ def heavy_and_easy(classes):
     return heaviness > 1 / len(classes.names), difficulty < np.nanmedian(difficulty), rank
 
 
-def gains_in_words(classes):
+def gains_in_words(classes: Classes) -> str:
     """Which classes reweighting helps in every seed, which it harms, and which gain most and least."""
     gain = (classes.before - classes.after).mean(axis=0)
     always, never = (
@@ -310,7 +342,7 @@ def gains_in_words(classes):
     )
 
 
-def heaviness_in_words(classes):
+def heaviness_in_words(classes: Classes) -> str:
     """Whether the heavier classes are the easy ones, as the paper says of its Figure 2."""
     heavy, easy, rank = heavy_and_easy(classes)
     if rank < -0.3 and (heavy & easy).sum() > heavy.sum() / 2:
@@ -327,11 +359,12 @@ def heaviness_in_words(classes):
     )
 
 
-def proxies(frame):
+def proxies(frame: pd.DataFrame) -> pd.DataFrame:
     """What group DRO learned in each reweighted cell: a DataFrame by (row, ratio, seed).
 
-    Columns: effective classes, lightest and heaviest (class weights times K, 1 is uniform), clipped (%) and
-    mean excess, both after the burn-in.
+    Returns:
+        Columns: effective classes, lightest and heaviest (class weights times K, 1 is uniform), clipped (%) and mean
+        excess, both after the burn-in.
     """
     found = {}
     for result in frame.result:
@@ -349,9 +382,9 @@ def proxies(frame):
     return pd.DataFrame(list(found.values()), index=index, columns=columns).sort_index()
 
 
-def clipped_in_words(shares):
+def clipped_in_words(percentages: Iterable[float]) -> str:
     """Whether most margins are clipped, from the shares (in per cent) of some seeds of Stable Diffusion."""
-    shares = np.asarray(shares, dtype=float)
+    shares = np.array(list(percentages))
     if len(shares) == 0:
         return "No results yet."
     ends = dict.fromkeys([f"{shares.min():.0f}", f"{shares.max():.0f}"])
@@ -367,11 +400,14 @@ def clipped_in_words(shares):
 # ---- costs and copies ------------------------------------------------------------------------------
 
 
-def slower_and_faster(frame, rows, full="full"):
+def slower_and_faster(
+    frame: pd.DataFrame, rows: Sequence[str], full: str = "full"
+) -> tuple[list[str], list[str]]:
     """Whole recipes slower and not slower than one run on all the data, by CPU time: two lists of names."""
     rows = [row for row in rows if row in set(frame.row)]
     whole = speedups(frame, rows, whole=True, full=full)["CPU time"]
-    slower, faster = [], []
+    slower: list[str] = []
+    faster: list[str] = []
     for row in rows:
         own = whole.xs(LABELS[row]) if LABELS[row] in whole.index else whole[:0]
         for found, ratios in ((slower, own.index[own < 1]), (faster, own.index[own >= 1])):
@@ -379,7 +415,7 @@ def slower_and_faster(frame, rows, full="full"):
     return slower, faster
 
 
-def copies_in_words(frame):
+def copies_in_words(frame: pd.DataFrame) -> str:
     """Whether samples are near-copies of training images: the row with the most, and all the data."""
     shares = 100 * frame.copies.astype(float).groupby([frame.row, frame.ratio]).mean().dropna()
     if len(shares) == 0:
@@ -393,29 +429,22 @@ def copies_in_words(frame):
     )
 
 
-def made(frame, table, profile):
+def made(frame: pd.DataFrame, table: str, profile: str | Profile) -> dict[str, Any]:
     """When, where and with what the results of a table were made: a dict of words and numbers for its page.
 
-    seeds, cells: their numbers.  missing: words on the cells that are not there yet, "" for none.  older: a
-    sentence on weighted runs that were trained when fixed weights were still divided by their mean in each
-    batch, "" for none.  dates, machine, torch: words.  floor: FID of two random halves of the real images.
+    Returns:
+        seeds, cells: their numbers; missing: words on the cells that are not there yet, "" for none; dates, machine,
+        torch: words; floor: FID of two random halves of the real images.
     """
     wanted, there = set(cells(table, profile)), list(zip(frame.row, frame.ratio, frame.seed))
     own = frame[np.array([cell in wanted for cell in there], dtype=bool)]
     notes = [result["provenance"] for result in own.result]
     dates = sorted({note["date"] for note in notes})
     missing = len(wanted - set(there))
-    older = sum(r.get("class_weights") is not None and not r.get("normaliser") for r in own.result)
     return {
         "seeds": int(own.seed.nunique()),
         "cells": len(own),
         "missing": f" ({missing} more are not there yet)" if missing else "",
-        "older": (
-            f" The weighted ones of them ({older}) are of an older version, which divided the loss of each "
-            "batch by the mean weight in it; today's training does not, and their numbers would differ."
-            if older
-            else ""
-        ),
         "dates": " to ".join(dict.fromkeys([*dates[:1], *dates[-1:]])) or "–",
         "machine": " and ".join(sorted({note["machine"] for note in notes})) or "–",
         "torch": " and ".join(sorted({note["versions"]["torch"] for note in notes})) or "–",
@@ -423,9 +452,9 @@ def made(frame, table, profile):
     }
 
 
-def _listed(names):
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _percents(ratios):
+def _percents(ratios: Iterable[float]) -> str:
     return ", ".join(map(percent, ratios))

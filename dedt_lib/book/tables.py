@@ -237,6 +237,10 @@ def run_cell(
     """Compute a cell, or find its stages in the store, and collect its result, in place of an earlier one.
 
     Args:
+        profile: a name, a file or a Profile.
+        row: its name in ROWS.
+        ratio: the share of the images that is kept.
+        seed: of the run.
         pending: leave the result where :func:`collect` finds it, as a worker of the grid does.
         root: as in :func:`results_folder`.
         how: ``store`` and ``report`` of the Experiment.
@@ -320,7 +324,7 @@ def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> 
 
 def _pending(folder: Path, names: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """Results that wait to be collected, all or those of ``names``, by the names of their cells."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for path in [folder / "pending" / f"{name}.json" for name in names] or folder.glob("pending/*.json"):
         with contextlib.suppress(FileNotFoundError):  # it was collected just now
             found |= _parsed(path.read_bytes(), path, folder, path.stem)
@@ -329,7 +333,7 @@ def _pending(folder: Path, names: Iterable[str] = ()) -> dict[str, dict[str, Any
 
 def _collected(folder: Path) -> dict[str, dict[str, Any]]:
     """Results that are collected, by the names of their cells."""
-    path, found = folder / "cells.jsonl", {}
+    path, found = folder / "cells.jsonl", dict[str, dict[str, Any]]()
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
         found |= _parsed(line, f"line {number} of {path}", folder)
     return found
@@ -402,7 +406,7 @@ def read_samples(
     """The first samples of a cell, kept beside its result.
 
     Returns:
-        uint8 [n, C, H, W], of the classes :func:`sample_labels`, or None where none were kept.
+        uint8 [n, C, H, W], or None where none were kept.
 
     Raises:
         DedtError: the picture is damaged.
@@ -410,14 +414,6 @@ def read_samples(
     name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
     pending = _read_sheet(folder / "pending" / f"{name}.png")
     return (pending or _read_sheet(folder / "samples" / f"{row}.png")).get(name)
-
-
-def sample_labels(result: dict[str, Any], n: int = SAMPLES_KEPT) -> np.ndarray:
-    """Classes of the first n samples of a cell, from its result: int64 [n]."""
-    from ..sampling import proportional_labels
-
-    # Without the counts it is older than samples of other shares than equal ones.
-    return proportional_labels(n, result.get("real_class_counts") or [1] * len(result["class_names"]))
 
 
 def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
@@ -529,7 +525,8 @@ def layout(
     Args:
         frame: of :func:`read_cells`.
         table: its name in TABLES.
-        value: the column of ``frame`` that is shown, with ``digits`` after the point.
+        value: the column of ``frame`` that is shown.
+        digits: how many are printed after the point.
         published: a table of :mod:`dedt_lib.book.paper`, for columns of its own.
 
     Returns:
@@ -547,11 +544,10 @@ def layout(
     }
     ratios = sorted(ours.index.unique("ratio"))
     columns = {percent(ratio): [entries.get((row, ratio), "–") for row in rows] for ratio in ratios}
-    for ratio in ratios if published else ():
-        theirs = [paper.by_ratio(published, row).get(ratio) for row in rows]
-        columns[f"paper, {percent(ratio)}"] = [
-            "–" if number is None else f"{number:.2f}" for number in theirs
-        ]
+    if published:
+        for ratio in ratios:
+            theirs = [paper.by_ratio(published, row).get(ratio) for row in rows]
+            columns[f"paper, {percent(ratio)}"] = [f"{number:.2f}" if number else "–" for number in theirs]
     return pd.DataFrame(columns, index=[LABELS[row] for row in rows])
 
 

@@ -72,7 +72,9 @@ def items(table: pd.DataFrame, listing: Listing) -> Iterator[Item]:
     """
     kept = table[table["kept"]].set_index("id")
     if gone := sorted(set(kept.index) - set(listing.ids)):
-        raise DedtError(f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select again.")
+        raise DedtError(
+            f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select again."
+        )
     classed = kept["class_name"].nunique() > 1
     encoded = tqdm(zip(listing.ids, listing.encoded()), "export", len(listing.ids), unit="image", leave=False)
     for name, (_, file) in encoded:
@@ -152,7 +154,11 @@ def to_datasets(found: Iterator[Item], out: Path) -> int:
         "text": [item.caption or item.class_name for item in every],
     }
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names.values()))}
-    features |= {"id": datasets.Value("string"), "weight": datasets.Value("float64"), "text": datasets.Value("string")}
+    features |= {
+        "id": datasets.Value("string"),
+        "weight": datasets.Value("float64"),
+        "text": datasets.Value("string"),
+    }
     datasets.Dataset.from_dict(columns, features=datasets.Features(features)).save_to_disk(out)
     return len(every)
 
@@ -255,7 +261,9 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
     try:
         written = FORMATS[to](counted(), out)
         if not written == counts.total() == wanted:
-            raise DedtError(f"{written} of {wanted} kept images could be written: the others are no longer there.")
+            raise DedtError(
+                f"{written} of {wanted} kept images could be written: the others are no longer there."
+            )
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise

@@ -57,7 +57,9 @@ class Look:
     @classmethod
     def load(cls, folder: Path) -> "Look":
         """Read what :meth:`save` wrote."""
-        return cls(pd.read_parquet(folder / "look.parquet"), np.load(folder / "thumbnails.npy", mmap_mode="r"))
+        return cls(
+            pd.read_parquet(folder / "look.parquet"), np.load(folder / "thumbnails.npy", mmap_mode="r")
+        )
 
 
 def look(listing: Listing) -> Look:
@@ -66,7 +68,9 @@ def look(listing: Listing) -> Look:
     Memory does not grow with the images' sizes; of each a thumbnail of 64 pixels stays.
     """
     thumbnails, rows = np.zeros((len(listing.ids), 3, THUMBNAIL, THUMBNAIL), np.uint8), []
-    seen = tqdm(ahead(_see, listing.encoded()), f"look at {listing.name}", len(listing.ids), unit="image", leave=False)
+    seen = tqdm(
+        ahead(_see, listing.encoded()), f"look at {listing.name}", len(listing.ids), unit="image", leave=False
+    )
     for i, (row, thumbnail) in enumerate(seen):
         rows.append({"id": listing.ids[i], **row})
         if thumbnail is not None:
@@ -131,7 +135,11 @@ def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
     for name, measure in _properties().items():
         options = dict(ISSUES[name])
         threshold = options.pop("threshold")
-        raw = table.filter(regex=f"^{measure.name}:").rename(columns=lambda c: c.partition(":")[2]).astype(float)
+        raw = (
+            table.filter(regex=f"^{measure.name}:")
+            .rename(columns=lambda c: c.partition(":")[2])
+            .astype(float)
+        )
         marked = measure.mark_issue(measure.get_scores(raw, name, **options), name, threshold)
         found[WORDS.get(name, name)] = marked.iloc[:, 0].to_numpy() & (table["error"] == "").to_numpy()
     return found
@@ -154,14 +162,18 @@ def groups_of_copies(table: pd.DataFrame, near: int = 0) -> np.ndarray:
     names = np.where(readable, table["digest"], table["id"])
     _, number = np.unique(names.astype(str), return_inverse=True)
     if near:
-        rows, columns = _near_pairs(table["phash"].to_numpy(), np.flatnonzero(readable & ~table["blank"].to_numpy()), near)
+        rows, columns = _near_pairs(
+            table["phash"].to_numpy(), np.flatnonzero(readable & ~table["blank"].to_numpy()), near
+        )
         edges = coo_array((np.ones(len(rows), bool), (number[rows], number[columns])), shape=(n, n))
         number = connected_components(edges, directed=False)[1][number]
     _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
     return first[inverse]
 
 
-def _near_pairs(hashes: np.ndarray, places: np.ndarray, bits: int, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+def _near_pairs(
+    hashes: np.ndarray, places: np.ndarray, bits: int, block: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of places whose 64-bit hashes differ by at most so many bits."""
     own = hashes[places].view(np.uint64)
     rows, columns = [], []

@@ -28,7 +28,12 @@ class Pretrained(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, size: int, mean: tuple[float, ...], std: tuple[float, ...], published: Published
+        self,
+        network: nn.Module,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        published: Published,
     ) -> None:
         super().__init__()
         self.network, self.size, self.published = network, size, published

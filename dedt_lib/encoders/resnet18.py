@@ -81,8 +81,6 @@ class ImageNetResNet18(nn.Module):
     ImageNet's mean and standard deviation.
     """
 
-    num_features = 512  # torchvision's normalisation looks at values, so a network without any cannot tell
-
     def __init__(self) -> None:
         from torchvision.models import ResNet18_Weights, resnet18
 

@@ -47,7 +47,9 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bars(counts: Sequence[Sequence[int]], width: int = 600, height: int = 120) -> list[list[dict[str, float]]]:
+def bars(
+    counts: Sequence[Sequence[int]], width: int = 600, height: int = 120
+) -> list[list[dict[str, float]]]:
     """Rectangles of a stacked bar chart in a box of width x height: one list a series.
 
     Args:
@@ -62,7 +64,12 @@ def bars(counts: Sequence[Sequence[int]], width: int = 600, height: int = 120) -
         high = series / top * height
         found.append(
             [
-                {"x": round(i * step + 1, 1), "y": round(height - b - h, 1), "w": round(max(step - 2, 1), 1), "h": round(h, 1)}
+                {
+                    "x": round(i * step + 1, 1),
+                    "y": round(height - b - h, 1),
+                    "w": round(max(step - 2, 1), 1),
+                    "h": round(h, 1),
+                }
                 for i, (b, h) in enumerate(zip(base, high))
             ]
         )

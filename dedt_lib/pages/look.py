@@ -101,22 +101,38 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     rows += [(kind, f"{len(found):,}", MEANING[kind]) for kind, found in places.items() if len(found)]
     rows += [] if any(map(len, places.values())) else [("findings", "0", "nothing that looks wrong")]
     if seconds is not None:
-        rows.append(("select", f"{took + seconds:.0f} s", "is what looking and embedding took; both are kept"))
+        rows.append(
+            ("select", f"{took + seconds:.0f} s", "is what looking and embedding took; both are kept")
+        )
     return Findings(listing, seen, places, near, rows, seconds, _charts(listing, table))
 
 
 def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
     good = table[table["error"] == ""]
     sides = np.stack([good["width"], good["height"]])
-    sizes = f"{sides.min(1)[0]} x {sides.min(1)[1]} to {sides.max(1)[0]} x {sides.max(1)[1]} pixels" if len(good) else ""
+    sizes = (
+        f"{sides.min(1)[0]} x {sides.min(1)[1]} to {sides.max(1)[0]} x {sides.max(1)[1]} pixels"
+        if len(good)
+        else ""
+    )
     median = f"shorter side {int(np.median(sides.min(0)))} in the middle" if len(good) else ""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in Counter(good["format"]).most_common(5))
     modes = ", ".join(f"{count:,} {mode}" for mode, count in Counter(good["mode"]).most_common(5))
-    rows = [("images", f"{len(table):,}", sizes), ("sizes", "", median), ("formats", "", f"{kinds}; modes: {modes}")]
+    rows = [
+        ("images", f"{len(table):,}", sizes),
+        ("sizes", "", median),
+        ("formats", "", f"{kinds}; modes: {modes}"),
+    ]
     if listing.class_names:
         counts = listing.class_counts
         most, least = int(counts.argmax()), int(counts.argmin())
-        rows.append(("classes", f"{len(counts):,}", f"{listing.class_names[most]} {counts[most]:,}, {listing.class_names[least]} {counts[least]:,} images"))
+        rows.append(
+            (
+                "classes",
+                f"{len(counts):,}",
+                f"{listing.class_names[most]} {counts[most]:,}, {listing.class_names[least]} {counts[least]:,} images",
+            )
+        )
     if listing.captions:
         rows.append(("captions", f"{sum(map(bool, listing.captions)):,}", ""))
     return rows
@@ -179,6 +195,9 @@ def write_look(found: Findings, folder: Path) -> None:
         rows=found.rows,
         groups=groups,
         charts=found.charts,
-        classes=[{"name": name, "count": count, "width": round(100 * count / classes[0][0], 1)} for count, name in classes[:100]],
+        classes=[
+            {"name": name, "count": count, "width": round(100 * count / classes[0][0], 1)}
+            for count, name in classes[:100]
+        ],
         more=max(0, len(classes) - 100),
     )

@@ -30,11 +30,18 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
     stage = experiment.coreset.embedding
     features = principal(stage.result(), 32) if stage else None
     groups = _groups(coreset)
-    shown = pictures(photos.listing, [place for group in groups for side in ("kept", "out") for place in group[side]])
+    shown = pictures(
+        photos.listing, [place for group in groups for side in ("kept", "out") for place in group[side]]
+    )
     for group in groups:
         for side in ("kept", "out"):
             group[side] = [
-                {"uri": shown[i], "id": coreset.ids[i], "why": coreset.why[i], "score": f"{coreset.scores[i]:.4g}"}
+                {
+                    "uri": shown[i],
+                    "id": coreset.ids[i],
+                    "why": coreset.why[i],
+                    "score": f"{coreset.scores[i]:.4g}",
+                }
                 for i in group[side]
                 if i in shown
             ]
@@ -56,7 +63,10 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         commands=[
             ("files for a trainer", f"dedt export {here} --to imagefolder --out for-training"),
             ("class weights", f"dedt reweight {data} --ratio {coreset.ratio:g} --out weighted"),
-            ("train and measure a small model on it", f"dedt run {data} --ratio {coreset.ratio:g} --out everything"),
+            (
+                "train and measure a small model on it",
+                f"dedt run {data} --ratio {coreset.ratio:g} --out everything",
+            ),
             ("another ratio", f"dedt select {data} --ratio {min(1, 2 * coreset.ratio):g} --out other"),
         ],
     )
@@ -65,7 +75,9 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
 def _groups(coreset: Coreset) -> list[dict[str, Any]]:
     """For each of the largest classes the places to show: the first kept, and those left out, the oddest first."""
     found = []
-    for k in np.argsort(-np.bincount(coreset.labels, minlength=len(coreset.class_names)), kind="stable")[:CLASSES]:
+    for k in np.argsort(-np.bincount(coreset.labels, minlength=len(coreset.class_names)), kind="stable")[
+        :CLASSES
+    ]:
         members = np.flatnonzero(coreset.labels == k)
         order = members[np.argsort(coreset.rank[members], kind="stable")]
         kept, out = order[coreset.kept[order]], order[~coreset.kept[order]]
@@ -115,7 +127,8 @@ def _map(features: np.ndarray | None, coreset: Coreset) -> list[dict[str, Any]]:
     some = some[np.argsort(coreset.kept[some], kind="stable")]
     places = into_box(features[some, :2].astype(float), 600, 360)
     return [
-        {"x": x, "y": y, "kept": bool(coreset.kept[i]), "name": coreset.ids[i]} for i, (x, y) in zip(some, places)
+        {"x": x, "y": y, "kept": bool(coreset.kept[i]), "name": coreset.ids[i]}
+        for i, (x, y) in zip(some, places)
     ]
 
 
@@ -125,7 +138,11 @@ def _knee(features: np.ndarray | None, coreset: Coreset) -> dict[str, Any]:
         return {}
     probed = features[np.sort(np.random.default_rng(1).permutation(len(features))[:PROBED])]
     whole = np.linalg.norm(probed - probed.mean(0), axis=1).mean() or 1.0
-    sizes = np.bincount(coreset.labels)[coreset.labels] if coreset.scope == "class" else np.full(len(features), len(features))
+    sizes = (
+        np.bincount(coreset.labels)[coreset.labels]
+        if coreset.scope == "class"
+        else np.full(len(features), len(features))
+    )
     order = np.argsort((coreset.rank + 0.5) / sizes, kind="stable")
     nearest, done, found = np.full(len(probed), np.inf), 0, []
     for ratio in RATIOS:
@@ -140,6 +157,9 @@ def _knee(features: np.ndarray | None, coreset: Coreset) -> dict[str, Any]:
     box = np.stack([8 + points[:, 0] * 584, 172 - points[:, 1].clip(0, 1) * 164], axis=1)
     return {
         "line": " ".join(f"{x:.1f},{y:.1f}" for x, y in box),
-        "dots": [{"x": round(x, 1), "y": round(y, 1), "label": f"{r:.0%}: {d:.0%}"} for (x, y), (r, d) in zip(box, found)],
+        "dots": [
+            {"x": round(x, 1), "y": round(y, 1), "label": f"{r:.0%}: {d:.0%}"}
+            for (x, y), (r, d) in zip(box, found)
+        ],
         "here": round(8 + coreset.ratio * 584, 1),
     }

@@ -240,6 +240,7 @@ def plan(
     from .. import plan as planning
     from ..book import tables
     from ..config import load_profile
+    from ..stages import Lab
 
     budget = load_profile(profile, **profile_changes(data, set, skip_bad))
     listed = tables.cells(table, budget) if table else tables.all_cells(budget)
@@ -270,10 +271,11 @@ def plan(
     if table and table not in budget.tables:
         made_for = ", ".join(budget.tables)
         print(f"the profile is made for {made_for}; what else this takes has the published settings")
-    works, least = (planning.plan(budget, chosen, counts, least) for least in (False, True))
-    speed = planning.probe(budget, chosen, counts) if probe else {}
+    lab = Lab(budget, counts=counts)
+    works, least = (planning.plan(lab, chosen, least) for least in (False, True))
+    speed = planning.probe(lab, chosen) if probe else {}
     print_works(works, least, speed)
-    print_speedups(*(planning.speedups(budget, chosen, counts, least) for least in (False, True)))
+    print_speedups(*(planning.speedups(lab, chosen, least) for least in (False, True)))
     if speed:
         print_speed(speed, sum(planning.seconds(work, speed) for work in works))
     else:

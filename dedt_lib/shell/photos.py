@@ -17,7 +17,9 @@ Where = Annotated[
     "of paths, or a cleaned list of dedt look --drop",
     "DATA",
 ]
-Column = Annotated[str, "the column of the classes, if it cannot be told; none: there are no classes", "COLUMN"]
+Column = Annotated[
+    str, "the column of the classes, if it cannot be told; none: there are no classes", "COLUMN"
+]
 Caption = Annotated[str, "the column of the captions, if it cannot be told", "COLUMN"]
 
 
@@ -97,7 +99,9 @@ def export(
     from ..data.export import export as write
 
     if not out or to not in FORMATS:
-        raise DedtError(f"dedt export CORESET --to FORMAT --out FOLDER, with a FORMAT of: {', '.join(FORMATS)}.")
+        raise DedtError(
+            f"dedt export CORESET --to FORMAT --out FOLDER, with a FORMAT of: {', '.join(FORMATS)}."
+        )
     counts = write(coreset, to, out)
     if len(counts) > 1:
         print_table(("class", "images"), sorted(counts.items()))

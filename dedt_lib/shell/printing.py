@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from ..data import Reading
     from ..experiment import Experiment
-    from ..plan import Work
     from ..selection import Coreset
+    from ..stages import Cost
 
 Result = dict[str, Any]
 Speed = dict[tuple[str, str], float]
@@ -164,10 +164,12 @@ def contact_sheet(
     return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
 
 
-def print_works(works: "list[Work]", least: "list[Work]", speed: Speed) -> None:
+def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
     """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
-    from ..plan import NETWORKS, seconds
+    from ..plan import seconds
+    from ..stages.models import SPECS
 
+    diffusion = [spec.label for spec in SPECS.values()]
     columns: dict[str, tuple[Callable, Callable]] = {
         "runs": (lambda work: work.runs, whole),
         "steps": (lambda work: work.steps, whole),
@@ -180,9 +182,9 @@ def print_works(works: "list[Work]", least: "list[Work]", speed: Speed) -> None:
         columns["time"] = (lambda work: seconds(work, speed), duration)
 
     pairs = list(zip(least, works))
-    several = len({work.network for work in works} & set(NETWORKS)) > 1
+    several = len({work.network for work in works} & {*diffusion}) > 1
 
-    def line(name: str, what: str, pairs: "Iterable[tuple[Work, Work]]") -> tuple[str, ...]:
+    def line(name: str, what: str, pairs: "Iterable[tuple[Cost, Cost]]") -> tuple[str, ...]:
         sides = list(zip(*pairs))
         ends = [[text(sum(map(value, side))) for side in sides] for value, text in columns.values()]
         return name, *(" .. ".join(dict.fromkeys(pair)) for pair in ends), what
@@ -190,12 +192,14 @@ def print_works(works: "list[Work]", least: "list[Work]", speed: Speed) -> None:
     rows = []
     for pair in pairs:
         work = pair[1]
-        model = f" ({work.network})" if several and work.network in NETWORKS else ""
+        model = f" ({work.network})" if several and work.network in diffusion else ""
         rows.append(line(work.kind, work.what + model, [pair]))
-    for what in (*NETWORKS, "other networks"):
-        others = what not in NETWORKS
+    for what in (*diffusion, "other networks"):
+        others = what not in diffusion
         chosen = [
-            pair for pair in pairs if (pair[1].network not in NETWORKS if others else pair[1].network == what)
+            pair
+            for pair in pairs
+            if (pair[1].network not in diffusion if others else pair[1].network == what)
         ]
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))

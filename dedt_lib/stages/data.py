@@ -107,16 +107,22 @@ class Photographs(Stage):
         p, seen, found = self.lab.profile.data, Look.load(folder), self.listing
         bad = np.flatnonzero(~seen.readable)
         where = found.refuse(
-            [(int(i), seen.table["error"][i]) for i in bad], p.skip_bad, self.lab.report or self.lab.store.root
+            [(int(i), seen.table["error"][i]) for i in bad],
+            p.skip_bad,
+            self.lab.report or self.lab.store.root,
         )
         why = dict.fromkeys(bad.tolist(), f"unreadable{where}")
         if p.per_class and self.split == "train":
             good = np.setdiff1d(np.arange(len(found.ids)), bad)
             for k in range(max(1, len(found.class_names))):
                 beyond = good[found.labels[good] == k][p.per_class :]
-                why |= dict.fromkeys(beyond.tolist(), f"beyond the first {p.per_class} of each class (per_class)")
+                why |= dict.fromkeys(
+                    beyond.tolist(), f"beyond the first {p.per_class} of each class (per_class)"
+                )
         kept = np.setdiff1d(np.arange(len(found.ids)), list(why))
-        seen = Look(seen.table.iloc[kept].reset_index(drop=True), seen.thumbnails[kept] if why else seen.thumbnails)
+        seen = Look(
+            seen.table.iloc[kept].reset_index(drop=True), seen.thumbnails[kept] if why else seen.thumbnails
+        )
         found = found.without(why) if why else found
         return Photos(found.named(p.class_names), seen)
 

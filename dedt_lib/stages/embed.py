@@ -25,7 +25,7 @@ from ..plans import EpochPlan
 from ..randomness import seeded
 from ..training import train
 from ..weights import Published, load_weights, locate, save_weights
-from .base import Cost, Given, Stage, size
+from .base import Cost, Given, Stage
 from .data import Images, Photographs
 from .training import decisive, epochs_cost, training_cost
 
@@ -54,6 +54,10 @@ class TrainedEncoder(Stage):
     fit: ClassVar[Callable[..., np.ndarray]] = staticmethod(encoders.train_classifier)
     accuracy: ClassVar[Callable[..., float]] = staticmethod(encoders.accuracy)
     moments: ClassVar[int] = 1  # tensors that the optimiser keeps of each parameter
+    advice: ClassVar[str] = (
+        "Choose an encoder that needs no labels (--encoder ddae), published weights (such as --set "
+        "encoders.resnet18.weights=imagenet) or --method random."
+    )
 
     @property
     def section(self) -> Any:
@@ -62,8 +66,7 @@ class TrainedEncoder(Stage):
     @property
     def settings(self) -> dict[str, Any]:
         """What its training takes, by name."""
-        s = self.section
-        return {"epochs": s.epochs, "batch_size": s.batch_size, "learning_rate": s.learning_rate}
+        return self.section.training
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -76,10 +79,10 @@ class TrainedEncoder(Stage):
     def decides(self):
         return {"network": self.network, **self.shape, **self.settings}
 
-    def build(self) -> nn.Module:
-        """The network, with weights that nothing decided."""
+    def build(self, **more: Any) -> nn.Module:
+        """The network, with weights that nothing decided; ``more`` are arguments that decide no weight."""
         own = {"channels": self.lab.shape[0], "num_classes": len(self.lab.class_names)}
-        return encoders.build(self.network, **own, **self.shape)
+        return encoders.build(self.network, **own, **self.shape, **more)
 
     def work(self, folder):
         lab = self.lab
@@ -96,26 +99,15 @@ class TrainedEncoder(Stage):
         if len(self.lab.class_names) == 1:
             raise DedtError(
                 f"All images are of one class, so there is nothing that the {self.label} could learn from their "
-                "labels. Choose an encoder that needs no labels (--encoder ddae), published weights (such as "
-                "--set encoders.resnet18.weights=imagenet) or --method random."
+                f"labels. {self.advice}"
             )
 
     def load(self, folder):
         return load_weights(self.build(), folder / "model.safetensors").eval()
 
     def cost(self) -> Iterable[Cost]:
-        with torch.device("meta"):
-            held = size(self.build())
         network = self.network if self.name == "encoder" else self.name
-        yield epochs_cost(
-            "encoder",
-            self.label,
-            network,
-            n=self.lab.n,
-            settings=self.settings,
-            bytes=held,
-            moments=self.moments,
-        )
+        yield epochs_cost(self, "encoder", self.label, network, self.moments)
 
 
 class ResNet18(TrainedEncoder):
@@ -131,21 +123,13 @@ class ResNet18(TrainedEncoder):
     def settings(self):
         if self.section.recipe != "published":
             return super().settings
-        flip = {"flip": self.lab.profile.train.flip}
-        return {
-            **super().settings,
-            "schedule": "steps",
-            "nesterov": False,
-            "shift": 4,
-            "padding": "zero",
-            **flip,
-        }
+        published = {"schedule": "steps", "nesterov": False, "shift": 4, "padding": "zero"}
+        return {**super().settings, **published, "flip": self.lab.profile.train.flip}
 
     def build(self):
-        own = {"channels": self.lab.shape[0], "num_classes": len(self.lab.class_names)}
         published = self.section.recipe == "published"
         normalise = mean_and_std(self.lab.data.images) if published and not self.lab.imagined else {}
-        return encoders.build(self.network, **own, **self.shape, **normalise)
+        return super().build(**normalise)
 
 
 class InceptionV3(TrainedEncoder):
@@ -179,6 +163,7 @@ class FidClassifier(TrainedEncoder):
     """The small classifier in whose features FID is measured where Inception's mean nothing."""
 
     network, label, name = "classifier", "FID network", "metric"
+    advice = "Measure FID in the features of Inception-v3 (--set evaluate.network=inceptionv3)."
 
     @property
     def section(self):
@@ -187,13 +172,6 @@ class FidClassifier(TrainedEncoder):
     @property
     def shape(self):
         return {"width": 64}
-
-    def check(self):
-        if len(self.lab.class_names) == 1:
-            raise DedtError(
-                "FID is to be measured in the features of a classifier of these images, but they have one class, of "
-                "which it would learn nothing: measure in those of Inception-v3 (--set evaluate.network=inceptionv3)."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,6 +307,7 @@ LABELS = {
 }
 """Name of a network in the plan -> how it is printed."""
 
+
 @dataclass(frozen=True, eq=False)
 class PretrainedEncoder(Given):
     """A network of timm or open_clip by its name: see :func:`dedt_lib.encoders.load_pretrained`."""
@@ -422,7 +401,11 @@ class Embed(Stage):
     @property
     def seen(self) -> Images | Photographs:
         """What the encoder is shown: published ones see photographs at their own size, others the profile's pixels."""
-        return self.lab.photographs if isinstance(self.encoder, Given) and self.lab.has_files else self.lab.images
+        return (
+            self.lab.photographs
+            if isinstance(self.encoder, Given) and self.lab.has_files
+            else self.lab.images
+        )
 
     @property
     def readout(self) -> dict[str, Any]:
@@ -493,10 +476,9 @@ def seconds_to_embed(stage: Embed) -> float:
 
 def features_width(encoder: "TrainedEncoder | Given", shape: tuple[int, int, int]) -> int:
     """Features of an image by an encoder, from its shapes alone."""
-    with torch.device("meta"):
+    # The preprocessing of published networks looks at values, which the meta device has none of.
+    with torch.no_grad(), torch.device("cpu" if isinstance(encoder, Given) else "meta"):
         network = encoder.outline() if isinstance(encoder, Given) else encoder.build()
-        if hasattr(network, "num_features"):
-            return network.num_features
         return network.eval().features(torch.empty(2, *shape)).shape[1]
 
 

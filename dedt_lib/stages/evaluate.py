@@ -16,7 +16,7 @@ from ..weights import Published, key_of, locate
 from . import needs
 from .base import Cost, Given, Stage
 from .embed import LABELS, Encoder, FidClassifier, SmallClip, encoder, features_width
-from .sample import Sample, protocol_note
+from .sample import Sample
 from .select import Select
 from .train import Snapshot, TrainInfoBatch
 
@@ -264,16 +264,8 @@ class Evaluate(Stage):
 
     name, version = "metrics", 4
 
-    @property
-    def precision(self) -> str:
-        return self.lab.profile.sample.precision
-
     def inputs(self):
-        read: dict[str, Stage] = {
-            "samples": self.samples,
-            "real": Real(self.lab),
-            "held_out": HeldOut(self.lab),
-        }
+        read = {"samples": self.samples, "real": Real(self.lab), "held_out": HeldOut(self.lab)}
         return {**read, "coreset": self.coreset} if self.coreset else read
 
     def check(self):
@@ -294,7 +286,7 @@ class Evaluate(Stage):
             classwise = evaluation.classwise_frechet(real["classes"], None, generated, labels, partial=True)
             drawn = np.bincount(labels, minlength=len(classwise))
             left_out = needs.left_out(lab.class_counts, drawn, lab.class_names)
-        how = extractor(lab)
+        how, precision = extractor(lab), lab.profile.sample.precision
         protocol = evaluation.protocol(
             samples=len(images),
             reference=f"all {lab.n} training images",
@@ -310,7 +302,7 @@ class Evaluate(Stage):
             "fid": evaluation.frechet_distance(real["all"], generated),
             "classwise": numbers(classwise),
             "classwise_left_out": left_out,
-            "protocol": protocol + protocol_note(self.precision),
+            "protocol": protocol + ("" if precision == "float32" else f", sampled in {precision}"),
             **copies,
         }
         write_json(folder / "metrics.json", result)

@@ -23,7 +23,7 @@ class Graph:
         DedtError: For values of recipe and profile that do not go together.
     """
 
-    def __init__(self, lab: Lab, recipe: Recipe):
+    def __init__(self, lab: Lab, recipe: Recipe) -> None:
         self.lab, self.recipe = lab, recipe
         ratios = (*self.spec.ratios, 1.0)
         if recipe.early_stopping and recipe.ratio not in ratios:
@@ -73,7 +73,7 @@ class Graph:
     def model(self) -> Train | Snapshot:
         """The run whose weights are sampled, or the run on all the data after so many steps."""
         r, common = self.recipe, (self.lab, self.recipe.model)
-        if r.early_stopping:
+        if r.early_stopping and r.ratio < 1:
             return Snapshot(self.lab, self.reference_run, steps_at(self.lab, self.spec, r.ratio, r.annealing))
         if r.infobatch:
             everything = Select.everything(self.lab)

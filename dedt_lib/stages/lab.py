@@ -1,6 +1,5 @@
 """What outlives a recipe: the profile, the store, the device, and all that was loaded once."""
 
-import contextlib
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +41,7 @@ class Lab:
         device: str | None = None,
         report: Path | None = None,
         counts: Sequence[int] | None = None,
-    ):
+    ) -> None:
         self.profile = load_profile(profile)
         self.imagined = counts is not None
         self._counts = None if counts is None else np.asarray(counts, dtype=np.int64)
@@ -164,10 +163,3 @@ class Lab:
         pixels = np.random.default_rng(0).integers(0, 256, (images, *self.shape), dtype=np.uint8)
         labels = np.arange(images) % len(names)
         return LabelledImages(pixels, labels, names, tuple(map(str, range(images))))
-
-
-@contextlib.contextmanager
-def on_meta():
-    """Networks that are built in this block have shapes and no values."""
-    with torch.device("meta"):
-        yield

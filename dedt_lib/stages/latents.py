@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..errors import DedtError
@@ -17,7 +16,7 @@ from ..plans import EpochPlan
 from ..randomness import seeded
 from ..training import train
 from ..weights import key_of, load_weights, save_weights
-from .base import Cost, Given, Stage, size
+from .base import Cost, Given, Stage
 from .models import ModelSpec, latent_shape
 from .training import decisive, epochs_cost, training_cost
 
@@ -63,11 +62,7 @@ class TrainAutoencoder(Stage):
         return network
 
     def cost(self):
-        with torch.device("meta"):
-            held = size(self.build())
-        yield epochs_cost(
-            "autoencoder", "autoencoder", "vae", n=self.lab.n, settings=self.settings, bytes=held
-        )
+        yield epochs_cost(self, "autoencoder", "autoencoder", "vae")
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,7 +54,7 @@ class ModelSpec:
     fixed: dict[str, Any] = {}
     """Training settings that the kind of model decides, and no profile."""
 
-    def __init__(self, profile: Profile):
+    def __init__(self, profile: Profile) -> None:
         self.section, self.train = getattr(profile, self.section_name), profile.train
         self.autoencoder = profile.autoencoder
         own_pass = profile.reweight.scores == "eval" or profile.reweight.clip == "element"
@@ -141,7 +141,7 @@ class MDTSpec(ModelSpec):
     unguided, evaluations = 1.0, 6
     NETWORK = ("patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range")
 
-    def __init__(self, profile: Profile):
+    def __init__(self, profile: Profile) -> None:
         """Raises DedtError for sizes of the profile that do not fit, before anything is encoded."""
         from ..models.mdt import check_sizes
 
@@ -187,7 +187,7 @@ class StableDiffusionSpec(ModelSpec):
     name, label, section_name = "stable-diffusion", "Stable Diffusion", "stable_diffusion"
     fixed = {"optimizer": "adamw", "ema_warmup": "reciprocal", "label_dropout": 0.0, "warmup_epochs": 0.0}
 
-    def __init__(self, profile: Profile):
+    def __init__(self, profile: Profile) -> None:
         """Raises DedtError for a size of the profile that does not fit, before anything is encoded."""
         super().__init__(profile)
         if self.autoencoder.image_size % 8:

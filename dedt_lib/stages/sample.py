@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -99,17 +98,3 @@ class Sample(Stage):
         )
         if self.spec.latent:
             yield Cost("decoding", LABELS["vae"], "vae", images=count, evaluations=count)
-
-
-def protocol_note(precision: str) -> str:
-    """What the protocol says of the precision of sampling, when that is not float32."""
-    return "" if precision == "float32" else f", sampled in {precision}"
-
-
-Weights = Train | Snapshot
-"""What can be sampled."""
-
-
-def model_facts(stage: Weights) -> dict[str, Any]:
-    """Manifest of the run behind the weights, with its losses."""
-    return {**stage.manifest(), "losses": stage.losses}

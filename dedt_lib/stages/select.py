@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .. import selection
 from ..errors import DedtError
 from ..files import address
@@ -82,7 +80,9 @@ class Select(Stage):
     @cached_property
     def _ids(self) -> str:
         pool = self.lab.pool
-        return address("", [pool.ids, pool.class_names, pool.labels.tolist()] if self.lab.has_files else pool.ids)
+        return address(
+            "", [pool.ids, pool.class_names, pool.labels.tolist()] if self.lab.has_files else pool.ids
+        )
 
     def decides(self):
         choice = {"method": self.method, "ratio": self.ratio, "scope": self.scope, **dict(self.options)}
@@ -111,7 +111,11 @@ class Select(Stage):
         # What was left out is no part of the stored choice: a file beside the images does not change it.
         data = self.lab.pool
         p = self.lab.profile.data
-        said = {"reading": data.reading and data.reading.facts, "conflicts": data.conflicts, "captions": data.captions}
+        said = {
+            "reading": data.reading and data.reading.facts,
+            "conflicts": data.conflicts,
+            "captions": data.captions,
+        }
         if self.lab.has_files:
             path = p.path if p.path.startswith("hub:") else str(Path(p.path).absolute())
             said["source"] = {"source": p.source, "path": path, "label": p.label, "caption": p.caption}
@@ -119,8 +123,3 @@ class Select(Stage):
 
     def cost(self):
         return ()  # a few passes over the features
-
-
-def seen(coreset: Coreset) -> np.ndarray | None:
-    """Positions of the images that were chosen; None for all."""
-    return None if len(coreset.indices) == len(coreset.labels) else coreset.indices

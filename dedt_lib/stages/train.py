@@ -131,11 +131,8 @@ class Train(Stage):
         """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
         coreset, data, p = coreset or self.weighted(), self.lab.data, self.lab.profile.train
         needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
-        common: dict[str, Any] = {
-            "total": len(data),
-            "epochs": self.settings.epochs,
-            "annealing_start": self.start,
-        }
+        common: dict[str, Any] = {"total": len(data), "epochs": self.settings.epochs}
+        common["annealing_start"] = self.start
         if coreset.weights is None:
             return EpochPlan(coreset.indices, **common)
         if p.annealing_weights == "keep":

@@ -2,13 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..plans import EpochPlan
 from ..training import TrainingSettings
-from .base import Cost
+from .base import Cost, size
 from .models import ModelSpec
 
 if TYPE_CHECKING:
+    from .embed import TrainedEncoder
     from .lab import Lab
+    from .latents import TrainAutoencoder
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
 """Settings that change how fast a run goes, and nothing else."""
@@ -52,22 +56,16 @@ def training_cost(
 
 
 def epochs_cost(
-    kind: str, what: str, network: str, *, n: int, settings: dict[str, Any], bytes: int, moments: int = 2
+    stage: "TrainedEncoder | TrainAutoencoder", kind: str, what: str, network: str, moments: int = 2
 ) -> Cost:
-    """What epochs over n images take a network of so many bytes, whose optimiser keeps ``moments`` times as many."""
-    batch, epochs = settings["batch_size"], settings["epochs"]
+    """What epochs over all images take a stage that builds a network; moments: what its optimiser keeps of each weight."""
+    n, batch, epochs = stage.lab.n, stage.settings["batch_size"], stage.settings["epochs"]
     alone = n % batch == 1 and 1 < batch < n  # a batch of one has no statistics, and is left out
-    images = epochs * (n - alone)
-    return Cost(
-        kind,
-        what,
-        network,
-        steps=epochs * (-(-n // batch) - alone),
-        images=images,
-        evaluations=3 * images,
-        bytes=bytes,
-        scratch=(1 + moments) * bytes,
-    )
+    steps, images = epochs * (-(-n // batch) - alone), epochs * (n - alone)
+    with torch.device("meta"):
+        held = size(stage.build())
+    work = {"steps": steps, "images": images, "evaluations": 3 * images}
+    return Cost(kind, what, network, **work, bytes=held, scratch=(1 + moments) * held)
 
 
 def model_bytes(lab: "Lab", spec: ModelSpec) -> int:

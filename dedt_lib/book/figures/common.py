@@ -1,6 +1,6 @@
 """What all figures share: the theme, a sheet of images, panels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,21 @@ from matplotlib.figure import Figure
 
 WIDTH = 7.2
 """Of a figure, in inches."""
+
+Classwise = Sequence[float | None] | np.ndarray
+"""A number for each class, None or NaN where there is none."""
+
+Names = Sequence[str]
+"""Names of classes or rows, in their order."""
+
+Labels = Mapping[str, str]
+"""Name -> how it is printed."""
+
+Arrays = Mapping[str, np.ndarray]
+"""Label -> array."""
+
+Reading = Mapping[str, Any]
+"""What ``Experiment.reweight`` or ``tables.reading`` returns."""
 
 sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})
@@ -38,6 +53,7 @@ def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None
 
 
 def finished(figure: Figure) -> Figure:
+    """The figure, laid out, and no longer held by pyplot."""
     figure.tight_layout()
     plt.close(figure)
     return figure
@@ -60,8 +76,14 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 def class_columns(images: np.ndarray, labels: np.ndarray, num_classes: int, rows: int = 10) -> np.ndarray:
     """The first images of each class, to be tiled with a column for each: uint8 [rows * K, C, H, W].
 
-    images: uint8 [n, C, H, W] with labels int [n].  As many rows as the class with the most images has, and
-    ``rows`` at most; a class with fewer leaves the rest of its column empty.
+    As many rows as the class with the most images has, and ``rows`` at most; a class with fewer leaves the rest
+    of its column empty.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        labels: int [n].
+        num_classes: K.
+        rows: the most of them.
     """
     places = [np.flatnonzero(labels == k)[:rows] for k in range(num_classes)]
     sheet = np.full((max(map(len, places)), num_classes, *images.shape[1:]), 235, dtype=np.uint8)
@@ -71,6 +93,7 @@ def class_columns(images: np.ndarray, labels: np.ndarray, num_classes: int, rows
 
 
 def show_tiled(axes: Axes, images: np.ndarray, columns: int, title: str | None = None) -> None:
+    """Draw images uint8 [n, C, H, W] in rows of ``columns``."""
     axes.imshow(tile(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
     if title:

@@ -5,21 +5,25 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .common import WIDTH, finished
+from .common import WIDTH, Arrays, finished
 from .sample import denoising
 
 
-def _coloured(maps, palette, low, high):
+def _coloured(maps: np.ndarray, palette: str, low: float, high: float) -> np.ndarray:
     """float [n, h, w] in the colours of a matplotlib palette: uint8 [n, 3, h, w]."""
     shares = (np.asarray(maps) - low) / (high - low)
     return np.moveaxis(plt.get_cmap(palette)(shares, bytes=True)[..., :3], 3, 1)
 
 
-def posteriors(images, mean, deviation) -> Figure:
-    """Images over the posteriors of their latents, a row per channel: red means are positive, blue negative,
-    bright deviations large.
+def posteriors(images: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> Figure:
+    """Images over the posteriors of their latents, a row per channel.
 
-    images: uint8 [n, C, H, W].  mean, deviation: float [n, c, h, w].
+    Red means are positive, blue negative, bright deviations large.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        mean: float [n, c, h, w].
+        deviation: float [n, c, h, w].
     """
     limit, channels = np.abs(mean).max(), range(mean.shape[1])
     rows = {"image": images}
@@ -28,7 +32,7 @@ def posteriors(images, mean, deviation) -> Figure:
     return denoising(list(rows.values()), list(rows))
 
 
-def latent_histogram(values) -> Figure:
+def latent_histogram(values: np.ndarray) -> Figure:
     """Values of each channel of scaled latents, float [n, c, h, w], beside the standard normal density."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
     edge = np.abs(values).max()
@@ -41,11 +45,13 @@ def latent_histogram(values) -> Figure:
     return finished(figure)
 
 
-def masked_tokens(images, kept, side) -> Figure:
+def masked_tokens(images: np.ndarray, kept: Arrays, side: int) -> Figure:
     """Images with the tokens that an encoder does not see covered, a row per mask.
 
-    images: uint8 [n, C, H, W].  kept: label -> int [n, m], numbers of the tokens that are seen.  side: tokens
-    along an edge.
+    Args:
+        images: uint8 [n, C, H, W].
+        kept: label -> int [n, m], numbers of the tokens that are seen.
+        side: tokens along an edge.
     """
     edge = images.shape[2] // side
     colour = np.round(255 * np.array(sns.color_palette("colorblind")[1]))[:, None, None]
@@ -58,7 +64,7 @@ def masked_tokens(images, kept, side) -> Figure:
     return denoising(rows, list(kept))
 
 
-def loss_by_timestep(weight, log_posterior, log_beta) -> Figure:
+def loss_by_timestep(weight: np.ndarray, log_posterior: np.ndarray, log_beta: np.ndarray) -> Figure:
     """What MDT's loss does at each timestep: the weight of the squared error, and the range of the variance.
 
     All float [1000]; the logarithms are of the least and the largest variance that can be learned.
@@ -77,7 +83,7 @@ def loss_by_timestep(weight, log_posterior, log_beta) -> Figure:
     return finished(figure)
 
 
-def guidance_schedule(scales) -> Figure:
+def guidance_schedule(scales: Arrays) -> Figure:
     """Guidance scales over sampling, from noise on the left; ``scales`` maps a label to float [1000] by t."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.7))
     for k, (label, values) in enumerate(scales.items()):

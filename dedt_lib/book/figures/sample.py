@@ -1,13 +1,16 @@
 """Figures of samples."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .common import WIDTH, finished, panel_grid, show_tiled
+from .common import WIDTH, Arrays, Names, finished, panel_grid, show_tiled
 
 
-def image_grid(images, *, columns, title=None) -> Figure:
+def image_grid(images: np.ndarray, *, columns: int, title: str | None = None) -> Figure:
     """Images uint8 [n, C, H, W] in rows of ``columns``."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * rows / columns + (0.4 if title else 0.1)))
@@ -15,7 +18,7 @@ def image_grid(images, *, columns, title=None) -> Figure:
     return finished(figure)
 
 
-def image_sheets(sheets, *, columns) -> Figure:
+def image_sheets(sheets: Arrays, *, columns: int) -> Figure:
     """Sheets of images side by side; ``sheets`` maps a title to uint8 [n, C, H, W]."""
     rows = max(-(-len(images) // columns) for images in sheets.values())
     height = WIDTH / len(sheets) * rows / columns + 0.4
@@ -25,7 +28,7 @@ def image_sheets(sheets, *, columns) -> Figure:
     return finished(figure)
 
 
-def denoising(frames, titles) -> Figure:
+def denoising(frames: Sequence[np.ndarray], titles: Names) -> Figure:
     """Rows of the same images at several moments of sampling; frames: list of uint8 [n, C, H, W]."""
     figure, panels = plt.subplots(len(frames), 1, figsize=(WIDTH, 0.72 * len(frames)), squeeze=False)
     for axes, images, title in zip(panels[:, 0], frames, titles):
@@ -34,23 +37,19 @@ def denoising(frames, titles) -> Figure:
     return finished(figure)
 
 
-def nearest_pairs(images, neighbours, distances) -> Figure:
+def nearest_pairs(images: np.ndarray, neighbours: np.ndarray, distances: np.ndarray) -> Figure:
     """Samples above their nearest training image, with the distance in grey levels."""
     figure, panels = plt.subplots(2, len(images), figsize=(WIDTH, 2.2))
     for k, distance in enumerate(distances):
         for axes, image in zip(panels[:, k], (images[k], neighbours[k])):
             show_tiled(axes, image[None], 1)
         panels[0, k].set_title(f"{distance:.0f}", fontsize=8)
-    panels[0, 0].text(
-        -0.3, 0.5, "sample", transform=panels[0, 0].transAxes, ha="right", va="center", fontsize=8
-    )
-    panels[1, 0].text(
-        -0.3, 0.5, "training", transform=panels[1, 0].transAxes, ha="right", va="center", fontsize=8
-    )
+    for axes, name in zip(panels[:, 0], ("sample", "training")):
+        axes.text(-0.3, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=8)
     return finished(figure)
 
 
-def nearest_histogram(distances, threshold) -> Figure:
+def nearest_histogram(distances: Arrays, threshold: float) -> Figure:
     """Distances to the nearest training image; ``distances`` maps a label to float [n]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     for label, values in distances.items():

@@ -1,15 +1,20 @@
 """Figures of images, features and coresets."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .common import WIDTH, finished, panel_grid, plain, show_tiled
+from ...data import LabelledImages
+from ...selection import Coreset
+from .common import WIDTH, Arrays, Names, finished, panel_grid, plain, show_tiled
 from .sample import image_grid
 
 
-def example_images(data, per_class=10) -> Figure:
+def example_images(data: LabelledImages, per_class: int = 10) -> Figure:
     """The first images of each class, one class per column: LabelledImages -> Figure."""
     K = len(data.class_names)
     chosen = np.stack([np.flatnonzero(data.labels == k)[:per_class] for k in range(K)], axis=1).ravel()
@@ -23,30 +28,26 @@ def plane(features: np.ndarray) -> np.ndarray:
     return PCA(2, svd_solver="full").fit_transform(features)
 
 
-def feature_plane(features, labels, class_names) -> Figure:
+def feature_plane(features: np.ndarray, labels: np.ndarray, class_names: Names) -> Figure:
     """Features [n, d] in their principal plane, coloured by class."""
     names = plain(class_names)
     figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
     x, y = plane(features).T
     sns.scatterplot(
-        x=x,
-        y=y,
-        hue=[names[k] for k in labels],
-        hue_order=names,
-        palette="tab10",
-        s=14,
-        linewidth=0,
-        ax=axes,
+        x=x, y=y, hue=[names[k] for k in labels], hue_order=names, palette="tab10", s=14, linewidth=0, ax=axes
     )
     axes.set(xlabel="first principal axis", ylabel="second principal axis")
     axes.legend(title="class", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
     return finished(figure)
 
 
-def feature_planes(features, labels, class_names) -> Figure:
+def feature_planes(features: Arrays, labels: np.ndarray, class_names: Names) -> Figure:
     """Several encoders' features, each in its own principal plane, coloured by class.
 
-    features: encoder -> float [n, d].  labels: int [n].
+    Args:
+        features: encoder -> float [n, d].
+        labels: int [n].
+        class_names: names of the classes, in their order.
     """
     figure, panels = panel_grid(len(features), 3.3 if len(features) < 3 else 2.9)
     for axes, (title, values) in zip(panels, features.items()):
@@ -54,23 +55,18 @@ def feature_planes(features, labels, class_names) -> Figure:
         for k, name in enumerate(plain(class_names)):
             axes.scatter(x[labels == k], y[labels == k], s=7, color=f"C{k % 10}", linewidths=0, label=name)
         axes.set(title=title, xticks=[], yticks=[])
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        title="class",
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        frameon=False,
-        markerscale=2,
-    )
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
+    figure.legend(*panels[0].get_legend_handles_labels(), title="class", markerscale=2, **beside)
     return finished(figure)
 
 
-def score_plane(features, coresets, of_class) -> Figure:
+def score_plane(features: np.ndarray, coresets: Mapping[str, Coreset], of_class: int) -> Figure:
     """One class in its own principal plane: brighter is ranked earlier, ringed is kept.
 
-    features: float [n, d].  coresets: label -> Coreset.  of_class: the class's number.
+    Args:
+        features: float [n, d].
+        coresets: label -> Coreset.
+        of_class: the class's number.
     """
     figure, panels = plt.subplots(
         1, len(coresets), figsize=(WIDTH, 2.9), sharex=True, sharey=True, squeeze=False
@@ -85,10 +81,13 @@ def score_plane(features, coresets, of_class) -> Figure:
     return finished(figure)
 
 
-def distance_strips(distances, coresets, class_names) -> Figure:
+def distance_strips(distances: np.ndarray, coresets: Mapping[str, Coreset], class_names: Names) -> Figure:
     """Distance of every image to the centre of its class, a row per class; what is kept is red.
 
-    distances: float [n].  coresets: label -> Coreset.
+    Args:
+        distances: float [n].
+        coresets: label -> Coreset.
+        class_names: names of the classes, in their order.
     """
     figure, panels = plt.subplots(
         1, len(coresets), figsize=(WIDTH, 3.4), sharex=True, sharey=True, squeeze=False
@@ -102,7 +101,7 @@ def distance_strips(distances, coresets, class_names) -> Figure:
     return finished(figure)
 
 
-def score_histogram(coreset, label, of_class) -> Figure:
+def score_histogram(coreset: Coreset, label: str, of_class: int) -> Figure:
     """Scores of the kept and the removed samples of one class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
     members = coreset.labels == of_class
@@ -114,7 +113,13 @@ def score_histogram(coreset, label, of_class) -> Figure:
     return finished(figure)
 
 
-def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0) -> Figure:
+def kept_and_removed(
+    data: LabelledImages,
+    coresets: Mapping[str, Coreset],
+    classes: Sequence[int] | None = None,
+    per_side: int = 6,
+    seed: int = 0,
+) -> Figure:
     """Kept images beside removed ones, a row for each class and a pair of columns for each coreset.
 
     The kept ones are those ranked first, the removed ones those ranked last.
@@ -124,7 +129,7 @@ def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0) -> Figure
         1, 2 * len(coresets), figsize=(WIDTH, WIDTH * 0.17 * len(classes) / len(coresets) + 0.6)
     )
     for k, (label, coreset) in enumerate(coresets.items()):
-        sides = {"kept": [], "removed": []}
+        sides: dict[str, list[np.ndarray]] = {"kept": [], "removed": []}
         for c in classes:
             members = np.flatnonzero(data.labels == c)
             order = members[np.argsort(coreset.rank[members], kind="stable")]
@@ -138,7 +143,7 @@ def kept_and_removed(data, coresets, classes=None, per_side=6, seed=0) -> Figure
     return finished(figure)
 
 
-def class_counts(counts, class_names) -> Figure:
+def class_counts(counts: Arrays, class_names: Names) -> Figure:
     """Kept images per class; ``counts`` maps a label to int [K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     rows = [(name, label, n) for label, row in counts.items() for name, n in zip(plain(class_names), row)]
@@ -150,10 +155,12 @@ def class_counts(counts, class_names) -> Figure:
     return finished(figure)
 
 
-def neighbours(data, nearest) -> Figure:
+def neighbours(data: LabelledImages, nearest: Arrays) -> Figure:
     """Images (first column) and their nearest neighbours, a panel per encoder; a wrong class is framed.
 
-    data: LabelledImages.  nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
+    Args:
+        data: the images.
+        nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
     """
     figure, panels = panel_grid(len(nearest), 3.6, columns=4)
     height, width = data.images.shape[2:]
@@ -169,26 +176,16 @@ def neighbours(data, nearest) -> Figure:
     return finished(figure)
 
 
-def overlap_map(coresets) -> Figure:
+def overlap_map(coresets: Mapping[str, Coreset]) -> Figure:
     """How much of each coreset another one keeps too, in per cent; ``coresets`` maps a label to a Coreset."""
     labels = list(coresets)
     shares = np.array(
         [[100 * np.isin(a.indices, b.indices).mean() for b in coresets.values()] for a in coresets.values()]
     )
     figure, axes = plt.subplots(figsize=(min(WIDTH, 2.6 + 0.9 * len(labels)), 1.2 + 0.55 * len(labels)))
-    sns.heatmap(
-        shares,
-        annot=True,
-        fmt=".0f",
-        cmap="cividis",
-        vmin=0,
-        vmax=100,
-        linewidths=1,
-        cbar_kws={"label": "images in both (%)"},
-        xticklabels=labels,
-        yticklabels=labels,
-        ax=axes,
-    )
+    how = {"annot": True, "fmt": ".0f", "cmap": "cividis", "vmin": 0, "vmax": 100, "linewidths": 1}
+    bar = {"label": "images in both (%)"}
+    sns.heatmap(shares, ax=axes, xticklabels=labels, yticklabels=labels, cbar_kws=bar, **how)
     axes.tick_params(axis="x", rotation=25)
     axes.tick_params(axis="y", rotation=0)
     return finished(figure)

@@ -1,22 +1,45 @@
 """Figures of results: of one run class by class, and of the tables."""
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from .common import WIDTH, class_columns, finished, legend_above, panel_grid, plain, plain_ticks, show_tiled
+from ...data import LabelledImages
+from ...selection import Coreset
+from .common import (
+    WIDTH,
+    Classwise,
+    Labels,
+    Names,
+    class_columns,
+    finished,
+    legend_above,
+    panel_grid,
+    plain,
+    plain_ticks,
+    show_tiled,
+)
 
 
-def classwise_bars(classwise, class_names, floor=None) -> Figure:
+def classwise_bars(
+    classwise: Mapping[str, Classwise], class_names: Names, floor: Classwise | None = None
+) -> Figure:
     """Class-wise FID; ``classwise`` maps a label to float [K]; the floor is a short line at each class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     _classwise(axes, classwise, class_names, floor)
     return finished(figure)
 
 
-def _classwise(axes, classwise, class_names, floor):
+def _classwise(
+    axes: Axes, classwise: Mapping[str, Classwise], class_names: Names, floor: Classwise | None
+) -> None:
     rows = [
         (name, label, value)
         for label, row in classwise.items()
@@ -32,11 +55,23 @@ def _classwise(axes, classwise, class_names, floor):
     axes.legend(title=None, fontsize=8)
 
 
-def figure_2(before, after, weights, class_names, floor=None) -> Figure:
+def figure_2(
+    before: np.ndarray,
+    after: np.ndarray,
+    weights: np.ndarray,
+    class_names: Names,
+    floor: Classwise | None = None,
+) -> Figure:
     """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
 
-    before, after: float [seeds, K].  weights: float [seeds, K], alpha.  floor: float [K].  Bars are means
-    over the seeds, the thin lines reach from the smallest to the largest seed.
+    Bars are means over the seeds, the thin lines reach from the smallest to the largest seed.
+
+    Args:
+        before: float [seeds, K].
+        after: float [seeds, K].
+        weights: float [seeds, K], alpha.
+        class_names: names of the classes, in their order.
+        floor: float [K].
     """
     K = len(class_names)
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=[2, 1])
@@ -59,7 +94,7 @@ def figure_2(before, after, weights, class_names, floor=None) -> Figure:
     return finished(figure)
 
 
-def weights_by_seed(weights, class_names) -> Figure:
+def weights_by_seed(weights: np.ndarray, class_names: Names) -> Figure:
     """Class weights, one line per seed: float [seeds, K], alpha."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     K = len(class_names)
@@ -73,12 +108,16 @@ def weights_by_seed(weights, class_names) -> Figure:
     return finished(figure)
 
 
-def weight_and_difficulty(weights, before, class_names) -> Figure:
+def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: Names) -> Figure:
     """Class weight against the class-wise FID before reweighting, a dot per class.
 
-    weights, before: float [seeds, K].  Dots are means over the seeds, thin lines reach from the smallest to
-    the largest; right of the dashed line are the harder half of the classes, above the other one the heavier
-    ones.
+    Dots are means over the seeds, thin lines reach from the smallest to the largest; right of the dashed line are
+    the harder half of the classes, above the other one the heavier ones.
+
+    Args:
+        weights: float [seeds, K].
+        before: float [seeds, K].
+        class_names: names of the classes, in their order.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
     relative = len(class_names) * weights
@@ -94,7 +133,9 @@ def weight_and_difficulty(weights, before, class_names) -> Figure:
     return finished(figure)
 
 
-def fid_by_ratio(frame, rows, labels, *, floor=None, full=None) -> Figure:
+def fid_by_ratio(
+    frame: pd.DataFrame, rows: Names, labels: Labels, *, floor: float | None = None, full: float | None = None
+) -> Figure:
     """FID against the share of the data kept: one line per row, one dot per seed."""
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     for k, row in enumerate(rows):
@@ -114,10 +155,20 @@ def fid_by_ratio(frame, rows, labels, *, floor=None, full=None) -> Figure:
     return finished(figure)
 
 
-def fid_by_images(frame, lines, *, dashed=(), floor=None) -> Figure:
+def fid_by_images(
+    frame: pd.DataFrame,
+    lines: Mapping[str, Names],
+    *,
+    dashed: Collection[str] = (),
+    floor: float | None = None,
+) -> Figure:
     """FID against the images that a run has seen, in per cent of a run on all the data; one dot per seed.
 
-    frame: of ``tables.read_cells``.  lines: label -> the rows on that line.  dashed: labels of dashed lines.
+    Args:
+        frame: of ``tables.read_cells``.
+        lines: label -> the rows on that line.
+        dashed: labels of dashed lines.
+        floor: the value of two random halves of the real images.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     shown = {label: frame[frame.row.isin(rows)] for label, rows in lines.items()}
@@ -132,12 +183,8 @@ def fid_by_images(frame, lines, *, dashed=(), floor=None) -> Figure:
         axes.plot(100 * part.realised, part.fid, ".", color=color, ms=4, alpha=0.7)
     if floor is not None:
         axes.axhline(floor, color="crimson", lw=1.2, ls=":", label="real against real")
-    axes.set(
-        xlabel="images seen in training (% of the run on all the data)",
-        ylabel="FID (classifier features)",
-        xscale="log",
-        yscale="log",
-    )
+    axes.set(xscale="log", yscale="log", ylabel="FID (classifier features)")
+    axes.set_xlabel("images seen in training (% of the run on all the data)")
     low, high = axes.get_xlim()
     ticks = [tick for tick in (5, 10, 20, 30, 50, 100) if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
@@ -147,12 +194,27 @@ def fid_by_images(frame, lines, *, dashed=(), floor=None) -> Figure:
     return finished(figure)
 
 
-def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None) -> Figure:
+def metrics_by_ratio(
+    frame: pd.DataFrame,
+    rows: Names,
+    labels: Labels,
+    metrics: Labels,
+    *,
+    dashed: Collection[str] = (),
+    full: str | None = None,
+) -> Figure:
     """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
 
-    frame: of ``tables.read_cells``.  metrics: column -> its name.  dashed: rows drawn dashed.  full: the row
-    of the run on all the data, a solid line across.  Rows and metrics without numbers are left out; positive
-    ones that span a factor of five are drawn on a logarithmic axis.
+    Rows and metrics without numbers are left out; positive ones that span a factor of five are drawn on a
+    logarithmic axis.
+
+    Args:
+        frame: of ``tables.read_cells``.
+        rows: their names in ``tables.ROWS``.
+        labels: row -> how it is printed.
+        metrics: column -> its name.
+        dashed: rows drawn dashed.
+        full: the row of the run on all the data, a solid line across.
     """
     shown = {value: name for value, name in metrics.items() if frame[value].notna().any()}
     if not shown:
@@ -165,9 +227,8 @@ def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None) -> F
                 continue
             means = part.groupby("ratio")[value].mean()
             colour, line = ("0.25", "--") if row in dashed else (f"C{k}", "-")
-            axes.plot(
-                100 * means.index, means, "osD^vP*"[k % 7] + line, color=colour, ms=5, label=labels[row]
-            )
+            line = "osD^vP*"[k % 7] + line
+            axes.plot(100 * means.index, means, line, color=colour, ms=5, label=labels[row])
             axes.plot(100 * part.ratio, part[value], ".", color=colour, ms=4, alpha=0.7)
         if full is not None and (frame.row == full).any():
             axes.axhline(frame[frame.row == full][value].mean(), color="C9", lw=1.4, label=labels[full])
@@ -182,11 +243,20 @@ def metrics_by_ratio(frame, rows, labels, metrics, *, dashed=(), full=None) -> F
     return finished(figure)
 
 
-def differences(frame, pairs, *, value="fid", label="difference in FID (below 0 is better)"):
+def differences(
+    frame: pd.DataFrame,
+    pairs: Mapping[str, tuple[str, str]],
+    *,
+    value: str = "fid",
+    label: str = "difference in FID (below 0 is better)",
+) -> Figure:
     """How much lower or higher a row is than another at each ratio: bars are means, dots are seeds.
 
-    frame: of ``tables.read_cells``.  pairs: legend -> (row, the other row); those without results are left
-    out. label: of the axis.
+    Args:
+        frame: of ``tables.read_cells``.
+        pairs: legend -> (row, the other row); those without results are left out.
+        value: the column of ``frame`` that is compared.
+        label: of the axis.
     """
     wide = frame.pivot_table(index=["ratio", "seed"], columns="row", values=value)
     pairs = {name: pair for name, pair in pairs.items() if set(pair) <= set(wide)}
@@ -209,10 +279,12 @@ def differences(frame, pairs, *, value="fid", label="difference in FID (below 0 
     return finished(figure)
 
 
-def rank_slopes(order, labels) -> Figure:
+def rank_slopes(order: pd.DataFrame, labels: Labels) -> Figure:
     """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
 
-    order: of ``findings.same_order``.  labels: row -> how it is printed.
+    Args:
+        order: of ``findings.same_order``.
+        labels: row -> how it is printed.
     """
     rows = list(dict.fromkeys(row for ranked in order["paper"] for row in ranked))
     figure, grid = panel_grid(len(order), 0.42 * len(rows) + 1.1, columns=4, sharey=True)
@@ -233,10 +305,12 @@ def rank_slopes(order, labels) -> Figure:
     return finished(figure)
 
 
-def cost_bars(ledgers, full) -> Figure:
+def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure:
     """What each recipe costs, stage by stage, in units of one run on all the data.
 
-    ledgers: label -> {stage: cost}.  full: the same cost of the run on all the data.
+    Args:
+        ledgers: label -> {stage: cost}.
+        full: the same cost of the run on all the data.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(ledgers) + 1.2))
     stages = ["embed", "select", "reference", "proxy", "train"]
@@ -254,20 +328,20 @@ def cost_bars(ledgers, full) -> Figure:
     return finished(figure)
 
 
-def speedup_by_ratio(panels, ratios) -> Figure:
+def speedup_by_ratio(panels: Mapping[str, Mapping[str, Sequence[float]]], ratios: Sequence[float]) -> Figure:
     """Speed-ups against the share of the data, a panel per recipe; at the line, as slow as all the data.
 
-    panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first series is
-    the ideal and dashed.
+    Args:
+        panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first
+            series is the ideal and dashed.
+        ratios: shares of the data that are kept.
     """
     figure, grid = panel_grid(len(panels), 3.3, columns=3, sharey=True)
     for axes, (title, series) in zip(grid, panels.items()):
         for k, (label, values) in enumerate(series.items()):
-            style = (
-                {"ls": "--", "color": "0.4"}
-                if k == 0
-                else {"marker": "osD^"[(k - 1) % 4], "color": f"C{k - 1}"}
-            )
+            style: dict[str, Any] = {"ls": "--", "color": "0.4"}
+            if k:
+                style = {"marker": "osD^"[(k - 1) % 4], "color": f"C{k - 1}"}
             axes.plot(100 * np.asarray(ratios), values, label=label, lw=1.4, ms=5, **style)
         axes.axhline(1, color="0.15", lw=1)
         axes.set(title=title, xlabel="images kept (%)", yscale="log")
@@ -279,7 +353,14 @@ def speedup_by_ratio(panels, ratios) -> Figure:
     return finished(figure)
 
 
-def front_page(data, coreset, weights, samples, classwise_before, classwise_after) -> Figure:
+def front_page(
+    data: LabelledImages,
+    coreset: Coreset,
+    weights: np.ndarray,
+    samples: np.ndarray,
+    classwise_before: Classwise,
+    classwise_after: Classwise,
+) -> Figure:
     """The method in one picture: what is kept, what is generated, the class weights, the class-wise FID."""
     from ...sampling import proportional_labels
 

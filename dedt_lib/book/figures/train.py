@@ -1,14 +1,16 @@
 """Figures of training runs and of class weights."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from .common import WIDTH, finished, panel_grid, plain, plain_ticks
+from .common import WIDTH, Arrays, Names, Reading, finished, panel_grid, plain, plain_ticks
 
 
-def loss_curves(runs, *, window=50) -> Figure:
+def loss_curves(runs: Arrays, *, window: int = 50) -> Figure:
     """Smoothed training losses; ``runs`` maps a label to losses [steps]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     size = min(window, *(max(1, len(losses) // 4) for losses in runs.values()))
@@ -22,10 +24,11 @@ def loss_curves(runs, *, window=50) -> Figure:
     return finished(figure)
 
 
-def epoch_losses(runs) -> Figure:
+def epoch_losses(runs: Mapping[str, Sequence[float]]) -> Figure:
     """Mean training loss of each epoch, a panel per run since each has a loss of its own.
 
-    runs: label -> losses [epochs].
+    Args:
+        runs: label -> losses [epochs].
     """
     figure, panels = panel_grid(len(runs), 2.1, columns=4)
     for axes, (label, losses) in zip(panels, runs.items()):
@@ -41,10 +44,13 @@ def epoch_losses(runs) -> Figure:
     return finished(figure)
 
 
-def class_draws(draws, expected, class_names) -> Figure:
+def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Names) -> Figure:
     """How often an epoch draws each class (bars), and how often it should (short lines).
 
-    draws: int [K].  expected: float [K].
+    Args:
+        draws: int [K].
+        expected: float [K].
+        class_names: names of the classes, in their order.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
     places = np.arange(len(class_names))
@@ -56,10 +62,12 @@ def class_draws(draws, expected, class_names) -> Figure:
     return finished(figure)
 
 
-def losses_by_timestep(t, losses) -> Figure:
+def losses_by_timestep(t: np.ndarray, losses: np.ndarray) -> Figure:
     """Each sample's loss at the timestep that it drew, and the mean loss.
 
-    t: int [n].  losses: float [n].
+    Args:
+        t: int [n].
+        losses: float [n].
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     mean = losses.mean()
@@ -74,7 +82,7 @@ def losses_by_timestep(t, losses) -> Figure:
     return finished(figure)
 
 
-def epoch_sizes(sizes, total) -> Figure:
+def epoch_sizes(sizes: Mapping[str, Sequence[int]], total: int) -> Figure:
     """How many samples each epoch visits, in per cent of all; ``sizes`` maps a label to int [epochs]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
     for k, (label, values) in enumerate(sizes.items()):
@@ -89,10 +97,12 @@ def epoch_sizes(sizes, total) -> Figure:
     return finished(figure)
 
 
-def weight_trajectories(readings, class_names) -> Figure:
-    """Class weights over the proxy's steps, K alpha so that 1 means unchanged.
+def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> Figure:
+    """Class weights over the proxy's steps, K alpha so that 1 means unchanged; the burn-in is shaded.
 
-    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  The burn-in is shaded.
+    Args:
+        readings: label -> :data:`Reading`.
+        class_names: names of the classes, in their order.
     """
     figure, panels = plt.subplots(1, len(readings), figsize=(WIDTH, 3.4), sharey=True)
     for axes, (label, reading) in zip(np.atleast_1d(panels), readings.items()):
@@ -116,7 +126,7 @@ def weight_trajectories(readings, class_names) -> Figure:
     return finished(figure)
 
 
-def reweighting_signal(reading) -> Figure:
+def reweighting_signal(reading: Reading) -> Figure:
     """Mean clipped excess loss, share of samples clipped, and effective number of classes, by step."""
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
     series = {
@@ -133,11 +143,12 @@ def reweighting_signal(reading) -> Figure:
     return finished(figure)
 
 
-def clipped_share(readings, *, window=0.05) -> Figure:
+def clipped_share(readings: Mapping[str, Reading], *, window: float = 0.05) -> Figure:
     """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
 
-    readings: label -> what ``Experiment.reweight`` or ``tables.reading`` returns.  window: share of the run
-    that is averaged over.
+    Args:
+        readings: label -> :data:`Reading`.
+        window: share of the run that is averaged over.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     for label, reading in readings.items():
@@ -151,10 +162,12 @@ def clipped_share(readings, *, window=0.05) -> Figure:
     return finished(figure)
 
 
-def group_weights(runs, groups) -> Figure:
+def group_weights(runs: Arrays, groups: Arrays) -> Figure:
     """Class weights of many classes by group, a panel per run: the median and where nine in ten classes lie.
 
-    runs: label -> trajectory float [T, K].  groups: label -> bool [K].
+    Args:
+        runs: label -> trajectory float [T, K].
+        groups: label -> bool [K].
     """
     figure, panels = panel_grid(len(runs), 3.0, sharey=True)
     for axes, (title, trajectory) in zip(panels, runs.items()):
