@@ -112,7 +112,7 @@ class Select(Section):
     gaussian_threshold: Literal[THRESHOLDS] = "count"
     moderate_scope: Literal["class", "global"] = "global"  # the cited code's
     moderate_centre: Literal[CENTRES] = "median"
-    clusters: int = Field(0, ge=0)  # that stand in for classes where images have none; 0: one for 20 images, at most 10
+    clusters: Annotated[int, Field(ge=0)] = 0  # that stand in for classes where images have none; 0: one for 20 images, at most 10
     cluster_encoder: Annotated[str, AfterValidator(known_encoder)] = "efficientnet-lite0"
 
 

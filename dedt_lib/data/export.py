@@ -121,7 +121,7 @@ def to_list(found: Iterator[Item], out: Path) -> int:
 
 def to_links(found: Iterator[Item], out: Path) -> int:
     """Folders of classes with links to the images, and their captions beside them."""
-    return sum(1 for item in found if _write(item, out / safe(item.class_name or "images"), link=True))
+    return len([_write(item, out / safe(item.class_name or "images"), link=True) for item in found])
 
 
 def to_imagefolder(found: Iterator[Item], out: Path) -> int:
@@ -133,7 +133,7 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> int:
     count = 0
     (out / "train").mkdir(parents=True)
     with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
-        for count, item in enumerate(found, 1):
+        for count, item in enumerate(found, 1):  # noqa: B007
             _write(item, out / "train", caption=False)
             row = {"file_name": item.name, "text": item.caption or item.class_name, **_columns(item)}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")

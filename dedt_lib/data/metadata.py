@@ -72,7 +72,7 @@ def find(
 
 def find_tables(root: Path) -> dict[str, Path]:
     """The tables of a folder: split -> file; that in the folder itself is of the training images."""
-    found = {}
+    found: dict[str, Path] = {}
     if root.is_dir():
         for below in sorted(entry for entry in root.iterdir() if entry.is_dir()):
             split, file = split_of(below.name), _table(below)

@@ -75,7 +75,7 @@ def listing(
     keys = range(len(names)) if names else sorted({value for value in values if value is not None})
     names = names or tuple(map(str, keys))
 
-    def listed(table: Table, own: list, kept: tuple[str, ...], numbers: np.ndarray, *notes: str) -> Listing:
+    def listed(table: Table, kept: tuple[str, ...], numbers: np.ndarray | None, *notes: str) -> Listing:
         captions = (
             tuple("" if c is None else str(c) for c in table.values(text)) if text in table.fields else ()
         )
@@ -86,8 +86,8 @@ def listing(
             root=table.root,
             files=table.files,
             encoded=table.encoded,
-            labels=numbers if values else np.zeros(len(table.ids), dtype=np.int64),
-            class_names=kept if values else (),
+            labels=np.zeros(len(table.ids), dtype=np.int64) if numbers is None else numbers,
+            class_names=kept,
             ids=table.ids,
             name=train.root.resolve().stem if train.root.is_file() else train.root.resolve().name,
             reading=reading,
@@ -95,10 +95,12 @@ def listing(
             captions=captions,
         )
 
-    labels, class_names, empty = (
-        without_empty(_numbers(values, keys, train), names) if values else (None, (), ())
-    )
-    if not values:
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    if values:
+        labels, class_names, empty = without_empty(_numbers(values, keys, train), names)
+    else:
         notes = [*notes, "no classes"]
     if empty:
         notes = [*notes, f"without images, so no class: {few(empty, SHOWN)}"]
@@ -106,15 +108,15 @@ def listing(
     def find_held_out() -> Listing | None:
         table = held_out()
         if table is None or not values:
-            return table and listed(table, [], (), None)
+            return None if table is None else listed(table, (), None)
         own = table.values(column) if column in table.fields else list(table.folders)
         kept = [key for key, name in zip(keys, names) if name not in empty]
         numbers = _numbers(own, kept, table)
         if missing := without_empty(numbers, class_names)[2]:
             raise DedtError(f"{table.where or table.root} has no images of {few(missing, SHOWN)}")
-        return listed(table, own, class_names, numbers)
+        return listed(table, class_names, numbers)
 
-    return of_split(split, lambda: listed(train, values, class_names, labels, *notes), find_held_out)
+    return of_split(split, lambda: listed(train, class_names, labels, *notes), find_held_out)
 
 
 def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:

@@ -38,7 +38,7 @@ def find(
         DedtError: for files that cannot be read, or hold no image.
     """
     root = root_of(path, "webdataset", "a tar file, or of a folder of tar files")
-    shards = {"train": [], "test": []}
+    shards: dict[str, list[Path]] = {"train": [], "test": []}
     for file in [root] if root.is_file() else sorted(root.glob("*.tar")):
         words = {split_of(file.stem.partition("-")[0]), *split_words(file.stem)}
         shards["test" if "test" in words and not root.is_file() else "train"].append(file)
@@ -56,7 +56,9 @@ def find(
 
 def _read(root: Path, shards: list[Path]) -> Table:
     """The samples of shards, in their order; only what is beside the images is kept."""
-    ids, rows, left_out, suffixes = [], [], Counter(), image_suffixes()
+    ids: list[str] = []
+    rows: list[dict] = []
+    left_out, suffixes = Counter[str](), image_suffixes()
     for shard in shards:
         samples: dict[str, dict] = {}
         for name, content in _members(shard):
@@ -98,7 +100,7 @@ def _read(root: Path, shards: list[Path]) -> Table:
     )
 
 
-def _members(shard: Path):
+def _members(shard):
     """(name, function that gives its bytes) of each regular file, in order."""
     try:
         with tarfile.open(shard) as tar:
@@ -109,7 +111,7 @@ def _members(shard: Path):
         raise DedtError(f"{shard} is not a whole tar file ({error}): fetch or write it again.") from error
 
 
-def _parse(kind: str, content: bytes, where: str) -> dict:
+def _parse(kind, content, where):
     text = content.decode("utf-8", errors="replace").strip()
     if kind != "json":
         return {kind: int(text) if kind == "cls" and text.lstrip("-").isdigit() else text}

@@ -48,12 +48,12 @@ def data_uri(image: Image.Image) -> str:
 
 
 def bars(
-    counts: Sequence[Sequence[int]], width: int = 600, height: int = 120
+    counts: Sequence[np.ndarray], width: int = 600, height: int = 120
 ) -> list[list[dict[str, float]]]:
     """Rectangles of a stacked bar chart in a box of width x height: one list a series.
 
     Args:
-        counts: For each series its counts, of equal length.
+        counts: For each series its counts, int [m].
         width: Of the box.
         height: Of the box.
     """

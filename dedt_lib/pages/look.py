@@ -1,8 +1,7 @@
 """The look at photographs as text and as a page."""
 
-import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ MEANING = {
     "dark": "are dark all over",
     "light": "are light all over",
     "blurry": "are blurred",
-    "odd shape": "are more than three times as long as wide",
+    "odd shape": "are nearly three times as long as wide, or more",
     "outliers": "are the 1 % least like others, by their features",
 }
 
@@ -45,7 +44,7 @@ class Findings:
         places: Kind of finding -> places of the images.
         of: Place of a copy -> place of the image that stays.
         rows: (finding, count, remark) in words.
-        seconds: How long selection will take on this machine, if that was tried.
+        charts: What the page draws.
     """
 
     listing: Listing
@@ -53,8 +52,7 @@ class Findings:
     places: dict[str, np.ndarray]
     of: np.ndarray
     rows: list[tuple[str, str, str]]
-    seconds: float | None
-    charts: dict[str, Any] = field(default_factory=dict)
+    charts: dict[str, Any]
 
     @property
     def table(self) -> pd.DataFrame:
@@ -79,9 +77,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     stage = lab.photographs
     listing = stage.listing
     assert listing is not None  # only held-out images may be missing
-    started = time.perf_counter()
     seen = stage.look
-    took = time.perf_counter() - started
     table, n = seen.table, len(seen.table)
     exact, near = groups_of_copies(table), groups_of_copies(table, NEAR)
     own = np.arange(n)
@@ -101,10 +97,9 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     rows += [(kind, f"{len(found):,}", MEANING[kind]) for kind, found in places.items() if len(found)]
     rows += [] if any(map(len, places.values())) else [("findings", "0", "nothing that looks wrong")]
     if seconds is not None:
-        rows.append(
-            ("select", f"{took + seconds:.0f} s", "is what looking and embedding took; both are kept")
-        )
-    return Findings(listing, seen, places, near, rows, seconds, _charts(listing, table))
+        seconds += lab.store.manifest(stage.folder)["seconds"]
+        rows.append(("select", f"{seconds:.0f} s", "is what looking and embedding took here; both are kept for it"))
+    return Findings(listing, seen, places, near, rows, _charts(listing, table))
 
 
 def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -144,9 +139,8 @@ def _outliers(lab: "Lab", seen: Look) -> tuple[np.ndarray, float]:
 
     from ..stages.embed import Embed, encoder
 
-    started = time.perf_counter()
-    features = Embed(lab, encoder(lab)).result()
-    took = time.perf_counter() - started
+    stage = Embed(lab, encoder(lab))
+    features, took = stage.result(), stage.manifest()["seconds"]
     good = np.flatnonzero(seen.readable)
     count = round(OUTLIERS * len(good))
     if count == 0 or len(good) <= NEIGHBOURS:

@@ -103,8 +103,8 @@ def select(
     indices = np.flatnonzero(kept)
     copies = originals != np.arange(n)
     coreset = Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names)
-    found = {"copies": int(copies.sum()), "copies_kept": int(copies[kept].sum()), "tied": tuple(tied)}
-    return replace(coreset, **found, originals=originals)
+    coreset = replace(coreset, copies=int(copies.sum()), copies_kept=int(copies[kept].sum()))
+    return replace(coreset, tied=tuple(tied), originals=originals)
 
 
 def _order(

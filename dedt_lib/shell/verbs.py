@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from .printing import (
     FEW_CLASSES,
-    amount,
     contact_sheet,
     number,
     print_cell,
@@ -77,8 +76,7 @@ def say_how_long(experiment: "Experiment") -> None:
 
     stage = experiment.coreset.embedding
     if stage and experiment.lab.has_files and (seconds := seconds_to_embed(stage)):
-        what = amount(len(experiment.lab.photographs.listing.ids), "image")
-        print(f"about {seconds:.0f} s to look at {what} and to embed them", flush=True)
+        print(f"about {seconds:.0f} s to look at the images and to embed them", flush=True)
 
 
 def reweight(experiment: "Experiment", out: Out) -> None:

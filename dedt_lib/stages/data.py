@@ -47,7 +47,7 @@ class Images(Stage):
             return lab.imagine(lab.n)
         if p.source in data.FILES:
             photos = lab.photos if self.split == "train" else Photographs(lab, self.split).result()
-            return photos and photos.listing.decode(p.image_size, p.channels, lab.store)
+            return None if photos is None else photos.listing.decode(p.image_size, p.channels, lab.store)
         images = data.load(
             p.source,
             split=self.split,

@@ -1,0 +1,326 @@
+"""From people's photographs to a report and to files that trainers read."""
+
+import json
+import re
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import webdataset
+from PIL import Image, ImageDraw
+
+from dedt_lib import data, encoders
+from dedt_lib.clusters import cluster
+from dedt_lib.config import load_profile
+from dedt_lib.data import export, look
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
+from dedt_lib.shell.cli import main
+from dedt_lib.store import Store
+
+NASTY = "<b>cats & dogs"
+
+
+def picture(seed, size=(96, 72)):
+    """A photograph's stand-in: smooth colours with shapes on them, different for each seed."""
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
+        size, Image.Resampling.BICUBIC
+    )
+    draw = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y = rng.integers(0, size[0] - 20), rng.integers(0, size[1] - 20)
+        draw.ellipse((x, y, x + 18, y + 18), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    return image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of photographs with captions, among them everything that a look should find."""
+    root = tmp_path_factory.mktemp("photos")
+    for k, name in enumerate(("sea", NASTY)):
+        (root / name).mkdir()
+        for i in range(14 if k else 22):
+            file = root / name / f"p {i:02d}.jpg"
+            picture(100 * k + i).save(file, quality=92)
+            file.with_suffix(".txt").write_text(f"{name} number {i}")
+    sea = root / "sea"
+    (sea / "copy.jpg").write_bytes((sea / "p 03.jpg").read_bytes())
+    picture(4).resize((90, 68)).save(sea / "smaller.jpg", quality=70)
+    Image.new("RGB", (96, 72), (128, 128, 128)).save(sea / "blank.png")
+    Image.fromarray((np.asarray(picture(77)) * 0.06).astype(np.uint8)).save(sea / "night.png")
+    (sea / "torn.jpg").write_bytes((sea / "p 05.jpg").read_bytes()[:300])
+    return root
+
+
+@pytest.fixture(scope="module")
+def kept(folder, tmp_path_factory):
+    """The store and the coreset that ``dedt select`` makes of them, without the torn one."""
+    store, out = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("coreset")
+    argv = ["select", str(folder), "--ratio", "0.5", "--out", str(out), "--store", str(store), "--skip-bad"]
+    assert main([*argv, "--scope", "class"]) == 0
+    return store, out
+
+
+def test_the_look_finds_what_is_there(folder):
+    seen = look.look(data.find("folder", folder))
+    table = seen.table.assign(name=[name.rpartition("/")[2] for name in seen.table["id"]]).set_index("name")
+    assert seen.readable.sum() == len(table) - 1 and "torn.jpg" in table["error"]["torn.jpg"]
+    assert table["blank"]["blank.png"] and table["dark"]["night.png"] and table["dark"].sum() <= 2
+    assert not table.loc["p 00.jpg", ["blank", "dark", "light", "blurry"]].any().any()
+    exact, near = look.groups_of_copies(seen.table), look.groups_of_copies(seen.table, look.NEAR)
+    sea = {
+        name: list(seen.table["id"]).index(f"sea/{name}")
+        for name in ("p 03.jpg", "copy.jpg", "p 04.jpg", "smaller.jpg")
+    }
+    assert (
+        exact[sea["copy.jpg"]] == exact[sea["p 03.jpg"]] and exact[sea["smaller.jpg"]] == sea["smaller.jpg"]
+    )
+    assert near[sea["smaller.jpg"]] == near[sea["p 04.jpg"]] and (exact != np.arange(len(exact))).sum() == 1
+    leaked = look.leaks(seen.table, seen.table.iloc[[sea["copy.jpg"], sea["smaller.jpg"]]])
+    assert leaked.tolist() == [True, True]
+
+
+def test_near_pairs_are_those_of_all_pairs(monkeypatch):
+    hashes = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 40)
+    hashes[7] = hashes[30] ^ 0b1011
+    places = np.arange(40)
+    rows, columns = look._near_pairs(hashes, places, 3, block=7)
+    bits = [[bin((int(a) ^ int(b)) & (2**64 - 1)).count("1") for b in hashes] for a in hashes]
+    assert (
+        sorted(zip(rows, columns))
+        == [(i, j) for i in range(40) for j in range(i + 1, 40) if bits[i][j] <= 3]
+        == [(7, 30)]
+    )
+
+
+def test_dedt_look_writes_a_page_and_a_cleaned_list(folder, kept, tmp_path, capsys):
+    argv = ["look", str(folder), "--drop", "duplicates,bad,blank", "--out", str(tmp_path), "--quick"]
+    assert main([*argv, "--store", str(kept[0])]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"duplicates +1 ", said) and re.search(r"bad +1 ", said) and "classes" in said
+    page = (tmp_path / "look.html").read_text()
+    assert (
+        NASTY not in page and "&lt;b&gt;cats &amp; dogs" in page and "torn.jpg" in page and not remote(page)
+    )
+    (cleaned,) = tmp_path.glob("*.dedt.json")
+    found = data.find(data.detect(cleaned), cleaned)
+    assert found.reading.left_out["bad"] == found.reading.left_out["duplicates"] == 1
+    assert not {"sea/torn.jpg", "sea/blank.png"} & set(found.ids)
+    assert len({"sea/copy.jpg", "sea/p 03.jpg"} & set(found.ids)) == 1
+    assert (
+        main(["look", str(folder), "--drop", "ugly"]) == 2 and "--drop has no ugly" in capsys.readouterr().err
+    )
+
+
+def remote(page):
+    """Addresses that a page would ask for."""
+    return re.findall(r"""(?:src|href)\s*=\s*["']?(?!data:)[^"'> ]+|url\(|@import""", page)
+
+
+def test_select_writes_what_was_kept_and_a_report_that_opens_offline(folder, kept):
+    table = pd.read_parquet(kept[1] / "coreset.parquet")
+    facts = json.loads((kept[1] / "coreset.json").read_text())
+    assert facts["source"]["path"] == str(folder) and facts["reading"]["left_out"]
+    assert all((folder / name).is_file() for name in table["id"])
+    row = table.set_index("id").loc["sea/p 03.jpg"]
+    assert row["caption"] == "sea number 3" and row["class_name"] == "sea"
+    assert table["id"][row["original"]] == "sea/copy.jpg" and row["why"] == "exact copy of sea/copy.jpg"
+    assert table["why"].str.contains(r"number \d+ of \d+|exact copy of").all()
+    page = (kept[1] / "report.html").read_text()
+    assert NASTY not in page and "&lt;b&gt;cats" in page and not remote(page)
+    assert page.count("<img") <= 4 * 20 and "dedt export" in page and "prefers-color-scheme: dark" in page
+
+
+def test_photographs_without_classes_are_clustered(folder, kept, tmp_path, capsys):
+    argv = ["select", str(folder), "--label", "none", "--skip-bad", "--ratio", "0.5", "--out", str(tmp_path)]
+    assert main([*argv, "--store", str(kept[0])]) == 0
+    table = pd.read_parquet(tmp_path / "coreset.parquet")
+    assert table["class_name"].str.startswith("cluster ").all() and table["class"].max() >= 1
+    assert "no classes" in capsys.readouterr().out
+
+
+def test_clusters_are_those_of_separate_clouds():
+    rng = np.random.default_rng(0)
+    centres = 5 * np.eye(3, 40)
+    truth = np.repeat([0, 1, 2], (30, 20, 10))
+    features = centres[truth] + 0.1 * rng.normal(size=(60, 40))
+    assert cluster(features, 3).tolist() == truth.tolist()
+    assert cluster(features[:2], 5).max() == 1
+
+
+# ---- exports, each opened by the reader it is meant for ----------------------------------------------
+
+
+@pytest.fixture
+def exported(kept, tmp_path):
+    def write(to):
+        assert main(["export", str(kept[1]), "--to", to, "--out", str(tmp_path / to)]) == 0
+        return tmp_path / to
+
+    table = pd.read_parquet(kept[1] / "coreset.parquet")
+    return write, table[table["kept"]].set_index("id")
+
+
+def test_a_list_and_links_lead_to_the_files(folder, exported):
+    write, table = exported
+    paths = (write("list") / "images.txt").read_text().splitlines()
+    assert sorted(paths) == sorted(str(folder / name) for name in table.index)
+    links = [path for path in write("links").rglob("*.jpg")]
+    assert {link.resolve() for link in links} == {
+        (folder / name).resolve() for name in table.index if name.endswith("jpg")
+    }
+    assert all(
+        link.is_symlink() and link.with_suffix(".txt").read_text() for link in links if "number" in str(link)
+    )
+
+
+def test_datasets_reads_an_imagefolder_and_a_saved_set(folder, exported):
+    write, table = exported
+    read = datasets.load_dataset("imagefolder", data_dir=str(write("imagefolder")), split="train")
+    saved = datasets.load_from_disk(write("datasets"))
+    for rows in (read, saved):
+        assert len(rows) == len(table) and set(rows["id"]) == set(table.index)
+        for row in rows:
+            assert np.array_equal(
+                np.asarray(row["image"].convert("RGB")),
+                np.asarray(Image.open(folder / row["id"]).convert("RGB")),
+            )
+            assert row["text"] == (table["caption"][row["id"]] or table["class_name"][row["id"]])
+            assert row["weight"] == table["weight"][row["id"]]
+    assert (
+        saved.features["label"].names == [NASTY, "sea"] and read[0]["label"] in saved.features["label"].names
+    )
+    # What train_text_to_image.py of diffusers asks of its --train_data_dir: the columns image and text.
+    assert {"image", "text"} <= set(read.column_names)
+
+
+def test_webdataset_reads_its_tars(exported):
+    write, table = exported
+    (tar,) = write("webdataset").glob("*.tar")
+    samples = list(webdataset.WebDataset(str(tar), shardshuffle=False).decode("pil"))
+    assert {sample["json"]["id"] for sample in samples} == set(table.index)
+    for sample in samples:
+        assert (
+            sample["cls"] == table["class"][sample["json"]["id"]]
+            and (sample.get("jpg") or sample.get("png")).mode == "RGB"
+        )
+
+
+def test_kohya_folders_say_their_repeats(exported):
+    root = exported[0]("kohya")
+    folders = [path for path in root.iterdir() if path.is_dir()]
+    assert all(re.fullmatch(r"\d+_.+", path.name) for path in folders)
+    images = [path for path in root.rglob("*") if path.suffix in (".jpg", ".png")]
+    assert len(images) == len(exported[1]) and all(
+        p.with_suffix(".txt").is_file() for p in images if p.name.startswith("sea%2Fp")
+    )
+
+
+def test_torch_draws_by_the_weights(exported):
+    from torchvision.datasets import ImageFolder
+
+    write, table = exported
+    root = write("torch")
+    weights, images = np.load(root / "weights.npy"), ImageFolder(root / "images")
+    assert len(images) == len(weights) == len(table)
+    names = [export.safe(name) for name in table.index]
+    by_file = dict(zip(names, table["weight"]))
+    for (path, _), weight in zip(images.samples, weights):
+        assert by_file[path.rpartition("/")[2]] == weight
+    drawn = list(
+        torch.utils.data.WeightedRandomSampler(weights, 20, generator=torch.Generator().manual_seed(0))
+    )
+    assert set(drawn) <= set(range(len(weights)))
+
+
+def test_weights_become_repeats(tmp_path):
+    items = [
+        export.Item(f"{i}", None, b"image", ".png", i, "abc"[i], "", weight)
+        for i, weight in enumerate((0.5, 1.4, 9))
+    ]
+    export.to_kohya(iter(items), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10_c", "1_a", "3_b", "repeats.json"]
+    error = json.loads((tmp_path / "repeats.json").read_text())["largest relative error"]
+    assert error == pytest.approx(max(abs(np.array([1, 3, 10]) / 14 / (np.array([0.5, 1.4, 9]) / 10.9) - 1)))
+
+
+def test_an_export_that_cannot_be_whole_leaves_nothing(kept, folder, tmp_path, capsys):
+    coreset = tmp_path / "coreset"
+    coreset.mkdir()
+    for file in kept[1].iterdir():
+        (coreset / file.name).write_bytes(file.read_bytes())
+    table = pd.read_parquet(coreset / "coreset.parquet")
+    table.loc[table["kept"].idxmax(), "id"] = "sea/gone.jpg"
+    table.to_parquet(coreset / "coreset.parquet")
+    assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
+    assert (
+        "1 images of the coreset are no longer in" in capsys.readouterr().err
+        and not (tmp_path / "out").exists()
+    )
+    assert main(["export", str(coreset), "--to", "zip", "--out", str(tmp_path / "out")]) == 2
+    assert main(["export", str(kept[1]), "--to", "list", "--out", str(coreset)]) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+# ---- published networks ------------------------------------------------------------------------------
+
+
+def test_efficientnet_lite0_is_the_network_of_its_package():
+    network = encoders.load_pretrained("efficientnet-lite0")
+    x = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+    with torch.no_grad():
+        features = network.features(x)
+    assert features.shape == (1, 1280)
+    # Of the package's own network (efficientnet-lite-pytorch 0.1.0) on the same prepared image.
+    golden = np.load(__file__.replace("test_photos.py", "golden/lite0.npy"))
+    np.testing.assert_allclose(features.numpy(), golden, atol=1e-4)
+
+
+def test_networks_of_timm_and_open_clip_are_read_from_their_files(tmp_path):
+    import open_clip
+    import timm
+    from safetensors.torch import save_file
+    from timm.models import save_for_hf
+
+    x = torch.rand(2, 3, 40, 40) * 2 - 1
+    own = timm.create_model("resnet10t", num_classes=10).eval()
+    save_for_hf(own, tmp_path / "timm", safe_serialization=True)
+    own.reset_classifier(0)
+    read = encoders.load_pretrained(f"timm:{tmp_path / 'timm'}")
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    clip = open_clip.CLIP(**config).eval()
+    (tmp_path / "clip").mkdir()
+    save_file(
+        {k: v.contiguous() for k, v in clip.state_dict().items()},
+        tmp_path / "clip" / "open_clip_model.safetensors",
+    )
+    settings = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    (tmp_path / "clip" / "open_clip_config.json").write_text(json.dumps(settings))
+    tower = encoders.load_pretrained(f"open_clip:{tmp_path / 'clip'}")
+    with torch.no_grad():
+        torch.testing.assert_close(read.features(x), own(read.preprocess(x)))
+        torch.testing.assert_close(tower.features(x), clip.encode_image(tower.preprocess(x)))
+    assert read.size == 176 and tower.size == 32 and tower.std.flatten().tolist() == [0.25] * 3
+    (tmp_path / "timm" / "config.json").write_text("{}")
+    with pytest.raises(DedtError, match="holds no network that timm can read"):
+        encoders.load_pretrained(f"timm:{tmp_path / 'timm'}")
+
+
+def test_each_encoder_sees_photographs_at_its_own_size(folder, kept, monkeypatch):
+    sizes = []
+    plain = encoders.Pretrained.features
+    monkeypatch.setattr(
+        encoders.Pretrained, "features", lambda self, x: sizes.append(tuple(x.shape[2:])) or plain(self, x)
+    )
+    profile = load_profile("photos", **{"data.path": str(folder), "data.skip_bad": True})
+    x = Experiment(profile, store=Store(kept[0] / "other"), ratio=0.5)
+    x.select()
+    assert set(sizes) == {(224, 224)} and x.lab.shape == (3, 32, 32)
+    assert not (kept[0] / "other" / "images").exists()
