@@ -297,18 +297,18 @@ def test_the_column_that_repeats_is_the_label(tmp_path):
 def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, monkeypatch, capsys):
     import struct
 
-    from dedt_lib.data import listing
+    from dedt_lib.data import look
 
     root = tiny.write_images(tmp_path / "images", TWO)
     picture(root / "cat" / "0.png").write_text("not an image")
-    real = listing.read_image
+    real = look.upright
 
-    def failing(file, *sizes):
-        if str(file).endswith("bee/2.png"):
+    def failing(image, channels):
+        if str(image.filename).endswith("bee/2.png"):
             raise struct.error("bad tag")
-        return real(file, *sizes)
+        return real(image, channels)
 
-    monkeypatch.setattr(listing, "read_image", failing)
+    monkeypatch.setattr(look, "upright", failing)
     code, _, error = select(capsys, root, tmp_path)
     listed = tmp_path / "out" / "unreadable.txt"
     assert code == 2 and "2 of 9 images" in error and "bee/2.png (bad tag)" in error and str(listed) in error

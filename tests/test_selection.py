@@ -264,7 +264,8 @@ def test_the_parquet_file_reads_without_this_library(tmp_path):
     coreset = coreset_with_names([0.2, 0.3, 0.5])
     coreset.save(tmp_path)
     table = pd.read_parquet(tmp_path / "coreset.parquet")
-    assert list(table.columns) == ["id", "class", "class_name", "score", "rank", "kept", "weight"]
+    known = "id class class_name caption score rank kept weight original why"
+    assert list(table.columns) == known.split()
     assert table["kept"].sum() == len(coreset.indices) and len(table) == 65
     assert (table["class_name"] == [("a", "b", "c")[k] for k in table["class"]]).all()
 

@@ -307,9 +307,10 @@ def test_all_settings_but_those_of_speed_are_in_the_address(model, smoke):
 LIBRARY = Path(dedt_lib.__file__).parent
 FLOOR = set("errors randomness arrays pixels files interruption processes devices weights".split())
 METHOD = set(
-    "data encoders selection reweighting plans models training checkpoint latents sampling evaluation".split()
+    "data encoders encoder_names clusters selection reweighting plans models training checkpoint latents sampling "
+    "evaluation".split()
 )
-ABOVE = {"experiment", "plan", "cell", "book", "shell"}
+ABOVE = {"experiment", "plan", "cell", "book", "pages", "shell"}
 
 
 def imports(node, package):

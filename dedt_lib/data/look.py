@@ -28,6 +28,7 @@ ISSUES = {
 """cleanvision's tests of a single image, with its own thresholds."""
 WORDS = {"low_information": "blank", "odd_aspect_ratio": "odd shape"}
 """What an issue is called here, where that is another word."""
+TABLE = "look.parquet"
 WINDOW = 64  # images that are read ahead
 
 
@@ -51,15 +52,16 @@ class Look:
 
     def save(self, folder: Path) -> None:
         """Write ``look.parquet`` and ``thumbnails.npy``."""
-        self.table.to_parquet(folder / "look.parquet", index=False)
+        with open(folder / TABLE, "wb") as file:  # of a path pyarrow takes no name that is not UTF-8
+            self.table.to_parquet(file, index=False)
         np.save(folder / "thumbnails.npy", self.thumbnails)
 
     @classmethod
     def load(cls, folder: Path) -> "Look":
         """Read what :meth:`save` wrote."""
-        return cls(
-            pd.read_parquet(folder / "look.parquet"), np.load(folder / "thumbnails.npy", mmap_mode="r")
-        )
+        with open(folder / TABLE, "rb") as file:
+            table = pd.read_parquet(file)
+        return cls(table, np.load(folder / "thumbnails.npy", mmap_mode="r"))
 
 
 def look(listing: Listing) -> Look:
