@@ -320,7 +320,7 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for name, field in Recipe.model_fields.items():
         assert cli.flag(name) in shown and field.description.replace("-", "") in shown.replace("-", "")
-    assert options("train").keys() == {"verb", "action"}
+    assert options("train").keys() == {"verb", "action", "images"}
 
 
 @pytest.mark.parametrize(
@@ -459,14 +459,6 @@ def test_numbers_are_shown_with_three_digits(value, text):
 @pytest.mark.parametrize("seconds, text", [(0, "0 s"), (99, "99 s"), (120, "2 min"), (7.2e6, "2,000.0 h")])
 def test_times_are_shown_in_the_unit_that_one_thinks_in(seconds, text):
     assert printing.duration(seconds) == text
-
-
-def test_data_may_be_a_folder_of_classes_or_parquet_files(photos, tmp_path):
-    (tmp_path / "train-00000-of-00001.parquet").touch()
-    assert cli.kind_of_data(photos) == cli.kind_of_data(photos / "none") == "folder"
-    assert (
-        cli.kind_of_data(tmp_path) == cli.kind_of_data(tmp_path / "train-00000-of-00001.parquet") == "parquet"
-    )
 
 
 # ---- the plan --------------------------------------------------------------------------------------

@@ -472,7 +472,7 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
     if get_origin(kind) is Sequence:
         how["action"] = "append"
     if not name.startswith("-"):
-        how["nargs"] = "?"
+        how |= {"nargs": "?", "default": default}
     if default is not False and default not in (None, "", ()):
         help += f" (default: {default})"
     group.add_argument(name, help=help, **how)
