@@ -6,8 +6,9 @@ The verbs follow each other; each computes what is missing and takes the rest fr
 
 examples:
   dedt select --ratio 0.1                       a coreset of the digits: Moderate-DS, 10 %
-  dedt select --data photos --set data.image_size=32 --set data.channels=3 --out coreset
-                                                the same of your own images, one folder per class
+  dedt look photos                              your own images, before anything is chosen
+  dedt select photos --ratio 0.1 --out coreset
+                                                a coreset of them, with a report to look at
   dedt run --profile smoke                      everything, in seconds, to see that it works
   dedt run --profile smoke --model mdt          the same in the latent space of an autoencoder
   dedt plan table1 --probe                      what a table takes: runs, steps, disk, hours
@@ -95,6 +96,7 @@ def compute(
     experiment = Experiment(budget, store=kept, report=out, **recipe)
     experiment.check_weights("evaluate" if stage is verbs.run else stage.__name__)
     with printing_once(experiment.lab.processes):
+        verbs.say_how_long(experiment)
         changed = f" with {', '.join(changes)} changed" if changes else ""
         print(f"{experiment.lab.pool.name}, profile {budget.name}{changed}: {describe(experiment)}")
         print_reading(experiment.lab.pool.reading)

@@ -49,7 +49,6 @@ def select(experiment: "Experiment", out: Out) -> None:
     example:
       dedt select --method moderate --ratio 0.1 --out coreset
     """
-    say_how_long(experiment)
     coreset = experiment.select()
     print(f"{len(coreset.indices)} of {len(coreset.labels)} images kept")
     counts = zip(coreset.class_names, experiment.lab.class_counts, coreset.counts)
@@ -83,7 +82,7 @@ def reweight(experiment: "Experiment", out: Out) -> None:
     """Run group DRO on the coreset and print the weight of each class; 1 is uniform.
 
     example:
-      dedt reweight --data photos --set data.image_size=32 --set data.channels=3 --out coreset
+      dedt reweight photos --ratio 0.1 --out coreset
     """
     from ..files import write_json
     from ..reweighting import effective_classes
