@@ -7,8 +7,7 @@ The verbs follow each other; each computes what is missing and takes the rest fr
 examples:
   dedt select --ratio 0.1                       a coreset of the digits: Moderate-DS, 10 %
   dedt look photos                              your own images, before anything is chosen
-  dedt select photos --ratio 0.1 --out coreset
-                                                a coreset of them, with a report to look at
+  dedt select photos --ratio 0.1 --out coreset  a coreset of them, with a report to look at
   dedt run --profile smoke                      everything, in seconds, to see that it works
   dedt run --profile smoke --model mdt          the same in the latent space of an autoencoder
   dedt plan table1 --probe                      what a table takes: runs, steps, disk, hours
