@@ -83,7 +83,7 @@ autoencoder.decoder_weights autoencoder.learning_rate mdt.patch_size mdt.mask_ra
 mdt.learning_rate mdt.optimizer mdt.ema_decay mdt.guidance stable_diffusion.weights
 stable_diffusion.pretraining_learning_rate stable_diffusion.learning_rate stable_diffusion.ema_decay
 stable_diffusion.guidance evaluate.network evaluate.weights evaluate.learning_rate evaluate.classwise
-evaluate.cmmd evaluate.cmmd_weights
+evaluate.cmmd evaluate.cmmd_weights evaluate.kid data.label data.caption select.clusters select.cluster_encoder
 """.split()
 """Keys whose values stay as they are."""
 
