@@ -169,12 +169,12 @@ def images(tmp_path_factory):
         labels = [k for k in range(10) for _ in range(each)]
         pixels = random.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
         test_data_parquet.write(root / f"cifar10/{split}.parquet", pixels, labels, names=list(CLASS_NAMES))
-    for name, classes in (("imagenet", 3), ("imagenette", 10)):
+    for name, classes in (("imagenet", 3), ("imagenette", 10), ("photos", 2)):
         for split, each in (("train", 4), ("val", 1)):
             folders = [f"n{k:08d}" for k in range(classes)]
             tiny.write_images(root / name / split, folders, each=each, size=(40, 33))
     paths = {name: root / load_profile(name).data.source for name in profile_names()}
-    paths |= {name: root / name for name in ("imagenet", "imagenette")}
+    paths |= {name: root / name for name in ("imagenet", "imagenette", "photos")}
     return {name: "" if path.name == "digits" else str(path) for name, path in paths.items()}
 
 
