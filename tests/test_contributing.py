@@ -1,0 +1,207 @@
+"""The recipes of CONTRIBUTING.md, followed to the letter from a script: each is a class and an entry in a registry."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import nn
+
+from dedt_lib import plans, selection
+from dedt_lib.book import tables
+from dedt_lib.book.tables import Row
+from dedt_lib.config import load_profile
+from dedt_lib.config.profile import Diffusion
+from dedt_lib.encoders.classifier import SmallClassifier
+from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
+from dedt_lib.models.schedule import NOISE_SCHEDULE
+from dedt_lib.randomness import numpy_generator
+from dedt_lib.shell import cli
+from dedt_lib.stages.embed import ENCODERS, TrainedEncoder
+from dedt_lib.stages.models import MODELS, ModelSpec
+
+# ---- an encoder
+
+
+class Thumbnail(nn.Module):
+    """The images themselves, made small."""
+
+    def __init__(self, side=4):
+        super().__init__()
+        self.side = side
+
+    def features(self, images):
+        return nn.functional.adaptive_avg_pool2d(images, self.side).flatten(1)
+
+
+class Narrow(TrainedEncoder):
+    """A narrow classifier, trained on the images."""
+
+    network = label = "narrow"
+    settings = {"epochs": 1, "batch_size": 50, "learning_rate": 0.05}
+    shape = {"width": 8}
+
+    def build(self):
+        return SmallClassifier(self.lab.shape[0], len(self.lab.class_names), **self.shape)
+
+
+# ---- a selector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm(selection.Selector):
+    """The samples of the largest norm."""
+
+    power: float = 2.0
+
+    def scores(self, features, labels, scope, originals):
+        return np.linalg.norm(features, ord=self.power, axis=1)
+
+
+# ---- a diffusion model
+
+
+class Convolution(nn.Module):
+    """One layer that sees the noisy image and a channel for each class."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.null_label, self.sample_shape = classes, tuple(shape)
+        self.label = nn.Embedding(classes + 1, shape[0])
+        self.net = nn.Conv2d(shape[0], shape[0], 3, padding=1)
+        self.schedule = DDPMScheduler(**NOISE_SCHEDULE)
+
+    def predict(self, x_t, t, labels):
+        return self.net(x_t) + self.label(labels)[:, :, None, None]
+
+    def losses(self, batch):
+        x_t = self.schedule.add_noise(batch.images, batch.noise, batch.t)
+        labels = torch.where(batch.drop, self.null_label, batch.labels)
+        return (self.predict(x_t, batch.t, labels) - batch.noise).square().mean(dim=(1, 2, 3))
+
+
+class ConvolutionSpec(ModelSpec):
+    name, label, latent = "convolution", "one convolution", False
+    section = Diffusion(epochs=2, batch_size=25, learning_rate=1e-3, ema_decay=0.9, steps=2, ratios=(0.1,))
+
+    def network(self, shape, class_names, pipeline=None):
+        return Convolution(shape, len(class_names))
+
+
+# ---- a way to train on less data
+
+
+class Half(plans.EpochPlan):
+    """Half of the coreset in each epoch, drawn anew."""
+
+    def __init__(self, indices, *, share=0.5, **settings):
+        super().__init__(indices, **settings)
+        self.share = share
+
+    def epoch(self, e):
+        indices, weights = super().epoch(e)
+        generator = numpy_generator(self.seed, "half", e)
+        kept = generator.permutation(len(indices))[: round(self.share * len(indices))]
+        return indices[kept], weights[kept]
+
+
+# ---- all of them
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a recipe registers, what names it, and what ``dedt`` says of it in a plan and in a run."""
+
+    registry: dict
+    made: type
+    recipe: dict
+    planned: str
+    told: str
+
+
+CASES = {
+    "thumbnail": Case(ENCODERS, Thumbnail, {"encoder": "thumbnail"}, "thumbnail", "encoder thumbnail"),
+    "narrow": Case(ENCODERS, Narrow, {"encoder": "narrow"}, "narrow", "encoder narrow"),
+    "norm": Case(selection.REGISTRY, Norm, {"method": "norm"}, "ResNet-18", "norm at ratio 0.1"),
+    "convolution": Case(
+        MODELS,
+        ConvolutionSpec,
+        {"method": "random", "model": "convolution"},
+        "one convolution",
+        "model convolution",
+    ),
+    "half": Case(plans.REGISTRY, Half, {"method": "random", "plan": "half"}, "coreset, half", "plan half"),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request, monkeypatch):
+    """A recipe, entered in its registry and as a row of Table I."""
+    name, case = request.param, CASES[request.param]
+    monkeypatch.setitem(case.registry, name, case.made)
+    for part in ("ROWS", "LABELS", "TABLES"):
+        monkeypatch.setattr(
+            tables, part, {k: v.copy() if part == "TABLES" else v for k, v in getattr(tables, part).items()}
+        )
+    tables.add_row("own", Row("One's own", case.recipe, "table1", (0.1,)))
+    return case
+
+
+def test_a_recipe_is_followed(case, smoke, tmp_path, monkeypatch, capsys):
+    """With no file of the package edited: the verbs, the plan and the cell of a table."""
+    own = smoke.change(**case.recipe, ratio=0.1)
+    assert own.select().counts.tolist() == [3] * 10
+    monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
+    profile = tmp_path / "tiny.toml"
+    profile.write_text('extends = "smoke"\n[data]\nper_class = 30\n[sample]\ncount = 100\n')
+
+    def dedt(*argv):
+        status = cli.main([*argv, "--profile", str(profile)])
+        printed, complaint = capsys.readouterr()
+        assert status == 0, complaint
+        return printed
+
+    kept = ["--store", str(tmp_path / "store")]
+    options = [word for name, value in case.recipe.items() for word in (f"--{name}", value)]
+    assert case.told in dedt("select", *options, *kept)
+    assert "FID" in dedt("run", *options, *kept)
+    assert case.planned in dedt("plan", "table1", "--row", "own", "--probe")
+    assert "own-10-0" in dedt("run", "table1", "--row", "own", *kept)
+    (cell,) = tables.read_cells(load_profile(profile), root=tmp_path).to_dict("records")
+    assert cell["row"] == "own" and cell["fid"] > 0
+
+
+@pytest.mark.parametrize(
+    "name, changed", [("thumbnail", {"side": 2}), ("half", {"share": 0.2}), ("half", {"share": 1.0})]
+)
+def test_the_values_of_ones_own_class_decide_its_address(name, changed, smoke, monkeypatch):
+    case, addresses = CASES[name], set()
+    for made in (case.made, partial(case.made, **changed)):
+        monkeypatch.setitem(case.registry, name, made)
+        own = Experiment(smoke.profile, store=smoke.store, device="cpu", ratio=0.1, **case.recipe)
+        addresses.add(own.model.address)
+    assert len(addresses) == 2
+
+
+def test_a_plan_of_ones_own_is_what_is_trained_on(smoke, monkeypatch):
+    monkeypatch.setitem(plans.REGISTRY, "half", Half)
+    own = smoke.change(method="random", ratio=0.4, plan="half")
+    facts, whole = own.training(), own.change(plan="").plan()
+    assert facts["images_seen"] == 8 * 60 and facts["steps"] == own.plan().steps(25) == 8 * 3
+    assert len(whole.indices) == 120 and set(own.plan().epoch(3)[0]) < set(whole.indices)
+    everything = own.change(ratio=1.0)
+    assert not everything.model.is_reference and everything.model.address != everything.reference_run.address
+
+
+@pytest.mark.parametrize(
+    "other", [{"infobatch": "ratio"}, {"early_stopping": True}, {"weighting": "sampler"}]
+)
+def test_a_plan_needs_a_coreset_of_its_own(other, smoke, monkeypatch):
+    monkeypatch.setitem(plans.REGISTRY, "half", Half)
+    with pytest.raises(DedtError, match="a plan chooses from a coreset"):
+        smoke.change(plan="half", **other)
+    with pytest.raises(DedtError, match="plan: choose one of: half .got 'third'"):
+        smoke.change(plan="third")
