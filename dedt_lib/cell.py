@@ -69,7 +69,7 @@ def cell(experiment: "Experiment") -> dict[str, Any]:
         "run": training["key"],
         "provenance": {name: training[name] for name in PROVENANCE} | published(e.stages()),
         **metrics,
-        **(e.comparison.result() if e.spec.latent else {}),
+        **(e.comparison.result() if e.compared else {}),
     }
     return {**result, "dro": dro_facts(e.proxy.result())} if e.recipe.reweighting else result
 

@@ -258,6 +258,7 @@ class Evaluate(Training):
     batch_size: Count = 128
     learning_rate: Positive = 0.05
     classwise: bool = True
+    kid: bool = False  # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway
     cmmd: Literal["", "clip", "vit-l-14-336"] = (
         ""  # whose embeddings: the small CLIP, the published network, none
     )

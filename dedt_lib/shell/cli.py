@@ -125,6 +125,7 @@ def run(
 
     example:
       dedt run --ratio 0.1 --out everything
+      dedt run photos --ratio 0.1                              your images, under the profile photos
       dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes results/digits
     """
     from ..config.profile import TABLES
@@ -435,16 +436,16 @@ def make_parser(chosen: str = "") -> argparse.ArgumentParser:
         )
         if name == chosen:
             for described in dict.fromkeys((function, compute) if stage else (function,)):
-                add_parameters(verb, described)
+                add_parameters(verb, described, but="images" if function is run else "")
             if stage:
                 add_fields(verb.add_argument_group("which run"))
     return parser
 
 
-def add_parameters(verb: argparse.ArgumentParser, function: Callable) -> None:
-    """The parameters of a function as options, those before the star as positional arguments."""
+def add_parameters(verb: argparse.ArgumentParser, function: Callable, but: str = "") -> None:
+    """The parameters of a function ``but`` one as options, those before the star as positional arguments."""
     for name, parameter in inspect.signature(function).parameters.items():
-        if get_origin(parameter.annotation) is Annotated:
+        if get_origin(parameter.annotation) is Annotated and name != but:
             keyword = parameter.kind is parameter.KEYWORD_ONLY
             kind, *words = get_args(parameter.annotation)
             add_option(verb, flag(name) if keyword else name, kind, parameter.default, *words)

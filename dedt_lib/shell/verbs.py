@@ -162,7 +162,7 @@ def sample(experiment: "Experiment", out: Out) -> None:
 
 
 def evaluate(experiment: "Experiment", out: Out) -> None:
-    """Measure FID, class-wise FID and near-copies; of latent models CMMD, KID, precision and recall too.
+    """Measure FID, class-wise FID and near-copies; of latent models and photographs KID, precision and recall too.
 
     example:
       dedt evaluate --method random --ratio 0.1 --seed 1
@@ -170,7 +170,7 @@ def evaluate(experiment: "Experiment", out: Out) -> None:
     from ..files import write_json
 
     metrics, floor = experiment.evaluate(), experiment.floor()
-    if experiment.recipe.model != "unet":
+    if experiment.compared:
         metrics |= experiment.compare()
     print_metrics(metrics, floor)
     values = (map(number, metrics["classwise"]), map(number, floor["classwise"]))

@@ -38,6 +38,11 @@ class Graph:
         return self.lab.spec(self.recipe.model)
 
     @property
+    def compared(self) -> bool:
+        """Whether the metrics beside FID are measured."""
+        return self.spec.latent or self.lab.profile.evaluate.kid
+
+    @property
     def settings(self) -> TrainingSettings:
         """How the recipe's model is trained."""
         return self.spec.settings
@@ -105,7 +110,7 @@ class Graph:
         if until == "measure":
             return [evaluate.Floor(self.lab)]
         if until == "evaluate":
-            return [self.metrics, *self.stages("measure"), *([self.comparison] if self.spec.latent else [])]
+            return [self.metrics, *self.stages("measure"), *([self.comparison] if self.compared else [])]
         verbs = {
             "embed": "embedding",
             "select": "coreset",
