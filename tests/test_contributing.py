@@ -1,5 +1,6 @@
 """The recipes of CONTRIBUTING.md, followed to the letter from a script: each is a class and an entry in a registry."""
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +13,6 @@ from torch import nn
 from dedt_lib import plans, selection
 from dedt_lib.book import tables
 from dedt_lib.book.tables import Row
-from dedt_lib.config import load_profile
 from dedt_lib.config.profile import Diffusion
 from dedt_lib.encoders.classifier import SmallClassifier
 from dedt_lib.errors import DedtError
@@ -137,41 +137,40 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES)
-def case(request, monkeypatch):
-    """A recipe, entered in its registry and as a row of Table I."""
-    name, case = request.param, CASES[request.param]
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a profile, in which the recipes share a store."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "tiny.toml").write_text(
+        'extends = "smoke"\ndata.per_class = 30\nunet.epochs = 2\nunet.batch_size = 10\n'
+    )
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_recipe_is_followed(name, place, tmp_path, monkeypatch, capsys):
+    """No file of the package is edited: select, run, plan and a cell of a table."""
+    case = CASES[name]
     monkeypatch.setitem(case.registry, name, case.made)
     for part in ("ROWS", "LABELS", "TABLES"):
-        monkeypatch.setattr(
-            tables, part, {k: v.copy() if part == "TABLES" else v for k, v in getattr(tables, part).items()}
-        )
-    tables.add_row("own", Row("One's own", case.recipe, "table1", (0.1,)))
-    return case
-
-
-def test_a_recipe_is_followed(case, smoke, tmp_path, monkeypatch, capsys):
-    """With no file of the package edited: the verbs, the plan and the cell of a table."""
-    own = smoke.change(**case.recipe, ratio=0.1)
-    assert own.select().counts.tolist() == [3] * 10
+        monkeypatch.setattr(tables, part, copy.deepcopy(getattr(tables, part)))
+    tables.add_row(name, Row("One's own", case.recipe, "table1", (0.1,)))
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
-    profile = tmp_path / "tiny.toml"
-    profile.write_text('extends = "smoke"\n[data]\nper_class = 30\n[sample]\ncount = 100\n')
 
     def dedt(*argv):
-        status = cli.main([*argv, "--profile", str(profile)])
+        status = cli.main([*argv, "--profile", str(place / "tiny.toml")])
         printed, complaint = capsys.readouterr()
         assert status == 0, complaint
         return printed
 
-    kept = ["--store", str(tmp_path / "store")]
-    options = [word for name, value in case.recipe.items() for word in (f"--{name}", value)]
+    kept = ["--store", str(place / "store")]
+    options = [word for key, value in case.recipe.items() for word in (f"--{key}", value)]
     assert case.told in dedt("select", *options, *kept)
     assert "FID" in dedt("run", *options, *kept)
-    assert case.planned in dedt("plan", "table1", "--row", "own", "--probe")
-    assert "own-10-0" in dedt("run", "table1", "--row", "own", *kept)
-    (cell,) = tables.read_cells(load_profile(profile), root=tmp_path).to_dict("records")
-    assert cell["row"] == "own" and cell["fid"] > 0
+    assert case.planned in dedt("plan", "table1", "--row", name, "--probe")
+    assert f"wrote {name}-10-0" in dedt("run", "table1", "--row", name, *kept)
+    (cell,) = tables.read_cells(place / "tiny.toml", root=tmp_path).to_dict("records")
+    assert cell["row"] == name and cell["fid"] > 0
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,8 @@ def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
     if recipe.get("unguided"):
         return row.removesuffix("-unguided"), ratio, seed
     if recipe.get("reweighting") or recipe.get("early_stopping"):
-        return FULL[recipe.get("model", "unet")], 1.0, seed
+        full = FULL.get(recipe.get("model", "unet"))
+        return (full, 1.0, seed) if full else None
     return None
 
 

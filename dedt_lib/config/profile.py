@@ -98,9 +98,8 @@ class DDAE(Section):
 class Encoders(Section):
     """The feature extractors whose features decide a coreset."""
 
-    default: Annotated[str, AfterValidator(known_encoder)] = (
-        "resnet18"  # where a recipe, or a table's row, does not name another
-    )
+    # Where a recipe, or a table's row, does not name another.
+    default: Annotated[str, AfterValidator(known_encoder)] = "resnet18"
     resnet18: ResNet18
     inceptionv3: InceptionV3
     clip: CLIP
@@ -114,9 +113,8 @@ class Select(Section):
     gaussian_threshold: Literal[THRESHOLDS] = "count"
     moderate_scope: Literal["class", "global"] = "global"  # the cited code's
     moderate_centre: Literal[CENTRES] = "median"
-    clusters: Annotated[int, Field(ge=0)] = (
-        0  # that stand in for classes where images have none; 0: one for 20 images, at most 10
-    )
+    # Clusters stand in for classes where images have none; 0: one for 20 images, at most 10.
+    clusters: Annotated[int, Field(ge=0)] = 0
     cluster_encoder: Annotated[str, AfterValidator(known_encoder)] = "efficientnet-lite0"
 
 
@@ -258,7 +256,9 @@ class Evaluate(Training):
     batch_size: Count = 128
     learning_rate: Positive = 0.05
     classwise: bool = True
-    kid: bool = False  # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway
+    kid: bool = (
+        False  # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway
+    )
     cmmd: Literal["", "clip", "vit-l-14-336"] = (
         ""  # whose embeddings: the small CLIP, the published network, none
     )

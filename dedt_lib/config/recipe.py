@@ -27,11 +27,9 @@ def known(registry: dict[str, Any], name: str, *more: str) -> str:
 
 def known_encoder(name: str) -> str:
     """Refuse a name that is neither in ENCODERS nor that of a published network."""
-    return (
-        name
-        if not name or is_pretrained(name)
-        else known(ENCODERS, name, *NAMES, "timm:NAME", "open_clip:NAME")
-    )
+    if name and not is_pretrained(name):
+        known(ENCODERS, name, *NAMES, "timm:NAME", "open_clip:NAME")
+    return name
 
 
 class Recipe(BaseModel):

@@ -383,7 +383,7 @@ Encoder = TrainedEncoder | PublishedEncoder | PretrainedEncoder | DDAE
 OWN_SIZE = 224
 """Pixels at which a published network sees photographs, if it says no other size."""
 
-# The stage that trains it, whose section of the profile may name published weights instead, or a network as it is.
+# A stage that trains it, whose section of the profile may name published weights instead; or a network as it is.
 ENCODERS.update({"resnet18": ResNet18, "inceptionv3": InceptionV3, "clip-rn50": SmallClip, "ddae": DDAE})
 
 
@@ -457,11 +457,8 @@ class Embed(Stage):
 
     def cost(self):
         n, draws = self.lab.n, self.lab.profile.encoders.ddae.draws if isinstance(self.encoder, DDAE) else 1
-        given = (
-            ", published weights"
-            if isinstance(self.encoder, Given) and not isinstance(self.encoder, OwnEncoder)
-            else ""
-        )
+        published = isinstance(self.encoder, Given) and not isinstance(self.encoder, OwnEncoder)
+        given = ", published weights" if published else ""
         network = self.lab.spec("unet").label if isinstance(self.encoder, DDAE) else self.encoder.network
         held = n * (4 * self.width() + 8)
         yield Cost(
