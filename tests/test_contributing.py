@@ -1,11 +1,15 @@
 """The recipes of CONTRIBUTING.md, followed to the letter from a script: each is a class and an entry in a registry."""
 
+import ast
 import copy
+import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from diffusers import DDPMScheduler
 from torch import nn
@@ -18,10 +22,13 @@ from dedt_lib.encoders.classifier import SmallClassifier
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.models.schedule import NOISE_SCHEDULE
+from dedt_lib.plans import EpochPlan
 from dedt_lib.randomness import numpy_generator
+from dedt_lib.selection import Selector
 from dedt_lib.shell import cli
 from dedt_lib.stages.embed import ENCODERS, TrainedEncoder
 from dedt_lib.stages.models import MODELS, ModelSpec
+from dedt_lib.store import Store
 
 # ---- an encoder
 
@@ -52,7 +59,7 @@ class Narrow(TrainedEncoder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Norm(selection.Selector):
+class Norm(Selector):
     """The samples of the largest norm."""
 
     power: float = 2.0
@@ -94,7 +101,7 @@ class ConvolutionSpec(ModelSpec):
 # ---- a way to train on less data
 
 
-class Half(plans.EpochPlan):
+class Half(EpochPlan):
     """Half of the coreset in each epoch, drawn anew."""
 
     def __init__(self, indices, *, share=0.5, **settings):
@@ -103,9 +110,35 @@ class Half(plans.EpochPlan):
 
     def epoch(self, e):
         indices, weights = super().epoch(e)
-        generator = numpy_generator(self.seed, "half", e)
-        kept = generator.permutation(len(indices))[: round(self.share * len(indices))]
+        kept = numpy_generator(self.seed, "half", e).permutation(len(indices))[
+            : round(self.share * len(indices))
+        ]
         return indices[kept], weights[kept]
+
+
+class Hardest(Half):
+    """The half of the coreset whose last losses were the largest; an epoch that was begun stays as it was drawn."""
+
+    needs_losses = True
+
+    def __init__(self, indices, **settings):
+        super().__init__(indices, **settings)
+        self.values = {"scores": np.full(self.total, np.inf), "epoch": np.array(-1)}
+
+    def epoch(self, e):
+        if self.values["epoch"] != e:
+            order = np.argsort(-self.values["scores"][self.indices], kind="stable")
+            self.values |= {"epoch": np.array(e), "kept": order[: round(self.share * len(order))]}
+        return self.indices[self.values["kept"]], self.weights[self.values["kept"]]
+
+    def record(self, indices, losses):
+        self.values["scores"][indices] = losses
+
+    def state(self):
+        return self.values
+
+    def restore(self, state):
+        self.values = {name: value.copy() for name, value in state.items()}
 
 
 # ---- all of them
@@ -132,6 +165,9 @@ CASES = {
         {"method": "random", "model": "convolution"},
         "one convolution",
         "model convolution",
+    ),
+    "hardest": Case(
+        plans.REGISTRY, Hardest, {"method": "random", "plan": "hardest"}, "coreset, hardest", "plan hardest"
     ),
     "half": Case(plans.REGISTRY, Half, {"method": "random", "plan": "half"}, "coreset, half", "plan half"),
 }
@@ -195,6 +231,16 @@ def test_a_plan_of_ones_own_is_what_is_trained_on(smoke, monkeypatch):
     assert not everything.model.is_reference and everything.model.address != everything.reference_run.address
 
 
+def test_a_plan_that_looks_at_the_losses_is_taken_up_where_it_was(smoke, tmp_path, monkeypatch):
+    monkeypatch.setitem(plans.REGISTRY, "hardest", Hardest)
+    recipe = {"method": "random", "ratio": 0.4, "plan": "hardest"}
+    parts = Experiment(smoke.profile, store=Store(tmp_path), device="cpu", **recipe)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.interrupt(patch, 22)  # of 24 steps; the checkpoint is of the 20th, in the midst of an epoch
+        parts.train()
+    tiny.assert_same_weights(parts.train(), smoke.change(**recipe).train())
+
+
 @pytest.mark.parametrize(
     "other", [{"infobatch": "ratio"}, {"early_stopping": True}, {"weighting": "sampler"}]
 )
@@ -204,3 +250,15 @@ def test_a_plan_needs_a_coreset_of_its_own(other, smoke, monkeypatch):
         smoke.change(plan="half", **other)
     with pytest.raises(DedtError, match="plan: choose one of: half .got 'third'"):
         smoke.change(plan="third")
+
+
+def test_the_page_shows_what_is_tested():
+    def classes(text):
+        return {
+            part.name: ast.unparse(part) for part in ast.parse(text).body if isinstance(part, ast.ClassDef)
+        }
+
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    shown = classes("\n".join(re.findall("```python\n(.*?)```", page, re.DOTALL)))
+    assert set(shown) == {"Thumbnail", "Narrow", "Norm", "ConvolutionSpec", "Half"}
+    assert shown.items() <= classes(Path(__file__).read_text()).items()
