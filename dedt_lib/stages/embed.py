@@ -393,7 +393,7 @@ def encoder(lab: "Lab", name: str = "") -> Encoder:
     if is_pretrained(name):
         return PretrainedEncoder(lab, name)
     made = ENCODERS[name]
-    if not (isinstance(made, type) and issubclass(made, Stage)):
+    if not (isinstance(made, type) and issubclass(made, TrainedEncoder | DDAE)):
         return OwnEncoder(lab, name)
     weights = getattr(getattr(lab.profile.encoders, made.network, None), "weights", "")
     return PublishedEncoder(lab, weights, made.network) if weights else made(lab)
