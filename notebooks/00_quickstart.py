@@ -183,6 +183,6 @@ figures.front_page(
 #
 # - Change `method` to `"gaussian"` or `"random"` in the second cell. Does the
 #   picture of the distances explain what happens to FID?
-# - Put your own images into one folder per class and run
-#   `dedt select --data FOLDER --set data.image_size=32 --set data.channels=3`.
+# - Choose among your own photographs:
+#   `dedt select FOLDER --ratio 0.1 --out coreset`, and open `report.html`.
 # - Read on: [the data](01_data).
