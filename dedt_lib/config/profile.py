@@ -166,6 +166,7 @@ class UNet(Diffusion):
     attention: tuple[bool, ...]
     groups: Count
     dropout: Share
+    ema_decay: Share
 
     @model_validator(mode="after")
     def _levels(self) -> Self:
