@@ -3,6 +3,8 @@
 A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; one with
 ``needs_losses`` is told them by ``record``; ``state`` and ``restore`` carry it over an interruption.  ``first_epoch``
 is the number of samples in epoch 0, which a warm-up is measured by.
+
+A plan of your own is a subclass of :class:`EpochPlan` and its entry in ``REGISTRY``.
 """
 
 from typing import Any
@@ -25,6 +27,7 @@ class EpochPlan:
             InfoBatch; Qin et al., 2024); 1 means never.
         tail_weights: float [total], the weights of the samples in that tail, or None for ones (as InfoBatch resets
             its weights).
+        seed: Of a plan that draws.
 
     Raises:
         DedtError: There is not one weight for each sample.
@@ -41,13 +44,13 @@ class EpochPlan:
         weights: np.ndarray | None = None,
         annealing_start: float = 1.0,
         tail_weights: np.ndarray | None = None,
+        seed: int = 0,
     ) -> None:
-        self.indices = np.asarray(indices, dtype=np.int64)
+        self.indices, self.seed = np.asarray(indices, dtype=np.int64), seed
         self.weights = as_weights(weights, len(self.indices))
         self.total, self.epochs = total, epochs
         self.tail_weights = as_weights(tail_weights, total)
         self.subset_epochs = int(annealing_start * epochs)
-        self.first_epoch = len(self.indices) if self.subset_epochs else total
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices int64 [m], weights float64 [m]) of epoch ``e``."""
@@ -55,10 +58,18 @@ class EpochPlan:
             return self.indices, self.weights
         return np.arange(self.total), self.tail_weights
 
+    def sizes(self) -> list[int]:
+        """Samples that each epoch visits, known beforehand."""
+        return [len(self.epoch(e)[0]) for e in range(self.epochs)]
+
+    @property
+    def first_epoch(self) -> int:
+        """Samples of epoch 0."""
+        return len(self.epoch(0)[0])
+
     def steps(self, batch_size: int) -> int:
         """Optimiser steps of the whole run."""
-        tail = self.epochs - self.subset_epochs
-        return self.subset_epochs * -(-len(self.indices) // batch_size) + tail * -(-self.total // batch_size)
+        return sum(-(-size // batch_size) for size in self.sizes())
 
     def state(self) -> dict[str, np.ndarray]:
         """Nothing that an interruption could lose."""
@@ -79,8 +90,7 @@ class ClassSamplerPlan(EpochPlan):
         indices: int [m], the coreset.
         labels: int [m], its classes.
         class_weights: float [K], alpha.
-        seed: Of the draws.
-        settings: As in EpochPlan.
+        settings: As in EpochPlan; the seed is that of the draws.
     """
 
     def __init__(
@@ -88,12 +98,9 @@ class ClassSamplerPlan(EpochPlan):
         indices: np.ndarray,
         labels: np.ndarray,
         class_weights: np.ndarray,
-        *,
-        seed: int,
         **settings: Any,
     ) -> None:
         super().__init__(indices, **settings)
-        self.seed = seed
         class_weights = np.asarray(class_weights, dtype=np.float64)
         counts = np.bincount(labels, minlength=len(class_weights))
         self.probabilities = (class_weights / np.maximum(counts, 1))[labels]
@@ -202,6 +209,10 @@ class InfoBatchPlan:
         self.scores = np.array(state["scores"])
         if "epoch" in state:
             self._drawn = (int(state["epoch"]), np.array(state["indices"]), np.array(state["weights"]))
+
+
+REGISTRY: dict[str, type[EpochPlan]] = {"": EpochPlan}
+"""Name in a recipe -> its plan, which is made with the arguments of EpochPlan."""
 
 
 def as_weights(weights: np.ndarray | None, count: int) -> np.ndarray:

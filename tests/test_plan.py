@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from dedt_lib import plan as planning
+from dedt_lib import plans
 from dedt_lib.book import tables
 from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
@@ -199,10 +200,11 @@ def test_the_unguided_samples_are_those_of_the_same_training():
     assert training(works).runs == 1 and guided.evaluations == 2 * unguided.evaluations
 
 
-def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart():
+def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart(monkeypatch):
     """A new field of Recipe must either be entered here, or be one that changes no training run."""
+    monkeypatch.setitem(plans.REGISTRY, "own", plans.EpochPlan)
     choices = {"model": "mdt", "method": "gaussian", "encoder": "ddae", "scope": "global", "centre": "mean"}
-    choices |= {"band": "nearest", "weighting": "sampler", "infobatch": "ratio"}
+    choices |= {"band": "nearest", "weighting": "sampler", "infobatch": "ratio", "plan": "own"}
     switches = dict.fromkeys(("reweighting", "balancing", "annealing", "early_stopping", "unguided"), True)
     values = {**choices, **switches, "ratio": 0.2, "burn_in": 0.5, "seed": 3}
     assert set(values) == set(Recipe.model_fields)

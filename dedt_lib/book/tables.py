@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..config.profile import TABLES as NAMES
 from ..config.profile import Profile, checked, load_profile
 from ..config.recipe import Recipe
 from ..errors import DedtError
@@ -50,10 +51,10 @@ class Row(NamedTuple):
     recipe: dict[str, Any]
     tables: str
     ratios: tuple[float, ...] | None = None
-    """In these tables; None: all that the profile has for the row's model."""
+    """In these tables; None: all that the profile has for the row's model, which one of your own has not."""
 
 
-_ROWS = {
+_ROWS: dict[str, Row] = {
     "random": Row("Uniform random", RANDOM, "table1"),
     "inceptionv3-gaussian": Row("Inception-v3, Gaussian", INCEPTION | GAUSSIAN, "table1"),
     "ddae-moderate": Row("DDAE, Moderate-DS", {"encoder": "ddae"} | MODERATE, "table1"),
@@ -116,17 +117,25 @@ _ROWS |= {
     if row.tables == "table5" and not row.recipe.get("reweighting")
 }
 
-ROWS = {name: row.recipe for name, row in _ROWS.items()}
+ROWS: dict[str, dict[str, Any]] = {}
 """Row name -> the recipe values that make it."""
 
-LABELS = {name: row.label for name, row in _ROWS.items()}
+LABELS: dict[str, str] = {}
 """Row name -> how the book prints it."""
 
-TABLES = {
-    table: {name: row.ratios for name, row in _ROWS.items() if table in row.tables.split()}
-    for table in ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
-}
+TABLES: dict[str, dict[str, tuple[float, ...] | None]] = {name: {} for name in NAMES}
 """Table -> its rows and their ratios (None: all ratios that the profile has for the row's model)."""
+
+
+def add_row(name: str, row: Row) -> None:
+    """Enter a row into its tables."""
+    ROWS[name], LABELS[name] = row.recipe, row.label
+    for table in row.tables.split():
+        TABLES[table][name] = row.ratios
+
+
+for _name, _row in _ROWS.items():
+    add_row(_name, _row)
 
 TABLES["figure2"] = dict.fromkeys(("moderate", "moderate-reweighted"), (0.1,))
 
@@ -184,7 +193,8 @@ def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
     if recipe.get("unguided"):
         return row.removesuffix("-unguided"), ratio, seed
     if recipe.get("reweighting") or recipe.get("early_stopping"):
-        return FULL[recipe.get("model", "unet")], 1.0, seed
+        full = FULL.get(recipe.get("model", "unet"))
+        return (full, 1.0, seed) if full else None
     return None
 
 

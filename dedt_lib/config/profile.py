@@ -98,7 +98,8 @@ class DDAE(Section):
 class Encoders(Section):
     """The feature extractors whose features decide a coreset."""
 
-    default: Annotated[str, AfterValidator(known_encoder)] = "resnet18"  # where a recipe, or a table's row, does not name another
+    # Where a recipe, or a table's row, does not name another.
+    default: Annotated[str, AfterValidator(known_encoder)] = "resnet18"
     resnet18: ResNet18
     inceptionv3: InceptionV3
     clip: CLIP
@@ -112,7 +113,8 @@ class Select(Section):
     gaussian_threshold: Literal[THRESHOLDS] = "count"
     moderate_scope: Literal["class", "global"] = "global"  # the cited code's
     moderate_centre: Literal[CENTRES] = "median"
-    clusters: Annotated[int, Field(ge=0)] = 0  # that stand in for classes where images have none; 0: one for 20 images, at most 10
+    # Clusters stand in for classes where images have none; 0: one for 20 images, at most 10.
+    clusters: Annotated[int, Field(ge=0)] = 0
     cluster_encoder: Annotated[str, AfterValidator(known_encoder)] = "efficientnet-lite0"
 
 
@@ -147,7 +149,16 @@ class Train(Section):
     )
 
 
-class UNet(Training):
+class Diffusion(Training):
+    """A section of a diffusion model."""
+
+    ratios: Ratios = (0.1, 0.2, 0.3, 0.4)  # columns of its tables, beside 1.0
+    ema_decay: Share = 0.9999
+    steps: Steps  # of the sampler
+    guidance: float = Field(0.3, ge=0)  # w, or as its sampler counts
+
+
+class UNet(Diffusion):
     """The U-Net on pixels (Tables I to III)."""
 
     channels: tuple[int, ...]  # of each resolution level
@@ -155,10 +166,7 @@ class UNet(Training):
     attention: tuple[bool, ...]
     groups: Count
     dropout: Share
-    ratios: Ratios = (0.1, 0.2, 0.3, 0.4)  # columns of its tables, beside 1.0; so with the other models
     ema_decay: Share
-    steps: Steps  # of the sampler
-    guidance: float = Field(0.3, ge=0)  # w
 
     @model_validator(mode="after")
     def _levels(self) -> Self:
@@ -193,7 +201,7 @@ class Autoencoder(Training):
         return self
 
 
-class MDT(Training):
+class MDT(Diffusion):
     """MDTv2 on latents (Table IV)."""
 
     patch_size: Count = 2
@@ -211,12 +219,11 @@ class MDT(Training):
     # Adan is of MDT's second version, whose network this is.  The first, whose decoder and loss are not here, has
     # "adamw" without decay, a rate of 3e-4 and a mask range of 0.
     optimizer: Literal["adan", "adamw"] = "adan"
-    ema_decay: Share = 0.9999
     steps: Steps = 250
     guidance: Guidance = 3.8  # at the end; the power-cosine schedule starts at 1
 
 
-class StableDiffusion(Training):
+class StableDiffusion(Diffusion):
     """Stable Diffusion, fine-tuned on captions of the classes (Table V)."""
 
     weights: str = (
@@ -229,7 +236,6 @@ class StableDiffusion(Training):
     epochs: Count = 50
     batch_size: Count = 16
     learning_rate: Positive = 1e-5  # constant, without a warm-up
-    ema_decay: Share = 0.9999
     steps: Steps = 50
     guidance: Guidance = 5.0  # as diffusers counts: 1 is none
 
@@ -251,7 +257,9 @@ class Evaluate(Training):
     batch_size: Count = 128
     learning_rate: Positive = 0.05
     classwise: bool = True
-    kid: bool = False  # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway
+    kid: bool = (
+        False  # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway
+    )
     cmmd: Literal["", "clip", "vit-l-14-336"] = (
         ""  # whose embeddings: the small CLIP, the published network, none
     )

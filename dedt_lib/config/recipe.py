@@ -2,28 +2,33 @@
 
 # mypy: disable-error-code="valid-type"
 
-from typing import Annotated, Literal, Self
+from functools import partial
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from .. import plans, selection
 from ..encoder_names import NAMES, is_pretrained
-from ..selection import BANDS, CENTRES, REGISTRY
+from ..selection import BANDS, CENTRES
 
-ENCODERS = ("resnet18", "inceptionv3", "clip-rn50", "ddae")
-MODELS = ("unet", "mdt", "stable-diffusion")
+# The stages enter what stands for the names, which can be told apart without PyTorch.
+ENCODERS: dict[str, Any] = dict.fromkeys(("resnet18", "inceptionv3", "clip-rn50", "ddae"))
+"""Name of an encoder -> what makes it: see :mod:`dedt_lib.stages.embed`."""
+MODELS: dict[str, Any] = dict.fromkeys(("unet", "mdt", "stable-diffusion"))
+"""Name of a diffusion model -> its kind: see :mod:`dedt_lib.stages.models`."""
 
 
-def known_method(name: str) -> str:
-    """Refuse a method that is not in the registry of selectors, which may have grown since this was imported."""
-    if name not in REGISTRY:
-        raise ValueError(f"choose one of: {', '.join(REGISTRY)}")
+def known(registry: dict[str, Any], name: str, *more: str) -> str:
+    """Refuse a name that is not in a registry, which may have grown since this was imported."""
+    if name not in registry:
+        raise ValueError(f"choose one of: {', '.join(filter(None, (*registry, *more)))}")
     return name
 
 
 def known_encoder(name: str) -> str:
-    """Refuse a name that is neither an encoder to be trained nor a published network."""
-    if name not in ("", *ENCODERS) and not is_pretrained(name):
-        raise ValueError(f"choose one of: {', '.join((*ENCODERS, *NAMES))}, timm:NAME, open_clip:NAME")
+    """Refuse a name that is neither in ENCODERS nor that of a published network."""
+    if name and not is_pretrained(name):
+        known(ENCODERS, name, *NAMES, "timm:NAME", "open_clip:NAME")
     return name
 
 
@@ -35,11 +40,11 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Literal[MODELS] = Field(
-        "unet", description="what is trained, on pixels or, the others, on latents"
+    model: Annotated[str, AfterValidator(partial(known, MODELS))] = Field(
+        "unet", description=f"what is trained, on pixels or, the others, on latents: {', '.join(MODELS)}"
     )
-    method: Annotated[str, AfterValidator(known_method)] = Field(
-        "moderate", description=f"how the coreset is chosen: {', '.join(REGISTRY)}"
+    method: Annotated[str, AfterValidator(partial(known, selection.REGISTRY))] = Field(
+        "moderate", description=f"how the coreset is chosen: {', '.join(selection.REGISTRY)}"
     )
     ratio: float = Field(0.1, gt=0, le=1, description="share of the data to keep, in (0, 1]")
     encoder: Annotated[str, AfterValidator(known_encoder)] = Field(
@@ -66,6 +71,9 @@ class Recipe(BaseModel):
         "loss", description="class weights weigh the loss, or drive a sampler of classes"
     )
     annealing: bool = Field(False, description="all the data in the last epochs")
+    plan: Annotated[str, AfterValidator(partial(known, plans.REGISTRY))] = Field(
+        "", description="which images of the coreset an epoch visits, by a plan of your own (default: all)"
+    )
     infobatch: Literal["", "ratio", "budget"] = Field(
         "",
         description="no coreset but InfoBatch: each epoch keeps --ratio of the well-learned samples, or of all",
@@ -91,6 +99,11 @@ class Recipe(BaseModel):
             raise ValueError(
                 "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping nor "
                 "infobatch"
+            )
+        if self.plan and (not self.has_coreset or self.weighting == "sampler"):
+            raise ValueError(
+                "a plan chooses from a coreset in every epoch, so it goes with neither early_stopping, infobatch nor "
+                "a sampler of classes"
             )
         if self.infobatch and (self.reweighting or self.early_stopping):
             raise ValueError(

@@ -6,8 +6,8 @@ An encoder is a ``torch.nn.Module`` with
                                         channels, size, mean and standard deviation) is the encoder's own
                                         affair
 
-One that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  A new encoder is a
-file here and an entry in ``NETWORKS``; one with published weights has an entry in ``PRETRAINED`` too.
+One that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  What a recipe may name
+is entered in :data:`dedt_lib.stages.embed.ENCODERS`; one with published weights has an entry in ``PRETRAINED`` too.
 """
 
 from collections.abc import Callable

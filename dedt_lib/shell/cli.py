@@ -461,7 +461,7 @@ def add_fields(group: Any) -> None:
 
 
 def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metavar: str | None = None) -> None:
-    """One option or, without dashes, positional argument; one that is not given leaves no trace."""
+    """One option, which leaves no trace if it is not given, or without dashes a positional argument."""
     parts = get_args(kind)
     how: dict[str, Any] = {"metavar": metavar}
     if get_origin(kind) is Literal:
@@ -473,7 +473,7 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
     if get_origin(kind) is Sequence:
         how["action"] = "append"
     if not name.startswith("-"):
-        how |= {"nargs": "?", "default": default}
+        how |= {"nargs": "?", "default": default}  # argparse would read its mark for none as a path
     if default is not False and default not in (None, "", ()):
         help += f" (default: {default})"
     group.add_argument(name, help=help, **how)

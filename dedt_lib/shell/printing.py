@@ -29,6 +29,8 @@ def describe(experiment: "Experiment") -> str:
         flags.insert(0, f"model {r.model}")
     if r.unguided:
         flags.insert(0, "unguided")
+    if r.plan:
+        flags.insert(0, f"plan {r.plan}")
     if r.annealing:
         flags.insert(0, "annealing")
     if r.early_stopping:
@@ -167,9 +169,9 @@ def contact_sheet(
 def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
     """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
     from ..plan import seconds
-    from ..stages.models import SPECS
+    from ..stages.models import MODELS
 
-    diffusion = [spec.label for spec in SPECS.values()]
+    diffusion = [spec.label for spec in MODELS.values()]
     columns: dict[str, tuple[Callable, Callable]] = {
         "runs": (lambda work: work.runs, whole),
         "steps": (lambda work: work.steps, whole),

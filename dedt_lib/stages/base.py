@@ -5,7 +5,8 @@ it to add up the costs, and the book draws it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,6 +168,12 @@ class Given(Stage):
 
     def manifest(self) -> dict[str, Any]:
         return {"key": self.address, "recipe": {"weights": self.weights}, **NO_TIME}
+
+
+def defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of ``make`` that need not be given, with their values: what a class of one's own is decided by."""
+    found = inspect.signature(make).parameters.values()
+    return {argument.name: argument.default for argument in found if argument.default is not argument.empty}
 
 
 def closure(stages: Iterable[Stage]) -> dict[str, Stage]:

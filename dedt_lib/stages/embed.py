@@ -1,6 +1,6 @@
 """The surrogate encoder, trained on the images or published, and the features that it gives.
 
-A new encoder is a class here and an entry in ``ENCODERS``.
+A new encoder is a class and its entry in ``ENCODERS``, here or in a file of your own.
 """
 
 import time
@@ -16,6 +16,7 @@ from torch import nn
 
 from .. import encoders
 from ..clusters import cluster
+from ..config.recipe import ENCODERS
 from ..data.look import look
 from ..data.photos import Photos, Pixels
 from ..encoder_names import is_pretrained
@@ -24,8 +25,8 @@ from ..files import address, sha256
 from ..plans import EpochPlan
 from ..randomness import seeded
 from ..training import train
-from ..weights import Published, load_weights, locate, save_weights
-from .base import Cost, Given, Stage
+from ..weights import Published, key_of, load_weights, locate, save_weights
+from .base import Cost, Given, Stage, defaults
 from .data import Images, Photographs
 from .training import decisive, epochs_cost, training_cost
 
@@ -70,8 +71,8 @@ class TrainedEncoder(Stage):
 
     @property
     def shape(self) -> dict[str, Any]:
-        """Width and further arguments of the network."""
-        raise NotImplementedError
+        """Width and further arguments of the network, which decide it."""
+        return {}
 
     def inputs(self):
         return {"images": self.lab.images}
@@ -330,10 +331,26 @@ class PretrainedEncoder(Given):
     def read(self):
         return encoders.load_pretrained(self.weights)
 
-    outline = read
+    def outline(self):
+        return self.read()
 
     def manifest(self):
         return {**super().manifest(), "recipe": self._recipe()}
+
+
+@dataclass(frozen=True, eq=False)
+class OwnEncoder(PretrainedEncoder):
+    """A network in ENCODERS that needs no training here: made without arguments, what is random in it from one seed."""
+
+    def _recipe(self):
+        values = defaults(ENCODERS[self.weights])
+        return {"network": self.weights, "values": values, "state": key_of(self.result())}
+
+    def read(self):
+        return seeded(0, "encoder weights", ENCODERS[self.weights]).eval()
+
+    def facts(self):
+        return self._recipe()
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,13 +383,8 @@ Encoder = TrainedEncoder | PublishedEncoder | PretrainedEncoder | DDAE
 OWN_SIZE = 224
 """Pixels at which a published network sees photographs, if it says no other size."""
 
-ENCODERS: dict[str, type[TrainedEncoder] | type[DDAE]] = {
-    "resnet18": ResNet18,
-    "inceptionv3": InceptionV3,
-    "clip-rn50": SmallClip,
-    "ddae": DDAE,
-}
-"""Name in a recipe -> the stage that trains it; its section of the profile may name published weights instead."""
+# A stage that trains it, whose section of the profile may name published weights instead; or a network as it is.
+ENCODERS.update({"resnet18": ResNet18, "inceptionv3": InceptionV3, "clip-rn50": SmallClip, "ddae": DDAE})
 
 
 def encoder(lab: "Lab", name: str = "") -> Encoder:
@@ -380,10 +392,11 @@ def encoder(lab: "Lab", name: str = "") -> Encoder:
     name = name or lab.profile.encoders.default
     if is_pretrained(name):
         return PretrainedEncoder(lab, name)
-    stage = ENCODERS[name]
-    network = stage.network
-    weights = getattr(getattr(lab.profile.encoders, network), "weights", "")
-    return PublishedEncoder(lab, weights, network) if weights else stage(lab)
+    made = ENCODERS[name]
+    if not (isinstance(made, type) and issubclass(made, TrainedEncoder | DDAE)):
+        return OwnEncoder(lab, name)
+    weights = getattr(getattr(lab.profile.encoders, made.network, None), "weights", "")
+    return PublishedEncoder(lab, weights, made.network) if weights else made(lab)
 
 
 @dataclass(frozen=True, eq=False)
@@ -444,7 +457,8 @@ class Embed(Stage):
 
     def cost(self):
         n, draws = self.lab.n, self.lab.profile.encoders.ddae.draws if isinstance(self.encoder, DDAE) else 1
-        given = ", published weights" if isinstance(self.encoder, Given) else ""
+        published = isinstance(self.encoder, Given) and not isinstance(self.encoder, OwnEncoder)
+        given = ", published weights" if published else ""
         network = self.lab.spec("unet").label if isinstance(self.encoder, DDAE) else self.encoder.network
         held = n * (4 * self.width() + 8)
         yield Cost(

@@ -85,7 +85,7 @@ class Graph:
             return TrainInfoBatch(*common, everything, r.seed, r.annealing, prune=r.infobatch, ratio=r.ratio)
         weights: Weighed = BALANCED if r.balancing else self.proxy if r.reweighting else None
         weighting = r.weighting if weights else "loss"
-        return Train(*common, self.coreset.trained_on(), r.seed, r.annealing, weights, weighting)
+        return Train(*common, self.coreset.trained_on(), r.seed, r.annealing, weights, weighting, r.plan)
 
     @cached_property
     def samples(self) -> Sample:

@@ -15,7 +15,7 @@ from ..processes import Processes
 from ..store import Store
 from .base import Stage, published
 from .data import Images, Photographs
-from .models import SPECS, ModelSpec
+from .models import MODELS, ModelSpec
 
 
 class Lab:
@@ -85,7 +85,7 @@ class Lab:
 
     def spec(self, model: str) -> ModelSpec:
         """The kind of diffusion model ``model`` as the profile sets it."""
-        return self.remember(("spec", model), lambda: SPECS[model](self.profile))
+        return self.remember(("spec", model), lambda: MODELS[model](self.profile))
 
     # ---- the data
 

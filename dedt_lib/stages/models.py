@@ -1,6 +1,6 @@
 """What tells one kind of diffusion model from another, built from its section of the profile.
 
-A new kind of model is a class here and an entry in ``SPECS``.
+A new kind of model is a :class:`ModelSpec` and its entry in ``MODELS``, here or in a file of your own.
 """
 
 import copy
@@ -14,6 +14,8 @@ from torch import nn
 
 from .. import sampling
 from ..config import Profile
+from ..config.profile import Diffusion
+from ..config.recipe import MODELS
 from ..errors import DedtError
 from ..models import build_model
 from ..pixels import to_uint8
@@ -37,6 +39,7 @@ class ModelSpec:
     Attributes:
         name: In a recipe.
         label: Of its network in the plan.
+        section: Its values: the profile's section of its name, or a ``Diffusion`` of its own.
         latent: Whether it works on latents.
         sampler: See :func:`dedt_lib.sampling.sample`.
         unguided: The guidance that is none.
@@ -46,7 +49,7 @@ class ModelSpec:
 
     name: ClassVar[str]
     label: ClassVar[str]
-    section_name: ClassVar[str]
+    section: Any = None
     latent: ClassVar[bool] = True
     sampler: ClassVar[Callable[..., torch.Tensor]] = staticmethod(sampling.ddim)
     unguided: ClassVar[float] = 0.0
@@ -55,7 +58,7 @@ class ModelSpec:
     """Training settings that the kind of model decides, and no profile."""
 
     def __init__(self, profile: Profile) -> None:
-        self.section, self.train = getattr(profile, self.section_name), profile.train
+        self.section, self.train = getattr(profile, self.name.replace("-", "_"), self.section), profile.train
         self.autoencoder = profile.autoencoder
         own_pass = profile.reweight.scores == "eval" or profile.reweight.clip == "element"
         self.proxy_evaluations = 4 + own_pass
@@ -87,8 +90,8 @@ class ModelSpec:
         return {"steps": self.section.steps, "guidance": self.unguided if unguided else self.guidance}
 
     def decides(self) -> dict[str, Any]:
-        """What decides the fresh network beside its inputs."""
-        raise NotImplementedError
+        """What decides the fresh network beside its inputs: what its section has and that of no other must."""
+        return self.section.model_dump(exclude=set(Diffusion.model_fields), mode="json")
 
     def network(self, shape: Sequence[int], class_names: Sequence[str], pipeline: Any = None) -> nn.Module:
         """A network for data of this shape [C, H, W]; of Stable Diffusion, one that starts from ``pipeline``."""
@@ -109,11 +112,7 @@ class ModelSpec:
 class UNetSpec(ModelSpec):
     """DDPM with a U-Net on pixels (Tables I to III)."""
 
-    name, label, section_name, latent = "unet", "U-Net", "unet", False
-    NETWORK = ("channels", "layers", "attention", "groups", "dropout")
-
-    def decides(self):
-        return self.section.model_dump(include=set(self.NETWORK), mode="json")
+    name, label, latent = "unet", "U-Net", False
 
     def network(self, shape, class_names, pipeline=None):
         s = self.section
@@ -136,7 +135,7 @@ class MDTSpec(ModelSpec):
     Every image passes masked and unmasked; the margin takes another unmasked pass of proxy and reference.
     """
 
-    name, label, section_name = "mdt", "MDT", "mdt"
+    name, label = "mdt", "MDT"
     sampler = staticmethod(sampling.respaced_ddpm)
     unguided, evaluations = 1.0, 6
     NETWORK = ("patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range")
@@ -184,7 +183,7 @@ class MDTSpec(ModelSpec):
 class StableDiffusionSpec(ModelSpec):
     """Stable Diffusion (Rombach et al., 2022), fine-tuned on captions of the classes (Table V)."""
 
-    name, label, section_name = "stable-diffusion", "Stable Diffusion", "stable_diffusion"
+    name, label = "stable-diffusion", "Stable Diffusion"
     fixed = {"optimizer": "adamw", "ema_warmup": "reciprocal", "label_dropout": 0.0, "warmup_epochs": 0.0}
 
     def __init__(self, profile: Profile) -> None:
@@ -223,8 +222,7 @@ class StableDiffusionSpec(ModelSpec):
         return tiny_pipeline(vae, image_size=size, block_channels=self.section.channels, **text)
 
 
-SPECS: dict[str, type[ModelSpec]] = {spec.name: spec for spec in (UNetSpec, MDTSpec, StableDiffusionSpec)}
-"""Name in a recipe -> its kind of diffusion model."""
+MODELS.update({spec.name: spec for spec in (UNetSpec, MDTSpec, StableDiffusionSpec)})
 
 
 def twin(pipeline: Any, **parts: nn.Module) -> Any:

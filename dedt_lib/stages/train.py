@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from torch import nn
 
+from .. import plans
 from ..errors import DedtError
 from ..plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
 from ..selection import Coreset, class_to_sample_weights
 from ..training import TrainingSettings, train
 from ..weights import load_weights
 from . import needs
-from .base import Cost, Stage
+from .base import Cost, Stage, defaults
 from .latents import pipeline, source, source_shape
 from .models import ModelSpec
 from .select import Select
@@ -39,6 +40,7 @@ class Train(Stage):
         annealing: Whether the last epochs visit all the data.
         weights: What gives the class weights.
         weighting: Whether the weights weigh the "loss" or drive a class "sampler".
+        visiting: The name of its plan in ``plans.REGISTRY``.
     """
 
     model: str
@@ -47,6 +49,7 @@ class Train(Stage):
     annealing: bool = False
     weights: Weighed = None
     weighting: str = "loss"
+    visiting: str = ""
 
     name, resumable, together = "training", True, True
     what = "coreset"
@@ -69,7 +72,8 @@ class Train(Stage):
     @property
     def is_reference(self) -> bool:
         """Whether it is the plain run on all the data."""
-        return type(self) is Train and not self.weights and not self.annealing and self.visits_everything
+        plain = type(self) is Train and not (self.weights or self.annealing or self.visiting)
+        return plain and self.visits_everything
 
     @property
     def visits_everything(self) -> bool:
@@ -97,6 +101,8 @@ class Train(Stage):
         if self.weights:
             keep = self.annealing and p.annealing_weights == "keep"
             choice |= {"weighting": self.weighting, "annealing_weights": "keep" if keep else "uniform"}
+        if self.visiting:
+            choice["plan"] = {"name": self.visiting, **defaults(plans.REGISTRY[self.visiting])}
         return {**choice, "balanced": True} if self.weights == BALANCED else choice
 
     def check(self):
@@ -131,21 +137,26 @@ class Train(Stage):
         """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
         coreset, data, p = coreset or self.weighted(), self.lab.data, self.lab.profile.train
         needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
-        common: dict[str, Any] = {"total": len(data), "epochs": self.settings.epochs}
-        common["annealing_start"] = self.start
+        common, make = self.course, plans.REGISTRY[self.visiting]
         if coreset.weights is None:
-            return EpochPlan(coreset.indices, **common)
+            return make(coreset.indices, **common)
         if p.annealing_weights == "keep":
             everything = class_to_sample_weights(coreset.weights, data.class_counts)
             common["tail_weights"] = everything[data.labels]
         if self.weighting == "sampler":
             labels = data.labels[coreset.indices]
-            return ClassSamplerPlan(coreset.indices, labels, coreset.weights, seed=self.seed, **common)
-        return EpochPlan(coreset.indices, weights=coreset.sample_weights[coreset.indices], **common)
+            return ClassSamplerPlan(coreset.indices, labels, coreset.weights, **common)
+        return make(coreset.indices, weights=coreset.sample_weights[coreset.indices], **common)
+
+    @property
+    def course(self) -> dict[str, Any]:
+        """Arguments of its plan that no coreset says."""
+        p = {"total": self.lab.n, "epochs": self.settings.epochs, "annealing_start": self.start}
+        return {**p, "seed": self.seed}
 
     def outline(self) -> EpochPlan:
         """A plan of the same length, known before the coreset is."""
-        return plan_of(self.lab, sum(self.coreset.counts), self.settings.epochs, self.start)
+        return plans.REGISTRY[self.visiting](np.arange(sum(self.coreset.counts)), **self.course)
 
     # ---- the run
 
@@ -212,6 +223,7 @@ class Train(Stage):
         else:
             kind = ", balanced" if self.weights == BALANCED else ", weighted" if self.weights else ""
             what = f"coreset{kind}{tail}"
+        what += f", {self.visiting}" if self.visiting else ""
         run = training_cost(self.lab, self.spec, self.outline(), self.settings, "training", what)
         if self.is_reference:
             kept = len(kept_steps(self.lab, self.spec)) * model_bytes(self.lab, self.spec)
@@ -326,11 +338,6 @@ class Snapshot(Stage):
         return ()  # the reference keeps it on its way
 
 
-def plan_of(lab: "Lab", count: int, epochs: int, start: float) -> EpochPlan:
-    """An unweighted plan of the first ``count`` images: as long as that of any coreset of so many."""
-    return EpochPlan(np.arange(count), total=lab.n, epochs=epochs, annealing_start=start)
-
-
 def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False) -> int:
     """Optimiser steps of a run on a coreset with the share ``ratio`` of every class.
 
@@ -338,7 +345,8 @@ def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False)
     """
     count = sum(round(ratio * n) for n in lab.class_counts)
     start = lab.profile.train.annealing_start if annealing else 1.0
-    return plan_of(lab, count, spec.settings.epochs, start).steps(spec.settings.batch_size)
+    plan = EpochPlan(np.arange(count), total=lab.n, epochs=spec.settings.epochs, annealing_start=start)
+    return plan.steps(spec.settings.batch_size)
 
 
 def kept_steps(lab: "Lab", spec: ModelSpec) -> set[int]:

@@ -26,11 +26,6 @@ def decisive(settings: TrainingSettings) -> dict[str, Any]:
     return {name: value for name, value in vars(settings).items() if name not in SPEED}
 
 
-def visits(plan: EpochPlan) -> int:
-    """Images that a plan visits, each as often as it does."""
-    return plan.subset_epochs * len(plan.indices) + (plan.epochs - plan.subset_epochs) * plan.total
-
-
 def training_cost(
     lab: "Lab",
     spec: ModelSpec,
@@ -40,7 +35,7 @@ def training_cost(
     what: str = "",
 ) -> Cost:
     """What a run along ``plan`` takes."""
-    steps, images = plan.steps(settings.batch_size), visits(plan)
+    steps, images = plan.steps(settings.batch_size), sum(plan.sizes())
     weights = model_bytes(lab, spec)
     tensors = 2 + MOMENTS.get(settings.optimizer, 2)  # the model, its moving average, and the optimiser's
     return Cost(
