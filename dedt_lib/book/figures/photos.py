@@ -38,6 +38,7 @@ def feature_map(points: np.ndarray, coreset: Coreset, images: np.ndarray, shown:
     for kept, color, name in ((False, "0.6", "removed"), (True, "crimson", "kept")):
         inside = coreset.kept == kept
         axes.scatter(x[inside], y[inside], s=14, color=color, linewidths=0, label=name, zorder=3)
+    axes.use_sticky_edges = False
     axes.margins(0.07)
     wide, high = 0.04 * np.ptp(axes.get_xlim()), 0.04 * np.ptp(axes.get_ylim()) * WIDTH / height
     for i in np.random.default_rng(0).permutation(len(points))[:shown]:
