@@ -46,7 +46,7 @@ def plain(names: Iterable[str]) -> list[str]:
 
 def class_ticks(axes: Axes, names: Names) -> None:
     """A tick for each class on the x axis; names that would run into each other are tilted."""
-    tilted = {"rotation": 35, "ha": "right"} if sum(map(len, names)) > 75 else {}
+    tilted: dict[str, Any] = {"rotation": 35, "ha": "right"} if sum(map(len, names)) > 75 else {}
     axes.set_xticks(range(len(names)), plain(names), **tilted)
 
 
