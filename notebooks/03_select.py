@@ -37,6 +37,8 @@ from dedt_lib.experiment import Experiment
 
 experiment = Experiment(profile, ratio=ratio, seed=seed)
 data, features = experiment.data, experiment.embed()
+shown = min(3, len(data.class_names) - 1)
+name = data.class_names[shown]
 
 # %% [markdown]
 # ## Gaussian
@@ -51,7 +53,7 @@ data, features = experiment.data, experiment.embed()
 
 # %%
 gaussian = experiment.change(method="gaussian").select()
-figures.score_histogram(gaussian, "log-density, class 3", of_class=3)
+figures.score_histogram(gaussian, f"log-density, class {name}", shown)
 
 # %% [markdown]
 # ## Moderate-DS
@@ -63,7 +65,9 @@ figures.score_histogram(gaussian, "log-density, class 3", of_class=3)
 
 # %%
 moderate = experiment.change(method="moderate").select()
-figures.score_histogram(moderate, "distance to the median, class 3", 3)
+figures.score_histogram(
+    moderate, f"distance to the median, class {name}", shown
+)
 
 # %% [markdown]
 # ## The three side by side
@@ -91,7 +95,7 @@ figures.distance_strips(distances, coresets, data.class_names)
 # away in a third direction.
 
 # %%
-figures.score_plane(features, coresets, of_class=3)
+figures.score_plane(features, coresets, of_class=shown)
 
 # %% [markdown]
 # Now look at the images themselves, a class per row: those that are kept
@@ -101,7 +105,7 @@ figures.score_plane(features, coresets, of_class=3)
 
 # %%
 figures.kept_and_removed(
-    data, {"Gaussian": gaussian, "Moderate-DS": moderate}
+    data.images, {"Gaussian": gaussian, "Moderate-DS": moderate}
 )
 
 # %% [markdown]

@@ -38,7 +38,7 @@ data, settings = experiment.data, experiment.settings
 # ## The forward process
 #
 # Noise is added in a thousand small steps until nothing is left of the image.
-# Below, one digit per class at five moments. The network is shown such an
+# Below, one image per class at five moments. The network is shown such an
 # image, the moment $t$ and the class $c$, and has to say what the noise was:
 #
 # $$\mathbb E\left[\|\epsilon_\theta(x_t, c, t)-\epsilon\|^2\right].$$
@@ -49,7 +49,8 @@ import torch
 from dedt_lib.pixels import to_float, to_uint8
 from dedt_lib.randomness import torch_generator
 
-first = [int((data.labels == k).argmax()) for k in range(10)]
+K = len(data.class_names)
+first = [int((data.labels == k).argmax()) for k in range(K)]
 clean = to_float(torch.from_numpy(data.images[first]))
 noise = torch.randn(clean.shape, generator=torch_generator(seed, "look"))
 model = experiment.build_model()
@@ -58,7 +59,7 @@ frames = [
     model.schedule.add_noise(clean, noise, torch.tensor([t])).clamp(-1, 1)
     for t in moments
 ]
-figures.denoising(
+figures.image_rows(
     [to_uint8(x).numpy() for x in frames], [f"t = {t}" for t in moments]
 )
 

@@ -60,7 +60,7 @@ _, frames = ddim(
     guidance=p.unet.guidance, keep=keep,
 )
 titles = [f"step {k}" for k in keep] + ["done"]
-figures.denoising(
+figures.image_rows(
     [to_uint8(x.clamp(-1, 1)).numpy() for x in frames], titles
 )
 
@@ -83,7 +83,7 @@ for w in weights:
         model, noise, classes, steps=p.unet.steps, guidance=w
     )
     rows.append(to_uint8(x).numpy())
-figures.denoising(rows, [f"w = {w}" for w in weights])
+figures.image_rows(rows, [f"w = {w}" for w in weights])
 
 # %% [markdown]
 # ## Samples by the models of this book

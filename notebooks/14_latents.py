@@ -127,7 +127,7 @@ drawn = source.draw(everything, None, generator)
 from_mean = autoencoder.decode(network, source.mean(everything), size=side)
 from_draw = autoencoder.decode(network, drawn, size=side)
 difference = from_mean[first].astype(int) - few + 128
-figures.denoising(
+figures.image_rows(
     [few, from_mean[first], from_draw[first], difference.clip(0, 255)],
     ["image", "mean", "draw", "difference"],
 )
@@ -230,7 +230,7 @@ for t in moments:
     signal, deviation = model.schedule(t, "signal", "deviation")
     noisy = signal * clean + deviation * noise
     frames.append(autoencoder.decode(network, noisy, size=side))
-figures.denoising(frames, [f"t = {t}" for t in moments])
+figures.image_rows(frames, [f"t = {t}" for t in moments])
 
 # %% [markdown]
 # The loss counts all channels alike. The decoder does not. Here noise of
@@ -275,7 +275,7 @@ encoded = factor * posterior_of(mirrored).mean
 flipped = factor * posterior.mean.flip(3)
 by_image = autoencoder.decode(network, encoded, size=side)
 by_latent = autoencoder.decode(network, flipped, size=side)
-figures.denoising(
+figures.image_rows(
     [mirrored, by_image, by_latent],
     ["mirrored", "its latent", "latent mirrored"],
 )

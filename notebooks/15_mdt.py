@@ -230,7 +230,7 @@ _, frames = respaced_ddpm(
     keep=keep,
 )
 decode = experiment.samples.decode
-figures.denoising(
+figures.image_rows(
     [decode(x).numpy() for x in frames],
     [f"step {k}" for k in keep] + ["done"],
 )

@@ -150,7 +150,7 @@ for name, (row, r) in cells.items():
     kept = tables.read_samples(profile, row, r, seed)
     pictures |= {} if kept is None else {name: kept}
 rows = [images[:10] for images in pictures.values()]
-figures.denoising(rows, list(pictures))
+figures.image_rows(rows, list(pictures))
 
 # %% [markdown]
 # And in numbers, for this seed alone: FID, and precision and recall
@@ -226,7 +226,7 @@ def draw(name, s):
 
 scales = (1.0, 2.0, 5.0, 8.0)
 rows = [draw("all data", s)[:10] for s in scales]
-figures.denoising(rows, [f"s = {s:g}" for s in scales])
+figures.image_rows(rows, [f"s = {s:g}" for s in scales])
 
 # %% [markdown]
 # What the pictures suggest can be measured. A few hundred samples are enough

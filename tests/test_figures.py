@@ -83,6 +83,49 @@ def test_neighbours_of_another_class_are_framed():
     assert len(axes.patches) == 1
 
 
+def test_kept_beside_removed_with_a_row_for_each_class(rng):
+    coreset = select(rng.normal(size=(40, 3)), np.repeat(np.arange(4), 10), method="moderate", ratio=0.5)
+    images = np.broadcast_to(
+        np.where(coreset.kept, 200, 50).astype(np.uint8)[:, None, None, None], (40, 1, 8, 8)
+    )
+    kept, removed = drawn(figures.kept_and_removed(images, {"a": coreset}, per_side=4), 2)
+    assert {text.get_text() for text in kept.texts} == set(coreset.class_names)
+    for axes, grey in ((kept, 200), (removed, 50)):
+        sheet = axes.get_images()[0].get_array()
+        assert sheet.shape == (4 * 9 - 1, 4 * 9 - 1) and set(np.unique(sheet)) <= {grey, 235}
+
+
+def test_rows_of_images_may_be_of_different_length(rng):
+    rows = [rng.integers(0, 256, (n, 3, 8, 8), dtype=np.uint8) for n in (5, 2)]
+    panels = drawn(figures.image_rows(rows, ["five", "two"]), 2)
+    assert len({axes.get_images()[0].get_array().shape for axes in panels}) == 1
+
+
+def test_names_of_classes_that_would_overlap_are_tilted():
+    for names, angle in ((NAMES, 0), ([f"a kind of thing {k}" for k in range(12)], 35)):
+        (axes,) = drawn(figures.class_counts({"kept": np.arange(len(names))}, names), 1)
+        assert {tick.get_rotation() for tick in axes.get_xticklabels()} == {angle}
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == list(names)
+
+
+@pytest.mark.parametrize("axes_known", [1, 3])
+def test_the_map_of_photographs_draws_some_of_them(axes_known, rng):
+    coreset = select(None, np.zeros(40, dtype=int), method="random", ratio=0.25)
+    images = rng.integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
+    (axes,) = drawn(figures.feature_map(rng.normal(size=(40, axes_known)), coreset, images, shown=15), 1)
+    assert len(axes.get_images()) == 15
+    assert dict(zip(texts(axes), (len(dots.get_offsets()) for dots in axes.collections))) == {
+        "removed": 30,
+        "kept": 10,
+    }
+
+
+def test_the_knee_marks_the_ratio():
+    (axes,) = drawn(figures.knee([(0.1, 0.8), (0.5, 0.3), (1.0, 0.0)], 0.2), 1)
+    line, mark = axes.lines
+    assert np.allclose(line.get_xydata(), [(10, 80), (50, 30), (100, 0)]) and mark.get_xdata() == [20, 20]
+
+
 def test_the_overlap_of_coresets(rng):
     labels = np.repeat(np.arange(4), 10)
     features = rng.normal(size=(40, 3))

@@ -12,12 +12,16 @@ import webdataset
 from PIL import Image, ImageDraw
 
 from dedt_lib import data, encoders
+from dedt_lib.book import figures
 from dedt_lib.clusters import cluster
 from dedt_lib.config import load_profile
 from dedt_lib.data import export, look
+from dedt_lib.data.sample import sample_photographs
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
+from dedt_lib.pages.look import findings
 from dedt_lib.shell.cli import main
+from dedt_lib.stages import Lab
 from dedt_lib.store import Store
 
 NASTY = "<b>cats & dogs"
@@ -113,6 +117,32 @@ def test_dedt_look_writes_a_page_and_a_cleaned_list(folder, kept, tmp_path, caps
     assert (
         main(["look", str(folder), "--drop", "ugly"]) == 2 and "--drop has no ugly" in capsys.readouterr().err
     )
+
+
+def test_the_whole_look_goes_round_what_cannot_be_read(folder, kept, tmp_path, capsys):
+    assert main(["look", str(folder), "--out", str(tmp_path), "--store", str(kept[0])]) == 0
+    assert re.search(r"bad +1 ", capsys.readouterr().out)
+
+
+def test_the_sample_photographs_have_faults_to_find(tmp_path):
+    store = Store(tmp_path)
+    path = sample_photographs(store)
+    photos = load_profile("photos", **{"data.source": data.detect(path), "data.path": str(path)})
+    found = findings(Lab(photos, store=store), quick=True)
+    names = {kind: {found.listing.ids[i] for i in places} for kind, places in found.places.items()}
+    assert len(found.table) == 166 and not found.listing.class_names
+    assert names["duplicates"] == {"china-copy.jpg", "flower-copy.jpg"}
+    assert {"china-smaller.jpg", "flower-smaller.jpg"} <= names["near"]
+    assert "night.jpg" in names["dark"] and names["blank"] == {"blank.png"}
+    figure = figures.faults(found)
+    shown = [axes.texts[0].get_text() for axes in figure.axes]
+    assert shown == ["none of these", *(kind for kind in names if names[kind])]
+
+
+def test_the_first_of_each_class_are_embedded_anew(folder, kept):
+    where = {"data.path": str(folder), "data.skip_bad": True, "data.per_class": 3}
+    x = Experiment(load_profile("photos", **where), store=Store(kept[0]), ratio=0.5)
+    assert len(x.embed()) == len(x.select().labels) == 6
 
 
 def remote(page):

@@ -79,7 +79,7 @@ def main():
     folder = results_folder(profile)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("gaussian", "moderate-class"):
-        picture = figures.kept_and_removed(base.data, {name: first[name]}, classes=list(range(10)))
+        picture = figures.kept_and_removed(base.data.images, {name: first[name]})
         picture.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
     write_json(
         folder / "selection.json",

@@ -132,10 +132,16 @@ def _map(features: np.ndarray | None, coreset: Coreset) -> list[dict[str, Any]]:
     ]
 
 
-def _knee(features: np.ndarray | None, coreset: Coreset) -> dict[str, Any]:
-    """How far an image is from the nearest one kept, at each ratio, as a share of that of a single centre."""
-    if features is None:
-        return {}
+def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
+    """How far an image is from the nearest one kept, as a share of its distance to a single centre.
+
+    Args:
+        features: float [n, d] that the coreset's ranks are of, such as those of :func:`~dedt_lib.clusters.principal`.
+        coreset: Whose order decides what is kept at other ratios.
+
+    Returns:
+        (ratio, mean distance) for each of RATIOS.
+    """
     probed = features[np.sort(np.random.default_rng(1).permutation(len(features))[:PROBED])]
     whole = np.linalg.norm(probed - probed.mean(0), axis=1).mean() or 1.0
     sizes = (
@@ -153,6 +159,14 @@ def _knee(features: np.ndarray | None, coreset: Coreset) -> dict[str, Any]:
             nearest = np.minimum(nearest, apart.min(1))
         done = count
         found.append((ratio, float(np.sqrt(nearest.clip(0)).mean() / whole)))
+    return found
+
+
+def _knee(features: np.ndarray | None, coreset: Coreset) -> dict[str, Any]:
+    """The curve of :func:`knee` in its box."""
+    if features is None:
+        return {}
+    found = knee(features, coreset)
     points = np.array(found)
     box = np.stack([8 + points[:, 0] * 584, 172 - points[:, 1].clip(0, 1) * 164], axis=1)
     return {

@@ -109,10 +109,10 @@ def export(
 
 
 def photo_lab(data: str, source: str, label: str, caption: str, store: Path | None) -> "Lab":
-    """A lab on photographs under the profile photos."""
+    """A lab on photographs under the profile photos, without those that cannot be read."""
     from ..config import load_profile
     from ..stages.lab import Lab
     from ..store import Store
 
     where = {"data.source": source, "data.path": data, "data.label": label, "data.caption": caption}
-    return Lab(load_profile("photos", **where), store=Store(store))
+    return Lab(load_profile("photos", **where, **{"data.skip_bad": True}), store=Store(store))

@@ -93,11 +93,12 @@ class Photographs(Stage):
     def decides(self):
         if self.lab.imagined:
             return {"split": self.split}
-        found = self.listing
+        found, few = self.listing, self.split == "train" and self.lab.profile.data.per_class
         return {
             "files": address("", found.hashes()),
             "left out": found.dropped,
             "pillow": PIL.__version__,
+            **({"per_class": few} if few else {}),
         }
 
     def work(self, folder):

@@ -2,7 +2,8 @@
 
 from .common import class_columns, tile
 from .latents import guidance_schedule, latent_histogram, loss_by_timestep, masked_tokens, posteriors
-from .sample import denoising, image_grid, image_sheets, nearest_histogram, nearest_pairs
+from .photos import faults, feature_map, knee
+from .sample import image_grid, image_rows, image_sheets, nearest_histogram, nearest_pairs
 from .select import (
     class_counts,
     distance_strips,

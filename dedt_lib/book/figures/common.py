@@ -44,6 +44,12 @@ def plain(names: Iterable[str]) -> list[str]:
     return [str(name).replace("$", r"\$") for name in names]
 
 
+def class_ticks(axes: Axes, names: Names) -> None:
+    """A tick for each class on the x axis; names that would run into each other are tilted."""
+    tilted: dict[str, Any] = {"rotation": 35, "ha": "right"} if sum(map(len, names)) > 75 else {}
+    axes.set_xticks(range(len(names)), plain(names), **tilted)
+
+
 def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None:
     """The legend of one panel, above all of them, in one line or in so many columns."""
     handles, names = axes.get_legend_handles_labels()

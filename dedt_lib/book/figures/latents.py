@@ -6,7 +6,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from .common import WIDTH, Arrays, finished
-from .sample import denoising
+from .sample import image_rows
 
 
 def _coloured(maps: np.ndarray, palette: str, low: float, high: float) -> np.ndarray:
@@ -29,7 +29,7 @@ def posteriors(images: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> F
     rows = {"image": images}
     rows |= {f"mean {k}": _coloured(mean[:, k], "RdBu_r", -limit, limit) for k in channels}
     rows |= {f"deviation {k}": _coloured(deviation[:, k], "cividis", 0, deviation.max()) for k in channels}
-    return denoising(list(rows.values()), list(rows))
+    return image_rows(list(rows.values()), list(rows))
 
 
 def latent_histogram(values: np.ndarray) -> Figure:
@@ -61,7 +61,7 @@ def masked_tokens(images: np.ndarray, kept: Arrays, side: int) -> Figure:
         np.put_along_axis(hidden, np.asarray(tokens), False, axis=1)
         cover = np.kron(hidden.reshape(-1, side, side), np.ones((edge, edge), dtype=bool))[:, None]
         rows.append(np.where(cover, colour, images).astype(np.uint8))
-    return denoising(rows, list(kept))
+    return image_rows(rows, list(kept))
 
 
 def loss_by_timestep(weight: np.ndarray, log_posterior: np.ndarray, log_beta: np.ndarray) -> Figure:

@@ -11,9 +11,9 @@ from .common import WIDTH, Arrays, Names, finished, panel_grid, show_tiled
 
 
 def image_grid(images: np.ndarray, *, columns: int, title: str | None = None) -> Figure:
-    """Images uint8 [n, C, H, W] in rows of ``columns``."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(figsize=(WIDTH, WIDTH * rows / columns + (0.4 if title else 0.1)))
+    """Images uint8 [n, C, H, W] in rows of ``columns``; a few columns do not fill the page."""
+    rows, width = -(-len(images) // columns), min(WIDTH, 0.9 * columns)
+    figure, axes = plt.subplots(figsize=(width, width * rows / columns + (0.4 if title else 0.1)))
     show_tiled(axes, images, columns, title)
     return finished(figure)
 
@@ -28,11 +28,15 @@ def image_sheets(sheets: Arrays, *, columns: int) -> Figure:
     return finished(figure)
 
 
-def denoising(frames: Sequence[np.ndarray], titles: Names) -> Figure:
-    """Rows of the same images at several moments of sampling; frames: list of uint8 [n, C, H, W]."""
-    figure, panels = plt.subplots(len(frames), 1, figsize=(WIDTH, 0.72 * len(frames)), squeeze=False)
-    for axes, images, title in zip(panels[:, 0], frames, titles):
-        show_tiled(axes, images, len(images))
+def image_rows(rows: Sequence[np.ndarray], titles: Names) -> Figure:
+    """Rows of images, each with its title at the left; rows: list of uint8 [n, C, H, W].
+
+    They may be the same images at several moments, or more in one row than in another.
+    """
+    columns = max(map(len, rows))
+    figure, panels = plt.subplots(len(rows), 1, figsize=(WIDTH, 0.72 * len(rows)), squeeze=False)
+    for axes, images, title in zip(panels[:, 0], rows, titles):
+        show_tiled(axes, images, columns)
         axes.text(-0.01, 0.5, title, transform=axes.transAxes, ha="right", va="center", fontsize=8)
     return finished(figure)
 

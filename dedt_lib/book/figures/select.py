@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ...data import LabelledImages
 from ...selection import Coreset
-from .common import WIDTH, Arrays, Names, finished, panel_grid, plain, show_tiled
+from .common import WIDTH, Arrays, Names, class_ticks, finished, panel_grid, plain, show_tiled
 from .sample import image_grid
 
 
@@ -114,32 +114,45 @@ def score_histogram(coreset: Coreset, label: str, of_class: int) -> Figure:
 
 
 def kept_and_removed(
-    data: LabelledImages,
+    images: np.ndarray,
     coresets: Mapping[str, Coreset],
     classes: Sequence[int] | None = None,
     per_side: int = 6,
-    seed: int = 0,
 ) -> Figure:
     """Kept images beside removed ones, a row for each class and a pair of columns for each coreset.
 
     The kept ones are those ranked first, the removed ones those ranked last.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        coresets: label -> Coreset.
+        classes: numbers of the classes; by default of the first twelve.
+        per_side: images in a row.
     """
-    classes = range(len(data.class_names)) if classes is None else classes
+    first = next(iter(coresets.values()))
+    classes = range(min(12, len(first.class_names))) if classes is None else classes
+    height, width = images.shape[2:]
+    row = WIDTH / (2 * len(coresets) * per_side) * height / width
     figure, panels = plt.subplots(
-        1, 2 * len(coresets), figsize=(WIDTH, WIDTH * 0.17 * len(classes) / len(coresets) + 0.6)
+        1, 2 * len(coresets), figsize=(WIDTH, 1.15 * row * len(classes) + 0.6), squeeze=False
     )
     for k, (label, coreset) in enumerate(coresets.items()):
         sides: dict[str, list[np.ndarray]] = {"kept": [], "removed": []}
         for c in classes:
-            members = np.flatnonzero(data.labels == c)
+            members = np.flatnonzero(coreset.labels == c)
             order = members[np.argsort(coreset.rank[members], kind="stable")]
             inside, outside = order[coreset.kept[order]], order[~coreset.kept[order]]
             for side, chosen in (("kept", inside[:per_side]), ("removed", outside[::-1][:per_side])):
-                blank = np.full((per_side - len(chosen), *data.images.shape[1:]), 235, dtype=np.uint8)
-                sides[side] += [data.images[chosen], blank]
-        for axes, (side, images) in zip(panels[2 * k :], sides.items()):
-            show_tiled(axes, np.concatenate(images), per_side)
+                blank = np.full((per_side - len(chosen), *images.shape[1:]), 235, dtype=np.uint8)
+                sides[side] += [images[chosen], blank]
+        for axes, (side, shown) in zip(panels[0, 2 * k :], sides.items()):
+            show_tiled(axes, np.concatenate(shown), per_side)
             axes.set_title(f"{label}\n{side}", fontsize=9)
+    for place, name in enumerate(plain(first.class_names[c] for c in classes)):
+        centre = (place + 0.5) / len(classes)
+        panels[0, 0].text(
+            -0.02, 1 - centre, name, transform=panels[0, 0].transAxes, ha="right", va="center", fontsize=8
+        )
     return finished(figure)
 
 
@@ -151,6 +164,7 @@ def class_counts(counts: Arrays, class_names: Names) -> Figure:
     sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
     axes.set(xlabel="class", ylabel="images kept")
     axes.tick_params(axis="x", labelsize=8)
+    class_ticks(axes, class_names)
     axes.legend(title=None, fontsize=8) if len(counts) > 1 else axes.get_legend().remove()
     return finished(figure)
 

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from .common import WIDTH, Arrays, Names, Reading, finished, panel_grid, plain, plain_ticks
+from .common import WIDTH, Arrays, Names, Reading, class_ticks, finished, panel_grid, plain, plain_ticks
 
 
 def loss_curves(runs: Arrays, *, window: int = 50) -> Figure:
@@ -57,7 +57,8 @@ def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Names) -> 
     axes.bar(places, draws, width=0.6, label="drawn in one epoch")
     axes.hlines(expected, places - 0.4, places + 0.4, color="0.15", lw=1.6, label="by the class weights")
     axes.axhline(np.sum(expected) / len(expected), color="0.4", lw=0.8, ls="--", label="all classes alike")
-    axes.set(xlabel="class", ylabel="images", xticks=places, xticklabels=plain(class_names))
+    axes.set(xlabel="class", ylabel="images")
+    class_ticks(axes, class_names)
     axes.legend(fontsize=8)
     return finished(figure)
 

@@ -1,0 +1,67 @@
+"""Figures of photographs and of what is chosen among them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from ...selection import Coreset
+from .common import WIDTH, finished
+from .sample import image_rows
+
+if TYPE_CHECKING:
+    from ...pages.look import Findings
+
+
+def faults(found: "Findings", shown: int = 10) -> Figure:
+    """Some training images of each kind that a look has found, below some that are of none."""
+    places = {kind: some for kind, some in found.places.items() if kind != "leaks"}
+    others = np.setdiff1d(np.arange(len(found.table)), np.concatenate(list(places.values())))
+    rows = {kind: some[:shown] for kind, some in {"none of these": others, **places}.items() if len(some)}
+    return image_rows([found.look.thumbnails[some] for some in rows.values()], list(rows))
+
+
+def feature_map(points: np.ndarray, coreset: Coreset, images: np.ndarray, shown: int = 80) -> Figure:
+    """Where images lie by their features: kept ones red, removed ones grey; some of them are drawn.
+
+    Args:
+        points: float [n, 2 or more], of which the first two columns are the axes.
+        coreset: of the same images.
+        images: uint8 [n, 3, H, W].
+        shown: images that are drawn.
+    """
+    height = 0.75 * WIDTH
+    figure, axes = plt.subplots(figsize=(WIDTH, height))
+    x, y = np.pad(points, ((0, 0), (0, 1)))[:, :2].T
+    for kept, color, name in ((False, "0.6", "removed"), (True, "crimson", "kept")):
+        inside = coreset.kept == kept
+        axes.scatter(x[inside], y[inside], s=14, color=color, linewidths=0, label=name, zorder=3)
+    axes.use_sticky_edges = False
+    axes.margins(0.07)
+    wide, high = 0.04 * np.ptp(axes.get_xlim()), 0.04 * np.ptp(axes.get_ylim()) * WIDTH / height
+    for i in np.random.default_rng(0).permutation(len(points))[:shown]:
+        box = (x[i], x[i] + wide, y[i], y[i] + high)
+        axes.imshow(images[i].transpose(1, 2, 0), extent=box, zorder=2)
+    axes.autoscale()
+    axes.set(aspect="auto", xticks=[], yticks=[])
+    axes.set(xlabel="first principal axis", ylabel="second principal axis")
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    return finished(figure)
+
+
+def knee(curve: Sequence[tuple[float, float]], ratio: float) -> Figure:
+    """How far images are from the nearest one that is kept, by the share that is kept.
+
+    Args:
+        curve: (share, distance), of :func:`dedt_lib.pages.report.knee`.
+        ratio: the share that was chosen, marked.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
+    shares, distances = 100 * np.array(curve).T
+    axes.plot(shares, distances, "o-", ms=4)
+    axes.axvline(100 * ratio, color="crimson", ls="--", lw=1.2, label=f"{100 * ratio:g} % are kept here")
+    axes.set(xlabel="images kept (%)", ylabel="distance to the\nnearest kept one (%)", ylim=(0, None))
+    axes.legend(fontsize=8)
+    return finished(figure)
