@@ -137,7 +137,8 @@ def survey(profile: Profile) -> tuple[list[int], Reading | None]:
     if known:
         counts, reading = KNOWN[known], Reading.of(sum(KNOWN[known]), unit="images")
     else:
-        found = data.find(profile.data.source, profile.data.path)
+        p = profile.data
+        found = data.find(p.source, p.path, label=p.label, caption=p.caption)
         assert isinstance(
             found, data.Listing
         )  # only held-out images may be missing, and only CIFAR-10 is a folder

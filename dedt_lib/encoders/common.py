@@ -11,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..data import LabelledImages
+from ..devices import keep_freed_memory
 from ..errors import DedtError
 from ..files import is_disk_full, say
 from ..pixels import to_float
@@ -43,6 +44,7 @@ def embed(
         DedtError: Features are not finite, or the disk is full.
     """
     network.to(device).eval()
+    keep_freed_memory()
 
     def features(start):
         batch = torch.from_numpy(np.array(images[start : start + batch_size], order="C"))

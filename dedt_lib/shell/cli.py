@@ -84,7 +84,7 @@ def compute(
 
     data = data or images
     changes = profile_changes(data, set, skip_bad, label, caption)
-    budget = load_profile(profile or ("photos" if data else "digits"), **changes)
+    budget = load_profile(profile or own_profile(data), **changes)
     chosen = checked(Recipe, recipe)
     check_stage(stage, chosen)
     out, kept = output_folder(out), Store(store)
@@ -144,7 +144,7 @@ def run_cell(
     table: str,
     row: str,
     *,
-    profile: str = "digits",
+    profile: str = "",
     data: Path | None = None,
     set: Sequence[str] = (),
     skip_bad: bool = False,
@@ -157,7 +157,7 @@ def run_cell(
     from ..config import Recipe, checked, load_profile
     from ..store import Store
 
-    budget = load_profile(profile)
+    budget = load_profile(profile or own_profile(data))
     extra = sorted(recipe.keys() - {"ratio", "seed"})
     if extra or set or (data and not leaves_path_open(budget)):
         what = ", ".join(map(flag, extra)) or "--set or --data"
@@ -175,7 +175,7 @@ def run_cell(
     if cell not in listed:
         raise DedtError(
             f"{table} has no cell {tables.cell_name(*cell)} under this profile. "
-            f"All its cells are listed by: dedt cells --table {table} --profile {profile}"
+            f"All its cells are listed by: dedt cells --table {table} --profile {profile or budget.name}"
         )
     check_data(budget)
     out = output_folder(out)
@@ -225,7 +225,7 @@ def plan(
     ratio: Annotated[Sequence[float], "only this ratio; may be repeated"] = (),
     seed: Annotated[Sequence[int], "only this seed; may be repeated"] = (),
     probe: Annotated[bool, "measure this device for a minute or a few, and say the hours"] = False,
-    profile: Named = "digits",
+    profile: Named = "",
     data: Images = None,
     set: Changes = (),
     skip_bad: Skip = False,
@@ -238,13 +238,14 @@ def plan(
     example:
       dedt plan table1 --profile paper --probe
       dedt plan --row moderate --ratio 0.1 --set unet.epochs=50
+      dedt plan table1 --row moderate --ratio 0.1 --data photos --probe
     """
     from .. import plan as planning
     from ..book import tables
     from ..config import load_profile
     from ..stages import Lab
 
-    budget = load_profile(profile, **profile_changes(data, set, skip_bad))
+    budget = load_profile(profile or own_profile(data), **profile_changes(data, set, skip_bad))
     listed = tables.cells(table, budget) if table else tables.all_cells(budget)
     for name in row:
         tables.cell_recipe(name, 1.0, 0)
@@ -257,7 +258,7 @@ def plan(
         of = f"--table {table} " if table else ""
         raise DedtError(
             "No cell has that row, ratio and seed. All cells are listed by: "
-            f"dedt cells {of}--profile {shlex.quote(profile)}"
+            f"dedt cells {of}--profile {shlex.quote(profile or budget.name)}"
         )
     known = planning.known_data(budget)
     if known in (None, budget.data.source):
@@ -371,6 +372,11 @@ def profile_changes(
             raise DedtError(f"--set takes KEY=VALUE; got '{item}'.")
         changes[key.strip()] = toml_value(value.strip())
     return {**changes, "data.skip_bad": True} if skip_bad else changes
+
+
+def own_profile(data: Path | None) -> str:
+    """The profile where none is named."""
+    return "photos" if data else "digits"
 
 
 def output_folder(path: Path | None) -> Path | None:

@@ -441,7 +441,8 @@ class Embed(Stage):
     def work(self, folder):
         network, seen = self.reader(), self.seen.result()
         images = seen.at(getattr(network, "size", OWN_SIZE)) if isinstance(seen, Photos) else seen.images
-        batch_size = 256 if images.shape[2] <= 64 else 32
+        # On a CPU no more large images at a time are any faster, only larger.
+        batch_size = 256 if images.shape[2] <= 64 else 32 if self.lab.gpu else 8
         path = folder / "features.npy"
         encoders.embed(network, images, batch_size=batch_size, device=self.lab.device, path=path)
 
