@@ -35,7 +35,7 @@ NETWORK = {"hub:": "which needs a network", "dinov2": "could not be fetched"}
 def run(argv):
     """Type a command, after the row that makes what it reads, if that is not there yet."""
     made = Path(argv[1]).parts[0]
-    if made in ("coreset", "checked") and not Path(made).exists():
+    if made in ("coreset", "checked") and not any(Path(made).glob("*")):
         run(shlex.split(next(row for row in ROWS if row.endswith(f"--out {made}"))))
     return main(argv)
 
