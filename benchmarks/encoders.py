@@ -131,6 +131,7 @@ def write(args, parts, random):
     """The JSON file on the parts that are done, of which each adds to what is known."""
     settings = load_profile("photos").encoders.resnet18.model_dump()
     how = {
+        "data": args.data.name,
         "parts": len(parts),
         "train": args.train,
         "test": args.test,

@@ -277,6 +277,11 @@ def options(command):
     return vars(cli.make_parser(command.split()[0]).parse_args(command.split()))
 
 
+def test_images_may_stand_first_or_be_left_out():
+    assert str(options("select photos")["images"]) == "photos" and options("run photos")["table"] == "photos"
+    assert not any("images" in options(command) for command in ("select --ratio 0.1", "run", "run photos"))
+
+
 def listed(capsys, *given):
     """Tables and cells of the commands that ``dedt cells`` prints; each command must parse."""
     assert cli.main(["cells", "--profile", "smoke", *given]) == 0
