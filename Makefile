@@ -27,7 +27,7 @@ PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 .NOTPARALLEL:
 
 help:
-	@echo "make book    run the main job on the digits, build the book, say where to open it  (minutes)"
+	@echo "make book    run the main job on the digits, build the book, say where to open it  (an hour, once)"
 	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"
 	@echo "make tables  compute the cells of the tables that are missing     (digits: over two hours)"
@@ -63,7 +63,7 @@ $(BUILD)/_build/html/index.html: $(EXECUTED) $(PROSE)
 
 # A chapter is executed under failed/ and moved when it is complete, so a chapter that broke stays there.
 $(BUILD)/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) $(RESULTS) | setup pair
-	@echo "Running chapter $* (up to a few minutes; what is already computed is reused)"
+	@echo "Running chapter $* (minutes; more where it trains, and what is already computed is reused)"
 	@mkdir -p $(@D) $(BUILD)/failed
 	@TQDM_DISABLE=1 $(BIN)/papermill notebooks/$*.ipynb $(BUILD)/failed/$*.ipynb --cwd notebooks \
 		--no-progress-bar $(CHOICE) >$(BUILD)/failed/$*.log 2>&1 || { \
