@@ -56,8 +56,8 @@ class Item:
 
 
 def safe(text: str) -> str:
-    """A text as the name of a file: letters, digits, ``.``, ``-`` and ``_`` stay, others are written as %XX."""
-    return re.sub(r"[^\w.-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text).lstrip(".") or "_"
+    """A text as the name of a file: letters, digits, spaces, ``.``, ``-`` and ``_`` stay, others are written as %XX."""
+    return re.sub(r"[^\w .-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text).lstrip(".") or "_"
 
 
 def items(table: pd.DataFrame, listing: Listing) -> Iterator[Item]:
