@@ -25,11 +25,8 @@ from .stages.select import Select
 from .stages.train import Snapshot, Train, TrainInfoBatch
 from .store import Store
 
-Cell = tuple[str, float, int]
-"""Row, ratio and seed."""
-
-Speed = dict[tuple[str, str], float]
-"""(kind of work, network) -> seconds of a unit."""
+Cell = tuple[str, float, int]  # row, ratio and seed
+Speed = dict[tuple[str, str], float]  # (kind of work, network) -> seconds of a unit
 
 KNOWN = {
     "digits": [150] * 10,
