@@ -17,7 +17,7 @@ NOT_LABELS = re.compile(r"(.*_)?(id|idx|index|width|height|size|seed|row)|__inde
 def label_column(
     fields: Sequence[str], values: Callable[[str], list], named: Callable[[str], object], asked: str = ""
 ) -> tuple[str, list[str]]:
-    """The column of the classes: the one asked for, or known by its name, or the only one that repeats as classes do.
+    """The column of the classes: the one asked for, known by its name, or the only one that repeats as they do.
 
     Args:
         fields: Columns of integers or strings.
@@ -43,8 +43,9 @@ def label_column(
         _check_there(asked, fields, "label")
         if not is_label(asked, True):
             raise DedtError(
-                f"The column '{asked}' has {len(set(values(asked))):,} different values in {len(values(asked)):,} rows: "
-                f"that is free text, and no class. Give it as --caption {asked}, and another as --label, or --label {NONE}."
+                f"The column '{asked}' has {len(set(values(asked))):,} different values in {len(values(asked)):,} "
+                f"rows: that is free text, and no class. Give it as --caption {asked}, and another as --label, or "
+                f"--label {NONE}."
             )
         return asked, []
     known = [name for name in LABELS if name in fields]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,7 +96,8 @@ class Listing:
             reading = reading.without(0, "", f"without images that stay, so no class: {', '.join(empty)}")
 
         def encoded() -> Iterable[tuple[str, Path | BinaryIO | None]]:
-            return (item for place, item in enumerate(self.encoded()) if place not in why)
+            files = itertools.islice(self.encoded(), int(kept[-1]) + 1)  # what lies behind them is not read
+            return (item for place, item in enumerate(files) if place not in why)
 
         return dataclasses.replace(
             self,

@@ -15,9 +15,9 @@ examples:
   dedt VERB --help                              what a verb prints and writes
 """
 
-# The docstrings here and in verbs.py are what --help shows.  A verb's options are the parameters of its function, and
-# of the verbs that compute a recipe the fields of Recipe too.  Torch and pydantic are imported only where they are
-# needed, so that ``dedt --help`` stays quick.
+# The docstrings here and in verbs.py are what --help shows.  A verb's options are the parameters of its function,
+# and of the verbs that compute a recipe the fields of Recipe too.  Torch and pydantic are imported only where they
+# are needed, so that ``dedt --help`` stays quick.
 
 import argparse
 import contextlib
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 # An option: its type, its help, and what stands for its value.
 Named = Annotated[
     str,
-    "smoke, digits, photos, short, paper, imagenet, imagenette or a .toml file (default: photos of your images, else digits)",
+    "smoke, digits, photos, short, paper, imagenet, imagenette or a .toml file (default: photos of your images, "
+    "else digits)",
 ]
 Images = Annotated[Path | None, get_args(photos.Where)[1], "PATH"]
 Changes = Annotated[
@@ -427,7 +428,7 @@ VERBS = {
 
 
 def make_parser(chosen: str = "") -> argparse.ArgumentParser:
-    """The parser of ``dedt``; of its verbs only the ``chosen`` one has its options, as those of Recipe need pydantic."""
+    """The parser of ``dedt``; only the ``chosen`` verb has its options, as those of Recipe need pydantic."""
     how: dict[str, Any] = {
         "formatter_class": argparse.RawDescriptionHelpFormatter,
         "argument_default": argparse.SUPPRESS,

@@ -1,4 +1,4 @@
-"""What is done with photographs and no recipe: the look before choosing, and files for a trainer afterwards."""
+"""What is done with photographs and no recipe: the look before choosing, and files for a trainer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 DROPS = ("bad", "duplicates", "near", "blank", "dark", "light", "blurry", "outliers")
 Where = Annotated[
     str,
-    "your images: a folder (flat, or one subfolder per class, or splits; with metadata.jsonl or .csv or captions in text "
-    "files if there are), Parquet files, WebDataset tars, a data set that the datasets library saved or hub:NAME, a list "
-    "of paths, or a cleaned list of dedt look --drop",
+    "your images: a folder (flat, or one subfolder per class, or splits; with metadata.jsonl or .csv or captions "
+    "in text files if there are), Parquet files, WebDataset tars, a data set that the datasets library saved or "
+    "hub:NAME, a list of paths, or a cleaned list of dedt look --drop",
     "DATA",
 ]
 Column = Annotated[
