@@ -29,7 +29,7 @@ SIZES = {
     "data.per_class": 16,
     "unet.epochs": 2,
     "unet.batch_size": 8,
-    "train.warmup_epochs": 0.5,
+    "train.warmup_steps": 10,
     "train.checkpoint_every": 10,
     "train.precision": '"float32"',
     "train.channels_last": "false",

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .reweighting import effective_classes
-from .stages.base import Stage, published
-from .stages.embed import DDAE
-from .stages.train import Snapshot
+from .stages.base import Given, Stage, closure, published
+from .stages.data import Images
+from .stages.reweight import Proxy
+from .stages.sample import Sample
+from .stages.train import Snapshot, Train
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -15,36 +17,52 @@ if TYPE_CHECKING:
 PROVENANCE = ("date", "machine", "device", "threads", "python", "versions")
 
 
+LEDGER = ("data", "embed", "select", "latents", "reference", "reweight", "train", "sample", "evaluate")
+"""The parts of a cost ledger, in order; those before "sample" are what a model costs."""
+
+
 def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
-    """Cost ledger of a recipe: stage -> {"seconds", "cpu_seconds", "images", "evaluations"}.
+    """Cost ledger of a recipe: part -> {"seconds", "cpu_seconds", "images", "evaluations"}.
 
-    images: those that a diffusion model was trained on.  evaluations: of the network, in forward passes of one image;
-    a backward pass counts two.  Stages that the recipe does not need are absent.
+    Every stage that the recipe needs counts in full, as if no other run had made it before.  images: those that a
+    diffusion model was trained on.  evaluations: of the network in training, in forward passes of one image; a
+    backward pass counts two.  Parts that the recipe does not need are absent.
     """
-    e, r, spec = experiment, experiment.recipe, experiment.spec
+    e, ledger = experiment, dict[str, dict[str, float]]()
+    before = closure([e.model])
+    for stage in closure([e.model, *e.stages()]).values():
+        if spent := _spent(e, stage):
+            after = "sample" if isinstance(stage, Sample) else "evaluate"
+            part = _part(e, stage) if stage.address in before else after
+            sums = ledger.setdefault(part, dict.fromkeys(spent, 0.0))
+            ledger[part] = {unit: sums[unit] + value for unit, value in spent.items()}
+    return {part: ledger[part] for part in LEDGER if part in ledger}
 
-    def entry(stage: Stage, per_image: int = spec.evaluations, share: float = 1.0) -> dict[str, float]:
-        manifest = stage.manifest()
-        images = manifest.get("images_seen", 0) * share
-        return {
-            "seconds": manifest.get("training_seconds", manifest["seconds"]) * share,
-            "cpu_seconds": manifest.get("training_cpu_seconds", manifest["cpu_seconds"]) * share,
-            "images": images,
-            "evaluations": per_image * images,
-        }
 
-    if isinstance(e.model, Snapshot):
-        return {"train": entry(e.model, share=e.model.step / e.model.manifest()["steps"])}
-    ledger = {}
-    if e.coreset.embedding and not r.infobatch:
-        trained = e.embedding.encoder
-        ledger["embed"] = entry(trained, e.lab.spec("unet").evaluations if isinstance(trained, DDAE) else 0)
-        ledger["select"] = entry(e.coreset)
-    if r.reweighting:
-        ledger["reference"] = entry(e.reference_run)
-        ledger["proxy"] = entry(e.proxy, spec.proxy_evaluations)
-    ledger["train"] = entry(e.model)
-    return ledger
+def _part(experiment: "Experiment", stage: Stage) -> str:
+    """The part of the ledger of a stage that the model needs: the word whose module its kind is from."""
+    if isinstance(stage, Train) and stage.is_reference and stage.address != experiment.training_run.address:
+        return "reference"
+    modules = (kind.__module__.rpartition(".")[2] for kind in type(stage).__mro__)
+    return next(name for name in modules if name in LEDGER)
+
+
+def _spent(experiment: "Experiment", stage: Stage) -> dict[str, float]:
+    """What a stage took; of the run on all the data, stopped early, its share until there.  {} for what is given."""
+    if isinstance(stage, Given | Images | Snapshot):
+        return {}
+    manifest, model = stage.manifest(), experiment.model
+    stopped = isinstance(model, Snapshot) and stage.address == model.reference.address
+    share = model.step / manifest["steps"] if stopped else 1.0
+    images, per_image = manifest.get("images_seen", 0) * share, 0
+    if images:
+        per_image = stage.spec.proxy_evaluations if isinstance(stage, Proxy) else stage.spec.evaluations
+    return {
+        "seconds": manifest.get("training_seconds", manifest["seconds"]) * share,
+        "cpu_seconds": manifest.get("training_cpu_seconds", manifest["cpu_seconds"]) * share,
+        "images": images,
+        "evaluations": per_image * images,
+    }
 
 
 def cell(experiment: "Experiment") -> dict[str, Any]:

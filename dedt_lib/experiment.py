@@ -96,17 +96,17 @@ class Experiment(Graph):
         return self.proxy.result()
 
     @property
-    def _run(self) -> Train:
+    def training_run(self) -> Train:
         """The run whose weights, at its end or on its way, are sampled."""
         return self.model.reference if isinstance(self.model, Snapshot) else self.model
 
     def weighted_coreset(self) -> Coreset:
         """The coreset, with its class weights if the recipe asks for reweighting or balancing."""
-        return self._run.weighted()
+        return self.training_run.weighted()
 
     def plan(self) -> EpochPlan | InfoBatchPlan:
         """Which samples each epoch of the run visits, with what weights: see :mod:`dedt_lib.plans`."""
-        return self._run.plan()
+        return self.training_run.plan()
 
     def build_model(self, seed: int | None = None) -> nn.Module:
         """The diffusion model, freshly initialised from the seed."""

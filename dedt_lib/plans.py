@@ -1,8 +1,7 @@
 """Which samples an epoch visits, and with what weights: the data side of a training run.
 
 A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; one with
-``needs_losses`` is told them by ``record``; ``state`` and ``restore`` carry it over an interruption.  ``first_epoch``
-is the number of samples in epoch 0, which a warm-up is measured by.
+``needs_losses`` is told them by ``record``; ``state`` and ``restore`` carry it over an interruption.
 
 A plan of your own is a subclass of :class:`EpochPlan` and its entry in ``REGISTRY``.
 """
@@ -61,11 +60,6 @@ class EpochPlan:
     def sizes(self) -> list[int]:
         """Samples that each epoch visits, known beforehand."""
         return [len(self.epoch(e)[0]) for e in range(self.epochs)]
-
-    @property
-    def first_epoch(self) -> int:
-        """Samples of epoch 0."""
-        return len(self.epoch(0)[0])
 
     def steps(self, batch_size: int) -> int:
         """Optimiser steps of the whole run."""
@@ -156,7 +150,7 @@ class InfoBatchPlan:
         if budget is not None and not 0 < budget <= 1:
             raise DedtError(f"The budget must lie in (0, 1]; got {budget}.")
         self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
-        self.pruning_epochs, self.first_epoch = int(delta * epochs), n
+        self.pruning_epochs = int(delta * epochs)
         self.scores = np.full(n, 3.0)  # the package's start: equal scores, so the first epoch prunes nothing
         self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
 

@@ -370,8 +370,8 @@ class TrainingSettings:
     Attributes:
         epochs: Of the plan.
         batch_size: The last partial batch is kept.
-        learning_rate: Constant after a linear warm-up over ``warmup_epochs``, each as long as the first, whatever the
-            later ones visit.
+        learning_rate: Constant after a linear warm-up over ``warmup_steps``, counted in steps so that runs on few and on many
+            images differ in nothing else.
         gradient_clip: Global norm.
         ema_decay, ema_warmup: See :func:`moving_average`.
         label_dropout: Probability.
@@ -385,7 +385,7 @@ class TrainingSettings:
     epochs: int
     batch_size: int
     learning_rate: float
-    warmup_epochs: float
+    warmup_steps: int
     gradient_clip: float
     ema_decay: float
     label_dropout: float
@@ -545,9 +545,9 @@ class _Diffusion(Task):
         self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every
         self.steps, self.clip = plan.steps(settings.batch_size), settings.gradient_clip
         self.optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
-        warmup_steps = settings.warmup_epochs * -(-plan.first_epoch // settings.batch_size)
+        warmup = settings.warmup_steps
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+            self.optimizer, lambda step: min(1.0, (step + 1) / warmup) if warmup else 1.0
         )
         self.ema = moving_average(model.parameters(), settings)
         self._row_layers = [layer for layer in model.modules() if hasattr(layer, "share_rows")]

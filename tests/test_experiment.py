@@ -170,13 +170,49 @@ def test_an_interrupted_experiment_goes_on(smoke, tmp_path, monkeypatch):
 
 def test_costs_add_up(smoke, reweighted):
     images = {name: cost["images"] for name, cost in reweighted.costs().items()}
-    assert images == {"embed": 0, "select": 0, "reference": 2400, "proxy": 240, "train": 240}
+    none = {"embed": 0, "select": 0, "sample": 0, "evaluate": 0}
+    assert images == {**none, "reference": 2400, "reweight": 240, "train": 240}
     evaluations = {name: cost["evaluations"] for name, cost in reweighted.costs().items()}
-    assert evaluations == {"embed": 0, "select": 0, "reference": 7200, "proxy": 960, "train": 720}
-    assert list(smoke.costs()) == ["train"]
-    assert list(smoke.change(method="gaussian").costs()) == ["embed", "select", "train"]
+    assert evaluations == {**none, "reference": 7200, "reweight": 960, "train": 720}
+    assert list(smoke.costs()) == ["select", "train", "sample", "evaluate"]
+    assert list(smoke.change(method="gaussian").costs()) == ["embed", "select", "train", "sample", "evaluate"]
     for cost in reweighted.costs().values():
         assert cost["seconds"] >= 0 and cost["cpu_seconds"] >= 0
+
+
+def test_costs_do_not_depend_on_what_ran_before(smoke, tmp_path):
+    alone = smoke.change(method="gaussian", ratio=0.4)
+    after = Experiment(smoke.profile, store=Store(tmp_path), **alone.recipe.model_dump())
+    after.change(method="moderate").cell()  # makes encoder, features and all that is measured against
+    shared = {part: cost["seconds"] for part, cost in after.costs().items()}
+    made = {stage.address: stage.manifest()["seconds"] for stage in (after.embedding, after.embedding.encoder)}
+    assert shared["embed"] == pytest.approx(sum(made.values())) and shared["embed"] > 0
+    assert list(shared) == list(alone.costs())
+
+
+def test_a_null_takes_the_weights_of_another_run(smoke, reweighted):
+    learned = reweighted.weighted_coreset().weights
+    shuffled = reweighted.change(null="shuffled").weighted_coreset().weights
+    assert sorted(shuffled) == sorted(learned) and not np.array_equal(shuffled, learned)
+    other = reweighted.change(null="another-seed")
+    assert other.weights.address == reweighted.change(seed=1).proxy.address != reweighted.proxy.address
+    assert other.coreset.address == reweighted.coreset.address and other.model.seed == 0
+
+
+def test_the_reference_may_stop_where_the_proxy_does(reweighted):
+    stopped = reweighted.change(reference="equal-steps").proxy
+    assert stopped.reference.step == reweighted.model.steps == stopped.outline().steps(stopped.settings.batch_size)
+    assert stopped.address != reweighted.proxy.address
+    with pytest.raises(DedtError, match="keeps its weights at the ratios"):
+        reweighted.change(reference="equal-steps", ratio=0.3)
+    with pytest.raises(DedtError, match="of other models"):
+        reweighted.change(reference="equal-steps", model="mdt")
+
+
+def test_a_coreset_can_train_as_long_as_all_the_data(smoke):
+    long, whole = smoke.change(full_length=True), smoke.change(ratio=1.0)
+    assert long.training()["steps"] == whole.training()["steps"] > smoke.training()["steps"]
+    assert long.cell()["steps"] == 96 and long.training()["images_seen"] == 48 * 30
 
 
 def test_early_stopping_costs_its_share_of_the_full_run(smoke):
@@ -200,7 +236,7 @@ def test_infobatch_reports_the_data_that_it_really_saw(smoke):
     cell = smoke.change(infobatch="budget", ratio=0.4, annealing=True).cell()
     # Everything in the first and in the last of eight epochs, 40 % in the six between.
     assert cell["realised"] == pytest.approx((1 + 6 * 0.4 + 1) / 8) and cell["class_counts"] == [30] * 10
-    assert list(cell["costs"]) == ["train"]
+    assert list(cell["costs"]) == ["select", "train", "sample", "evaluate"]
     as_run = smoke.change(infobatch="ratio", ratio=0.4, annealing=True).cell()
     assert cell["realised"] < as_run["realised"] < 1
 
@@ -234,7 +270,7 @@ def test_balancing_lets_every_class_count_the_same_without_dro(smoke, reweighted
     of_class = np.bincount(coreset.labels[coreset.indices], weights=weights)
     np.testing.assert_allclose(of_class, weights.sum() / 10)
     assert weights.mean() == pytest.approx(1)
-    assert set(balanced.costs()) == {"embed", "select", "train"}
+    assert set(balanced.costs()) == {"embed", "select", "train", "sample", "evaluate"}
 
 
 def test_class_weights_in_the_tail(smoke, reweighted):
@@ -294,7 +330,7 @@ def test_a_selector_of_ones_own_is_a_class_and_an_entry(smoke, monkeypatch):
     scores = np.linalg.norm(own.embed(), axis=1)
     assert np.array_equal(own.select().scores, scores) and own.select().counts.tolist() == [3] * 10
     assert own.change(scope="global").select().indices.tolist() == sorted(np.argsort(-scores)[:30])
-    assert set(own.costs()) == {"embed", "select", "train"}
+    assert set(own.costs()) == {"embed", "select", "train", "sample", "evaluate"}
 
 
 # ---- one's own images ----------------------------------------------------------------------------
@@ -366,7 +402,7 @@ def test_an_unknown_profile_is_refused_at_once():
 
 
 def test_a_ratio_that_the_full_run_does_not_keep_is_refused_at_once(smoke):
-    with pytest.raises(DedtError, match="at the ratios 0.1, 0.4, 1.0 .* cannot be had at 0.3"):
+    with pytest.raises(DedtError, match="at the ratios 0.1, 0.4, 1.0 .* equal steps for 0.3"):
         smoke.change(ratio=0.3, early_stopping=True)
 
 

@@ -188,7 +188,7 @@ def test_cells_share_what_is_the_same():
     pair = [("moderate-reweighted", 0.1, 0), ("moderate-literal-dro", 0.1, 0)]
     assert [runs(pair, **{"reweight.burn_in": share})["group DRO"] for share in (0.0, 0.2)] == [1, 2]
     found = runs([("moderate-reweighted", 0.1, 0), ("moderate-reweighted", 0.1, 1)])
-    assert (found["ResNet-18"], found["all the data"], found["coreset, weighted"]) == (1, 2, 2)
+    assert (found["ResNet-18"], found["all the data"], found["coreset, weighted"]) == (2, 2, 2)
     controls = [("full", 1.0, 0), *(("early-stopping", ratio, 0) for ratio in (*RATIOS, 1.0))]
     works = planned(imagined(), *controls)
     assert works["reference"][0].runs == 1 and works["sampling"][0].runs == 5
@@ -205,12 +205,15 @@ def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart(monkeypatc
     monkeypatch.setitem(plans.REGISTRY, "own", plans.EpochPlan)
     choices = {"model": "mdt", "method": "gaussian", "encoder": "ddae", "scope": "global", "centre": "mean"}
     choices |= {"band": "nearest", "weighting": "sampler", "infobatch": "ratio", "plan": "own"}
+    choices |= {"null": "shuffled", "reference": "equal-steps"}
     switches = dict.fromkeys(("reweighting", "balancing", "annealing", "early_stopping", "unguided"), True)
+    switches["full_length"] = True
     values = {**choices, **switches, "ratio": 0.2, "burn_in": 0.5, "seed": 3}
     assert set(values) == set(Recipe.model_fields)
     lab = imagined(**{"select.moderate_scope": "class"})
+    of_reweighting = ("burn_in", "weighting", "null", "reference")
     for name, value in values.items():
-        base = Experiment(lab, method="moderate", ratio=0.1, reweighting=name in ("burn_in", "weighting"))
+        base = Experiment(lab, method="moderate", ratio=0.1, reweighting=name in of_reweighting)
         assert base.samples.address != base.change(**{name: value}).samples.address, name
 
 

@@ -64,8 +64,9 @@ TINY = {
     "mdt.depth": 4,
     "mdt.heads": 2,
     "mdt.decode_layers": 2,
-    "train.warmup_epochs": lambda epochs: min(epochs, 1),
+    "train.warmup_steps": lambda steps: min(steps, 2),
     "train.checkpoint_every": 10,
+    "evaluate.networks": 1,
 }
 """Keys that say how large something is -> a tiny value, or how a value is made tiny."""
 

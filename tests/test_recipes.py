@@ -230,11 +230,11 @@ def test_the_paper_profile_holds_the_published_settings():
         1e-4,
     )
     assert (paper.unet.steps, paper.unet.guidance, paper.sample.count) == (100, 0.3, 50_000)
-    assert (paper.unet.ema_decay, paper.train.label_dropout, paper.train.flip, paper.train.warmup_epochs) == (
+    assert (paper.unet.ema_decay, paper.train.label_dropout, paper.train.flip, paper.train.warmup_steps) == (
         0.9999,
         0.1,
         True,
-        13,
+        13 * -(-50_000 // 128),
     )
     assert (paper.reweight.burn_in, paper.reweight.step_size, paper.reweight.smoothing) == (0, 1, 1e-3)
     assert (paper.select.moderate_scope, paper.train.annealing_start, paper.evaluate.network) == (

@@ -452,23 +452,22 @@ def test_keeping_weights_does_not_disturb_the_run(uninterrupted, tmp_path, digit
 
 def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
     rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
-    run(tmp_path / "run", digits, warmup_epochs=2.0, learning_rate=8e-4)
+    run(tmp_path / "run", digits, warmup_steps=8, learning_rate=8e-4)
     np.testing.assert_allclose(rates, np.minimum(np.arange(1, 17), 8) * 1e-4)
 
 
 @pytest.mark.parametrize("kind", ["annealed", "infobatch"])
-def test_the_warm_up_is_as_long_as_the_first_epoch_says_and_never_starts_again(
+def test_the_warm_up_is_equally_long_for_few_and_for_many_images_and_never_starts_again(
     tmp_path, monkeypatch, digits, kind
 ):
     rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
     plan = {
-        # One step an epoch on the coreset, then four: a warm-up of three epochs is three steps.
+        # One step an epoch on the coreset, then four.
         "annealed": everything(digits, indices=np.arange(8), epochs=4, annealing_start=0.75),
         "infobatch": InfoBatchPlan(len(digits), prune_ratio=0.9, epochs=4, delta=0.75),
     }[kind]
-    run(tmp_path / "run", digits, plan=plan, warmup_epochs=3.0, learning_rate=1e-3)
-    length = {"annealed": 3, "infobatch": 12}[kind]
-    np.testing.assert_allclose(rates, np.minimum(np.arange(1, len(rates) + 1) / length, 1) * 1e-3)
+    run(tmp_path / "run", digits, plan=plan, warmup_steps=5, learning_rate=1e-3)
+    np.testing.assert_allclose(rates, np.minimum(np.arange(1, len(rates) + 1) / 5, 1) * 1e-3)
 
 
 def test_training_lowers_the_loss(tmp_path, digits):

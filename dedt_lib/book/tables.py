@@ -42,6 +42,8 @@ GAUSSIAN, MODERATE = {"method": "gaussian"}, {"method": "moderate"}
 REWEIGHTED, ANNEALED, STOPPED = {"reweighting": True}, {"annealing": True}, {"early_stopping": True}
 MDT, SD = {"model": "mdt"}, {"model": "stable-diffusion"}
 OURS = RESNET | MODERATE
+ONE_BAND = OURS | {"scope": "global"}
+ENDS = (0.1, 0.4)
 
 
 class Row(NamedTuple):
@@ -62,13 +64,7 @@ _ROWS: dict[str, Row] = {
     "moderate": Row("ResNet-18, Moderate-DS", OURS, "table1 table3"),
     "moderate-reweighted": Row("ResNet-18, Moderate-DS + reweighting", OURS | REWEIGHTED, "table1 table3"),
     "gaussian": Row("ResNet-18, Gaussian", RESNET | GAUSSIAN, "table1"),
-    "moderate-global": Row("ResNet-18, Moderate-DS, one band", OURS | {"scope": "global"}, "table1"),
-    "moderate-global-balanced": Row(
-        "ResNet-18, Moderate-DS, one band, balanced without DRO",
-        OURS | {"scope": "global", "balancing": True},
-        "table1",
-        (0.1,),
-    ),
+    "moderate-global": Row("ResNet-18, Moderate-DS, one band", ONE_BAND, "table1"),
     "moderate-class": Row(
         "ResNet-18, Moderate-DS, a band in each class", OURS | {"scope": "class"}, "table1"
     ),
@@ -86,6 +82,36 @@ _ROWS: dict[str, Row] = {
     "early-stopping": Row("All data, equal steps", RANDOM | STOPPED, "table1"),
     "early-stopping-annealed": Row("All data, equal steps", RANDOM | STOPPED | ANNEALED, "table2"),
     "full": Row("All data", RANDOM, "table1 table2 table3", (1.0,)),
+    "moderate-reweighted-shuffled": Row(
+        "ResNet-18, Moderate-DS + shuffled weights", OURS | REWEIGHTED | {"null": "shuffled"}, "controls", ENDS
+    ),
+    "moderate-reweighted-another-seed": Row(
+        "ResNet-18, Moderate-DS + another seed's weights",
+        OURS | REWEIGHTED | {"null": "another-seed"},
+        "controls",
+        ENDS,
+    ),
+    "moderate-reweighted-equal-steps": Row(
+        "ResNet-18, Moderate-DS + reweighting, reference at equal steps",
+        OURS | REWEIGHTED | {"reference": "equal-steps"},
+        "controls",
+        ENDS,
+    ),
+    "moderate-global-reweighted": Row(
+        "ResNet-18, Moderate-DS, one band + reweighting", ONE_BAND | REWEIGHTED, "controls", ENDS
+    ),
+    "moderate-global-balanced": Row(
+        "ResNet-18, Moderate-DS, one band, balanced without DRO",
+        ONE_BAND | {"balancing": True},
+        "controls",
+        ENDS,
+    ),
+    "moderate-full-length": Row(
+        "ResNet-18, Moderate-DS, as many steps as all data", OURS | {"full_length": True}, "controls", ENDS
+    ),
+    "random-full-length": Row(
+        "Uniform random, as many steps as all data", RANDOM | {"full_length": True}, "controls", ENDS
+    ),
     "mdt-random": Row("Uniform random", MDT | RANDOM, "table4"),
     "mdt-gaussian": Row("Inception-v3, Gaussian", MDT | INCEPTION | GAUSSIAN, "table4"),
     "mdt-gaussian-reweighted": Row(
@@ -137,10 +163,15 @@ def add_row(name: str, row: Row) -> None:
 for _name, _row in _ROWS.items():
     add_row(_name, _row)
 
+TABLES["controls"] = dict.fromkeys(("random", "moderate", "moderate-reweighted"), ENDS) | TABLES["controls"]
+TABLES["controls"] |= {"moderate-global": ENDS, "early-stopping": ENDS, "full": (1.0,)}
 TABLES["figure2"] = dict.fromkeys(("moderate", "moderate-reweighted"), (0.1,))
 
 FULL = {"unet": "full", "mdt": "mdt-full", "stable-diffusion": "sd-full"}
 """Model of a recipe -> the row of its run on all the data."""
+
+MODEL = frozenset(("data", "embed", "select", "latents", "reference", "reweight", "train"))
+"""The parts of a cost ledger that a trained model costs, without its samples and their measuring."""
 
 UNITS = {
     "images": "images",
@@ -187,11 +218,13 @@ def table_rows(table: str, profile: Named) -> list[str]:
 def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
     """The cell that makes on its way what this one needs as well, or None.
 
-    Of an unguided cell it is the guided one, of one that needs a reference the run on all the data.
+    Of an unguided cell it is the guided one, of a null of reweighting the reweighted one, of one that needs a reference the run on all the data.
     """
     recipe = ROWS[row]
     if recipe.get("unguided"):
         return row.removesuffix("-unguided"), ratio, seed
+    if recipe.get("null"):
+        return row.removesuffix(f"-{recipe['null']}"), ratio, seed
     if recipe.get("reweighting") or recipe.get("early_stopping"):
         full = FULL.get(recipe.get("model", "unet"))
         return (full, 1.0, seed) if full else None
@@ -432,8 +465,8 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     Returns:
         Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps, realised
         (images seen, as a share of those that a run on all the data sees), and what the final run cost: images,
-        evaluations (of the network), seconds, cpu_seconds; the same with "whole_" in front counts embedding,
-        selection, reference and proxy too.  Of the latent models also cmmd, cmmd_unbiased, kid, precision and
+        evaluations (of the network), seconds, cpu_seconds; the same with "whole_" in front counts all that the
+        trained model costs (MODEL).  Of the latent models also cmmd, cmmd_unbiased, kid, precision and
         recall.  "result" is the whole JSON.
 
     Raises:
@@ -459,7 +492,7 @@ def _columns(result: dict[str, Any]) -> dict[str, Any]:
         "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
         **{name: result.get(name) for name in (*MORE_METRICS, "copies_features")},
         **{unit: train[unit] for unit in UNITS},
-        **{f"whole_{unit}": sum(cost[unit] for cost in costs.values()) for unit in UNITS},
+        **{f"whole_{unit}": sum(cost[unit] for part, cost in costs.items() if part in MODEL) for unit in UNITS},
         "result": result,
     }
 
@@ -569,7 +602,7 @@ def speedups(
     Args:
         frame: of :func:`read_cells`.
         rows: those of the table, in their order.
-        whole: count embedding, selection, reference and proxy, and not the final training alone.
+        whole: count all that the trained model costs (MODEL), and not the final training alone.
         full: the row of that run; a seed without it is left out.
 
     Returns:
@@ -577,8 +610,9 @@ def speedups(
     """
     import pandas as pd
 
-    base = frame[frame.row == full].set_index("seed")[list(UNITS)]
+    columns = [f"{'whole_' if whole else ''}{unit}" for unit in UNITS]
+    base = frame[frame.row == full].set_index("seed")[columns]
     own = frame[frame.row.isin(rows) & frame.seed.isin(base.index)]
-    times = base.loc[own.seed].to_numpy() / own[[f"{'whole_' if whole else ''}{u}" for u in UNITS]].to_numpy()
+    times = base.loc[own.seed].to_numpy() / own[columns].to_numpy()
     table = pd.DataFrame(times, pd.MultiIndex.from_frame(own[["row", "ratio"]]), UNITS.values())
     return named(table.groupby(level=[0, 1]).mean(), rows)

@@ -18,7 +18,7 @@ from ..selection import CENTRES, THRESHOLDS
 from .recipe import known_encoder
 
 PROFILES = Path(__file__).parent / "profiles"
-TABLES = ("table1", "table2", "table3", "figure2", "table4", "table5", "table5-unguided")
+TABLES = ("table1", "table2", "table3", "figure2", "controls", "table4", "table5", "table5-unguided")
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -135,7 +135,7 @@ class Reweight(Section):
 class Train(Section):
     """What the diffusion models have in common."""
 
-    warmup_epochs: float = Field(ge=0)  # of the U-Net
+    warmup_steps: int = Field(ge=0)  # of the U-Net, the same for few and for many images
     gradient_clip: Positive = 1.0
     label_dropout: Share = 0.1  # not of Stable Diffusion, which is fine-tuned with every caption
     flip: bool  # doubles the latents: that of a mirrored image is not the mirrored latent
@@ -256,6 +256,7 @@ class Evaluate(Training):
     epochs: Count = 1  # this and the next two only for network = "classifier"
     batch_size: Count = 128
     learning_rate: Positive = 0.05
+    networks: Count = 1  # of the classifier, so many of other seeds, in whose features FID is measured too
     classwise: bool = True
     kid: bool = (
         False  # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway

@@ -61,6 +61,16 @@ class Recipe(BaseModel):
     balancing: bool = Field(
         False, description="the control: class weights that let every class count the same, without DRO"
     )
+    null: Literal["", "shuffled", "another-seed"] = Field(
+        "",
+        description="the control: instead of the weights that DRO learned the same ones shuffled over the classes, or "
+        "those that another seed learned",
+    )
+    reference: Literal["full", "equal-steps"] = Field(
+        "full",
+        description="what DRO compares the proxy with: the run on all the data at its end, or after as many steps as "
+        "the proxy takes",
+    )
     burn_in: float | None = Field(
         None,
         ge=0,
@@ -78,13 +88,15 @@ class Recipe(BaseModel):
         "",
         description="no coreset but InfoBatch: each epoch keeps --ratio of the well-learned samples, or of all",
     )
-    # The full run stopped early: it carries that run's warm-up, which counted in epochs takes more steps than a coreset's.
     early_stopping: bool = Field(
         False,
         description="the control at equal compute: all the data, but only as many steps as the coreset takes",
     )
+    full_length: bool = Field(
+        False, description="the control: as many steps on the coreset as the run on all the data takes"
+    )
     unguided: bool = Field(False, description="the control: samples without guidance")
-    seed: int = Field(0, ge=0, description="of everything but the encoder and the metric")
+    seed: int = Field(0, ge=0, description="of everything but the metric")
 
     @property
     def has_coreset(self) -> bool:
@@ -99,6 +111,12 @@ class Recipe(BaseModel):
             raise ValueError(
                 "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping nor "
                 "infobatch"
+            )
+        if not self.reweighting and (self.null or self.reference != "full"):
+            raise ValueError("null and reference are of reweighting, which is not asked for")
+        if self.full_length and (not self.has_coreset or self.annealing):
+            raise ValueError(
+                "full_length trains longer on a coreset, so it goes with neither early_stopping, infobatch nor annealing"
             )
         if self.plan and (not self.has_coreset or self.weighting == "sampler"):
             raise ValueError(

@@ -19,6 +19,7 @@ from .kernels import (
     MOST_EMBEDDED,
     MOST_PAIRED,
     both_cmmds,
+    classwise_kid,
     cmmd,
     kid,
     within_real,
@@ -38,7 +39,8 @@ from .statistics import paired_interval, spread
 
 __all__ = [
     "INCEPTION", "KID_SUBSETS", "KID_SUBSET_SIZE", "MOST_EMBEDDED", "MOST_NEIGHBOURS", "MOST_PAIRED", "SAME",
-    "THUMBNAIL", "FrechetReference", "both_cmmds", "classwise_frechet", "classwise_references", "cmmd",
+    "THUMBNAIL", "FrechetReference", "both_cmmds", "classwise_frechet", "classwise_kid",
+    "classwise_references", "cmmd",
     "extract_features", "frechet_distance", "gaussian_statistics", "kid", "near", "nearest_distances",
     "nearest_features", "neighbour_radii", "paired_interval", "precision_recall", "protocol", "real_floor",
     "register_classifier", "spread", "views", "within_real",

@@ -53,6 +53,34 @@ def kid(real: Array, generated: Array, *, device: str | None = None) -> float:
     return float(np.mean(values))
 
 
+def classwise_kid(
+    real: Array,
+    real_labels: Array,
+    generated: Array,
+    generated_labels: Array,
+    *,
+    device: str | None = None,
+) -> Array:
+    """:func:`kid` of each class, which unlike its FID is as large for few images as for many.
+
+    Args:
+        real: float [n, d].
+        real_labels: int [n], 0..K-1.
+        generated: float [m, d].
+        generated_labels: int [m], 0..K-1.
+        device: As of :func:`kid`.
+
+    Returns:
+        float64 [K], NaN for a class with fewer than two images on a side.
+    """
+    values = np.full(1 + max(real_labels.max(), generated_labels.max()), np.nan)
+    for k in range(len(values)):
+        sides = real[real_labels == k], generated[generated_labels == k]
+        if min(map(len, sides)) > 1:
+            values[k] = kid(*sides, device=device)
+    return values
+
+
 def cmmd(
     real: Array, generated: Array, *, sigma: float = 10.0, unbiased: bool = False, device: str | None = None
 ) -> float:

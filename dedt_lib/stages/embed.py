@@ -46,8 +46,10 @@ class TrainedEncoder(Stage):
     Attributes:
         network: Its name in ``encoders.NETWORKS`` and in the plan.
         section: Epochs, batch size and learning rate: a section of the profile.
+        seed: Of its weights and its training.
     """
 
+    seed: int = 0
     network: ClassVar[str]
     label: ClassVar[str]
     name = "encoder"
@@ -78,7 +80,7 @@ class TrainedEncoder(Stage):
         return {"images": self.lab.images}
 
     def decides(self):
-        return {"network": self.network, **self.shape, **self.settings}
+        return {"network": self.network, **self.shape, **self.settings, "seed": self.seed}
 
     def build(self, **more: Any) -> nn.Module:
         """The network, with weights that nothing decided; ``more`` are arguments that decide no weight."""
@@ -87,8 +89,8 @@ class TrainedEncoder(Stage):
 
     def work(self, folder):
         lab = self.lab
-        network = seeded(0, f"{self.name} weights", self.build)
-        losses = self.fit(network, lab.data, seed=0, folder=folder, device=lab.device, **self.settings)
+        network = seeded(self.seed, f"{self.name} weights", self.build)
+        losses = self.fit(network, lab.data, seed=self.seed, folder=folder, device=lab.device, **self.settings)
         save_weights(network, folder / "model.safetensors")
         facts = {"losses": losses.tolist()}
         for split, images in (("train", lab.data), ("test", lab.test)):
@@ -238,8 +240,12 @@ class DDAE(Stage):
 
     Its result is the network that reads features off a decoder block; which block, at which timestep, decides the
     features, and not the training.
+
+    Attributes:
+        seed: Of its weights and its training.
     """
 
+    seed: int = 0
     network, label = "ddae", "DDAE"
     name, resumable, together = "encoder", True, True
 
@@ -255,7 +261,8 @@ class DDAE(Stage):
         return {"images": self.lab.images}
 
     def decides(self):
-        return {"network": "ddae", "model": self.spec.decides(), "settings": decisive(self.settings)}
+        model = {"network": "ddae", "model": self.spec.decides()}
+        return {**model, "settings": decisive(self.settings), "seed": self.seed}
 
     def check(self):
         u, block = self.lab.profile.unet, self.lab.profile.encoders.ddae.block
@@ -272,7 +279,7 @@ class DDAE(Stage):
             lab.data,
             self.plan(),
             self.settings,
-            seed=0,
+            seed=self.seed,
             folder=folder,
             device=lab.device,
             processes=lab.processes,
@@ -284,10 +291,11 @@ class DDAE(Stage):
         }
 
     def plan(self) -> EpochPlan:
-        return EpochPlan(np.arange(self.lab.n), total=self.lab.n, epochs=self.settings.epochs)
+        everything = np.arange(self.lab.n)
+        return EpochPlan(everything, total=self.lab.n, epochs=self.settings.epochs, seed=self.seed)
 
     def _build(self):
-        return self.spec.build(self.lab.shape, self.lab.class_names, seed=0)
+        return self.spec.build(self.lab.shape, self.lab.class_names, seed=self.seed)
 
     def load(self, folder):
         d = self.lab.profile.encoders.ddae
@@ -387,8 +395,8 @@ OWN_SIZE = 224
 ENCODERS.update({"resnet18": ResNet18, "inceptionv3": InceptionV3, "clip-rn50": SmallClip, "ddae": DDAE})
 
 
-def encoder(lab: "Lab", name: str = "") -> Encoder:
-    """The encoder ``name``, or the profile's default: trained on the images, or published."""
+def encoder(lab: "Lab", name: str = "", seed: int = 0) -> Encoder:
+    """The encoder ``name``, or the profile's default: trained on the images with ``seed``, or published."""
     name = name or lab.profile.encoders.default
     if is_pretrained(name):
         return PretrainedEncoder(lab, name)
@@ -396,7 +404,7 @@ def encoder(lab: "Lab", name: str = "") -> Encoder:
     if not (isinstance(made, type) and issubclass(made, TrainedEncoder | DDAE)):
         return OwnEncoder(lab, name)
     weights = getattr(getattr(lab.profile.encoders, made.network, None), "weights", "")
-    return PublishedEncoder(lab, weights, made.network) if weights else made(lab)
+    return PublishedEncoder(lab, weights, made.network) if weights else made(lab, seed)
 
 
 @dataclass(frozen=True, eq=False)

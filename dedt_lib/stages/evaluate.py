@@ -65,15 +65,15 @@ class Extractor:
         return {"extractor": self.extractor, "layer": self.layer, "weights_path": self.weights_path}
 
 
-def extractor_stage(lab: "Lab") -> Stage:
-    """The network in whose features FID is measured."""
+def extractor_stage(lab: "Lab", seed: int = 0) -> Stage:
+    """The network in whose features FID is measured, where it is trained here with ``seed``."""
     p = lab.profile.evaluate
-    return FidClassifier(lab) if p.network == "classifier" else FidInception(lab, p.weights)
+    return FidClassifier(lab, seed) if p.network == "classifier" else FidInception(lab, p.weights)
 
 
-def extractor(lab: "Lab") -> Extractor:
+def extractor(lab: "Lab", seed: int = 0) -> Extractor:
     """The feature extractor of FID, ready for use."""
-    stage = extractor_stage(lab)
+    stage = extractor_stage(lab, seed)
     if isinstance(stage, Given):
         return stage.result()
 
@@ -82,12 +82,12 @@ def extractor(lab: "Lab") -> Extractor:
         name = evaluation.register_classifier(stage.result(), weights, lab.shape)
         return Extractor(name, "features", None, stage.address)
 
-    return lab.remember("extractor", register)
+    return lab.remember(("extractor", seed), register)
 
 
-def features(lab: "Lab", images: np.ndarray, out: Any = None) -> np.ndarray:
+def features(lab: "Lab", images: np.ndarray, out: Any = None, seed: int = 0) -> np.ndarray:
     """Features of uint8 images for FID: float32 [n, d]; with ``out``, a ``.npy`` file, memory-mapped."""
-    return evaluation.extract_features(images, **extractor(lab).how, out=out, cuda=lab.gpu is not None)
+    return evaluation.extract_features(images, **extractor(lab, seed).how, out=out, cuda=lab.gpu is not None)
 
 
 def width(lab: "Lab") -> int:
@@ -109,12 +109,17 @@ class Real(Stage):
 
     features float32 [n, d] of all training images (memory-mapped), all: their FrechetReference, classes: the list of
     those of each class, None for a class with too few images, empty for a profile without class-wise values.
+
+    Attributes:
+        seed: Of the network of the features, where it is trained here.
     """
+
+    seed: int = 0
 
     name = "real"
 
     def inputs(self):
-        return {"images": self.lab.images, "extractor": extractor_stage(self.lab)}
+        return {"images": self.lab.images, "extractor": extractor_stage(self.lab, self.seed)}
 
     def decides(self):
         return {"classwise": self.lab.profile.evaluate.classwise}
@@ -128,7 +133,7 @@ class Real(Stage):
 
     def work(self, folder):
         lab = self.lab
-        found = features(lab, lab.data.images, out=folder / "features.npy")
+        found = features(lab, lab.data.images, out=folder / "features.npy", seed=self.seed)
         references = [FrechetReference.of(found)]
         if lab.profile.evaluate.classwise:
             references += evaluation.classwise_references(found, lab.data.labels, least=needs.REAL_IMAGES)
@@ -181,10 +186,11 @@ class HeldOut(Stage):
 
     pixels, features: float64 [held_out], of at most MOST_NEIGHBOURS images without those that are training images
     themselves (leaks: how many); pixels_threshold, features_threshold: what only 1 % of them fall below, None where
-    no image is left.
+    no image is left; reference: the FrechetReference of these images, fid: their FID to the training images, None
+    where they are too few.
     """
 
-    name = "held-out"
+    name, version = "held-out", 2
 
     def inputs(self):
         from .data import Images
@@ -200,14 +206,22 @@ class HeldOut(Stage):
     def work(self, folder):
         test = self.lab.test
         chosen = evaluation.spread(test.labels, MOST_NEIGHBOURS)
-        np.savez(folder / "distances.npz", **distances_to_training(self.lab, test.images[chosen]))
+        images = test.images[chosen]
+        found = features(self.lab, images)
+        if len(found) >= needs.REAL_IMAGES:
+            FrechetReference.of(found).save(folder / "reference.npz")
+        np.savez(folder / "distances.npz", **distances_to_training(self.lab, images, known=found))
 
     def load(self, folder):
         with np.load(folder / "distances.npz") as file:
             new = file["pixels"] > evaluation.SAME
             distances = {name: file[name][new] for name in ("pixels", "features")}
         thresholds = {f"{name}_threshold": evaluation.near(values) for name, values in distances.items()}
-        return {**distances, **thresholds, "held_out": int(new.sum()), "leaks": int((~new).sum())}
+        counts = {"held_out": int(new.sum()), "leaks": int((~new).sum())}
+        file = folder / "reference.npz"
+        reference = FrechetReference.load(file) if file.exists() else None
+        fid = reference and Real(self.lab).result()["all"].distance(reference)
+        return {**distances, **thresholds, **counts, "reference": reference, "fid": fid}
 
     def cost(self):
         return ()  # held-out images are not counted
@@ -248,7 +262,8 @@ def distances_to_training(
 class Evaluate(Stage):
     """FID, class-wise FID and near-copies of samples: a dict of numbers.
 
-    fid float; classwise list [K], empty where the profile wants none, None for a class with too few images or
+    fid float; fids: the same in the features of each of the profile's networks, of other seeds; fid_held_out: against
+    the held-out images, held_out_fid: theirs against the training images; classwise list [K], empty where the profile wants none, None for a class with too few images or
     samples; classwise_left_out: those classes in words; protocol: what the FID was measured with.
 
     copies: share of samples at most as far from a training image of this run as all but 1 % of the held-out images
@@ -262,11 +277,13 @@ class Evaluate(Stage):
     samples: Sample
     coreset: Select | None
 
-    name, version = "metrics", 4
+    name, version = "metrics", 5
 
     def inputs(self):
-        read = {"samples": self.samples, "real": Real(self.lab), "held_out": HeldOut(self.lab)}
-        return {**read, "coreset": self.coreset} if self.coreset else read
+        reals = {f"real {seed}": Real(self.lab, seed) for seed in range(self.lab.profile.evaluate.networks)}
+        read = {"samples": self.samples, **reals, **({"coreset": self.coreset} if self.coreset else {})}
+        measured = self.lab.imagined or self.lab.test is not None
+        return {**read, "held_out": HeldOut(self.lab)} if measured else read
 
     def check(self):
         if self.lab.profile.sample.count < needs.SAMPLES:
@@ -274,10 +291,19 @@ class Evaluate(Stage):
                 f"FID needs {needs.SAMPLES} samples at least: --set sample.count={needs.SAMPLES} or more."
             )
 
-    def generated(self) -> np.ndarray:
+    def generated(self, seed: int = 0) -> np.ndarray:
         """Features of the samples: float32 [n, d], computed once for a lab."""
-        key = ("generated", self.samples.address)
-        return self.lab.remember(key, lambda: features(self.lab, self.samples.result()))
+        key = ("generated", self.samples.address, seed)
+        return self.lab.remember(key, lambda: features(self.lab, self.samples.result(), seed=seed))
+
+    def fid(self, seed: int) -> float:
+        """FID in the features of the network that was trained with ``seed``."""
+        return evaluation.frechet_distance(Real(self.lab, seed).result()["all"], self.generated(seed))
+
+    def fid_held_out(self) -> float | None:
+        """FID against the held-out images, None where they are too few."""
+        reference = (HeldOut(self.lab).result() or {}).get("reference")
+        return reference and evaluation.frechet_distance(reference, self.generated())
 
     def work(self, folder):
         lab, images, generated = self.lab, self.samples.result(), self.generated()
@@ -299,7 +325,10 @@ class Evaluate(Stage):
         start = time.perf_counter()
         copies = self.copies(images[:MOST_NEIGHBOURS])
         result = {
-            "fid": evaluation.frechet_distance(real["all"], generated),
+            "fid": self.fid(0),
+            "fids": [self.fid(seed) for seed in range(lab.profile.evaluate.networks)],
+            "fid_held_out": self.fid_held_out(),
+            "held_out_fid": (HeldOut(lab).result() or {}).get("fid"),
             "classwise": numbers(classwise),
             "classwise_left_out": left_out,
             "protocol": protocol + ("" if precision == "float32" else f", sampled in {precision}"),
@@ -328,7 +357,7 @@ class Evaluate(Stage):
     def cost(self):
         latent, m = self.samples.spec.latent, self.lab.profile.sample.count
         some, kept = min(m, MOST_NEIGHBOURS), sum(self.coreset.counts) if self.coreset else self.lab.n
-        images = m + (views(self.lab) - 1) * some
+        images = self.lab.profile.evaluate.networks * m + (views(self.lab) - 1) * some
         what = "near-copies and the metrics beside FID" if latent else "near-copies"
         pairs = (1 + self.lab.profile.train.flip + views(self.lab)) * some * kept
         yield Cost("measuring", LABELS["metric"], "metric", images=images, evaluations=images)
@@ -466,7 +495,7 @@ class CmmdWithin(Stage):
 class Compare(Stage):
     """What FID does not tell of samples against the training images: a dict of numbers.
 
-    kid, precision and recall in the features of FID, the latter None where there are too few images for three
+    kid, kid_classwise [K], precision and recall in the features of FID, the latter None where there are too few images for three
     neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the embeddings of the profile's
     CLIP, where it names one.  comparison_protocol: of how many images each.
 
@@ -476,7 +505,7 @@ class Compare(Stage):
 
     metrics: Evaluate
 
-    name, version = "comparison", 3
+    name, version = "comparison", 4
 
     @property
     def with_cmmd(self) -> bool:
@@ -500,6 +529,9 @@ class Compare(Stage):
         ]
         result: dict[str, Any] = dict.fromkeys(("precision", "recall", "cmmd", "cmmd_unbiased"))
         result["kid"] = evaluation.kid(real, generated, device=device)
+        if lab.profile.evaluate.classwise:
+            labels = lab.data.labels, self.metrics.samples.labels()
+            result["kid_classwise"] = numbers(evaluation.classwise_kid(real, labels[0], generated, labels[1]))
         if min(len(chosen), len(drawn)) > 3:
             sides = real if len(chosen) == len(real) else real[chosen], drawn
             pair = evaluation.precision_recall(*sides, radii=radii.result(), device=device)

@@ -10,7 +10,7 @@ from .base import Stage, givens, walk
 from .embed import Embed, encoder
 from .lab import Lab
 from .models import ModelSpec
-from .reweight import Proxy
+from .reweight import Proxy, Shuffled
 from .sample import Sample
 from .select import Select
 from .train import BALANCED, Snapshot, Train, TrainInfoBatch, Weighed, steps_at
@@ -25,11 +25,16 @@ class Graph:
 
     def __init__(self, lab: Lab, recipe: Recipe) -> None:
         self.lab, self.recipe = lab, recipe
-        ratios = (*self.spec.ratios, 1.0)
-        if recipe.early_stopping and recipe.ratio not in ratios:
+        ratios, stopped = (*self.spec.ratios, 1.0), recipe.early_stopping or recipe.reference == "equal-steps"
+        if stopped and recipe.ratio not in ratios:
             raise DedtError(
                 f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
-                f"profile only, so early_stopping cannot be had at {recipe.ratio}."
+                f"profile only, so it cannot be had at equal steps for {recipe.ratio}."
+            )
+        if recipe.reference == "equal-steps" and self.spec.proxy_epochs != self.spec.settings.epochs:
+            raise DedtError(
+                f"The proxy of '{recipe.model}' takes fewer steps than a run on the coreset, and the run on all the data "
+                "keeps no weights there, so reference equal-steps is of other models."
             )
 
     @property
@@ -55,7 +60,7 @@ class Graph:
     @cached_property
     def embedding(self) -> Embed:
         """The features of the recipe's encoder."""
-        return Embed(self.lab, encoder(self.lab, self.recipe.encoder))
+        return Embed(self.lab, encoder(self.lab, self.recipe.encoder, self.recipe.seed))
 
     @cached_property
     def coreset(self) -> Select:
@@ -70,9 +75,21 @@ class Graph:
     @cached_property
     def proxy(self) -> Proxy:
         """Group DRO on the recipe's coreset."""
-        return Proxy(
-            self.lab, self.recipe.model, self.coreset.trained_on(), self.recipe.seed, burn_in=self.burn_in
-        )
+        r, stopped = self.recipe, self.recipe.reference == "equal-steps"
+        coreset = self.coreset.trained_on()
+        return Proxy(self.lab, r.model, coreset, r.seed, burn_in=self.burn_in, equal_steps=stopped)
+
+    @cached_property
+    def weights(self) -> Weighed:
+        """What gives the recipe's class weights."""
+        r = self.recipe
+        if r.null == "another-seed":
+            others = (seed for seed in self.lab.profile.seeds if seed != r.seed)
+            other = min(others, key=lambda seed: (seed < r.seed, seed), default=r.seed + 1)  # the next one, around
+            return Graph(self.lab, r.model_copy(update={"seed": other})).proxy
+        if r.null == "shuffled":
+            return Shuffled(self.lab, self.proxy, r.seed)
+        return BALANCED if r.balancing else self.proxy if r.reweighting else None
 
     @cached_property
     def model(self) -> Train | Snapshot:
@@ -83,9 +100,10 @@ class Graph:
         if r.infobatch:
             everything = Select.everything(self.lab)
             return TrainInfoBatch(*common, everything, r.seed, r.annealing, prune=r.infobatch, ratio=r.ratio)
-        weights: Weighed = BALANCED if r.balancing else self.proxy if r.reweighting else None
-        weighting = r.weighting if weights else "loss"
-        return Train(*common, self.coreset.trained_on(), r.seed, r.annealing, weights, weighting, r.plan)
+        weighting = r.weighting if self.weights else "loss"
+        coreset = self.coreset.trained_on()
+        how = (r.annealing, self.weights, weighting, r.plan, r.full_length)
+        return Train(*common, coreset, r.seed, *how)
 
     @cached_property
     def samples(self) -> Sample:

@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..randomness import numpy_generator
 from ..reweighting import GroupDRO, effective_classes
-from .train import Train
+from .base import Stage
+from .train import Snapshot, Train
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,9 +20,11 @@ class Proxy(Train):
 
     Attributes:
         burn_in: Share of the steps before the weights move.
+        equal_steps: Whether the reference has taken as many steps as the proxy, and not all of its own.
     """
 
     burn_in: float = 0.0
+    equal_steps: bool = False
 
     name = "proxy"
 
@@ -29,9 +33,11 @@ class Proxy(Train):
         return replace(self.spec.settings, epochs=self.spec.proxy_epochs)
 
     @property
-    def reference(self) -> Train:
+    def reference(self) -> Train | Snapshot:
         """The run that its losses are compared with."""
-        return Train.on_everything(self.lab, self.model, self.seed)
+        whole = Train.on_everything(self.lab, self.model, self.seed)
+        steps = self.outline().steps(self.settings.batch_size)
+        return Snapshot(self.lab, whole, steps) if self.equal_steps else whole
 
     @property
     def dro(self):
@@ -71,3 +77,34 @@ class Proxy(Train):
             bytes=run.bytes + history,
             scratch=run.scratch + history,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffled(Stage):
+    """The null of group DRO: the weights that a proxy learned, on other classes; a dict with weights float64 [K].
+
+    Attributes:
+        proxy: Whose weights.
+        seed: Of the permutation.
+    """
+
+    proxy: Proxy
+    seed: int
+
+    name = "shuffled-weights"
+
+    def inputs(self):
+        return {"proxy": self.proxy}
+
+    def decides(self):
+        return {"seed": self.seed}
+
+    def work(self, folder):
+        weights = self.proxy.result()["weights"]
+        np.save(folder / "weights.npy", numpy_generator(self.seed, "shuffled weights").permutation(weights))
+
+    def load(self, folder):
+        return {"weights": np.load(folder / "weights.npy")}
+
+    def cost(self):
+        return ()  # a permutation of K numbers

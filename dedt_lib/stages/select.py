@@ -50,7 +50,7 @@ class Select(Stage):
             return getattr(recipe, name, None) or profile.get(f"{recipe.method}_{name}", default)
 
         options = tuple((field.name, chosen(field.name, field.default)) for field in dataclasses.fields(kind))
-        embedding = Embed(lab, encoder(lab, recipe.encoder)) if kind.needs_features else None
+        embedding = Embed(lab, encoder(lab, recipe.encoder, recipe.seed)) if kind.needs_features else None
         return cls(lab, recipe.method, recipe.ratio, chosen("scope", kind.scope), options, embedding)
 
     @classmethod

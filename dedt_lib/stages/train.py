@@ -41,6 +41,7 @@ class Train(Stage):
         weights: What gives the class weights.
         weighting: Whether the weights weigh the "loss" or drive a class "sampler".
         visiting: The name of its plan in ``plans.REGISTRY``.
+        full_length: Whether it takes as many steps as the run on all the data.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Train(Stage):
     weights: Weighed = None
     weighting: str = "loss"
     visiting: str = ""
+    full_length: bool = False
 
     name, resumable, together = "training", True, True
     what = "coreset"
@@ -67,7 +69,11 @@ class Train(Stage):
     @property
     def settings(self) -> TrainingSettings:
         """How it is trained."""
-        return self.spec.settings
+        settings = self.spec.settings
+        if not self.full_length:
+            return settings
+        all_steps, own = (-(-count // settings.batch_size) for count in (self.lab.n, sum(self.coreset.counts)))
+        return replace(settings, epochs=round(settings.epochs * all_steps / own))
 
     @property
     def is_reference(self) -> bool:
@@ -341,7 +347,7 @@ class Snapshot(Stage):
 def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False) -> int:
     """Optimiser steps of a run on a coreset with the share ``ratio`` of every class.
 
-    The control at equal steps is the run on all the data stopped there, so it has that run's warm-up.
+    The control at equal steps is the run on all the data stopped there; both warm up over the same steps.
     """
     count = sum(round(ratio * n) for n in lab.class_counts)
     start = lab.profile.train.annealing_start if annealing else 1.0
