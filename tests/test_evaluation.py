@@ -14,12 +14,14 @@ from dedt_lib.evaluation import (
     INCEPTION,
     FrechetReference,
     classwise_frechet,
+    classwise_kid,
     classwise_references,
     cmmd,
     extract_features,
     frechet_distance,
     kernels,
     kid,
+    kid_within,
     near,
     nearest_distances,
     paired_interval,
@@ -380,6 +382,23 @@ def test_kid_is_unbiased():
     same = [kid(draw(20, seed=i), draw(10, seed=1000 + i)) for i in range(400)]
     assert min(same) < 0 < max(same)
     assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(400) < kid(real, generated)
+
+
+def test_the_real_side_of_kid_is_taken_once(monkeypatch):
+    real, generated = draw(100, d=24), draw(70, d=24, seed=1, shift=0.3)
+    for most in (100, 90):
+        monkeypatch.setattr(kernels, "MOST_PAIRED", most)
+        within = kid_within(real, len(generated))
+        assert len(within) == {100: 1, 90: kernels.KID_SUBSETS}[most]
+        assert kid(real, generated, within=within) == kid(real, generated)
+
+
+def test_kid_class_by_class():
+    real, generated = draw(60, d=8), draw(41, d=8, seed=1, shift=0.3)
+    labels, drawn = np.arange(60) % 3, np.append(np.arange(40) % 2, 3)
+    found = classwise_kid(real, labels, generated, drawn)
+    assert found[0] == kid(real[labels == 0], generated[drawn == 0])
+    assert np.isnan(found).tolist() == [False, False, True, True]
 
 
 # ---- CMMD ----------------------------------------------------------------------------------------

@@ -185,7 +185,9 @@ def test_costs_do_not_depend_on_what_ran_before(smoke, tmp_path):
     after = Experiment(smoke.profile, store=Store(tmp_path), **alone.recipe.model_dump())
     after.change(method="moderate").cell()  # makes encoder, features and all that is measured against
     shared = {part: cost["seconds"] for part, cost in after.costs().items()}
-    made = {stage.address: stage.manifest()["seconds"] for stage in (after.embedding, after.embedding.encoder)}
+    made = {
+        stage.address: stage.manifest()["seconds"] for stage in (after.embedding, after.embedding.encoder)
+    }
     assert shared["embed"] == pytest.approx(sum(made.values())) and shared["embed"] > 0
     assert list(shared) == list(alone.costs())
 
@@ -201,7 +203,11 @@ def test_a_null_takes_the_weights_of_another_run(smoke, reweighted):
 
 def test_the_reference_may_stop_where_the_proxy_does(reweighted):
     stopped = reweighted.change(reference="equal-steps").proxy
-    assert stopped.reference.step == reweighted.model.steps == stopped.outline().steps(stopped.settings.batch_size)
+    assert (
+        stopped.reference.step
+        == reweighted.model.steps
+        == stopped.outline().steps(stopped.settings.batch_size)
+    )
     assert stopped.address != reweighted.proxy.address
     with pytest.raises(DedtError, match="keeps its weights at the ratios"):
         reweighted.change(reference="equal-steps", ratio=0.3)

@@ -83,7 +83,10 @@ _ROWS: dict[str, Row] = {
     "early-stopping-annealed": Row("All data, equal steps", RANDOM | STOPPED | ANNEALED, "table2"),
     "full": Row("All data", RANDOM, "table1 table2 table3", (1.0,)),
     "moderate-reweighted-shuffled": Row(
-        "ResNet-18, Moderate-DS + shuffled weights", OURS | REWEIGHTED | {"null": "shuffled"}, "controls", ENDS
+        "ResNet-18, Moderate-DS + shuffled weights",
+        OURS | REWEIGHTED | {"null": "shuffled"},
+        "controls",
+        ENDS,
     ),
     "moderate-reweighted-another-seed": Row(
         "ResNet-18, Moderate-DS + another seed's weights",
@@ -492,7 +495,10 @@ def _columns(result: dict[str, Any]) -> dict[str, Any]:
         "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
         **{name: result.get(name) for name in (*MORE_METRICS, "copies_features")},
         **{unit: train[unit] for unit in UNITS},
-        **{f"whole_{unit}": sum(cost[unit] for part, cost in costs.items() if part in MODEL) for unit in UNITS},
+        **{
+            f"whole_{unit}": sum(cost[unit] for part, cost in costs.items() if part in MODEL)
+            for unit in UNITS
+        },
         "result": result,
     }
 

@@ -22,6 +22,7 @@ from .kernels import (
     classwise_kid,
     cmmd,
     kid,
+    kid_within,
     within_real,
 )
 from .neighbours import (
@@ -41,7 +42,7 @@ __all__ = [
     "INCEPTION", "KID_SUBSETS", "KID_SUBSET_SIZE", "MOST_EMBEDDED", "MOST_NEIGHBOURS", "MOST_PAIRED", "SAME",
     "THUMBNAIL", "FrechetReference", "both_cmmds", "classwise_frechet", "classwise_kid",
     "classwise_references", "cmmd",
-    "extract_features", "frechet_distance", "gaussian_statistics", "kid", "near", "nearest_distances",
+    "extract_features", "frechet_distance", "gaussian_statistics", "kid", "kid_within", "near", "nearest_distances",
     "nearest_features", "neighbour_radii", "paired_interval", "precision_recall", "protocol", "real_floor",
     "register_classifier", "spread", "views", "within_real",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -21,7 +21,7 @@ MOST_EMBEDDED = 50_000
 Kernel = Callable[[Array, Array], Array]
 
 
-def kid(real: Array, generated: Array, *, device: str | None = None) -> float:
+def kid(real: Array, generated: Array, *, within: Array | None = None, device: str | None = None) -> float:
     """Unbiased squared maximum mean discrepancy, ``k(x, y) = (x.y / d + 1)^3`` (KID; Binkowski et al., 2018).
 
     Its expectation does not depend on the number of images, unlike that of FID, so it suits classes with few.
@@ -32,6 +32,7 @@ def kid(real: Array, generated: Array, *, device: str | None = None) -> float:
     Args:
         real: float [n, d].
         generated: float [m, d]; the same features as for FID.
+        within: What :func:`kid_within` says of the real side, where it is compared often.
         device: where the scalar products are taken, such as "cuda"; None is NumPy.
 
     Returns:
@@ -43,14 +44,40 @@ def kid(real: Array, generated: Array, *, device: str | None = None) -> float:
     real, generated = check_side(real), check_side(generated)
     check_widths(real.shape[1], generated.shape[1])
     kernel = functools.partial(_cubic_kernel, device=device)
-    if max(len(real), len(generated)) <= MOST_PAIRED:
-        return _unbiased_discrepancy(kernel, real, generated)
-    random, size = np.random.RandomState(KID_SEED), min(KID_SUBSET_SIZE, len(real), len(generated))
+    if within is None:
+        within = kid_within(real, len(generated), device=device)
     values = []
-    for _ in range(KID_SUBSETS):
-        sides = [side[np.sort(random.choice(len(side), size, replace=False))] for side in (real, generated)]
-        values.append(_unbiased_discrepancy(kernel, *sides))
+    for (rows, columns), own in zip(_kid_subsets(len(real), len(generated)), within):
+        x, y = real[rows], generated[columns]
+        between = _kernel_sums(kernel, x, y)[0] / (len(x) * len(y))
+        values.append(own + _mean_kernels(kernel, y)[1] - 2 * between)
     return float(np.mean(values))
+
+
+def kid_within(real: Array, samples: int, *, device: str | None = None) -> Array:
+    """The part of KID that is of the real side alone, for :func:`kid` of so many ``samples``.
+
+    Args:
+        real: float [n, d].
+        samples: How many generated images there will be, which decides the subsets.
+        device: As of :func:`kid`.
+
+    Returns:
+        float64 [S]: the mean kernel over the pairs of different images in each subset.
+    """
+    kernel = functools.partial(_cubic_kernel, device=device)
+    return np.array([_mean_kernels(kernel, real[rows])[1] for rows, _ in _kid_subsets(len(real), samples)])
+
+
+def _kid_subsets(n: int, m: int) -> Iterator[tuple[Array | slice, Array | slice]]:
+    """Which of n real and m generated images KID takes together."""
+    if max(n, m) <= MOST_PAIRED:
+        yield slice(None), slice(None)
+        return
+    random, size = np.random.RandomState(KID_SEED), min(KID_SUBSET_SIZE, n, m)
+    for _ in range(KID_SUBSETS):
+        rows, columns = (np.sort(random.choice(count, size, replace=False)) for count in (n, m))
+        yield rows, columns
 
 
 def classwise_kid(
@@ -154,13 +181,6 @@ def within_real(real: Array, *, sigma: float = 10.0, device: str | None = None) 
         The mean kernel over all pairs, and over those of different images.
     """
     return _mean_kernels(_gaussian_kernel(sigma, np.result_type(real, np.float32), device), real)
-
-
-def _unbiased_discrepancy(kernel: Kernel, real: Array, generated: Array) -> float:
-    """Squared maximum mean discrepancy: mean kernels within both sets, less twice the one between them."""
-    within = [_mean_kernels(kernel, side)[1] for side in (real, generated)]
-    between = _kernel_sums(kernel, real, generated)[0] / (len(real) * len(generated))
-    return float(sum(within) - 2 * between)
 
 
 def _mean_kernels(kernel: Kernel, x: Array) -> tuple[float, float]:

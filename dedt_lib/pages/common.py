@@ -47,9 +47,7 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bars(
-    counts: Sequence[np.ndarray], width: int = 600, height: int = 120
-) -> list[list[dict[str, float]]]:
+def bars(counts: Sequence[np.ndarray], width: int = 600, height: int = 120) -> list[list[dict[str, float]]]:
     """Rectangles of a stacked bar chart in a box of width x height: one list a series.
 
     Args:

@@ -98,7 +98,9 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     rows += [] if any(map(len, places.values())) else [("findings", "0", "nothing that looks wrong")]
     if seconds is not None:
         seconds += lab.store.manifest(stage.folder)["seconds"]
-        rows.append(("select", f"{seconds:.0f} s", "is what looking and embedding took here; both are kept for it"))
+        rows.append(
+            ("select", f"{seconds:.0f} s", "is what looking and embedding took here; both are kept for it")
+        )
     return Findings(listing, seen, places, near, rows, _charts(listing, table))
 
 

@@ -90,7 +90,9 @@ class TrainedEncoder(Stage):
     def work(self, folder):
         lab = self.lab
         network = seeded(self.seed, f"{self.name} weights", self.build)
-        losses = self.fit(network, lab.data, seed=self.seed, folder=folder, device=lab.device, **self.settings)
+        losses = self.fit(
+            network, lab.data, seed=self.seed, folder=folder, device=lab.device, **self.settings
+        )
         save_weights(network, folder / "model.safetensors")
         facts = {"losses": losses.tolist()}
         for split, images in (("train", lab.data), ("test", lab.test)):

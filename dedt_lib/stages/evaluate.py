@@ -365,6 +365,29 @@ class Evaluate(Stage):
 
 
 @dataclass(frozen=True, eq=False)
+class KidWithin(Stage):
+    """The part of KID that is of the training images alone: see ``evaluation.kid_within``."""
+
+    name = "kid-within"
+
+    def inputs(self):
+        return {"real": Real(self.lab)}
+
+    def decides(self):
+        return {"samples": self.lab.profile.sample.count}
+
+    def work(self, folder):
+        found = Real(self.lab).result()["features"]
+        np.save(folder / "within.npy", evaluation.kid_within(found, **self.decides(), device=self.lab.gpu))
+
+    def load(self, folder):
+        return np.load(folder / "within.npy")
+
+    def cost(self):
+        return ()  # a part of the pairs of every comparison, taken once
+
+
+@dataclass(frozen=True, eq=False)
 class NeighbourRadii(Stage):
     """Of the training images that precision and recall take: see ``evaluation.neighbour_radii``."""
 
@@ -512,7 +535,8 @@ class Compare(Stage):
         return bool(self.lab.profile.evaluate.cmmd)
 
     def inputs(self):
-        read: dict[str, Stage] = {"samples": self.metrics.samples, "radii": NeighbourRadii(self.lab)}
+        real = {"radii": NeighbourRadii(self.lab), "kid": KidWithin(self.lab)}
+        read: dict[str, Stage] = {"samples": self.metrics.samples, **real}
         return {**read, "cmmd": CmmdWithin(self.lab)} if self.with_cmmd else read
 
     def work(self, folder):
@@ -528,7 +552,8 @@ class Compare(Stage):
             f"precision and recall of {len(drawn)} samples and {len(chosen)} training images",
         ]
         result: dict[str, Any] = dict.fromkeys(("precision", "recall", "cmmd", "cmmd_unbiased"))
-        result["kid"] = evaluation.kid(real, generated, device=device)
+        within = KidWithin(lab).result()
+        result["kid"] = evaluation.kid(real, generated, within=within, device=device)
         if lab.profile.evaluate.classwise:
             labels = lab.data.labels, self.metrics.samples.labels()
             result["kid_classwise"] = numbers(evaluation.classwise_kid(real, labels[0], generated, labels[1]))
@@ -537,9 +562,9 @@ class Compare(Stage):
             pair = evaluation.precision_recall(*sides, radii=radii.result(), device=device)
             result["precision"], result["recall"] = pair
         if self.with_cmmd:
-            embeddings, within = CmmdReal(lab).result(), CmmdWithin(lab).result()
+            embeddings = CmmdReal(lab).result()
             ours = unit_embeddings(cmmd_network(lab).result(), self.metrics.samples.result(), lab.device)
-            pair = evaluation.both_cmmds(embeddings, ours, within=within, device=device)
+            pair = evaluation.both_cmmds(embeddings, ours, within=CmmdWithin(lab).result(), device=device)
             result["cmmd"], result["cmmd_unbiased"] = pair
             notes.append(f"CMMD against {len(embeddings)} training images")
         write_json(folder / "comparison.json", {**result, "comparison_protocol": ", ".join(notes)})
@@ -551,9 +576,11 @@ class Compare(Stage):
         m, n = self.lab.profile.sample.count, self.lab.n
         some, few = min(m, MOST_NEIGHBOURS), min(n, MOST_NEIGHBOURS)
         if max(m, n) > evaluation.MOST_PAIRED:
-            pairs = 3 * evaluation.KID_SUBSETS * min(evaluation.KID_SUBSET_SIZE, m, n) ** 2
+            pairs = 2 * evaluation.KID_SUBSETS * min(evaluation.KID_SUBSET_SIZE, m, n) ** 2
         else:
-            pairs = m * m + n * n + m * n
+            pairs = m * m + m * n
+        if self.lab.profile.evaluate.classwise:
+            pairs += (m * m + n * n + m * n) // len(self.lab.class_names)
         pairs += some * some + some * few
         # It reads the features of the samples once more.
         yield Cost("measuring", LABELS["metric"], "metric", images=m, evaluations=m, runs=0)

@@ -72,7 +72,9 @@ class Train(Stage):
         settings = self.spec.settings
         if not self.full_length:
             return settings
-        all_steps, own = (-(-count // settings.batch_size) for count in (self.lab.n, sum(self.coreset.counts)))
+        all_steps, own = (
+            -(-count // settings.batch_size) for count in (self.lab.n, sum(self.coreset.counts))
+        )
         return replace(settings, epochs=round(settings.epochs * all_steps / own))
 
     @property
