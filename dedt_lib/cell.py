@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .files import commit
 from .reweighting import effective_classes
 from .stages.base import Given, Stage, closure, published
 from .stages.data import Images
@@ -85,7 +86,9 @@ def cell(experiment: "Experiment") -> dict[str, Any]:
         "costs": ledger,
         "floor": e.floor(),
         "run": training["key"],
-        "provenance": {name: training[name] for name in PROVENANCE} | published(e.stages()),
+        "provenance": {name: training[name] for name in PROVENANCE}
+        | {"commit": commit()}
+        | published(e.stages()),
         **metrics,
         **(e.comparison.result() if e.compared else {}),
     }

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import http.client
 import json
@@ -9,6 +10,7 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +39,24 @@ def project_root() -> Path:
     """The folder that holds ``pyproject.toml`` (an editable install), else the current folder."""
     root = Path(__file__).resolve().parent.parent
     return root if (root / "pyproject.toml").exists() else Path.cwd()
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the code, with a plus where files differ from it; None outside a repository."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        told = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+        return told.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None  # an installed library in somebody else's repository
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "dedt_lib")
+        return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def make_folder(folder: Path, variable: str) -> Path:

@@ -102,9 +102,7 @@ figures.weight_trajectories(
 # %%
 full = plain.change(method="random", ratio=1.0)
 names = {"all data": full, "coreset": plain, "weighted": weighted}
-figures.loss_curves(
-    {name: run.training()["losses"] for name, run in names.items()}
-)
+figures.loss_curves({name: run.training()["losses"] for name, run in names.items()})
 
 # %% [markdown]
 # ## Sample

@@ -147,9 +147,7 @@ distances, nearest = evaluation.nearest_distances(
     images, data.images, among=seen, mirrored=experiment.profile.train.flip
 )
 order = distances.argsort()[:10]
-figures.nearest_pairs(
-    images[order], data.images[nearest[order]], distances[order]
-)
+figures.nearest_pairs(images[order], data.images[nearest[order]], distances[order])
 
 # %% [markdown]
 # How near is too near? Held-out real digits answer: no model has copied them,

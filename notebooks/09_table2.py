@@ -75,10 +75,15 @@ class Watched(InfoBatchPlan):
 def kept(**how):
     plan = Watched(len(data), epochs=epochs, **how)
     train(
-        experiment.build_model(), data, plan, short, seed=0,
+        experiment.build_model(),
+        data,
+        plan,
+        short,
+        seed=0,
         folder=tempfile.mkdtemp(),
     )
     return list(plan.sizes.values())
+
 
 # %% [markdown]
 # At the ratio 10 % in two readings: InfoBatch *as it comes*, which draws one
@@ -90,15 +95,15 @@ def kept(**how):
 # %%
 everything = range(len(data))
 annealed = EpochPlan(
-    everything[: len(data) // 10], total=len(data), epochs=epochs,
+    everything[: len(data) // 10],
+    total=len(data),
+    epochs=epochs,
     annealing_start=0.875,
 )
 sizes = {
     "InfoBatch": kept(prune_ratio=0.9),
     "InfoBatch to budget": kept(budget=0.1),
-    "coreset + annealing": [
-        len(annealed.epoch(e)[0]) for e in range(epochs)
-    ],
+    "coreset + annealing": [len(annealed.epoch(e)[0]) for e in range(epochs)],
 }
 figures.epoch_sizes(sizes, len(data))
 
@@ -144,9 +149,7 @@ chosen = torch.arange(len(data))
 
 
 def one_draw(step):
-    batch = draw_batch(
-        data, chosen, experiment.settings, seed=0, step=step
-    )
+    batch = draw_batch(data, chosen, experiment.settings, seed=0, step=step)
     with torch.no_grad():
         return batch.t.numpy(), model.losses(batch).numpy()
 
@@ -229,11 +232,7 @@ theirs.loc[theirs.index.isin(in_paper), theirs.columns.isin(columns)]
 
 # %%
 stopped = ["early-stopping", "early-stopping-annealed", "full"]
-lines = {
-    tables.LABELS[row]: [row]
-    for row in tables.TABLES["table2"]
-    if row not in stopped
-}
+lines = {tables.LABELS[row]: [row] for row in tables.TABLES["table2"] if row not in stopped}
 lines["ResNet-18, Moderate-DS + reweighting"] = ["moderate-reweighted"]
 lines["Uniform random"] = ["random"]
 lines["All data, stopped there"] = stopped
@@ -253,9 +252,7 @@ figures.fid_by_images(
 
 # %%
 ours = "moderate-reweighted-annealed"
-findings.say(
-    frame, (ours, "moderate-reweighted"), ("random-annealed", "random")
-)
+findings.say(frame, (ours, "moderate-reweighted"), ("random-annealed", "random"))
 
 # %% [markdown]
 # How much lower, on average over the seeds (negative is better), and how much
@@ -265,9 +262,7 @@ findings.say(
 import pandas as pd
 
 added = {}
-mean = frame.pivot_table(
-    index="ratio", columns="row", values=["fid", "seen"]
-)
+mean = frame.pivot_table(index="ratio", columns="row", values=["fid", "seen"])
 for plain in ("random", "moderate-reweighted"):
     if {plain, f"{plain}-annealed"} <= set(frame.row):
         for value, name in (("fid", "FID"), ("seen", "data")):

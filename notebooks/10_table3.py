@@ -125,6 +125,7 @@ check.round(2)
 whole = tables.speedups(frame, rows, whole=True)
 whole.round(2)
 
+
 # %% tags=["remove-cell"]
 def cell(table, row, ratio, unit="CPU time"):
     place = (tables.LABELS[row], tables.percent(ratio))
@@ -179,9 +180,7 @@ figures.speedup_by_ratio(panels, ratios)
 first = frame[(frame.ratio == smallest) & (frame.seed == frame.seed.min())]
 costs = {result["row"]: result["costs"] for result in first.result}
 ledgers = {
-    tables.LABELS[row]: {
-        stage: cost["cpu_seconds"] for stage, cost in costs[row].items()
-    }
+    tables.LABELS[row]: {stage: cost["cpu_seconds"] for stage, cost in costs[row].items()}
     for row in dict.fromkeys([*paper.TABLE_1, *rows])
     if row in costs
 }

@@ -42,9 +42,7 @@ floor = frame.result.iloc[0]["floor"]["classwise"]
 # long the thin lines are: that is how much a difference has to be.
 
 # %%
-figures.figure_2(
-    classes.before, classes.after, classes.weights, classes.names, floor
-)
+figures.figure_2(classes.before, classes.after, classes.weights, classes.names, floor)
 
 # %% tags=["remove-cell"]
 from scipy.stats import spearmanr
@@ -84,9 +82,7 @@ glue(
 # horizontal line, into the left half, where the easy ones are.
 
 # %%
-figures.weight_and_difficulty(
-    classes.weights, classes.before, classes.names
-)
+figures.weight_and_difficulty(classes.weights, classes.before, classes.names)
 
 # %% [markdown]
 # *Are the heavier classes the easy ones?* {glue:text}`f2_claim:s` Between

@@ -89,9 +89,7 @@ words = {"lower": "better", "higher": "worse", "undecided": "open"}
 verdicts = {}
 for row in [row for row in paper.TABLE_1 if row in set(frame.row)][1:]:
     here = findings.compare(frame, row, "random").verdict
-    for ratio, ours, blind in zip(
-        paper.RATIOS, paper.TABLE_1[row], paper.TABLE_1["random"]
-    ):
+    for ratio, ours, blind in zip(paper.RATIOS, paper.TABLE_1[row], paper.TABLE_1["random"]):
         if ratio in here:
             theirs = "better" if ours < blind else "worse"
             entry = f"{words[here[ratio]]} / {theirs}"
@@ -160,9 +158,7 @@ glue(
 # %% tags=["remove-cell"]
 recipe = ["moderate", "moderate-reweighted", "moderate-reweighted-annealed"]
 recipe = [row for row in recipe if row in set(frame.row)]
-alone, everything = (
-    tables.speedups(frame, recipe, whole=whole)["CPU time"] for whole in (False, True)
-)
+alone, everything = (tables.speedups(frame, recipe, whole=whole)["CPU time"] for whole in (False, True))
 lines = []
 for row in recipe:
     place = (tables.LABELS[row], tables.percent(smallest))

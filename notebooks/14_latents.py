@@ -237,6 +237,7 @@ figures.image_rows(frames, [f"t = {t}" for t in moments])
 # deviation 0.3 is added to one channel alone; the table says what that does to
 # the pixels.
 
+
 # %%
 def disturbed(channel, by=0.3):
     generator = torch_generator(seed, "disturbed latents")
@@ -247,9 +248,7 @@ def disturbed(channel, by=0.3):
     return error(autoencoder.decode(network, changed, size=side))
 
 
-errors = pd.Series(
-    {f"channel {k}": disturbed(k) for k in range(source.shape[0])}
-)
+errors = pd.Series({f"channel {k}": disturbed(k) for k in range(source.shape[0])})
 errors.to_frame("error (grey levels)").T.round(1)
 
 # %% tags=["remove-cell"]
@@ -279,6 +278,7 @@ figures.image_rows(
     [mirrored, by_image, by_latent],
     ["mirrored", "its latent", "latent mirrored"],
 )
+
 
 # %% tags=["remove-cell"]
 def distance(images):
@@ -335,8 +335,7 @@ pd.Series(gigabytes).div(1e9).round(2).to_frame("GB")
 # %%
 choice = {"method": "moderate", "ratio": 0.1, "seed": seed}
 coresets = [
-    Experiment(profile, model=name, **choice).select().indices
-    for name in ("unet", "mdt", "stable-diffusion")
+    Experiment(profile, model=name, **choice).select().indices for name in ("unet", "mdt", "stable-diffusion")
 ]
 all((coresets[0] == other).all() for other in coresets[1:])
 

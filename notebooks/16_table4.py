@@ -53,6 +53,7 @@ glue("t4", **made, bias=bias)
 # features of Inception. They cannot be compared with those on the left**; only
 # the order inside a column can.
 
+
 # %%
 def table(value, published=None, **how):
     made = tables.layout(frame, "table4", value, published=published, **how)
@@ -132,10 +133,7 @@ findings.say(frame, *selectors, value="cmmd")
 # help in each of these comparisons.
 
 # %%
-reweighted = [
-    (f"mdt-{selector}-reweighted", f"mdt-{selector}")
-    for selector in ("gaussian", "moderate")
-]
+reweighted = [(f"mdt-{selector}-reweighted", f"mdt-{selector}") for selector in ("gaussian", "moderate")]
 findings.say(frame, *reweighted)
 
 # %%
@@ -209,12 +207,13 @@ glue("t4", paper_few=paper.TABLE_4_FID[best][0.2], paper_full=paper.TABLE_4_FID[
 # %%
 beside = findings.at_every_ratio(frame, full)
 part = findings.compare_all(beside, coresets, full)
-part = part.rename(columns={
-    "difference": "FID", "lower": "seeds with a lower FID",
-})
-part["CMMD"] = findings.compare_all(
-    beside, coresets, full, "cmmd"
-).difference
+part = part.rename(
+    columns={
+        "difference": "FID",
+        "lower": "seeds with a lower FID",
+    }
+)
+part["CMMD"] = findings.compare_all(beside, coresets, full, "cmmd").difference
 part = part[["FID", "CMMD", "seeds with a lower FID", "seeds"]]
 tables.named(part.round({"FID": 2, "CMMD": 4}), rows)
 

@@ -40,9 +40,7 @@ frame = everything[everything.row.isin(tables.TABLES["table5"])]
 # %% tags=["remove-cell"]
 made = findings.made(frame, "table5", profile)
 full = frame[frame.row == "sd-full"]
-theirs = {
-    (row, ratio): fid for row, fids in paper.TABLE_5.items() for ratio, fid in fids.items()
-}
+theirs = {(row, ratio): fid for row, fids in paper.TABLE_5.items() for ratio, fid in fids.items()}
 best_row, best_ratio = min(theirs, key=theirs.get)
 glue(
     "t5",
@@ -67,9 +65,7 @@ glue(
 
 # %%
 published = tables.layout(frame, "table5", published=paper.TABLE_5)
-published.columns = [
-    column.replace("paper", "ImageNette") for column in published.columns
-]
+published.columns = [column.replace("paper", "ImageNette") for column in published.columns]
 in_paper = [tables.LABELS[row] for row in paper.TABLE_5]
 published = published[published.index.isin(in_paper[:-1])]
 published[[column for column in published if "100 %" not in column]]
@@ -138,9 +134,7 @@ table.rename(index=lambda name: name.removesuffix(", unguided"))
 # %%
 same = unguided.row.str.removesuffix("-unguided")
 same = unguided.assign(row=same)[["row", "ratio", "seed", "fid"]]
-both = frame.merge(
-    same, on=["row", "ratio", "seed"], suffixes=("", "_unguided")
-)
+both = frame.merge(same, on=["row", "ratio", "seed"], suffixes=("", "_unguided"))
 figures.metrics_by_ratio(
     both,
     [*coresets, "sd-early-stopping"],
@@ -196,10 +190,7 @@ findings.say(
 # And the same two differences without guidance:
 
 # %%
-parts = {
-    name: (f"{row}-unguided", f"{other}-unguided")
-    for name, (row, other) in parts.items()
-}
+parts = {name: (f"{row}-unguided", f"{other}-unguided") for name, (row, other) in parts.items()}
 figures.differences(beside_unguided, parts)
 
 # %% [markdown]
@@ -354,7 +345,9 @@ findings.say(beside, *against_full, value="cmmd")
 # %%
 pairs = {tables.LABELS[row]: (row, "sd-full") for row in coresets}
 figures.differences(
-    beside, pairs, value="recall",
+    beside,
+    pairs,
+    value="recall",
     label="difference in recall (above 0 is better)",
 )
 
