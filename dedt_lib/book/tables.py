@@ -113,7 +113,7 @@ _ROWS: dict[str, Row] = {
         "ResNet-18, Moderate-DS, as many steps as all data", OURS | {"full_length": True}, "controls", (0.1,)
     ),
     "random-full-length": Row(
-        "Uniform random, as many steps as all data", RANDOM | {"full_length": True}, "controls", (0.1,)
+        "Uniform random, as many steps as all data", RANDOM | {"full_length": True}, "controls", ENDS
     ),
     "mdt-random": Row("Uniform random", MDT | RANDOM, "table4"),
     "mdt-gaussian": Row("Inception-v3, Gaussian", MDT | INCEPTION | GAUSSIAN, "table4"),

@@ -168,6 +168,11 @@ class Train(Stage):
 
     # ---- the run
 
+    @property
+    def kept_steps(self) -> set[int]:
+        """Steps after which its weights are kept too, to see what more steps bring."""
+        return kept_steps(self.lab, self.spec) if self.is_reference or self.full_length else set()
+
     def build(self, seed: int | None = None) -> nn.Module:
         """The model, freshly initialised."""
         start = pipeline(self.lab).result() if self.model == "stable-diffusion" else None
@@ -188,7 +193,7 @@ class Train(Stage):
             seed=self.seed,
             folder=folder,
             weighting=weighting,
-            keep_steps=kept_steps(lab, self.spec) if self.is_reference else (),
+            keep_steps=self.kept_steps,
             device=lab.device,
             processes=lab.processes,
             progress=self.name,
@@ -233,10 +238,9 @@ class Train(Stage):
             what = f"coreset{kind}{tail}"
         what += f", {self.visiting}" if self.visiting else ""
         run = training_cost(self.lab, self.spec, self.outline(), self.settings, "training", what)
-        if self.is_reference:
-            kept = len(kept_steps(self.lab, self.spec)) * model_bytes(self.lab, self.spec)
-            run = replace(run, kind="reference", bytes=run.bytes + kept)
-        yield run
+        kept = len(self.kept_steps) * model_bytes(self.lab, self.spec)
+        kind = "reference" if self.is_reference else run.kind
+        yield replace(run, kind=kind, bytes=run.bytes + kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +294,12 @@ class TrainInfoBatch(Train):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot(Stage):
-    """The weights of the run on all the data after as many steps as another run takes."""
+    """The weights of a run after as many steps as another one takes.
+
+    Attributes:
+        reference: The run, one that keeps its weights on its way: on all the data, or a coreset's of full length.
+        step: After which of its steps.
+    """
 
     reference: Train
     step: int

@@ -1,0 +1,49 @@
+"""Measure what more steps bring: FID on the way of runs on few and on all images.
+
+``python tools/fid_over_steps.py`` takes the runs of the rows "random-full-length" and "full" of every seed of the
+profile, trains those that are not in the store, and writes ``results/PROFILE/fid-over-steps.json``.  An interrupted
+run goes on.
+"""
+
+import argparse
+
+from tqdm import tqdm
+
+from dedt_lib.book.tables import ENDS, cell_recipe, results_folder
+from dedt_lib.config.profile import load_profile
+from dedt_lib.experiment import Experiment
+from dedt_lib.files import commit, write_json
+from dedt_lib.stages import Lab
+from dedt_lib.stages.evaluate import Evaluate
+from dedt_lib.stages.sample import Sample
+from dedt_lib.stages.train import Snapshot
+from dedt_lib.store import Store, provenance
+
+
+def measure(lab, seeds):
+    """One row a ratio, seed and number of steps: a list of dicts, ready for JSON."""
+    runs = [("full", 1.0), *(("random-full-length", ratio) for ratio in ENDS)]
+    rows = []
+    for row, ratio, seed in tqdm([(*run, seed) for seed in seeds for run in runs], unit="run"):
+        run = Experiment(lab, **cell_recipe(row, ratio, seed)).model
+        for step in sorted({*run.kept_steps, run.steps}):
+            metrics = Evaluate(lab, Sample(lab, Snapshot(lab, run, step)), None).result()
+            rows.append({"ratio": ratio, "seed": seed, "steps": step, "fid": metrics["fid"]})
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--profile", default="digits")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: all of the profile")
+    arguments = parser.parse_args()
+    profile = load_profile(arguments.profile)
+    rows = measure(Lab(profile, store=Store()), arguments.seeds or profile.seeds)
+    folder = results_folder(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"provenance": {**provenance(), "commit": commit()}, "rows": rows}
+    write_json(folder / "fid-over-steps.json", facts)
+
+
+if __name__ == "__main__":
+    main()
