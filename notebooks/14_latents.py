@@ -174,16 +174,19 @@ glue(
     "la",
     price=price,
     floor=floor,
-    which="That is less than chance alone does between two halves, but it comes on top of it."
-    if price < floor
-    else "That is more than chance alone does between two halves: no model here can come as near "
-    "to the real images as they come to each other.",
+    half=floor / 2,
+    which="That is less than chance alone does, but it comes on top of it."
+    if price < floor / 2
+    else "That is more than chance alone does: no model here can come as near to the real images "
+    "as they come to each other.",
 )
 
 # %% [markdown]
 # The reconstructions are {glue:text}`la_price:.2f` away from the very images
 # that they were made from; two halves of the real images are
-# {glue:text}`la_floor:.2f` apart. {glue:text}`la_which:s`
+# {glue:text}`la_floor:.2f` apart. A half is half as many images, and FID of
+# fewer images is larger; at their full number chance alone would make about
+# {glue:text}`la_half:.2f`. {glue:text}`la_which:s`
 #
 # ## The scaled latents
 #
