@@ -211,10 +211,11 @@ glue(
 #
 # FID, mean over the seeds and half the width of its 95 % interval, and in
 # brackets the images seen, as a share of what a run on all the data sees.
-# (That run has an FID of {glue:text}`t2_full:.2f`.) The first two rows are the paper's, the others are
-# controls; InfoBatch to budget is run at {glue:text}`t2_budget:s`. All these see
-# everything in the last eighth of the epochs. *Equal steps* is all the data
-# from the start, stopped after as many steps as the annealed coreset takes.
+# (That run has an FID of {glue:text}`t2_full:.2f`.) The first two rows are
+# the paper's, the others are controls; InfoBatch to budget is run at
+# {glue:text}`t2_budget:s`. All these see everything in the last eighth of the
+# epochs. *Equal steps* is all the data from the start, stopped after as many
+# steps as the annealed coreset takes.
 
 # %%
 frame["seen"] = 100 * frame.realised

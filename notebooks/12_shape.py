@@ -133,8 +133,8 @@ glue(
 # %% [markdown]
 # ## Which class gains?
 #
-# At {glue:text}`sh_percent:s`. {glue:text}`sh_gains:s` The paper has all classes gain;
-# [Figure 2](11_figure2) shows them one by one.
+# At {glue:text}`sh_percent:s`. {glue:text}`sh_gains:s` The paper has all
+# classes gain; [Figure 2](11_figure2) shows them one by one.
 #
 # ## Are the heavier classes the easy ones?
 #

@@ -293,9 +293,9 @@ glue("la", flip=str(p.train.flip).lower())
 
 # %% [markdown]
 # {glue:text}`la_by_image:.0f` grey levels from the mirrored image against
-# {glue:text}`la_by_latent:.0f`. So with `train.flip = true` in a profile both views
-# of every image are encoded. (Here it is {glue:text}`la_flip:s`, because a
-# mirrored digit is another digit, or none.)
+# {glue:text}`la_by_latent:.0f`. So with `train.flip = true` in a profile both
+# views of every image are encoded. (Here it is {glue:text}`la_flip:s`,
+# because a mirrored digit is another digit, or none.)
 #
 # ## On disk
 #

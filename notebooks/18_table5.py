@@ -91,12 +91,12 @@ glue(
 # %% [markdown]
 # ## The table
 #
-# FID by share of the images: the mean over {glue:text}`t5_seeds:d` seeds, and half
-# the width of its 95 % interval. The columns on the right are the paper's own:
-# **ImageNette at 256 pixels, the published pipeline, features of Inception.
-# They cannot be compared with those on the left**; only the order inside a
-# row or a column can. All the data has {glue:text}`t5_full:s` here, and
-# {glue:text}`t5_paper_full:.2f` there.
+# FID by share of the images: the mean over {glue:text}`t5_seeds:d` seeds, and
+# half the width of its 95 % interval. The columns on the right are the
+# paper's own: **ImageNette at 256 pixels, the published pipeline, features of
+# Inception. They cannot be compared with those on the left**; only the order
+# inside a row or a column can. All the data has {glue:text}`t5_full:s` here,
+# and {glue:text}`t5_paper_full:.2f` there.
 
 # %%
 published = tables.layout(frame, "table5", published=paper.TABLE_5)
@@ -313,12 +313,13 @@ glue("t5", says_clipped=findings.clipped_in_words(clipped))
 #
 # ## What FID does not say
 #
-# Means with half the width of their 95 % intervals. CMMD {cite:p}`jayasumana2024rethinking` is measured in
-# the embeddings of the small CLIP of this book; precision is the share of
-# samples that look real, recall the share of the real images that are
-# covered; near-copies are counted against the images that the run has seen.
-# A model fine-tuned on few images for many epochs might draw those: look at
-# the last column at the smallest ratio.
+# Means with half the width of their 95 % intervals. CMMD
+# {cite:p}`jayasumana2024rethinking` is measured in the embeddings of the
+# small CLIP of this book; precision is the share of samples that look real,
+# recall the share of the real images that are covered; near-copies are
+# counted against the images that the run has seen. A model fine-tuned on few
+# images for many epochs might draw those: look at the last column at the
+# smallest ratio.
 
 # %%
 measures = ["fid", "cmmd", "cmmd_unbiased", "precision", "recall"]
