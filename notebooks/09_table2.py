@@ -180,7 +180,7 @@ _, again = one_draw(1)
 share = float((losses < losses.mean()).mean())
 stays = float(np.mean((losses < losses.mean()) == (again < again.mean())))
 chance = share**2 + (1 - share) ** 2
-rank_t, rank_again = (float(spearmanr(losses, other).statistic) for other in (t, again))
+(rank_t, p_t), (rank_again, p_again) = (spearmanr(losses, other) for other in (t, again))
 lucky = (
     'So here "well learned" says next to nothing about the image: it means "drew much noise", and '
     "InfoBatch skips almost at random."
@@ -190,8 +190,10 @@ lucky = (
 glue(
     "t2",
     share=100 * share,
-    rank_t=rank_t,
-    rank_again=rank_again,
+    rank_t=float(rank_t),
+    p_t=findings.p_in_words(p_t),
+    rank_again=float(rank_again),
+    p_again=findings.p_in_words(p_again),
     lucky=lucky,
     stays=100 * stays,
     chance=100 * chance,
@@ -199,9 +201,10 @@ glue(
 
 # %% [markdown]
 # {glue:text}`t2_share:.0f` % of the images lie below the mean. The rank
-# correlation of the loss with the timestep is {glue:text}`t2_rank_t:.2f`;
-# with the loss of the same image in a second draw it is
-# {glue:text}`t2_rank_again:.2f`. {glue:text}`t2_stays:.0f` % of the images
+# correlation of the loss with the timestep is {glue:text}`t2_rank_t:.2f`
+# (p {glue:text}`t2_p_t:s`); with the loss of the same image in a second draw it
+# is {glue:text}`t2_rank_again:.2f` (p {glue:text}`t2_p_again:s`).
+# {glue:text}`t2_stays:.0f` % of the images
 # are on the same side of the mean in both draws, and
 # {glue:text}`t2_chance:.0f` % would be by chance alone.
 # {glue:text}`t2_lucky:s`

@@ -58,7 +58,7 @@ glue(
     gains=findings.gains_in_words(classes),
     claim=findings.heaviness_in_words(classes),
     rank_gain=rank_gain,
-    p_gain=p_gain,
+    p_gain=findings.p_in_words(p_gain),
 )
 
 # %% [markdown]
@@ -89,7 +89,7 @@ figures.weight_and_difficulty(
 # %% [markdown]
 # *Are the heavier classes the easy ones?* {glue:text}`f2_claim:s` Between
 # weight and gain the rank correlation is {glue:text}`f2_rank_gain:.2f`
-# (p = {glue:text}`f2_p_gain:.2g`); a positive one would mean that the heavier
+# (p {glue:text}`f2_p_gain:s`); a positive one would mean that the heavier
 # classes gain more. Each p is the share of all orders of the classes that give
 # a correlation as large.
 

@@ -182,7 +182,7 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
     else:
         head = "Yes" if len(alike) == len(order) else f"At {', '.join(alike)} they are alike"
     taus = ", ".join(
-        f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, p {_p(line.p_holm)})"
+        f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, p {p_in_words(line.p_holm)})"
         for line in order.itertuples()
     )
     return (
@@ -261,8 +261,8 @@ def heaviness_in_words(classes: Classes) -> str:
     verdict = "The data do not say" if p >= LEVEL else "Yes" if rank < 0 else "No, rather the hard ones"
     return (
         f"{verdict}: the rank correlation of weight and class-wise FID before reweighting is {rank:.2f} over "
-        f"{len(heavy)} classes (p {_p(p)}, {seeds_in_words(len(classes.seeds))}); the paper's claim would "
-        f"make it negative. Heavier than average are {_listed(classes.names[heavy])}, and of these "
+        f"{len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); the paper's claim "
+        f"would make it negative. Heavier than average are {_listed(classes.names[heavy])}, and of these "
         f"{_listed(classes.names[heavy & easy])} have an FID below the median."
     )
 
@@ -420,6 +420,6 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _p(p: float) -> str:
+def p_in_words(p: float) -> str:
     """A p-value to be read after the letter: = 0.35, < 0.001."""
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"
