@@ -102,7 +102,9 @@ figures.weight_trajectories(
 # %%
 full = plain.change(method="random", ratio=1.0)
 names = {"all data": full, "coreset": plain, "weighted": weighted}
-figures.loss_curves({name: run.training()["losses"] for name, run in names.items()})
+figures.loss_curves(
+    {name: run.training()["losses"] for name, run in names.items()}
+)
 
 # %% [markdown]
 # ## Sample
@@ -122,7 +124,8 @@ figures.image_grid(weighted.sample()[:60], columns=10, title="weighted")
 #
 # FID measures how far the generated images are from the real ones, in the
 # features of a classifier that is used for nothing else. Lower is better, and
-# two random halves of the real images give the floor. The fourth row is the
+# two random halves of the real images have a distance too, about twice as large
+# as at the models' number of images. The fourth row is the
 # control that a fair reader asks for: train on *all* the data, but stop after
 # as many steps as the coreset run takes.
 
@@ -157,8 +160,9 @@ glue(
 # {glue:text}`qs_fid_full:.2f` to {glue:text}`qs_fid_coreset:.2f`; with class
 # weights it is {glue:text}`qs_fid_weighted:.2f`. The control that stops early
 # stands at {glue:text}`qs_fid_early:.2f`, and two halves of the real images
-# at {glue:text}`qs_floor:.2f`. This is one seed: what several seeds say, and
-# what it says about the method, is in [Table I](08_table1).
+# at {glue:text}`qs_floor:.2f`, from half as many images. This is one seed: what
+# several seeds say, and what it says about the method, is in
+# [Table I](08_table1).
 
 # %% [markdown]
 # ## The story in one picture

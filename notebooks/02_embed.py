@@ -90,7 +90,8 @@ label = {
 }
 shown = [*encoders.split(), *filter(is_stored, label)]
 runs = {
-    label.get(name, name): Experiment(profile, encoder=name, ratio=ratio) for name in dict.fromkeys(shown)
+    label.get(name, name): Experiment(profile, encoder=name, ratio=ratio)
+    for name in dict.fromkeys(shown)
 }
 manifests = {name: run.encoder[1] for name, run in runs.items()}
 list(runs)
@@ -142,7 +143,9 @@ def nearest(z, rows, count):
     return distance.argsort(axis=1, kind="stable")[:, : count + 1]
 
 
-figures.neighbours(data, {name: nearest(z, first, 5) for name, z in features.items()})
+figures.neighbours(
+    data, {name: nearest(z, first, 5) for name, z in features.items()}
+)
 
 # %% [markdown]
 # Over many images, in per cent: how many of the ten nearest neighbours have
@@ -178,7 +181,10 @@ about.astype(object).where(about.notna(), "–")
 # each coreset another one keeps too.
 
 # %%
-coresets = {name: run.change(method="moderate").select() for name, run in runs.items()}
+coresets = {
+    name: run.change(method="moderate").select()
+    for name, run in runs.items()
+}
 figures.overlap_map(coresets)
 
 # %% tags=["remove-cell"]

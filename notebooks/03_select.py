@@ -65,7 +65,9 @@ figures.score_histogram(gaussian, f"log-density, class {name}", shown)
 
 # %%
 moderate = experiment.change(method="moderate").select()
-figures.score_histogram(moderate, f"distance to the median, class {name}", shown)
+figures.score_histogram(
+    moderate, f"distance to the median, class {name}", shown
+)
 
 # %% [markdown]
 # ## The three side by side
@@ -102,7 +104,9 @@ figures.score_plane(features, coresets, of_class=shown)
 # to write. Moderate-DS removes the odd ones and the plainest ones.
 
 # %%
-figures.kept_and_removed(data.images, {"Gaussian": gaussian, "Moderate-DS": moderate})
+figures.kept_and_removed(
+    data.images, {"Gaussian": gaussian, "Moderate-DS": moderate}
+)
 
 # %% [markdown]
 # ## How far the coresets agree

@@ -31,7 +31,9 @@ check_parameters("profile", "ratio", "seed")
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
 
-experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed, reweighting=True)
+experiment = Experiment(
+    profile, method="moderate", ratio=ratio, seed=seed, reweighting=True
+)
 names = experiment.data.class_names
 
 # %% [markdown]
@@ -77,7 +79,9 @@ pruned = experiment.change(reweighting=False).train()
 
 
 def losses(model, step):
-    batch = draw_batch(experiment.data, chosen, experiment.settings, seed, step)
+    batch = draw_batch(
+        experiment.data, chosen, experiment.settings, seed, step
+    )
     with torch.no_grad():
         return model.losses(batch)
 
@@ -106,7 +110,9 @@ glue("dro", same=spread["same draw"], own=spread["own draw"])
 # %%
 reading = experiment.reweight()
 literal = experiment.change(burn_in=0.0).reweight()
-figures.weight_trajectories({"with burn-in": reading, "literal": literal}, names)
+figures.weight_trajectories(
+    {"with burn-in": reading, "literal": literal}, names
+)
 
 # %% [markdown]
 # What drives the weights: the excess loss, the share of samples where it was

@@ -55,8 +55,13 @@ clean = to_float(torch.from_numpy(data.images[first]))
 noise = torch.randn(clean.shape, generator=torch_generator(seed, "look"))
 model = experiment.build_model()
 moments = [0, 100, 300, 500, 999]
-frames = [model.schedule.add_noise(clean, noise, torch.tensor([t])).clamp(-1, 1) for t in moments]
-figures.image_rows([to_uint8(x).numpy() for x in frames], [f"t = {t}" for t in moments])
+frames = [
+    model.schedule.add_noise(clean, noise, torch.tensor([t])).clamp(-1, 1)
+    for t in moments
+]
+figures.image_rows(
+    [to_uint8(x).numpy() for x in frames], [f"t = {t}" for t in moments]
+)
 
 # %% [markdown]
 # ## The network
@@ -79,7 +84,10 @@ sum(p.numel() for p in model.parameters()), vars(settings)
 import pandas as pd
 
 pd.Series(
-    {f"{100 * r:.0f} %": experiment.steps_at(r) for r in (*experiment.profile.unet.ratios, 1.0)},
+    {
+        f"{100 * r:.0f} %": experiment.steps_at(r)
+        for r in (*experiment.profile.unet.ratios, 1.0)
+    },
     name="optimiser steps",
 ).to_frame()
 
@@ -95,7 +103,9 @@ pd.Series(
 full = experiment.change(method="random", ratio=1.0)
 annealed = experiment.change(annealing=True)
 runs = {"all data": full, "coreset": experiment, "annealed": annealed}
-figures.loss_curves({name: run.training()["losses"] for name, run in runs.items()})
+figures.loss_curves(
+    {name: run.training()["losses"] for name, run in runs.items()}
+)
 
 # %% [markdown]
 # The same in numbers, with the time that this machine took. The speed-up is
@@ -164,7 +174,9 @@ from dedt_lib.training import draw_batch
 
 dynamic = experiment.change(infobatch="ratio", annealing=True)
 plan = dynamic.plan()
-batch = draw_batch(data, torch.arange(len(data)), settings, seed, step=0)
+batch = draw_batch(
+    data, torch.arange(len(data)), settings, seed, step=0
+)
 with torch.no_grad():
     plan.record(range(len(data)), full.train().losses(batch).numpy())
 kept, kept_weights = plan.epoch(1)
@@ -221,13 +233,8 @@ class Pull:
 
 def run(folder, weighting=None):
     train(
-        experiment.build_model(),
-        data,
-        plan,
-        short,
-        seed=seed,
-        folder=folder,
-        weighting=weighting,
+        experiment.build_model(), data, plan, short, seed=seed,
+        folder=folder, weighting=weighting,
     )
 
 

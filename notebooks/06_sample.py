@@ -56,15 +56,13 @@ model, classes = full.train(), torch.from_numpy(balanced_labels(10, K))
 noise = initial_noise(range(10), model.sample_shape, seed)
 keep = [0, p.unet.steps // 4, p.unet.steps // 2, p.unet.steps - 2]
 _, frames = ddim(
-    model,
-    noise,
-    classes,
-    steps=p.unet.steps,
-    guidance=p.unet.guidance,
-    keep=keep,
+    model, noise, classes, steps=p.unet.steps,
+    guidance=p.unet.guidance, keep=keep,
 )
 titles = [f"step {k}" for k in keep] + ["done"]
-figures.image_rows([to_uint8(x.clamp(-1, 1)).numpy() for x in frames], titles)
+figures.image_rows(
+    [to_uint8(x.clamp(-1, 1)).numpy() for x in frames], titles
+)
 
 # %% [markdown]
 # ## Guidance
@@ -81,7 +79,9 @@ figures.image_rows([to_uint8(x.clamp(-1, 1)).numpy() for x in frames], titles)
 # %%
 rows, weights = [], (0.0, 0.3, 1.0, 3.0)
 for w in weights:
-    x = ddim(model, noise, classes, steps=p.unet.steps, guidance=w)
+    x = ddim(
+        model, noise, classes, steps=p.unet.steps, guidance=w
+    )
     rows.append(to_uint8(x).numpy())
 figures.image_rows(rows, [f"w = {w}" for w in weights])
 

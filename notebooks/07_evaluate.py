@@ -94,7 +94,9 @@ round(theirs, 6), round(ours, 6)
 # ## The floor
 #
 # Two random halves of the *real* images do not have distance zero either:
-# each is a small sample. No FID means anything before this one is known.
+# each is a small sample. A half is half as many images as a model draws here, and
+# FID of fewer images is larger, so the value is about twice what as many images
+# would have.
 
 # %%
 import textwrap
@@ -112,9 +114,8 @@ print(*textwrap.wrap(coreset_fid["protocol"], 70), sep="\n")
 
 # %% [markdown]
 # Real against real: {glue:text}`eval_floor:.2f`. All data:
-# {glue:text}`eval_full:.2f`. Coreset: {glue:text}`eval_coreset:.2f`. The
-# halves are smaller than the set of samples, so the floor is a little too
-# high rather than too low.
+# {glue:text}`eval_full:.2f`. Coreset: {glue:text}`eval_coreset:.2f`. A model
+# may lie below the floor as it is measured here, for it draws more images.
 #
 # ## Class by class
 #
@@ -147,7 +148,9 @@ distances, nearest = evaluation.nearest_distances(
     images, data.images, among=seen, mirrored=experiment.profile.train.flip
 )
 order = distances.argsort()[:10]
-figures.nearest_pairs(images[order], data.images[nearest[order]], distances[order])
+figures.nearest_pairs(
+    images[order], data.images[nearest[order]], distances[order]
+)
 
 # %% [markdown]
 # How near is too near? Held-out real digits answer: no model has copied them,

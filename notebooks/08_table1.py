@@ -33,17 +33,38 @@ if compute:
     tables.compute_missing(profile, "table1")
 frame = tables.read_cells(profile)
 
+# %% [markdown]
+# All comparisons that this page makes, named once, so that none of them can
+# be picked afterwards.
+
+# %%
+blindly = [(row, "random") for row in paper.TABLE_1 if row != "random"]
+choices = [
+    ("moderate", "gaussian"),
+    ("inceptionv3-gaussian", "gaussian"),
+    ("moderate", "ddae-moderate"),
+    ("moderate", "clip-moderate"),
+    ("moderate-reweighted", "moderate"),
+    ("moderate-global", "moderate"),
+    ("moderate-class", "moderate"),
+]
+stopping = [
+    (row, "early-stopping")
+    for row in ("random", "moderate", "moderate-reweighted")
+]
+page = findings.Page(frame, [*blindly, *choices, *stopping])
+
 # %% tags=["remove-cell"]
 made = findings.made(frame, "table1", profile)
 full = frame[frame.row == "full"]
-glue("t1", **made, full=float(full.fid.mean()), paper_full=paper.FULL)
+glue("t1", **made, full=float(full.fid.mean()), paper_full=paper.FULL, summary=page.summary())
 
 # %% [markdown]
 # ## The table
 #
-# FID by share of the images kept; mean and standard deviation over
-# {glue:text}`t1_seeds:d` seeds. Read down a column: the lowest wins. A row
-# names its encoder, then its selector.
+# FID by share of the images kept: the mean over {glue:text}`t1_seeds:d` seeds,
+# and after ± half the width of its 95 % interval (Student's t). Read down a
+# column; lower is better. A row names its encoder, then its selector.
 #
 # The columns on the right are the paper's own numbers: **CIFAR-10, in the
 # features of Inception, after two thousand epochs. They cannot be compared
@@ -69,7 +90,7 @@ table = tables.layout(frame, "table1")
 table[~table.index.isin(in_paper)]
 
 # %% [markdown]
-# Two random halves of the real images are {glue:text}`t1_floor:.2f` apart.
+# {glue:text}`t1_real:s`
 # {glue:text}`t1_cells:d` runs{glue:text}`t1_missing:s`, made on
 # {glue:text}`t1_dates:s` on {glue:text}`t1_machine:s` with PyTorch
 # {glue:text}`t1_torch:s`.
@@ -77,8 +98,10 @@ table[~table.index.isin(in_paper)]
 # %% [markdown]
 # ## The same as a picture
 #
-# One dot per seed. Look at the distance between the lines beside the spread
-# of the dots, and at the dashed line: all the data, equal steps.
+# Bars are 95 % intervals of the means. Look at the distance between the lines
+# beside the length of the bars, and at the dashed line: all the data, equal
+# steps. The band is all the data; the dotted line is two halves of the real
+# images, which are half as many images, and so lies about twice too high.
 
 # %%
 rows = [row for row in paper.TABLE_1 if row in set(frame.row)]
@@ -86,54 +109,40 @@ figures.fid_by_ratio(
     frame,
     [*rows, "early-stopping"],
     tables.LABELS,
+    dashed=["early-stopping"],
     floor=made["floor"],
-    full=full.fid.mean(),
+    full="full",
 )
 
 # %% [markdown]
 # ## What it says
 #
-# The sentences below are made from the results: "in every seed" means that
-# all seeds agree on the sign of the difference. First the encoders and the
-# selectors, each against drawing blindly.
+# The sentences below are made from the results. {glue:text}`t1_summary:s`
+#
+# First the encoders and the selectors, each against drawing blindly.
 
 # %%
-blindly = [(row, "random") for row in paper.TABLE_1 if row != "random"]
-findings.say(frame, *blindly)
+page.say(*blindly)
 
 # %% [markdown]
 # Then one choice at a time: the selector with the same encoder, the encoder
 # with the same selector, the weights, and the band.
 
 # %%
-findings.say(
-    frame,
-    ("moderate", "gaussian"),
-    ("inceptionv3-gaussian", "gaussian"),
-    ("moderate", "ddae-moderate"),
-    ("moderate", "clip-moderate"),
-    ("moderate-reweighted", "moderate"),
-    ("moderate-global", "moderate"),
-    ("moderate-class", "moderate"),
-)
+page.say(*choices)
 
 # %% [markdown]
 # And against the same number of steps on all the data.
 
 # %%
-findings.say(
-    frame,
-    ("random", "early-stopping"),
-    ("moderate", "early-stopping"),
-    ("moderate-reweighted", "early-stopping"),
-)
+page.say(*stopping)
 
 # %% tags=["remove-cell"]
 glue(
     "t1",
-    says_select=findings.in_words(frame, "moderate", "random"),
-    says_reweight=findings.in_words(frame, "moderate-reweighted", "moderate"),
-    says_early=findings.in_words(frame, "moderate-reweighted", "early-stopping"),
+    says_select=page.words("moderate", "random"),
+    says_reweight=page.words("moderate-reweighted", "moderate"),
+    says_early=page.words("moderate-reweighted", "early-stopping"),
 )
 
 # %% [markdown]
@@ -174,15 +183,14 @@ glue("t1", order=findings.order_in_words(frame, paper.TABLE_1))
 # ## Two readings of the reweighting
 #
 # At the smallest ratio both readings of chapter [Reweight](04_reweight) were
-# run to the end: with a burn-in, and to the letter.
+# run to the end: with a burn-in, and to the letter. Means with their 95 %
+# intervals.
 
 # %%
 readings = ["moderate", "moderate-reweighted", "moderate-literal-dro"]
 smallest = frame.ratio.min()
 both = frame[frame.row.isin(readings) & (frame.ratio == smallest)]
-both = both.groupby("row")[["fid", "worst"]].mean().reindex(readings)
-both.columns = ["FID", "FID of the worst class"]
-both.rename(index=tables.LABELS).rename_axis(None).round(2)
+tables.metrics(both, readings, ["fid", "worst"])
 
 # %% [markdown]
 # ## Does the model copy its few images?

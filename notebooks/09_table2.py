@@ -38,6 +38,22 @@ if compute:
 frame = tables.read_cells(profile)
 
 # %% [markdown]
+# All comparisons that this page makes, named once: what annealing adds, and
+# what is left of the coreset.
+
+# %%
+ours = "moderate-reweighted-annealed"
+adds = [(ours, "moderate-reweighted"), ("random-annealed", "random")]
+left = [
+    (ours, "early-stopping-annealed"),
+    (ours, "random-annealed"),
+    (ours, "infobatch-annealed"),
+    (ours, "infobatch-budget-annealed"),
+    ("infobatch-budget-annealed", "early-stopping-annealed"),
+]
+page = findings.Page(frame, [*adds, *left])
+
+# %% [markdown]
 # ## What InfoBatch does
 #
 # Every image has a score: the last training loss it had. An image whose score
@@ -75,15 +91,10 @@ class Watched(InfoBatchPlan):
 def kept(**how):
     plan = Watched(len(data), epochs=epochs, **how)
     train(
-        experiment.build_model(),
-        data,
-        plan,
-        short,
-        seed=0,
+        experiment.build_model(), data, plan, short, seed=0,
         folder=tempfile.mkdtemp(),
     )
     return list(plan.sizes.values())
-
 
 # %% [markdown]
 # At the ratio 10 % in two readings: InfoBatch *as it comes*, which draws one
@@ -95,15 +106,15 @@ def kept(**how):
 # %%
 everything = range(len(data))
 annealed = EpochPlan(
-    everything[: len(data) // 10],
-    total=len(data),
-    epochs=epochs,
+    everything[: len(data) // 10], total=len(data), epochs=epochs,
     annealing_start=0.875,
 )
 sizes = {
     "InfoBatch": kept(prune_ratio=0.9),
     "InfoBatch to budget": kept(budget=0.1),
-    "coreset + annealing": [len(annealed.epoch(e)[0]) for e in range(epochs)],
+    "coreset + annealing": [
+        len(annealed.epoch(e)[0]) for e in range(epochs)
+    ],
 }
 figures.epoch_sizes(sizes, len(data))
 
@@ -117,6 +128,8 @@ full = frame[frame.row == "full"]
 glue(
     "t2",
     full=float(full.fid.mean()),
+    summary=page.summary(),
+    real=findings.floor_in_words(frame.result.iloc[0]),
     budget=" and ".join(ratios),
     kept=100 * float(pruned.mean()),
     below=100 * float((1 - pruned.mean()) / 0.9),
@@ -149,7 +162,9 @@ chosen = torch.arange(len(data))
 
 
 def one_draw(step):
-    batch = draw_batch(data, chosen, experiment.settings, seed=0, step=step)
+    batch = draw_batch(
+        data, chosen, experiment.settings, seed=0, step=step
+    )
     with torch.no_grad():
         return batch.t.numpy(), model.losses(batch).numpy()
 
@@ -165,7 +180,7 @@ _, again = one_draw(1)
 share = float((losses < losses.mean()).mean())
 stays = float(np.mean((losses < losses.mean()) == (again < again.mean())))
 chance = share**2 + (1 - share) ** 2
-rank_t, rank_again = (float(spearmanr(losses, other).statistic) for other in (t, again))
+(rank_t, p_t), (rank_again, p_again) = (spearmanr(losses, other) for other in (t, again))
 lucky = (
     'So here "well learned" says next to nothing about the image: it means "drew much noise", and '
     "InfoBatch skips almost at random."
@@ -175,8 +190,10 @@ lucky = (
 glue(
     "t2",
     share=100 * share,
-    rank_t=rank_t,
-    rank_again=rank_again,
+    rank_t=float(rank_t),
+    p_t=findings.p_in_words(p_t),
+    rank_again=float(rank_again),
+    p_again=findings.p_in_words(p_again),
     lucky=lucky,
     stays=100 * stays,
     chance=100 * chance,
@@ -184,9 +201,10 @@ glue(
 
 # %% [markdown]
 # {glue:text}`t2_share:.0f` % of the images lie below the mean. The rank
-# correlation of the loss with the timestep is {glue:text}`t2_rank_t:.2f`;
-# with the loss of the same image in a second draw it is
-# {glue:text}`t2_rank_again:.2f`. {glue:text}`t2_stays:.0f` % of the images
+# correlation of the loss with the timestep is {glue:text}`t2_rank_t:.2f`
+# (p {glue:text}`t2_p_t:s`); with the loss of the same image in a second draw it
+# is {glue:text}`t2_rank_again:.2f` (p {glue:text}`t2_p_again:s`).
+# {glue:text}`t2_stays:.0f` % of the images
 # are on the same side of the mean in both draws, and
 # {glue:text}`t2_chance:.0f` % would be by chance alone.
 # {glue:text}`t2_lucky:s`
@@ -194,12 +212,13 @@ glue(
 # %% [markdown]
 # ## The table
 #
-# FID, mean and standard deviation over the seeds, and in brackets the images
-# seen, as a share of what a run on all the data sees. (That run has an FID of
-# {glue:text}`t2_full:.2f`.) The first two rows are the paper's, the others are
-# controls; InfoBatch to budget is run at {glue:text}`t2_budget:s`. All these see
-# everything in the last eighth of the epochs. *Equal steps* is all the data
-# from the start, stopped after as many steps as the annealed coreset takes.
+# FID, mean over the seeds and half the width of its 95 % interval, and in
+# brackets the images seen, as a share of what a run on all the data sees.
+# (That run has an FID of {glue:text}`t2_full:.2f`.) The first two rows are
+# the paper's, the others are controls; InfoBatch to budget is run at
+# {glue:text}`t2_budget:s`. All these see everything in the last eighth of the
+# epochs. *Equal steps* is all the data from the start, stopped after as many
+# steps as the annealed coreset takes.
 
 # %%
 frame["seen"] = 100 * frame.realised
@@ -227,12 +246,16 @@ theirs.loc[theirs.index.isin(in_paper), theirs.columns.isin(columns)]
 #
 # The same as a picture, with the images really seen on the axis: a row that
 # saw more may be lower for that alone. Look for a line that lies *under* the
-# dashed one, which is training on all the data, stopped there. Small dots are
-# seeds.
+# dashed one, which is training on all the data, stopped there. Bars are 95 %
+# intervals.
 
 # %%
 stopped = ["early-stopping", "early-stopping-annealed", "full"]
-lines = {tables.LABELS[row]: [row] for row in tables.TABLES["table2"] if row not in stopped}
+lines = {
+    tables.LABELS[row]: [row]
+    for row in tables.TABLES["table2"]
+    if row not in stopped
+}
 lines["ResNet-18, Moderate-DS + reweighting"] = ["moderate-reweighted"]
 lines["Uniform random"] = ["random"]
 lines["All data, stopped there"] = stopped
@@ -244,32 +267,34 @@ figures.fid_by_images(
 )
 
 # %% [markdown]
+# {glue:text}`t2_real:s`
+#
 # ## What annealing adds
+#
+# {glue:text}`t2_summary:s`
 #
 # The same coreset with and without an eighth of the epochs on all the data.
 # An epoch of all the data is ten epochs of a coreset of 10 %, so the annealed
 # runs are longer, and most so where the coreset is smallest.
 
 # %%
-ours = "moderate-reweighted-annealed"
-findings.say(frame, (ours, "moderate-reweighted"), ("random-annealed", "random"))
+page.say(*adds)
 
 # %% [markdown]
-# How much lower, on average over the seeds (negative is better), and how much
-# more data was seen, in per cent of a run on all the data:
+# And how much more data the annealed runs saw, in per cent of a run on all the
+# data:
 
 # %%
 import pandas as pd
 
-added = {}
-mean = frame.pivot_table(index="ratio", columns="row", values=["fid", "seen"])
-for plain in ("random", "moderate-reweighted"):
-    if {plain, f"{plain}-annealed"} <= set(frame.row):
-        for value, name in (("fid", "FID"), ("seen", "data")):
-            more = mean[value][f"{plain}-annealed"] - mean[value][plain]
-            added[f"{tables.LABELS[plain]}: {name}"] = more.dropna()
-added = pd.DataFrame(added).rename(index=tables.percent)
-added.rename_axis(None).round(2)
+seen = frame.pivot_table(index="ratio", columns="row", values="seen")
+added = {
+    tables.LABELS[annealed]: seen[annealed] - seen[plain]
+    for annealed, plain in adds
+    if {annealed, plain} <= set(seen)
+}
+added = pd.DataFrame(added).dropna().rename(index=tables.percent)
+added.rename_axis(None).round(1)
 
 # %% [markdown]
 # ## What is left of the coreset
@@ -278,21 +303,14 @@ added.rename_axis(None).round(2)
 # data, than an annealed coreset drawn blindly, and than InfoBatch?
 
 # %%
-findings.say(
-    frame,
-    (ours, "early-stopping-annealed"),
-    (ours, "random-annealed"),
-    (ours, "infobatch-annealed"),
-    (ours, "infobatch-budget-annealed"),
-    ("infobatch-budget-annealed", "early-stopping-annealed"),
-)
+page.say(*left)
 
 # %% tags=["remove-cell"]
 glue(
     "t2",
-    says_anneal=findings.in_words(frame, ours, "moderate-reweighted"),
-    says_early=findings.in_words(frame, ours, "early-stopping-annealed"),
-    says_infobatch=findings.in_words(frame, ours, "infobatch-annealed"),
+    says_anneal=page.words(ours, "moderate-reweighted"),
+    says_early=page.words(ours, "early-stopping-annealed"),
+    says_infobatch=page.words(ours, "infobatch-annealed"),
 )
 
 # %% [markdown]

@@ -14,9 +14,8 @@
 # Absolute numbers of digits and of CIFAR-10 cannot be compared, but the
 # *shape* can: which row is below which, what helps, what it costs. Every
 # sentence that depends on a result was put together by the page from the
-# committed results. "In every seed" means that all seeds agree on the sign of
-# a difference; where they do not, the question is open, however large the
-# mean.
+# committed results. Where the seeds do not tell two rows apart, the question
+# is open, however large the mean.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -42,9 +41,11 @@ frame = tables.read_cells(profile)
 rows = {row for table in shown for row in tables.TABLES[table]}
 frame = frame[frame.row.isin(rows)]
 
-# %% tags=["remove-cell"]
-from dedt_lib.experiment import Experiment
+# %% [markdown]
+# All comparisons that this page makes, named once: each row against drawing
+# blindly, and those behind the questions.
 
+# %%
 ours, annealed = "moderate-reweighted", "moderate-reweighted-annealed"
 pairs = {
     "select": ("moderate", "random"),
@@ -58,15 +59,24 @@ pairs = {
     "infobatch": (annealed, "infobatch-annealed"),
     "budget": (annealed, "infobatch-budget-annealed"),
 }
+blindly = [(row, "random") for row in paper.TABLE_1 if row != "random"]
+page = findings.Page(frame, [*blindly, *pairs.values()])
+
+# %% tags=["remove-cell"]
+from dedt_lib.experiment import Experiment
+
 absent = [tables.LABELS[row] for row in paper.TABLE_1 if row not in set(frame.row)]
 glue(
     "sh",
     order=findings.order_in_words(frame, paper.TABLE_1),
     absent=f" (Not there yet: {'; '.join(absent)}.)" if absent else "",
-    **{name: findings.answer(frame, *pair) for name, pair in pairs.items()},
+    summary=page.summary(),
+    **{name: page.answer(*pair) for name, pair in pairs.items()},
 )
 
 # %% [markdown]
+# {glue:text}`sh_summary:s`
+#
 # ## Do the rows come in the paper's order?
 #
 # {glue:text}`sh_order:s`{glue:text}`sh_absent:s`
@@ -80,21 +90,21 @@ figures.rank_slopes(order, tables.LABELS)
 
 # %% [markdown]
 # The question behind every row: is it better than drawing blindly? Each entry
-# says what happened *here / in the paper*.
+# has the difference *here / in the paper*, where one run of each is all there is.
 
 # %%
 import pandas as pd
 
-words = {"lower": "better", "higher": "worse", "undecided": "open"}
 verdicts = {}
-for row in [row for row in paper.TABLE_1 if row in set(frame.row)][1:]:
-    here = findings.compare(frame, row, "random").verdict
-    for ratio, ours, blind in zip(paper.RATIOS, paper.TABLE_1[row], paper.TABLE_1["random"]):
-        if ratio in here:
-            theirs = "better" if ours < blind else "worse"
-            entry = f"{words[here[ratio]]} / {theirs}"
-            column = verdicts.setdefault(tables.percent(ratio), {})
-            column[tables.LABELS[row]] = entry
+blind = paper.by_ratio(paper.TABLE_1, "random")
+for row, _ in blindly:
+    theirs = paper.by_ratio(paper.TABLE_1, row)
+    for here in page.compare(row, "random").itertuples():
+        ratio = here.Index
+        word = "better" if theirs[ratio] < blind[ratio] else "worse"
+        entry = f"{findings.entry(here)} / {word}"
+        column = verdicts.setdefault(tables.percent(ratio), {})
+        column[tables.LABELS[row]] = entry
 pd.DataFrame(verdicts).fillna("–")
 
 # %% [markdown]
@@ -123,8 +133,8 @@ glue(
 # %% [markdown]
 # ## Which class gains?
 #
-# At {glue:text}`sh_percent:s`. {glue:text}`sh_gains:s` The paper has all classes gain;
-# [Figure 2](11_figure2) shows them one by one.
+# At {glue:text}`sh_percent:s`. {glue:text}`sh_gains:s` The paper has all
+# classes gain; [Figure 2](11_figure2) shows them one by one.
 #
 # ## Are the heavier classes the easy ones?
 #
@@ -158,7 +168,9 @@ glue(
 # %% tags=["remove-cell"]
 recipe = ["moderate", "moderate-reweighted", "moderate-reweighted-annealed"]
 recipe = [row for row in recipe if row in set(frame.row)]
-alone, everything = (tables.speedups(frame, recipe, whole=whole)["CPU time"] for whole in (False, True))
+alone, everything = (
+    tables.speedups(frame, recipe, whole=whole)["CPU time"] for whole in (False, True)
+)
 lines = []
 for row in recipe:
     place = (tables.LABELS[row], tables.percent(smallest))
@@ -178,7 +190,6 @@ glue(
     steps=experiment.steps_at(smallest),
     weights=sum(p.numel() for p in model.parameters()) / 1000,
     seeds=seeds,
-    chance=200 * 0.5**seeds,
 )
 
 # %% [markdown]
@@ -208,12 +219,13 @@ glue(
 # - **The yardstick.** FID in the features of a small classifier of digits.
 #   It asks for the odd digits as well as for the plain ones, and a selector
 #   that leaves the odd ones out may pay for it.
-# - **The seeds.** {glue:text}`sh_seeds:d`. If a row made no difference at all,
-#   so few would still agree by chance {glue:text}`sh_chance:.0f` % of the time.
+# - **The seeds.** {glue:text}`sh_seeds:d`. What they could have shown stands at
+#   the top of this page; smaller differences may be there, and were not seen.
 # - **The settings.** One guidance, one learning rate and one step size of
 #   group DRO for all rows. Others may rank the rows differently.
 #
-# So a "no" on this page says that something is not *always* so. Whether it is
+# So a "no" on this page says that something is not *always* so, and "the seeds
+# do not tell" says nothing on whether it is. Whether it is
 # so on CIFAR-10 takes the paper's own sizes; the profiles `short` and `paper`
 # hold them.
 #

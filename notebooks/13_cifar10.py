@@ -33,7 +33,6 @@ found = read_json(folder / "selection.json")
 
 # %% tags=["remove-cell"]
 import numpy as np
-
 encoder = found["encoder"]
 select = found["selections"]
 glue(
@@ -69,7 +68,8 @@ import matplotlib.pyplot as plt
 losses = found["encoder"]["losses"]
 figure, axes = plt.subplots(figsize=(7, 2.4))
 axes.plot(range(1, len(losses) + 1), losses, "o-")
-axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None))
+axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None));
+
 # %% [markdown]
 # ## What is kept, what goes
 #
@@ -158,7 +158,8 @@ table.rename(columns=columns).rename_axis([None, None])
 full = read_json(project_root() / "benchmarks" / "full_size.json")
 figure, axes = plt.subplots(figsize=(7, 2.4))
 axes.plot(range(1, len(full["losses"]) + 1), full["losses"], ".-")
-axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+axes.set(xlabel="step", ylabel="loss", ylim=(0, None));
+
 # %% tags=["remove-cell"]
 two = full["two_processes"]
 glue(

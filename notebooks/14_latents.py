@@ -174,16 +174,19 @@ glue(
     "la",
     price=price,
     floor=floor,
-    which="That is less than chance alone does between two halves, but it comes on top of it."
-    if price < floor
-    else "That is more than chance alone does between two halves: no model here can come as near "
-    "to the real images as they come to each other.",
+    half=floor / 2,
+    which="That is less than chance alone does, but it comes on top of it."
+    if price < floor / 2
+    else "That is more than chance alone does: no model here can come as near to the real images "
+    "as they come to each other.",
 )
 
 # %% [markdown]
 # The reconstructions are {glue:text}`la_price:.2f` away from the very images
 # that they were made from; two halves of the real images are
-# {glue:text}`la_floor:.2f` apart. {glue:text}`la_which:s`
+# {glue:text}`la_floor:.2f` apart. A half is half as many images, and FID of
+# fewer images is larger; at their full number chance alone would make about
+# {glue:text}`la_half:.2f`. {glue:text}`la_which:s`
 #
 # ## The scaled latents
 #
@@ -237,7 +240,6 @@ figures.image_rows(frames, [f"t = {t}" for t in moments])
 # deviation 0.3 is added to one channel alone; the table says what that does to
 # the pixels.
 
-
 # %%
 def disturbed(channel, by=0.3):
     generator = torch_generator(seed, "disturbed latents")
@@ -248,7 +250,9 @@ def disturbed(channel, by=0.3):
     return error(autoencoder.decode(network, changed, size=side))
 
 
-errors = pd.Series({f"channel {k}": disturbed(k) for k in range(source.shape[0])})
+errors = pd.Series(
+    {f"channel {k}": disturbed(k) for k in range(source.shape[0])}
+)
 errors.to_frame("error (grey levels)").T.round(1)
 
 # %% tags=["remove-cell"]
@@ -279,7 +283,6 @@ figures.image_rows(
     ["mirrored", "its latent", "latent mirrored"],
 )
 
-
 # %% tags=["remove-cell"]
 def distance(images):
     return float(np.sqrt(np.square(images.astype(float) - mirrored).mean()))
@@ -290,9 +293,9 @@ glue("la", flip=str(p.train.flip).lower())
 
 # %% [markdown]
 # {glue:text}`la_by_image:.0f` grey levels from the mirrored image against
-# {glue:text}`la_by_latent:.0f`. So with `train.flip = true` in a profile both views
-# of every image are encoded. (Here it is {glue:text}`la_flip:s`, because a
-# mirrored digit is another digit, or none.)
+# {glue:text}`la_by_latent:.0f`. So with `train.flip = true` in a profile both
+# views of every image are encoded. (Here it is {glue:text}`la_flip:s`,
+# because a mirrored digit is another digit, or none.)
 #
 # ## On disk
 #
@@ -335,7 +338,8 @@ pd.Series(gigabytes).div(1e9).round(2).to_frame("GB")
 # %%
 choice = {"method": "moderate", "ratio": 0.1, "seed": seed}
 coresets = [
-    Experiment(profile, model=name, **choice).select().indices for name in ("unet", "mdt", "stable-diffusion")
+    Experiment(profile, model=name, **choice).select().indices
+    for name in ("unet", "mdt", "stable-diffusion")
 ]
 all((coresets[0] == other).all() for other in coresets[1:])
 

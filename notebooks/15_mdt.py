@@ -171,7 +171,9 @@ glue(
 
 # %%
 schedule = model.schedule
-figures.loss_by_timestep(schedule.weight, schedule.log_posterior, schedule.log_beta)
+figures.loss_by_timestep(
+    schedule.weight, schedule.log_posterior, schedule.log_beta
+)
 
 # %% tags=["remove-cell"]
 easy = int((schedule.weight < 1).sum())
@@ -192,7 +194,10 @@ glue("mdt", easy=easy, hundred=float(schedule.weight[100]))
 from dedt_lib.models.schedule import power_cosine
 
 timesteps, g = torch.arange(1000), p.mdt.guidance
-figures.guidance_schedule({f"power {power}": power_cosine(timesteps, g, power) for power in (4, 2, 1)})
+figures.guidance_schedule({
+    f"power {power}": power_cosine(timesteps, g, power)
+    for power in (4, 2, 1)
+})
 
 # %% [markdown]
 # One oddity of the published code is kept, because the published numbers were
@@ -240,7 +245,10 @@ figures.image_rows(
 
 # %%
 row = "mdt-gaussian-reweighted"
-sheets = {tables.percent(r): tables.read_samples(profile, row, r, seed) for r in p.mdt.ratios}
+sheets = {
+    tables.percent(r): tables.read_samples(profile, row, r, seed)
+    for r in p.mdt.ratios
+}
 sheets["all the data"] = tables.read_samples(profile, "mdt-full", 1.0, seed)
 labels = experiment.sample_labels()
 sheets = {
@@ -267,7 +275,10 @@ shown
 
 # %%
 cells = frame[(frame.row == row) & (frame.seed == seed)].sort_values("ratio")
-readings = {tables.percent(r): tables.reading(result) for r, result in zip(cells.ratio, cells.result)}
+readings = {
+    tables.percent(r): tables.reading(result)
+    for r, result in zip(cells.ratio, cells.result)
+}
 if readings:
     shown = figures.weight_trajectories(readings, data.class_names)
 else:

@@ -37,22 +37,45 @@ frame = tables.read_cells(profile)
 frame = frame[frame.row.isin(tables.TABLES["table4"])]
 rows = [row for row in tables.TABLES["table4"] if row in set(frame.row)]
 
+# %% [markdown]
+# All comparisons that this page makes, named once; each of them by FID and by
+# CMMD.
+
+# %%
+full, control = "mdt-full", "mdt-early-stopping"
+controls = [control, full]
+coresets = [row for row in tables.TABLES["table4"] if row not in controls]
+selectors = [
+    ("mdt-gaussian", "mdt-random"),
+    ("mdt-moderate", "mdt-random"),
+    ("mdt-gaussian", "mdt-moderate"),
+]
+reweighted = [
+    (f"mdt-{selector}-reweighted", f"mdt-{selector}")
+    for selector in ("gaussian", "moderate")
+]
+against_control = [(row, control) for row in coresets]
+against_full = [(row, full) for row in (*coresets, control)]
+pairs = [*selectors, *reweighted, *against_control, *against_full]
+both = [(*pair, value) for pair in pairs for value in ("fid", "cmmd")]
+page = findings.Page(frame, both)
+
 # %% tags=["remove-cell"]
 made = findings.made(frame, "table4", profile)
 bias = float((frame.cmmd - frame.cmmd_unbiased).astype(float).mean())
-glue("t4", **made, bias=bias)
+glue("t4", **made, bias=bias, summary=page.summary())
 
 # %% [markdown]
 # ## FID
 #
-# Mean and standard deviation over {glue:text}`t4_seeds:d` seeds; read down a
-# column, the lowest wins. *Equal steps* is the control for pruning itself: all
-# the data, stopped after as many steps as a coreset of that size takes.
+# The mean over {glue:text}`t4_seeds:d` seeds, and half the width of its 95 %
+# interval; read down a column, lower is better. *Equal steps* is the control for
+# pruning itself: all the data, stopped after as many steps as a coreset of that
+# size takes.
 #
 # The columns on the right are the paper's: **ImageNet at 256 pixels, in the
 # features of Inception. They cannot be compared with those on the left**; only
 # the order inside a column can.
-
 
 # %%
 def table(value, published=None, **how):
@@ -64,8 +87,8 @@ def table(value, published=None, **how):
 table("fid", paper.TABLE_4_FID)
 
 # %% [markdown]
-# Two random halves of the real images are {glue:text}`t4_floor:.2f` apart, and
-# what the autoencoder alone costs is in [Into latent space](14_latents).
+# {glue:text}`t4_real:s` What the autoencoder alone costs is in
+# [Into latent space](14_latents).
 # {glue:text}`t4_cells:d` runs{glue:text}`t4_missing:s`, made on
 # {glue:text}`t4_dates:s`.
 #
@@ -92,12 +115,11 @@ table("cmmd_unbiased", digits=4)
 # %% [markdown]
 # ## Both as a picture
 #
-# One dot per seed. Look for the dashed line, all the data at equal steps: a row
-# above it would have been beaten by simply stopping early. The level line is
-# all the data to the end.
+# Bars are 95 % intervals. Look for the dashed line, all the data at equal steps:
+# a row above it would have been beaten by simply stopping early. The level line
+# and its band are all the data to the end.
 
 # %%
-controls = ["mdt-early-stopping", "mdt-full"]
 figures.metrics_by_ratio(
     frame,
     [row for row in rows if row != "mdt-full"],
@@ -110,34 +132,28 @@ figures.metrics_by_ratio(
 # %% [markdown]
 # ## What it says
 #
-# Made from the results; "in every seed" means that all seeds agree on the sign
-# of the difference. By FID, the selectors against drawing blindly and against
-# each other:
+# Made from the results. {glue:text}`t4_summary:s`
+#
+# By FID, the selectors against drawing blindly and against each other:
 
 # %%
-selectors = [
-    ("mdt-gaussian", "mdt-random"),
-    ("mdt-moderate", "mdt-random"),
-    ("mdt-gaussian", "mdt-moderate"),
-]
-findings.say(frame, *selectors)
+page.say(*selectors)
 
 # %% [markdown]
 # The same by CMMD:
 
 # %%
-findings.say(frame, *selectors, value="cmmd")
+page.say(*selectors, value="cmmd")
 
 # %% [markdown]
 # Reweighted against not, by FID and by CMMD. In the paper the class weights
 # help in each of these comparisons.
 
 # %%
-reweighted = [(f"mdt-{selector}-reweighted", f"mdt-{selector}") for selector in ("gaussian", "moderate")]
-findings.say(frame, *reweighted)
+page.say(*reweighted)
 
 # %%
-findings.say(frame, *reweighted, value="cmmd")
+page.say(*reweighted, value="cmmd")
 
 # %% [markdown]
 # And against all the data at equal steps, by FID and by CMMD. The paper has no
@@ -145,27 +161,18 @@ findings.say(frame, *reweighted, value="cmmd")
 # cannot tell whether it was images that were missing or steps.
 
 # %%
-control = "mdt-early-stopping"
-coresets = [row for row in tables.TABLES["table4"] if row not in controls]
-against_control = [(row, control) for row in coresets]
-findings.say(frame, *against_control)
+page.say(*against_control)
 
 # %%
-findings.say(frame, *against_control, value="cmmd")
+page.say(*against_control, value="cmmd")
 
 # %% tags=["remove-cell"]
-means = frame.pivot_table(index="row", columns="ratio", values="fid")
-if set(controls) <= set(means.index):
-    stopped = (means.loc[control] - means.loc["mdt-full", 1.0]).dropna()
-    costs = " and ".join(f"{cost:.2f} at {tables.percent(r)}" for r, cost in stopped.items())
-    said = f"costs this much in FID: {costs}"
-else:
-    said = "has no results yet"
-glue("t4", steps=said)
+glue("t4", steps=page.words(control, full))
 
 # %% [markdown]
-# Stopping early, with all the images at hand, {glue:text}`t4_steps:s`. That much
-# of what a coreset loses is steps and not images.
+# What stopping early costs, with all the images at hand:
+# {glue:text}`t4_steps:s` That much of what a coreset loses is steps and not
+# images.
 #
 # ## Is the shape the paper's?
 #
@@ -197,30 +204,22 @@ glue(
 # In the paper the reweighted Gaussian coreset of 20 % has
 # {glue:text}`t4_paper_few:.2f` where all the data has
 # {glue:text}`t4_paper_full:.2f`. Here each run is compared with the run on all
-# the data of the same seed: the mean difference, below zero where the part is
-# better, and the number of seeds in which it is.
+# the data of the same seed: the mean difference in FID, below zero where the
+# part is better, its 95 % interval, and the verdict; last the difference in CMMD.
 
 # %% tags=["remove-cell"]
-best, full = "mdt-gaussian-reweighted", "mdt-full"
+best = "mdt-gaussian-reweighted"
 glue("t4", paper_few=paper.TABLE_4_FID[best][0.2], paper_full=paper.TABLE_4_FID[full][1.0])
 
 # %%
-beside = findings.at_every_ratio(frame, full)
-part = findings.compare_all(beside, coresets, full)
-part = part.rename(
-    columns={
-        "difference": "FID",
-        "lower": "seeds with a lower FID",
-    }
-)
-part["CMMD"] = findings.compare_all(beside, coresets, full, "cmmd").difference
-part = part[["FID", "CMMD", "seeds with a lower FID", "seeds"]]
-tables.named(part.round({"FID": 2, "CMMD": 4}), rows)
+part = page.compare_all(coresets, full)
+cmmd = page.compare_all(coresets, full, "cmmd").difference
+shown = part[["difference", "low", "high", "seeds", "verdict"]].round(2)
+tables.named(shown.assign(CMMD=cmmd.round(4)), rows)
 
 # %% tags=["remove-cell"]
-said = findings.part_against_whole(frame, coresets, full)
-wins = part["seeds with a lower FID"] == part.seeds
-if not wins.get((best, 0.2), True):
+said = findings.part_against_whole(page, coresets, full)
+if part.verdict.get((best, 0.2), "better") != "better":
     said += " So the paper's claim does not show on the digits."
 glue("t4", beats=said)
 
@@ -247,13 +246,12 @@ tables.named(proxies, rows)
 # One number cannot say whether samples are unlike the real images, or too much
 # like each other. **Precision** is the share of samples that lie among the
 # real images, **recall** the share of real images that lie among the samples.
-# **KID** is an unbiased companion of FID. Means over the seeds; low KID, high
-# precision and recall are good. Look for rows that buy precision with recall.
+# **KID** is an unbiased companion of FID. Means with half the width of their
+# 95 % intervals; low KID, high precision and recall are good. Look for rows that
+# buy precision with recall.
 
 # %%
-names = ["kid", "precision", "recall"]
-means = frame.groupby(["row", "ratio"])[names].mean().astype(float)
-tables.named(means.rename(columns={"kid": "KID"}).round(3), rows)
+tables.metrics(frame, rows, ["kid", "precision", "recall"])
 
 # %% [markdown]
 # ## What it costs
@@ -269,13 +267,13 @@ tables.speedups(frame, coresets, full=full).round(2)
 tables.speedups(frame, coresets, whole=True, full=full).round(2)
 
 # %% tags=["remove-cell"]
-slower, _ = findings.slower_and_faster(frame, coresets, full=full)
-said = f"Slower than one run on all the data, by CPU time: {'; '.join(slower) or 'none'}."
-glue("t4", slower=said)
+glue("t4", slower=findings.slower_and_faster(frame, coresets, full=full))
 
 # %% [markdown]
-# {glue:text}`t4_slower:s` The proxy is short here, but the reference is a whole
-# run on all the data: what the class weights need has then been paid for.
+# The whole recipes by CPU time, with 95 % intervals: {glue:text}`t4_slower:s`
+#
+# The proxy is short here, but the reference is a whole run on all the data: what
+# the class weights need has then been paid for.
 #
 # ## Does the model copy its few images?
 #

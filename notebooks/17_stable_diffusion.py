@@ -67,7 +67,12 @@ def size(part):
     return f"{sum(w.numel() for w in weights):,}"
 
 
-pd.DataFrame({name: {"class": type(part).__name__, "weights": size(part)} for name, part in parts.items()}).T
+pd.DataFrame(
+    {
+        name: {"class": type(part).__name__, "weights": size(part)}
+        for name, part in parts.items()
+    }
+).T
 
 # %% tags=["remove-cell"]
 own = not p.stable_diffusion.weights
@@ -133,11 +138,8 @@ from dedt_lib.sampling import sample
 
 decode = experiment.samples.decode
 untuned = sample(
-    model,
-    experiment.sample_labels(),
-    seed=derive(seed, "sampling"),
-    batch_size=p.sample.batch_size,
-    decode=decode,
+    model, experiment.sample_labels(), seed=derive(seed, "sampling"),
+    batch_size=p.sample.batch_size, decode=decode,
     **experiment.spec.sampling(),
 )
 ratios = p.stable_diffusion.ratios
@@ -217,13 +219,8 @@ few = experiment.sample_labels()[:300]
 @functools.cache
 def draw(name, s):
     return sample(
-        models[name],
-        few,
-        seed=seed,
-        steps=p.stable_diffusion.steps,
-        guidance=s - 1,
-        batch_size=p.sample.batch_size,
-        decode=decode,
+        models[name], few, seed=seed, steps=p.stable_diffusion.steps,
+        guidance=s - 1, batch_size=p.sample.batch_size, decode=decode,
     )
 
 
@@ -255,12 +252,10 @@ glue(
 # FID of three models without guidance, beside that at the scale of the tables:
 
 # %%
-winners = pd.DataFrame(
-    {
-        f"s = {s:g}": {name: measures(draw(name, s))["fid"] for name in models}
-        for s in (1.0, p.stable_diffusion.guidance)
-    }
-)
+winners = pd.DataFrame({
+    f"s = {s:g}": {name: measures(draw(name, s))["fid"] for name in models}
+    for s in (1.0, p.stable_diffusion.guidance)
+})
 winners.round(2)
 
 # %% tags=["remove-cell"]
@@ -302,7 +297,11 @@ proxies = {
 }
 here = frame[(frame.ratio == ratio) & (frame.seed == seed)]
 here = here.set_index("row").result
-readings = {name: tables.reading(here[row]) for name, row in proxies.items() if row in here}
+readings = {
+    name: tables.reading(here[row])
+    for name, row in proxies.items()
+    if row in here
+}
 figures.clipped_share(readings)
 
 # %% [markdown]
@@ -314,7 +313,10 @@ figures.clipped_share(readings)
 # %%
 columns = ["clipped", "mean_excess", "effective_classes"]
 signal = pd.DataFrame(
-    {name: {key: here[proxies[name]]["dro"][key] for key in columns} for name in readings},
+    {
+        name: {key: here[proxies[name]]["dro"][key] for key in columns}
+        for name in readings
+    },
     index=columns,
 ).T
 signal.round(4)
@@ -339,7 +341,9 @@ def margins(chosen, draws=10):
     chosen = torch.from_numpy(chosen.nonzero()[0])
     found = []
     for step in range(draws):
-        batch = draw_batch(experiment.latents, chosen, experiment.settings, seed, step)
+        batch = draw_batch(
+            experiment.latents, chosen, experiment.settings, seed, step
+        )
         found.append(few_images.losses(batch) - all_images.losses(batch))
     return torch.cat(found)
 
@@ -355,7 +359,6 @@ margin = pd.DataFrame(
     }
 ).T
 margin.round(4)
-
 
 # %% tags=["remove-cell"]
 def paper_or_not(clipped):
@@ -451,12 +454,11 @@ image.resize((128, 128))
 # %%
 labels = torch.arange(10) % len(data.class_names)
 prompts = [model.prompts[k] for k in labels]
-theirs = opened(prompts, latents=noise, output_type="latent", **settings).images
+theirs = opened(
+    prompts, latents=noise, output_type="latent", **settings
+).images
 ours = experiment.spec.sampler(
-    models["all data"],
-    noise,
-    labels,
-    steps=p.stable_diffusion.steps,
+    models["all data"], noise, labels, steps=p.stable_diffusion.steps,
     guidance=p.stable_diffusion.guidance - 1,
 )
 (theirs - ours).abs().max().item()

@@ -37,16 +37,51 @@ if compute:
 everything = tables.read_cells(profile)
 frame = everything[everything.row.isin(tables.TABLES["table5"])]
 
+# %% [markdown]
+# All comparisons that this page makes, named once: against all the data and
+# against equal steps, with guidance and without, the selectors, and the row that
+# the paper leaves out.
+
+# %%
+coresets = ["sd-random", "sd-clip-moderate", "sd-moderate"]
+control, full = "sd-early-stopping", "sd-full"
+against_full = [(row, full) for row in coresets]
+stopped = [(control, full), *((row, control) for row in coresets)]
+selectors = [
+    ("sd-clip-moderate", "sd-random"),
+    ("sd-moderate", "sd-random"),
+    ("sd-moderate", "sd-clip-moderate"),
+]
+left_out = [
+    ("sd-moderate-reweighted", other)
+    for other in ("sd-moderate", control, full)
+]
+
+
+def unguided(pairs):
+    return [(f"{a}-unguided", f"{b}-unguided") for a, b in pairs]
+
+
+both = [*against_full, *stopped, *selectors]
+more = [
+    (*pair, value) for pair in against_full for value in ("cmmd", "recall")
+]
+page = findings.Page(
+    everything, [*both, *unguided(both), *left_out, *more]
+)
+
 # %% tags=["remove-cell"]
 made = findings.made(frame, "table5", profile)
-full = frame[frame.row == "sd-full"]
-theirs = {(row, ratio): fid for row, fids in paper.TABLE_5.items() for ratio, fid in fids.items()}
+fid = frame[frame.row == full].fid
+theirs = {
+    (row, ratio): fid for row, fids in paper.TABLE_5.items() for ratio, fid in fids.items()
+}
 best_row, best_ratio = min(theirs, key=theirs.get)
 glue(
     "t5",
     **made,
-    chance=100 * 2.0 ** (1 - max(1, made["seeds"])),
-    full=f"{full.fid.mean():.2f}" if len(full) else "not there yet",
+    summary=page.summary(),
+    full=f"{fid.mean():.2f}" if len(fid) else "not there yet",
     paper_full=theirs["sd-full", 1.0],
     paper_best=theirs[best_row, best_ratio],
     paper_best_at=f"{tables.LABELS[best_row]} at {tables.percent(best_ratio)}",
@@ -56,16 +91,18 @@ glue(
 # %% [markdown]
 # ## The table
 #
-# FID by share of the images; mean and standard deviation over
-# {glue:text}`t5_seeds:d` seeds. The columns on the right are the paper's own:
-# **ImageNette at 256 pixels, the published pipeline, features of Inception.
-# They cannot be compared with those on the left**; only the order inside a
-# row or a column can. All the data has {glue:text}`t5_full:s` here, and
-# {glue:text}`t5_paper_full:.2f` there.
+# FID by share of the images: the mean over {glue:text}`t5_seeds:d` seeds, and
+# half the width of its 95 % interval. The columns on the right are the
+# paper's own: **ImageNette at 256 pixels, the published pipeline, features of
+# Inception. They cannot be compared with those on the left**; only the order
+# inside a row or a column can. All the data has {glue:text}`t5_full:s` here,
+# and {glue:text}`t5_paper_full:.2f` there.
 
 # %%
 published = tables.layout(frame, "table5", published=paper.TABLE_5)
-published.columns = [column.replace("paper", "ImageNette") for column in published.columns]
+published.columns = [
+    column.replace("paper", "ImageNette") for column in published.columns
+]
 in_paper = [tables.LABELS[row] for row in paper.TABLE_5]
 published = published[published.index.isin(in_paper[:-1])]
 published[[column for column in published if "100 %" not in column]]
@@ -79,7 +116,7 @@ table = tables.layout(frame, "table5")
 table[~table.index.isin(in_paper)].drop(columns="100 %", errors="ignore")
 
 # %% [markdown]
-# Two random halves of the real images are {glue:text}`t5_floor:.2f` apart.
+# {glue:text}`t5_real:s`
 # {glue:text}`t5_cells:d` runs{glue:text}`t5_missing:s`, made on
 # {glue:text}`t5_dates:s` on {glue:text}`t5_machine:s` with PyTorch
 # {glue:text}`t5_torch:s`. Every run starts from the same pre-trained pipeline;
@@ -88,29 +125,31 @@ table[~table.index.isin(in_paper)].drop(columns="100 %", errors="ignore")
 # %% [markdown]
 # ## The same as a picture
 #
-# One dot per seed; the floor is far below. In the paper all lines lie under
-# that of all the data. Look at where they lie here, and at the dashed line:
-# equal steps.
+# Bars are 95 % intervals, and the band is that of all the data; the real images
+# are far below. In the paper all lines lie under that of all the data. Look at
+# where they lie here, and at the dashed line: equal steps.
 
 # %%
-plain = frame.assign(row=frame.row.str.removeprefix("sd-"))
-shown = ["random", "clip-moderate", "moderate", "moderate-reweighted"]
-shown = [row for row in [*shown, "early-stopping"] if row in set(plain.row)]
-mean = full.fid.mean() if len(full) else None
-figures.fid_by_ratio(plain, shown, tables.LABELS, full=mean)
+figures.fid_by_ratio(
+    frame,
+    [*coresets, "sd-moderate-reweighted", control],
+    tables.LABELS,
+    dashed=[control],
+    full=full,
+)
 
 # %% [markdown]
 # ## Does less beat all?
 #
 # In the paper yes, always: {glue:text}`t5_paper_full:.2f` for all the data,
 # and at most {glue:text}`t5_paper_worst:.2f` for a part of it. The lowest is
-# {glue:text}`t5_paper_best:.2f`, {glue:text}`t5_paper_best_at:s`. Here, seed
-# by seed:
+# {glue:text}`t5_paper_best:.2f`, {glue:text}`t5_paper_best_at:s`.
+#
+# Here each run is compared with the run on all the data of the same seed.
+# {glue:text}`t5_summary:s`
 
 # %%
-coresets = ["sd-random", "sd-clip-moderate", "sd-moderate"]
-beside = findings.at_every_ratio(frame, "sd-full")
-findings.say(beside, *[(row, "sd-full") for row in coresets])
+page.say(*against_full)
 
 # %% [markdown]
 # ## And without guidance?
@@ -122,9 +161,7 @@ findings.say(beside, *[(row, "sd-full") for row in coresets])
 # models*, sampled once more without guidance; nothing was trained again.
 
 # %%
-rows = tables.TABLES["table5-unguided"]
-unguided = everything[everything.row.isin(rows)]
-table = tables.layout(unguided, "table5-unguided")
+table = tables.layout(everything, "table5-unguided")
 table.rename(index=lambda name: name.removesuffix(", unguided"))
 
 # %% [markdown]
@@ -132,30 +169,29 @@ table.rename(index=lambda name: name.removesuffix(", unguided"))
 # the data, and at the numbers on the two axes.
 
 # %%
-same = unguided.row.str.removesuffix("-unguided")
-same = unguided.assign(row=same)[["row", "ratio", "seed", "fid"]]
-both = frame.merge(same, on=["row", "ratio", "seed"], suffixes=("", "_unguided"))
+same = everything[everything.row.isin(tables.TABLES["table5-unguided"])]
+same = same.assign(row=same.row.str.removesuffix("-unguided"))
+same = same[["row", "ratio", "seed", "fid"]]
+both = frame.merge(
+    same, on=["row", "ratio", "seed"], suffixes=("", "_unguided")
+)
 figures.metrics_by_ratio(
     both,
-    [*coresets, "sd-early-stopping"],
+    [*coresets, control],
     tables.LABELS,
     {"fid": "FID, guided", "fid_unguided": "FID, no guidance"},
-    dashed=["sd-early-stopping"],
-    full="sd-full",
+    dashed=[control],
+    full=full,
 )
 
 # %% [markdown]
 # Does less still beat all?
 
 # %%
-beside_unguided = findings.at_every_ratio(unguided, "sd-full-unguided")
-findings.say(
-    beside_unguided,
-    *[(f"{row}-unguided", "sd-full-unguided") for row in coresets],
-)
+page.say(*unguided(against_full))
 
 # %% tags=["remove-cell"]
-glue("t5", guidance=findings.guidance_in_words(everything, coresets, "sd-full"))
+glue("t5", guidance=findings.guidance_in_words(page, coresets, full))
 
 # %% [markdown]
 # {glue:text}`t5_guidance:s`
@@ -166,54 +202,47 @@ glue("t5", guidance=findings.guidance_in_words(everything, coresets, "sd-full"))
 # differences: all the data stopped early against all the data to the end,
 # which is *fewer steps* and nothing else; and the coreset against all the
 # data stopped at the same step, which is *fewer images* and nothing else. If
-# the images were redundant, the second would be zero or below.
+# the images were redundant, the second would be zero or below. Lines are 95 %
+# intervals.
 
 # %%
 parts = {
-    "fewer steps": ("sd-early-stopping", "sd-full"),
-    "fewer images (Moderate-DS)": ("sd-moderate", "sd-early-stopping"),
-    "fewer images (random)": ("sd-random", "sd-early-stopping"),
+    "fewer steps": (control, full),
+    "fewer images (Moderate-DS)": ("sd-moderate", control),
+    "fewer images (random)": ("sd-random", control),
 }
-figures.differences(beside, parts)
+figures.differences(
+    {name: page.compare(*pair) for name, pair in parts.items()}
+)
 
 # %% [markdown]
 # The same in words: first the steps, then the images.
 
 # %%
-findings.say(
-    beside,
-    ("sd-early-stopping", "sd-full"),
-    *((row, "sd-early-stopping") for row in coresets),
-)
+page.say(*stopped)
 
 # %% [markdown]
 # And the same two differences without guidance:
 
 # %%
-parts = {name: (f"{row}-unguided", f"{other}-unguided") for name, (row, other) in parts.items()}
-figures.differences(beside_unguided, parts)
+without = dict(zip(parts, unguided(parts.values())))
+figures.differences(
+    {name: page.compare(*pair) for name, pair in without.items()}
+)
 
 # %% [markdown]
 # In words, once more first the steps and then the images:
 
 # %%
-ending = "-unguided"
-control = f"sd-early-stopping{ending}"
-findings.say(
-    beside_unguided,
-    (control, f"sd-full{ending}"),
-    *((f"{row}{ending}", control) for row in coresets),
-)
+page.say(*unguided(stopped))
 
 # %% tags=["remove-cell"]
-control = {"control": "sd-early-stopping", "full": "sd-full"}
-said = {f"explains_{row}": findings.steps_or_images(frame, row, **control) for row in coresets}
-glue("t5", **said)
+for row in coresets:
+    said = findings.steps_or_images(page, row, control=control, full=full)
+    glue("t5", **{f"explains_{row}": said})
 
 # %% [markdown]
-# Put together, for the guided samples (and with a grain of salt:
-# {glue:text}`t5_seeds:d` seeds of two equal rows agree on the sign in
-# {glue:text}`t5_chance:.0f` % of comparisons, by chance):
+# Put together, for the guided samples:
 #
 # - {glue:text}`t5_explains_sd-random:s`
 # - {glue:text}`t5_explains_sd-clip-moderate:s`
@@ -233,21 +262,13 @@ glue("t5", **said)
 # The selectors against drawing blindly, and against each other.
 
 # %%
-selectors = [
-    ("sd-clip-moderate", "sd-random"),
-    ("sd-moderate", "sd-random"),
-    ("sd-moderate", "sd-clip-moderate"),
-]
-findings.say(frame, *selectors)
+page.say(*selectors)
 
 # %% [markdown]
 # The same without guidance:
 
 # %%
-findings.say(
-    unguided,
-    *[(f"{a}-unguided", f"{b}-unguided") for a, b in selectors],
-)
+page.say(*unguided(selectors))
 
 # %% tags=["remove-cell"]
 three = {row: paper.TABLE_5[row] for row in coresets}
@@ -262,12 +283,7 @@ glue("t5", order=findings.order_in_words(frame, three))
 # Reweighting, at the smallest ratio, where there should be most to mend.
 
 # %%
-findings.say(
-    beside,
-    ("sd-moderate-reweighted", "sd-moderate"),
-    ("sd-moderate-reweighted", "sd-early-stopping"),
-    ("sd-moderate-reweighted", "sd-full"),
-)
+page.say(*left_out)
 
 # %% [markdown]
 # The paper's reason for leaving it out is that most margins would be clipped.
@@ -297,31 +313,23 @@ glue("t5", says_clipped=findings.clipped_in_words(clipped))
 #
 # ## What FID does not say
 #
-# Means over the seeds. CMMD {cite:p}`jayasumana2024rethinking` is measured in
-# the embeddings of the small CLIP of this book; precision is the share of
-# samples that look real, recall the share of the real images that are
-# covered; near-copies are counted against the images that the run has seen.
-# A model fine-tuned on few images for many epochs might draw those: look at
-# the last column at the smallest ratio.
+# Means with half the width of their 95 % intervals. CMMD
+# {cite:p}`jayasumana2024rethinking` is measured in the embeddings of the
+# small CLIP of this book; precision is the share of samples that look real,
+# recall the share of the real images that are covered; near-copies are
+# counted against the images that the run has seen. A model fine-tuned on few
+# images for many epochs might draw those: look at the last column at the
+# smallest ratio.
 
 # %%
-measures = {
-    "fid": "FID",
-    "cmmd": "CMMD",
-    "cmmd_unbiased": "CMMD, unbiased",
-    "precision": "precision",
-    "recall": "recall",
-    "copies": "near-copies (%)",
-}
-values = frame.assign(copies=100 * frame.copies.astype(float))
-values[[*measures]] = values[[*measures]].astype(float)
-means = values.groupby(["row", "ratio"])[[*measures]].mean()
-means = means.round({name: 3 if "cmmd" in name else 2 for name in measures})
-means = tables.named(means, tables.TABLES["table5"])
-means.rename(columns=measures)
+measures = ["fid", "cmmd", "cmmd_unbiased", "precision", "recall"]
+frame = frame.assign(copies_percent=100 * frame.copies.astype(float))
+tables.metrics(
+    frame, tables.TABLES["table5"], [*measures, "copies_percent"]
+)
 
 # %% tags=["remove-cell"]
-copies = values.groupby(["row", "ratio"]).copies.mean()
+copies = frame.groupby(["row", "ratio"]).copies_percent.mean()
 few = copies[copies.index.get_level_values("ratio") == smallest]
 listing = "; ".join(f"{tables.LABELS[row]} {share:.1f} %" for (row, _), share in few.items())
 everyone = copies.get(("sd-full", 1.0), float("nan"))
@@ -335,21 +343,23 @@ glue("t5", copied=listing or findings.NO_RESULTS, copied_full=f"{everyone:.1f} %
 # Does CMMD agree with FID on less against all?
 
 # %%
-against_full = [(row, "sd-full") for row in coresets]
-findings.say(beside, *against_full, value="cmmd")
+page.say(*against_full, value="cmmd")
 
 # %% [markdown]
 # And is it paid for in variety? The difference in recall to all the data,
-# where higher is better.
+# where higher is better, as a picture and in words.
 
 # %%
-pairs = {tables.LABELS[row]: (row, "sd-full") for row in coresets}
 figures.differences(
-    beside,
-    pairs,
-    value="recall",
+    {
+        tables.LABELS[row]: page.compare(row, full, "recall")
+        for row in coresets
+    },
     label="difference in recall (above 0 is better)",
 )
+
+# %%
+page.say(*against_full, value="recall")
 
 # %% [markdown]
 # ## What it costs
@@ -362,20 +372,25 @@ figures.differences(
 
 # %%
 rows = [row for row in tables.TABLES["table5"] if row in set(frame.row)]
-rows = [row for row in rows if row not in ("sd-full", "sd-early-stopping")]
-tables.speedups(frame, rows, full="sd-full").round(2)
+rows = [row for row in rows if row not in (full, control)]
+tables.speedups(frame, rows, full=full).round(2)
 
 # %% [markdown]
 # And the whole recipe:
 
 # %%
-tables.speedups(frame, rows, whole=True, full="sd-full").round(2)
+tables.speedups(frame, rows, whole=True, full=full).round(2)
+
+# %% tags=["remove-cell"]
+glue("t5", whole=findings.slower_and_faster(frame, rows, full=full))
 
 # %% [markdown]
+# By CPU time, with 95 % intervals: {glue:text}`t5_whole:s`
+#
 # ## Try it
 #
 # - The pre-trained pipeline is row "0 %": the chapter before prints its FID.
-#   Which rows of this table are better than not fine-tuning at all?
+#   Which rows of this table lie below it?
 # - In a profile of your own set `stable_diffusion.epochs` to a fifth. Is all the data then
 #   as good as the coreset of 20 % is here?
 # - `dedt plan table5 --profile imagenette` says what the paper's own sizes

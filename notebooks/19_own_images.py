@@ -113,7 +113,9 @@ glue("own", kept=len(coreset.indices), all=len(images), classes=len(coreset.clas
 
 # %%
 thumbnails = images.look.thumbnails
-figures.kept_and_removed(thumbnails, {"Moderate-DS": coreset}, per_side=8)
+figures.kept_and_removed(
+    thumbnails, {"Moderate-DS": coreset}, per_side=8
+)
 
 # %% [markdown]
 # ## The map of the features
@@ -160,7 +162,9 @@ from dedt_lib.data.export import export
 folder = Path(tempfile.mkdtemp())
 coreset.save(folder / "coreset")
 export(folder / "coreset", "imagefolder", folder / "for-training")
-pd.read_json(folder / "for-training" / "train" / "metadata.jsonl", lines=True).head()
+pd.read_json(
+    folder / "for-training" / "train" / "metadata.jsonl", lines=True
+).head()
 
 # %% [markdown]
 # `datasets.load_dataset("imagefolder", data_dir=...)` reads this folder, and

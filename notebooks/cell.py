@@ -34,7 +34,9 @@ check_parameters("profile", "row", "percent", "seed")
 # %%
 from dedt_lib.book import figures, tables
 
-experiment, result = tables.run_cell(profile, row, percent / 100, seed, pending=True)
+experiment, result = tables.run_cell(
+    profile, row, percent / 100, seed, pending=True
+)
 
 # %% [markdown]
 # The result waits to be collected with those of other cells; these are its

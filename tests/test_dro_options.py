@@ -72,13 +72,15 @@ def test_the_table_of_the_book_reads_what_was_measured(measured, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lowest, said",
+    "classes, said",
     [
-        ((0.9, 0.91, 0.89), "by 0.90 at the least; those of no other setting do more."),
-        ((0.9, 0.95, 0.7), "more than that do those of a (0.95); less do those of b (0.70)."),
+        (10, "Told to do more than the default's: none; less: none (Fisher's z, p < 0.05"),
+        (103, "more than the default's: a (0.97); less: b (0.60) (Fisher's z"),
     ],
 )
-def test_what_is_said_of_the_default_follows_the_numbers(lowest, said):
-    table = pd.DataFrame({"lowest": lowest}, index=["default", "a", "b"])
-    assert findings.options(table).endswith(said)
+def test_what_is_said_of_the_default_follows_the_numbers(classes, said):
+    table = pd.DataFrame({"lowest": [0.9, 0.97, 0.6, 0.91], "classes": classes}, ["default", "a", "b", "c"])
+    told = findings.options(table)
+    assert said in told and f"by 0.90 at the least, over {classes} classes" in told
+    assert "for 3 settings" in told
     assert "not measured" in findings.options(pd.DataFrame())

@@ -506,6 +506,52 @@ def test_seeds_that_make_no_interval(ours, theirs, level, message):
         paired_interval(ours, theirs, level=level)
 
 
+def test_an_interval_for_each_column_and_none_for_one_seed():
+    values = draw(5, d=3)
+    mean, low, high = evaluation.mean_interval(values)
+    for k in range(3):
+        assert (mean[k], low[k], high[k]) == pytest.approx(paired_interval(values[:, k], np.zeros(5)))
+    expected = scipy.stats.ttest_1samp(values, 0).pvalue
+    np.testing.assert_allclose(evaluation.paired_p(values), expected, rtol=1e-9)
+    mean, low, high = evaluation.mean_interval(values[:1])
+    assert np.array_equal(mean, values[0]) and np.isnan([low, high, evaluation.paired_p(values[:1])]).all()
+
+
+def test_seeds_that_agree_to_the_last_digit_have_a_p():
+    assert evaluation.paired_p([1.0, 1.0, 1.0]) == 0 and evaluation.paired_p([0.0, 0.0]) == 1
+
+
+def test_holm_by_hand():
+    assert evaluation.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    with_gap = evaluation.holm([0.01, np.nan, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(with_gap, [0.03, np.nan, 0.06, 0.06, 0.02])
+    assert evaluation.holm([0.9, 0.8]).tolist() == [1, 1] and evaluation.holm([]).shape == (0,)
+
+
+def test_holm_keeps_false_alarms_rare():
+    p = np.random.default_rng(0).uniform(size=(4000, 10))
+    alarms = np.mean([evaluation.holm(row).min() < 0.05 for row in p])
+    assert alarms == pytest.approx(1 - (1 - 0.005) ** 10, abs=0.01)
+
+
+def test_the_detectable_difference():
+    # With many seeds t is normal: (1.95996 + 0.84162) sd / sqrt(n).
+    assert evaluation.detectable_difference(2.0, 10_000) == pytest.approx(2.80158 * 2 / 100, rel=1e-3)
+    least = evaluation.detectable_difference(1.0, 5, level=0.01)
+    seeds = np.random.default_rng(0).normal(least, 1.0, (5, 20_000))
+    assert np.mean(evaluation.paired_p(seeds) < 0.01) == pytest.approx(0.8, abs=0.01)
+
+
+def test_rank_correlations_have_the_p_of_their_permutations():
+    assert evaluation.rank_correlation([1, 2, 3, 4], [1, 4, 9, 16]) == pytest.approx((1, 2 / 24))
+    assert evaluation.rank_correlation([1, 2, 3, np.nan], [3, 2, 1, 0]) == pytest.approx((-1, 2 / 6))
+    x, y = draw(10, d=2).T
+    rho, p = evaluation.rank_correlation(x, y)
+    expected = scipy.stats.spearmanr(x, y)
+    assert rho == pytest.approx(expected.statistic) and p == pytest.approx(expected.pvalue, abs=0.01)
+    assert np.isnan(evaluation.rank_correlation([1, 1, 1], [1, 2, 3])[0])
+
+
 # ---- bad input -----------------------------------------------------------------------------------
 
 

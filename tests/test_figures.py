@@ -8,6 +8,8 @@ import tiny
 from matplotlib import pyplot as plt
 
 from dedt_lib.book import figures
+from dedt_lib.book.comparisons import Page
+from dedt_lib.book.tables import intervals
 from dedt_lib.selection import select
 
 NAMES = tuple("0123456789")
@@ -164,7 +166,7 @@ def test_fid_over_images_leaves_out_rows_without_results(frame):
     }
     figure = figures.fid_by_images(frame, lines, dashed=["All data, stopped there"], floor=0.3)
     (axes,) = drawn(figure, 1)
-    assert texts(axes) == ["Uniform random", "All data, stopped there", "real against real"]
+    assert texts(axes) == ["Uniform random", "All data, stopped there", "real half against real half"]
 
 
 def test_speedups_with_a_gap():
@@ -176,8 +178,8 @@ def test_speedups_with_a_gap():
 def test_the_ranks_of_two_orders():
     order = pd.DataFrame(
         {
-            "10 %": {"ours": ["a", "b", "c"], "paper": ["c", "b", "a"], "agree": 0.0, "same": False},
-            "40 %": {"ours": ["a", "b"], "paper": ["a", "b"], "agree": 1.0, "same": True},
+            "10 %": {"ours": ["a", "b", "c"], "paper": ["c", "b", "a"]},
+            "40 %": {"ours": ["a", "b"], "paper": ["a", "b"]},
         }
     ).T
     panels = drawn(figures.rank_slopes(order, {"a": "row a", "b": "row b", "c": "row c"}), 2)
@@ -194,21 +196,35 @@ def test_weights_of_classes(seeds, rng):
     assert [text.get_text() for text in axes.texts] == list(NAMES)
 
 
-def test_differences_are_means_over_the_seeds_with_a_dot_for_each(frame):
+def test_differences_are_means_with_their_intervals(frame):
     pairs = {"selected": ("moderate", "random"), "not there yet": ("mdt-random", "random")}
-    (axes,) = drawn(figures.differences(frame, pairs, label="difference"), 1)
-    wide = frame.pivot(index=["ratio", "seed"], columns="row", values="fid")
-    difference = (wide.moderate - wide.random).dropna()
-    means = difference.groupby("ratio").mean()
-    assert [bar.get_height() for bar in axes.patches] == pytest.approx(list(means))
-    assert list(axes.lines[0].get_ydata()) == pytest.approx(list(difference))
+    page = Page(frame, pairs.values())
+    found = {name: page.compare(*pair) for name, pair in pairs.items()}
+    (axes,) = drawn(figures.differences(found, label="difference"), 1)
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(list(found["selected"].difference))
+    ends = [segment[:, 1] for segment in axes.collections[0].get_segments()]
+    np.testing.assert_allclose(ends, found["selected"][["low", "high"]])
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["10 %", "40 %"]
     assert texts(axes) == ["selected"]
 
 
-def test_differences_without_results_are_an_empty_figure(frame):
-    figure = figures.differences(frame[:0], {"selected": ("moderate", "random")})
-    assert not figure.axes[0].patches
+def test_differences_without_results_are_an_empty_figure():
+    assert not figures.differences({}).axes[0].patches
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_means_over_ratios_have_the_intervals_of_their_seeds(frame, seeds):
+    labels = {"random": "Uniform random", "moderate": "Moderate-DS", "clip": "CLIP", "full": "All data"}
+    own, rows = frame[frame.seed < seeds], ["random", "moderate", "clip"]
+    figure = figures.fid_by_ratio(own, rows, labels, dashed=["moderate"], floor=0.3, full="full")
+    (axes,) = drawn(figure, 1)
+    assert {*texts(axes)} == {"Uniform random", "Moderate-DS", "All data", "real half against real half"}
+    expected = intervals(own[own.row == "random"], "ratio")
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), expected["mean"])
+    ends = [list(segment[:, 1]) for segment in axes.collections[0].get_segments() if len(segment)]
+    assert np.allclose(ends, expected[["low", "high"]]) if seeds > 1 else ends == []
+    classes = np.random.default_rng(0).uniform(1, 2, (3, seeds, K))
+    drawn(figures.figure_2(*classes, NAMES, [0.5] * K), 2)
 
 
 def test_runs_of_different_length_share_one_axis_of_clipped_samples():

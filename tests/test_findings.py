@@ -1,8 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
+from dedt_lib import evaluation
 from dedt_lib.book import findings, tables
+from dedt_lib.errors import DedtError
 
 
 def results(**fid):
@@ -20,68 +23,138 @@ THREE = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2)
 """Numbers as a paper has them: of three rows, one for each ratio."""
 
 
+FIVE = [-0.2, 0.1, 0.0, 0.3, -0.1]
+"""What seeds do to a row."""
+
+
+def around(mean, seeds=5, by=1.0):
+    """A value for each seed; ``by`` shrinks what the seeds do."""
+    return [mean + by * shift for shift in FIVE[:seeds]]
+
+
 # ---- one row against another -----------------------------------------------------------------------
+
+
+PAIR = ("moderate", "random")
 
 
 @pytest.mark.parametrize(
     "moderate, verdict",
     [
-        ([1.0, 1.0], "lower"),
-        ([4.0, 4.0], "higher"),
-        ([1.0, 4.0], "undecided"),
-        ([2.0, 3.0], "undecided"),
-        ([1.0], "undecided"),  # one seed decides nothing, and the other row's second is left out
+        (around(1.0, by=0.9), "better"),
+        (around(3.0, by=0.9), "worse"),
+        ([1.5, 2.9, 1.4, 2.8, 2.0], "not told apart"),
+        (around(1.0, seeds=4, by=0.9), "not told apart"),  # clear, but there are too few seeds
+        (around(1.0, seeds=1), "not told apart"),
     ],
 )
-def test_a_comparison_is_decided_when_every_seed_agrees(moderate, verdict):
-    frame = results(random=[2.0, 3.0], moderate=moderate)
-    compared = findings.compare(frame, "moderate", "random").loc[0.1]
-    assert compared["verdict"] == verdict and compared["seeds"] == len(moderate)
-    assert compared["difference"] == pytest.approx(np.mean(moderate) - [0, 2, 2.5][len(moderate)])
-    assert verdict in findings.in_words(frame, "moderate", "random")
+def test_a_verdict_takes_five_seeds_and_a_small_p(moderate, verdict):
+    page = findings.Page(results(random=around(2.0), moderate=moderate), [PAIR])
+    compared = page.compare(*PAIR).loc[0.1]
+    assert compared.verdict == verdict and compared.seeds == len(moderate)
+    differences = np.array(moderate) - around(2.0)[: len(moderate)]
+    assert compared.difference == pytest.approx(differences.mean())
+    if len(moderate) > 1:
+        expected = evaluation.paired_interval(differences, 0 * differences)
+        assert (compared.difference, compared.low, compared.high) == pytest.approx(expected)
+        assert compared.p == pytest.approx(ttest_1samp(differences, 0).pvalue, rel=1e-6)
+    else:
+        assert np.isnan([compared.low, compared.high, compared.p]).all()
+    assert (verdict in page.words(*PAIR)) == (len(moderate) == 5)
+
+
+def test_all_comparisons_of_a_page_are_corrected_together():
+    rng = np.random.default_rng(0)
+    rows = ("moderate", "gaussian", "clip-moderate", "ddae-moderate")
+    frame = results(random=rng.normal(2, 0.1, 5), **{row: rng.normal(1.8, 0.1, 5) for row in rows})
+    alone = findings.Page(frame, [("moderate", "random")]).compare(*PAIR)
+    page = findings.Page(frame, [(row, "random") for row in rows])
+    assert page.table.p_holm.tolist() == pytest.approx(list(evaluation.holm(page.table.p)))
+    together = page.compare(*PAIR)
+    assert alone.p_holm[0.1] == alone.p[0.1] == together.p[0.1] < together.p_holm[0.1]
+    twice = findings.Page(frame, [PAIR, PAIR, (*PAIR, "fid")])
+    assert len(twice.table) == 1
+
+
+def test_a_page_tells_only_what_it_named():
+    page = findings.Page(results(random=[1, 2], moderate=[1, 2]), [PAIR])
+    for other in (("random", "moderate"), ("moderate", "full"), (*PAIR, "cmmd")):
+        with pytest.raises(DedtError, match="name the pair where its Page is made"):
+            page.compare(*other)
+    with pytest.raises(DedtError, match="No table has a row modrate"):
+        findings.Page(results(), [("modrate", "random")])
+
+
+def test_a_sentence_has_difference_interval_and_seeds():
+    frame = results(
+        random={0.1: [2, 2, 2, 2, 2], 0.2: [2, 2, 2], 0.3: [2]},
+        moderate={0.1: around(3), 0.2: [1, 2, 3], 0.3: [2.5]},
+    )
+    assert findings.Page(frame, [PAIR]).words(*PAIR) == (
+        "ResNet-18, Moderate-DS against Uniform random: at 10 % +1.02 (0.78 to 1.26, 5 seeds), worse; "
+        "at 20 % +0.00 (-2.48 to 2.48, 3 seeds); at 30 % +0.50 (1 seed)."
+    )
+    frame = frame.rename(columns={"fid": "cmmd"}).assign(fid=1.0)
+    page = findings.Page(frame, [(*PAIR, "cmmd")])
+    assert "random (CMMD): at 10 % +1.0200 (0.7" in page.words(*PAIR, "cmmd")
+    assert page.say(PAIR, value="cmmd").data == f"- {page.words(*PAIR, 'cmmd')}"
 
 
 def test_rows_without_results_are_nothing_to_compare():
-    frame = results(random=[2.0, 3.0])
-    assert len(findings.compare(frame, "moderate", "random")) == 0
-    assert len(findings.compare(results(), "moderate", "random")) == 0
-    assert findings.in_words(frame, "moderate", "random").endswith("Uniform random: no results yet.")
-    assert findings.answer(frame, "moderate", "random") == "No results yet."
-    assert findings.say(frame, ("moderate", "random")).data == "No results yet."
+    for frame in (results(random=[2.0, 3.0]), results()):
+        page = findings.Page(frame, [PAIR])
+        assert len(page.compare(*PAIR)) == 0 == len(page.table)
+        assert page.words(*PAIR).endswith("Uniform random: no results yet.")
+        assert page.answer(*PAIR) == page.summary() == page.say(PAIR).data == "No results yet."
 
 
-@pytest.mark.parametrize("value, words", [("fid", "lower (better)"), ("recall", "lower (worse)")])
-def test_lower_is_not_better_for_every_value(value, words):
-    frame = results(random=[2.0, 3.0], moderate=[1.0, 2.0]).rename(columns={"fid": value})
-    assert words in findings.in_words(frame, "moderate", "random", value)
+@pytest.mark.parametrize("value, verdict", [("fid", "better"), ("recall", "worse")])
+def test_lower_is_not_better_for_every_value(value, verdict):
+    frame = results(random=around(3), moderate=around(1, by=0.9)).rename(columns={"fid": value})
+    page = findings.Page(frame, [PAIR], value)
+    assert page.words(*PAIR).endswith(f"5 seeds), {verdict}.")
+    assert ("recall above zero" in page.summary()) == (value == "recall")
 
 
 @pytest.mark.parametrize(
     "ten, twenty, head",
     [
-        ([1, 1], [1, 1], "Yes:"),
-        ([3, 3], [3, 3], "No:"),
-        ([3, 3], [1, 3], "No:"),
-        ([1, 3], [3, 1], "Open:"),
-        ([1, 1], [1, 3], "At some ratios, and nowhere is it worse:"),
-        ([1, 1], [3, 3], "At some ratios, and at others it is worse:"),
+        (1, 1, "Yes:"),
+        (3, 3, "No:"),
+        (3, 2, "Nowhere, and at some ratios it is worse:"),
+        (2, 2, "The seeds do not tell:"),
+        (1, 2, "At some ratios; at others the seeds do not tell:"),
+        (1, 3, "At some ratios, and at others it is worse:"),
     ],
 )
 def test_an_answer_is_yes_only_if_every_ratio_is(ten, twenty, head):
-    frame = results(random={0.1: [2, 2], 0.2: [2, 2]}, moderate={0.1: ten, 0.2: twenty})
-    said = findings.answer(frame, "moderate", "random")
-    assert said.startswith(head)
-    assert f"{np.mean(ten) - 2:+.2f}, {np.mean(twenty) - 2:+.2f} (below zero is better)" in said
+    frame = results(random={0.1: [2] * 5, 0.2: [2] * 5}, moderate={0.1: around(ten), 0.2: around(twenty)})
+    page = findings.Page(frame, [PAIR])
+    assert page.answer(*PAIR).startswith(head)
+    few = findings.Page(frame[frame.seed < 3], [PAIR]).answer(*PAIR)
+    assert few.startswith("Too few seeds for a verdict: at 10 % ") and "3 seeds)" in few
 
 
-def test_all_the_data_can_be_laid_beside_every_ratio():
-    frame = results(random={0.1: [5, 6], 0.2: [3, 4]}, full={1.0: [1, 2]})
-    beside = findings.at_every_ratio(frame, "full")
-    compared = findings.compare(beside, "random", "full")
-    assert compared.difference.to_dict() == {0.1: 4, 0.2: 2} and set(compared.verdict) == {"higher"}
-    both = findings.compare_all(beside, ["random", "moderate"], "full")
+def test_a_page_says_what_its_seeds_could_have_shown():
+    frame = results(random={0.1: [2] * 5, 0.2: [2] * 5}, moderate={0.1: around(1), 0.2: around(2)})
+    said = findings.Page(frame, [PAIR]).summary()
+    least = evaluation.detectable_difference(np.std(FIVE, ddof=1), 5, level=0.05 / 2)
+    assert "for all 2 comparisons of this page" in said
+    assert f"5 seeds find a true difference of {least:.2f} in FID in four of five" in said
+    few = findings.Page(frame[frame.seed < 3], [PAIR]).summary()
+    assert few.endswith("A verdict takes 5 seeds, and there are 3: this page makes none.")
+    one = findings.Page(frame[frame.seed < 1], [PAIR]).summary()
+    assert "There is one seed, so there are no intervals" in one
+
+
+def test_all_the_data_is_laid_beside_every_ratio():
+    frame = results(random={0.1: [5, 6], 0.2: [3, 4]}, full={1.0: [1, 2, 9]})
+    page = findings.Page(frame, [("random", "full"), ("moderate", "full"), ("full", "random")])
+    assert page.compare("random", "full").difference.to_dict() == {0.1: 4, 0.2: 2}
+    assert page.compare("full", "random").difference.to_dict() == {0.1: -4, 0.2: -2}
+    both = page.compare_all(["random", "moderate"], "full")
     assert list(both.index) == [("random", 0.1), ("random", 0.2)]
-    assert len(findings.compare_all(beside, ["moderate"], "full")) == 0
+    assert len(page.compare_all(["moderate"], "full")) == 0
 
 
 CONTROL = {"control": "early-stopping", "full": "full"}
@@ -90,87 +163,123 @@ CONTROL = {"control": "early-stopping", "full": "full"}
 @pytest.mark.parametrize(
     "coreset, stopped, words",
     [
-        ([7, 7], [8, 8], "no gain to explain"),
-        ([5, 5], [4, 7], "the control leaves open why"),
-        ([4, 4], [3, 3], "fewer steps are enough to explain it"),
-        ([2, 2], [3, 3], "there fewer images help by themselves"),
-        ([2, 4], [3, 3], "fewer steps are enough to explain it"),
-        ([2, 2], [8, 8], "there fewer images help by themselves"),
+        (7, 8, "no gain to explain"),
+        (6, 3, "no gain to explain"),
+        (5, 6, "fewer images help by themselves"),
+        (4, 3, "fewer steps gain too, and may be all of it"),
+        (3, 3, "fewer steps gain too, and may be all of it"),
+        (2, 3, "fewer images help by themselves"),
     ],
 )
 def test_equal_steps_tell_steps_from_images(coreset, stopped, words):
-    frame = results(moderate=coreset, early_stopping=stopped, full={1.0: [6, 6]})
-    assert words in findings.steps_or_images(frame, "moderate", **CONTROL)
+    frame = results(
+        moderate=around(coreset), early_stopping=around(stopped, by=-0.3), full={1.0: around(6, by=0.4)}
+    )
+    pairs = [("moderate", "full"), ("moderate", "early-stopping"), ("early-stopping", "full")]
+    said = findings.steps_or_images(findings.Page(frame, pairs), "moderate", **CONTROL)
+    assert said.endswith(f"equal steps: {words}.") and said.count("5 seeds)") == 2
+    few = findings.Page(frame[frame.seed < 3], pairs)
+    assert findings.steps_or_images(few, "moderate", **CONTROL).endswith("too few seeds for a verdict.")
+    without = findings.Page(frame[frame.row != "early-stopping"], pairs)
+    assert findings.steps_or_images(without, "moderate", **CONTROL).endswith("no results yet.")
 
 
-def test_without_the_control_nothing_is_explained():
-    frame = results(moderate=[1, 1], full={1.0: [6, 6]})
-    assert findings.steps_or_images(frame, "moderate", **CONTROL).endswith("no results yet.")
+def test_a_control_between_the_two_leaves_open_why():
+    frame = results(moderate=around(5), early_stopping=[1, 9, 2, 8, 7], full={1.0: around(6, by=0.4)})
+    page = findings.Page(
+        frame, [("moderate", "full"), ("moderate", "early-stopping"), ("early-stopping", "full")]
+    )
+    assert findings.steps_or_images(page, "moderate", **CONTROL).endswith("the control leaves open why.")
 
 
 @pytest.mark.parametrize(
     "coreset, words",
     [
-        ([1, 1], "Better than all the data in every seed: Uniform random at 10 %."),
-        ([1, 3], "No coreset is better than all the data in every seed; some are in some seeds."),
-        ([3, 3], "No: no coreset is better than all the data, in any seed."),
-        ([1], "(That is one seed, which says little.)"),
+        (
+            around(1),
+            "Yes, of 1 coresets (rows and ratios) these: Uniform random at 10 % -0.98 (-1.22 to -0.74",
+        ),
+        (
+            around(2),
+            "None of 1 coresets (rows and ratios) is told to be better; 0 are worse. The lowest mean",
+        ),
+        (
+            around(3),
+            "is told to be better; 1 are worse. The lowest mean difference is Uniform random at 10 % +1",
+        ),
+        (
+            [1],
+            "There are too few seeds for a verdict. The lowest mean difference is Uniform random at 10 % -1.0",
+        ),
         ([], "There are no results yet."),
     ],
 )
-def test_a_part_is_better_than_the_whole_if_every_seed_says_so(coreset, words):
-    frame = results(random=coreset, full={1.0: [2, 2]})
-    assert words in findings.part_against_whole(frame, ["random", "moderate"], "full")
+def test_a_part_is_better_than_the_whole_if_its_comparison_says_so(coreset, words):
+    rows = ["random", "moderate"]
+    frame = results(random=coreset, full={1.0: [2] * 5})
+    page = findings.Page(frame, [(row, "full") for row in rows])
+    assert words in findings.part_against_whole(page, rows, "full")
 
 
 @pytest.mark.parametrize(
     "guided, unguided, words",
     [
-        ([1, 1], [1, 3], "So it takes guidance for less to beat all."),
-        ([3, 3], [1, 1], "So guidance hides that less beats all."),
-        ([1, 1], [1, 1], "So less beats all with guidance and without."),
-        ([1, 3], [3, 3], "So less beats all neither with guidance nor without."),
-        ([1, 1], [], "No results yet."),
+        (1, 2, "Less beats all with guidance; without, this does not show."),
+        (3, 1, "Less beats all without guidance; with it, this does not show."),
+        (1, 1, "Less beats all with guidance and without."),
+        (2, 3, "That less beats all does not show, with guidance or without."),
     ],
 )
 def test_guidance_is_told_from_data(guided, unguided, words):
     frame = results(
-        sd_random=guided,
-        sd_random_unguided=unguided,
-        sd_full={1.0: [2, 2]},
-        sd_full_unguided={1.0: [2, 2]},
+        sd_random=around(guided),
+        sd_random_unguided=around(unguided),
+        sd_full={1.0: [2] * 5},
+        sd_full_unguided={1.0: [2] * 5},
     )
-    assert findings.guidance_in_words(frame, ["sd-random"], "sd-full").endswith(words)
+    pairs = [("sd-random", "sd-full"), ("sd-random-unguided", "sd-full-unguided")]
+    said = findings.guidance_in_words(findings.Page(frame, pairs), ["sd-random"], "sd-full")
+    assert said.endswith(words) and f"(differences {guided - 1.98:+.2f} to" in said
+    few = findings.Page(frame[frame.seed < 3], pairs)
+    assert findings.guidance_in_words(few, ["sd-random"], "sd-full").endswith("give no verdict.")
+    none = findings.Page(frame[frame.row != "sd-random"], pairs)
+    assert findings.guidance_in_words(none, ["sd-random"], "sd-full") == "No results yet."
 
 
 # ---- the order of the rows -------------------------------------------------------------------------
 
 
-def test_the_order_of_rows_is_compared_pair_by_pair():
+def test_the_order_of_rows_is_kendalls_tau():
     same = findings.same_order(results(random=[1.0], moderate=[2.0], gaussian=[3.0]), THREE).loc["10 %"]
-    assert same["same"] and same["agree"] == 1
+    assert same["tau"] == 1 and same["p"] == pytest.approx(2 / 6)  # of six orders this one and its reverse
     other = findings.same_order(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), THREE).loc["10 %"]
-    assert not other["same"] and other["agree"] == pytest.approx(2 / 3)
+    assert other["tau"] == pytest.approx(1 / 3) and other["p"] == 1
     assert other["ours"] == ["moderate", "random", "gaussian"]
 
 
 def test_rows_at_or_below_zero_have_a_place_in_the_order_and_missing_ones_have_none():
     frame = results(random=[-0.1], moderate=[0.0], gaussian=[float("nan")])
     order = findings.same_order(frame, THREE).loc["10 %"]
-    assert order["ours"] == ["random", "moderate"] and order["same"]
+    assert order["ours"] == ["random", "moderate"] and order["tau"] == 1
 
 
 def test_the_order_in_words():
-    said = findings.order_in_words(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), THREE)
-    assert said.startswith("No. The rows come in the paper's order at 0 of 1 ratios.")
-    assert "67 % at 10 %" in said and "ResNet-18, Moderate-DS at 10 % (paper: Uniform random)" in said
-    for ten, twenty, head in ((0, 1, "Yes."), (3, 1, "Partly."), (3, 3, "No.")):
-        frame = results(random={0.1: [2], 0.2: [2]}, moderate={0.1: [ten], 0.2: [twenty]})
-        published = {"random": (2, 2, 0, 0), "moderate": (1, 1, 0, 0)}
-        assert findings.order_in_words(frame, published).startswith(head)
-    said = findings.order_in_words(frame, published)
-    assert "The lowest: Uniform random at 10 %, 20 % (paper: ResNet-18, Moderate-DS)." in said
-    assert findings.order_in_words(results(random=[1.5]), published) == "No results yet."
+    rows = ["random", "moderate", "gaussian", "moderate_reweighted", "clip_moderate", "ddae_moderate"]
+    published = {row.replace("_", "-"): (k, k, 0, 0) for k, row in enumerate(rows)}
+    for ten, twenty, head in (
+        (1, 1, "Yes."),
+        (1, None, "At 10 % they are alike."),
+        (-1, -1, "No, rather the other way round at 10 %, 20 %."),
+        (None, None, "The data do not say."),
+    ):
+        places = [range(6) if up is None else np.arange(6) * up for up in (ten, twenty)]
+        mixed = [2, 0, 4, 1, 5, 3]
+        values = [mixed if up is None else list(own) for up, own in zip((ten, twenty), places)]
+        frame = results(**{row: {0.1: [a], 0.2: [b]} for row, a, b in zip(rows, *values)})
+        said = findings.order_in_words(frame, published)
+        assert said.startswith(head)
+    assert "+0.33 at 10 % (6 rows, p = 0.94)" in said
+    assert findings.order_in_words(results(random=[1.5]), THREE) == "No results yet."
 
 
 # ---- class by class --------------------------------------------------------------------------------
@@ -208,12 +317,11 @@ PAIRED = class_results(
 def test_a_class_without_a_value_is_passed_over():
     weights = [0.4, 0.3, 0.2, 0.1]
     classes = findings.by_class(paired([1, 2, None, 4], [0, 3, None, 2], weights), 0.1)
-    said = findings.gains_in_words(classes)
-    assert "in every seed: a, d." in said and "higher one in every seed: b." in said
-    assert "class d gains most (-2.00) and class b least (+1.00)" in said
-    heavy, easy, rank = findings.heavy_and_easy(classes)
+    assert findings.class_gains(classes).difference.to_dict() == {"a": -1, "b": 1, "d": -2}
+    heavy, easy, rank, p = findings.heavy_and_easy(classes)
     assert heavy.tolist() == [True, True, False, False] and easy.tolist() == [True, False, False, False]
-    assert rank == pytest.approx(-1) and "of the 2 classes" in findings.heaviness_in_words(classes)
+    assert rank == pytest.approx(-1) and p == pytest.approx(2 / 6)
+    assert "over 4 classes" in findings.heaviness_in_words(classes)
     assert findings.by_class(paired([None] * 4, [None] * 4, weights), 0.1) is None
 
 
@@ -225,35 +333,54 @@ def test_classes_are_paired_by_seed():
     assert findings.by_class(PAIRED, 0.2) is None
 
 
-def test_gains_are_those_of_every_seed():
-    said = findings.gains_in_words(findings.by_class(PAIRED, 0.1))
-    assert "Over 2 seeds, these classes have a lower FID in every seed: a." in said
-    assert "A higher one in every seed: b." in said
-    assert "class a gains most (-1.00) and class b least (+1.00)" in said
+def made_up(before, after, weights=None, K=10):
+    """Classes from float [S, K], or one row of them for all seeds."""
+    weights = np.tile(np.arange(1, K + 1) / 55 if weights is None else weights, (len(before), 1))
+    names = np.array(list("abcdefghij"[:K]))
+    return findings.Classes(names, np.array(before), np.array(after), weights, np.arange(len(before)))
+
+
+def test_gains_of_classes_are_corrected_together():
+    rng = np.random.default_rng(0)
+    before = rng.normal(5, 0.1, (5, 10))
+    gain = np.array([2, -2] + [0] * 8)
+    classes = made_up(before, before - gain + rng.normal(0, 0.05, (5, 10)))
+    gains = findings.class_gains(classes)
+    assert gains.p_holm.tolist() == pytest.approx(list(evaluation.holm(gains.p)))
+    said = findings.gains_in_words(classes)
+    assert "Of 10 classes, reweighting is better for 1 (a) and worse for 1 (b) after Holm's" in said
+    assert "reach from class a, -2.0" in said and "5 seeds), better, to class b, +1.99 (" in said
+    few = findings.gains_in_words(findings.by_class(PAIRED, 0.1))
+    assert few.startswith(
+        "2 seeds: too few for a verdict. The differences reach from class a, -1.00 (-1.00 to"
+    )
 
 
 @pytest.mark.parametrize(
-    "weights, rank, words",
+    "difficulty, words",
     [
-        ([0.4, 0.3, 0.2, 0.1], -1, "Yes: of the 2 classes that are heavier than average (a, b), 2 have"),
-        ([0.1, 0.2, 0.3, 0.4], 1, "No, rather the hard ones: of the 2 classes that are heavier"),
-        ([0.3, 0.2, 0.2, 0.3], 0, "Neither they nor the hard ones"),
+        (np.arange(10), "No, rather the hard ones: the rank correlation"),
+        (
+            -np.arange(10),
+            "Yes: the rank correlation of weight and class-wise FID before reweighting is -1.00",
+        ),
+        ([2, 0, 1, 9, 3, 8, 4, 7, 5, 6], "The data do not say: "),  # rho is 0.41, and p 0.25
     ],
 )
-def test_heavy_classes_are_easy_or_hard(weights, rank, words):
-    classes = findings.by_class(paired([1, 2, 3, 4], [1, 1, 1, 1], weights), 0.1)
-    heavy, easy, found = findings.heavy_and_easy(classes)
-    assert found == pytest.approx(rank) and easy.tolist() == [True, True, False, False]
-    assert heavy.tolist() == [weight > 0.25 for weight in weights]
+def test_heavy_classes_are_easy_or_hard_only_if_so_few_classes_can_say(difficulty, words):
+    classes = made_up([difficulty], [difficulty])
     assert findings.heaviness_in_words(classes).startswith(words)
+    assert "Heavier than average are f, g, h, i, j" in findings.heaviness_in_words(classes)
 
 
 @pytest.mark.parametrize(
     "shares, words",
     [
-        ([60, 70], "60 to 70 % are clipped. In every seed more than half"),
-        ([17, 17.2], "margins 17 % are clipped. In no seed"),
-        ([40, 60], "The seeds do not agree"),
+        (around(70), "margins 70 % (70 to 70, 5 seeds) are clipped. That is the majority"),
+        (around(17), "are clipped. That is not the majority"),
+        ([40, 60, 45, 55, 51], "Whether that is a majority cannot be told"),
+        ([17, 17.2], "margins 17 % (16 to 18, 2 seeds) are clipped. Whether that"),
+        ([17], "margins 17 % (1 seed) are clipped."),
         ([], "No results yet."),
     ],
 )
@@ -278,20 +405,27 @@ def test_proxies_are_read_from_the_reweighted_cells():
 
 
 def test_slower_is_below_one_run_on_all_the_data():
-    frame = results(full={1.0: [1]}, moderate={0.1: [1], 0.4: [1]}, random={0.1: [1]})
+    frame = results(full={1.0: [1] * 5}, moderate={0.1: [1] * 5, 0.4: [1] * 5}, random={0.1: [1]})
     own = {"full": 60.0, "moderate": 6.0, "random": 6.0}
     units = ("images", "evaluations", "seconds", "cpu_seconds")
     frame = frame.assign(**{unit: frame.row.map(own) for unit in units})
     frame = frame.assign(**{f"whole_{unit}": frame.row.map({**own, "moderate": 61.0}) for unit in units})
-    slower, faster = findings.slower_and_faster(frame, ["moderate", "random", "gaussian"])
-    assert slower == ["ResNet-18, Moderate-DS at 10 %, 40 %"] and faster == ["Uniform random at 10 %"]
+    frame.loc[(frame.ratio == 0.4), "whole_cpu_seconds"] = [50, 70, 55, 65, 60]
+    said = findings.slower_and_faster(frame, ["moderate", "random", "gaussian"])
+    assert said.startswith("Times as fast as one run on all the data: ResNet-18, Moderate-DS at 10 % 0.98 (")
+    assert (
+        "5 seeds), slower; at 40 % 1.01 (" in said and "5 seeds), not told apart. Uniform random at" in said
+    )
+    assert said.endswith("at 10 % 10.00 (1 seed).")
+    assert findings.slower_and_faster(frame[:0], ["moderate"]).endswith("no results yet.")
 
 
 @pytest.mark.parametrize("share, head", [(0.004, "No."), (0.03, "A little."), (0.2, "Yes.")])
 def test_copies_are_told_by_the_row_with_the_most(share, head):
-    frame = results(random=[1, 1], full={1.0: [1]}).assign(copies=[0, 2 * share, 0.001])
+    frame = results(random=[1, 1], full={1.0: [1]}).assign(copies=[0.9 * share, 1.1 * share, 0.001])
     said = findings.copies_in_words(frame)
-    assert said.startswith(head) and f"{100 * share:.1f} % of the samples (Uniform random, 10 %)" in said
+    assert said.startswith(head) and f"Uniform random at 10 %: {100 * share:.1f} % (" in said
+    assert "2 seeds). All the data: 0.1 % (1 seed)." in said
     assert findings.copies_in_words(frame.assign(copies=None)).startswith("It was not counted")
 
 
@@ -307,4 +441,7 @@ def test_a_page_says_how_its_results_were_made():
     made = findings.made(frame, "figure2", "smoke")
     assert made["missing"] == f" ({len(cells) - 1} more are not there yet)" and made["cells"] == 1
     assert (made["dates"], made["torch"], made["floor"]) == ("2001-02-03", "9.9", 0.5)
+    assert "0.50 apart" in made["real"] and "would be about 0.25" in made["real"]
     assert findings.made(frame[:0], "figure2", "smoke")["dates"] == "–"
+    held_out = findings.floor_in_words({"floor": {"fid": 0.5}, "held_out_fid": 0.3})
+    assert held_out.startswith("Held-out real images have an FID of 0.30. ")

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import papermill
 import pytest
 
-from dedt_lib.book import tables
+from dedt_lib.book import notebook, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -93,6 +94,43 @@ def test_a_page_of_results_shows_what_is_there(name, tmp_path, surroundings, mon
     for row, ratio in (("full", 1.0), ("random", 0.1), ("moderate", 0.1), ("moderate-reweighted", 0.1)):
         tables.run_cell("smoke", row, ratio, 0)
     run(name, tmp_path / f"{name}.ipynb", profile="smoke", **FEWER.get(name, {}))
+
+
+def made_up_results(folder, seeds):
+    """The committed results of the first seeds, and the same again with a little noise for more of them."""
+    noise, lines = np.random.default_rng(0), []
+    for line in (ROOT / "results" / "digits" / "cells.jsonl").read_text().splitlines():
+        first = json.loads(line)
+        for seed in range(first["recipe"]["seed"], seeds, 3) if first["recipe"]["seed"] < 3 else ():
+            cell = {**first, "recipe": {**first["recipe"], "seed": seed}}
+            cell["fid"] *= 1 + 0.01 * noise.normal()
+            cell["cell"] = tables.cell_name(cell["row"], cell["recipe"]["ratio"], seed)
+            lines.append(json.dumps(cell))
+    (folder / "smoke").mkdir(parents=True)
+    (folder / "smoke" / "cells.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    "seeds, said",
+    [
+        (1, "There is one seed, so there are no intervals"),
+        (3, "A verdict takes 5 seeds, and there are 3"),
+        (5, "after Holm's correction for all"),
+    ],
+)
+@pytest.mark.parametrize("name", RESULT_PAGES)
+def test_a_page_of_results_holds_for_any_number_of_seeds(
+    name, seeds, said, tmp_path, surroundings, monkeypatch
+):
+    made_up_results(tmp_path, seeds)
+    monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    glued = {}
+    monkeypatch.setattr(notebook, "glue", lambda prefix, **values: glued.update(values))
+    source = (ROOT / "notebooks" / f"{name}.py").read_text()
+    source = source.replace('profile = "digits"', 'profile = "smoke"').replace("epochs = 16", "epochs = 8")
+    exec(compile(source, name, "exec"), {"__name__": name})
+    assert said in glued.get("summary", said)
 
 
 def test_the_grid_passes_the_parameters_that_the_cell_takes(tmp_path, surroundings):

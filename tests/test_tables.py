@@ -216,13 +216,20 @@ def results(**fid):
     return pd.DataFrame(cells, columns=["row", "ratio", "seed", "fid"])
 
 
-def test_a_table_prints_mean_and_deviation_and_a_dash_for_what_is_missing():
+def test_a_table_prints_mean_and_interval_and_a_dash_for_what_is_missing():
     frame = results(random=[1.0, 3.0], moderate=[0.5])
     frame.loc[2, "ratio"] = 0.2
     table = tables.layout(frame)
-    assert table.loc["Uniform random", "10 %"] == "2.00 ± 1.41"
-    assert table.loc["ResNet-18, Moderate-DS", "20 %"] == "0.50"
+    assert table.loc["Uniform random", "10 %"] == "2.00 ± 12.71"  # t is 12.706, the standard error one
+    assert table.loc["ResNet-18, Moderate-DS", "20 %"] == "0.50 (n = 1)"
     assert table.loc["ResNet-18, Moderate-DS", "10 %"] == "–"
+
+
+def test_intervals_leave_out_what_has_no_value():
+    found = tables.intervals(results(random=[1.0, 3.0, np.nan], moderate=[0.5]), ["row", "ratio"])
+    assert found.loc[("random", 0.1)].tolist() == pytest.approx([2, 2 - 12.706205, 2 + 12.706205, 2])
+    assert found.loc[("moderate", 0.1), "mean"] == 0.5 and np.isnan(found.loc[("moderate", 0.1), "low"])
+    assert len(tables.intervals(results(), "ratio")) == 0
 
 
 def test_the_papers_numbers_have_columns_of_their_own():

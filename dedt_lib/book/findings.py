@@ -1,33 +1,34 @@
-"""What the results say: comparisons seed by seed, and the sentences that the book makes of them.
+"""What the results say, in sentences.
 
 ``frame`` is the DataFrame of ``tables.read_cells``, whole or in part.  Rows that it lacks give empty tables
 and sentences that say so, never an error, because a page shows what is there.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..config.profile import Profile
+from ..evaluation import holm, rank_correlation
 from . import paper
-from .tables import LABELS, cells, percent, speedups
-
-if TYPE_CHECKING:
-    from IPython.display import Markdown
-
-NO_RESULTS = "no results yet"
-
-HIGHER_IS_BETTER = {"precision", "recall"}
-"""The values for which a larger number is the better one."""
-
-WORDS = {
-    "lower": "better in every seed",
-    "higher": "worse in every seed",
-    "undecided": "undecided between seeds",
-}
+from .comparisons import (
+    BETTER,
+    COLUMNS,
+    ENOUGH,
+    LEVEL,
+    NO_RESULTS,
+    OPEN,
+    WORSE,
+    Page,
+    between,
+    entry,
+    judged,
+    paired,
+    seeds_in_words,
+)
+from .tables import LABELS, cells, intervals, percent, speedups_by_seed
 
 
 class Classes(NamedTuple):
@@ -48,190 +49,88 @@ class Classes(NamedTuple):
     seeds: np.ndarray
 
 
-# ---- the options of group DRO ----------------------------------------------------------------------
-
-
-def options(table: pd.DataFrame) -> str:
-    """What the measurement says of the defaults of group DRO (``tables.dro_options``): a sentence or two."""
-    if table.empty:
-        return "Their effect was not measured for this profile."
-    default, others = table.loc["default"], table.drop("default")
-
-    def named(rows: pd.DataFrame) -> str:
-        return ", ".join(f"{setting} ({lowest:.2f})" for setting, lowest in rows.lowest.items())
-
-    better, worse = (others[sign * (others.lowest - default.lowest) > 0.02] for sign in (1, -1))
-    said = f"Two seeds of the default correlate by {default.lowest:.2f} at the least"
-    said += (
-        f"; more than that do those of {named(better)}"
-        if len(better)
-        else "; those of no other setting do more"
-    )
-    return f"{said}; less do those of {named(worse)}." if len(worse) else f"{said}."
-
-
 # ---- one row against another -----------------------------------------------------------------------
 
 
-def compare(frame: pd.DataFrame, row: str, other: str, value: str = "fid") -> pd.DataFrame:
-    """Row against another row at each ratio, seed by seed: a DataFrame.
-
-    Returns:
-        Columns: difference (mean over seeds of ``row`` minus ``other``; negative is better for FID), lower (seeds
-        in which ``row`` is lower), seeds, verdict: "lower" or "higher" when every one of several seeds agrees, else
-        "undecided".
-    """
-    pair = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
-    pair = pair.reindex(columns=[row, other]).astype(float).dropna()
-    difference = pair[row] - pair[other]
-    lower, higher = ((sign * difference > 0).groupby("ratio").sum() for sign in (-1, 1))
-    seeds = difference.groupby("ratio").size()
-    verdict = [
-        "lower" if a == n > 1 else "higher" if b == n > 1 else "undecided"
-        for a, b, n in zip(lower, higher, seeds)
-    ]
-    mean = difference.groupby("ratio").mean()
-    return pd.DataFrame({"difference": mean, "lower": lower, "seeds": seeds, "verdict": verdict})
-
-
-def compare_all(frame: pd.DataFrame, rows: Sequence[str], other: str, value: str = "fid") -> pd.DataFrame:
-    """:func:`compare` of one or more rows against ``other``: a DataFrame by (row, ratio)."""
-    return pd.concat({row: compare(frame, row, other, value) for row in rows}, names=["row", "ratio"])
-
-
-def at_every_ratio(frame: pd.DataFrame, row: str) -> pd.DataFrame:
-    """The frame with the results that ``row`` has on all the data repeated at every other ratio.
-
-    So that :func:`compare` and ``figures.differences`` can lay each coreset beside it.
-    """
-    whole = frame[(frame.row == row) & (frame.ratio == 1)]
-    ratios = sorted(frame.ratio[frame.ratio < 1].unique())
-    return pd.concat([frame, *(whole.assign(ratio=ratio) for ratio in ratios)])
-
-
-def in_words(frame: pd.DataFrame, row: str, other: str, value: str = "fid") -> str:
-    """One sentence on :func:`compare`: at which ratios ``row`` is lower or higher in every seed."""
-    table = compare(frame, row, other, value)
-    lower, higher = ("worse", "better") if value in HIGHER_IS_BETTER else ("better", "worse")
-    words = {
-        "lower": f"lower ({lower}) in every seed",
-        "higher": f"higher ({higher}) in every seed",
-        "undecided": WORDS["undecided"],
-    }
-    return f"{LABELS[row]} against {LABELS[other]}: {_by_verdict(table, words) or NO_RESULTS}."
-
-
-def say(frame: pd.DataFrame, *pairs: tuple[str, str], value: str = "fid") -> "Markdown":
-    """A list with a sentence for each (row, other) that has results, as Markdown for a notebook."""
-    from IPython.display import Markdown
-
-    there = [pair for pair in pairs if set(pair) <= set(frame.row)]
-    return Markdown("\n".join(f"- {in_words(frame, *pair, value)}" for pair in there) or "No results yet.")
-
-
-def answer(frame: pd.DataFrame, row: str, other: str, value: str = "fid") -> str:
-    """Whether ``row`` is better than ``other``, lower being better: yes, no or open; where; by how much."""
-    table = compare(frame, row, other, value)
-    if len(table) == 0:
-        return "No results yet."
-    verdicts = set(table.verdict)
-    if verdicts == {"lower"}:
-        head = "Yes"
-    elif verdicts == {"undecided"}:
-        head = "Open"
-    elif "lower" not in verdicts:
-        head = "No"
-    elif "higher" not in verdicts:
-        head = "At some ratios, and nowhere is it worse"
-    else:
-        head = "At some ratios, and at others it is worse"
-    by = ", ".join(f"{difference:+.2f}" for difference in table.difference)
-    return (
-        f"{head}: {_by_verdict(table, WORDS)}. Mean difference, ratio by ratio: {by} (below zero is better)."
-    )
-
-
-def _by_verdict(table: pd.DataFrame, words: dict[str, str]) -> str:
-    """The ratios of each verdict behind its words: better in every seed at 10 %, 20 %; undecided at 30 %."""
-    ratios = {verdict: [percent(r) for r in table.index[table.verdict == verdict]] for verdict in words}
-    return "; ".join(f"{words[verdict]} at {', '.join(there)}" for verdict, there in ratios.items() if there)
-
-
-def steps_or_images(frame: pd.DataFrame, row: str, *, control: str, full: str) -> str:
+def steps_or_images(page: Page, row: str, *, control: str, full: str) -> str:
     """What the control says about the advantage of a coreset ``row`` over all the data: a sentence.
 
     Args:
-        frame: of ``tables.read_cells``.
+        page: compares each two of the three rows.
         row: its name in ``tables.ROWS``.
         control: the row of all the data stopped after equally many steps.
         full: that of all the data to the end.
     """
-    frame = at_every_ratio(frame, full)
-    whole, images = compare(frame, row, full).verdict, compare(frame, row, control).verdict
-    steps = compare(frame, control, full).verdict
-    name = LABELS[row]
-    if whole.empty or images.empty:
-        return f"{name}: {NO_RESULTS}."
-    beats = list(whole.index[whole == "lower"])
-    by_images = [r for r in beats if images.get(r) == "lower"]
-    by_steps = [r for r in beats if r not in by_images and steps.get(r) == "lower"]
-    unclear = [r for r in beats if r not in (*by_images, *by_steps)]
+    whole, images, steps = (page.compare(*pair) for pair in ((row, full), (row, control), (control, full)))
     said = []
-    if not beats:
-        said.append("at no ratio lower than all the data in every seed: no gain to explain")
-    if by_steps:
+    for ratio in whole.index.intersection(images.index):
+        verdict = steps.verdict.get(ratio)
+        if min(whole.seeds[ratio], images.seeds[ratio]) < ENOUGH:
+            why = "too few seeds for a verdict"
+        elif whole.verdict[ratio] != BETTER:
+            why = "no gain to explain"
+        elif images.verdict[ratio] == BETTER:
+            why = "fewer images help by themselves"
+        elif verdict == BETTER:
+            why = "fewer steps gain too, and may be all of it"
+        else:
+            why = "the control leaves open why"
         said.append(
-            f"lower than all the data at {_percents(by_steps)}, where stopping early is lower as well "
-            "and the coreset not in every seed lower still: fewer steps are enough to explain it"
+            f"at {percent(ratio)} {entry(whole.loc[ratio])} against all the data, and "
+            f"{entry(images.loc[ratio])} against all the data at equal steps: {why}"
         )
-    if unclear:
-        said.append(f"lower than all the data at {_percents(unclear)}: the control leaves open why")
-    if by_images:
-        said.append(
-            f"lower than all the data at {_percents(by_images)}, and than all the data at equal steps "
-            "too: there fewer images help by themselves"
-        )
-    return f"{name}: {'; '.join(said)}."
+    return f"{LABELS[row]}: {'; '.join(said) or NO_RESULTS}."
 
 
-def part_against_whole(frame: pd.DataFrame, rows: Sequence[str], full: str) -> str:
-    """Which coresets have a lower FID than all the data (row ``full``) in every seed: a sentence."""
-    table = compare_all(at_every_ratio(frame, full), rows, full)
-    wins = table.index[table.lower == table.seeds]
-    wins = "; ".join(f"{LABELS[row]} at {percent(ratio)}" for row, ratio in wins)
-    if len(table) == 0:
+def part_against_whole(page: Page, rows: Sequence[str], full: str) -> str:
+    """Which coresets are better than all the data (row ``full``): a sentence."""
+    table = page.compare_all(rows, full)
+    if table.empty:
         return "There are no results yet."
-    if wins:
-        caution = " (That is one seed, which says little.)" if table.seeds.max() == 1 else ""
-        return f"Better than all the data in every seed: {wins}.{caution}"
-    if table.lower.any():
-        return "No coreset is better than all the data in every seed; some are in some seeds."
-    return "No: no coreset is better than all the data, in any seed."
 
+    def listed(table: pd.DataFrame) -> str:
+        lines = table.itertuples()
+        return "; ".join(
+            f"{LABELS[line.Index[0]]} at {percent(line.Index[1])} {entry(line)}" for line in lines
+        )
 
-def guidance_in_words(frame: pd.DataFrame, rows: Sequence[str], full: str) -> str:
-    """How many coresets beat all the data (row ``full``) with guidance, and how many without: sentences."""
-    verdicts = []
-    for ending in ("", "-unguided"):
-        own = [f"{row}{ending}" for row in rows]
-        table = compare_all(at_every_ratio(frame, f"{full}{ending}"), own, f"{full}{ending}")
-        verdicts.append(table.verdict)
-    better, worse = ([int((v == verdict).sum()) for v in verdicts] for verdict in ("lower", "higher"))
-    if not all(len(v) for v in verdicts):
-        return "No results yet."
-    if better[0] and not better[1]:
-        head = "So it takes guidance for less to beat all."
-    elif better[1] and not better[0]:
-        head = "So guidance hides that less beats all."
-    elif better[0] and better[1]:
-        head = "So less beats all with guidance and without."
-    else:
-        head = "So less beats all neither with guidance nor without."
+    wins = table[table.verdict == BETTER]
+    if len(wins):
+        return f"Yes, of {len(table)} coresets (rows and ratios) these: {listed(wins)}."
+    lowest = f"The lowest mean difference is {listed(table.loc[[table.difference.idxmin()]])}."
+    if table.seeds.max() < ENOUGH:
+        return f"There are too few seeds for a verdict. {lowest}"
+    worse = (table.verdict == WORSE).sum()
     return (
-        f"Of {len(verdicts[0])} coresets (rows and ratios) {better[0]} have a lower FID than all the data "
-        f"in every seed with guidance, and {better[1]} of {len(verdicts[1])} without; a higher one in every "
-        f"seed have {worse[0]} with guidance and {worse[1]} without. {head}"
+        f"None of {len(table)} coresets (rows and ratios) is told to be better; {worse} are worse. {lowest}"
     )
+
+
+def guidance_in_words(page: Page, rows: Sequence[str], full: str) -> str:
+    """How many coresets beat all the data (row ``full``) with guidance, and how many without: sentences."""
+    guided = page.compare_all(rows, full)
+    unguided = page.compare_all([f"{row}-unguided" for row in rows], f"{full}-unguided")
+    if guided.empty or unguided.empty:
+        return "No results yet."
+
+    def tally(table: pd.DataFrame) -> str:
+        better, worse = ((table.verdict == verdict).sum() for verdict in (BETTER, WORSE))
+        return (
+            f"{better} of {len(table)} coresets (rows and ratios) are better than all the data and {worse} "
+            f"worse (differences {table.difference.min():+.2f} to {table.difference.max():+.2f}, "
+            f"{seeds_in_words(table.seeds.max())})"
+        )
+
+    said = f"With guidance {tally(guided)}; without {tally(unguided)}."
+    if max(guided.seeds.max(), unguided.seeds.max()) < ENOUGH:
+        return f"{said} So few seeds give no verdict."
+    heads = {
+        (True, False): "Less beats all with guidance; without, this does not show.",
+        (False, True): "Less beats all without guidance; with it, this does not show.",
+        (True, True): "Less beats all with guidance and without.",
+        (False, False): "That less beats all does not show, with guidance or without.",
+    }
+    return f"{said} {heads[(guided.verdict == BETTER).any(), (unguided.verdict == BETTER).any()]}"
 
 
 # ---- the order of the rows -------------------------------------------------------------------------
@@ -246,9 +145,11 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
         value: the column of ``frame`` that is compared.
 
     Returns:
-        Columns: ours and paper (rows from the lowest value to the highest), agree (share of the pairs of rows that
-        both put in the same order), same.
+        Columns: ours and paper (rows from the lowest value to the highest), tau (Kendall's, of the two
+        orders), p (exact without ties), p_holm (over the ratios).
     """
+    from scipy.stats import kendalltau
+
     means = frame.pivot_table(index="row", columns="ratio", values=value)
     numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
     found = {}
@@ -259,35 +160,34 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
         if len(rows) < 2:
             continue
         ours, theirs = ({row: means[ratio][row] for row in rows}, {row: numbers[row][ratio] for row in rows})
-        pairs = list(itertools.combinations(rows, 2))
-        agree = sum((ours[a] < ours[b]) == (theirs[a] < theirs[b]) for a, b in pairs)
-        found[percent(ratio)] = {
-            "ours": sorted(rows, key=ours.__getitem__),
-            "paper": sorted(rows, key=theirs.__getitem__),
-            "agree": agree / len(pairs),
-            "same": agree == len(pairs),
-        }
-    return pd.DataFrame(found, index=["ours", "paper", "agree", "same"]).T
+        tau, p = kendalltau([*ours.values()], [*theirs.values()])
+        orders = (sorted(rows, key=values.__getitem__) for values in (ours, theirs))
+        found[percent(ratio)] = [*orders, float(tau), float(p)]
+    columns = ["ours", "paper", "tau", "p"]
+    order = pd.DataFrame.from_dict(found, orient="index", columns=columns)
+    return order.assign(p_holm=holm(order.p))
 
 
 def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> str:
-    """Whether the rows come in the paper's order, how many pairs do, and which row is lowest: sentences."""
+    """Whether the rows come in the paper's order: Kendall's tau and its p at each ratio."""
     order = same_order(frame, published, value)
-    if len(order) == 0:
+    if order.empty:
         return "No results yet."
-    same = int(order.same.astype(bool).sum())
-    head = "Yes" if same == len(order) else "Partly" if same else "No"
-    agree = ", ".join(f"{100 * share:.0f} % at {ratio}" for ratio, share in order.agree.items())
-    first: dict[tuple[str, str], list[str]] = {}
-    for ratio, entry in order.iterrows():
-        first.setdefault((entry["ours"][0], entry["paper"][0]), []).append(ratio)
-    lowest = "; ".join(
-        f"{LABELS[ours]} at {', '.join(ratios)} (paper: {LABELS[theirs]})"
-        for (ours, theirs), ratios in first.items()
+    told = order[order.p_holm < LEVEL]
+    alike = told.index[told.tau > 0]
+    if len(told) == 0:
+        head = "The data do not say"
+    elif len(alike) == 0:
+        head = f"No, rather the other way round at {', '.join(told.index)}"
+    else:
+        head = "Yes" if len(alike) == len(order) else f"At {', '.join(alike)} they are alike"
+    taus = ", ".join(
+        f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, p {p_in_words(line.p_holm)})"
+        for line in order.itertuples()
     )
     return (
-        f"{head}. The rows come in the paper's order at {same} of {len(order)} ratios. Of all pairs of rows, "
-        f"these shares stand as in the paper: {agree} (half is chance). The lowest: {lowest}."
+        f"{head}. Kendall's tau of the paper's order and that of our means, 1 where they are the same: "
+        f"{taus}; p after Holm's correction for the ratios."
     )
 
 
@@ -313,49 +213,57 @@ def by_class(
     )
 
 
-def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float]:
-    """Which classes are heavy and which easy, bool [K] each, and the rank correlation of weight and FID.
+def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Which classes are heavy and which easy, bool [K] each; rank correlation of weight and FID, and its p.
 
-    Heavy is above 1/K, easy a class-wise FID below the median.  FID is that before reweighting; both are means
-    over the seeds.
+    Heavy is above 1/K, easy a class-wise FID below the median.  FID is that before reweighting; both are
+    means over the seeds.
     """
-    from scipy.stats import spearmanr
-
     heaviness, difficulty = classes.weights.mean(axis=0), classes.before.mean(axis=0)
-    rank = float(spearmanr(heaviness, difficulty, nan_policy="omit").statistic)
-    return heaviness > 1 / len(classes.names), difficulty < np.nanmedian(difficulty), rank
+    heavy, easy = heaviness > 1 / len(classes.names), difficulty < np.nanmedian(difficulty)
+    return heavy, easy, *rank_correlation(heaviness, difficulty)
+
+
+def class_gains(classes: Classes) -> pd.DataFrame:
+    """Class-wise FID with weights minus without, by class: the columns of ``Page.table``.
+
+    Holm's correction covers the classes; one that lacks a value is left out.
+    """
+    found = {
+        name: paired(after, before)
+        for name, before, after in zip(classes.names, classes.before.T, classes.after.T)
+        if np.isfinite([before, after]).all()
+    }
+    return judged(pd.DataFrame.from_dict(found, orient="index", columns=COLUMNS), -1)
 
 
 def gains_in_words(classes: Classes) -> str:
-    """Which classes reweighting helps in every seed, which it harms, and which gain most and least."""
-    gain = (classes.before - classes.after).mean(axis=0)
-    always, never = (
-        (classes.before > classes.after).all(axis=0),
-        (classes.before < classes.after).all(axis=0),
-    )
-    seeds = f"{len(classes.seeds)} seed" + "s" * (len(classes.seeds) > 1)
+    """Which classes reweighting helps, which it harms, and which gain most and least."""
+    gains = class_gains(classes)
+    if len(classes.seeds) < ENOUGH:
+        head = f"{seeds_in_words(len(classes.seeds))}: too few for a verdict"
+    else:
+        better, worse = (gains.index[gains.verdict == verdict] for verdict in (BETTER, WORSE))
+        head = (
+            f"Of {len(gains)} classes, reweighting is better for {len(better)} ({_listed(better)}) and worse "
+            f"for {len(worse)} ({_listed(worse)}) after Holm's correction; the others are not told apart"
+        )
+    most, least = gains.difference.idxmin(), gains.difference.idxmax()
     return (
-        f"Over {seeds}, these classes have a lower FID in every seed: {_listed(classes.names[always])}. A "
-        f"higher one in every seed: {_listed(classes.names[never])}. On average class "
-        f"{classes.names[np.nanargmax(gain)]} gains most ({-np.nanmax(gain):+.2f}) and class "
-        f"{classes.names[np.nanargmin(gain)]} least ({-np.nanmin(gain):+.2f})."
+        f"{head}. The differences reach from class {most}, {entry(gains.loc[most])}, to class {least}, "
+        f"{entry(gains.loc[least])}."
     )
 
 
 def heaviness_in_words(classes: Classes) -> str:
     """Whether the heavier classes are the easy ones, as the paper says of its Figure 2."""
-    heavy, easy, rank = heavy_and_easy(classes)
-    if rank < -0.3 and (heavy & easy).sum() > heavy.sum() / 2:
-        verdict = "Yes"
-    elif rank > 0.3:
-        verdict = "No, rather the hard ones"
-    else:
-        verdict = "Neither they nor the hard ones"
+    heavy, easy, rank, p = heavy_and_easy(classes)
+    verdict = "The data do not say" if p >= LEVEL else "Yes" if rank < 0 else "No, rather the hard ones"
     return (
-        f"{verdict}: of the {heavy.sum()} classes that are heavier than average "
-        f"({_listed(classes.names[heavy])}), {(heavy & easy).sum()} have a class-wise FID below the median "
-        f"before reweighting. The rank correlation of weight and FID is {rank:.2f}; the paper's claim would "
-        "make it negative."
+        f"{verdict}: the rank correlation of weight and class-wise FID before reweighting is {rank:.2f} over "
+        f"{len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); the paper's claim "
+        f"would make it negative. Heavier than average are {_listed(classes.names[heavy])}, and of these "
+        f"{_listed(classes.names[heavy & easy])} have an FID below the median."
     )
 
 
@@ -387,45 +295,58 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
     shares = np.array(list(percentages))
     if len(shares) == 0:
         return "No results yet."
-    ends = dict.fromkeys([f"{shares.min():.0f}", f"{shares.max():.0f}"])
-    if shares.min() > 50:
-        verdict = "In every seed more than half are clipped, as the paper says."
-    elif shares.max() <= 50:
-        verdict = "In no seed is it the majority that the paper speaks of."
-    else:
-        verdict = "The seeds do not agree on whether it is a majority."
-    return f"Of Stable Diffusion's margins {' to '.join(ends)} % are clipped. {verdict}"
+    majority = judged(pd.DataFrame([paired(shares, np.full_like(shares, 50))], columns=COLUMNS), 1).iloc[0]
+    verdict = {
+        BETTER: "That is the majority that the paper speaks of.",
+        WORSE: "That is not the majority that the paper speaks of.",
+        OPEN: "Whether that is a majority cannot be told from so few seeds.",
+    }[majority.verdict]
+    ends = (majority.low + 50, majority.high + 50)
+    clipped = between(f"{shares.mean():.0f} %", ends, len(shares), digits=0)
+    return f"Of Stable Diffusion's margins {clipped} are clipped. {verdict}"
 
 
 # ---- costs and copies ------------------------------------------------------------------------------
 
 
-def slower_and_faster(
-    frame: pd.DataFrame, rows: Sequence[str], full: str = "full"
-) -> tuple[list[str], list[str]]:
-    """Whole recipes slower and not slower than one run on all the data, by CPU time: two lists of names."""
-    rows = [row for row in rows if row in set(frame.row)]
-    whole = speedups(frame, rows, whole=True, full=full)["CPU time"]
-    slower: list[str] = []
-    faster: list[str] = []
-    for row in rows:
-        own = whole.xs(LABELS[row]) if LABELS[row] in whole.index else whole[:0]
-        for found, ratios in ((slower, own.index[own < 1]), (faster, own.index[own >= 1])):
-            found += [f"{LABELS[row]} at {', '.join(ratios)}"] if len(ratios) else []
-    return slower, faster
+def slower_and_faster(frame: pd.DataFrame, rows: Sequence[str], full: str = "full") -> str:
+    """How many times as fast as one run on all the data the whole recipes are, by CPU time: a sentence.
+
+    Speed-ups are compared as logarithms, with Holm's correction for all rows and ratios.
+    """
+    logarithms = np.log(speedups_by_seed(frame, rows, whole=True, full=full)["CPU time"])
+    by_cell = logarithms.groupby(level=["row", "ratio"])
+    found = [paired(own, 0 * own) for _, own in by_cell]
+    table = judged(pd.DataFrame(found, by_cell.size().index, columns=COLUMNS), 1)
+    words = {BETTER: "faster", WORSE: "slower", OPEN: OPEN}
+    said = []
+    for row in (row for row in rows if row in table.index):
+        entries = []
+        for ratio, line in table.loc[row].iterrows():
+            speed, *ends = np.exp([line.difference, line.low, line.high])
+            verdict = f", {words[line.verdict]}" if line.seeds >= ENOUGH else ""
+            entries.append(f"at {percent(ratio)} {between(f'{speed:.2f}', ends, line.seeds)}{verdict}")
+        said.append(f"{LABELS[row]} {'; '.join(entries)}")
+    return f"Times as fast as one run on all the data: {'. '.join(said) or NO_RESULTS}."
 
 
 def copies_in_words(frame: pd.DataFrame) -> str:
     """Whether samples are near-copies of training images: the row with the most, and all the data."""
-    shares = 100 * frame.copies.astype(float).groupby([frame.row, frame.ratio]).mean().dropna()
+    shares = intervals(frame, ["row", "ratio"], "copies")
     if len(shares) == 0:
         return "It was not counted: there are no held-out images that are not training images as well."
-    (row, ratio), most = shares.idxmax(), shares.max()
-    everyone = shares.get(("full", 1.0), float("nan"))
+
+    def share(line: pd.Series) -> str:
+        mean, *ends = 100 * line[["mean", "low", "high"]]
+        return between(f"{mean:.1f} %", ends, line.seeds, digits=1)
+
+    row, ratio = shares["mean"].idxmax()
+    most = shares.loc[row, ratio]
+    head = "No" if most["mean"] < 0.01 else "A little" if most["mean"] < 0.05 else "Yes"
+    everyone = share(shares.loc["full", 1.0]) if ("full", 1.0) in shares.index else "not there yet"
     return (
-        f"{'No' if most < 1 else 'A little' if most < 5 else 'Yes'}. The most near-copies are {most:.1f} % "
-        f"of the samples ({LABELS[row]}, {percent(ratio)}); for all the data it is {everyone:.1f} %, and one "
-        "per cent is what new real images show by chance."
+        f"{head}. The most near-copies among the samples have {LABELS[row]} at {percent(ratio)}: "
+        f"{share(most)}. All the data: {everyone}. One per cent is what new real images show by chance."
     )
 
 
@@ -434,7 +355,8 @@ def made(frame: pd.DataFrame, table: str, profile: str | Profile) -> dict[str, A
 
     Returns:
         seeds, cells: their numbers; missing: words on the cells that are not there yet, "" for none; dates, machine,
-        torch: words; floor: FID of two random halves of the real images.
+        torch: words; floor: FID of two random halves of the real images; real: words
+        on it.
     """
     wanted, there = set(cells(table, profile)), list(zip(frame.row, frame.ratio, frame.seed))
     own = frame[np.array([cell in wanted for cell in there], dtype=bool)]
@@ -449,12 +371,55 @@ def made(frame: pd.DataFrame, table: str, profile: str | Profile) -> dict[str, A
         "machine": " and ".join(sorted({note["machine"] for note in notes})) or "–",
         "torch": " and ".join(sorted({note["versions"]["torch"] for note in notes})) or "–",
         "floor": float(frame.result.iloc[0]["floor"]["fid"]) if len(frame) else float("nan"),
+        "real": floor_in_words(frame.result.iloc[0]) if len(frame) else "No results yet.",
     }
+
+
+def floor_in_words(result: dict[str, Any]) -> str:
+    """What FID real images have, from the result of a cell: sentences."""
+    floor, held_out = result["floor"]["fid"], result.get("held_out_fid")
+    said = f"Held-out real images have an FID of {held_out:.2f}. " if held_out is not None else ""
+    return (
+        f"{said}Two random halves of the real images are {floor:.2f} apart. FID of fewer images is larger, "
+        "and a half is half as many as a model draws: at the models' number of samples it would be about "
+        f"{floor / 2:.2f}."
+    )
+
+
+# ---- the options of group DRO ----------------------------------------------------------------------
+
+
+def options(table: pd.DataFrame) -> str:
+    """What the measurement says of the defaults of group DRO (``tables.dro_options``): a sentence or two.
+
+    Correlations of K classes are compared by Fisher's z, of which the difference of two has the variance
+    2 / (K - 3), with Holm's correction for all settings.
+    """
+    from scipy.stats import norm
+
+    if table.empty:
+        return "Their effect was not measured for this profile."
+    default, others = table.loc["default"], table.drop("default")
+    z = np.arctanh(np.clip(table.lowest, -0.9999, 0.9999))
+    away = (z.drop("default") - z["default"]) / np.sqrt(2 / (default.classes - 3))
+    told = holm(2 * norm.sf(np.abs(away))) < LEVEL
+
+    def named(rows: pd.DataFrame) -> str:
+        return ", ".join(f"{setting} ({lowest:.2f})" for setting, lowest in rows.lowest.items()) or "none"
+
+    return (
+        f"Two seeds of the default correlate by {default.lowest:.2f} at the least, over "
+        f"{default.classes:.0f} classes; those of the other settings by {others.lowest.min():.2f} to "
+        f"{others.lowest.max():.2f}. Told to do more than the default's: {named(others[told & (away > 0)])}; "
+        f"less: {named(others[told & (away < 0)])} (Fisher's z, p < {LEVEL} after Holm's correction for "
+        f"{len(others)} settings)."
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _percents(ratios: Iterable[float]) -> str:
-    return ", ".join(map(percent, ratios))
+def p_in_words(p: float) -> str:
+    """A p-value to be read after the letter: = 0.35, < 0.001."""
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"

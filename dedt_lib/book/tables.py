@@ -191,6 +191,32 @@ MORE_METRICS = ("cmmd", "cmmd_unbiased", "kid", "precision", "recall")
 """What the cells of the latent models hold beside FID (:meth:`dedt_lib.experiment.Experiment.compare`)."""
 
 
+class Metric(NamedTuple):
+    """A column of :func:`read_cells`: how the book prints it, with how many digits, and if higher is better."""
+
+    label: str
+    digits: int = 2
+    higher: bool = False
+
+
+METRICS = {
+    "fid": Metric("FID"),
+    "worst": Metric("FID of the worst class"),
+    "cmmd": Metric("CMMD", 4),
+    "cmmd_unbiased": Metric("CMMD, unbiased", 4),
+    "kid": Metric("KID", 4),
+    "precision": Metric("precision", 3, higher=True),
+    "recall": Metric("recall", 3, higher=True),
+    "copies_percent": Metric("near-copies (%)", 1),
+}
+"""What the book compares."""
+
+
+def metric(value: str) -> Metric:
+    """The entry of METRICS, or that of a column of your own, by its name."""
+    return METRICS.get(value, Metric(value))
+
+
 # ---- which cells there are -------------------------------------------------------------------------
 
 
@@ -530,7 +556,8 @@ def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     Returns:
         Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and with_default
         (mean correlation of the logarithms of the weights: of two seeds, and with the default's of the same
-        seed), lowest (that of the two seeds which agree least).  Empty for a profile without a measurement.
+        seed), lowest (that of the two seeds which agree least), classes.  Empty for a profile without a
+        measurement.
     """
     import pandas as pd
 
@@ -541,6 +568,7 @@ def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
             **{name: row[name] for name in ("setting", "effective_classes", "clipped", "mean_excess")},
             "between_seeds": float(np.mean(row["between_seeds"])) if row["between_seeds"] else math.nan,
             "lowest": min(row["between_seeds"], default=math.nan),
+            "classes": len(row["weights"][0]),
             "with_default": float(np.mean(row["with_default"])),
         }
         for row in rows
@@ -562,6 +590,27 @@ def named(table: "pd.DataFrame", rows: Iterable[str]) -> "pd.DataFrame":
     return table.rename(index=LABELS, level=0).rename(index=percent, level=1)
 
 
+def intervals(frame: "pd.DataFrame", by: str | list[str], value: str = "fid") -> "pd.DataFrame":
+    """Means over the seeds with their 95 % intervals (:func:`~dedt_lib.evaluation.mean_interval`).
+
+    Args:
+        frame: of :func:`read_cells`.
+        by: the columns that name a group of seeds.
+        value: the column that is averaged; cells without it are left out.
+
+    Returns:
+        A row for each group.  Columns: mean, low, high, seeds; low and high are NaN for one seed.
+    """
+    import pandas as pd
+
+    from ..evaluation import mean_interval
+
+    groups = frame.set_index(by)[value].astype(float).dropna().groupby(level=by)
+    found = {group: (*map(float, mean_interval(values)), len(values)) for group, values in groups}
+    index = groups.size().index
+    return pd.DataFrame(list(found.values()), index, columns=["mean", "low", "high", "seeds"])
+
+
 def layout(
     frame: "pd.DataFrame",
     table: str = "table1",
@@ -569,7 +618,9 @@ def layout(
     digits: int = 2,
     published: dict[str, Any] | None = None,
 ) -> "pd.DataFrame":
-    """A table as the paper prints it: rows by name, columns by ratio, "mean ± standard deviation".
+    """A table as the paper prints it: rows by name, columns by ratio, "mean ± half of its 95 % interval".
+
+    Entries of fewer seeds than the others say of how many they are.
 
     Args:
         frame: of :func:`read_cells`.
@@ -586,11 +637,8 @@ def layout(
     from . import paper
 
     rows = [row for row in TABLES[table] if row in set(frame.row)]
-    ours = frame[frame.row.isin(rows)].groupby(["row", "ratio"])[value].agg(["mean", "std", "count"])
-    entries = {
-        cell: f"{mean:.{digits}f} ± {std:.{digits}f}" if count > 1 else f"{mean:.{digits}f}"
-        for cell, mean, std, count in ours.itertuples()
-    }
+    ours = intervals(frame[frame.row.isin(rows)], ["row", "ratio"], value)
+    entries = _printed(ours, digits)
     ratios = sorted(ours.index.unique("ratio"))
     columns = {percent(ratio): [entries.get((row, ratio), "–") for row in rows] for ratio in ratios}
     if published:
@@ -600,10 +648,43 @@ def layout(
     return pd.DataFrame(columns, index=[LABELS[row] for row in rows])
 
 
-def speedups(
+def metrics(frame: "pd.DataFrame", rows: Iterable[str], values: Iterable[str]) -> "pd.DataFrame":
+    """Several metrics beside each other, by row and ratio, as "mean ± half of its 95 % interval".
+
+    Args:
+        frame: of :func:`read_cells`.
+        rows: those of the table, in their order.
+        values: the columns of ``frame`` that are shown, mostly of METRICS.
+
+    Returns:
+        Strings, with a dash where there is no number.
+    """
+    import pandas as pd
+
+    own = frame[frame.row.isin(rows := list(rows))]
+    columns = {
+        metric(value).label: _printed(intervals(own, ["row", "ratio"], value), metric(value).digits)
+        for value in values
+    }
+    index = pd.MultiIndex.from_frame(own[["row", "ratio"]].drop_duplicates().sort_values(["row", "ratio"]))
+    return named(pd.DataFrame(columns, index).fillna("–"), rows)
+
+
+def _printed(found: "pd.DataFrame", digits: int) -> dict[Any, str]:
+    """Entries of :func:`intervals` as the book prints them; those of fewer seeds than the others say so."""
+    most = found.seeds.max()
+    return {
+        cell: f"{mean:.{digits}f}"
+        + (f" ± {high - mean:.{digits}f}" if seeds > 1 else "")
+        + (f" (n = {seeds})" if seeds < most else "")
+        for cell, mean, _, high, seeds in found.itertuples()
+    }
+
+
+def speedups_by_seed(
     frame: "pd.DataFrame", rows: Iterable[str], whole: bool = False, full: str = "full"
 ) -> "pd.DataFrame":
-    """Speed-up over the run on all the data with the same seed, as in the paper's Table III: means over seeds.
+    """Speed-up over the run on all the data with the same seed, as in the paper's Table III.
 
     Args:
         frame: of :func:`read_cells`.
@@ -612,7 +693,7 @@ def speedups(
         full: the row of that run; a seed without it is left out.
 
     Returns:
-        Columns: images, network evaluations, CPU time, wall clock.
+        A line for each cell, by (row, ratio).  Columns: images, network evaluations, CPU time, wall clock.
     """
     import pandas as pd
 
@@ -620,5 +701,12 @@ def speedups(
     base = frame[frame.row == full].set_index("seed")[columns]
     own = frame[frame.row.isin(rows) & frame.seed.isin(base.index)]
     times = base.loc[own.seed].to_numpy() / own[columns].to_numpy()
-    table = pd.DataFrame(times, pd.MultiIndex.from_frame(own[["row", "ratio"]]), UNITS.values())
-    return named(table.groupby(level=[0, 1]).mean(), rows)
+    return pd.DataFrame(times, pd.MultiIndex.from_frame(own[["row", "ratio"]]), UNITS.values())
+
+
+def speedups(
+    frame: "pd.DataFrame", rows: Iterable[str], whole: bool = False, full: str = "full"
+) -> "pd.DataFrame":
+    """Means over the seeds of :func:`speedups_by_seed`, as the book prints them."""
+    rows = list(rows)
+    return named(speedups_by_seed(frame, rows, whole, full).groupby(level=[0, 1]).mean(), rows)

@@ -36,13 +36,21 @@ from .neighbours import (
     precision_recall,
     views,
 )
-from .statistics import paired_interval, spread
+from .statistics import (
+    detectable_difference,
+    holm,
+    mean_interval,
+    paired_interval,
+    paired_p,
+    rank_correlation,
+    spread,
+)
 
 __all__ = [
-    "INCEPTION", "KID_SUBSETS", "KID_SUBSET_SIZE", "MOST_EMBEDDED", "MOST_NEIGHBOURS", "MOST_PAIRED", "SAME",
-    "THUMBNAIL", "FrechetReference", "both_cmmds", "classwise_frechet", "classwise_kid",
-    "classwise_references", "cmmd",
-    "extract_features", "frechet_distance", "gaussian_statistics", "kid", "kid_within", "near", "nearest_distances",
-    "nearest_features", "neighbour_radii", "paired_interval", "precision_recall", "protocol", "real_floor",
-    "register_classifier", "spread", "views", "within_real",
+    "FrechetReference", "INCEPTION", "KID_SUBSETS", "KID_SUBSET_SIZE", "MOST_EMBEDDED", "MOST_NEIGHBOURS",
+    "MOST_PAIRED", "SAME", "THUMBNAIL", "both_cmmds", "classwise_frechet", "classwise_kid",
+    "classwise_references", "cmmd", "detectable_difference", "extract_features", "frechet_distance",
+    "gaussian_statistics", "holm", "kid", "kid_within", "mean_interval", "near", "nearest_distances",
+    "nearest_features", "neighbour_radii", "paired_interval", "paired_p", "precision_recall", "protocol",
+    "rank_correlation", "real_floor", "register_classifier", "spread", "views", "within_real",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import DedtError
+from ..randomness import numpy_generator
 
 
 def paired_interval(ours: Array, theirs: Array, *, level: float = 0.95) -> tuple[float, float, float]:
@@ -25,8 +26,6 @@ def paired_interval(ours: Array, theirs: Array, *, level: float = 0.95) -> tuple
         DedtError: fewer than two seeds, lengths that differ, values that are not finite, or a level outside
             (0, 1).
     """
-    from scipy.stats import t
-
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if ours.ndim != 1 or ours.shape != theirs.shape or not np.isfinite([ours, theirs]).all():
         raise DedtError(
@@ -37,12 +36,121 @@ def paired_interval(ours: Array, theirs: Array, *, level: float = 0.95) -> tuple
         raise DedtError(
             f"A paired interval needs two seeds at least, and there are {len(ours)}: run more seeds."
         )
+    mean, low, high = mean_interval(ours - theirs, level=level)
+    return float(mean), float(low), float(high)
+
+
+def mean_interval(values: Array, *, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Student's t interval of a mean over seeds: mean -+ t sd / sqrt(n).
+
+    Args:
+        values: float [n, ...], one entry for each seed.
+        level: share of such intervals that cover the true mean, in (0, 1).
+
+    Returns:
+        The mean and the lower and the upper end of its interval, each [...]; the ends are NaN for one seed.
+
+    Raises:
+        DedtError: a level outside (0, 1).
+    """
+    from scipy.stats import t
+
     if not 0 < level < 1:
         raise DedtError(f"The level of an interval lies in (0, 1), such as 0.95; got {level}.")
-    difference, n = ours - theirs, len(ours)
-    mean = float(difference.mean())
-    half = float(t.ppf((1 + level) / 2, n - 1) * difference.std(ddof=1) / np.sqrt(n))
+    values = np.asarray(values, dtype=np.float64)
+    n, mean = len(values), values.mean(axis=0)
+    half = t.ppf((1 + level) / 2, n - 1) * _standard_error(values) if n > 1 else np.full_like(mean, np.nan)
     return mean, mean - half, mean + half
+
+
+def paired_p(differences: Array) -> np.ndarray:
+    """Two-sided p of the paired t test: how often seeds alone would make a mean at least as far from zero.
+
+    Args:
+        differences: float [n, ...], ours - theirs for each seed.
+
+    Returns:
+        float [...], NaN for one seed.
+    """
+    from scipy.stats import t
+
+    values = np.asarray(differences, dtype=np.float64)
+    n, mean = len(values), np.abs(values.mean(axis=0))
+    if n < 2:
+        return np.full_like(mean, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):  # seeds that agree to the last digit
+        return np.where(mean == 0, 1.0, 2 * t.sf(mean / _standard_error(values), n - 1))
+
+
+def _standard_error(values: np.ndarray) -> np.ndarray:
+    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
+
+
+def holm(p: Array) -> np.ndarray:
+    """Holm's adjusted p-values, for several tests of which none shall be a false alarm (Holm, 1979).
+
+    The i-th smallest of m, counted from zero, becomes the largest (m - j) p_j with j <= i, one at most.
+
+    Args:
+        p: float [n]; NaN is no test, and stays.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    order, m = np.argsort(p), np.isfinite(p).sum()  # NaN comes last
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate((m - np.arange(len(p))) * p[order]), 1)
+    return adjusted
+
+
+def detectable_difference(deviation: float, seeds: int, *, level: float = 0.05, power: float = 0.8) -> float:
+    """The smallest true difference that a paired t test finds with the given power.
+
+    Args:
+        deviation: standard deviation of the paired differences.
+        seeds: n, two at least.
+        level: at which p is called significant; of m tests with Holm's correction the strictest is 0.05 / m.
+        power: share of the repetitions in which it is found.
+
+    Returns:
+        The difference, in the unit of ``deviation``.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import nct, t
+
+    needed = t.isf(level / 2, seeds - 1)
+    shift = brentq(lambda shift: nct.sf(needed, seeds - 1, shift) - power, 0, 10 * needed + 10)
+    return float(shift * deviation / np.sqrt(seeds))
+
+
+def rank_correlation(x: Array, y: Array) -> tuple[float, float]:
+    """Spearman's rank correlation, and its two-sided p by permutation: all of them, or 99 999 drawn.
+
+    Args:
+        x: float [n]; places where either is NaN are left out.
+        y: float [n].
+
+    Returns:
+        The correlation and p; (NaN, 1) where one of the two has no order.
+    """
+    from scipy.stats import permutation_test, rankdata
+
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    there = np.isfinite(x) & np.isfinite(y)
+    ranks = np.array([rankdata(x[there]), rankdata(y[there])])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(ranks, axis=1)
+    if not norm.all():
+        return float("nan"), 1.0
+    x_ranks, y_ranks = ranks / norm[:, None]
+    found = permutation_test(
+        (x_ranks,),
+        lambda x, axis: x @ y_ranks,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=99_999,
+        batch=10_000,
+        rng=numpy_generator(0, "permutations"),
+    )
+    return float(found.statistic), float(found.pvalue)
 
 
 def spread(labels: Array, most: int) -> Array:

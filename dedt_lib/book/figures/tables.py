@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from ...data import LabelledImages
+from ...evaluation import mean_interval
 from ...selection import Coreset
+from ..tables import intervals
 from .common import (
     WIDTH,
     Classwise,
@@ -26,6 +28,11 @@ from .common import (
     plain_ticks,
     show_tiled,
 )
+
+FLOOR = "real half against real half"
+"""How the FID of two random halves of the real images is called."""
+
+MARKERS = "osD^vP*"
 
 
 def classwise_bars(
@@ -50,7 +57,7 @@ def _classwise(
     if floor is not None:
         places = np.arange(len(class_names))
         floor = np.array(floor, dtype=float)
-        axes.hlines(floor, places - 0.4, places + 0.4, color="0.2", lw=1.2, label="real against real")
+        axes.hlines(floor, places - 0.4, places + 0.4, color="0.2", lw=1.2, label=FLOOR)
     axes.set(xlabel="class", ylabel="class-wise FID")
     axes.legend(title=None, fontsize=8)
 
@@ -64,7 +71,7 @@ def figure_2(
 ) -> Figure:
     """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
 
-    Bars are means over the seeds, the thin lines reach from the smallest to the largest seed.
+    Bars are means over the seeds, the thin lines their 95 % intervals.
 
     Args:
         before: float [seeds, K].
@@ -77,16 +84,17 @@ def figure_2(
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=[2, 1])
     places = np.arange(K)
     for shift, label, values in ((-0.2, "before reweighting", before), (0.2, "after reweighting", after)):
-        top.bar(places + shift, values.mean(axis=0), width=0.38, label=label)
-        top.vlines(places + shift, values.min(axis=0), values.max(axis=0), color="0.15", lw=1)
+        mean, low, high = mean_interval(values)
+        top.bar(places + shift, mean, width=0.38, label=label)
+        top.vlines(places + shift, low, high, color="0.15", lw=1)
     if floor is not None:
         floor = np.array(floor, dtype=float)
-        top.hlines(floor, places - 0.4, places + 0.4, color="crimson", lw=1.2, label="real against real")
+        top.hlines(floor, places - 0.4, places + 0.4, color="crimson", lw=1.2, label=FLOOR)
     top.set(ylabel="class-wise FID")
     top.legend(fontsize=8)
-    relative = K * weights
-    bottom.bar(places, relative.mean(axis=0) - 1, bottom=1, width=0.6, color="C2")
-    bottom.vlines(places, relative.min(axis=0), relative.max(axis=0), color="0.15", lw=1)
+    mean, low, high = mean_interval(K * weights)
+    bottom.bar(places, mean - 1, bottom=1, width=0.6, color="C2")
+    bottom.vlines(places, low, high, color="0.15", lw=1)
     bottom.axhline(1, color="0.4", lw=0.8)
     bottom.set(
         ylabel="class weight $K\\alpha$", xlabel="class", xticks=places, xticklabels=plain(class_names)
@@ -111,8 +119,8 @@ def weights_by_seed(weights: np.ndarray, class_names: Names) -> Figure:
 def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: Names) -> Figure:
     """Class weight against the class-wise FID before reweighting, a dot per class.
 
-    Dots are means over the seeds, thin lines reach from the smallest to the largest; right of the dashed line are
-    the harder half of the classes, above the other one the heavier ones.
+    Dots are means over the seeds, thin lines their 95 % intervals; right of the dashed line are the harder
+    half of the classes, above the other one the heavier ones.
 
     Args:
         weights: float [seeds, K].
@@ -120,10 +128,10 @@ def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: 
         class_names: names of the classes, in their order.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
-    relative = len(class_names) * weights
-    x, y = before.mean(axis=0), relative.mean(axis=0)
-    axes.hlines(y, before.min(axis=0), before.max(axis=0), color="0.75", lw=1)
-    axes.vlines(x, relative.min(axis=0), relative.max(axis=0), color="0.75", lw=1)
+    x, *x_ends = mean_interval(before)
+    y, *y_ends = mean_interval(len(class_names) * weights)
+    axes.hlines(y, *x_ends, color="0.75", lw=1)
+    axes.vlines(x, *y_ends, color="0.75", lw=1)
     axes.plot(x, y, "o", ms=17, mfc="white", mec="C0", mew=1.4, ls="none")
     for place, name in zip(zip(x, y), plain(class_names)):
         axes.annotate(name, place, ha="center", va="center", fontsize=9)
@@ -134,25 +142,65 @@ def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: 
 
 
 def fid_by_ratio(
-    frame: pd.DataFrame, rows: Names, labels: Labels, *, floor: float | None = None, full: float | None = None
+    frame: pd.DataFrame,
+    rows: Names,
+    labels: Labels,
+    *,
+    dashed: Collection[str] = (),
+    floor: float | None = None,
+    full: str | None = None,
 ) -> Figure:
-    """FID against the share of the data kept: one line per row, one dot per seed."""
+    """FID against the share of the data kept, a line per row: means over the seeds with 95 % intervals.
+
+    Args:
+        frame: of ``tables.read_cells``.
+        rows: their names in ``tables.ROWS``.
+        labels: row -> how it is printed.
+        dashed: rows drawn dashed.
+        floor: the value of two random halves of the real images.
+        full: the row of the run on all the data, a line across.
+    """
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
-    for k, row in enumerate(rows):
-        part = frame[frame.row == row].sort_values("ratio")
-        means = part.groupby("ratio").fid.mean()
-        dashed = {"ls": "--", "color": "0.25"} if row == "early-stopping" else {"color": f"C{k}"}
-        axes.plot(100 * means.index, means, label=labels[row], lw=1.6, **dashed)
-        axes.plot(100 * part.ratio, part.fid, "o", ms=3, color=dashed["color"])
-    if full is not None:
-        axes.axhline(full, color="C9", lw=1.2, label=labels["full"])
+    _by_ratio(axes, frame, rows, labels, "fid", dashed, full)
     if floor is not None:
-        axes.axhline(floor, color="crimson", lw=1.2, ls=":", label="real against real")
-    axes.set(xlabel="training images kept (%)", ylabel="FID (classifier features)", yscale="log")
-    axes.set_xticks(sorted(100 * frame[frame.ratio < 1].ratio.unique()))
+        axes.axhline(floor, color="crimson", lw=1.2, ls=":", label=FLOOR)
+    axes.set(ylabel="FID (classifier features)", yscale="log")
     axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 12, 14, 17, 20, 30, 50, 100)
     return finished(figure)
+
+
+def _by_ratio(
+    axes: Axes,
+    frame: pd.DataFrame,
+    rows: Names,
+    labels: Labels,
+    value: str,
+    dashed: Collection[str],
+    full: str | None,
+) -> None:
+    """A line with interval bars for each row that has numbers, side by side at each ratio."""
+    ratios = sorted(frame[frame.row.isin(rows)].ratio.unique())
+    width = 0.4 * min(np.diff(ratios), default=0.1) / max(1, len(rows))
+    for k, row in enumerate(rows):
+        found = intervals(frame[frame.row == row], "ratio", value)
+        if len(found):
+            place = 100 * (found.index + (k - (len(rows) - 1) / 2) * width)
+            colour, line = ("0.25", "--") if row in dashed else (f"C{k}", "-")
+            _interval_bars(axes, place, found, MARKERS[k % 7] + line, color=colour, label=labels[row])
+    if full is not None and (frame.row == full).any():
+        mean, low, high = map(float, mean_interval(frame[frame.row == full][value]))
+        axes.axhline(mean, color="C9", lw=1.4, label=labels[full])
+        if low > 0 or frame[value].min() <= 0:
+            axes.axhspan(low, high, color="C9", alpha=0.2, lw=0)
+    axes.set(xlabel="training images kept (%)")
+    axes.set_xticks([100 * ratio for ratio in ratios])
+
+
+def _interval_bars(axes: Axes, places: np.ndarray, found: pd.DataFrame, fmt: str, **style: Any) -> None:
+    """Means of ``tables.intervals`` at these places with bars for their ends; one seed has no bar."""
+    axes.plot(places, found["mean"], fmt, ms=4, lw=1.4, **style)
+    axes.vlines(places, found.low, found.high, color=style["color"], lw=1)
 
 
 def fid_by_images(
@@ -162,7 +210,7 @@ def fid_by_images(
     dashed: Collection[str] = (),
     floor: float | None = None,
 ) -> Figure:
-    """FID against the images that a run has seen, in per cent of a run on all the data; one dot per seed.
+    """FID against the images that a run has seen, in per cent of a run on all the data, with 95 % intervals.
 
     Args:
         frame: of ``tables.read_cells``.
@@ -175,14 +223,12 @@ def fid_by_images(
     for k, (label, part) in enumerate(shown.items()):
         if len(part) == 0:
             continue
-        means = part.groupby(["row", "ratio"])[["realised", "fid"]].mean().sort_values("realised")
-        color, line = ("0.25", "--") if label in dashed else (f"C{k}", "-")
-        marker = "osD^vP*"[k % 7]
-        axes.plot(100 * means.realised, means.fid, line, color=color, lw=1.5)
-        axes.plot(100 * means.realised, means.fid, marker, color=color, ms=6, label=label)
-        axes.plot(100 * part.realised, part.fid, ".", color=color, ms=4, alpha=0.7)
+        found = intervals(part, ["row", "ratio"])
+        found = found.assign(seen=part.groupby(["row", "ratio"]).realised.mean()).sort_values("seen")
+        colour, line = ("0.25", "--") if label in dashed else (f"C{k}", "-")
+        _interval_bars(axes, 100 * found.seen, found, MARKERS[k % 7] + line, color=colour, label=label)
     if floor is not None:
-        axes.axhline(floor, color="crimson", lw=1.2, ls=":", label="real against real")
+        axes.axhline(floor, color="crimson", lw=1.2, ls=":", label=FLOOR)
     axes.set(xscale="log", yscale="log", ylabel="FID (classifier features)")
     axes.set_xlabel("images seen in training (% of the run on all the data)")
     low, high = axes.get_xlim()
@@ -203,7 +249,7 @@ def metrics_by_ratio(
     dashed: Collection[str] = (),
     full: str | None = None,
 ) -> Figure:
-    """Several metrics against the share of the data kept, a panel each: one line per row, one dot per seed.
+    """Several metrics against the share of the data kept, a panel each: means with 95 % intervals.
 
     Rows and metrics without numbers are left out; positive ones that span a factor of five are drawn on a
     logarithmic axis.
@@ -221,19 +267,8 @@ def metrics_by_ratio(
         return finished(plt.figure(figsize=(WIDTH, 1)))
     figure, panels = panel_grid(len(shown), 3.4)
     for axes, (value, name) in zip(panels, shown.items()):
-        for k, row in enumerate(rows):
-            part = frame[(frame.row == row) & frame[value].notna()].sort_values("ratio")
-            if len(part) == 0:
-                continue
-            means = part.groupby("ratio")[value].mean()
-            colour, line = ("0.25", "--") if row in dashed else (f"C{k}", "-")
-            line = "osD^vP*"[k % 7] + line
-            axes.plot(100 * means.index, means, line, color=colour, ms=5, label=labels[row])
-            axes.plot(100 * part.ratio, part[value], ".", color=colour, ms=4, alpha=0.7)
-        if full is not None and (frame.row == full).any():
-            axes.axhline(frame[frame.row == full][value].mean(), color="C9", lw=1.4, label=labels[full])
-        axes.set(xlabel="training images kept (%)", ylabel=name)
-        axes.set_xticks(sorted(100 * frame[frame.row.isin(rows)].ratio.unique()))
+        _by_ratio(axes, frame, rows, labels, value, dashed, full)
+        axes.set(ylabel=name)
         if frame[value].max() > 5 * frame[value].min() > 0:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
@@ -244,33 +279,22 @@ def metrics_by_ratio(
 
 
 def differences(
-    frame: pd.DataFrame,
-    pairs: Mapping[str, tuple[str, str]],
-    *,
-    value: str = "fid",
-    label: str = "difference in FID (below 0 is better)",
+    found: Mapping[str, pd.DataFrame], *, label: str = "difference in FID (below 0 is better)"
 ) -> Figure:
-    """How much lower or higher a row is than another at each ratio: bars are means, dots are seeds.
+    """How much lower or higher a row is than another at each ratio: means with their 95 % paired intervals.
 
     Args:
-        frame: of ``tables.read_cells``.
-        pairs: legend -> (row, the other row); those without results are left out.
-        value: the column of ``frame`` that is compared.
+        found: legend -> ``Page.compare``; those without results are left out.
         label: of the axis.
     """
-    wide = frame.pivot_table(index=["ratio", "seed"], columns="row", values=value)
-    pairs = {name: pair for name, pair in pairs.items() if set(pair) <= set(wide)}
-    found = {name: (wide[a] - wide[b]).dropna() for name, (a, b) in pairs.items()}
-    ratios = sorted({ratio for difference in found.values() for ratio, _ in difference.index})
+    found = {name: table for name, table in found.items() if len(table)}
+    ratios = sorted({ratio for table in found.values() for ratio in table.index})
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     width = 0.8 / max(1, len(found))
-    for k, (name, difference) in enumerate(found.items()):
-        means = difference.groupby("ratio").mean().reindex(ratios)
-        places = np.arange(len(ratios)) + (k + 0.5) * width - 0.4
-        axes.bar(places, means, width=0.9 * width, color=f"C{k}", label=name)
-        place_of = dict(zip(ratios, places))
-        dots = [place_of[ratio] for ratio, _ in difference.index]
-        axes.plot(dots, difference, "o", ms=3, color="0.15")
+    for k, (name, table) in enumerate(found.items()):
+        places = np.array([ratios.index(ratio) for ratio in table.index]) + (k + 0.5) * width - 0.4
+        axes.bar(places, table.difference, width=0.9 * width, color=f"C{k}", label=name)
+        axes.vlines(places, table.low, table.high, color="0.15", lw=1.2)
     axes.axhline(0, color="0.15", lw=1)
     axes.set_xticks(range(len(ratios)), [f"{100 * ratio:g} %" for ratio in ratios])
     axes.set(xlabel="images kept", ylabel=label)
@@ -293,7 +317,7 @@ def rank_slopes(order: pd.DataFrame, labels: Labels) -> Figure:
             if row in entry["paper"]:
                 ends = entry["paper"].index(row) + 1, entry["ours"].index(row) + 1
                 axes.plot(
-                    [0, 1], ends, "osD^vP*"[k % 7], ls="-", color=f"C{k}", lw=1.6, ms=5, label=labels[row]
+                    [0, 1], ends, MARKERS[k % 7], ls="-", color=f"C{k}", lw=1.6, ms=5, label=labels[row]
                 )
         axes.set(title=ratio, xlim=(-0.15, 1.15))
         axes.set_xticks([0, 1], ["paper", "here"])

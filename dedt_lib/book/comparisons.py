@@ -1,0 +1,188 @@
+"""Comparisons over seeds: what a page compares, corrected together, and how a comparison is printed."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DedtError
+from ..evaluation import detectable_difference, holm, paired_interval, paired_p
+from .tables import LABELS, metric, percent
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+NO_RESULTS = "no results yet"
+
+LEVEL, ENOUGH = 0.05, 5
+"""A verdict needs a p below LEVEL after Holm's correction, and ENOUGH seeds."""
+
+BETTER, WORSE, OPEN = "better", "worse", "not told apart"
+"""Verdicts of a comparison."""
+
+COLUMNS = ["difference", "low", "high", "deviation", "seeds", "p"]
+
+HEADS = {
+    frozenset([BETTER]): "Yes",
+    frozenset([WORSE]): "No",
+    frozenset([OPEN]): "The seeds do not tell",
+    frozenset([BETTER, OPEN]): "At some ratios; at others the seeds do not tell",
+    frozenset([WORSE, OPEN]): "Nowhere, and at some ratios it is worse",
+}
+"""What :meth:`Page.answer` begins with, by the verdicts at the ratios."""
+
+
+class Page:
+    """The comparisons that a page makes: named once, corrected together, read by all that it says and draws.
+
+    Seeds are paired.  A row of all the data is laid beside each ratio of the other row.
+
+    Args:
+        frame: of ``tables.read_cells``.
+        pairs: (row, other) or (row, other, value) of each comparison; those without results are left out.
+        value: the column of ``frame`` that is compared where a pair names none.
+
+    Attributes:
+        pairs: all that were named, as (row, other, value).
+        table: by (row, other, value, ratio).  Columns: difference (mean over the seeds of ``row`` minus
+            ``other``), low and high (its 95 % paired t interval, NaN for one seed), deviation (of the
+            differences), seeds, p (of the paired t test), p_holm (corrected for the whole page), verdict.
+
+    Raises:
+        DedtError: a pair names a row that no table has.
+    """
+
+    def __init__(self, frame: pd.DataFrame, pairs: Iterable[Sequence[str]], value: str = "fid") -> None:
+        self.value = value
+        self.pairs = list(dict.fromkeys(tuple((*pair, value)[:3]) for pair in pairs))
+        unknown = {name for pair in self.pairs for name in pair[:2]} - set(LABELS)
+        if unknown:
+            raise DedtError(
+                f"No table has a row {', '.join(sorted(unknown))}. Choose of: {', '.join(LABELS)}."
+            )
+        found = {
+            (*pair, ratio): paired(own[pair[0]], own[pair[1]])
+            for pair in self.pairs
+            for ratio, own in _side_by_side(frame, *pair).groupby("ratio")
+        }
+        index = pd.DataFrame(list(found), columns=["row", "other", "value", "ratio"])
+        table = pd.DataFrame(list(found.values()), pd.MultiIndex.from_frame(index), columns=COLUMNS)
+        self.table = judged(table, np.where([metric(value).higher for value in index.value], 1, -1))
+
+    def compare(self, row: str, other: str, value: str | None = None) -> pd.DataFrame:
+        """The lines of ``table`` of one pair, by ratio.
+
+        Raises:
+            DedtError: the page does not make this comparison.
+        """
+        pair = (row, other, value or self.value)
+        if pair not in self.pairs:
+            raise DedtError(
+                f"This page does not compare {row} with {other} by {pair[2]}: name the pair where its Page "
+                "is made, so that the correction covers it."
+            )
+        own = np.array([key[:3] == pair for key in self.table.index], dtype=bool)
+        return self.table[own].droplevel([0, 1, 2])
+
+    def compare_all(self, rows: Iterable[str], other: str, value: str | None = None) -> pd.DataFrame:
+        """:meth:`compare` of one or more rows with ``other``: by (row, ratio)."""
+        return pd.concat({row: self.compare(row, other, value) for row in rows}, names=["row", "ratio"])
+
+    def words(self, row: str, other: str, value: str | None = None) -> str:
+        """One sentence on a pair: difference, interval, seeds and verdict at each ratio."""
+        of = f" ({metric(value).label})" if value and value != self.value else ""
+        entries = self._entries(row, other, value) or NO_RESULTS
+        return f"{LABELS[row]} against {LABELS[other]}{of}: {entries}."
+
+    def say(self, *pairs: tuple[str, str], value: str | None = None) -> "Markdown":
+        """A list with a sentence for each (row, other) that has results, as Markdown for a notebook."""
+        from IPython.display import Markdown
+
+        there = [pair for pair in pairs if len(self.compare(*pair, value))]
+        return Markdown("\n".join(f"- {self.words(*pair, value)}" for pair in there) or "No results yet.")
+
+    def answer(self, row: str, other: str, value: str | None = None) -> str:
+        """Whether ``row`` is better than ``other``: yes, no or open; by how much at each ratio."""
+        table = self.compare(row, other, value)
+        if table.empty:
+            return "No results yet."
+        head = HEADS.get(frozenset(table.verdict), "At some ratios, and at others it is worse")
+        head = "Too few seeds for a verdict" if table.seeds.max() < ENOUGH else head
+        return f"{head}: {self._entries(row, other, value)}."
+
+    def _entries(self, row: str, other: str, value: str | None) -> str:
+        digits = metric(value or self.value).digits
+        lines = self.compare(row, other, value).itertuples()
+        return "; ".join(f"at {percent(line.Index)} {entry(line, digits)}" for line in lines)
+
+    def summary(self) -> str:
+        """How to read the comparisons, how many there are, and what difference the seeds could have shown."""
+        tested = self.table[self.table.seeds > 1]
+        if self.table.empty:
+            return "No results yet."
+        higher = ", for precision and recall above zero" * any(metric(pair[2]).higher for pair in self.pairs)
+        said = f"Differences are means over the seeds; below zero is better{higher}. "
+        if tested.empty:
+            return f"{said}There is one seed, so there are no intervals, and this page makes no verdict."
+        said += "In brackets is the 95 % interval of the paired t test. "
+        most, m = tested.seeds.max(), len(tested)
+        if most < ENOUGH:
+            return f"{said}A verdict takes {ENOUGH} seeds, and there are {most}: this page makes none."
+        deviations = tested[tested.seeds == most].deviation.groupby("value", sort=False).median()
+        shown = " or ".join(
+            f"{detectable_difference(deviation, most, level=LEVEL / m):.{metric(value).digits}f} "
+            f"in {metric(value).label}"
+            for value, deviation in deviations.items()
+        )
+        return (
+            f"{said}*Better* and *worse* stand only where p is below {LEVEL} after Holm's correction for all "
+            f"{m} comparisons of this page, from {ENOUGH} seeds at least. What is not told apart need not be "
+            f"equal: at the strictest level of the correction {most} seeds find a true difference of {shown} in "
+            "four of five repetitions."
+        )
+
+
+def _side_by_side(frame: pd.DataFrame, row: str, other: str, value: str) -> pd.DataFrame:
+    """Values of two rows by (ratio, seed); one of all the data is repeated at each ratio of the other."""
+    wide = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
+    wide = wide.reindex(columns=[row, other]).astype(float)
+    for name, values in wide.items():
+        if set(values.dropna().index.get_level_values("ratio")) == {1.0}:
+            wide[name] = values.groupby("seed").transform("first")
+    return wide.dropna()
+
+
+def paired(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
+    """The COLUMNS of values of the same seeds."""
+    ours, theirs = np.array([*ours]), np.array([*theirs])
+    differences, nan = ours - theirs, float("nan")
+    several = len(ours) > 1
+    interval = paired_interval(ours, theirs) if several else (float(differences[0]), nan, nan)
+    deviation = float(differences.std(ddof=1)) if several else nan
+    return [*interval, deviation, len(ours), float(paired_p(differences))]
+
+
+def judged(table: pd.DataFrame, sign: np.ndarray | int) -> pd.DataFrame:
+    """The table with p_holm and verdict; ``sign`` is -1 where a negative difference is the better one."""
+    p_holm = holm(table.p)
+    verdict = np.where(sign * table.difference > 0, BETTER, WORSE)
+    told = (p_holm < LEVEL) & (table.seeds >= ENOUGH)
+    return table.assign(p_holm=p_holm, verdict=np.where(told, verdict, OPEN))
+
+
+def entry(line: Any, digits: int = 2) -> str:
+    """A line of a table of comparisons: +0.42 (0.31 to 0.53, 5 seeds), worse."""
+    verdict = f", {line.verdict}" if line.seeds >= ENOUGH else ""
+    return between(f"{line.difference:+.{digits}f}", (line.low, line.high), line.seeds, digits) + verdict
+
+
+def between(mean: str, ends: Iterable[float], seeds: float, digits: int = 2) -> str:
+    """A mean with its interval and seeds: 0.42 (0.31 to 0.53, 5 seeds)."""
+    interval = " to ".join(f"{end:.{digits}f}" for end in ends) + ", " if seeds > 1 else ""
+    return f"{mean} ({interval}{seeds_in_words(seeds)})"
+
+
+def seeds_in_words(number: float) -> str:
+    """Such as 5 seeds."""
+    return f"{number:.0f} seed{'' if number == 1 else 's'}"
