@@ -236,4 +236,4 @@ glue(
 # - Change `unet.guidance` or `reweight.step_size` in a profile of your own, run
 #   `make tables PROFILE=mine.toml`, and open this page with `profile` set to
 #   that file. Which answers change?
-# - Next: [choosing from real CIFAR-10](13_cifar10).
+# - Next: [do the weights carry information?](20_controls).

@@ -17,6 +17,7 @@ from dedt_lib.evaluation import (
     classwise_kid,
     classwise_references,
     cmmd,
+    concordance,
     extract_features,
     frechet_distance,
     kernels,
@@ -579,3 +580,14 @@ def test_embeddings_that_cannot_be_compared():
         cmmd(draw(10), draw(10, d=6))
     with pytest.raises(DedtError, match="NaN or infinite features"):
         cmmd(draw(10), draw(10) * np.nan)
+
+
+def test_concordance_is_one_for_one_order_and_small_for_none():
+    same = np.tile(np.arange(10.0), (5, 1)) + np.arange(5)[:, None]
+    W, p = concordance(same)
+    assert W == pytest.approx(1) and p == pytest.approx(scipy.stats.chi2.sf(5 * 9, 9))
+    # Two seeds in opposite orders: every class has the same sum of ranks.
+    assert concordance(np.array([[1.0, 2, 3, 4], [4, 3, 2, 1]])) == pytest.approx((0, 1))
+    ps = [concordance(np.random.default_rng(i).random((5, 10)))[1] for i in range(200)]
+    assert 0.02 < np.mean(np.array(ps) < 0.05) < 0.1
+    assert concordance(np.ones((3, 4)))[1] == concordance(np.ones((1, 4)))[1] == 1

@@ -445,3 +445,21 @@ def test_a_page_says_how_its_results_were_made():
     assert findings.made(frame[:0], "figure2", "smoke")["dates"] == "–"
     held_out = findings.floor_in_words({"floor": {"fid": 0.5}, "held_out_fid": 0.3})
     assert held_out.startswith("Held-out real images have an FID of 0.30. ")
+
+
+def test_the_weights_of_several_seeds_are_alike_or_not():
+    def cells(weights):
+        rows = [{"row": "moderate-reweighted", "ratio": 0.1, "result": {"class_weights": w}} for w in weights]
+        return pd.DataFrame(rows)
+
+    alike = findings.steady_in_words(cells([[0.1, 0.2, 0.3, 0.4]] * 5))
+    assert "at 10 % W 1.00 (p" in alike and "5 seeds" in alike
+    assert "two seeds" in findings.steady_in_words(cells([[0.5, 0.5]]))
+    assert "two seeds" in findings.steady_in_words(cells([]).reindex(columns=["row", "ratio", "result"]))
+
+
+def test_fid_by_several_networks():
+    cells = pd.DataFrame({"result": [{"fids": [x, 2 * x, x**2]} for x in (1.0, 2.0, 3.0, 5.0)]})
+    said = findings.networks_in_words(cells)
+    assert "4 cells" in said and "3 networks" in said and "1.000 to 1.000" in said and "2.75, 5.50" in said
+    assert findings.networks_in_words(pd.DataFrame({"result": [{}]})) == "It was measured by one network."

@@ -4,6 +4,7 @@
 and sentences that say so, never an error, because a page shows what is there.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.profile import Profile
-from ..evaluation import holm, rank_correlation
+from ..evaluation import concordance, holm, rank_correlation
 from . import paper
 from .comparisons import (
     BETTER,
@@ -264,6 +265,39 @@ def heaviness_in_words(classes: Classes) -> str:
         f"{len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); the paper's claim "
         f"would make it negative. Heavier than average are {_listed(classes.names[heavy])}, and of these "
         f"{_listed(classes.names[heavy & easy])} have an FID below the median."
+    )
+
+
+def steady_in_words(frame: pd.DataFrame, row: str = "moderate-reweighted") -> str:
+    """Whether the weights that DRO learned are alike from seed to seed: Kendall's W over the classes, and its p."""
+    found = {
+        ratio: np.array([result["class_weights"] for result in own.result])
+        for ratio, own in frame[frame.row == row].groupby("ratio")
+    }
+    tests = {ratio: concordance(weights) for ratio, weights in found.items() if len(weights) > 1}
+    if not tests:
+        return "It takes two seeds to say."
+    said = "; ".join(
+        f"at {percent(ratio)} W {W:.2f} (p {p_in_words(p)}, {seeds_in_words(len(found[ratio]))})"
+        for (ratio, (W, _)), p in zip(tests.items(), holm([p for _, p in tests.values()]))
+    )
+    return (
+        f"How alike the seeds order the classes, by Kendall's W, 1 for one order and 0 for none: {said}; p of "
+        "Friedman's test, after Holm's correction for the ratios."
+    )
+
+
+def networks_in_words(frame: pd.DataFrame) -> str:
+    """Whether FID puts the cells in the same order in the features of networks of other seeds: a sentence."""
+    fids = [result.get("fids", ()) for result in frame.result if len(result.get("fids", ())) > 1]
+    if len(fids) < 3:
+        return "It was measured by one network."
+    values = np.array(fids).T
+    pairs = [rank_correlation(a, b)[0] for a, b in itertools.combinations(values, 2)]
+    return (
+        f"The FIDs of {values.shape[1]} cells were measured in the features of {len(values)} networks that differ "
+        f"in their seed alone. Each two of them order the cells with a rank correlation of {min(pairs):.3f} to "
+        f"{max(pairs):.3f}; the mean FID is {', '.join(f'{mean:.2f}' for mean in values.mean(axis=1))}."
     )
 
 

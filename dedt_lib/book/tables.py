@@ -205,6 +205,7 @@ METRICS = {
     "cmmd": Metric("CMMD", 4),
     "cmmd_unbiased": Metric("CMMD, unbiased", 4),
     "kid": Metric("KID", 4),
+    "fid_held_out": Metric("FID to held-out images"),
     "precision": Metric("precision", 3, higher=True),
     "recall": Metric("recall", 3, higher=True),
     "copies_percent": Metric("near-copies (%)", 1),
@@ -495,8 +496,8 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
         Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps, realised
         (images seen, as a share of those that a run on all the data sees), and what the final run cost: images,
         evaluations (of the network), seconds, cpu_seconds; the same with "whole_" in front counts all that the
-        trained model costs (MODEL).  Of the latent models also cmmd, cmmd_unbiased, kid, precision and
-        recall.  "result" is the whole JSON.
+        trained model costs (MODEL).  Where there are held-out images, fid_held_out; where the profile asks for
+        them, kid, precision and recall, cmmd and cmmd_unbiased.  "result" is the whole JSON.
 
     Raises:
         DedtError: there are no results, or one is damaged, and is named.
@@ -519,7 +520,7 @@ def _columns(result: dict[str, Any]) -> dict[str, Any]:
         **{name: result[name] for name in same},
         **{name: result["recipe"][name] for name in ("ratio", "seed")},
         "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
-        **{name: result.get(name) for name in (*MORE_METRICS, "copies_features")},
+        **{name: result.get(name) for name in (*MORE_METRICS, "copies_features", "fid_held_out")},
         **{unit: train[unit] for unit in UNITS},
         **{
             f"whole_{unit}": sum(cost[unit] for part, cost in costs.items() if part in MODEL)
@@ -574,6 +575,20 @@ def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
         for row in rows
     ]
     return pd.DataFrame(table).set_index("setting") if table else pd.DataFrame()
+
+
+def fid_over_steps(profile: Named, *, root: Root = None) -> "pd.DataFrame":
+    """What more steps bring, measured by ``tools/fid_over_steps.py``: a row a run and number of steps.
+
+    Returns:
+        Columns: ratio, seed, steps, fid.  Empty for a profile without a measurement.
+    """
+    import pandas as pd
+
+    file = results_folder(profile, root) / "fid-over-steps.json"
+    return pd.DataFrame(
+        read_json(file)["rows"] if file.exists() else [], columns=["ratio", "seed", "steps", "fid"]
+    )
 
 
 # ---- the tables as the book prints them ------------------------------------------------------------

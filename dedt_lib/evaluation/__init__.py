@@ -37,6 +37,7 @@ from .neighbours import (
     views,
 )
 from .statistics import (
+    concordance,
     detectable_difference,
     holm,
     mean_interval,
@@ -49,7 +50,7 @@ from .statistics import (
 __all__ = [
     "FrechetReference", "INCEPTION", "KID_SUBSETS", "KID_SUBSET_SIZE", "MOST_EMBEDDED", "MOST_NEIGHBOURS",
     "MOST_PAIRED", "SAME", "THUMBNAIL", "both_cmmds", "classwise_frechet", "classwise_kid",
-    "classwise_references", "cmmd", "detectable_difference", "extract_features", "frechet_distance",
+    "classwise_references", "cmmd", "concordance", "detectable_difference", "extract_features", "frechet_distance",
     "gaussian_statistics", "holm", "kid", "kid_within", "mean_interval", "near", "nearest_distances",
     "nearest_features", "neighbour_radii", "paired_interval", "paired_p", "precision_recall", "protocol",
     "rank_correlation", "real_floor", "register_classifier", "spread", "views", "within_real",

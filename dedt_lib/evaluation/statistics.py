@@ -153,6 +153,25 @@ def rank_correlation(x: Array, y: Array) -> tuple[float, float]:
     return float(found.statistic), float(found.pvalue)
 
 
+def concordance(values: Array) -> tuple[float, float]:
+    """Kendall's W: how alike several seeds order the classes, and the p of Friedman's test that they do not.
+
+    Args:
+        values: float [n, K], a row for each seed.
+
+    Returns:
+        W, 0 for no agreement and 1 for one order, and p; (NaN, 1) for one seed, fewer than three classes, or no order.
+    """
+    from scipy.stats import friedmanchisquare
+
+    values = np.asarray(values, dtype=np.float64)
+    n, K = values.shape
+    if n < 2 or K < 3 or (values == values[:, :1]).all():
+        return float("nan"), 1.0
+    test = friedmanchisquare(*values.T)
+    return float(test.statistic / (n * (K - 1))), float(test.pvalue)
+
+
 def spread(labels: Array, most: int) -> Array:
     """Positions of at most ``most`` images, each class in its share and evenly through it: sorted int64."""
     n, order = len(labels), np.argsort(labels, kind="stable")

@@ -79,7 +79,9 @@ def print_doubts(coreset: "Coreset") -> None:
 
 def print_metrics(metrics: Result, floor: Result) -> None:
     """FID and what was measured beside it, with how; floor: real half against real half."""
-    print(f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g}, too high for halves are few)")
+    print(
+        f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g}, too high for halves are few)"
+    )
     print(f"  {metrics['protocol']}")
     if metrics.get("classwise_left_out"):
         from ..stages.needs import few_words

@@ -23,6 +23,7 @@ from .tables import (
     differences,
     fid_by_images,
     fid_by_ratio,
+    fid_over_steps,
     figure_2,
     front_page,
     metrics_by_ratio,

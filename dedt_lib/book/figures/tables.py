@@ -1,5 +1,6 @@
 """Figures of results: of one run class by class, and of the tables."""
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -167,6 +168,28 @@ def fid_by_ratio(
     axes.set(ylabel="FID (classifier features)", yscale="log")
     axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 12, 14, 17, 20, 30, 50, 100)
+    return finished(figure)
+
+
+def fid_over_steps(frame: pd.DataFrame) -> Figure:
+    """FID on the way of runs on few and on all images: a line a ratio, means over the seeds with 95 % intervals.
+
+    Args:
+        frame: of ``tables.fid_over_steps``.
+    """
+    figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
+    for k, (ratio, own) in enumerate(frame.groupby("ratio")):
+        found = intervals(own, "steps")
+        places = found.index.to_numpy() * (1 + 0.01 * (k - 1))
+        label = "all data" if ratio == 1 else f"{100 * ratio:g} %, drawn at random"
+        _interval_bars(axes, places, found, MARKERS[k % 7] + "-", color=f"C{k}", label=label)
+    axes.set(xlabel="steps of the optimiser", ylabel="FID (classifier features)", xscale="log", yscale="log")
+    plain_ticks(axes, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20)
+    steps = sorted(frame.steps.unique())
+    axes.set_xticks(steps[:1] + [b for a, b in itertools.pairwise(steps) if b > 1.3 * a])
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.minorticks_off()
+    axes.legend(fontsize=8)
     return finished(figure)
 
 
