@@ -15,11 +15,8 @@ from .stages.train import Snapshot, Train
 if TYPE_CHECKING:
     from .experiment import Experiment
 
+STAGES = f"{__package__}.stages."
 PROVENANCE = ("date", "machine", "device", "threads", "python", "versions")
-
-
-LEDGER = ("data", "embed", "select", "latents", "reference", "reweight", "train", "sample", "evaluate")
-"""The parts of a cost ledger, in order; those before "sample" are what a model costs."""
 
 
 def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
@@ -37,15 +34,15 @@ def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
             part = _part(e, stage) if stage.address in before else after
             sums = ledger.setdefault(part, dict.fromkeys(spent, 0.0))
             ledger[part] = {unit: sums[unit] + value for unit, value in spent.items()}
-    return {part: ledger[part] for part in LEDGER if part in ledger}
+    return ledger
 
 
 def _part(experiment: "Experiment", stage: Stage) -> str:
     """The part of the ledger of a stage that the model needs: the word whose module its kind is from."""
     if isinstance(stage, Train) and stage.is_reference and stage.address != experiment.training_run.address:
         return "reference"
-    modules = (kind.__module__.rpartition(".")[2] for kind in type(stage).__mro__)
-    return next(name for name in modules if name in LEDGER)
+    modules = (kind.__module__ for kind in type(stage).__mro__)
+    return next(name for name in modules if name.startswith(STAGES)).removeprefix(STAGES)
 
 
 def _spent(experiment: "Experiment", stage: Stage) -> dict[str, float]:

@@ -173,8 +173,8 @@ TABLES["figure2"] = dict.fromkeys(("moderate", "moderate-reweighted"), (0.1,))
 FULL = {"unet": "full", "mdt": "mdt-full", "stable-diffusion": "sd-full"}
 """Model of a recipe -> the row of its run on all the data."""
 
-MODEL = frozenset(("data", "embed", "select", "latents", "reference", "reweight", "train"))
-"""The parts of a cost ledger that a trained model costs, without its samples and their measuring."""
+MODEL = ("data", "embed", "select", "latents", "reference", "reweight", "train")
+"""The parts of a cost ledger that a trained model costs, in order; its samples and their measuring are the others."""
 
 UNITS = {
     "images": "images",

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from ...data import LabelledImages
 from ...evaluation import mean_interval
 from ...selection import Coreset
-from ..tables import intervals
+from ..tables import MODEL, intervals
 from .common import (
     WIDTH,
     Classwise,
@@ -353,25 +353,25 @@ def rank_slopes(order: pd.DataFrame, labels: Labels) -> Figure:
 
 
 def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure:
-    """What each recipe costs, stage by stage, in units of one run on all the data.
+    """What each recipe costs, stage by stage, in units of one run on all the data; in grey what only measures it.
 
     Args:
         ledgers: label -> {stage: cost}.
         full: the same cost of the run on all the data.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(ledgers) + 1.2))
-    stages = ["embed", "select", "reference", "proxy", "train"]
     labels = list(ledgers)
     left = np.zeros(len(labels))
-    for k, stage in enumerate(stages):
+    for k, stage in enumerate((*MODEL, "sample", "evaluate")):
         values = np.array([ledgers[label].get(stage, 0) for label in labels]) / full
-        if values.any():
-            axes.barh(labels, values, left=left, color=f"C{k}", label=stage)
+        colour = f"C{k}" if stage in MODEL else {"sample": "0.7", "evaluate": "0.85"}[stage]
+        if values.max(initial=0) > 0.005:
+            axes.barh(labels, values, left=left, color=colour, label=stage)
         left += values
     axes.axvline(1, color="0.3", ls="--", lw=1)
     axes.invert_yaxis()
     axes.set(xlabel="cost (one run on all the data = 1)")
-    axes.legend(fontsize=8, ncols=len(stages), loc="lower right", bbox_to_anchor=(1, 1))
+    axes.legend(fontsize=8, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
     return finished(figure)
 
 
