@@ -647,7 +647,7 @@ except SystemExit:
 try:
     cli.main(["train", "--help"])
 except SystemExit:
-    pass
+    assert not {"torch", "PIL", "dedt_lib.data", "dedt_lib.config.profile"} & set(sys.modules)
 assert cli.main(["train", "--data", "no-such-folder"]) == 2
 assert cli.main(["cells", "--profile", "smoke"]) == cli.main(["profile", "short"]) == 0
 assert "torch" not in sys.modules
