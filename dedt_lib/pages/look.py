@@ -1,5 +1,6 @@
 """The look at photographs as text and as a page."""
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     if seconds is not None:
         seconds += lab.store.manifest(stage.folder)["seconds"]
         rows.append(("select", f"{seconds:.0f} s", "is what looking and embedding took here; both are kept for it"))
+    rows.append(_run(lab, int(seen.readable.sum())))
     return Findings(listing, seen, places, near, rows, _charts(listing, table))
 
 
@@ -131,6 +133,18 @@ def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
     if listing.captions:
         rows.append(("captions", f"{sum(map(bool, listing.captions)):,}", ""))
     return rows
+
+
+def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
+    """What ``dedt run`` does with so many images, and what measures how long that takes."""
+    from ..experiment import Experiment
+    from ..stages.lab import Lab
+
+    run = Experiment(Lab(lab.profile, counts=[n]))
+    ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
+    how_long = f"dedt plan table1 --row moderate --ratio {ratio} --data {shlex.quote(lab.profile.data.path)} --probe"
+    steps = run.steps_at(run.recipe.ratio)
+    return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; how long: {how_long}"
 
 
 def _outliers(lab: "Lab", seen: Look) -> tuple[np.ndarray, float]:
