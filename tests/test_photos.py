@@ -20,6 +20,8 @@ from dedt_lib.data.sample import sample_photographs
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.pages.look import findings
+from dedt_lib.pages.report import _classes, _commands
+from dedt_lib.selection import Coreset
 from dedt_lib.shell.cli import main
 from dedt_lib.stages import Lab
 from dedt_lib.store import Store
@@ -150,6 +152,14 @@ def test_the_first_of_each_class_are_embedded_anew(folder, kept):
 def remote(page):
     """Addresses that a page would ask for."""
     return re.findall(r"""(?:src|href)\s*=\s*["']?(?!data:)[^"'> ]+|url\(|@import""", page)
+
+
+def test_the_report_shows_class_weights_around_one_and_asks_for_no_others(kept, tmp_path):
+    coreset = Coreset.load(kept[1])
+    weighted = coreset.with_weights(np.array([0.75, 0.25]))
+    assert [row["weight"] for row in _classes(weighted)] == ["1.500", "0.500"]
+    before, after = ({words for words, _ in _commands(some, tmp_path)} for some in (coreset, weighted))
+    assert before - after == {"class weights"}
 
 
 def test_select_writes_what_was_kept_and_a_report_that_opens_offline(folder, kept):

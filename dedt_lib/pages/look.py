@@ -22,16 +22,16 @@ SHOWN, NEIGHBOURS, TRIED = 24, 20, 16
 OUTLIERS = 0.01
 """Share of the images, those least like others, that are shown as outliers."""
 MEANING = {
-    "bad": "cannot be read",
+    "bad": "images that cannot be read",
     "duplicates": "exact copies of another image",
     "near": "near copies of another image (perceptual hash)",
     "leaks": "held-out images with a copy among the training images",
-    "blank": "hold little information",
-    "dark": "are dark all over",
-    "light": "are light all over",
-    "blurry": "are blurred",
-    "odd shape": "are nearly three times as long as wide, or more",
-    "outliers": "are the 1 % least like others, by their features",
+    "blank": "with little information",
+    "dark": "dark all over",
+    "light": "light all over",
+    "blurry": "without sharp edges",
+    "odd shape": "nearly three times as long as wide, or more",
+    "outliers": "the 1 % least like others, by their features",
 }
 
 
