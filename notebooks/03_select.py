@@ -12,7 +12,7 @@
 # Selection turns features into a score for each image, and a score into a
 # decision. Three ways are compared here.
 #
-# - **Uniform random**: the same share of each class, drawn blindly. It costs
+# - **Uniform random**: the same share of each class, drawn at random. It costs
 #   nothing, and many clever methods do not beat it.
 # - **Gaussian** {cite:p}`devries2020instance`: keep the *most likely* images.
 # - **Moderate-DS** {cite:p}`xia2023moderate`: keep the *moderately far* ones.

@@ -67,8 +67,8 @@ class Recipe(BaseModel):
         lt=1,
         description="share of the proxy's steps before the class weights move, if not the profile's",
     )
-    weighting: Literal["loss", "sampler"] = Field(
-        "loss", description="class weights weigh the loss, or drive a sampler of classes"
+    weighting: Literal["loss", "draw"] = Field(
+        "loss", description="class weights weigh the loss, or say how often a class is drawn"
     )
     annealing: bool = Field(False, description="all the data in the last epochs")
     plan: Annotated[str, AfterValidator(partial(known, plans.REGISTRY))] = Field(
@@ -100,10 +100,10 @@ class Recipe(BaseModel):
                 "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping nor "
                 "infobatch"
             )
-        if self.plan and (not self.has_coreset or self.weighting == "sampler"):
+        if self.plan and (not self.has_coreset or self.weighting == "draw"):
             raise ValueError(
                 "a plan chooses from a coreset in every epoch, so it goes with neither early_stopping, infobatch nor "
-                "a sampler of classes"
+                "drawn classes"
             )
         if self.infobatch and (self.reweighting or self.early_stopping):
             raise ValueError(
