@@ -4,7 +4,6 @@ import contextlib
 import errno
 import functools
 import hashlib
-import http.client
 import json
 import os
 import platform
@@ -116,6 +115,8 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
             f"{path} is not the official {url.rpartition('/')[2]}: its SHA-256 begins with {found[:16]}, not with "
             f"{digits[:16]}. It is incomplete or was altered; delete it and run again, or fetch it from {url}. {hint}"
         )
+    import http.client
+
     import torch
 
     make_folder(path.parent, variable)

@@ -73,7 +73,7 @@ class EpochPlan:
         """Nothing to restore."""
 
 
-class ClassSamplerPlan(EpochPlan):
+class ClassDrawPlan(EpochPlan):
     """Class weights as sampling probabilities, the use that DoReMi makes of them (Xie et al., 2023).
 
     Instead of weighing the loss, an epoch over the coreset draws as many samples as it holds: class i with

@@ -31,12 +31,12 @@ from .errors import DedtError
 from .files import intact, say_damaged, sealed
 from .models.batch import Batch
 from .pixels import channels_first, to_float
-from .plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
+from .plans import ClassDrawPlan, EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive, seed_dropout, torch_generator
 from .weights import save_weights
 
-__all__ = ["Batch", "ClassSamplerPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
+__all__ = ["Batch", "ClassDrawPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
 
 MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
 
@@ -56,7 +56,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adan": _adan,
     "sgd": functools.partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),
 }
-"""Adam; AdamW with the weight decay of Stable Diffusion's recipe; Adan (Xie et al., 2022); SGD of the classifiers.
+"""Adam; AdamW with the weight decay of Stable Diffusion; Adan (Xie et al., 2022); SGD of the classifiers.
 
 What is no diffusion model takes AdamW with ``fused=False``, the order of sums that its stored results have.
 """

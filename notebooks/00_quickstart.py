@@ -114,10 +114,13 @@ figures.loss_curves(
 # one that has seen the weighted coreset.
 
 # %%
-figures.image_grid(full.sample()[:60], columns=10, title="all data")
+labels, K = plain.sample_labels(), len(plain.data.class_names)
+sheet = figures.class_columns(full.sample(), labels, K, rows=6)
+figures.image_grid(sheet, columns=K, title="all data")
 
 # %%
-figures.image_grid(weighted.sample()[:60], columns=10, title="weighted")
+sheet = figures.class_columns(weighted.sample(), labels, K, rows=6)
+figures.image_grid(sheet, columns=K, title="weighted")
 
 # %% [markdown]
 # ## Evaluate

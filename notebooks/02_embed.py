@@ -151,7 +151,7 @@ figures.neighbours(
 # Over many images, in per cent: how many of the ten nearest neighbours have
 # the class of the image, and how many images the encoder itself names rightly
 # (for CLIP, by the nearest caption; a DDAE names nothing). Ten classes drawn
-# blindly would give ten per cent.
+# at random would give ten per cent.
 
 # %%
 import pandas as pd
@@ -198,7 +198,7 @@ if shares:
     most = max(shares, key=shares.get)
     mean = np.mean(list(shares.values()))
     said = (
-        f"Two coresets drawn blindly would share {100 * ratio:.0f} %; two of these share "
+        f"Two coresets drawn at random would share {100 * ratio:.0f} %; two of these share "
         f"{100 * mean:.0f} % on average, and at most {100 * shares[most]:.0f} % ({most[0]} and "
         f"{most[1]}). "
     )

@@ -12,7 +12,7 @@
 # Selection turns features into a score for each image, and a score into a
 # decision. Three ways are compared here.
 #
-# - **Uniform random**: the same share of each class, drawn blindly. It costs
+# - **Uniform random**: the same share of each class, drawn at random. It costs
 #   nothing, and many clever methods do not beat it.
 # - **Gaussian** {cite:p}`devries2020instance`: keep the *most likely* images.
 # - **Moderate-DS** {cite:p}`xia2023moderate`: keep the *moderately far* ones.
@@ -127,24 +127,23 @@ figures.overlap_map(coresets)
 # class, and Table I has a row for the other reading.
 
 # %%
-one_band = experiment.change(method="moderate", scope="global").select()
+by_distance = experiment.change(method="moderate")
+banded = by_distance.change(scope="class").select()
+one_band = by_distance.change(scope="global").select()
 figures.class_counts(
-    {"a band in each class": moderate.counts, "one band": one_band.counts},
+    {"a band in each class": banded.counts, "one band": one_band.counts},
     data.class_names,
 )
 
 # %% tags=["remove-cell"]
-glue(
-    "select",
-    least=int(one_band.counts.min()),
-    most=int(one_band.counts.max()),
-    each=int(moderate.counts[0]),
-)
+shares = 100 * one_band.counts / data.class_counts
+glue("select", least=shares.min(), most=shares.max(), each=100 * ratio)
 
 # %% [markdown]
-# With one band the classes keep between {glue:text}`select_least:d` and
-# {glue:text}`select_most:d` images; with a band in each, all keep
-# {glue:text}`select_each:d`.
+# With one band the share that a class keeps lies between
+# {glue:text}`select_least:.1f` % and {glue:text}`select_most:.1f` %. With a band
+# in each, every class keeps {glue:text}`select_each:.0f` %, as nearly as whole
+# images allow.
 #
 # ## A coreset is a file
 #

@@ -135,16 +135,16 @@ ledger
 # Class weights can be used in two ways. The tables of this book weigh the
 # *loss* (chapter [Reweight](04_reweight)). DoReMi {cite:p}`xie2023doremi`,
 # where the weights come from, *draws* by them: first a class, with probability
-# $\alpha_i$, then one of its images. Here is one epoch of that class sampler.
+# $\alpha_i$, then one of its images. Here is one epoch of such draws.
 # Look at the bars beside the short lines, which are what the weights ask for.
 
 # %%
 import numpy as np
 
 weighted = experiment.change(reweighting=True)
-sampler = weighted.change(weighting="sampler")
-coreset = sampler.weighted_coreset()
-drawn, _ = sampler.plan().epoch(0)
+by_draw = weighted.change(weighting="draw")
+coreset = by_draw.weighted_coreset()
+drawn, _ = by_draw.plan().epoch(0)
 figures.class_draws(
     np.bincount(data.labels[drawn], minlength=len(data.class_names)),
     len(drawn) * coreset.weights,
@@ -159,7 +159,7 @@ glue("train", drawn=len(drawn), different=len(np.unique(drawn)))
 # differs is the repetition. {glue:text}`train_drawn:d` draws show
 # {glue:text}`train_different:d` different images of the coreset, where the
 # weighted loss shows each of them once an epoch. `dedt run --reweighting
-# --weighting sampler` trains with it; no row of the tables does.
+# --weighting draw` trains with it; no row of the tables does.
 #
 # ## InfoBatch: a new choice in every epoch
 #

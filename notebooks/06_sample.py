@@ -77,13 +77,13 @@ figures.image_rows(
 # and for digits that change their shape. The paper uses 0.3.
 
 # %%
-rows, weights = [], (0.0, 0.3, 1.0, 3.0)
-for w in weights:
+rows, strengths = [], (0.0, 0.3, 1.0, 3.0)
+for w in strengths:
     x = ddim(
         model, noise, classes, steps=p.unet.steps, guidance=w
     )
     rows.append(to_uint8(x).numpy())
-figures.image_rows(rows, [f"w = {w}" for w in weights])
+figures.image_rows(rows, [f"w = {w}" for w in strengths])
 
 # %% [markdown]
 # ## Samples by the models of this book

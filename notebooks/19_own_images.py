@@ -74,7 +74,7 @@ import pandas as pd
 from dedt_lib.pages.look import findings
 
 found = findings(experiment.lab)
-rows = [row for row in found.rows if row[0] != "select"]
+rows = [row for row in found.rows if row[0] not in ("select", "run")]
 pd.DataFrame(rows, columns=["what", "how many", "remark"])
 
 # %% [markdown]
@@ -175,8 +175,8 @@ pd.read_json(
 # The first line writes `look.html` and a list without the faults, which the
 # second line chooses from. The second also writes `report.html`, with this
 # page's pictures of your images. The last one trains a small model on what
-# is kept, draws samples and measures them; before it,
-# `dedt plan --data photos --profile photos --probe` says how long it takes.
+# is kept, draws samples and measures them. How many steps that takes is said
+# by `dedt look`, and how long by the command that it names.
 #
 # ```text
 # dedt look photos --drop bad,duplicates,blank --out checked

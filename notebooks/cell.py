@@ -59,7 +59,11 @@ result["costs"]
 figures.loss_curves({tables.LABELS[row]: experiment.training()["losses"]})
 
 # %% [markdown]
-# A hundred samples, one class per column.
+# Samples, one class per column.
 
 # %%
-figures.image_grid(experiment.sample()[:100], columns=10)
+K = len(experiment.data.class_names)
+sheet = figures.class_columns(
+    experiment.sample(), experiment.sample_labels(), K
+)
+figures.image_grid(sheet, columns=K)

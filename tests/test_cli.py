@@ -337,8 +337,8 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(capsys):
             "moderate at ratio 0.1, encoder ddae, scope global, centre mean, band nearest, seed 0",
         ),
         (
-            "--method gaussian --reweighting --weighting sampler --burn-in 0 --annealing",
-            "gaussian at ratio 0.1, encoder resnet18, scope class, reweighting by sampler, burn-in 0, "
+            "--method gaussian --reweighting --weighting draw --burn-in 0 --annealing",
+            "gaussian at ratio 0.1, encoder resnet18, scope class, reweighting by draw, burn-in 0, "
             "annealing, seed 0",
         ),
         ("--infobatch ratio --ratio 0.4", "InfoBatch that keeps 0.4 of the well-learned samples, seed 0"),
@@ -647,7 +647,7 @@ except SystemExit:
 try:
     cli.main(["train", "--help"])
 except SystemExit:
-    pass
+    assert not {"torch", "PIL", "dedt_lib.data", "dedt_lib.config.profile"} & set(sys.modules)
 assert cli.main(["train", "--data", "no-such-folder"]) == 2
 assert cli.main(["cells", "--profile", "smoke"]) == cli.main(["profile", "short"]) == 0
 assert "torch" not in sys.modules

@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md, followed to the letter from a script: each is a class and an entry in a registry."""
+"""The instructions of CONTRIBUTING.md, followed to the letter from a script: each is a class and an entry in a registry."""
 
 import ast
 import copy
@@ -146,7 +146,7 @@ class Hardest(Half):
 
 @dataclass(frozen=True)
 class Case:
-    """What a recipe registers, what names it, and what ``dedt`` says of it in a plan and in a run."""
+    """What an instruction registers, what names it, and what ``dedt`` says of it in a plan and in a run."""
 
     registry: dict
     made: type
@@ -175,7 +175,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a profile, in which the recipes share a store."""
+    """A folder with a profile, in which the instructions share a store."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "tiny.toml").write_text(
         'extends = "smoke"\ndata.per_class = 30\nunet.epochs = 2\nunet.batch_size = 10\n'
@@ -184,7 +184,7 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_recipe_is_followed(name, place, tmp_path, monkeypatch, capsys):
+def test_an_instruction_is_followed(name, place, tmp_path, monkeypatch, capsys):
     """No file of the package is edited: select, run, plan and a cell of a table."""
     case = CASES[name]
     monkeypatch.setitem(case.registry, name, case.made)
@@ -241,9 +241,7 @@ def test_a_plan_that_looks_at_the_losses_is_taken_up_where_it_was(smoke, tmp_pat
     tiny.assert_same_weights(parts.train(), smoke.change(**recipe).train())
 
 
-@pytest.mark.parametrize(
-    "other", [{"infobatch": "ratio"}, {"early_stopping": True}, {"weighting": "sampler"}]
-)
+@pytest.mark.parametrize("other", [{"infobatch": "ratio"}, {"early_stopping": True}, {"weighting": "draw"}])
 def test_a_plan_needs_a_coreset_of_its_own(other, smoke, monkeypatch):
     monkeypatch.setitem(plans.REGISTRY, "half", Half)
     with pytest.raises(DedtError, match="a plan chooses from a coreset"):

@@ -158,7 +158,7 @@ def test_cosine_falls_to_zero_over_all_steps():
     np.testing.assert_allclose(rates("cosine", 4, 5).ravel(), expected, rtol=1e-6)
 
 
-def test_sgd_is_that_of_the_recipes():
+def test_sgd_is_that_of_the_papers():
     sgd = training.OPTIMIZERS["sgd"]([nn.Parameter(torch.zeros(1))], lr=0.1).defaults
     assert (sgd["momentum"], sgd["weight_decay"], sgd["nesterov"]) == (0.9, 5e-4, False)
 

@@ -252,10 +252,10 @@ def test_infobatch_that_keeps_everything_is_the_full_run(smoke):
     assert full["losses"].tolist() == kept["losses"].tolist() and full["key"] != kept["key"]
 
 
-def test_a_class_sampler_is_a_run_of_its_own(smoke, reweighted):
+def test_drawn_classes_are_a_run_of_their_own(smoke, reweighted):
     by_loss = reweighted.training()
-    by_sampler = reweighted.change(weighting="sampler").training()
-    assert by_sampler["key"] != by_loss["key"] and by_sampler["steps"] == by_loss["steps"]
+    by_draw = reweighted.change(weighting="draw").training()
+    assert by_draw["key"] != by_loss["key"] and by_draw["steps"] == by_loss["steps"]
 
 
 def test_the_precision_of_sampling_is_its_own_and_stands_in_the_protocol(smoke):

@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from dedt_lib.book import figures
 from dedt_lib.book.comparisons import Page
 from dedt_lib.book.tables import intervals
+from dedt_lib.data import LabelledImages
 from dedt_lib.selection import select
 
 NAMES = tuple("0123456789")
@@ -73,6 +74,18 @@ def test_a_class_has_a_column_and_a_rare_one_leaves_it_empty():
     assert np.array_equal(turns, images)
 
 
+def test_classes_of_unequal_size_fill_their_columns_as_far_as_they_go(rng):
+    labels = np.array([0] * 9 + [1] * 5 + [2])
+    images, ids = rng.integers(0, 256, (15, 1, 8, 8), dtype=np.uint8), tuple("abcdefghijklmno")
+    data = LabelledImages(images, labels, tuple("xyz"), ids)
+    coreset = select(rng.normal(size=(15, 4)), labels, method="random", ratio=0.3, scope="class")
+    assert coreset.counts[2] == 0
+    (sheet,) = drawn(figures.example_images(data, per_class=4), 1)
+    assert sheet.get_images()[0].get_array().shape == (4 * 9 - 1, 3 * 9 - 1)
+    weights, fid = np.full(3, 1 / 3), [1.0, 2.0, None]
+    drawn(figures.front_page(data, coreset, weights, data.images, fid, fid), 4)
+
+
 def test_a_run_of_one_epoch_has_a_loss_curve():
     drawn(figures.epoch_losses({"Inception-v3": [2.3]}), 1)
 
@@ -104,7 +117,8 @@ def test_rows_of_images_may_be_of_different_length(rng):
 
 
 def test_names_of_classes_that_would_overlap_are_tilted():
-    for names, angle in ((NAMES, 0), ([f"a kind of thing {k}" for k in range(12)], 35)):
+    neighbours = ("airplane", "automobile", *NAMES[2:])
+    for names, angle in ((NAMES, 0), (neighbours, 35), ([f"a kind of thing {k}" for k in range(12)], 35)):
         (axes,) = drawn(figures.class_counts({"kept": np.arange(len(names))}, names), 1)
         assert {tick.get_rotation() for tick in axes.get_xticklabels()} == {angle}
         assert [tick.get_text() for tick in axes.get_xticklabels()] == list(names)

@@ -20,6 +20,8 @@ from dedt_lib.data.sample import sample_photographs
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.pages.look import findings
+from dedt_lib.pages.report import _classes, _commands
+from dedt_lib.selection import Coreset
 from dedt_lib.shell.cli import main
 from dedt_lib.stages import Lab
 from dedt_lib.store import Store
@@ -105,6 +107,8 @@ def test_dedt_look_writes_a_page_and_a_cleaned_list(folder, kept, tmp_path, caps
     assert main([*argv, "--store", str(kept[0])]) == 0
     said = capsys.readouterr().out
     assert re.search(r"duplicates +1 ", said) and re.search(r"bad +1 ", said) and "classes" in said
+    # A hundred epochs of one batch: a tenth of the forty that can be read.
+    assert re.search(r"run +100 steps .* --data \S+ --probe", said) and not (kept[0] / "training").exists()
     page = (tmp_path / "look.html").read_text()
     assert (
         NASTY not in page and "&lt;b&gt;cats &amp; dogs" in page and "torn.jpg" in page and not remote(page)
@@ -148,6 +152,14 @@ def test_the_first_of_each_class_are_embedded_anew(folder, kept):
 def remote(page):
     """Addresses that a page would ask for."""
     return re.findall(r"""(?:src|href)\s*=\s*["']?(?!data:)[^"'> ]+|url\(|@import""", page)
+
+
+def test_the_report_shows_class_weights_around_one_and_asks_for_no_others(kept, tmp_path):
+    coreset = Coreset.load(kept[1])
+    weighted = coreset.with_weights(np.array([0.75, 0.25]))
+    assert [row["weight"] for row in _classes(weighted)] == ["1.500", "0.500"]
+    before, after = ({words for words, _ in _commands(some, tmp_path)} for some in (coreset, weighted))
+    assert before - after == {"class weights"}
 
 
 def test_select_writes_what_was_kept_and_a_report_that_opens_offline(folder, kept):

@@ -204,7 +204,7 @@ def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart(monkeypatc
     """A new field of Recipe must either be entered here, or be one that changes no training run."""
     monkeypatch.setitem(plans.REGISTRY, "own", plans.EpochPlan)
     choices = {"model": "mdt", "method": "gaussian", "encoder": "ddae", "scope": "global", "centre": "mean"}
-    choices |= {"band": "nearest", "weighting": "sampler", "infobatch": "ratio", "plan": "own"}
+    choices |= {"band": "nearest", "weighting": "draw", "infobatch": "ratio", "plan": "own"}
     choices |= {"null": "shuffled", "reference": "equal-steps"}
     switches = dict.fromkeys(("reweighting", "balancing", "annealing", "early_stopping", "unguided"), True)
     switches["full_length"] = True

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dedt_lib.errors import DedtError
-from dedt_lib.plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
+from dedt_lib.plans import ClassDrawPlan, EpochPlan, InfoBatchPlan
 from dedt_lib.training import InfoBatchPlan as public_name
 
 
@@ -161,27 +161,27 @@ def test_one_weight_for_each_sample(wrong):
         EpochPlan([0, 1], total=3, epochs=1, **wrong)
 
 
-# ---- class weights as a sampler ------------------------------------------------------------------
+# ---- class weights in the draw -------------------------------------------------------------------
 
 
-def test_the_class_sampler_draws_classes_by_their_weights():
+def test_classes_are_drawn_by_their_weights():
     labels = np.array([0] * 10 + [1] * 30)
-    sampler = ClassSamplerPlan(np.arange(100, 140), labels, [0.75, 0.25], seed=0, total=200, epochs=300)
-    drawn = np.concatenate([sampler.epoch(e)[0] for e in range(300)])
+    plan = ClassDrawPlan(np.arange(100, 140), labels, [0.75, 0.25], seed=0, total=200, epochs=300)
+    drawn = np.concatenate([plan.epoch(e)[0] for e in range(300)])
     assert len(drawn) == 300 * 40 and set(drawn) == set(range(100, 140))
     assert (drawn < 110).mean() == pytest.approx(0.75, abs=0.02)
     share_of_one = np.bincount(drawn - 100) / len(drawn)
-    assert share_of_one[:10].std() < 0.01 and (sampler.epoch(0)[1] == 1).all()
+    assert share_of_one[:10].std() < 0.01 and (plan.epoch(0)[1] == 1).all()
 
 
-def test_the_class_sampler_draws_each_epoch_anew_and_alike():
-    sampler, again = (
-        ClassSamplerPlan(np.arange(20), np.arange(20) % 2, [0.5, 0.5], seed=1, total=20, epochs=8)
+def test_each_epoch_is_drawn_anew_and_alike():
+    plan, again = (
+        ClassDrawPlan(np.arange(20), np.arange(20) % 2, [0.5, 0.5], seed=1, total=20, epochs=8)
         for _ in range(2)
     )
-    assert sampler.epoch(3)[0].tolist() == again.epoch(3)[0].tolist() != sampler.epoch(4)[0].tolist()
+    assert plan.epoch(3)[0].tolist() == again.epoch(3)[0].tolist() != plan.epoch(4)[0].tolist()
 
 
-def test_the_class_sampler_leaves_the_tail_alone():
-    sampler = ClassSamplerPlan([0, 1], [0, 1], [0.5, 0.5], seed=0, total=4, epochs=8, annealing_start=0.875)
-    assert sampler.epoch(7)[0].tolist() == [0, 1, 2, 3]
+def test_drawn_classes_leave_the_tail_alone():
+    plan = ClassDrawPlan([0, 1], [0, 1], [0.5, 0.5], seed=0, total=4, epochs=8, annealing_start=0.875)
+    assert plan.epoch(7)[0].tolist() == [0, 1, 2, 3]

@@ -72,7 +72,7 @@ TINY = {
 
 CHOICES = """
 name tables data.source data.path data.class_names data.channels data.skip_bad encoders.default
-encoders.resnet18.weights encoders.resnet18.learning_rate encoders.resnet18.recipe
+encoders.resnet18.weights encoders.resnet18.learning_rate encoders.resnet18.procedure
 encoders.inceptionv3.weights encoders.inceptionv3.learning_rate encoders.clip.weights
 encoders.clip.learning_rate encoders.clip.normalise encoders.ddae.block encoders.ddae.timestep
 encoders.ddae.draws select.gaussian_ridge select.gaussian_threshold select.moderate_scope

@@ -242,7 +242,7 @@ def test_the_paper_profile_holds_the_published_settings():
         0.875,
         "inceptionv3",
     )
-    assert (paper.encoders.ddae.block, paper.encoders.ddae.timestep, paper.encoders.resnet18.recipe) == (
+    assert (paper.encoders.ddae.block, paper.encoders.ddae.timestep, paper.encoders.resnet18.procedure) == (
         6,
         11,
         "published",

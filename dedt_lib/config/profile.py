@@ -67,7 +67,7 @@ class ResNet18(Training):
 
     weights: str = ""  # "": trained on the images; "imagenet": torchvision's; or a file
     width: Count  # its features are eight times as many
-    recipe: Literal["small", "published"]
+    procedure: Literal["small", "published"]
     # "small": cosine, shifts of a pixel.  "published", of Moderate-DS: a fifth of the rate at 60, 120 and 160 of
     # 200 epochs, crops, flips.
 

@@ -77,8 +77,8 @@ class Recipe(BaseModel):
         lt=1,
         description="share of the proxy's steps before the class weights move, if not the profile's",
     )
-    weighting: Literal["loss", "sampler"] = Field(
-        "loss", description="class weights weigh the loss, or drive a sampler of classes"
+    weighting: Literal["loss", "draw"] = Field(
+        "loss", description="class weights weigh the loss, or say how often a class is drawn"
     )
     annealing: bool = Field(False, description="all the data in the last epochs")
     plan: Annotated[str, AfterValidator(partial(known, plans.REGISTRY))] = Field(
@@ -118,10 +118,10 @@ class Recipe(BaseModel):
             raise ValueError(
                 "full_length trains longer on a coreset, so it goes with neither early_stopping, infobatch nor annealing"
             )
-        if self.plan and (not self.has_coreset or self.weighting == "sampler"):
+        if self.plan and (not self.has_coreset or self.weighting == "draw"):
             raise ValueError(
                 "a plan chooses from a coreset in every epoch, so it goes with neither early_stopping, infobatch nor "
-                "a sampler of classes"
+                "drawn classes"
             )
         if self.infobatch and (self.reweighting or self.early_stopping):
             raise ValueError(

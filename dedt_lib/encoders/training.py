@@ -1,4 +1,4 @@
-"""Classifiers for features and for FID, trained from scratch with the recipes of the cited papers."""
+"""Classifiers for features and for FID, trained from scratch as the cited papers do."""
 
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ def train_classifier(
 ) -> np.ndarray:
     """Train ``network`` on LabelledImages with cross-entropy.
 
-    By default SGD with Nesterov momentum and a cosine schedule to zero (the DeepCore recipe) with random shifts of up
-    to ``shift`` pixels.  The recipe of Moderate-DS (Xia et al., 2023; utils.py): epochs=200, batch_size=128,
+    By default SGD with Nesterov momentum and a cosine schedule to zero (as DeepCore has them) with random shifts of up
+    to ``shift`` pixels.  Moderate-DS (Xia et al., 2023; utils.py) has epochs=200, batch_size=128,
     learning_rate=0.1, schedule="steps", nesterov=False, shift=4, padding="zero", flip=True, and a network that
     normalises with the data's mean and standard deviation.
 

@@ -1,5 +1,6 @@
 """The look at photographs as text and as a page."""
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,16 @@ SHOWN, NEIGHBOURS, TRIED = 24, 20, 16
 OUTLIERS = 0.01
 """Share of the images, those least like others, that are shown as outliers."""
 MEANING = {
-    "bad": "cannot be read",
+    "bad": "images that cannot be read",
     "duplicates": "exact copies of another image",
     "near": "near copies of another image (perceptual hash)",
     "leaks": "held-out images with a copy among the training images",
-    "blank": "hold little information",
-    "dark": "are dark all over",
-    "light": "are light all over",
-    "blurry": "are blurred",
-    "odd shape": "are nearly three times as long as wide, or more",
-    "outliers": "are the 1 % least like others, by their features",
+    "blank": "with little information",
+    "dark": "dark all over",
+    "light": "light all over",
+    "blurry": "without sharp edges",
+    "odd shape": "nearly three times as long as wide, or more",
+    "outliers": "the 1 % least like others, by their features",
 }
 
 
@@ -101,6 +102,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
         rows.append(
             ("select", f"{seconds:.0f} s", "is what looking and embedding took here; both are kept for it")
         )
+    rows.append(_run(lab, int(seen.readable.sum())))
     return Findings(listing, seen, places, near, rows, _charts(listing, table))
 
 
@@ -133,6 +135,20 @@ def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
     if listing.captions:
         rows.append(("captions", f"{sum(map(bool, listing.captions)):,}", ""))
     return rows
+
+
+def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
+    """What ``dedt run`` does with so many images, and what measures how long that takes."""
+    from ..experiment import Experiment
+    from ..stages.lab import Lab
+
+    run = Experiment(Lab(lab.profile, counts=[n]))
+    ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
+    how_long = (
+        f"dedt plan table1 --row moderate --ratio {ratio} --data {shlex.quote(lab.profile.data.path)} --probe"
+    )
+    steps = run.steps_at(run.recipe.ratio)
+    return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; how long: {how_long}"
 
 
 def _outliers(lab: "Lab", seen: Look) -> tuple[np.ndarray, float]:

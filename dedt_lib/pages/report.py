@@ -45,8 +45,6 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
                 for i in group[side]
                 if i in shown
             ]
-    data = shlex.quote(str((coreset.source or {}).get("path", "PATH")))
-    here = shlex.quote(str(folder))
     write_page(
         folder / "report.html",
         "report.html.j2",
@@ -60,16 +58,23 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         map=_map(features, coreset),
         knee=_knee(features, coreset),
         encoder=stage.encoder.network if stage else "",
-        commands=[
-            ("files for a trainer", f"dedt export {here} --to imagefolder --out for-training"),
-            ("class weights", f"dedt reweight {data} --ratio {coreset.ratio:g} --out weighted"),
-            (
-                "train and measure a small model on it",
-                f"dedt run {data} --ratio {coreset.ratio:g} --out everything",
-            ),
-            ("another ratio", f"dedt select {data} --ratio {min(1, 2 * coreset.ratio):g} --out other"),
-        ],
+        commands=_commands(coreset, folder),
     )
+
+
+def _commands(coreset: Coreset, folder: Path) -> list[tuple[str, str]]:
+    """What can be done next: (in words, the command)."""
+    data, ratio = shlex.quote(str((coreset.source or {}).get("path", "PATH"))), coreset.ratio
+    weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g} --out weighted")
+    return [
+        (
+            "files for a trainer",
+            f"dedt export {shlex.quote(str(folder))} --to imagefolder --out for-training",
+        ),
+        *([weights] if coreset.weights is None else []),
+        ("train and measure a small model on it", f"dedt run {data} --ratio {ratio:g} --out everything"),
+        ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g} --out other"),
+    ]
 
 
 def _groups(coreset: Coreset) -> list[dict[str, Any]]:
@@ -104,7 +109,7 @@ def _classes(coreset: Coreset) -> list[dict[str, Any]]:
             "kept": kept,
             "width": round(100 * total / largest, 1),
             "kept_width": round(100 * kept / largest, 1),
-            "weight": "" if weights is None else f"{weights[k]:.3f}",
+            "weight": "" if weights is None else f"{len(weights) * weights[k]:.3f}",
         }
         for k, (name, total, kept) in enumerate(rows)
     ]

@@ -126,13 +126,13 @@ class ResNet18(TrainedEncoder):
 
     @property
     def settings(self):
-        if self.section.recipe != "published":
+        if self.section.procedure != "published":
             return super().settings
         published = {"schedule": "steps", "nesterov": False, "shift": 4, "padding": "zero"}
         return {**super().settings, **published, "flip": self.lab.profile.train.flip}
 
     def build(self):
-        published = self.section.recipe == "published"
+        published = self.section.procedure == "published"
         normalise = mean_and_std(self.lab.data.images) if published and not self.lab.imagined else {}
         return super().build(**normalise)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import plans
 from ..errors import DedtError
-from ..plans import ClassSamplerPlan, EpochPlan, InfoBatchPlan
+from ..plans import ClassDrawPlan, EpochPlan, InfoBatchPlan
 from ..selection import Coreset, class_to_sample_weights
 from ..training import TrainingSettings, train
 from ..weights import load_weights
@@ -39,7 +39,7 @@ class Train(Stage):
         seed: Of the network and of everything random in its training.
         annealing: Whether the last epochs visit all the data.
         weights: What gives the class weights.
-        weighting: Whether the weights weigh the "loss" or drive a class "sampler".
+        weighting: Whether the weights weigh the "loss", or say how often a "draw" is of a class.
         visiting: The name of its plan in ``plans.REGISTRY``.
         full_length: Whether it takes as many steps as the run on all the data.
     """
@@ -151,9 +151,9 @@ class Train(Stage):
         if p.annealing_weights == "keep":
             everything = class_to_sample_weights(coreset.weights, data.class_counts)
             common["tail_weights"] = everything[data.labels]
-        if self.weighting == "sampler":
+        if self.weighting == "draw":
             labels = data.labels[coreset.indices]
-            return ClassSamplerPlan(coreset.indices, labels, coreset.weights, **common)
+            return ClassDrawPlan(coreset.indices, labels, coreset.weights, **common)
         return make(coreset.indices, weights=coreset.sample_weights[coreset.indices], **common)
 
     @property

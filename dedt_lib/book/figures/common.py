@@ -1,6 +1,7 @@
 """What all figures share: the theme, a sheet of images, panels."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 
 WIDTH = 7.2
 """Of a figure, in inches."""
+LETTERS = 75
+"""Of the names of classes, in that width."""
 
 Classwise = Sequence[float | None] | np.ndarray
 """A number for each class, None or NaN where there is none."""
@@ -44,9 +47,10 @@ def plain(names: Iterable[str]) -> list[str]:
     return [str(name).replace("$", r"\$") for name in names]
 
 
-def class_ticks(axes: Axes, names: Names) -> None:
-    """A tick for each class on the x axis; names that would run into each other are tilted."""
-    tilted: dict[str, Any] = {"rotation": 35, "ha": "right"} if sum(map(len, names)) > 75 else {}
+def class_ticks(axes: Axes, names: Names, letters: int = LETTERS) -> None:
+    """A tick for each class on the x axis, where so many letters fit; names that would touch are tilted."""
+    crowded = any(len(a) + len(b) + 2 > 2 * letters / len(names) for a, b in pairwise(names))
+    tilted: dict[str, Any] = {"rotation": 35, "ha": "right"} if crowded else {}
     axes.set_xticks(range(len(names)), plain(names), **tilted)
 
 

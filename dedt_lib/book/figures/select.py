@@ -10,15 +10,14 @@ from matplotlib.figure import Figure
 
 from ...data import LabelledImages
 from ...selection import Coreset
-from .common import WIDTH, Arrays, Names, class_ticks, finished, panel_grid, plain, show_tiled
+from .common import WIDTH, Arrays, Names, class_columns, class_ticks, finished, panel_grid, plain, show_tiled
 from .sample import image_grid
 
 
 def example_images(data: LabelledImages, per_class: int = 10) -> Figure:
     """The first images of each class, one class per column: LabelledImages -> Figure."""
     K = len(data.class_names)
-    chosen = np.stack([np.flatnonzero(data.labels == k)[:per_class] for k in range(K)], axis=1).ravel()
-    return image_grid(data.images[chosen], columns=K)
+    return image_grid(class_columns(data.images, data.labels, K, per_class), columns=K)
 
 
 def plane(features: np.ndarray) -> np.ndarray:

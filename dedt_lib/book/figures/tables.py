@@ -17,11 +17,13 @@ from ...evaluation import mean_interval
 from ...selection import Coreset
 from ..tables import MODEL, intervals
 from .common import (
+    LETTERS,
     WIDTH,
     Classwise,
     Labels,
     Names,
     class_columns,
+    class_ticks,
     finished,
     legend_above,
     panel_grid,
@@ -97,9 +99,8 @@ def figure_2(
     bottom.bar(places, mean - 1, bottom=1, width=0.6, color="C2")
     bottom.vlines(places, low, high, color="0.15", lw=1)
     bottom.axhline(1, color="0.4", lw=0.8)
-    bottom.set(
-        ylabel="class weight $K\\alpha$", xlabel="class", xticks=places, xticklabels=plain(class_names)
-    )
+    bottom.set(ylabel="class weight $K\\alpha$", xlabel="class")
+    class_ticks(bottom, class_names)
     return finished(figure)
 
 
@@ -111,7 +112,7 @@ def weights_by_seed(weights: np.ndarray, class_names: Names) -> Figure:
         axes.plot(K * values, "osD^v"[k % 5], ls="-", ms=5, label=f"seed {k}" if len(weights) > 1 else None)
     axes.axhline(1, color="0.4", lw=0.8)
     axes.set(xlabel="class", ylabel="class weight $K\\alpha$")
-    axes.set_xticks(range(K), plain(class_names))
+    class_ticks(axes, class_names)
     if len(weights) > 1:
         axes.legend(fontsize=8)
     return finished(figure)
@@ -414,21 +415,21 @@ def front_page(
     K = len(data.class_names)
     figure = plt.figure(figsize=(WIDTH * 1.35, 3.7))
     grid = figure.add_gridspec(2, 3, width_ratios=[1.1, 1.1, 1])
-    kept = [np.flatnonzero(coreset.kept & (data.labels == k)) for k in range(K)]
-    rows = max(1, min(10, min(map(len, kept))))
-    chosen = np.stack([members[:rows] for members in kept], axis=1).ravel()
-    show_tiled(figure.add_subplot(grid[:, 0]), data.images[chosen], K, f"{100 * coreset.ratio:.0f} % is kept")
+    kept = class_columns(data.images[coreset.kept], data.labels[coreset.kept], K)
+    show_tiled(figure.add_subplot(grid[:, 0]), kept, K, f"{100 * coreset.ratio:.0f} % is kept")
     labels = proportional_labels(len(samples), data.class_counts)
     shown = class_columns(samples, labels, K)
     show_tiled(figure.add_subplot(grid[:, 1]), shown, K, "samples of the model")
     top, bottom = figure.add_subplot(grid[0, 2]), figure.add_subplot(grid[1, 2])
     top.bar(range(K), K * weights - 1, bottom=1, color="C2")
     top.axhline(1, color="0.4", lw=0.8)
-    top.set(title="class weights $K\\alpha$", xticks=range(K), xticklabels=plain(data.class_names))
+    top.set(title="class weights $K\\alpha$")
     places = np.arange(K)
     before, after = np.array([classwise_before, classwise_after], dtype=float)
     bottom.bar(places - 0.2, before, width=0.38, label="unweighted")
     bottom.bar(places + 0.2, after, width=0.38, label="weighted")
-    bottom.set(title="class-wise FID", xticks=places, xticklabels=plain(data.class_names))
+    bottom.set(title="class-wise FID")
     bottom.legend(fontsize=7)
+    for axes in (top, bottom):
+        class_ticks(axes, data.class_names, LETTERS // 3)
     return finished(figure)

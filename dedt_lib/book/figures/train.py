@@ -112,7 +112,8 @@ def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> 
             axes.plot(
                 step,
                 len(class_names) * reading["trajectory"][:, k],
-                color=f"C{k}" if k < 10 else None,
+                color=f"C{k % 10}",
+                ls=("-", "--", ":")[k // 10 % 3],
                 label=name,
                 lw=1.2,
             )
