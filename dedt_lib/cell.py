@@ -8,6 +8,8 @@ from .files import commit
 from .reweighting import effective_classes
 from .stages.base import Given, Stage, closure, published
 from .stages.data import Images
+from .stages.embed import DDAE
+from .stages.latents import PretrainPipeline
 from .stages.reweight import Proxy
 from .stages.sample import Sample
 from .stages.train import Snapshot, Train
@@ -49,11 +51,11 @@ def _spent(experiment: "Experiment", stage: Stage) -> dict[str, float]:
     """What a stage took; of the run on all the data, stopped early, its share until there.  {} for what is given."""
     if isinstance(stage, Given | Images | Snapshot):
         return {}
-    manifest, model = stage.manifest(), experiment.model
-    stopped = isinstance(model, Snapshot) and stage.address == model.reference.address
-    share = model.step / manifest["steps"] if stopped else 1.0
-    images, per_image = manifest.get("images_seen", 0) * share, 0
-    if images:
+    manifest, model, share, per_image = stage.manifest(), experiment.model, 1.0, 0
+    if isinstance(model, Snapshot) and stage.address == model.reference.address:
+        share = model.step / manifest["steps"]
+    images = manifest.get("images_seen", 0) * share
+    if images and isinstance(stage, Train | DDAE | PretrainPipeline):
         per_image = stage.spec.proxy_evaluations if isinstance(stage, Proxy) else stage.spec.evaluations
     return {
         "seconds": manifest.get("training_seconds", manifest["seconds"]) * share,

@@ -279,7 +279,7 @@ def steady_in_words(frame: pd.DataFrame, row: str = "moderate-reweighted") -> st
         return "It takes two seeds to say."
     said = "; ".join(
         f"at {percent(ratio)} W {W:.2f} (p {p_in_words(p)}, {seeds_in_words(len(found[ratio]))})"
-        for (ratio, (W, _)), p in zip(tests.items(), holm([p for _, p in tests.values()]))
+        for (ratio, (W, _)), p in zip(tests.items(), holm(np.array([p for _, p in tests.values()])))
     )
     return (
         f"How alike the seeds order the classes, by Kendall's W, 1 for one order and 0 for none: {said}; p of "

@@ -104,8 +104,7 @@ class Graph:
             return TrainInfoBatch(*common, everything, r.seed, r.annealing, prune=r.infobatch, ratio=r.ratio)
         weighting = r.weighting if self.weights else "loss"
         coreset = self.coreset.trained_on()
-        how = (r.annealing, self.weights, weighting, r.plan, r.full_length)
-        return Train(*common, coreset, r.seed, *how)
+        return Train(*common, coreset, r.seed, r.annealing, self.weights, weighting, r.plan, r.full_length)
 
     @cached_property
     def samples(self) -> Sample:
