@@ -16,6 +16,7 @@ YAML := !!str '$$(printf %s "$$PROFILE" | sed "s/'/''/g")' \#
 
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
+FIRST := $(if $(wildcard $(BUILD)/_build/html/index.html),,$(BUILD)/first/.built)
 LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/*/*/*.py dedt_lib/config/profiles/$(NAME).toml)
 LIBRARY := $(filter-out dedt_lib/shell/%.py dedt_lib/__main__.py,$(LIBRARY))
 RESULTS := $(wildcard $(addprefix results/$(NAME)/,*.json* samples/*.png pending/*.json))
@@ -23,8 +24,9 @@ PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 
 .PHONY: help setup pair book test lab tables bench clean clean-all
 .DELETE_ON_ERROR:
-# The chapters share the store, so one after the other computes nothing twice.
-.NOTPARALLEL:
+# Chapters run side by side; in the store one waits for what another is computing, so nothing is computed twice.
+JOBS ?= 2
+MAKEFLAGS += --jobs=$(JOBS)
 
 help:
 	@echo "make book    run the main job on the digits, build the book, say where to open it  (an hour, once)"
@@ -55,11 +57,19 @@ pair: | setup
 book: $(BUILD)/_build/html/index.html
 	@echo "The book is built. Open $<"
 
-$(BUILD)/_build/html/index.html: $(EXECUTED) $(PROSE)
+$(BUILD)/_build/html/index.html: $(FIRST) $(EXECUTED) $(PROSE)
 	@echo "Building the pages (under a minute)"
 	@rm -rf $(BUILD)/book && cp -Rp book _toc.yml $(BUILD)/
 	@$(BIN)/jupyter-book build $(BUILD) --config book/_config.yml --all -q -W -n --keep-going
 	@touch $@
+
+# Pages that only read results are there long before the chapters that train; those have no output yet.
+$(BUILD)/first/.built: $(BUILD)/notebooks/08_table1.ipynb $(BUILD)/notebooks/11_figure2.ipynb
+	@rm -rf $(BUILD)/first && mkdir -p $(BUILD)/first/notebooks && cp -Rp book _toc.yml $(BUILD)/first/
+	@cp notebooks/*.ipynb $(BUILD)/first/notebooks/ && cp $^ $(BUILD)/first/notebooks/
+	@$(BIN)/jupyter-book build $(BUILD)/first --config book/_config.yml -q >/dev/null 2>&1
+	@touch $@
+	@echo "The first pages are there: open $(@D)/_build/html/notebooks/08_table1.html; the other chapters are running"
 
 # A chapter is executed under failed/ and moved when it is complete, so a chapter that broke stays there.
 $(BUILD)/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) $(RESULTS) | setup pair
@@ -89,7 +99,7 @@ bench: | setup
 	@$(BIN)/python benchmarks/run.py
 
 clean:
-	@rm -rf _build/*/notebooks _build/*/failed _build/*/book _build/*/_toc.yml _build/*/_build
+	@rm -rf _build/*/notebooks _build/*/failed _build/*/first _build/*/book _build/*/_toc.yml _build/*/_build
 
 # Stored runs are hours of work, so only this removes them.
 clean-all:

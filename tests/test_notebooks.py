@@ -16,7 +16,9 @@ from dedt_lib.book import notebook, tables
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 CHAPTERS = [path.stem for path in NOTEBOOKS if path.stem[0].isdigit()]
-RESULT_PAGES = ("08_table1", "09_table2", "10_table3", "11_figure2", "12_shape", "16_table4", "18_table5")
+RESULT_PAGES = (
+    "08_table1", "09_table2", "10_table3", "11_figure2", "12_shape", "16_table4", "18_table5", "20_controls",
+)  # fmt: skip
 EXTRA = {"02_embed": {"encoders": "resnet18 inceptionv3 clip-rn50 ddae"}}
 EXTRA |= {name: {"compute": True} for name in (*RESULT_PAGES, "15_mdt", "17_stable_diffusion")}
 FEWER = {"09_table2": {"epochs": 8}}
