@@ -5,6 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from dedt_lib.config import load_profile
+from dedt_lib.errors import DedtError
 from dedt_lib.book.tables import FULL, all_cells, cell_before, cell_name, collect, done
 
 GIVEN = str(config.get("profile", "digits"))
@@ -13,7 +14,10 @@ if set("{}\n") & set(PROFILE):
     raise WorkflowError(f"Rename the profile {PROFILE!r}: braces and line breaks mean something else in a path here.")
 GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN
 RESULTS = Path(workflow.storage_settings.default_storage_prefix or "") / "results"
-DONE = done(GIVEN, root=RESULTS)
+try:
+    DONE = done(GIVEN, root=RESULTS)
+except DedtError as error:
+    raise WorkflowError(str(error)) from None
 
 
 def pending(cells):

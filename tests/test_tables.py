@@ -9,6 +9,7 @@ import tiny
 from PIL import Image
 
 from dedt_lib.book import paper, tables
+from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.files import write_json
@@ -299,3 +300,15 @@ def test_a_reading_is_that_of_the_proxy(smoke):
     told |= {"excess": told["excess"].mean(axis=1), "step": np.arange(len(told["trajectory"]))}
     for name, atol in {"step": 0, "trajectory": 1e-5, "clipped": 1e-4, "excess": 1e-6, "weights": 0}.items():
         np.testing.assert_allclose(found[name], told[name], atol=atol)
+
+
+def test_results_are_of_one_setting_of_their_profile(tmp_path):
+    profile = tiny.profile()
+    tables.check_settings(profile, root=tmp_path, keep=True)
+    free = {"seeds": (0, 1), "unet.ratios": (0.1, 0.2), "train.checkpoint_every": 7, "data.path": "elsewhere"}
+    tables.check_settings(load_profile(profile, **free), root=tmp_path)
+    changed = load_profile(profile, **{"unet.batch_size": 7})
+    for use in (tables.done, tables.read_cells):
+        with pytest.raises(DedtError, match=r"unet.batch_size = 25, now 7.*move that folder away"):
+            use(changed, root=tmp_path)
+    assert tables.done(profile, root=tmp_path) == set()

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..config.profile import TABLES as NAMES
-from ..config.profile import Profile, checked, load_profile
+from ..config.profile import Profile, checked, flat, load_profile
 from ..config.recipe import Recipe
 from ..errors import DedtError
 from ..files import atomic, locked, project_root, read_json, write_json
@@ -304,6 +305,40 @@ def results_folder(profile: Named, root: Root = None) -> Path:
     return Path(root) / load_profile(profile).name
 
 
+FREE = re.compile(
+    r"name|seeds|tables|threads|data\.(path|skip_bad)|train\.(checkpoint_every|channels_last|compile)|.*\.ratios"
+)
+"""Keys of a profile that may change while its results stay: what is computed, where, and how fast."""
+
+
+def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> None:
+    """Refuse a profile whose values are no longer those that its results were made with.
+
+    Args:
+        profile: a name, a file or a Profile.
+        root: as in :func:`results_folder`.
+        keep: note the values beside the results where nothing is noted yet.
+
+    Raises:
+        DedtError: they differ, with the keys.
+    """
+    profile, file = load_profile(profile), results_folder(profile, root) / "profile.json"
+    values = json.loads(json.dumps(flat(profile.model_dump())))
+    now = {key: value for key, value in values.items() if not FREE.fullmatch(key)}
+    made = read_json(file) if file.exists() else now
+    changed = [
+        f"{key} = {made[key]!r}, now {now[key]!r}" for key in made.keys() & now if made[key] != now[key]
+    ]
+    if changed:
+        raise DedtError(
+            f"The results in {file.parent} were made with other values of the profile: {'; '.join(sorted(changed))}. "
+            "Undo the change, give the profile another name, or move that folder away to compute them anew."
+        )
+    if keep and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, now)
+
+
 def run_cell(
     profile: Named, row: str, ratio: float, seed: int, *, pending: bool = False, root: Root = None, **how: Any
 ) -> "tuple[Experiment, dict[str, Any]]":
@@ -323,11 +358,13 @@ def run_cell(
     """
     from ..experiment import Experiment
 
+    check_settings(profile, root=root)
     experiment = Experiment(profile, **how, **cell_recipe(row, ratio, seed))
     result = {"row": row, **experiment.cell()}
     name, folder = cell_name(row, ratio, seed), results_folder(profile, root) / "pending"
     samples = experiment.sample()[:SAMPLES_KEPT]
     if experiment.processes.main:
+        check_settings(profile, root=root, keep=True)
         folder.mkdir(parents=True, exist_ok=True)
         _write_sheet(folder / f"{name}.png", {name: samples})
         write_json(folder / f"{name}.json", result)
@@ -349,7 +386,8 @@ def compute_missing(profile: Named, table: str = "table1") -> int:
 
 
 def done(profile: Named, *, root: Root = None) -> set[str]:
-    """Names of the cells that have a result, collected or pending."""
+    """Names of the cells that have a result, collected or pending; raises DedtError as :func:`check_settings`."""
+    check_settings(profile, root=root)
     folder = results_folder(profile, root)
     return {path.stem for path in folder.glob("pending/*.json")} | set(_collected(folder))
 
@@ -500,10 +538,11 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
         them, kid, precision and recall, cmmd and cmmd_unbiased.  "result" is the whole JSON.
 
     Raises:
-        DedtError: there are no results, or one is damaged, and is named.
+        DedtError: there are no results, one is damaged, and is named, or they are of other values of the profile.
     """
     import pandas as pd
 
+    check_settings(profile, root=root)
     folder = results_folder(profile, root)
     pending = _pending(folder)  # first: what is collected in between is then found twice, not never
     found = _collected(folder) | pending
