@@ -76,7 +76,7 @@ def test_results_are_written_read_and_summed(tmp_path, smoke):
         tables.run_cell(tiny.profile(), row, 0.1, 0, root=tmp_path, store=smoke.store)
     written = json.loads((tmp_path / "smoke" / "cells.jsonl").read_text().splitlines()[1])
     assert written.pop("cell") == "random-10-0" and not list(tmp_path.glob("*/pending/*.json"))
-    frame = tables.read_cells("smoke", root=tmp_path).set_index("row")
+    frame = tables.read_cells(tiny.profile(), root=tmp_path).set_index("row")
     random, reweighted = frame.loc["random"], frame.loc["moderate-reweighted"]
     assert random["fid"] == written["fid"] and random["worst"] == max(written["classwise"])
     assert random["result"] == written and written["row"] == "random"
@@ -104,7 +104,7 @@ def test_pending_cells_are_read_and_collected_unchanged(smoke, tmp_path):
     folder = tmp_path / "smoke"
 
     def check():
-        assert list(tables.read_cells("smoke", root=tmp_path).result) == [cell for _, cell, _ in waiting]
+        assert list(tables.read_cells(tiny.profile(), root=tmp_path).result) == [cell for _, cell, _ in waiting]
         for name, _, images in waiting:
             row, percent, seed = name.split("-")
             kept = tables.read_samples("smoke", row, int(percent) / 100, int(seed), root=tmp_path)
@@ -131,8 +131,8 @@ def test_a_collection_that_was_killed_is_done_again(smoke, tmp_path, monkeypatch
         patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tables.collect("smoke", root=tmp_path)
-    assert len(tables.read_cells("smoke", root=tmp_path)) == 1
-    assert tables.collect("smoke", root=tmp_path) == 1 and len(tables.read_cells("smoke", root=tmp_path)) == 1
+    assert len(tables.read_cells(tiny.profile(), root=tmp_path)) == 1
+    assert tables.collect("smoke", root=tmp_path) == 1 and len(tables.read_cells(tiny.profile(), root=tmp_path)) == 1
 
 
 def test_a_result_under_the_name_of_another_cell_is_refused(smoke, tmp_path):
@@ -153,7 +153,7 @@ def test_running_a_cell_again_writes_the_same_result(tmp_path, smoke):
 
 def test_no_results_say_how_to_make_them(tmp_path):
     with pytest.raises(DedtError, match="No results in .*PROFILE=smoke"):
-        tables.read_cells("smoke", root=tmp_path)
+        tables.read_cells(tiny.profile(), root=tmp_path)
 
 
 def test_a_damaged_result_is_named(smoke, tmp_path):
@@ -177,10 +177,10 @@ def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_pat
     file.write_text(content, encoding="latin-1")
     advice = f"line 1 of {file} is no.*; delete it and run: make tables PROFILE=smoke"
     with pytest.raises(DedtError, match=advice):
-        tables.read_cells("smoke")
+        tables.read_cells(tiny.profile())
     file.unlink()
     tables.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
-    assert file.read_bytes() == good and len(tables.read_cells("smoke")) == 1
+    assert file.read_bytes() == good and len(tables.read_cells(tiny.profile())) == 1
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_class_without_a_value_is_not_the_worst(smoke, tmp_path):
     older = {name: value for name, value in cell.items() if name not in ("copies_features", "leaks")}
     for seed, (kind, values) in enumerate(((cell, [1.0, None, 3.0]), (cell, [None]), (older, []))):
         wait(tmp_path, {**kind, "classwise": values}, seed)
-    frame = tables.read_cells("smoke", root=tmp_path)
+    frame = tables.read_cells(tiny.profile(), root=tmp_path)
     assert frame.worst[0] == 3 and frame.worst[1:].isna().all()
     assert frame.copies_features[0] == cell["copies_features"] and frame.copies_features.isna()[2]
 
