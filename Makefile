@@ -16,13 +16,14 @@ YAML := !!str '$$(printf %s "$$PROFILE" | sed "s/'/''/g")' \#
 
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
+ESTIMATE := $(if $(filter digits smoke,$(PROFILE)),,$(if $(wildcard $(BUILD)/_build/html/index.html),,estimate))
 FIRST := $(if $(wildcard $(BUILD)/_build/html/index.html),,$(BUILD)/first/.built)
 LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/*/*/*.py dedt_lib/config/profiles/$(NAME).toml)
 LIBRARY := $(filter-out dedt_lib/shell/%.py dedt_lib/__main__.py,$(LIBRARY))
 RESULTS := $(wildcard $(addprefix results/$(NAME)/,*.json* samples/*.png pending/*.json))
 PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 
-.PHONY: help setup pair book test lab tables bench clean clean-all
+.PHONY: help estimate setup pair book test lab tables bench clean clean-all
 .DELETE_ON_ERROR:
 # Chapters run side by side; in the store one waits for what another is computing, so nothing is computed twice.
 JOBS ?= 2
@@ -52,6 +53,11 @@ setup: .venv/.installed
 pair: | setup
 	@$(BIN)/python tools/pair.py
 
+# What the chapters train, timed on this machine: of the digits the minutes are known.
+estimate: | setup
+	@echo "The main job of the book under profile $$PROFILE takes, on this machine (stop and continue whenever you like):"
+	@$(BIN)/dedt plan table1 --row moderate-reweighted --ratio 0.1 --seed 0 --profile "$$PROFILE" --probe
+
 # ---- the book: it reads results/PROFILE and never computes a table
 
 book: $(BUILD)/_build/html/index.html
@@ -72,7 +78,7 @@ $(BUILD)/first/.built: $(BUILD)/notebooks/08_table1.ipynb $(BUILD)/notebooks/11_
 	@echo "The first pages are there: open $(@D)/_build/html/notebooks/08_table1.html; the other chapters are running"
 
 # A chapter is executed under failed/ and moved when it is complete, so a chapter that broke stays there.
-$(BUILD)/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) $(RESULTS) | setup pair
+$(BUILD)/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) $(RESULTS) | setup pair $(ESTIMATE)
 	@echo "Running chapter $* (minutes; more where it trains, and what is already computed is reused)"
 	@mkdir -p $(@D) $(BUILD)/failed
 	@TQDM_DISABLE=1 $(BIN)/papermill notebooks/$*.ipynb $(BUILD)/failed/$*.ipynb --cwd notebooks \
