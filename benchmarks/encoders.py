@@ -1,9 +1,10 @@
-"""Compare encoders for photographs: how well neighbours share a class, which images they choose, what they take.
+"""Compare encoders for photographs: do neighbours share a class, which images are chosen, what it takes.
 
-``python benchmarks/encoders.py DATA`` with labelled images that ``dedt`` reads, such as a folder of Parquet files, with a
-held-out split.  The first images of every class are written as image files; both encoders see the same ones.  ResNet-18 is
-trained on them as the profile ``photos`` says, which is how ``cifar10-cpu`` does.  What was computed stays in the store, so
-a run that was stopped goes on; times are then of its last part.
+``python benchmarks/encoders.py DATA`` with labelled images that ``dedt`` reads, such as a folder of Parquet
+files, with a held-out split.  The first images of every class are written as image files; both encoders see
+the same ones.  ResNet-18 is trained on them as the profile ``photos`` says, which is how ``cifar10-cpu``
+does.  What was computed stays in the store, so a run that was stopped goes on; times are then of its last
+part.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""What choosing among photographs takes: peak memory and seconds of ``dedt select``, and of its steps after the features.
+"""Peak memory and seconds of ``dedt select`` on photographs, and of its steps after the features.
 
-``python benchmarks/photos.py DATA`` with labelled images that ``dedt`` reads, such as CIFAR-10 as Parquet files: so many of
-each class are written as image files into a folder for each class.  Beside them stand JPEG files of 120 to 300 pixels, crops
-of scikit-learn's two sample photographs, each turned and brightened a little.  Features of the steps are random numbers in a
-memory-mapped file.  Every measurement is a process of its own, which does nothing else.
+``python benchmarks/photos.py DATA`` with labelled images that ``dedt`` reads, such as CIFAR-10 as Parquet
+files: so many of each class are written as image files into a folder for each class.  Beside them stand JPEG
+files of 120 to 300 pixels, crops of scikit-learn's two sample photographs, each turned and brightened a
+little.  Features of the steps are random numbers in a memory-mapped file.  Every measurement is a process of
+its own, which does nothing else.
 """
 
 import argparse

@@ -34,12 +34,13 @@ def measured():
     chosen = {name: row for name, row in photos["results"].items() if name.startswith("dedt select")}
     took = [f"{row['cpu_seconds']:.0f} s for {name.partition(' of ')[2]}" for name, row in chosen.items()]
     gib = max(row["gib"] for row in chosen.values())
-    given, trained = (f"{100 * e['neighbours_accuracy']['value']:.0f} %" for e in encoders["encoders"].values())
+    right = [seen["neighbours_accuracy"]["value"] for seen in encoders["encoders"].values()]
+    given, trained = (f"{100 * share:.0f} %" for share in right)
     epochs, images = encoders["resnet18"]["epochs"], encoders["settings"]["train"]
     return (
         f"Choosing takes {' and '.join(took)},\n"
-        f"in CPU time on one thread, and at most {gib:.1f} GiB ([measured](benchmarks/photos.json)). By its nearest\n"
-        "neighbours in the features of the default encoder a held-out image of CIFAR-10 is named rightly in\n"
+        f"in CPU time on one thread, and at most {gib:.1f} GiB ([measured](benchmarks/photos.json)). "
+        "By its nearest\nneighbours in the features of the default encoder a held-out image of CIFAR-10 is named rightly in\n"
         f"{given} of all cases, in "
         f"those of a ResNet-18 trained for {epochs} epochs on {images:,} of its images in {trained}\n"
         "([measured](benchmarks/encoders.json)).\n"
