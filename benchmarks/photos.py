@@ -1,7 +1,10 @@
-"""What choosing among photographs takes: peak memory and seconds of ``dedt select``, and of its steps after the features.
+"""Peak memory and seconds of ``dedt select`` on photographs, and of its steps after the features.
 
-Files are crops of scikit-learn's two sample photographs, of mixed sizes up to 300 pixels; features are random numbers in a
-memory-mapped file.  Every measurement is a process of its own, which does nothing else.
+``python benchmarks/photos.py DATA`` with labelled images that ``dedt`` reads, such as CIFAR-10 as Parquet
+files: so many of each class are written as image files into a folder for each class.  Beside them stand JPEG
+files of 120 to 300 pixels, crops of scikit-learn's two sample photographs, each turned and brightened a
+little.  Features of the steps are random numbers in a memory-mapped file.  Every measurement is a process of
+its own, which does nothing else.
 """
 
 import argparse
@@ -48,6 +51,13 @@ def write_photographs(folder, n):
         Image.fromarray(light).save(folder / f"{i:06d}.jpg")
 
 
+def write_classes(path, folder, n):
+    """n images of a data set in a folder for each class, as many of each."""
+    from encoders import write_images
+
+    write_images(path, folder, {"train": n})
+
+
 def write_features(path, n):
     """Random features float32 [n, WIDTH]."""
     features = np.lib.format.open_memmap(path, "w+", np.float32, (n, WIDTH))
@@ -85,7 +95,10 @@ def measured(*arguments):
 def main():
     """Read the arguments, measure, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=int, nargs="*", default=[500, 2000])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--name", default="CIFAR-10", help="of DATA, in the results")
+    parser.add_argument("--images", type=int, default=2000, help="of DATA")
+    parser.add_argument("--photographs", type=int, default=500, help="crops of photographs")
     parser.add_argument("--features", type=int, default=50_000, help="rows of the file of features")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -93,13 +106,15 @@ def main():
     rows = {"import torch": base}
     with tempfile.TemporaryDirectory() as work:
         root = Path(work)
-        for n in args.photographs:
-            apart(write_photographs, root / f"{n}", n)
-            found = ("-m", "dedt_lib", "select", root / f"{n}", "--ratio", 0.1)
-            rows[f"dedt select of {n} photographs"] = measured(
-                *found, "--store", root / f"store-{n}", "--out", root / f"coreset-{n}"
-            )
-            print(n, list(rows.values())[-1], flush=True)
+        apart(write_photographs, root / "crops", args.photographs)
+        apart(write_classes, args.data, root / "classes", args.images)
+        for name, folder in {
+            f"dedt select of {args.photographs:,} photographs of 120 to {LARGEST} pixels": root / "crops",
+            f"dedt select of {args.images:,} images of {args.name}": root / "classes" / "train",
+        }.items():
+            out = ("--store", f"{folder}-store", "--out", f"{folder}-coreset")
+            rows[name] = measured("-m", "dedt_lib", "select", folder, "--ratio", 0.1, *out)
+            print(name, rows[name], flush=True)
         path = root / "features.npy"
         apart(write_features, path, args.features)
         read = f"import numpy as np; X = np.load({str(path)!r}, mmap_mode='r'); y = np.arange(len(X)) % {CLASSES}; "

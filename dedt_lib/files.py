@@ -80,9 +80,9 @@ def make_folder(folder: Path, variable: str) -> Path:
     return folder
 
 
-def address(stage: str, recipe: Any) -> str:
-    """Sixteen hex digits that name the result of ``stage`` under ``recipe``, which JSON can hold."""
-    text = json.dumps({"stage": stage, "recipe": recipe}, sort_keys=True, allow_nan=False)
+def address(stage: str, identity: Any) -> str:
+    """Sixteen hex digits that name the result of ``stage`` that ``identity`` decides, which JSON can hold."""
+    text = json.dumps({"stage": stage, "identity": identity}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

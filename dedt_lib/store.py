@@ -1,7 +1,7 @@
 """Results of stages on disk: addressed by content, complete or absent, checked when read.
 
 A stage is a function that fills a folder.  Its address is the hash of everything that decides its
-result (the recipe), so two tables that need the same run share it.  Work goes to ``KEY.work`` and is
+result (its identity), so two tables that need the same run share it.  Work goes to ``KEY.work`` and is
 renamed to ``KEY`` when it is complete; a killed process leaves only the ``.work`` folder, from which
 a resumable stage goes on.  What it goes on from is checked as well (:func:`~dedt_lib.files.sealed`,
 :func:`~dedt_lib.files.intact`).
@@ -65,18 +65,18 @@ class Store:
         self._verified: set[Path] = set()
         self._spent = np.zeros(2)  # seconds and CPU seconds of all that was computed
 
-    def folder(self, stage: str, recipe: dict) -> Path:
-        """Where the result of ``stage`` under ``recipe`` is or will be."""
-        return self.root / stage / address(stage, recipe)
+    def folder(self, stage: str, identity: dict) -> Path:
+        """Where the result of ``stage`` under ``identity`` is or will be."""
+        return self.root / stage / address(stage, identity)
 
-    def has(self, stage: str, recipe: dict) -> bool:
+    def has(self, stage: str, identity: dict) -> bool:
         """Whether that result is complete."""
-        return (self.folder(stage, recipe) / MANIFEST).exists()
+        return (self.folder(stage, identity) / MANIFEST).exists()
 
     def run(
         self,
         stage: str,
-        recipe: dict,
+        identity: dict,
         work: Callable[[Path], dict | None],
         resumable: bool = False,
         processes: "Processes | None" = None,
@@ -88,7 +88,7 @@ class Store:
 
         Args:
             stage: its name.
-            recipe: everything that decides the result, JSON-able.
+            identity: everything that decides the result, JSON-able.
             work: fills a folder; it may return a dict of facts to note in the manifest.
             resumable: hand a half-done folder to ``work`` again; otherwise it is emptied first.
             processes: those started together, which all do the work; the main one keeps the result.
@@ -98,13 +98,13 @@ class Store:
         """
         from .processes import Processes
 
-        folder, processes = self.folder(stage, recipe), processes or Processes()
-        there = self.has(stage, recipe)
+        folder, processes = self.folder(stage, identity), processes or Processes()
+        there = self.has(stage, identity)
         if folder not in self._verified:
             # Of several processes all must take the same way, however late one of them looks.
             there = processes.from_main(there)
         if there:
-            return self._verify(folder, stage, recipe)
+            return self._verify(folder, stage, identity)
         if not self.compute:
             raise DedtError(f"{folder} is not there, and this store computes nothing.")
         make_folder(folder.parent, "DEDT_STORE")
@@ -114,20 +114,20 @@ class Store:
 
         # The others hear of each attempt of the main one: no message among them is waited for longer.
         with locked(folder, f"the stage '{stage}'", ask):
-            if not processes.from_main(self.has(stage, recipe)):
+            if not processes.from_main(self.has(stage, identity)):
                 _refuse_foreign(folder)
                 partial = folder.with_name(folder.name + ".work")
                 if processes.main:
                     _prepare(partial, resumable)
                 processes.wait()
                 if processes.main:
-                    self._compute(folder, partial, stage, recipe, work)
+                    self._compute(folder, partial, stage, identity, work)
                 else:
                     work(partial)
         processes.wait()
-        return self._verify(folder, stage, recipe)
+        return self._verify(folder, stage, identity)
 
-    def _compute(self, folder, partial, stage, recipe, work):
+    def _compute(self, folder, partial, stage, identity, work):
         start, before = _clocks(), self._spent
         with full_disk_told(f"during stage '{stage}' (in {partial})"):
             facts = work(partial) or {}
@@ -138,7 +138,7 @@ class Store:
         manifest = {
             "stage": stage,
             "key": folder.name,
-            "recipe": recipe,
+            "identity": identity,
             "seconds": round(float(own[0]), 3),
             "cpu_seconds": round(float(own[1]), 3),
             "files": {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files},
@@ -155,17 +155,17 @@ class Store:
         """The manifest of a complete stage folder; raises DedtError when it is missing or damaged."""
         path = Path(folder) / MANIFEST
         manifest = read_json(path, mend=f"delete {folder} and run again; other results are not touched.")
-        whole = isinstance(manifest, dict) and {"stage", "recipe", "files"} <= set(manifest)
+        whole = isinstance(manifest, dict) and {"stage", "identity", "files"} <= set(manifest)
         # Manifests of earlier versions have no checksum.
         if not whole or manifest.get(CHECKSUM, _checksum(manifest)) != _checksum(manifest):
             raise _damaged(folder, f"{path} is damaged or belongs to something else")
         return manifest
 
-    def _verify(self, folder, stage, recipe):
+    def _verify(self, folder, stage, identity):
         if folder in self._verified:
             return folder
         manifest = self.manifest(folder)
-        if [manifest["stage"], manifest["recipe"]] != [stage, json.loads(json.dumps(recipe))]:
+        if [manifest["stage"], manifest["identity"]] != [stage, json.loads(json.dumps(identity))]:
             raise _damaged(folder, f"The manifest in {folder} belongs to something else")
         for name, facts in manifest["files"].items():
             path = folder / name

@@ -37,8 +37,8 @@ encoder = found["encoder"]
 select = found["selections"]
 glue(
     "c10",
-    epochs=encoder["recipe"]["epochs"],
-    width=encoder["recipe"]["width"],
+    epochs=encoder["identity"]["epochs"],
+    width=encoder["identity"]["width"],
     train=100 * encoder["train_accuracy"],
     test=100 * encoder["test_accuracy"],
     minutes=encoder["cpu_seconds"] / 60,

@@ -195,7 +195,7 @@ def test_show_lists_a_damaged_stage_beside_the_others(tmp_path, capsys):
     assert "damaged" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"recipe": 3}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"identity": 3}', b"\xff"])
 def test_show_lists_whatever_a_manifest_holds(content, tmp_path, capsys):
     folder = Store(tmp_path).run("coreset", {"a": 1}, lambda folder: None)
     Store(tmp_path).run("coreset", {"a": 2}, lambda folder: None)
@@ -679,7 +679,7 @@ def test_a_printed_profile_says_where_values_come_from_and_is_a_profile(capsys, 
     )
 
 
-@pytest.mark.parametrize("content", ["[1]", '{"recipe": "x"}'])
+@pytest.mark.parametrize("content", ["[1]", '{"identity": "x"}'])
 def test_show_names_a_folder_that_is_not_a_result(tmp_path, capsys, content):
     foreign = tmp_path / "encoder" / "notes"
     foreign.mkdir(parents=True)

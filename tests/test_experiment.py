@@ -72,7 +72,7 @@ def test_the_fid_of_a_cell_is_that_of_its_samples(smoke):
 def test_samples_are_balanced_and_do_not_depend_on_the_batch(smoke):
     images, labels = smoke.sample(), smoke.sample_labels()
     assert images.shape == (100, 1, 8, 8) and (np.bincount(labels) == 10).all()
-    seed = smoke.store.manifest(smoke.samples.folder)["recipe"]["seed"]
+    seed = smoke.store.manifest(smoke.samples.folder)["identity"]["seed"]
     other = sampling.sample(smoke.train(), labels[:30], seed=seed, steps=5, guidance=0.3, batch_size=7)
     assert np.abs(other.astype(int) - images[:30]).max() <= 1
 
@@ -92,7 +92,7 @@ def test_the_reference_is_the_run_on_all_data(smoke, reweighted):
     )
     reweighted.reweight()
     assert (
-        reweighted.proxy.manifest()["recipe"]["inputs"]["reference"]
+        reweighted.proxy.manifest()["identity"]["inputs"]["reference"]
         == smoke.change(ratio=1.0).training()["key"]
     )
 

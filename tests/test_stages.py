@@ -266,9 +266,9 @@ def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
 def test_a_cell_looks_no_stage_up_twice(tmp_path, monkeypatch):
     looked_up, run = Counter(), Store.run
 
-    def count(store, stage, recipe, *given):
-        looked_up[address(stage, recipe)] += 1
-        return run(store, stage, recipe, *given)
+    def count(store, stage, identity, *given):
+        looked_up[address(stage, identity)] += 1
+        return run(store, stage, identity, *given)
 
     monkeypatch.setattr(Store, "run", count)
     recipe = {"method": "moderate", "reweighting": True, "model": "mdt"}

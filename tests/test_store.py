@@ -27,7 +27,7 @@ from dedt_lib.files import (
 )
 from dedt_lib.store import MANIFEST, Store, default_root
 
-RECIPE = {"version": 1, "size": 3}
+IDENTITY = {"version": 1, "size": 3}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def full_disk(*given, **named):
 # ---- addresses -----------------------------------------------------------------------------------
 
 
-def test_the_address_is_the_recipe():
+def test_the_address_is_the_identity():
     assert address("a", {"x": 1, "y": 2.0}) == address("a", {"y": 2.0, "x": 1})
     others = [
         address("b", {"x": 1}),
@@ -62,7 +62,7 @@ def test_the_address_is_the_recipe():
     assert len(set(others)) == 4 and all(len(name) == 16 for name in others)
 
 
-def test_a_recipe_with_nan_has_no_address():
+def test_an_identity_with_nan_has_no_address():
     with pytest.raises(ValueError):
         address("a", {"x": float("nan")})
 
@@ -76,29 +76,29 @@ def test_the_environment_says_where_results_go(monkeypatch, tmp_path):
 
 
 def test_a_stage_is_computed_once(store):
-    assert not store.has("stage", RECIPE)
-    folder = store.run("stage", RECIPE, fill)
-    assert store.has("stage", RECIPE) and folder == store.folder("stage", RECIPE)
-    assert store.run("stage", RECIPE, fail) == folder
-    assert Store(store.root).run("stage", RECIPE, fail) == folder
+    assert not store.has("stage", IDENTITY)
+    folder = store.run("stage", IDENTITY, fill)
+    assert store.has("stage", IDENTITY) and folder == store.folder("stage", IDENTITY)
+    assert store.run("stage", IDENTITY, fail) == folder
+    assert Store(store.root).run("stage", IDENTITY, fail) == folder
 
 
 def test_a_store_that_computes_nothing_hands_out_what_is_there(store):
     reader = Store(store.root, compute=False)
     with pytest.raises(DedtError, match="computes nothing"):
-        reader.run("stage", RECIPE, fail)
+        reader.run("stage", IDENTITY, fail)
     assert not store.root.exists()
-    folder = store.run("stage", RECIPE, fill)
-    assert reader.run("stage", RECIPE, fail) == folder
+    folder = store.run("stage", IDENTITY, fill)
+    assert reader.run("stage", IDENTITY, fail) == folder
 
 
-def test_another_recipe_is_another_result(store):
-    assert store.run("stage", RECIPE, fill) != store.run("stage", {**RECIPE, "size": 4}, fill)
+def test_another_identity_is_another_result(store):
+    assert store.run("stage", IDENTITY, fill) != store.run("stage", {**IDENTITY, "size": 4}, fill)
 
 
 def test_the_manifest_says_how_the_result_was_made(store):
-    manifest = store.manifest(store.run("stage", RECIPE, fill))
-    assert manifest["recipe"] == RECIPE and manifest["stage"] == "stage" and manifest["count"] == 3
+    manifest = store.manifest(store.run("stage", IDENTITY, fill))
+    assert manifest["identity"] == IDENTITY and manifest["stage"] == "stage" and manifest["count"] == 3
     assert manifest["files"]["numbers.txt"]["bytes"] == 5
     assert {"date", "machine", "device", "threads", "python", "seconds", "cpu_seconds"} <= set(manifest)
     assert {"torch", "diffusers", "numpy"} <= set(manifest["versions"])
@@ -111,11 +111,11 @@ def test_the_seconds_of_a_stage_are_its_own(store):
         time.sleep(0.3)
 
     def outer(folder):
-        store.run("inner", RECIPE, inner)
+        store.run("inner", IDENTITY, inner)
         fill(folder)
 
-    store.run("outer", RECIPE, outer)
-    seconds = {name: store.manifest(store.folder(name, RECIPE))["seconds"] for name in ("inner", "outer")}
+    store.run("outer", IDENTITY, outer)
+    seconds = {name: store.manifest(store.folder(name, IDENTITY))["seconds"] for name in ("inner", "outer")}
     assert seconds["outer"] < 0.3 <= seconds["inner"]
 
 
@@ -126,9 +126,9 @@ def test_work_that_fails_leaves_no_result(store, error):
         raise error
 
     with pytest.raises(error):
-        store.run("stage", RECIPE, half)
-    assert not store.has("stage", RECIPE)
-    assert (store.run("stage", RECIPE, fill) / "numbers.txt").read_text() == "1 2 3"
+        store.run("stage", IDENTITY, half)
+    assert not store.has("stage", IDENTITY)
+    assert (store.run("stage", IDENTITY, fill) / "numbers.txt").read_text() == "1 2 3"
 
 
 @pytest.mark.parametrize("resumable", [True, False])
@@ -139,12 +139,12 @@ def test_only_a_resumable_stage_finds_its_half_done_work(store, resumable):
 
     found = []
     with pytest.raises(KeyboardInterrupt):
-        store.run("stage", RECIPE, half, resumable=resumable)
+        store.run("stage", IDENTITY, half, resumable=resumable)
 
     def look(folder):
         found.append((folder / "part").exists())
 
-    store.run("stage", RECIPE, look, resumable=resumable)
+    store.run("stage", IDENTITY, look, resumable=resumable)
     assert found == [resumable]
 
 
@@ -158,8 +158,8 @@ def test_scratch_outlives_a_kill_after_the_work_but_not_the_result(store, monkey
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(store_module, "provenance", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-        store.run("stage", RECIPE, work, resumable=True)
-    folder = store.run("stage", RECIPE, work, resumable=True)
+        store.run("stage", IDENTITY, work, resumable=True)
+    folder = store.run("stage", IDENTITY, work, resumable=True)
     assert found == [False, True]
     assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "numbers.txt"]
     assert set(store.manifest(folder)["files"]) == {"numbers.txt"}
@@ -175,11 +175,11 @@ def test_a_kill_between_work_and_rename_leaves_no_result(store, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(store_module.os, "replace", killed)
-        store.run("stage", RECIPE, fill)
-    assert not store.has("stage", RECIPE)
-    assert store.has("stage", RECIPE) == store.folder("stage", RECIPE).exists()
-    store.run("stage", RECIPE, fill)
-    assert store.has("stage", RECIPE)
+        store.run("stage", IDENTITY, fill)
+    assert not store.has("stage", IDENTITY)
+    assert store.has("stage", IDENTITY) == store.folder("stage", IDENTITY).exists()
+    store.run("stage", IDENTITY, fill)
+    assert store.has("stage", IDENTITY)
 
 
 # ---- damage --------------------------------------------------------------------------------------
@@ -199,21 +199,21 @@ def remove(folder):
 
 @pytest.mark.parametrize("damage", [change_a_byte, cut_off, remove])
 def test_a_changed_file_is_noticed(store, damage):
-    folder = store.run("stage", RECIPE, fill)
+    folder = store.run("stage", IDENTITY, fill)
     other = store.run("stage", {"size": 4}, fill)
     damage(folder)
     with pytest.raises(DedtError, match="missing or was changed.*Delete .* and run again") as error:
-        Store(store.root).run("stage", RECIPE, fail)
+        Store(store.root).run("stage", IDENTITY, fail)
     assert str(folder) in str(error.value)
     assert Store(store.root).run("stage", {"size": 4}, fail) == other
 
 
-@pytest.mark.parametrize("change", [{"recipe": {"size": 4}}, {"stage": "other"}])
+@pytest.mark.parametrize("change", [{"identity": {"size": 4}}, {"stage": "other"}])
 def test_a_foreign_manifest_is_noticed(store, change):
-    folder = store.run("stage", RECIPE, fill)
+    folder = store.run("stage", IDENTITY, fill)
     write_json(folder / MANIFEST, {**store.manifest(folder), **change})
     with pytest.raises(DedtError, match="belongs to something else.*Delete") as error:
-        Store(store.root).run("stage", RECIPE, fail)
+        Store(store.root).run("stage", IDENTITY, fail)
     assert str(folder) in str(error.value)
 
 
@@ -225,16 +225,16 @@ def follow_the_advice(error):
 
 @pytest.mark.parametrize("content", [b'{"stage": \xff', b"", b"{}", b"[]", b"null", b'{"stage": "stage"}'])
 def test_a_damaged_manifest_is_noticed_and_the_advice_mends_it(store, content):
-    folder = store.run("stage", RECIPE, fill)
+    folder = store.run("stage", IDENTITY, fill)
     (folder / MANIFEST).write_bytes(content)
     with pytest.raises(DedtError, match=f"{MANIFEST} .*elete {folder} and run again") as error:
-        Store(store.root).run("stage", RECIPE, fail)
+        Store(store.root).run("stage", IDENTITY, fail)
     follow_the_advice(error.value)
-    assert Store(store.root).run("stage", RECIPE, fill) == folder
+    assert Store(store.root).run("stage", IDENTITY, fill) == folder
 
 
 def test_no_flipped_byte_of_a_manifest_gives_other_facts(store):
-    folder = store.run("stage", RECIPE, fill)
+    folder = store.run("stage", IDENTITY, fill)
     whole, facts = (folder / MANIFEST).read_bytes(), store.manifest(folder)
     noticed = 0
     for place in range(0, len(whole), 3):
@@ -248,35 +248,35 @@ def test_no_flipped_byte_of_a_manifest_gives_other_facts(store):
 
 
 def test_manifests_of_earlier_versions_have_no_checksum_and_are_read(store):
-    folder = store.run("stage", RECIPE, fill)
+    folder = store.run("stage", IDENTITY, fill)
     manifest = store.manifest(folder)
     assert len(manifest.pop("checksum")) == 64
     write_json(folder / MANIFEST, manifest)
-    assert Store(store.root).run("stage", RECIPE, fail) == folder
+    assert Store(store.root).run("stage", IDENTITY, fail) == folder
     assert store.manifest(folder) == manifest
 
 
 def test_a_manifest_that_is_no_manifest_is_noticed(store):
-    folder = store.run("stage", RECIPE, fill)
+    folder = store.run("stage", IDENTITY, fill)
     write_json(folder / MANIFEST, [])
     with pytest.raises(DedtError, match="belongs to something else"):
-        Store(store.root).run("stage", RECIPE, fail)
+        Store(store.root).run("stage", IDENTITY, fail)
 
 
 def test_what_a_killed_process_was_writing_is_cleared_away(store):
-    work = store.folder("stage", RECIPE).with_suffix(".work")
+    work = store.folder("stage", IDENTITY).with_suffix(".work")
     work.mkdir(parents=True)
     (work / ".model.safetensors.123.partial").write_text("half")
-    folder = store.run("stage", RECIPE, fill, resumable=True)
+    folder = store.run("stage", IDENTITY, fill, resumable=True)
     assert not list(folder.glob(".*.partial"))
 
 
 def test_a_folder_without_manifest_is_nobodys_result(store):
-    folder = store.folder("stage", RECIPE)
+    folder = store.folder("stage", IDENTITY)
     folder.mkdir(parents=True)
     (folder / "numbers.txt").write_text("1 2 3")
     with pytest.raises(DedtError, match=f"{folder} holds no manifest.json.*Move it away or delete it"):
-        store.run("stage", RECIPE, fill)
+        store.run("stage", IDENTITY, fill)
     assert (folder / "numbers.txt").read_text() == "1 2 3"
 
 
@@ -327,16 +327,16 @@ def test_waiting_for_another_process_is_said_once(tmp_path, store, impatient, ca
     held, free = threading.Event(), threading.Event()
 
     def hold():
-        with locked(store.folder("stage", RECIPE), "it"):
+        with locked(store.folder("stage", IDENTITY), "it"):
             held.set()
             free.wait(10)
 
-    store.folder("stage", RECIPE).parent.mkdir(parents=True)
+    store.folder("stage", IDENTITY).parent.mkdir(parents=True)
     other = threading.Thread(target=hold)
     other.start()
     held.wait(10)
     threading.Timer(0.5, free.set).start()
-    folder = store.run("stage", RECIPE, fill)
+    folder = store.run("stage", IDENTITY, fill)
     other.join()
     (line,) = capsys.readouterr().err.splitlines()
     assert f"waiting for the stage 'stage' ({folder})" in line and f"process {os.getpid()} on " in line
@@ -367,9 +367,9 @@ def test_ranks_behind_somebody_elses_lock_wait_longer_than_a_message_may_take(st
 
     def run(rank):
         ranks = Ranks(rank, barrier, box, limit=0.4)
-        found[rank] = Store(store.root).run("stage", RECIPE, fill, resumable=True, processes=ranks)
+        found[rank] = Store(store.root).run("stage", IDENTITY, fill, resumable=True, processes=ranks)
 
-    folder = store.folder("stage", RECIPE)
+    folder = store.folder("stage", IDENTITY)
     folder.parent.mkdir(parents=True)
     threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
     with locked(folder, "it"):
@@ -389,16 +389,16 @@ def test_a_rank_that_comes_late_goes_the_way_of_the_main_one(store):
 
     class Early(Ranks):
         def from_main(self, value):
-            if self.main and not store.has("stage", RECIPE):
-                store.run("stage", RECIPE, fill)
+            if self.main and not store.has("stage", IDENTITY):
+                store.run("stage", IDENTITY, fill)
             return super().from_main(value)
 
     def run(rank):
         if rank:
-            while not store.has("stage", RECIPE):
+            while not store.has("stage", IDENTITY):
                 pass
         found[rank] = Store(store.root).run(
-            "stage", RECIPE, fail, processes=Early(rank, barrier, box, limit=5)
+            "stage", IDENTITY, fail, processes=Early(rank, barrier, box, limit=5)
         )
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
@@ -406,7 +406,7 @@ def test_a_rank_that_comes_late_goes_the_way_of_the_main_one(store):
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert found == dict.fromkeys((0, 1), store.folder("stage", RECIPE))
+    assert found == dict.fromkeys((0, 1), store.folder("stage", IDENTITY))
 
 
 # ---- a full disk ---------------------------------------------------------------------------------
@@ -415,23 +415,23 @@ def test_a_rank_that_comes_late_goes_the_way_of_the_main_one(store):
 def test_a_full_disk_stops_the_stage_and_keeps_the_others(store):
     kept = store.run("stage", {"size": 4}, fill)
     with pytest.raises(DedtError, match="No space left.*stage 'stage'.*Free some space"):
-        store.run("stage", RECIPE, full_disk)
-    assert not store.has("stage", RECIPE)
+        store.run("stage", IDENTITY, full_disk)
+    assert not store.has("stage", IDENTITY)
     assert Store(store.root).run("stage", {"size": 4}, fail) == kept
-    assert store.run("stage", RECIPE, fill)
+    assert store.run("stage", IDENTITY, fill)
 
 
 def test_a_full_disk_under_the_manifest_leaves_no_result(store, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(DedtError, match="No space left"):
         patch.setattr(store_module.os, "fsync", full_disk)
-        store.run("stage", RECIPE, fill)
-    assert not store.has("stage", RECIPE) and store.run("stage", RECIPE, fill)
+        store.run("stage", IDENTITY, fill)
+    assert not store.has("stage", IDENTITY) and store.run("stage", IDENTITY, fill)
 
 
 def test_a_disk_too_full_to_lock_says_so(store, monkeypatch):
     monkeypatch.setattr(files_module.FileLock, "acquire", full_disk)
     with pytest.raises(DedtError, match="Cannot lock .*Free some space"):
-        store.run("stage", RECIPE, fill)
+        store.run("stage", IDENTITY, fill)
 
 
 def test_a_full_disk_keeps_the_file_that_stood_there(tmp_path, monkeypatch):
@@ -448,13 +448,13 @@ def test_other_errors_of_the_disk_are_not_called_full(store):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with pytest.raises(PermissionError):
-        store.run("stage", RECIPE, refuse)
+        store.run("stage", IDENTITY, refuse)
 
 
 def test_a_store_that_cannot_be_made_says_how_to_move_it(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DedtError, match="Cannot create .*Set DEDT_STORE"):
-        Store(tmp_path / "file").run("stage", RECIPE, fill)
+        Store(tmp_path / "file").run("stage", IDENTITY, fill)
 
 
 @pytest.mark.parametrize("words", ["1000 requested and 0 written", "I/O error: No space left on device"])

@@ -92,7 +92,7 @@ def main():
                 key: encoder[key]
                 for key in (
                     "key",
-                    "recipe",
+                    "identity",
                     "losses",
                     "train_accuracy",
                     "test_accuracy",

@@ -151,7 +151,7 @@ class Listing:
         return LabelledImages(images, labels, names, ids, self.name, reading, captions)
 
     def _stored_pixels(self, image_size, channels, store, refuse):
-        recipe = {
+        identity = {
             "version": 2,
             "source": self.name,
             "files": address("", self.hashes()),
@@ -171,7 +171,7 @@ class Listing:
                 os.replace(folder / ".good.npy", path)
                 write_json(folder / "unreadable.json", bad)
 
-        folder = store.run("images", recipe, work)
+        folder = store.run("images", identity, work)
         path, listed = folder / "images.npy", folder / "unreadable.json"
         bad = read_json(listed) if listed.exists() else []
         return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None), bad

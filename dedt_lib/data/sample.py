@@ -22,8 +22,8 @@ def sample_photographs(store: "Store") -> Path:
     Args:
         store: Where they are kept.
     """
-    recipe = {"version": 1, "pieces": PIECES, "sides": SIDES, "pillow": PIL.__version__}
-    return store.run("sample", recipe, _write) / "photographs"
+    identity = {"version": 1, "pieces": PIECES, "sides": SIDES, "pillow": PIL.__version__}
+    return store.run("sample", identity, _write) / "photographs"
 
 
 def _write(folder: Path) -> None:

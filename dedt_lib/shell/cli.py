@@ -325,7 +325,7 @@ def show(*, store: Kept = None) -> None:
         print(f"The store {kept.root} is empty.")
         return
     rows = [stage_line(kept, path) for path in manifests]
-    print_table(("stage", "key", "date", "seconds", "recipe"), rows, text=(0, 1, 2, -1))
+    print_table(("stage", "key", "date", "seconds", "identity"), rows, text=(0, 1, 2, -1))
 
 
 def stage_and_age(manifest: Path) -> tuple[str, float]:
@@ -340,7 +340,7 @@ def stage_line(store: "Store", path: Path) -> tuple[str, ...]:
         manifest = store.manifest(path.parent)
         values = [
             f"{name}={value}"
-            for name, value in manifest["recipe"].items()
+            for name, value in manifest["identity"].items()
             if name != "version" and isinstance(value, str | int | float)
         ]
         return stage, key, manifest["date"], f"{manifest['seconds']:.1f}", " ".join(values)

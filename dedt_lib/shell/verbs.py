@@ -33,7 +33,7 @@ def embed(experiment: "Experiment", out: Out) -> None:
       dedt embed --out features
     """
     features, (_, manifest) = experiment.embed(), experiment.encoder
-    print(f"{len(features)} images, {features.shape[1]} features each, by {manifest['recipe']['network']}")
+    print(f"{len(features)} images, {features.shape[1]} features each, by {manifest['identity']['network']}")
     for split in ("train", "test"):
         if f"{split}_accuracy" in manifest:
             print(f"encoder accuracy, {split}: {manifest[f'{split}_accuracy']:.1%}")

@@ -92,7 +92,7 @@ class Stage:
         raise NotImplementedError
 
     @cached_property
-    def recipe(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """All that its address is made of."""
         read = {part: stage.address for part, stage in self.inputs().items()}
         return {"version": self.version, **self.decides(), "inputs": read}
@@ -100,7 +100,7 @@ class Stage:
     @cached_property
     def address(self) -> str:
         """Sixteen hex digits that name its result."""
-        return address(self.name, self.recipe)
+        return address(self.name, self.identity)
 
     @property
     def folder(self) -> Path:
@@ -167,7 +167,7 @@ class Given(Stage):
         return self.lab.remember((type(self), self.weights), self.outline if self.lab.imagined else self.read)
 
     def manifest(self) -> dict[str, Any]:
-        return {"key": self.address, "recipe": {"weights": self.weights}, **NO_TIME}
+        return {"key": self.address, "identity": {"weights": self.weights}, **NO_TIME}
 
 
 def defaults(make: Callable[..., Any]) -> dict[str, Any]:

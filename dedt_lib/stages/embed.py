@@ -201,7 +201,7 @@ class PublishedEncoder(Given):
     def address(self):
         return f"{self.network} {self.weights}" if self.lab.imagined else self.key()
 
-    def _recipe(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         official = encoders.PRETRAINED[self.network][1]
         return {"network": self.network, "weights": official, "sha256": sha256(self._file)}
 
@@ -220,11 +220,11 @@ class PublishedEncoder(Given):
         return path
 
     def key(self):
-        return address("encoder", self._recipe())
+        return address("encoder", self._identity())
 
     def read(self):
         network = encoders.pretrained(self.network, self._path)
-        files = {self._file.name: self._recipe()["sha256"]}
+        files = {self._file.name: self._identity()["sha256"]}
         network.published = Published(self.weights, None, self._file.parent, files)
         return network
 
@@ -232,8 +232,8 @@ class PublishedEncoder(Given):
         return encoders.PRETRAINED[self.network][0]()
 
     def manifest(self):
-        recipe = {"network": self.network} if self.lab.imagined else self._recipe()
-        return {**super().manifest(), "recipe": recipe}
+        identity = {"network": self.network} if self.lab.imagined else self._identity()
+        return {**super().manifest(), "identity": identity}
 
 
 @dataclass(frozen=True, eq=False)
@@ -333,9 +333,9 @@ class PretrainedEncoder(Given):
     label = network
 
     def key(self):
-        return address("encoder", self._recipe())
+        return address("encoder", self._identity())
 
-    def _recipe(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         return {"network": self.weights, "files": self.result().published.files}
 
     def read(self):
@@ -345,14 +345,14 @@ class PretrainedEncoder(Given):
         return self.read()
 
     def manifest(self):
-        return {**super().manifest(), "recipe": self._recipe()}
+        return {**super().manifest(), "identity": self._identity()}
 
 
 @dataclass(frozen=True, eq=False)
 class OwnEncoder(PretrainedEncoder):
     """A network in ENCODERS that needs no training here: made without arguments, what is random in it from one seed."""
 
-    def _recipe(self):
+    def _identity(self):
         values = defaults(ENCODERS[self.weights])
         return {"network": self.weights, "values": values, "state": key_of(self.result())}
 
@@ -360,7 +360,7 @@ class OwnEncoder(PretrainedEncoder):
         return seeded(0, "encoder weights", ENCODERS[self.weights]).eval()
 
     def facts(self):
-        return self._recipe()
+        return self._identity()
 
 
 @dataclass(frozen=True, eq=False)
@@ -485,7 +485,7 @@ def seconds_to_embed(stage: Embed) -> float:
     """About how long photographs take to be looked at and embedded; 0 where that is done, or nobody asked for files."""
     lab = stage.lab
     found = lab.photographs.listing
-    if found is None or not isinstance(stage.seen, Photographs) or lab.store.has(stage.name, stage.recipe):
+    if found is None or not isinstance(stage.seen, Photographs) or lab.store.has(stage.name, stage.identity):
         return 0.0
     few = found.without(dict.fromkeys(range(TRIED, len(found.ids)), "")) if len(found.ids) > TRIED else found
     try:

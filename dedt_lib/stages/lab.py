@@ -70,7 +70,7 @@ class Lab:
         processes = self.processes if stage.together else None
         return self.remember(
             ("folder", stage.address),
-            lambda: self.store.run(stage.name, stage.recipe, work, stage.resumable, processes),
+            lambda: self.store.run(stage.name, stage.identity, work, stage.resumable, processes),
         )
 
     def result(self, stage: Stage) -> Any:
