@@ -84,6 +84,24 @@ def test_small_autoencoder_makes_4x4x4_latents_of_16x16_pixels():
     assert small_autoencoder(3, (6, 12), 2).decode(torch.zeros(1, 2, 5, 5)).sample.shape == (1, 3, 10, 10)
 
 
+def test_a_patch_is_one_position_of_the_first_level(tmp_path):
+    network = seeded(0, "vae", lambda: small_autoencoder(3, (8, 16), patch=2)).eval()
+    pixels, positions = torch.randn(2, 3, SIZE, SIZE), []
+    network.encoder.down_blocks[0].register_forward_hook(lambda *call: positions.append(call[1][0].shape))
+    posterior = network.encode(pixels).latent_dist
+    assert posterior.mean.shape == (2, 4, 4, 4) and module.downsampling(network) == 4
+    assert positions == [(2, 8, 8, 8)] and network.decode(posterior.mean).sample.shape == pixels.shape
+    images = np.zeros((3, 3, SIZE, SIZE), np.uint8)
+    assert content(write(network, images, tmp_path)).shape == (3, 1, 2, 4, 4, 4)
+    with pytest.raises(DedtError, match="multiple of 4"):
+        write(network, images, tmp_path / "other", image_size=18)
+
+
+def test_patches_are_in_the_key_and_whole_images_are_not():
+    plain, other = (seeded(0, "vae", lambda p=p: small_autoencoder(1, (4, 8), patch=p)) for p in (1, 2))
+    assert "patch" not in plain.config and autoencoder_key(plain) != autoencoder_key(other)
+
+
 def fit_autoencoder(network, digits, **changes):
     given = {"image_size": SIZE, "epochs": 3, "batch_size": 10, "learning_rate": 3e-3, "seed": 0, **changes}
     return train_autoencoder(network, digits, **given)
