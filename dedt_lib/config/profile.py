@@ -188,7 +188,9 @@ class Autoencoder(Training):
     )
     decoder_weights: str = "stabilityai/sd-vae-ft-ema"  # "": the one that encoded
     channels: tuple[int, ...] = Field(default=(128, 256, 512, 512), min_length=1)
-    patch: Count = 1  # pixels along a side that its first level sees as one position
+    latent_channels: Count = 4
+    # Pixels along a side that its first level sees as one position; above 1 it starts from a linear autoencoder.
+    patch: Count = 1
     epochs: Count = 1  # this and the next two only for weights = ""
     batch_size: Count = 32
     learning_rate: Positive = 1e-4

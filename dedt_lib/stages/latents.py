@@ -43,13 +43,13 @@ class TrainAutoencoder(Stage):
 
     def decides(self):
         p = self.lab.profile.autoencoder
-        patches = {} if p.patch == 1 else {"patch": p.patch}
-        return {"channels": list(p.channels), **patches, **self.settings}
+        own = p.model_dump(include={"latent_channels", "patch"}, exclude_defaults=True)
+        return {"channels": list(p.channels), **own, **self.settings}
 
     def build(self) -> nn.Module:
         """The network, with weights that nothing decided."""
         p = self.lab.profile.autoencoder
-        return ae.small_autoencoder(self.lab.shape[0], p.channels, patch=p.patch)
+        return ae.small_autoencoder(self.lab.shape[0], p.channels, p.latent_channels, p.patch)
 
     def work(self, folder):
         network = seeded(0, "autoencoder weights", self.build)

@@ -22,7 +22,6 @@ from ..pixels import to_uint8
 from ..randomness import seeded
 from ..training import TrainingSettings
 
-LATENT_CHANNELS = 4
 TEXT = {"published": {"layers": 2, "text_width": 768}, "tiny": {"layers": 1, "text_width": 32}}
 """Of Stable Diffusion 1.x and of the tiny pipeline: the U-Net's layers at each level, the text encoder's width."""
 
@@ -30,7 +29,7 @@ TEXT = {"published": {"layers": 2, "text_width": 768}, "tiny": {"layers": 1, "te
 def latent_shape(section: Any) -> tuple[int, int, int]:
     """Channels, height and width of the latents under the profile's section ``autoencoder``."""
     side = section.image_size // section.downsampling
-    return LATENT_CHANNELS, side, side
+    return section.latent_channels, side, side
 
 
 class ModelSpec:
