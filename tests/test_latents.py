@@ -84,6 +84,52 @@ def test_small_autoencoder_makes_4x4x4_latents_of_16x16_pixels():
     assert small_autoencoder(3, (6, 12), 2).decode(torch.zeros(1, 2, 5, 5)).sample.shape == (1, 3, 10, 10)
 
 
+def test_a_patch_is_one_position_of_the_first_level(tmp_path):
+    network = seeded(0, "vae", lambda: small_autoencoder(3, (8, 16), patch=2)).eval()
+    pixels, positions = torch.randn(2, 3, SIZE, SIZE), []
+    network.encoder.network.down_blocks[0].register_forward_hook(
+        lambda *call: positions.append(call[1][0].shape)
+    )
+    posterior = network.encode(pixels).latent_dist
+    assert posterior.mean.shape == (2, 4, 4, 4) and module.downsampling(network) == 4
+    assert positions == [(2, 8, 8, 8)] and network.decode(posterior.mean).sample.shape == pixels.shape
+    images = np.zeros((3, 3, SIZE, SIZE), np.uint8)
+    assert content(write(network, images, tmp_path)).shape == (3, 1, 2, 4, 4, 4)
+    with pytest.raises(DedtError, match="multiple of 4"):
+        write(network, images, tmp_path / "other", image_size=18)
+
+
+def test_a_patched_autoencoder_starts_from_the_principal_components_of_patches(digits):
+    images = torch.from_numpy(resize(digits.images, SIZE))
+    network = small_autoencoder(1, (8, 16), latent_channels=6, patch=2)
+    module.start_linear(network, images)
+    pixels = to_float(images)
+    with torch.no_grad():
+        posterior = network.encode(pixels).latent_dist
+        error = network.decode(posterior.mean).sample - pixels
+    patches = torch.nn.functional.pixel_unshuffle(pixels, 4).permute(0, 2, 3, 1).reshape(-1, 16).double()
+    lost = torch.linalg.eigvalsh((patches - patches.mean()).T @ (patches - patches.mean()) / len(patches))[
+        :-6
+    ]
+    assert error.square().mean() * 16 == pytest.approx(lost.sum().item(), rel=0.02)
+    per_channel = posterior.mean.double().square().mean(dim=(0, 2, 3)) + posterior.var.double().mean(
+        dim=(0, 2, 3)
+    )
+    np.testing.assert_allclose(per_channel, 1, rtol=0.01)  # the prior's, in each channel
+
+
+def test_patches_without_variance_need_no_latents():
+    network = small_autoencoder(1, (8,), patch=2)
+    module.start_linear(network, torch.full((3, 1, 8, 8), 77, dtype=torch.uint8))
+    posterior = network.encode(torch.zeros(1, 1, 8, 8)).latent_dist
+    assert posterior.kl().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_patches_are_in_the_key_and_whole_images_are_not():
+    plain, other = (seeded(0, "vae", lambda p=p: small_autoencoder(1, (4, 8), patch=p)) for p in (1, 2))
+    assert "patch" not in plain.config and autoencoder_key(plain) != autoencoder_key(other)
+
+
 def fit_autoencoder(network, digits, **changes):
     given = {"image_size": SIZE, "epochs": 3, "batch_size": 10, "learning_rate": 3e-3, "seed": 0, **changes}
     return train_autoencoder(network, digits, **given)

@@ -89,6 +89,20 @@ def test_the_networks_are_as_large_as_the_published_ones(name, model, parameters
     assert spec.parameters(source_shape(lab, spec), lab.class_names) == parameters
 
 
+def test_the_u_net_of_a_profile_can_be_on_latents():
+    works = planned(imagined("cifar10-latent"), ("random", 0.1), ("full", 1.0))
+    assert [work.images for work in works["latents"]] == [100_000]  # mirrored too
+    assert "autoencoder" in works and works["decoding"][0].network == "vae"
+    assert training(works).steps * 10 == pytest.approx(works["reference"][0].steps, rel=0.02)
+    pixels = planned(imagined("cifar10-cpu"), ("random", 0.1))
+    assert not pixels.keys() & {"autoencoder", "latents", "decoding"}
+
+
+def test_stable_diffusion_knows_no_patches():
+    with pytest.raises(DedtError, match="autoencoder.patch = 1"):
+        imagined("cifar10-latent").spec("stable-diffusion")
+
+
 def test_the_ideal_speed_ups():
     rows = ("moderate", "random-annealed", "early-stopping")
     found = planning.speedups(imagined(), [(row, ratio, 0) for row in rows for ratio in RATIOS])

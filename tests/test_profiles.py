@@ -77,7 +77,8 @@ encoders.inceptionv3.weights encoders.inceptionv3.learning_rate encoders.clip.we
 encoders.clip.learning_rate encoders.clip.normalise encoders.ddae.block encoders.ddae.timestep
 encoders.ddae.draws select.gaussian_ridge select.gaussian_threshold select.moderate_scope
 select.moderate_centre unet.attention unet.dropout unet.learning_rate train.gradient_clip unet.ema_decay
-train.label_dropout train.flip train.annealing_start train.annealing_weights train.precision
+train.label_dropout train.flip unet.latent autoencoder.patch
+autoencoder.latent_channels train.annealing_start train.annealing_weights train.precision
 train.channels_last train.compile reweight.step_size reweight.smoothing reweight.clip reweight.absent
 reweight.scores reweight.burn_in reweight.window unet.guidance sample.precision autoencoder.weights
 autoencoder.decoder_weights autoencoder.learning_rate mdt.patch_size mdt.mask_ratio mdt.mask_range
@@ -183,6 +184,7 @@ def images(tmp_path_factory):
 
 NEEDIEST = {
     "table1": "moderate-reweighted",
+    "table1-latent": "moderate-reweighted",
     "table2": "moderate-reweighted-annealed",
     "table3": "moderate-reweighted-annealed",
     "figure2": "moderate-reweighted",

@@ -158,6 +158,14 @@ def test_a_bad_value_is_named(key, value):
         ({"unet.attention": (), "unet.channels": ()}, "one entry per resolution level"),
         ({"unet.groups": 3}, "channels must be divisible by groups"),
         ({"data.image_size": 7}, "data.image_size must be divisible by 2 for 2 levels"),
+        (
+            {"unet.latent": True, "autoencoder.image_size": 4},
+            "the latents are 1 wide, which 2 levels in unet.channels",
+        ),
+        (
+            {"autoencoder.patch": 3},
+            "image_size must be divisible by 12 for 3 levels in channels and patches of 3",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_built_is_refused(changes, message):

@@ -244,6 +244,22 @@ def test_a_folder_of_pictures_goes_all_the_way(model, pictures, weights, tmp_pat
     assert experiment.latents.views == 2  # with the mirror images
 
 
+def test_the_u_net_on_latents_goes_all_the_way(tmp_path):
+    changes = {
+        "unet.latent": True,
+        "autoencoder.patch": 2,
+        "autoencoder.channels": (8, 16),
+        "evaluate.cmmd": "",
+    }
+    profile = tiny.profile(**changes, **{"autoencoder.image_size": 8, "unet.ratios": (0.4,)})
+    given = {"method": "moderate", "ratio": 0.4, "reweighting": True, "annealing": True}
+    experiment = Experiment(profile, store=Store(tmp_path), device="cpu", **given)
+    cell = experiment.cell()
+    assert np.isfinite(cell["fid"]) and np.isfinite(cell["kid"])
+    assert experiment.model.build().sample_shape == experiment.latents.shape == (4, 2, 2)
+    assert experiment.sample().shape == (100, 1, 8, 8)
+
+
 def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))

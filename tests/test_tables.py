@@ -104,7 +104,9 @@ def test_pending_cells_are_read_and_collected_unchanged(smoke, tmp_path):
     folder = tmp_path / "smoke"
 
     def check():
-        assert list(tables.read_cells(tiny.profile(), root=tmp_path).result) == [cell for _, cell, _ in waiting]
+        assert list(tables.read_cells(tiny.profile(), root=tmp_path).result) == [
+            cell for _, cell, _ in waiting
+        ]
         for name, _, images in waiting:
             row, percent, seed = name.split("-")
             kept = tables.read_samples("smoke", row, int(percent) / 100, int(seed), root=tmp_path)
@@ -132,7 +134,10 @@ def test_a_collection_that_was_killed_is_done_again(smoke, tmp_path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             tables.collect("smoke", root=tmp_path)
     assert len(tables.read_cells(tiny.profile(), root=tmp_path)) == 1
-    assert tables.collect("smoke", root=tmp_path) == 1 and len(tables.read_cells(tiny.profile(), root=tmp_path)) == 1
+    assert (
+        tables.collect("smoke", root=tmp_path) == 1
+        and len(tables.read_cells(tiny.profile(), root=tmp_path)) == 1
+    )
 
 
 def test_a_result_under_the_name_of_another_cell_is_refused(smoke, tmp_path):

@@ -38,6 +38,7 @@ Cell = tuple[str, float, int]
 """Row, ratio and seed."""
 
 RANDOM, RESNET = {"method": "random"}, {"encoder": "resnet18"}
+LITE = {"encoder": "efficientnet-lite0"}
 INCEPTION, CLIP = {"encoder": "inceptionv3"}, {"encoder": "clip-rn50"}
 GAUSSIAN, MODERATE = {"method": "gaussian"}, {"method": "moderate"}
 REWEIGHTED, ANNEALED, STOPPED = {"reweighting": True}, {"annealing": True}, {"early_stopping": True}
@@ -60,6 +61,8 @@ class Row(NamedTuple):
 _ROWS: dict[str, Row] = {
     "random": Row("Uniform random", RANDOM, "table1"),
     "inceptionv3-gaussian": Row("Inception-v3, Gaussian", INCEPTION | GAUSSIAN, "table1"),
+    "lite0-gaussian": Row("EfficientNet-Lite0, Gaussian", LITE | GAUSSIAN, ""),
+    "lite0-moderate": Row("EfficientNet-Lite0, Moderate-DS", LITE | MODERATE, ""),
     "ddae-moderate": Row("DDAE, Moderate-DS", {"encoder": "ddae"} | MODERATE, "table1"),
     "clip-moderate": Row("CLIP, Moderate-DS", CLIP | MODERATE, "table1"),
     "moderate": Row("ResNet-18, Moderate-DS", OURS, "table1 table3"),
@@ -170,6 +173,12 @@ for _name, _row in _ROWS.items():
 TABLES["controls"] = dict.fromkeys(("random", "moderate", "moderate-reweighted"), ENDS) | TABLES["controls"]
 TABLES["controls"] |= {"moderate-global": ENDS, "early-stopping": ENDS, "full": (1.0,)}
 TABLES["figure2"] = dict.fromkeys(("moderate", "moderate-reweighted"), (0.1,))
+TABLES["table1-latent"] = {
+    **dict.fromkeys(("random", "lite0-gaussian", "early-stopping"), (0.1, 0.4)),
+    **dict.fromkeys(("lite0-moderate", "moderate", "moderate-reweighted"), (0.1,)),
+    **dict.fromkeys(("infobatch-budget-annealed", "moderate-reweighted-annealed", "random-annealed"), (0.1,)),
+    "full": (1.0,),
+}
 
 FULL = {"unet": "full", "mdt": "mdt-full", "stable-diffusion": "sd-full"}
 """Model of a recipe -> the row of its run on all the data."""

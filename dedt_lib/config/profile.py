@@ -18,7 +18,8 @@ from ..selection import CENTRES, THRESHOLDS
 from .recipe import known_encoder
 
 PROFILES = Path(__file__).parent / "profiles"
-TABLES = ("table1", "table2", "table3", "figure2", "controls", "table4", "table5", "table5-unguided")
+PAPER = ("table1", "table2", "table3", "figure2", "controls", "table4", "table5", "table5-unguided")
+TABLES = (*PAPER, "table1-latent")  # of photographs on a laptop, with encoders that need no download
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -159,8 +160,9 @@ class Diffusion(Training):
 
 
 class UNet(Diffusion):
-    """The U-Net on pixels (Tables I to III)."""
+    """The U-Net of Tables I to III."""
 
+    latent: bool = False  # whether it works on the autoencoder's latents, and not on pixels
     channels: tuple[int, ...]  # of each resolution level
     layers: Count
     attention: tuple[bool, ...]
@@ -186,19 +188,27 @@ class Autoencoder(Training):
     )
     decoder_weights: str = "stabilityai/sd-vae-ft-ema"  # "": the one that encoded
     channels: tuple[int, ...] = Field(default=(128, 256, 512, 512), min_length=1)
+    latent_channels: Count = 4
+    # Pixels along a side that its first level sees as one position; above 1 it starts from a linear autoencoder.
+    patch: Count = 1
     epochs: Count = 1  # this and the next two only for weights = ""
     batch_size: Count = 32
     learning_rate: Positive = 1e-4
 
     @model_validator(mode="after")
     def _levels(self) -> Self:
-        downsampling = 2 ** (len(self.channels) - 1)
-        if not self.weights and self.image_size % downsampling:
+        if not self.weights and self.image_size % self.downsampling:
+            patches = f" and patches of {self.patch}" if self.patch > 1 else ""
             raise ValueError(
-                f"image_size must be divisible by {downsampling} for {len(self.channels)} levels in channels; "
-                f"got {self.image_size}"
+                f"image_size must be divisible by {self.downsampling} for {len(self.channels)} levels in "
+                f"channels{patches}; got {self.image_size}"
             )
         return self
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels along a side for each latent along it."""
+        return self.patch * 2 ** (len(self.channels) - 1)
 
 
 class MDT(Diffusion):
@@ -271,7 +281,7 @@ class Profile(Section):
     """A budget: every size and rate of a run."""
 
     name: str
-    tables: tuple[Literal[TABLES], ...] = TABLES
+    tables: tuple[Literal[TABLES], ...] = PAPER
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     threads: int = Field(0, ge=0)  # of the CPU; more change the order of sums, and so the last bits.  0: all
     data: Data
@@ -289,8 +299,13 @@ class Profile(Section):
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
         levels = len(self.unet.channels)
-        if self.data.image_size % 2 ** (levels - 1):
+        if self.data.image_size % 2 ** (levels - 1) and not self.unet.latent:
             raise ValueError(f"data.image_size must be divisible by {2 ** (levels - 1)} for {levels} levels")
+        side = self.autoencoder.image_size // self.autoencoder.downsampling
+        if self.unet.latent and side % 2 ** (levels - 1):
+            raise ValueError(
+                f"the latents are {side} wide, which {levels} levels in unet.channels cannot halve: choose fewer levels"
+            )
         own = "pipeline" in (self.autoencoder.weights, self.autoencoder.decoder_weights)
         if own and not self.stable_diffusion.weights:
             raise ValueError(

@@ -32,7 +32,7 @@ PIXEL_DEVIATION = 4 / 127.5
 
 
 def small_autoencoder(
-    channels: int, widths: Sequence[int] = (16, 32, 32), latent_channels: int = 4
+    channels: int, widths: Sequence[int] = (16, 32, 32), latent_channels: int = 4, patch: int = 1
 ) -> AutoencoderKL:
     """An untrained AutoencoderKL for small images: each width after the first halves the resolution.
 
@@ -40,9 +40,10 @@ def small_autoencoder(
         channels: Of the images.
         widths: Of the levels.
         latent_channels: Of the latents.
+        patch: Pixels along a side of what the first level sees as one position: see :func:`patched`.
     """
     levels = len(widths)
-    return AutoencoderKL(
+    network = AutoencoderKL(
         in_channels=channels,
         out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -50,12 +51,99 @@ def small_autoencoder(
         block_out_channels=tuple(widths),
         latent_channels=latent_channels,
         norm_num_groups=math.gcd(8, *widths),
+        use_quant_conv=patch == 1,
+        use_post_quant_conv=patch == 1,
     )
+    return network if patch == 1 else patched(network, patch)
+
+
+def patched(network: AutoencoderKL, patch: int) -> AutoencoderKL:
+    """Let an untrained AutoencoderKL read and write patches, and add to what a linear autoencoder does.
+
+    Most of the work of an AutoencoderKL is at full resolution, where it is narrowest: here patches of pixels are the
+    channels of one position of its first level.  :func:`start_linear` sets the linear autoencoder, and the
+    network, whose last layers are zero, learns the rest.
+
+    Args:
+        network: Without ``quant_conv``; changed in place, and noted in its config.
+        patch: Pixels along a side.
+    """
+    encoder, decoder, area = network.encoder, network.decoder, patch**2
+    channels, side = encoder.conv_in.in_channels, patch * downsampling(network)
+    read = nn.Conv2d(channels * area, encoder.conv_in.out_channels, 3, padding=1)
+    write = nn.Conv2d(decoder.conv_out.in_channels, channels * area, 3, padding=1)
+    encoder.conv_in = nn.Sequential(nn.PixelUnshuffle(patch), read)
+    decoder.conv_out = nn.Sequential(write, nn.PixelShuffle(patch))
+    for value in (*encoder.conv_out.parameters(), *write.parameters()):
+        nn.init.zeros_(value)
+    latents = network.config.latent_channels
+    network.encoder = Sum(encoder, nn.Conv2d(channels, 2 * latents, side, stride=side))
+    network.decoder = Sum(decoder, nn.ConvTranspose2d(latents, channels, side, stride=side))
+    network.register_to_config(patch=patch)
+    return network
+
+
+class Sum(nn.Module):
+    """A network and a linear map of the same input, added."""
+
+    def __init__(self, network: nn.Module, linear: nn.Module) -> None:
+        super().__init__()
+        self.network, self.linear = network, linear
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Their sum."""
+        return self.network(x) + self.linear(x)
+
+
+@torch.no_grad()
+def start_linear(network: AutoencoderKL, images: torch.Tensor) -> None:
+    """Set the linear maps of a :func:`patched` network to the best linear autoencoder of single patches.
+
+    It is probabilistic PCA (Tipping and Bishop, 1999), which is where a linear variational autoencoder with
+    Gaussian pixels of a fixed deviation ends (Lucas et al., 2019), had at once.
+
+    Args:
+        network: Changed in place.
+        images: uint8 [n, C, H, W].
+    """
+    encoder, decoder, side = network.encoder.linear, network.decoder.linear, downsampling(network)
+    latents, channels = decoder.weight.shape[:2]
+    mean, covariance = patch_moments(images, side)
+    variances, axes = torch.linalg.eigh(covariance)
+    variances = variances.flip(0)[:latents].clamp(min=PIXEL_DEVIATION**2)
+    axes = axes.flip(1).T[:latents].reshape(latents, channels, side, side)
+    signal = (variances - PIXEL_DEVIATION**2).sqrt()
+    for value in (*encoder.parameters(), *decoder.parameters()):
+        value.zero_()
+    encoder.weight[:latents] = axes * (signal / variances)[:, None, None, None]
+    encoder.bias[:latents] = -torch.einsum("kcij,c->k", encoder.weight[:latents].double(), mean)
+    encoder.bias[latents:] = (PIXEL_DEVIATION**2 / variances).log()
+    decoder.weight[:] = axes * signal[:, None, None, None]
+    decoder.bias[:] = mean
+
+
+def patch_moments(images: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of each channel, and covariance of patches about it: float64 [C] and [C * side**2] squared.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        side: Pixels along a side of a patch.
+    """
+    mean = torch.stack([to_float(batch).double().sum(dim=(0, 2, 3)) for batch in images.split(1000)]).sum(
+        dim=0
+    )
+    mean /= images[:, 0].numel()
+    covariance, count = 0.0, images[:, 0].numel() // side**2
+    for batch in images.split(1000):
+        centred = to_float(batch).double() - mean[:, None, None]
+        patches = nn.functional.pixel_unshuffle(centred, side).permute(0, 2, 3, 1).flatten(0, 2)
+        covariance = covariance + patches.T @ patches / count
+    return mean, covariance
 
 
 def downsampling(network: AutoencoderKL) -> int:
     """Pixels along a side for each latent along it: 8 in Stable Diffusion."""
-    return 2 ** (len(network.config.block_out_channels) - 1)
+    return network.config.get("patch", 1) * 2 ** (len(network.config.block_out_channels) - 1)
 
 
 def train_autoencoder(
@@ -102,6 +190,8 @@ def train_autoencoder(
     settings |= dict(schedule="cosine", image_size=image_size)
     network.to(device)
     images = torch.from_numpy(resize(data.images, image_size)).to(device)
+    if "patch" in network.config:
+        start_linear(network, images)
 
     def loss(batch, randomness):
         pixels = to_float(images[batch])

@@ -42,11 +42,14 @@ class TrainAutoencoder(Stage):
         return p.model_dump(include={"epochs", "batch_size", "learning_rate", "image_size"})
 
     def decides(self):
-        return {"channels": list(self.lab.profile.autoencoder.channels), **self.settings}
+        p = self.lab.profile.autoencoder
+        own = p.model_dump(include={"latent_channels", "patch"}, exclude_defaults=True)
+        return {"channels": list(p.channels), **own, **self.settings}
 
     def build(self) -> nn.Module:
         """The network, with weights that nothing decided."""
-        return ae.small_autoencoder(self.lab.shape[0], widths=self.lab.profile.autoencoder.channels)
+        p = self.lab.profile.autoencoder
+        return ae.small_autoencoder(self.lab.shape[0], p.channels, p.latent_channels, p.patch)
 
     def work(self, folder):
         network = seeded(0, "autoencoder weights", self.build)
@@ -81,7 +84,7 @@ class PublishedAutoencoder(Given):
         return published_autoencoder(self.weights)
 
     def outline(self):
-        return ae.untrained_autoencoder(self.lab.profile.autoencoder.channels, layers=2)
+        return ae.small_autoencoder(3, self.lab.profile.autoencoder.channels)
 
     def key(self):
         return self.lab.remember(("key", self.weights), lambda: key_of(self.result()))

@@ -22,15 +22,14 @@ from ..pixels import to_uint8
 from ..randomness import seeded
 from ..training import TrainingSettings
 
-LATENT_CHANNELS = 4
 TEXT = {"published": {"layers": 2, "text_width": 768}, "tiny": {"layers": 1, "text_width": 32}}
 """Of Stable Diffusion 1.x and of the tiny pipeline: the U-Net's layers at each level, the text encoder's width."""
 
 
 def latent_shape(section: Any) -> tuple[int, int, int]:
     """Channels, height and width of the latents under the profile's section ``autoencoder``."""
-    side = section.image_size // 2 ** (len(section.channels) - 1)
-    return LATENT_CHANNELS, side, side
+    side = section.image_size // section.downsampling
+    return section.latent_channels, side, side
 
 
 class ModelSpec:
@@ -50,7 +49,7 @@ class ModelSpec:
     name: ClassVar[str]
     label: ClassVar[str]
     section: Any = None
-    latent: ClassVar[bool] = True
+    latent: bool = True
     sampler: ClassVar[Callable[..., torch.Tensor]] = staticmethod(sampling.ddim)
     unguided: ClassVar[float] = 0.0
     evaluations: int = 3
@@ -110,9 +109,17 @@ class ModelSpec:
 
 
 class UNetSpec(ModelSpec):
-    """DDPM with a U-Net on pixels (Tables I to III)."""
+    """DDPM with a U-Net (Tables I to III), on pixels or, where the profile says so, on latents."""
 
-    name, label, latent = "unet", "U-Net", False
+    name, label = "unet", "U-Net"
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__(profile)
+        self.latent = self.section.latent
+
+    def decides(self):
+        # What it is trained on says whether these are latents.
+        return {name: value for name, value in super().decides().items() if name != "latent"}
 
     def network(self, shape, class_names, pipeline=None):
         s = self.section
@@ -194,6 +201,8 @@ class StableDiffusionSpec(ModelSpec):
                 "Images for Stable Diffusion need an autoencoder.image_size that is a multiple of 8, not "
                 f"{self.autoencoder.image_size}."
             )
+        if self.autoencoder.patch > 1:
+            raise DedtError("A pipeline of Stable Diffusion knows no patches: set autoencoder.patch = 1.")
 
     @property
     def guidance(self):
