@@ -188,6 +188,7 @@ NEEDIEST = {
     "table2": "moderate-reweighted-annealed",
     "table3": "moderate-reweighted-annealed",
     "figure2": "moderate-reweighted",
+    "controls": "moderate-reweighted-another-seed",
     "table4": "mdt-gaussian-reweighted",
     "table5": "sd-moderate-reweighted",
     "table5-unguided": "sd-clip-moderate-unguided",
@@ -210,7 +211,7 @@ def test_a_profile_runs_a_cell_of_each_of_its_tables(name, published, images, tm
         latent = row.startswith(("mdt", "sd"))
         assert not latent or isinstance(result["kid"], float)
         assert not latent or (result["cmmd"] is None) == (profile.evaluate.cmmd == "")
-        assert tables.cell_name(row, 0.8, 0) in tables.done(name, root=tmp_path)
+        assert tables.cell_name(row, 0.8, 0) in tables.done(profile, root=tmp_path)
         assert set(result["provenance"].get("weights", ())) == PUBLISHED.get((name, row), set())
         for facts in result["provenance"].get("weights", {}).values():
             assert facts["files"] and all(len(digest) == 64 for digest in facts["files"].values())

@@ -335,12 +335,12 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> 
     values = json.loads(json.dumps(flat(profile.model_dump())))
     now = {key: value for key, value in values.items() if not FREE.fullmatch(key)}
     made = read_json(file) if file.exists() else now
-    changed = [
-        f"{key} = {made[key]!r}, now {now[key]!r}" for key in made.keys() & now if made[key] != now[key]
-    ]
+    changed = sorted(key for key in made.keys() & now if made[key] != now[key])
     if changed:
+        few = "; ".join(f"{key} = {made[key]!r}, now {now[key]!r}" for key in changed[:5])
+        more = f" and {len(changed) - 5} more" * (len(changed) > 5)
         raise DedtError(
-            f"The results in {file.parent} were made with other values of the profile: {'; '.join(sorted(changed))}. "
+            f"The results in {file.parent} were made with other values of the profile: {few}{more}. "
             "Undo the change, give the profile another name, or move that folder away to compute them anew."
         )
     if keep and not file.exists():
