@@ -16,7 +16,7 @@
 # the *short run* that a small coreset gets.
 
 # %% tags=["parameters"]
-profile = "digits"
+profile = "digits5"
 compute = False
 
 # %% tags=["remove-cell"]
