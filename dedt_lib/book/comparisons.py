@@ -101,6 +101,8 @@ class Page:
             for (row, other), table in found.items()
             if len(table)
         }
+        if not entries:
+            return pd.DataFrame(columns=["no results yet"])
         table = pd.DataFrame.from_dict(entries, orient="index").sort_index(axis=1).fillna("–")
         table.index = pd.MultiIndex.from_tuples(list(entries), names=["", "minus"])
         return table.rename(columns=percent)
