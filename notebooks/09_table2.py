@@ -227,8 +227,8 @@ share = np.mean(pruning) / len(data)
 Markdown(f"""
 With $r=0.9$ an epoch of InfoBatch keeps {100 * share:.0f} % of the images on
 average, and not 10 %. If a share $p$ of the images is well learned, an epoch
-keeps $1-pr$; here $p$ was about {100 * (1 - share) / 0.9:.0f} %. No $r$ reduces
-the share below $1-p$.
+keeps $1-pr$; here $p$ was about {100 * (1 - share) / 0.9:.0f} %. No $r$
+reduces the share below $1-p$.
 """)
 
 # %% [markdown]
@@ -272,13 +272,14 @@ from scipy.stats import spearmanr
 
 _, again = one_draw(1)
 low, low_again = losses < losses.mean(), again < again.mean()
-by_chance = low.mean() * low_again.mean() + (~low).mean() * (~low_again).mean()
+p, p_again = low.mean(), low_again.mean()
+by_chance = p * p_again + (1 - p) * (1 - p_again)
 rank_t, rank_again = (spearmanr(losses, x)[0] for x in (t, again))
 Markdown(f"""
 The rank correlation of the loss with the timestep is {rank_t:.2f}. With the
 loss of the same image in a second draw it is {rank_again:.2f}. "Well learned"
-agrees between the two draws for {100 * (low == low_again).mean():.0f} % of the
-images; independent draws would agree for {100 * by_chance:.0f} %.
+agrees between the two draws for {100 * (low == low_again).mean():.0f} % of
+the images; independent draws would agree for {100 * by_chance:.0f} %.
 """)
 
 # %% [markdown]

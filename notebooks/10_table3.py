@@ -38,9 +38,9 @@ training = tables.speedups(frame, rows)
 whole = tables.speedups(frame, rows, whole=True)
 slower = (whole["CPU time"] < 1).sum()
 Markdown(
-    f"**{slower} of {len(whole)} whole recipes (rows and ratios) are slower than "
-    "one run on all the data**, by mean CPU time. Of the final trainings, "
-    f"{(training['CPU time'] < 1).sum()} of {len(training)} are."
+    f"**{slower} of {len(whole)} whole recipes (rows and ratios) are slower "
+    "than one run on all the data**, by mean CPU time. Of the final "
+    f"trainings, {(training['CPU time'] < 1).sum()} of {len(training)} are."
 )
 
 # %% [markdown]
@@ -141,9 +141,9 @@ figures.cost_bars(ledgers, base)
 
 # %%
 embeds = {
-    result["recipe"]["encoder"]: result["costs"]["embed"]["cpu_seconds"] / base
-    for result in frame.result
-    if "embed" in result["costs"] and result["recipe"]["encoder"]
+    r["recipe"]["encoder"]: r["costs"]["embed"]["cpu_seconds"] / base
+    for r in frame.result
+    if "embed" in r["costs"] and r["recipe"]["encoder"]
 }
 listed = ", ".join(
     f"{name} {embeds[name]:.2f}" for name in sorted(embeds, key=embeds.get)

@@ -144,12 +144,12 @@ from dedt_lib.experiment import Experiment
 
 experiment = Experiment(profile)
 data, side = experiment.data, experiment.profile.data.image_size
+each = smallest * len(data) / len(data.class_names)
 weights = sum(p.numel() for p in experiment.build_model().parameters())
 Markdown(f"""
-The training set has {len(data)} images of {side} × {side} pixels. A coreset of
-{tables.percent(smallest)} holds about
-{smallest * len(data) / len(data.class_names):.0f} images of a class. The U-Net
-has {weights / 1000:.0f} thousand weights and takes
+The training set has {len(data)} images of {side} × {side} pixels. A coreset
+of {tables.percent(smallest)} holds about {each:.0f} images of a class. The
+U-Net has {weights / 1000:.0f} thousand weights and takes
 {experiment.steps_at(smallest)} steps on that coreset.
 """)
 
