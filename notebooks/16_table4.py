@@ -64,13 +64,7 @@ Markdown(page.answer(best, full))
 # only the order inside a column can.
 
 # %%
-def table(value, published=None, **how):
-    made = tables.layout(frame, "table4", value, published=published, **how)
-    made.columns = [c.replace("paper", "ImageNet") for c in made.columns]
-    return made
-
-
-table("fid", paper.TABLE_4_FID)
+tables.layout(frame, "table4", published=paper.TABLE_4_FID)
 
 # %%
 Markdown(
@@ -93,14 +87,16 @@ Markdown(
 # embeddings here are those of a small CLIP trained on the digits.
 
 # %%
-table("cmmd", paper.TABLE_4_CMMD, digits=4)
+tables.layout(
+    frame, "table4", "cmmd", digits=4, published=paper.TABLE_4_CMMD
+)
 
 # %% [markdown]
 # Without the bias, two samples of the same distribution have a CMMD of zero on
 # average, and single values can be negative.
 
 # %%
-table("cmmd_unbiased", digits=4)
+tables.layout(frame, "table4", "cmmd_unbiased", digits=4)
 
 # %% [markdown]
 # ## The picture
@@ -226,7 +222,7 @@ findings.whole_speedups(frame, coresets, full=full)
 
 # %%
 frame = frame.assign(copies_percent=100 * frame.copies.astype(float))
-table("copies_percent")
+tables.layout(frame, "table4", "copies_percent")
 
 # %% [markdown]
 # ## In short

@@ -59,12 +59,7 @@ Without guidance: {page.answer(*unguided[0])}
 # with the columns on the left**; only the order inside a row or a column can.
 
 # %%
-def with_paper(table):
-    table.columns = [c.replace("paper", "ImageNette") for c in table.columns]
-    return table
-
-
-with_paper(tables.layout(frame, "table5", published=paper.TABLE_5))
+tables.layout(frame, "table5", published=paper.TABLE_5)
 
 # %%
 Markdown(

@@ -60,7 +60,7 @@ def test_a_verdict_takes_five_seeds_and_a_small_p(moderate, verdict):
         assert compared.p == pytest.approx(ttest_1samp(differences, 0).pvalue, rel=1e-6)
     else:
         assert np.isnan([compared.low, compared.high, compared.p]).all()
-    assert (verdict in page.answer(*PAIR)) == (len(moderate) == 5)
+    assert page.answer(*PAIR).endswith(f"), {verdict}.") == (verdict in ("better", "worse"))
 
 
 def test_all_comparisons_of_a_page_are_corrected_together():
@@ -92,9 +92,8 @@ def test_a_sentence_has_difference_interval_and_seeds():
     )
     page = findings.Page(frame, [PAIR])
     assert page.answer(*PAIR) == (
-        "**Not at any ratio, and worse at some.** FID, *ResNet-18, Moderate-DS* minus *Uniform random*: "
-        "+1.02 (0.78 to 1.26, 5 seeds), worse at 10 %; +0.00 (-2.48 to 2.48, 3 seeds) at 20 %; "
-        "+0.50 (1 seed) at 30 %."
+        "**Not at any ratio, and worse at some.** FID, *ResNet-18, Moderate-DS* minus *Uniform random* (5 seeds), "
+        "at 10 %: +1.02 (0.78 to 1.26), worse; 20 %: +0.00 (-2.48 to 2.48, 3 seeds); 30 %: +0.50 (1 seed)."
     )
     shown = page.shown()
     assert list(shown.index) == [("ResNet-18, Moderate-DS", "Uniform random")]
@@ -105,7 +104,10 @@ def test_a_sentence_has_difference_interval_and_seeds():
     }
     frame = frame.rename(columns={"fid": "cmmd"}).assign(fid=1.0)
     page = findings.Page(frame, [PAIR, (*PAIR, "cmmd")])
-    assert "CMMD, *ResNet-18, Moderate-DS* minus *Uniform random*: +1.0200 (0.7" in page.answer(*PAIR, "cmmd")
+    assert (
+        "CMMD, *ResNet-18, Moderate-DS* minus *Uniform random* (5 seeds), at 10 %: +1.0200 (0.7"
+        in page.answer(*PAIR, "cmmd")
+    )
     assert page.shown(value="cmmd")["10 %"].iloc[0].startswith("+1.0200 (0.7")
     assert page.shown(PAIR)["20 %"].iloc[0] == "+0.00 (0.00 to 0.00, 3 seeds)"
 
@@ -122,7 +124,7 @@ def test_rows_without_results_are_nothing_to_compare():
 def test_lower_is_not_better_for_every_value(value, verdict):
     frame = results(random=around(3), moderate=around(1, by=0.9)).rename(columns={"fid": value})
     page = findings.Page(frame, [PAIR], value)
-    assert page.answer(*PAIR).endswith(f"5 seeds), {verdict} at 10 %.")
+    assert page.answer(*PAIR).endswith(f"), {verdict}.")
     assert ("recall above zero" in page.summary()) == (value == "recall")
 
 
@@ -335,8 +337,8 @@ def test_slower_is_below_one_run_on_all_the_data():
     told = findings.whole_speedups(frame, ["moderate", "random", "gaussian"])
     assert list(told.index) == ["ResNet-18, Moderate-DS", "Uniform random"]
     first, second = told.loc["ResNet-18, Moderate-DS"]
-    assert first.startswith("0.98 (") and first.endswith("5 seeds), slower")
-    assert second.startswith("1.01 (") and second.endswith("5 seeds), inconclusive")
+    assert first.startswith("0.98 (") and first.endswith("), slower")
+    assert second.startswith("1.01 (") and second.endswith(")")
     assert told.loc["Uniform random"].tolist() == ["10.00 (1 seed)", "–"]
     assert findings.whole_speedups(frame[:0], ["moderate"]).empty
 

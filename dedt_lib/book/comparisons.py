@@ -96,7 +96,7 @@ class Page:
         found = {pair: self.compare(*pair, value) for pair in chosen}
         entries = {
             (LABELS[row], LABELS[other]): {
-                line.Index: entry(line, digits, most).removesuffix(f", {OPEN}") for line in table.itertuples()
+                line.Index: entry(line, digits, most) for line in table.itertuples()
             }
             for (row, other), table in found.items()
             if len(table)
@@ -113,12 +113,13 @@ class Page:
         if table.empty:
             return "No results yet."
         head = HEADS.get(frozenset(table.verdict), "At some ratios, and worse at others")
-        head = "Too few seeds for a verdict" if table.seeds.max() < ENOUGH else head
-        kind = metric(value or self.value)
+        most, kind = table.seeds.max(), metric(value or self.value)
+        head = "Too few seeds for a verdict" if most < ENOUGH else head
         entries = "; ".join(
-            f"{entry(line, kind.digits)} at {percent(line.Index)}" for line in table.itertuples()
+            f"{percent(line.Index)}: {entry(line, kind.digits, most)}" for line in table.itertuples()
         )
-        return f"**{head}.** {kind.label}, *{LABELS[row]}* minus *{LABELS[other]}*: {entries}."
+        pair = f"{kind.label}, *{LABELS[row]}* minus *{LABELS[other]}*"
+        return f"**{head}.** {pair} ({seeds_in_words(most)}), at {entries}."
 
     def summary(self) -> str:
         """How to read the comparisons, how many there are, and what difference the seeds could have shown."""
@@ -177,7 +178,7 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int) -> pd.DataFrame:
 
 def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
     """A line of a table of comparisons: +0.42 (0.31 to 0.53, 5 seeds), worse; ``usual`` as in :func:`between`."""
-    verdict = f", {line.verdict}" if line.seeds >= ENOUGH else ""
+    verdict = "" if line.verdict == OPEN else f", {line.verdict}"
     return (
         between(f"{line.difference:+.{digits}f}", (line.low, line.high), line.seeds, digits, usual) + verdict
     )

@@ -268,18 +268,18 @@ def whole_speedups(frame: pd.DataFrame, rows: Sequence[str], full: str = "full")
     Speed-ups are compared as logarithms, with Holm's correction for all rows and ratios.
 
     Returns:
-        Strings, "speed-up (95 % interval, seeds), verdict": a line for each row by its label, a column a ratio.
+        Strings, "speed-up (95 % interval)" and the verdict if there is one: a line for each row by its label, a
+        column for each ratio.
     """
     logarithms = np.log(speedups_by_seed(frame, rows, whole=True, full=full)["CPU time"])
     by_cell = logarithms.groupby(level=["row", "ratio"])
     found = [paired(own, 0 * own) for _, own in by_cell]
     table = judged(pd.DataFrame(found, by_cell.size().index, columns=COLUMNS), 1)
-    words = {BETTER: "faster", WORSE: "slower", OPEN: OPEN}
+    words = {BETTER: ", faster", WORSE: ", slower", OPEN: ""}
 
     def printed(line: pd.Series) -> str:
         speed, *ends = np.exp([line.difference, line.low, line.high])
-        verdict = f", {words[line.verdict]}" if line.seeds >= ENOUGH else ""
-        return between(f"{speed:.2f}", ends, line.seeds) + verdict
+        return between(f"{speed:.2f}", ends, line.seeds, usual=table.seeds.max()) + words[line.verdict]
 
     entries = pd.Series([printed(line) for _, line in table.iterrows()], table.index, dtype=object)
     wide = entries.unstack().reindex([row for row in rows if row in table.index]).fillna("–")
