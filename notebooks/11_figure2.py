@@ -7,12 +7,13 @@
 # ---
 
 # %% [markdown]
-# # Figure 2: class by class, before and after reweighting
+# # Figure 2: which classes does reweighting help?
 #
-# The paper shows the FID of each class before and after reweighting, with the
-# class weights, and reads from it that the classes with the *heavier* weights
-# are the ones that were easy already, and that *all* classes gain. Both can
-# be checked here, over several seeds.
+# The paper's Figure 2 shows the FID of each class before and after reweighting,
+# together with the class weights. The paper reads two claims from it: *all*
+# classes gain, and the *heavier* classes are those that were easy before. This
+# page checks both over several seeds. It compares two rows of Table I at one
+# `ratio`; `compute = True` computes missing results.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -20,92 +21,110 @@ ratio = 0.1
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "compute")
 
-# %% [markdown]
-# Two rows of Table I at one ratio; `compute = True` makes missing results.
-
 # %%
+from IPython.display import Markdown
+
 from dedt_lib.book import figures, findings, tables
 
 if compute:
     tables.compute_missing(profile, "figure2")
 frame = tables.read_cells(profile)
 classes = findings.by_class(frame, ratio)
-floor = frame.result.iloc[0]["floor"]["classwise"]
+Markdown(findings.gains_in_words(classes))
 
 # %% [markdown]
-# Bars are means over the seeds, thin lines are their 95 % intervals. Red lines
-# are the real images, half against half: half as many images, which makes them
-# about twice too high. Look first at how long the thin lines are.
-
-# %%
-figures.figure_2(
-    classes.before, classes.after, classes.weights, classes.names, floor
-)
-
-# %% tags=["remove-cell"]
-from dedt_lib.evaluation import rank_correlation
-
-gain = (classes.before - classes.after).mean(axis=0)
-rank_gain, p_gain = rank_correlation(classes.weights.mean(axis=0), gain)
-glue(
-    "f2",
-    percent=100 * ratio,
-    seeds=len(classes.seeds),
-    gains=findings.gains_in_words(classes),
-    claim=findings.heaviness_in_words(classes),
-    rank_gain=rank_gain,
-    p_gain=findings.p_in_words(p_gain),
-)
-
-# %% [markdown]
-# ## What it says
+# ## The table
 #
-# Class by class at {glue:text}`f2_percent:.0f` %, over {glue:text}`f2_seeds:d`
-# seeds: FID with weights minus without, the mean over the seeds and its 95 %
-# interval (paired t test); below zero is better. A verdict takes five seeds
-# and a p below 0.05 after Holm's correction for all classes.
+# Class-wise FID with class weights minus without: the mean over the seeds and
+# its 95 % interval (paired t test). Below zero is better. A verdict takes five
+# seeds and a p below 0.05 after Holm's correction for all classes.
 
 # %%
 gains = findings.class_gains(classes).drop(columns="deviation")
 gains.round(3)
 
 # %% [markdown]
-# {glue:text}`f2_gains:s` The paper has all classes gain.
+# ## The picture
 #
-# ## Heavy and easy?
+# Bars are means over the seeds, and thin lines are their 95 % intervals. Red
+# lines are the real-vs-real FID of a class. It compares two halves of the real
+# images, which are half as many, and is therefore about twice too high. Compare
+# the distance between two bars with the length of the thin lines.
+
+# %%
+floor = frame.result.iloc[0]["floor"]["classwise"]
+figures.figure_2(
+    classes.before, classes.after, classes.weights, classes.names, floor
+)
+
+# %% [markdown]
+# ## Are the heavier classes the easy ones?
 #
-# A circle per class. The paper's claim would put the heavy classes, above the
-# horizontal line, into the left half, where the easy ones are.
+# The figure has one circle per class. The vertical line is the median
+# class-wise FID before reweighting, and the horizontal line is the uniform
+# weight $1/K$. The paper's claim would put the heavy classes, above the
+# horizontal line, into the left half.
 
 # %%
 figures.weight_and_difficulty(
     classes.weights, classes.before, classes.names
 )
 
-# %% [markdown]
-# *Are the heavier classes the easy ones?* {glue:text}`f2_claim:s` Between
-# weight and gain the rank correlation is {glue:text}`f2_rank_gain:.2f`
-# (p {glue:text}`f2_p_gain:s`); a positive one would mean that the heavier
-# classes gain more. Each p is the share of all orders of the classes that give
-# a correlation as large.
+# %%
+Markdown(findings.heaviness_in_words(classes))
 
 # %% [markdown]
-# ## How steady are the weights?
+# A second correlation asks whether weight buys quality: do the classes with the
+# larger weights have the larger gains? Its p, like that of the first, is the
+# share of all orders of the classes whose correlation is at least as large.
+
+# %%
+from dedt_lib.evaluation import rank_correlation
+
+gain = (classes.before - classes.after).mean(axis=0)
+rank, p = rank_correlation(classes.weights.mean(axis=0), gain)
+Markdown(
+    "The rank correlation between class weight and gain is "
+    f"{rank:.2f} (p {findings.p_in_words(p)}). A positive one would mean "
+    "that the heavier classes gain more."
+)
+
+# %% [markdown]
+# ## Do the seeds agree on the weights?
 #
-# One line per seed. If the lines cross freely, the weights say more about the
-# draw than about the classes.
+# The figure has one line per seed. Lines that cross freely mean that the
+# weights depend more on the random draw than on the classes.
+# [The controls](20_controls.ipynb) test this with Kendall's W.
 
 # %%
 figures.weights_by_seed(classes.weights, classes.names)
 
 # %% [markdown]
+# ## What follows
+#
+# A class weight has a purpose only if it is stable from seed to seed and if the
+# class with the larger weight gains. A mean FID can fall while single classes
+# get worse, because group DRO moves weight between classes. The
+# class-wise FID is noisy: a tenth of the samples estimates each of its
+# covariances. With few seeds the intervals are therefore longer than most
+# differences, and a claim such as "all classes gain" needs a test per class.
+#
+# ## In short
+#
+# The paper's two claims about classes are tests over classes and seeds, and not
+# a reading of one bar chart. The first cell says for how many classes
+# reweighting helps, after correction for testing all of them. The weights
+# themselves need the same scrutiny, since a weight that changes with the seed
+# says little about a class.
+#
 # ## Try it
 #
-# - Set `ratio` to 0.4. Is the excess still large enough to say anything?
+# - Set `ratio` to 0.4. Is the excess loss still large enough to move the
+#   weights away from $1/K$?
 # - The burn-in changes the weights. Compare with the row
 #   `moderate-literal-dro` at the smallest ratio.
-# - Next: [what it all comes to](12_shape).
+# - Next: [what Tables I to III come to](12_shape.ipynb).

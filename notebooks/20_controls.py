@@ -9,11 +9,12 @@
 # %% [markdown]
 # # Controls: do the class weights carry information?
 #
-# A row that does better than another may do so for a reason that nobody
-# meant. This chapter takes the reasons away one by one. Each of its rows is
-# a run that lacks exactly one thing: the *order* of the learned weights, the
-# *seed* that learned them, the *full training* of the reference, the DRO, or
-# the *short run* that a small coreset gets.
+# A row can beat another for a reason that has nothing to do with its method.
+# Each row of this page removes exactly one possible reason: the *order* of the
+# learned weights, the *seed* that learned them, the *full training* of the
+# reference, group DRO itself, or the *short training* of a small coreset. The
+# decisive control is the shuffled null: the same $K$ weights, assigned to other
+# classes by a random permutation. `compute = True` computes missing cells.
 
 # %% tags=["parameters"]
 profile = "digits5"
@@ -24,9 +25,6 @@ from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "compute")
 
-# %% [markdown]
-# With `compute = True` missing cells are computed here, one after the other.
-
 # %%
 from IPython.display import Markdown
 
@@ -36,10 +34,6 @@ if compute:
     tables.compute_missing(profile, "controls")
 frame = tables.read_cells(profile)
 
-# %% [markdown]
-# All comparisons of this page, named before any of them is read.
-
-# %%
 weighted = "moderate-reweighted"
 nulls = [
     (weighted, "moderate"),
@@ -48,18 +42,15 @@ nulls = [
     (weighted, "moderate-reweighted-equal-steps"),
 ]
 band = [
-    ("moderate-global-reweighted", "moderate-global"),
     ("moderate-global-balanced", "moderate-global"),
     ("moderate-global-reweighted", "moderate-global-balanced"),
 ]
 length = [
     ("random-full-length", "random"),
-    ("moderate-full-length", "moderate"),
     ("random-full-length", "full"),
-    ("moderate-full-length", "random-full-length"),
 ]
 page = findings.Page(frame, [*nulls, *band, *length])
-Markdown(page.summary())
+Markdown(page.answer(weighted, "moderate-reweighted-shuffled"))
 
 # %% [markdown]
 # ## The table
@@ -71,93 +62,117 @@ Markdown(page.summary())
 tables.layout(frame, "controls")
 
 # %% [markdown]
-# ## The answer
+# ## Do the seeds learn the same weights?
 #
-# Weights that say something about the classes have to pass two tests. They
-# must come out *alike when another seed learns them*, and a run that uses
-# them must be *better than one with the same weights on other classes*. The
-# first test needs no training run at all.
+# Weights that describe the classes have to pass two tests. Two seeds must learn
+# *similar weights*, and a model trained with them must be *better than one with
+# the same weights on other classes*. The first test needs no training run.
 
 # %%
 Markdown(findings.steady_in_words(frame))
 
 # %% [markdown]
-# The second test is the shuffled null: the same ten numbers, handed to other
-# classes by a permutation that the seed draws.
+# ## Do the weights help?
+#
+# The second test is the second line below. The other lines are three more
+# comparisons of the learned weights. *Another seed's weights* were learned by
+# a proxy, a reference and a feature extractor that share nothing with this run
+# but the images. *Reference at equal steps* compares the proxy with a reference
+# after the same number of steps, so that the excess loss measures the images
+# and not the length of training.
 
 # %%
-Markdown(page.answer(weighted, "moderate-reweighted-shuffled"))
-
-# %% [markdown]
-# And all nulls side by side. *Another seed's weights* were learned by a
-# proxy, a reference and an encoder that share nothing with this run but the
-# images. *Reference at equal steps* compares the proxy with a reference that
-# is as young as itself, so that what is left of the excess loss is about the
-# images and not about the training.
+page.shown(*nulls)
 
 # %%
-page.say(*nulls)
+Markdown(page.summary())
 
 # %% [markdown]
-# ## Balance without DRO
+# ## Is group DRO better than balance?
 #
 # Moderate-DS with one band for all classes keeps unequal numbers of them.
-# Weights of $1/K$ for each class undo that without any learning: a sample of
-# a class then weighs in inverse proportion to how often its class was kept,
-# which is also what *inverse frequency* means. Is DRO better than that?
+# Equal class weights $1/K$ undo the imbalance without any learning: a sample
+# then has a weight inversely proportional to the frequency of its class in the
+# coreset. The first line asks whether balance helps, and the second whether
+# group DRO adds anything to it.
 
 # %%
-page.say(*band)
+page.shown(*band)
 
 # %% [markdown]
 # ## Few images or few steps?
 #
-# A coreset of a tenth trains for a tenth of the steps. The rows *as many
-# steps as all data* take that away: the same few images, as many steps as
-# the run on all of them.
+# A coreset of a tenth trains for a tenth of the steps. The row *as many steps
+# as all data* removes that: the same few images, trained for as many steps as
+# all the data. The first line is the gain from the additional steps. The second
+# line is what the missing images cost.
 
 # %%
-page.say(*length)
+page.shown(*length)
 
 # %% [markdown]
-# FID on the way. A line that still falls at its right end would fall further
-# with more steps; where two lines are level and apart, the images make the
-# difference.
+# FID during training. A line that still falls at its right end would fall
+# further with more steps. Where two lines are horizontal and apart, the images
+# make the difference.
 
 # %%
 steps = tables.fid_over_steps(profile)
 if len(steps):
     shown = figures.fid_over_steps(steps)
 else:
-    shown = Markdown("It was not measured for this profile.")
+    shown = Markdown("FID during training was not measured for this profile.")
 shown
 
 # %% [markdown]
-# ## Does it depend on the network that measures?
+# ## Does the result depend on the feature network?
 #
-# FID compares features, and the features are those of a small classifier
-# with a seed of its own.
+# FID compares features, and the features are those of a small classifier with a
+# seed of its own.
 
 # %%
 Markdown(findings.networks_in_words(frame))
 
 # %% [markdown]
-# Held-out images answer another question: is a model near the images that
-# nobody trained on? Here is FID against them, with what it is for the
-# training images themselves.
+# FID against the training images rewards a model that reproduces them. FID
+# against held-out images does not.
 
 # %%
-held_out = [result.get("held_out_fid") for result in frame.result]
-known = next((value for value in held_out if value), None)
-if known:
-    print(f"training images against held-out ones: {known:.2f}")
+known = [
+    result["held_out_fid"]
+    for result in frame.result
+    if result.get("held_out_fid") is not None
+]
+of_real = f"{known[0]:.2f}" if known else "not measured for this profile"
+Markdown(
+    "The FID of the training images themselves against the held-out ones: "
+    f"{of_real}. The table has the same for the models' samples."
+)
+
+# %%
 tables.layout(frame, "controls", "fid_held_out")
 
 # %% [markdown]
+# ## What follows
+#
+# If the learned weights are not better than shuffled ones, whatever gain
+# reweighting has comes from unequal weights as such, and not from what group
+# DRO learned about the classes. If they are better than shuffled ones but not
+# than another seed's, the information is real and shared by the seeds, which is
+# the outcome that the method needs. A gain over balance matters only for a
+# coreset that is unbalanced. Each of these statements is about weights near
+# those of this profile: weights close to $1/K$ leave any null little to change.
+#
+# ## In short
+#
+# The shuffled null keeps the weights and destroys their meaning, so it
+# separates information from imbalance. Kendall's W says whether two seeds learn
+# the same weights, at no cost. Full-length training and another feature network
+# exclude two further explanations, too few steps and the choice of the metric.
+#
 # ## Try it
 #
 # - `dedt run controls --row moderate-reweighted-shuffled --ratio 0.1 --seed 0`
-#   computes one cell. Which of its stages were there already?
+#   computes one cell. Which of its stages were in the store already?
 # - The nulls shuffle ten weights. How many of the $10!$ permutations move no
 #   weight by more than one place, and why does that matter for a single seed?
-# - Next: [choosing from real CIFAR-10](13_cifar10).
+# - Next: [choosing from real CIFAR-10](13_cifar10.ipynb).

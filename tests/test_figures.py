@@ -180,7 +180,7 @@ def test_fid_over_images_leaves_out_rows_without_results(frame):
     }
     figure = figures.fid_by_images(frame, lines, dashed=["All data, stopped there"], floor=0.3)
     (axes,) = drawn(figure, 1)
-    assert texts(axes) == ["Uniform random", "All data, stopped there", "real half against real half"]
+    assert texts(axes) == ["Uniform random", "All data, stopped there", "real-vs-real FID"]
 
 
 def test_speedups_with_a_gap():
@@ -232,7 +232,7 @@ def test_means_over_ratios_have_the_intervals_of_their_seeds(frame, seeds):
     own, rows = frame[frame.seed < seeds], ["random", "moderate", "clip"]
     figure = figures.fid_by_ratio(own, rows, labels, dashed=["moderate"], floor=0.3, full="full")
     (axes,) = drawn(figure, 1)
-    assert {*texts(axes)} == {"Uniform random", "Moderate-DS", "All data", "real half against real half"}
+    assert {*texts(axes)} == {"Uniform random", "Moderate-DS", "All data", "real-vs-real FID"}
     expected = intervals(own[own.row == "random"], "ratio")
     np.testing.assert_allclose(axes.lines[0].get_ydata(), expected["mean"])
     ends = [list(segment[:, 1]) for segment in axes.collections[0].get_segments() if len(segment)]

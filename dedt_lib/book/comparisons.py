@@ -1,7 +1,7 @@
 """Comparisons over seeds: what a page compares, corrected together, and how a comparison is printed."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,15 +10,10 @@ from ..errors import DedtError
 from ..evaluation import detectable_difference, holm, paired_interval, paired_p
 from .tables import LABELS, metric, percent
 
-if TYPE_CHECKING:
-    from IPython.display import Markdown
-
-NO_RESULTS = "no results yet"
-
 LEVEL, ENOUGH = 0.05, 5
 """A verdict needs a p below LEVEL after Holm's correction, and ENOUGH seeds."""
 
-BETTER, WORSE, OPEN = "better", "worse", "not told apart"
+BETTER, WORSE, OPEN = "better", "worse", "inconclusive"
 """Verdicts of a comparison."""
 
 COLUMNS = ["difference", "low", "high", "deviation", "seeds", "p"]
@@ -26,9 +21,9 @@ COLUMNS = ["difference", "low", "high", "deviation", "seeds", "p"]
 HEADS = {
     frozenset([BETTER]): "Yes",
     frozenset([WORSE]): "No",
-    frozenset([OPEN]): "The seeds do not tell",
-    frozenset([BETTER, OPEN]): "At some ratios; at others the seeds do not tell",
-    frozenset([WORSE, OPEN]): "Nowhere, and at some ratios it is worse",
+    frozenset([OPEN]): "Inconclusive",
+    frozenset([BETTER, OPEN]): "At some ratios, inconclusive at others",
+    frozenset([WORSE, OPEN]): "Not at any ratio, and worse at some",
 }
 """What :meth:`Page.answer` begins with, by the verdicts at the ratios."""
 
@@ -85,36 +80,46 @@ class Page:
         own = np.array([key[:3] == pair for key in self.table.index], dtype=bool)
         return self.table[own].droplevel([0, 1, 2])
 
-    def compare_all(self, rows: Iterable[str], other: str, value: str | None = None) -> pd.DataFrame:
-        """:meth:`compare` of one or more rows with ``other``: by (row, ratio)."""
-        return pd.concat({row: self.compare(row, other, value) for row in rows}, names=["row", "ratio"])
+    def shown(self, *pairs: tuple[str, str], value: str | None = None) -> pd.DataFrame:
+        """Some comparisons as the book prints them: a line for each (row, other), a column for each ratio.
 
-    def words(self, row: str, other: str, value: str | None = None) -> str:
-        """One sentence on a pair: difference, interval, seeds and verdict at each ratio."""
-        of = f" ({metric(value).label})" if value and value != self.value else ""
-        entries = self._entries(row, other, value) or NO_RESULTS
-        return f"{LABELS[row]} against {LABELS[other]}{of}: {entries}."
+        Args:
+            pairs: without any, all of the page.
+            value: the column that is compared.
 
-    def say(self, *pairs: tuple[str, str], value: str | None = None) -> "Markdown":
-        """A list with a sentence for each (row, other) that has results, as Markdown for a notebook."""
-        from IPython.display import Markdown
-
-        there = [pair for pair in pairs if len(self.compare(*pair, value))]
-        return Markdown("\n".join(f"- {self.words(*pair, value)}" for pair in there) or "No results yet.")
+        Returns:
+            Strings, "difference (95 % interval)" and the verdict if there is one; empty without results.
+        """
+        value = value or self.value
+        digits, most = metric(value).digits, self.table.seeds.max()
+        chosen = pairs or [(row, other) for row, other, by in self.pairs if by == value]
+        found = {pair: self.compare(*pair, value) for pair in chosen}
+        entries = {
+            (LABELS[row], LABELS[other]): {
+                line.Index: entry(line, digits, most) for line in table.itertuples()
+            }
+            for (row, other), table in found.items()
+            if len(table)
+        }
+        if not entries:
+            return pd.DataFrame(columns=["no results yet"])
+        table = pd.DataFrame.from_dict(entries, orient="index").sort_index(axis=1).fillna("–")
+        table.index = pd.MultiIndex.from_tuples(list(entries), names=["", "minus"])
+        return table.rename(columns=percent)
 
     def answer(self, row: str, other: str, value: str | None = None) -> str:
-        """Whether ``row`` is better than ``other``: yes, no or open; by how much at each ratio."""
+        """Whether ``row`` is better than ``other`` (yes, no, inconclusive), and by how much at each ratio."""
         table = self.compare(row, other, value)
         if table.empty:
             return "No results yet."
-        head = HEADS.get(frozenset(table.verdict), "At some ratios, and at others it is worse")
-        head = "Too few seeds for a verdict" if table.seeds.max() < ENOUGH else head
-        return f"{head}: {self._entries(row, other, value)}."
-
-    def _entries(self, row: str, other: str, value: str | None) -> str:
-        digits = metric(value or self.value).digits
-        lines = self.compare(row, other, value).itertuples()
-        return "; ".join(f"at {percent(line.Index)} {entry(line, digits)}" for line in lines)
+        head = HEADS.get(frozenset(table.verdict), "At some ratios, and worse at others")
+        most, kind = table.seeds.max(), metric(value or self.value)
+        head = "Too few seeds for a verdict" if most < ENOUGH else head
+        entries = "; ".join(
+            f"{percent(line.Index)}: {entry(line, kind.digits, most)}" for line in table.itertuples()
+        )
+        pair = f"{kind.label}, *{LABELS[row]}* minus *{LABELS[other]}*"
+        return f"**{head}.** {pair} ({seeds_in_words(most)}), at {entries}."
 
     def summary(self) -> str:
         """How to read the comparisons, how many there are, and what difference the seeds could have shown."""
@@ -137,8 +142,8 @@ class Page:
         )
         return (
             f"{said}*Better* and *worse* stand only where p is below {LEVEL} after Holm's correction for all "
-            f"{m} comparisons of this page, from {ENOUGH} seeds at least. What is not told apart need not be "
-            f"equal: at the strictest level of the correction {most} seeds find a true difference of {shown} in "
+            f"{m} comparisons of this page, from {ENOUGH} seeds at least. A comparison with neither word is "
+            f"inconclusive, which does not mean that the two are equal: at the strictest level of the correction {most} seeds find a true difference of {shown} in "
             "four of five repetitions."
         )
 
@@ -171,16 +176,22 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int) -> pd.DataFrame:
     return table.assign(p_holm=p_holm, verdict=np.where(told, verdict, OPEN))
 
 
-def entry(line: Any, digits: int = 2) -> str:
-    """A line of a table of comparisons: +0.42 (0.31 to 0.53, 5 seeds), worse."""
-    verdict = f", {line.verdict}" if line.seeds >= ENOUGH else ""
-    return between(f"{line.difference:+.{digits}f}", (line.low, line.high), line.seeds, digits) + verdict
+def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
+    """A line of a table of comparisons: +0.42 (0.31 to 0.53, 5 seeds), worse; ``usual`` as in :func:`between`."""
+    verdict = "" if line.verdict == OPEN else f", {line.verdict}"
+    return (
+        between(f"{line.difference:+.{digits}f}", (line.low, line.high), line.seeds, digits, usual) + verdict
+    )
 
 
-def between(mean: str, ends: Iterable[float], seeds: float, digits: int = 2) -> str:
-    """A mean with its interval and seeds: 0.42 (0.31 to 0.53, 5 seeds)."""
-    interval = " to ".join(f"{end:.{digits}f}" for end in ends) + ", " if seeds > 1 else ""
-    return f"{mean} ({interval}{seeds_in_words(seeds)})"
+def between(
+    mean: str, ends: Iterable[float], seeds: float, digits: int = 2, usual: float | None = None
+) -> str:
+    """A mean with its interval and seeds: 0.42 (0.31 to 0.53, 5 seeds); the ``usual`` number of seeds is left out."""
+    interval = " to ".join(f"{end:.{digits}f}" for end in ends) if seeds > 1 else ""
+    number = seeds_in_words(seeds) if seeds != usual else ""
+    inside = ", ".join(filter(None, [interval, number]))
+    return f"{mean} ({inside})" if inside else mean
 
 
 def seeds_in_words(number: float) -> str:

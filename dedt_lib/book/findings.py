@@ -19,15 +19,16 @@ from .comparisons import (
     COLUMNS,
     ENOUGH,
     LEVEL,
-    NO_RESULTS,
     OPEN,
     WORSE,
-    Page,
     between,
     entry,
     judged,
     paired,
     seeds_in_words,
+)
+from .comparisons import (
+    Page as Page,
 )
 from .tables import LABELS, cells, intervals, percent, speedups_by_seed
 
@@ -48,90 +49,6 @@ class Classes(NamedTuple):
     after: np.ndarray
     weights: np.ndarray
     seeds: np.ndarray
-
-
-# ---- one row against another -----------------------------------------------------------------------
-
-
-def steps_or_images(page: Page, row: str, *, control: str, full: str) -> str:
-    """What the control says about the advantage of a coreset ``row`` over all the data: a sentence.
-
-    Args:
-        page: compares each two of the three rows.
-        row: its name in ``tables.ROWS``.
-        control: the row of all the data stopped after equally many steps.
-        full: that of all the data to the end.
-    """
-    whole, images, steps = (page.compare(*pair) for pair in ((row, full), (row, control), (control, full)))
-    said = []
-    for ratio in whole.index.intersection(images.index):
-        verdict = steps.verdict.get(ratio)
-        if min(whole.seeds[ratio], images.seeds[ratio]) < ENOUGH:
-            why = "too few seeds for a verdict"
-        elif whole.verdict[ratio] != BETTER:
-            why = "no gain to explain"
-        elif images.verdict[ratio] == BETTER:
-            why = "fewer images help by themselves"
-        elif verdict == BETTER:
-            why = "fewer steps gain too, and may be all of it"
-        else:
-            why = "the control leaves open why"
-        said.append(
-            f"at {percent(ratio)} {entry(whole.loc[ratio])} against all the data, and "
-            f"{entry(images.loc[ratio])} against all the data at equal steps: {why}"
-        )
-    return f"{LABELS[row]}: {'; '.join(said) or NO_RESULTS}."
-
-
-def part_against_whole(page: Page, rows: Sequence[str], full: str) -> str:
-    """Which coresets are better than all the data (row ``full``): a sentence."""
-    table = page.compare_all(rows, full)
-    if table.empty:
-        return "There are no results yet."
-
-    def listed(table: pd.DataFrame) -> str:
-        lines = table.itertuples()
-        return "; ".join(
-            f"{LABELS[line.Index[0]]} at {percent(line.Index[1])} {entry(line)}" for line in lines
-        )
-
-    wins = table[table.verdict == BETTER]
-    if len(wins):
-        return f"Yes, of {len(table)} coresets (rows and ratios) these: {listed(wins)}."
-    lowest = f"The lowest mean difference is {listed(table.loc[[table.difference.idxmin()]])}."
-    if table.seeds.max() < ENOUGH:
-        return f"There are too few seeds for a verdict. {lowest}"
-    worse = (table.verdict == WORSE).sum()
-    return (
-        f"None of {len(table)} coresets (rows and ratios) is told to be better; {worse} are worse. {lowest}"
-    )
-
-
-def guidance_in_words(page: Page, rows: Sequence[str], full: str) -> str:
-    """How many coresets beat all the data (row ``full``) with guidance, and how many without: sentences."""
-    guided = page.compare_all(rows, full)
-    unguided = page.compare_all([f"{row}-unguided" for row in rows], f"{full}-unguided")
-    if guided.empty or unguided.empty:
-        return "No results yet."
-
-    def tally(table: pd.DataFrame) -> str:
-        better, worse = ((table.verdict == verdict).sum() for verdict in (BETTER, WORSE))
-        return (
-            f"{better} of {len(table)} coresets (rows and ratios) are better than all the data and {worse} "
-            f"worse (differences {table.difference.min():+.2f} to {table.difference.max():+.2f}, "
-            f"{seeds_in_words(table.seeds.max())})"
-        )
-
-    said = f"With guidance {tally(guided)}; without {tally(unguided)}."
-    if max(guided.seeds.max(), unguided.seeds.max()) < ENOUGH:
-        return f"{said} So few seeds give no verdict."
-    heads = {
-        (True, False): "Less beats all with guidance; without, this does not show.",
-        (False, True): "Less beats all without guidance; with it, this does not show.",
-        (True, True): "Less beats all with guidance and without.",
-        (False, False): "That less beats all does not show, with guidance or without.",
-    }
-    return f"{said} {heads[(guided.verdict == BETTER).any(), (unguided.verdict == BETTER).any()]}"
 
 
 # ---- the order of the rows -------------------------------------------------------------------------
@@ -177,18 +94,18 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
     told = order[order.p_holm < LEVEL]
     alike = told.index[told.tau > 0]
     if len(told) == 0:
-        head = "The data do not say"
+        head = "Inconclusive"
     elif len(alike) == 0:
-        head = f"No, rather the other way round at {', '.join(told.index)}"
+        head = f"No, the order is reversed at {', '.join(told.index)}"
     else:
-        head = "Yes" if len(alike) == len(order) else f"At {', '.join(alike)} they are alike"
+        head = "Yes" if len(alike) == len(order) else f"At {', '.join(alike)}"
     taus = ", ".join(
         f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, p {p_in_words(line.p_holm)})"
         for line in order.itertuples()
     )
     return (
-        f"{head}. Kendall's tau of the paper's order and that of our means, 1 where they are the same: "
-        f"{taus}; p after Holm's correction for the ratios."
+        f"**{head}.** Kendall's tau between the paper's order and the order of the means here, 1 for the same "
+        f"order: {taus}; p after Holm's correction for the ratios."
     )
 
 
@@ -242,28 +159,30 @@ def gains_in_words(classes: Classes) -> str:
     """Which classes reweighting helps, which it harms, and which gain most and least."""
     gains = class_gains(classes)
     if len(classes.seeds) < ENOUGH:
-        head = f"{seeds_in_words(len(classes.seeds))}: too few for a verdict"
+        head = f"**Too few seeds for a verdict** ({len(classes.seeds)})"
     else:
         better, worse = (gains.index[gains.verdict == verdict] for verdict in (BETTER, WORSE))
         head = (
-            f"Of {len(gains)} classes, reweighting is better for {len(better)} ({_listed(better)}) and worse "
-            f"for {len(worse)} ({_listed(worse)}) after Holm's correction; the others are not told apart"
+            f"**Of {len(gains)} classes, reweighting improves {len(better)}** ({_listed(better)}) and harms "
+            f"{len(worse)} ({_listed(worse)}) after Holm's correction; the others are inconclusive"
         )
     most, least = gains.difference.idxmin(), gains.difference.idxmax()
     return (
-        f"{head}. The differences reach from class {most}, {entry(gains.loc[most])}, to class {least}, "
-        f"{entry(gains.loc[least])}."
+        f"{head}. The largest gain in class-wise FID is that of class {most}, {entry(gains.loc[most])}; the "
+        f"smallest is that of class {least}, {entry(gains.loc[least])}."
     )
 
 
 def heaviness_in_words(classes: Classes) -> str:
     """Whether the heavier classes are the easy ones, as the paper says of its Figure 2."""
     heavy, easy, rank, p = heavy_and_easy(classes)
-    verdict = "The data do not say" if p >= LEVEL else "Yes" if rank < 0 else "No, rather the hard ones"
+    head = (
+        "Inconclusive" if p >= LEVEL else "Yes" if rank < 0 else "No, the heavier classes are the hard ones"
+    )
     return (
-        f"{verdict}: the rank correlation of weight and class-wise FID before reweighting is {rank:.2f} over "
-        f"{len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); the paper's claim "
-        f"would make it negative. Heavier than average are {_listed(classes.names[heavy])}, and of these "
+        f"**{head}.** The rank correlation between class weight and class-wise FID before reweighting is "
+        f"{rank:.2f} over {len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); the "
+        f"paper's claim would make it negative. Heavier than 1/K are {_listed(classes.names[heavy])}; of these, "
         f"{_listed(classes.names[heavy & easy])} have an FID below the median."
     )
 
@@ -276,14 +195,14 @@ def steady_in_words(frame: pd.DataFrame, row: str = "moderate-reweighted") -> st
     }
     tests = {ratio: concordance(weights) for ratio, weights in found.items() if len(weights) > 1}
     if not tests:
-        return "It takes two seeds to say."
+        return "Two seeds are needed to compare weights."
     said = "; ".join(
         f"at {percent(ratio)} W {W:.2f} (p {p_in_words(p)}, {seeds_in_words(len(found[ratio]))})"
         for (ratio, (W, _)), p in zip(tests.items(), holm(np.array([p for _, p in tests.values()])))
     )
     return (
-        f"How alike the seeds order the classes, by Kendall's W, 1 for one order and 0 for none: {said}; p of "
-        "Friedman's test, after Holm's correction for the ratios."
+        f"Agreement of the seeds on the order of the classes, by Kendall's W, 1 for one order and 0 for none: "
+        f"{said}; p of Friedman's test, after Holm's correction for the ratios."
     )
 
 
@@ -291,12 +210,12 @@ def networks_in_words(frame: pd.DataFrame) -> str:
     """Whether FID puts the cells in the same order in the features of networks of other seeds: a sentence."""
     fids = [result.get("fids", ()) for result in frame.result if len(result.get("fids", ())) > 1]
     if len(fids) < 3:
-        return "It was measured by one network."
+        return "FID was measured with one network only."
     values = np.array(fids).T
     pairs = [rank_correlation(a, b)[0] for a, b in itertools.combinations(values, 2)]
     return (
         f"The FIDs of {values.shape[1]} cells were measured in the features of {len(values)} networks that differ "
-        f"in their seed alone. Each two of them order the cells with a rank correlation of {min(pairs):.3f} to "
+        f"only in their seed. The rank correlations between two networks' FIDs are {min(pairs):.3f} to "
         f"{max(pairs):.3f}; the mean FID is {', '.join(f'{mean:.2f}' for mean in values.mean(axis=1))}."
     )
 
@@ -331,9 +250,9 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
         return "No results yet."
     majority = judged(pd.DataFrame([paired(shares, np.full_like(shares, 50))], columns=COLUMNS), 1).iloc[0]
     verdict = {
-        BETTER: "That is the majority that the paper speaks of.",
-        WORSE: "That is not the majority that the paper speaks of.",
-        OPEN: "Whether that is a majority cannot be told from so few seeds.",
+        BETTER: "This is the majority that the paper expects.",
+        WORSE: "This is not the majority that the paper expects.",
+        OPEN: "Whether this is a majority is inconclusive.",
     }[majority.verdict]
     ends = (majority.low + 50, majority.high + 50)
     clipped = between(f"{shares.mean():.0f} %", ends, len(shares), digits=0)
@@ -343,32 +262,35 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
 # ---- costs and copies ------------------------------------------------------------------------------
 
 
-def slower_and_faster(frame: pd.DataFrame, rows: Sequence[str], full: str = "full") -> str:
-    """How many times as fast as one run on all the data the whole recipes are, by CPU time: a sentence.
+def whole_speedups(frame: pd.DataFrame, rows: Sequence[str], full: str = "full") -> pd.DataFrame:
+    """How many times as fast as one run on all the data the whole recipes are, by CPU time.
 
     Speed-ups are compared as logarithms, with Holm's correction for all rows and ratios.
+
+    Returns:
+        Strings, "speed-up (95 % interval)" and the verdict if there is one: a line for each row by its label, a
+        column for each ratio.
     """
     logarithms = np.log(speedups_by_seed(frame, rows, whole=True, full=full)["CPU time"])
     by_cell = logarithms.groupby(level=["row", "ratio"])
     found = [paired(own, 0 * own) for _, own in by_cell]
     table = judged(pd.DataFrame(found, by_cell.size().index, columns=COLUMNS), 1)
-    words = {BETTER: "faster", WORSE: "slower", OPEN: OPEN}
-    said = []
-    for row in (row for row in rows if row in table.index):
-        entries = []
-        for ratio, line in table.loc[row].iterrows():
-            speed, *ends = np.exp([line.difference, line.low, line.high])
-            verdict = f", {words[line.verdict]}" if line.seeds >= ENOUGH else ""
-            entries.append(f"at {percent(ratio)} {between(f'{speed:.2f}', ends, line.seeds)}{verdict}")
-        said.append(f"{LABELS[row]} {'; '.join(entries)}")
-    return f"Times as fast as one run on all the data: {'. '.join(said) or NO_RESULTS}."
+    words = {BETTER: ", faster", WORSE: ", slower", OPEN: ""}
+
+    def printed(line: pd.Series) -> str:
+        speed, *ends = np.exp([line.difference, line.low, line.high])
+        return between(f"{speed:.2f}", ends, line.seeds, usual=table.seeds.max()) + words[line.verdict]
+
+    entries = pd.Series([printed(line) for _, line in table.iterrows()], table.index, dtype=object)
+    wide = entries.unstack().reindex([row for row in rows if row in table.index]).fillna("–")
+    return wide.rename(index=LABELS, columns=percent).rename_axis(index=None, columns=None)
 
 
 def copies_in_words(frame: pd.DataFrame) -> str:
     """Whether samples are near-copies of training images: the row with the most, and all the data."""
     shares = intervals(frame, ["row", "ratio"], "copies")
     if len(shares) == 0:
-        return "It was not counted: there are no held-out images that are not training images as well."
+        return "Near-copies were not counted, because there are no held-out images to compare with."
 
     def share(line: pd.Series) -> str:
         mean, *ends = 100 * line[["mean", "low", "high"]]
@@ -377,46 +299,39 @@ def copies_in_words(frame: pd.DataFrame) -> str:
     row, ratio = shares["mean"].idxmax()
     most = shares.loc[row, ratio]
     head = "No" if most["mean"] < 0.01 else "A little" if most["mean"] < 0.05 else "Yes"
-    everyone = share(shares.loc["full", 1.0]) if ("full", 1.0) in shares.index else "not there yet"
+    everyone = share(shares.loc["full", 1.0]) if ("full", 1.0) in shares.index else "no results yet"
     return (
-        f"{head}. The most near-copies among the samples have {LABELS[row]} at {percent(ratio)}: "
-        f"{share(most)}. All the data: {everyone}. One per cent is what new real images show by chance."
+        f"**{head}.** The largest share of near-copies among the samples is {share(most)}, of {LABELS[row]} at "
+        f"{percent(ratio)}. With all the data it is {everyone}. One per cent is what held-out real images show."
     )
 
 
-def made(frame: pd.DataFrame, table: str, profile: str | Profile) -> dict[str, Any]:
-    """When, where and with what the results of a table were made: a dict of words and numbers for its page.
-
-    Returns:
-        seeds, cells: their numbers; missing: words on the cells that are not there yet, "" for none; dates, machine,
-        torch: words; floor: FID of two random halves of the real images; real: words
-        on it.
-    """
+def made_in_words(frame: pd.DataFrame, table: str, profile: str | Profile) -> str:
+    """How many results a table has, how many are missing, and when and with what they were made: a sentence."""
     wanted, there = set(cells(table, profile)), list(zip(frame.row, frame.ratio, frame.seed))
     own = frame[np.array([cell in wanted for cell in there], dtype=bool)]
+    if own.empty:
+        return "No results yet."
     notes = [result["provenance"] for result in own.result]
     dates = sorted({note["date"] for note in notes})
     missing = len(wanted - set(there))
-    return {
-        "seeds": int(own.seed.nunique()),
-        "cells": len(own),
-        "missing": f" ({missing} more are not there yet)" if missing else "",
-        "dates": " to ".join(dict.fromkeys([*dates[:1], *dates[-1:]])) or "–",
-        "machine": " and ".join(sorted({note["machine"] for note in notes})) or "–",
-        "torch": " and ".join(sorted({note["versions"]["torch"] for note in notes})) or "–",
-        "floor": float(frame.result.iloc[0]["floor"]["fid"]) if len(frame) else float("nan"),
-        "real": floor_in_words(frame.result.iloc[0]) if len(frame) else "No results yet.",
-    }
+    return (
+        f"{len(own)} runs over {seeds_in_words(own.seed.nunique())}"
+        + (f" ({missing} more are not there yet)" if missing else "")
+        + f", made on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}"
+        f" on {_listed(sorted({note['machine'] for note in notes}))}"
+        f" with PyTorch {_listed(sorted({note['versions']['torch'] for note in notes}))}."
+    )
 
 
 def floor_in_words(result: dict[str, Any]) -> str:
     """What FID real images have, from the result of a cell: sentences."""
     floor, held_out = result["floor"]["fid"], result.get("held_out_fid")
-    said = f"Held-out real images have an FID of {held_out:.2f}. " if held_out is not None else ""
+    said = f"The FID of held-out real images is {held_out:.2f}. " if held_out is not None else ""
     return (
-        f"{said}Two random halves of the real images are {floor:.2f} apart. FID of fewer images is larger, "
-        "and a half is half as many as a model draws: at the models' number of samples it would be about "
-        f"{floor / 2:.2f}."
+        f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. FID is biased "
+        "upwards by about one over the number of images, and a half has half as many as a model draws: at the "
+        f"models' number of samples the real-vs-real FID would be about {floor / 2:.2f}."
     )
 
 

@@ -32,7 +32,7 @@ from .common import (
     show_tiled,
 )
 
-FLOOR = "real half against real half"
+FLOOR = "real-vs-real FID"
 """How the FID of two random halves of the real images is called."""
 
 MARKERS = "osD^vP*"
