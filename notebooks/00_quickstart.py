@@ -7,16 +7,17 @@
 # ---
 
 # %% [markdown]
-# # Quick start: the whole story on one page
+# # Quick start: the whole method on one page
 #
-# A diffusion model learns from all its images, again and again. Does it need
-# all of them? {cite:t}`li2025pruning` keep a small **coreset**, give every
-# class a **weight**, and train on that. This page does so from the first
-# image to the last number; the chapters after it take one step each.
+# A diffusion model visits all its training images, again and again. Does it
+# need all of them? [Li et al. (2025)](https://arxiv.org/abs/2409.19128) keep a
+# small **coreset**, give every class a **weight**, and train on the weighted
+# coreset. This page follows the method from the first image to the last
+# number; each of the chapters after it explains one step.
 #
-# Nothing here is a mock-up. The images are scans of handwritten digits that
-# come with scikit-learn, the networks are trained while the page is made, and
-# every number below was computed by it.
+# Everything here is computed. The images are scans of handwritten digits that
+# come with scikit-learn, the networks are trained when the page is made, and
+# so are all numbers.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -24,40 +25,43 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
 # %% [markdown]
-# An `Experiment` is one recipe: which images to keep, whether to weight the
-# classes, and a seed. It computes a stage when it is asked for it, and finds
-# it in the store the next time.
+# An `Experiment` holds one recipe: which images to keep, whether to weight the
+# classes, and a seed. It computes a stage on first use and stores the result.
 
 # %%
+from IPython.display import Markdown
+
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
 from dedt_lib.selection import moderate_distances
 
 plain = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 
-# %% tags=["remove-cell"]
-glue("qs", images=len(plain.data), classes=len(plain.data.class_names), percent=100 * ratio)
-
 # %% [markdown]
 # ## Look at the data
 #
-# There are {glue:text}`qs_images:d` training images in
-# {glue:text}`qs_classes:d` classes, one class per column.
+# The training images, one class per column:
 
 # %%
 figures.example_images(plain.data, per_class=4)
 
+# %%
+Markdown(
+    f"There are {len(plain.data)} training images in "
+    f"{len(plain.data.class_names)} classes."
+)
+
 # %% [markdown]
 # ## Embed and select
 #
-# A small network that can tell the classes apart (the **surrogate encoder**)
-# turns each image into a vector of features. Moderate-DS then keeps the images
-# whose distance to the centre of their class is neither small nor large.
+# A **surrogate encoder**, a small classifier, turns each image into a vector
+# of features. Moderate-DS then keeps the images at a middling distance from
+# the centre of their class. It keeps this many images per class:
 
 # %%
 features = plain.embed()
@@ -65,8 +69,9 @@ coreset = plain.select()
 coreset.counts
 
 # %% [markdown]
-# One row per class, one dot per image, placed by its distance to the centre of
-# the class; red is kept. Neither the plainest images nor the oddest are.
+# Each row is a class, and each dot is an image, placed by its distance to the
+# centre of the class. Red images are kept. The most typical images are removed,
+# and so are the outliers.
 
 # %%
 figures.distance_strips(
@@ -78,10 +83,10 @@ figures.distance_strips(
 # %% [markdown]
 # ## Reweight
 #
-# A **reference** model has seen all the data, a **proxy** sees the coreset
-# only. Where the proxy's loss stays above the reference's, the coreset left
-# something out, and the class gets more weight. Each line is a class; one is
-# the weight it would have without reweighting.
+# A **reference** model is trained on all the data, a **proxy** on the coreset
+# only. Where the loss of the proxy stays above the loss of the reference, the
+# coreset lacks information about the class, and the class gains weight. Each
+# line is a class; one is the weight without reweighting.
 
 # %%
 weighted = plain.change(reweighting=True)
@@ -94,10 +99,10 @@ figures.weight_trajectories(
 # %% [markdown]
 # ## Train
 #
-# The same network is now trained three times: on all the data (this is the
-# reference), on the coreset, and on the weighted coreset. The number of epochs
-# is the same, so a small coreset means few steps: that is where the speed
-# comes from.
+# The same network is now trained three times: on all the data (this model is
+# the reference), on the coreset, and on the weighted coreset. The number of
+# epochs is the same for all, so a small coreset means few steps. The speed-up
+# comes from there.
 
 # %%
 full = plain.change(method="random", ratio=1.0)
@@ -109,9 +114,9 @@ figures.loss_curves(
 # %% [markdown]
 # ## Sample
 #
-# From pure noise, with classifier-free guidance; a class per column. The
-# first picture is by the model that has seen everything, the second by the
-# one that has seen the weighted coreset.
+# Images are drawn from pure noise with classifier-free guidance, one class per
+# column. The first figure comes from the model trained on all the data, the
+# second one from the model trained on the weighted coreset.
 
 # %%
 labels, K = plain.sample_labels(), len(plain.data.class_names)
@@ -125,53 +130,51 @@ figures.image_grid(sheet, columns=K, title="weighted")
 # %% [markdown]
 # ## Evaluate
 #
-# FID measures how far the generated images are from the real ones, in the
-# features of a classifier that is used for nothing else. Lower is better, and
-# two random halves of the real images have a distance too, about twice as large
-# as at the models' number of images. The fourth row is the
-# control that a fair reader asks for: train on *all* the data, but stop after
-# as many steps as the coreset run takes.
+# FID measures the distance between generated and real images in the features
+# of a classifier that serves no other purpose; lower is better. The fourth row
+# is the control that a fair comparison needs: training on *all* the data that
+# stops early, after as many steps as the coreset run takes.
 
 # %%
 import pandas as pd
 
 names["all data, equal steps"] = plain.change(early_stopping=True)
 cells = {name: run.cell() for name, run in names.items()}
-fid = {name: cell["fid"] for name, cell in cells.items()}
-pd.DataFrame(
-    {
-        "FID": fid,
-        "steps": {name: cell["steps"] for name, cell in cells.items()},
-        "near-copies": {name: cell["copies"] for name, cell in cells.items()},
-    }
-).round(3)
+table = pd.DataFrame(cells).T[["fid", "steps", "copies"]]
+table.columns = ["FID", "steps", "near-copies"]
+table.astype(float).round(3).astype({"steps": int})
 
-# %% tags=["remove-cell"]
-glue(
-    "qs",
-    floor=plain.floor()["fid"],
-    fid_full=fid["all data"],
-    fid_coreset=fid["coreset"],
-    fid_weighted=fid["weighted"],
-    fid_early=fid["all data, equal steps"],
-    speed=cells["all data"]["steps"] / cells["coreset"]["steps"],
+# %%
+fid = table["FID"]
+speed = table["steps"]["all data"] / table["steps"]["coreset"]
+Markdown(
+    f"With {100 * ratio:.0f} % of the images and {speed:.1f} times fewer "
+    f"steps, FID changes from {fid['all data']:.2f} to "
+    f"{fid['coreset']:.2f}. With class weights it is {fid['weighted']:.2f}. "
+    "The early-stopping control scores "
+    f"{fid['all data, equal steps']:.2f}."
 )
 
 # %% [markdown]
-# With {glue:text}`qs_percent:.0f` % of the images, and
-# {glue:text}`qs_speed:.1f` times fewer steps, FID goes from
-# {glue:text}`qs_fid_full:.2f` to {glue:text}`qs_fid_coreset:.2f`; with class
-# weights it is {glue:text}`qs_fid_weighted:.2f`. The control that stops early
-# stands at {glue:text}`qs_fid_early:.2f`, and two halves of the real images
-# at {glue:text}`qs_floor:.2f`, from half as many images. This is one seed: what
-# several seeds say, and what it says about the method, is in
-# [Table I](08_table1).
+# Even two random halves of the real images are not at distance zero, because
+# each is a small sample. A half holds half as many images as each model draws,
+# which makes the value about twice as large as at the models' number of
+# images.
+
+# %%
+Markdown(
+    "Two halves of the real images have a FID of "
+    f"{plain.floor()['fid']:.2f}."
+)
 
 # %% [markdown]
-# ## The story in one picture
+# This is one seed. [Table I](08_table1.ipynb) has several seeds, and what they
+# say about the method.
 #
-# What is kept, what the model draws from it, the weights of the classes, and
-# what the weights did to each class.
+# ## The method in one picture
+#
+# The coreset, samples of the model trained on it, the class weights, and the
+# effect of the weights on each class.
 
 # %%
 figures.front_page(
@@ -184,10 +187,17 @@ figures.front_page(
 )
 
 # %% [markdown]
+# ## In short
+#
+# The method embeds the images, selects a coreset, learns class weights and
+# trains on the weighted coreset. The coreset saves steps, because the number
+# of epochs is fixed. Whether it also saves quality has to be judged against
+# uniform random selection and early stopping, over several seeds.
+#
 # ## Try it
 #
 # - Change `method` to `"gaussian"` or `"random"` in the second cell. Does the
-#   picture of the distances explain what happens to FID?
-# - Choose among your own photographs:
+#   figure of the distances explain the change in FID?
+# - Select among your own photographs:
 #   `dedt select FOLDER --ratio 0.1 --out coreset`, and open `report.html`.
-# - Read on: [the data](01_data).
+# - Read on: [the data](01_data.ipynb).

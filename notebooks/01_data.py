@@ -9,22 +9,27 @@
 # %% [markdown]
 # # Data: images with one label each
 #
-# Everything that follows needs only this: images, a class for each, and names
-# for both. One type holds them, whatever they come from.
+# Everything that follows needs only images, a class label for each of them,
+# and names for images and classes. One type holds them, wherever the images
+# come from.
 
 # %% tags=["parameters"]
 profile = "digits"
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile")
 
 # %% [markdown]
-# A **profile** says how large everything is, and which images are used. It is
-# a file of values in sections, which may extend another.
+# A **profile** says which images are used and how large every part of the
+# method is. It is a file of values in sections, and it may extend another
+# profile. These profiles come with the library:
 
 # %%
+import numpy as np
+from IPython.display import Markdown
+
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
 from dedt_lib.config.profile import profile_names
@@ -34,55 +39,55 @@ data, test = experiment.data, experiment.test
 profile_names()
 
 # %% [markdown]
-# `images` are whole numbers from 0 to 255 in the order image, channel, row,
-# column; `labels` are numbers of classes.
+# `images` are integers from 0 to 255 with the axes image, channel, row and
+# column; `labels` are the indices of the classes.
 
 # %%
 data.images.shape, data.images.dtype, data.labels.shape
 
-# %% tags=["remove-cell"]
-glue("data", train=len(data), test=len(test) if test else 0, side=data.images.shape[2])
-
 # %% [markdown]
-# The digits are tiny, {glue:text}`data_side:d` pixels on a side, but they are
-# real scans, and they come inside scikit-learn: no download, no account.
-# {glue:text}`data_train:d` of them are for training. The other
-# {glue:text}`data_test:d` are never trained on; they tell later whether a
-# generated image is *new*.
+# The digits ([Alpaydin and Kaynak, 1998](https://doi.org/10.24432/C50P49)) are
+# real scans of handwriting. They come with scikit-learn: there is no download
+# and no account.
 
 # %%
 figures.example_images(data)
 
+# %%
+Markdown(
+    f"Each image has {data.images.shape[2]} pixels on a side. {len(data)} "
+    f"images are used for training. Another {len(test) if test else 0} are "
+    "held out; they tell later whether a generated image is *new*."
+)
+
 # %% [markdown]
-# Look down a column: some digits are written like most others, some are
-# not. Selection is about that difference.
+# Look down a column: some digits are typical of their class, others are not.
+# Selection acts on this difference.
 #
-# ## Balanced, and why it matters
+# ## Class balance
 #
-# The training images are balanced, as CIFAR-10 is. A coreset need not be.
+# The training images are balanced, as those of CIFAR-10 are. A coreset need
+# not be.
 
 # %%
 figures.class_counts({"training images": data.class_counts}, data.class_names)
 
 # %% [markdown]
-# ## The average digit
+# ## The mean image of a class
 #
-# The mean of a class is blurred where its members differ. Where a mean is
-# sharp, few images say as much as many.
+# The mean is blurred where the images of a class differ. Where it is sharp,
+# the images resemble each other, and a few of them represent the class.
 
 # %%
-import numpy as np
-
 K = len(data.class_names)
 means = [data.images[data.labels == k].mean(axis=0) for k in range(K)]
 figures.image_grid(np.stack(means).round().astype(np.uint8), columns=K)
 
 # %% [markdown]
-# ## Same data, same name
+# ## Same data, same fingerprint
 #
-# The **fingerprint** is computed from the images, the labels and the class
-# names. Stored results carry it, so that a result of other data is never
-# taken by mistake.
+# The **fingerprint** is a hash of the images, the labels and the class names.
+# Stored results carry it, so a result of other data is never used by mistake.
 
 # %%
 data.fingerprint
@@ -90,9 +95,10 @@ data.fingerprint
 # %% [markdown]
 # ## Your own images
 #
-# One folder per class is enough. Images are cropped to a square and brought
-# to the profile's size; a file that cannot be read is named before anything
-# is computed. Here are some digits written to such a folder, and read back.
+# One folder per class is enough. Images are cropped to a square and resized
+# to the profile's size. A file that cannot be read is reported before anything
+# is computed. The next cell writes some digits to such a folder and reads them
+# back.
 
 # %%
 import tempfile
@@ -112,9 +118,15 @@ mine = load("folder", path=folder, image_size=8, channels=1)
 len(mine), mine.class_names, mine.ids[:3]
 
 # %% [markdown]
+# ## In short
+#
+# All data have one form: an array of images, an array of labels, and names.
+# A profile says which data are used and how large everything is. Stored
+# results belong to the fingerprint of their data.
+#
 # ## Try it
 #
 # - Open one of the PNG files in an editor, delete its second half, and load
 #   the folder again.
-# - Which two classes have the most similar average image? Keep your guess for
-#   the [next chapter](02_embed).
+# - Which two classes have the most similar mean image? Keep your guess for the
+#   [next chapter](02_embed.ipynb).

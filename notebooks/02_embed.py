@@ -9,10 +9,11 @@
 # %% [markdown]
 # # Embed: from images to features
 #
-# Which images are typical? Pixels are a poor judge: shift a digit by one
-# pixel and every number changes. A **surrogate encoder** maps an image to a
-# vector of features in which "similar" means "similar digit". The paper tries
-# four. This chapter asks what each of them sees, and whether it matters.
+# Which images are typical? Pixels are a poor guide: shift a digit by one pixel
+# and nearly every number changes. A **surrogate encoder** is a feature
+# extractor: it maps an image to a vector in which a small distance means a
+# similar digit. The paper tries four encoders. This chapter compares what
+# their features represent, and asks whether the choice matters.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -20,29 +21,31 @@ encoders = "resnet18 clip-rn50"
 ratio = 0.1
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "encoders", "ratio")
 
 # %% [markdown]
-# ## Four ways to look at an image
+# ## Four encoders
 #
-# - **ResNet-18** {cite:p}`he2016deep` is a classifier, trained on the very
-#   images that are to be pruned. It wins in the paper's Table I.
-# - **Inception-v3** {cite:p}`szegedy2016rethinking` is a classifier too, a
-#   larger one, that has learned from a million photographs. Instance
-#   selection for GANs {cite:p}`devries2020instance` uses it.
-# - **CLIP** {cite:p}`radford2021learning` has learned which caption belongs to
-#   which image, from hundreds of millions of pairs. Its image half is
-#   another ResNet.
-# - **DDAE** {cite:p}`xiang2023denoising` is a diffusion model that has never
-#   seen a label. It gets a slightly noisy image, and what a layer of its
-#   decoder holds at that moment are the features.
+# - **ResNet-18** ([He et al., 2016](https://arxiv.org/abs/1512.03385)) is a
+#   classifier, trained on the images that are to be pruned. It gives the best
+#   results in the paper's Table I.
+# - **Inception-v3** ([Szegedy et al., 2016](https://arxiv.org/abs/1512.00567))
+#   is a larger classifier, trained on a million photographs. Instance
+#   selection for GANs
+#   ([DeVries et al., 2020](https://arxiv.org/abs/2007.15255)) uses it.
+# - **CLIP** ([Radford et al., 2021](https://arxiv.org/abs/2103.00020)) learned
+#   to match images with captions, from hundreds of millions of pairs. Its
+#   image encoder is another ResNet.
+# - **DDAE** ([Xiang et al., 2023](https://arxiv.org/abs/2303.09769)) is a
+#   diffusion model trained without labels. It receives a slightly noisy image,
+#   and the activations of a decoder layer are the features.
 #
-# All of them are built in here with the published settings. But weights that
-# were made for photographs of 299 pixels say little about digits of eight, so
-# under the profile `digits` all four are trained on the digits, with networks
-# and times to match:
+# The library has all four in their published sizes. But weights for
+# photographs of 299 pixels do not transfer to digits of eight. So under the
+# profile `digits` all four encoders are trained on the digits, in sizes that
+# suit them:
 #
 # | encoder | in the paper | here, on the digits |
 # |---|---|---|
@@ -51,36 +54,18 @@ check_parameters("profile", "encoders", "ratio")
 # | CLIP | OpenAI's RN50, 224 pixels, 1024 features | a small one; "a photo of the 3" |
 # | DDAE | CIFAR-10, 256 features | the U-Net of this book, without labels |
 #
-# That removes a difference which the paper makes much of: that some encoders
-# know only the data, and others the wide world.
+# One difference between the encoders is lost thereby: in the paper some of
+# them saw only the data to be pruned, and others saw millions of other images.
 
-# %% tags=["remove-cell"]
+# %%
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from dedt_lib.book import figures
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.store import Store
-
-
-def is_stored(name):
-    """Whether showing this encoder costs no training (and no download)."""
-    experiment = Experiment(profile, store=Store(compute=False), encoder=name)
-    if getattr(getattr(experiment.profile.encoders, name.split("-")[0]), "weights", ""):
-        return False
-    try:
-        return bool(experiment.encoder)
-    except DedtError:
-        return False
-
-
-# %% [markdown]
-# An encoder is trained when it is first needed, and stored. On one core of a
-# laptop the ResNet-18 takes seconds and CLIP about a minute; Inception-v3 and
-# the DDAE take two to five minutes each. So the page trains those that its
-# parameter `encoders` names, and shows of the others what is in the store
-# already; `make tables` leaves them there. What all four lead to is in
-# [Table I](08_table1) in any case, from the committed results.
-
-# %%
-from dedt_lib.book import figures
 
 label = {
     "resnet18": "ResNet-18",
@@ -88,6 +73,28 @@ label = {
     "clip-rn50": "CLIP",
     "ddae": "DDAE",
 }
+
+# %% [markdown]
+# An encoder is trained on first use and then stored. On one core of a laptop
+# the ResNet-18 takes seconds and CLIP about a minute; Inception-v3 and the
+# DDAE take minutes. So the page trains the encoders that its parameter
+# `encoders` names, and adds those that are in the store already. `make tables`
+# leaves all four there. [Table I](08_table1.ipynb) has the results of all
+# four in any case.
+
+# %%
+def is_stored(name):
+    """Whether this encoder needs no training and no download."""
+    run = Experiment(profile, store=Store(compute=False), encoder=name)
+    values = getattr(run.profile.encoders, name.split("-")[0])
+    if getattr(values, "weights", ""):
+        return False
+    try:
+        return bool(run.encoder)
+    except DedtError:
+        return False
+
+
 shown = [*encoders.split(), *filter(is_stored, label)]
 runs = {
     label.get(name, name): Experiment(profile, encoder=name, ratio=ratio)
@@ -97,9 +104,10 @@ manifests = {name: run.encoder[1] for name, run in runs.items()}
 list(runs)
 
 # %% [markdown]
-# Their training losses, epoch by epoch. Each has a loss of its own:
-# cross-entropy over classes or over captions, or the error of a noise
-# estimate. Look only at whether a curve has flattened.
+# The figure shows their training losses by epoch. The losses differ in kind
+# (cross-entropy over classes, cross-entropy over captions, error of the
+# predicted noise), so their values do not compare. Check only that each curve
+# has flattened.
 
 # %%
 figures.epoch_losses({n: m["losses"] for n, m in manifests.items()})
@@ -114,24 +122,24 @@ features = {name: run.embed() for name, run in runs.items()}
 {name: (z.shape, str(z.dtype)) for name, z in features.items()}
 
 # %% [markdown]
-# ## What the encoders see
+# ## The features of each encoder
 #
-# For each encoder the two directions in which its features vary most,
-# coloured by class. Look for clouds that are one class, for points between
-# clouds, and for classes that lie on top of each other. (Two directions hide
-# all others: what overlaps here may be far apart in a third.)
+# Each panel shows the first two principal components of the features of an
+# encoder, coloured by class. Look for classes that form a cluster of their
+# own, for classes that overlap, and for images between clusters. Two
+# components hide the others: classes that overlap here may be separate along a
+# third one.
 
 # %%
 figures.feature_planes(features, data.labels, data.class_names)
 
 # %% [markdown]
-# ## Neighbours
+# ## Nearest neighbours
 #
-# If the features are any good, the nearest neighbours of an image (first
-# column) show the same digit. Another digit is framed.
+# In good features the nearest neighbours of an image (first column) show the
+# same digit. Neighbours of another class are framed.
 
 # %%
-import numpy as np
 from scipy.spatial.distance import cdist
 
 K = len(data.class_names)
@@ -148,14 +156,13 @@ figures.neighbours(
 )
 
 # %% [markdown]
-# Over many images, in per cent: how many of the ten nearest neighbours have
-# the class of the image, and how many images the encoder itself names rightly
-# (for CLIP, by the nearest caption; a DDAE names nothing). Ten classes drawn
-# at random would give ten per cent.
+# The table measures this over many images, in per cent: the share of the ten
+# nearest neighbours that have the class of the image, and the encoder's own
+# accuracy. CLIP classifies by the nearest caption; a DDAE has no classifier
+# head. With ten balanced classes, neighbours drawn uniformly at random would
+# agree in ten per cent.
 
 # %%
-import pandas as pd
-
 some = np.arange(0, len(data), max(1, len(data) // 200))
 rows = {}
 for name, z in features.items():
@@ -165,20 +172,20 @@ for name, z in features.items():
     rows[name] = {
         "features": z.shape[1],
         "neighbours of its class": 100 * same.mean(),
-        "named rightly, training": 100 * m.get("train_accuracy", np.nan),
-        "named rightly, held out": 100 * m.get("test_accuracy", np.nan),
+        "training accuracy": 100 * m.get("train_accuracy", np.nan),
+        "held-out accuracy": 100 * m.get("test_accuracy", np.nan),
         "CPU seconds": m["cpu_seconds"],
     }
 about = pd.DataFrame(rows).T.round(1).astype({"features": int})
 about.astype(object).where(about.notna(), "–")
 
 # %% [markdown]
-# ## Do they choose the same images?
+# ## Do the encoders lead to the same coreset?
 #
-# Moderate-DS, from the [next chapter](03_select), keeps the images at a
+# Moderate-DS, from the [next chapter](03_select.ipynb), keeps the images at a
 # middling distance from the centre of their class. If two encoders measured
-# the same thing, they would keep the same images. The map shows how much of
-# each coreset another one keeps too.
+# the same distances, their coresets would be equal. The map shows the share of
+# each coreset that another coreset also keeps.
 
 # %%
 coresets = {
@@ -187,48 +194,43 @@ coresets = {
 }
 figures.overlap_map(coresets)
 
-# %% tags=["remove-cell"]
+# %%
 from itertools import combinations
 
-shares = {
-    pair: np.isin(coresets[pair[0]].indices, coresets[pair[1]].indices).mean()
-    for pair in combinations(coresets, 2)
-}
-if shares:
-    most = max(shares, key=shares.get)
-    mean = np.mean(list(shares.values()))
-    said = (
-        f"Two coresets drawn at random would share {100 * ratio:.0f} %; two of these share "
-        f"{100 * mean:.0f} % on average, and at most {100 * shares[most]:.0f} % ({most[0]} and "
-        f"{most[1]}). "
-    )
-    said += (
-        "So the encoders agree no more than chance"
-        if mean < 1.3 * ratio
-        else "So the encoders hardly agree"
-        if mean < 2 * ratio
-        else "So the encoders agree in part"
-        if mean < 5 * ratio
-        else "So the encoders largely agree"
-    ) + " on which images are of middling distance."
-else:
-    said = "With one encoder there is nothing to compare."
-glue("embed", overlap=said)
+shared = [
+    100 * np.isin(a.indices, b.indices).mean()
+    for a, b in combinations(coresets.values(), 2)
+]
+Markdown(
+    f"Two independent coresets overlap by {100 * ratio:.0f} %. The coresets "
+    f"of two encoders overlap by {np.mean(shared):.0f} % on average and by "
+    f"{max(shared):.0f} % at most."
+    if shared
+    else "With one encoder there is nothing to compare."
+)
 
 # %% [markdown]
-# {glue:text}`embed_overlap:s`
-#
 # ## Two questions to keep in mind
 #
-# - An encoder that is right about every training image may pull each class
-#   together until little structure is left inside it. Selection works *inside*
+# - A classifier with perfect training accuracy may collapse each class until
+#   little structure is left inside it. Selection needs structure *inside*
 #   classes.
-# - The encoder costs time as well. The [cost ledger](10_table3) adds it up.
+# - The encoder has a cost as well. The [cost ledger](10_table3.ipynb) includes
+#   it.
+#
+# ## In short
+#
+# A surrogate encoder turns images into features in which distances mean
+# something. Encoders with a similar accuracy can still disagree about which
+# images are typical, so the choice of the encoder is part of the method.
+# Whether it changes the trained model is a question for
+# [Table I](08_table1.ipynb).
 #
 # ## Try it
 #
 # - Show all four: set `encoders` to
-#   `"resnet18 inceptionv3 clip-rn50 ddae"`, and have a coffee.
+#   `"resnet18 inceptionv3 clip-rn50 ddae"`. The training takes several
+#   minutes.
 # - Train the encoder for one epoch: `load_profile(profile, **{"encoders.resnet18.epochs": 1})`
-#   gives a profile that `Experiment` takes. Are the neighbours worse?
-# - Next: [which images to keep](03_select).
+#   gives a profile that `Experiment` takes. How do the neighbours change?
+# - Next: [which images to keep](03_select.ipynb).

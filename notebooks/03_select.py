@@ -9,13 +9,16 @@
 # %% [markdown]
 # # Select: which images to keep
 #
-# Selection turns features into a score for each image, and a score into a
-# decision. Three ways are compared here.
+# A selector gives every image a score, and the scores decide which images are
+# kept. The kept images are the **coreset**. This chapter compares three
+# selectors.
 #
-# - **Uniform random**: the same share of each class, drawn at random. It costs
-#   nothing, and many clever methods do not beat it.
-# - **Gaussian** {cite:p}`devries2020instance`: keep the *most likely* images.
-# - **Moderate-DS** {cite:p}`xia2023moderate`: keep the *moderately far* ones.
+# - **Uniform random** draws the same share of each class uniformly at random.
+#   It costs nothing, and many published methods do not beat it.
+# - **Gaussian** ([DeVries et al., 2020](https://arxiv.org/abs/2007.15255))
+#   keeps the images where the density of their class is highest.
+# - **Moderate-DS** ([Xia et al., 2023](https://openreview.net/forum?id=7D5EECbOaf9))
+#   keeps the images at a middling distance from the centre of their class.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -23,15 +26,19 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
 # %% [markdown]
-# The features are those of the profile's own encoder, a ResNet-18
-# ([Embed](02_embed) shows the others).
+# Selectors work on features, not on pixels. The features here come from the
+# profile's default feature extractor, a ResNet-18; [Embed](02_embed.ipynb)
+# shows the others.
 
 # %%
+import numpy as np
+from IPython.display import Markdown
+
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
 
@@ -44,37 +51,83 @@ name = data.class_names[shown]
 # ## Gaussian
 #
 # Fit a Gaussian to the features $z$ of each class, with mean $\mu$ and
-# covariance $\Sigma$. The score is its log-density,
+# covariance $\Sigma$. The score of an image is its log-density,
 #
 # $$S(z) = -\tfrac12\left[(z-\mu)^\top\Sigma^{-1}(z-\mu)
 #   + \ln|\Sigma| + d\ln 2\pi\right],$$
 #
-# and the highest scores are kept. Below are the scores of one class.
+# and the images with the highest scores are kept. Here is the formula for one
+# class. A small ridge on the diagonal keeps $\Sigma$ invertible where a class
+# has fewer images than features.
+
+# %%
+z = features[data.labels == shown].astype(float)
+n, d = z.shape
+
+centred = z - z.mean(axis=0)
+covariance = centred.T @ centred / n + 1e-5 * np.eye(d)
+solved = np.linalg.solve(covariance, centred.T).T
+mahalanobis = (centred * solved).sum(axis=1)
+log_determinant = np.linalg.slogdet(covariance)[1]
+scores = -0.5 * (mahalanobis + log_determinant + d * np.log(2 * np.pi))
+
+# %% [markdown]
+# The library computes the same scores for all classes, by a Cholesky factor
+# and in blocks of rows. Are they equal?
 
 # %%
 gaussian = experiment.change(method="gaussian").select()
+np.allclose(scores, gaussian.scores[data.labels == shown])
+
+# %% [markdown]
+# The histogram shows these scores. The kept images are the upper tail.
+
+# %%
 figures.score_histogram(gaussian, f"log-density, class {name}", shown)
 
 # %% [markdown]
 # ## Moderate-DS
 #
-# The score is the distance to the coordinate-wise median of the class. Sort
-# the distances and keep the middle of the list, the quantiles from
-# $\tfrac12-\tfrac R2$ to $\tfrac12+\tfrac R2$: neither the easiest images nor
-# the oddest. The kept part is a *band*.
+# The score is the distance to the centre of the class, which is the
+# coordinate-wise median of its features. Sort the distances and keep the
+# quantiles from $\tfrac12-\tfrac R2$ to $\tfrac12+\tfrac R2$, where $R$ is the
+# ratio. The kept images form a *band* around the median distance.
+
+# %%
+centre = np.median(z, axis=0)
+distances = np.linalg.norm(z - centre, axis=1)
+
+count = round(ratio * n)
+low = (n - count) // 2
+band = np.argsort(distances, kind="stable")[low : low + count]
+
+# %% [markdown]
+# Again the library agrees, on the distances and on the images that are kept.
 
 # %%
 moderate = experiment.change(method="moderate").select()
+kept = np.flatnonzero(moderate.kept[data.labels == shown])
+same_distances = np.allclose(
+    distances, moderate.scores[data.labels == shown]
+)
+same_distances, set(kept) == set(band)
+
+# %% [markdown]
+# The histogram of the distances has the band in its middle. Images on both
+# sides are removed: the most typical ones and the outliers.
+
+# %%
 figures.score_histogram(
     moderate, f"distance to the median, class {name}", shown
 )
 
 # %% [markdown]
-# ## The three side by side
+# ## The three selectors side by side
 #
-# One row per class, one dot per image, placed by its distance to the centre of
-# the class. Random keeps images anywhere, Moderate-DS those in the middle of
-# each row. The Gaussian's are mostly near the centre.
+# Each row is a class, and each dot is an image, placed by its distance to the
+# centre of the class. Uniform random keeps images anywhere in a row.
+# Moderate-DS keeps the middle of each row. The Gaussian keeps images mostly
+# near the centre.
 
 # %%
 from dedt_lib.selection import moderate_distances
@@ -85,23 +138,25 @@ coresets = {
     "Gaussian": gaussian,
     "Moderate-DS": moderate,
 }
-distances = moderate_distances(features, data.labels)
-figures.distance_strips(distances, coresets, data.class_names)
+figures.distance_strips(
+    moderate_distances(features, data.labels), coresets, data.class_names
+)
 
 # %% [markdown]
-# The same for a single class, seen in the plane in which its features vary
-# most. Brighter dots are ranked earlier, ringed ones are kept. Two directions
-# out of many hide most of the distances: what looks central here may be far
-# away in a third direction.
+# The next figure shows one class in the plane of its first two principal
+# components. Brighter dots have a better rank, and ringed dots are kept. Two
+# components hide the rest of the features: an image that looks central here
+# may be far from the centre along a third one.
 
 # %%
 figures.score_plane(features, coresets, of_class=shown)
 
 # %% [markdown]
-# Now look at the images themselves, a class per row: those that are kept
-# first beside those that are removed first. Compare the removed images: those
-# of the Gaussian are the odd ones, and some may be the only witnesses of a way
-# to write. Moderate-DS removes the odd ones and the plainest ones.
+# Now the images themselves, one class per row. The images with the best rank
+# are on the left, those with the worst rank on the right. The Gaussian removes
+# the unusual images, and some of them may be the only examples of a
+# handwriting style. Moderate-DS removes the unusual images and the most
+# typical ones.
 
 # %%
 figures.kept_and_removed(
@@ -109,22 +164,22 @@ figures.kept_and_removed(
 )
 
 # %% [markdown]
-# ## How far the coresets agree
+# ## Overlap of the coresets
 #
-# The share of one coreset that another one keeps too. Two that know nothing of
-# each other share as much as the ratio says.
+# Each entry is the share of one coreset that another coreset also keeps. Two
+# independent coresets overlap by the ratio.
 
 # %%
 figures.overlap_map(coresets)
 
 # %% [markdown]
-# ## One band for all classes, or one for each?
+# ## One band for all classes, or one per class?
 #
-# The code that the paper cites sorts *all* distances in one list. Compact
-# classes then fall below the band and loose ones above it, and the coreset is
-# no longer balanced. A model that is asked for every class had better see
-# every class: our `digits` profile takes the band inside each
-# class, and Table I has a row for the other reading.
+# The code that the paper cites sorts the distances of *all* classes in one
+# list. Compact classes then fall below the band, loose classes lie above it,
+# and the coreset is no longer balanced. A class-conditional model needs
+# examples of every class. Our profile `digits` therefore takes one band per
+# class, and [Table I](08_table1.ipynb) has a row for the single band.
 
 # %%
 by_distance = experiment.change(method="moderate")
@@ -135,21 +190,20 @@ figures.class_counts(
     data.class_names,
 )
 
-# %% tags=["remove-cell"]
+# %%
 shares = 100 * one_band.counts / data.class_counts
-glue("select", least=shares.min(), most=shares.max(), each=100 * ratio)
+Markdown(
+    f"With one band the share that a class keeps lies between "
+    f"{shares.min():.1f} % and {shares.max():.1f} %. With a band in each class every class keeps "
+    f"{100 * ratio:.0f} %, as nearly as whole images allow."
+)
 
 # %% [markdown]
-# With one band the share that a class keeps lies between
-# {glue:text}`select_least:.1f` % and {glue:text}`select_most:.1f` %. With a band
-# in each, every class keeps {glue:text}`select_each:.0f` %, as nearly as whole
-# images allow.
-#
 # ## A coreset is a file
 #
-# One row per image: what it scored, where it ranks, whether it is kept, and
-# with what weight it will be trained on. `moderate.save(folder)` writes it as
-# Parquet with a JSON file beside it that says what it is.
+# `moderate.save(folder)` writes a Parquet table with one row per image: its
+# score, its rank, whether it is kept, and its training weight. A JSON file
+# beside the table records how the coreset was made.
 
 # %%
 import tempfile
@@ -161,10 +215,17 @@ moderate.save(folder)
 pd.read_parquet(f"{folder}/coreset.parquet").head()
 
 # %% [markdown]
+# ## In short
+#
+# The Gaussian keeps the densest part of each class, and Moderate-DS keeps a
+# band around the median distance. Both are a few lines of linear algebra on
+# features, and each is a hypothesis about which images a generative model
+# needs. Uniform random is the baseline that both have to beat.
+#
 # ## Try it
 #
-# - Raise `ratio` to 0.4. Do the coresets agree more than chance would have it?
+# - Raise `ratio` to 0.4. Is the overlap larger than the ratio?
 # - `dedt_lib.selection.select` takes `band="nearest"`, which keeps the images
-#   nearest to the centre: one may read the paper so. Compare it with the
-#   Gaussian.
-# - Next: [which classes to stress](04_reweight).
+#   nearest to the centre; the paper's wording allows this reading. Compare the
+#   coreset with the Gaussian's.
+# - Next: [which classes to up-weight](04_reweight.ipynb).

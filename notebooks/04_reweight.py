@@ -7,12 +7,14 @@
 # ---
 
 # %% [markdown]
-# # Reweight: which classes to stress
+# # Reweight: which classes to up-weight
 #
-# Pruning does not hurt all classes alike. The paper asks a second model how
-# much: where is a **proxy**, trained on the coreset, worse than a
-# **reference** that has seen everything? The answer becomes one weight per
-# class, by **group DRO** {cite:p}`sagawa2020distributionally,xie2023doremi`.
+# Pruning does not hurt all classes alike. The paper trains a second model to
+# find out where it hurts: the **proxy** is trained on the coreset and is
+# compared with a **reference**, which was trained on all the data. The
+# comparison gives one weight per class, by **group DRO**
+# ([Sagawa et al., 2020](https://arxiv.org/abs/1911.08731);
+# [Xie et al., 2023](https://arxiv.org/abs/2305.10429)).
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -20,14 +22,19 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
 # %% [markdown]
-# This is the recipe: a coreset by Moderate-DS, and class weights for it.
+# The example is a coreset by Moderate-DS, with class weights for it.
 
 # %%
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
 
@@ -37,40 +44,102 @@ experiment = Experiment(
 names = experiment.data.class_names
 
 # %% [markdown]
-# ## The game
+# ## The min-max problem
 #
-# The proxy's parameters $\theta$ minimise what the weights $\alpha$ maximise,
+# The proxy's parameters $\theta$ minimise what the class weights $\alpha$
+# maximise,
 #
 # $$\min_\theta\max_{\alpha\in\Delta}\sum_{i=1}^K
 #   \alpha_i\left(\ell_i(\theta)-\ell_{\mathrm{ref}}(\theta_0)\right).$$
 #
-# The difference is the **excess loss**: what the reference knows and the
-# proxy does not. Excess below zero is clipped, sample by sample. At each step
-# the clipped class means $\lambda_i$ move the weights,
+# The difference in brackets is the **excess loss** of class $i$: the loss of
+# the proxy minus the loss of the reference. A negative excess is clipped to
+# zero, sample by sample. At each step the clipped class means $\lambda_i$
+# move the weights by exponentiated gradient ascent, and a little smoothing
+# pulls them back towards uniform,
 #
 # $$\alpha_i' \propto \alpha_i\,e^{\eta\lambda_i},\qquad
 #   \alpha_i = (1-c)\,\alpha_i' + c/K .$$
 #
-# In code that is one pure function. A class whose excess stands out gains:
+# ## The algorithm on a toy
+#
+# Here is a whole run of group DRO without networks. The losses of three
+# classes are drawn at random, and the proxy is a little worse than the
+# reference on class 1 and much worse on class 2.
 
 # %%
-import numpy as np
-
-from dedt_lib.reweighting import update_weights
-
-update_weights(np.full(4, 0.25), [0.0, 0.0, 0.1, 0.5])
+K, steps = 3, 500
+labels = np.tile(np.arange(K), 8)  # a batch of 24
+rng = np.random.default_rng(seed)
+reference_losses = rng.exponential(0.1, (steps, len(labels)))
+worse = rng.normal(0.05 * labels, 0.1, (steps, len(labels)))
+proxy_losses = reference_losses + worse
 
 # %% [markdown]
-# ## The same draw for both
-#
-# A diffusion loss depends mostly on the timestep and the noise that were
-# drawn. If the two networks drew their own, the excess would measure the
-# draw. Here both look at the same noisy image. The spread of the excess over
-# the samples of a batch shows the difference.
+# Each step takes the excess, averages it by class, exponentiates and smooths.
+# The result of group DRO is the average of $\alpha$ over the steps.
 
 # %%
-import torch
+eta, c = 1.0, 1e-3
+alpha, trajectory = np.full(K, 1 / K), []
+for loss, reference_loss in zip(proxy_losses, reference_losses):
+    excess = np.maximum(loss - reference_loss, 0)
+    by_class = np.array([excess[labels == k].mean() for k in range(K)])
+    alpha = alpha * np.exp(eta * by_class)
+    alpha = alpha / alpha.sum()
+    alpha = (1 - c) * alpha + c / K
+    trajectory.append(alpha)
+average = np.mean(trajectory, axis=0)
+average.round(3)
 
+# %% [markdown]
+# The library's `GroupDRO` is called by the training loop with the losses of a
+# batch, and asks the reference for its own. Fed with the same losses, it
+# arrives at the same weights.
+
+# %%
+from dedt_lib.reweighting import GroupDRO
+from dedt_lib.training import Batch
+
+
+class Recorded(torch.nn.Module):
+    """A reference whose losses come with the batch."""
+
+    def losses(self, batch):
+        return batch.extra["reference losses"]
+
+
+dro = GroupDRO(Recorded(), np.bincount(labels), step_size=eta, smoothing=c)
+of_class, empty = torch.from_numpy(labels), torch.zeros(len(labels))
+for loss, reference_loss in zip(
+    torch.from_numpy(proxy_losses), torch.from_numpy(reference_losses)
+):
+    batch = Batch(
+        images=empty, labels=of_class, t=empty, noise=empty, drop=empty,
+        extra={"reference losses": reference_loss},
+    )
+    dro(loss, batch)
+np.allclose(dro.average, average)
+
+# %% [markdown]
+# One step of the weights is also a pure function. A class with a large excess
+# gains weight:
+
+# %%
+from dedt_lib.reweighting import update_weights
+
+update_weights(np.full(4, 0.25), [0.0, 0.0, 0.1, 0.5]).round(3)
+
+# %% [markdown]
+# ## One draw for both networks
+#
+# A diffusion loss depends mostly on the timestep and the noise that were
+# drawn. If each network drew its own, the excess would measure the difference
+# between the draws. So proxy and reference see the same noisy images. The
+# next cell computes the excess both ways, with a model trained on the coreset
+# in the place of the proxy.
+
+# %%
 from dedt_lib.training import draw_batch
 
 chosen = torch.from_numpy(experiment.select().indices)
@@ -87,25 +156,25 @@ def losses(model, step):
 
 
 same = losses(pruned, 0) - losses(reference, 0)
-own = losses(pruned, 0) - losses(reference, 1)
-spread = {"same draw": same.std().item(), "own draw": own.std().item()}
-spread
+separate = losses(pruned, 0) - losses(reference, 1)
 
-# %% tags=["remove-cell"]
-glue("dro", same=spread["same draw"], own=spread["own draw"])
+# %%
+Markdown(
+    "The standard deviation of the excess over the coreset is "
+    f"{same.std():.3f} with the same draw for both networks, and "
+    f"{separate.std():.3f} with separate draws."
+)
 
 # %% [markdown]
-# With the same draw the excess has a spread of {glue:text}`dro_same:.3f`,
-# with draws of their own {glue:text}`dro_own:.3f`.
+# ## Two readings of the algorithm
 #
-# ## Two readings of the same algorithm
-#
-# The algorithm starts with an *untrained* proxy. Its excess is huge at first,
-# for reasons that have nothing to do with the coreset, and weights forget
-# slowly: the time constant is $1/c$, a thousand steps. In the paper's tens of
-# thousands of steps the start fades. Here it would be most of the run. So the
-# digits wait: the weights stay uniform during a **burn-in** and are averaged
-# only after it. The literal reading is on the right.
+# The paper's algorithm starts with an *untrained* proxy. Its excess is huge at
+# first, for reasons that have nothing to do with the coreset, and the weights
+# forget slowly: the time constant is $1/c$, a thousand steps. The start fades
+# in the paper's tens of thousands of steps. On the digits it would fill most
+# of the run. So the weights stay uniform here during a **burn-in** and are
+# averaged only after it. The literal reading, without a burn-in, is on the
+# right.
 
 # %%
 reading = experiment.reweight()
@@ -115,10 +184,10 @@ figures.weight_trajectories(
 )
 
 # %% [markdown]
-# What drives the weights: the excess loss, the share of samples where it was
-# clipped, and how many classes the weights effectively speak of (ten when
-# they are uniform). The grey part is the burn-in. Note the scale of the
-# first panel: the first steps are another world.
+# Three quantities explain the trajectories: the excess loss, the share of
+# samples whose excess was clipped, and the effective number of classes, which
+# is $K$ where the weights are uniform. The burn-in is grey. Note the scale of
+# the first panel: the excess of the first steps dwarfs all that follow.
 
 # %%
 figures.reweighting_signal(reading)
@@ -126,12 +195,10 @@ figures.reweighting_signal(reading)
 # %% [markdown]
 # ## The weights
 #
-# The average of $\alpha$ over the steps is the result. Times $K$, so that
-# one means "as before":
+# The result is the average of $\alpha$ over the steps. The table shows it
+# times $K$, so that one means no change.
 
 # %%
-import pandas as pd
-
 K = len(names)
 pd.DataFrame(
     {
@@ -141,34 +208,32 @@ pd.DataFrame(
     index=pd.Index(names, name="class"),
 ).round(2).T
 
-# %% tags=["remove-cell"]
+# %%
 from dedt_lib.reweighting import effective_classes
 
-glue(
-    "dro",
-    effective=float(effective_classes(reading["weights"])),
-    effective_literal=float(effective_classes(literal["weights"])),
-    agree=float(np.corrcoef(reading["weights"], literal["weights"])[0, 1]),
-    clipped=100 * float(reading["clipped"][reading["burn_in"] :].mean()),
+both = np.stack([reading["weights"], literal["weights"]])
+with_burn_in, without = effective_classes(both)
+clipped = reading["clipped"][reading["burn_in"] :].mean()
+Markdown(
+    f"The effective number of classes is {with_burn_in:.1f} with burn-in and "
+    f"{without:.1f} without. The two readings have a correlation of "
+    f"{np.corrcoef(both)[0, 1]:.2f}. After the burn-in "
+    f"{100 * clipped:.0f} % of the samples had their excess clipped."
 )
 
 # %% [markdown]
-# The weights count {glue:text}`dro_effective:.1f` effective classes with
-# burn-in and {glue:text}`dro_effective_literal:.1f` without, and the two
-# readings correlate at {glue:text}`dro_agree:.2f`. After the burn-in
-# {glue:text}`dro_clipped:.0f` % of the samples had their excess clipped.
+# ## Sensitivity to the options
 #
-# ## How much the options matter
-#
-# Group DRO has options that no paper fixes for a diffusion model: how fast the
-# weights move and forget, at which level the excess is clipped, what an absent
-# class brings, when the weights begin to move, and over which steps they are
-# averaged. `tools/dro_options.py` changes one at a time and trains a proxy for
-# each setting and seed. There is no right answer to compare with. What can be
-# measured is how many classes the weights effectively stress, and how the
-# logarithms of the weights correlate: between two seeds of one setting (the
-# mean, and the lowest pair), and with the default's weights of the same seed.
-# A setting whose seeds do not agree has learned the seed, not the classes.
+# Group DRO has options that no paper fixes for a diffusion model: the step
+# size, the smoothing, the level at which the excess is clipped, the treatment
+# of a class that is absent from a batch, the burn-in, and the steps that are
+# averaged. `tools/dro_options.py` changes one option at a time and trains a
+# proxy for each setting and seed. There is no ground truth to compare with.
+# What can be measured is how uneven the weights are (the effective number of
+# classes) and how reproducible they are: the correlation of the logarithms of
+# the weights between two seeds of a setting (the mean and the lowest pair),
+# and with the default's weights of the same seed. A setting whose seeds
+# disagree has learned the seed and not the classes.
 
 # %%
 from dedt_lib.book import findings, tables
@@ -176,50 +241,50 @@ from dedt_lib.book import findings, tables
 measured = tables.dro_options(profile)
 measured.round(3)
 
-# %% tags=["remove-cell"]
-glue("dro", options=findings.options(measured))
+# %%
+Markdown(findings.options(measured))
 
 # %% [markdown]
-# {glue:text}`dro_options:s` (Differences of up to 0.02 are not named.)
-#
-# What was measured on the digits speaks for the defaults. A shorter average, a
-# late start, steps of another size and clipping by pixel all make the seeds
-# agree less. Clipping by sample or by class gives the same weights. The
-# smoothing hardly changes the weights' logarithms beside each other, but how
-# many classes they stress. Without a burn-in the seeds agree as well, and the
-# excess is larger.
-#
 # ## From class weights to sample weights
 #
-# A sample of class $i$ counts $w_i = \alpha_i / p_i$, where $p_i$ is the
-# class's share of the coreset. Over the coreset these weights have mean one,
-# and the loss of a batch of $b$ samples is $\sum_j w_j\ell_j / b$. With
-# uniform weights on a balanced coreset every $w$ is exactly one, and training
-# is the unweighted one bit for bit.
-#
-# The proxy alone divides by $\sum_j w_j$ instead, as the code of DoReMi does.
-# On a long tail that takes back a part of what the weights ask: a batch
-# without a rare class is divided by little, a batch with one by much. Fixed
-# weights are therefore used as they stand. Where classes are unequal,
-# uniform $\alpha$ alone changes the training already: it lets every class
-# count the same. A row of Table I shows that effect by itself
-# (`balancing=True`).
-#
-# One more choice is in the scores. With dropout in the network, the proxy's
-# losses carry it while the reference's do not, so every excess is too large.
-# The digits' network has none; for others the profile's
-# `reweight.scores = "eval"` compares without dropout, at the price of one more
-# forward pass.
+# A sample of class $i$ gets the weight $w_i = \alpha_i / p_i$, where $p_i$ is
+# the share of the class in the coreset. Over the coreset these weights have
+# mean one, and the loss of a batch of $b$ samples is $\sum_j w_j\ell_j / b$.
+# With uniform weights on a balanced coreset every $w$ is exactly one, and
+# training is the unweighted training bit for bit.
 
 # %%
 weighted = experiment.weighted_coreset()
-np.unique(weighted.sample_weights[weighted.indices]).round(3)
+shares = weighted.counts / weighted.counts.sum()
+by_hand = (reading["weights"] / shares)[weighted.labels[weighted.indices]]
+np.allclose(weighted.sample_weights[weighted.indices], by_hand)
 
 # %% [markdown]
+# Three details matter beyond this formula.
+#
+# - The proxy divides by $\sum_j w_j$ instead of $b$, as the code of DoReMi
+#   does. On a long tail the division takes back a part of the weights: a batch
+#   without a rare class is divided by little, and a batch with one by much.
+#   The final training therefore divides by $b$.
+# - Where classes are unequal, uniform $\alpha$ already changes the training,
+#   because every class then counts the same. A row of
+#   [Table I](08_table1.ipynb) isolates this effect (`balancing=True`).
+# - Dropout raises the proxy's losses but not the reference's, so it inflates
+#   every excess. The digits' network has no dropout. For others,
+#   `reweight.scores = "eval"` in a profile compares the losses without
+#   dropout, at the cost of one more forward pass.
+#
+# ## In short
+#
+# Group DRO compares a proxy on the coreset with a reference on all the data
+# and shifts weight to the classes where the proxy is worse. A step of it
+# clips, averages by class, exponentiates and smooths. On a short run the
+# weights need a burn-in, and only weights on which the seeds agree tell
+# something about the classes.
+#
 # ## Try it
 #
 # - Set `burn_in=0.5`. Which classes keep a weight above one in all three
-#   readings? Those are the ones to believe.
-# - In a profile of your own, make `reweight.smoothing` ten times larger. The weights
-#   then forget ten times faster.
-# - Next: [training on the weighted coreset](05_train).
+#   readings? Those weights are the most credible ones.
+# - Make `c` ten times larger in the toy. How does the average change?
+# - Next: [training on the weighted coreset](05_train.ipynb).

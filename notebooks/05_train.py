@@ -9,10 +9,10 @@
 # %% [markdown]
 # # Train: one loop for every run
 #
-# Reference, proxy, plain, weighted and annealed runs are the same loop. They
-# differ in two things only: which samples an epoch visits, and with what
-# weights. This chapter looks at what is learned, at what is drawn, and at
-# what happens when the plug is pulled.
+# The reference, the proxy and the plain, weighted and annealed runs share one
+# training loop. They differ in two things only: which samples an epoch visits,
+# and with what weights. This chapter writes the training step out, compares
+# the runs, and interrupts one of them.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -20,7 +20,7 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
@@ -28,61 +28,116 @@ check_parameters("profile", "ratio", "seed")
 # The example is a coreset by Moderate-DS, without class weights.
 
 # %%
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
+from dedt_lib.pixels import to_float, to_uint8
 
 experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 data, settings = experiment.data, experiment.settings
+model = experiment.build_model()
 
 # %% [markdown]
 # ## The forward process
 #
-# Noise is added in a thousand small steps until nothing is left of the image.
-# Below, one image per class at five moments. The network is shown such an
-# image, the moment $t$ and the class $c$, and has to say what the noise was:
+# The forward process adds noise in a thousand small steps until nothing is
+# left of the image
+# ([Ho et al., 2020](https://arxiv.org/abs/2006.11239)). The noisy image at the
+# timestep $t$ has a closed form,
 #
-# $$\mathbb E\left[\|\epsilon_\theta(x_t, c, t)-\epsilon\|^2\right].$$
+# $$x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon .$$
+#
+# The figure shows one image per class at five timesteps.
 
 # %%
-import torch
-
-from dedt_lib.pixels import to_float, to_uint8
-from dedt_lib.randomness import torch_generator
-
 K = len(data.class_names)
 first = [int((data.labels == k).argmax()) for k in range(K)]
 clean = to_float(torch.from_numpy(data.images[first]))
-noise = torch.randn(clean.shape, generator=torch_generator(seed, "look"))
-model = experiment.build_model()
-moments = [0, 100, 300, 500, 999]
-frames = [
-    model.schedule.add_noise(clean, noise, torch.tensor([t])).clamp(-1, 1)
-    for t in moments
-]
+noise = torch.randn(clean.shape, generator=torch.manual_seed(seed))
+
+beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+alpha_bar = torch.cumprod(1 - beta, dim=0).float()
+
+
+def add_noise(x, noise, t):
+    a = alpha_bar[t].view(-1, 1, 1, 1)
+    return a.sqrt() * x + (1 - a).sqrt() * noise
+
+
+timesteps = [0, 100, 300, 500, 999]
+frames = [add_noise(clean, noise, torch.tensor([t])) for t in timesteps]
 figures.image_rows(
-    [to_uint8(x).numpy() for x in frames], [f"t = {t}" for t in moments]
+    [to_uint8(x.clamp(-1, 1)).numpy() for x in frames],
+    [f"t = {t}" for t in timesteps],
 )
 
 # %% [markdown]
-# ## The network
+# ## The training step
 #
-# A small U-Net from `diffusers`; the class is an embedding added to that of
-# the moment. In one sample of ten the class is hidden, so that the same
-# network also learns to work without: guidance needs both. The number of its
-# weights, and how they are trained:
+# The network $\epsilon_\theta$ sees the noisy image $x_t$, the timestep $t$
+# and the class $c$, and predicts the noise. Its loss is
+#
+# $$\mathbb E\left[\|\epsilon_\theta(x_t, c, t)-\epsilon\|^2\right].$$
+#
+# In one sample of ten the class is replaced by a null label. The same network
+# thereby learns to predict without a class, which guidance needs. Here is the
+# loss of one batch, with every random draw in sight.
 
 # %%
-sum(p.numel() for p in model.parameters()), vars(settings)
+generator = torch.manual_seed(seed)
+rows = torch.randint(0, len(data), (32,), generator=generator)
+images = to_float(torch.from_numpy(data.images)[rows])
+labels = torch.from_numpy(data.labels)[rows]
+t = torch.randint(0, 1000, (32,), generator=generator)
+noise = torch.randn(images.shape, generator=generator)
+drop = torch.rand(32, generator=generator) < 0.1
+
+x_t = add_noise(images, noise, t)
+given = torch.where(drop, model.null_label, labels)
+with torch.no_grad():
+    predicted = model.predict(x_t, t, given)
+losses = (predicted - noise).square().mean(dim=(1, 2, 3))
 
 # %% [markdown]
-# ## How many steps
+# The library keeps the draws of a step in a `Batch`, so that two networks can
+# see the same draw ([Reweight](04_reweight.ipynb)), and its models return one
+# loss per sample. Are these losses equal to ours?
+
+# %%
+from dedt_lib.training import Batch
+
+batch = Batch(images, labels, t, noise, drop)
+with torch.no_grad():
+    same = torch.allclose(model.losses(batch), losses, atol=1e-6)
+same
+
+# %% [markdown]
+# The rest of a step is that of any network: the weighted mean of these losses,
+# its gradient, and one step of the optimiser. An exponential moving average of
+# the weights (**EMA**) follows the raw weights, and samples are drawn with the
+# EMA weights.
+#
+# ## The network
+#
+# The network is a small U-Net from `diffusers`. The embedding of the class is
+# added to the embedding of the timestep. These are its size and the settings
+# of its training:
+
+# %%
+print(f"{sum(w.numel() for w in model.parameters()):,} weights")
+pd.Series(vars(settings), name="value").to_frame()
+
+# %% [markdown]
+# ## The number of steps
 #
 # The number of *epochs* is fixed, as in the paper. A tenth of the images
 # therefore means a tenth of the steps.
 
 # %%
-import pandas as pd
-
 pd.Series(
     {
         f"{100 * r:.0f} %": experiment.steps_at(r)
@@ -94,10 +149,11 @@ pd.Series(
 # %% [markdown]
 # ## The loss
 #
-# Three runs: all data, coreset, and the coreset with all the data in the last
-# eighth of the epochs, which the paper calls **annealing**. An epoch of all the
-# data is ten epochs of the coreset, so that last eighth is more than half of
-# the annealed run's steps.
+# Three runs are compared: one on all the data, one on the coreset, and one on
+# the coreset that visits all the data in the last eighth of the epochs, which
+# the paper calls **annealing**. An epoch of all the data has ten times the
+# steps of an epoch of a 10 % coreset. At that ratio the last eighth of the
+# epochs is more than half of the annealed run's steps.
 
 # %%
 full = experiment.change(method="random", ratio=1.0)
@@ -108,9 +164,9 @@ figures.loss_curves(
 )
 
 # %% [markdown]
-# The same in numbers, with the time that this machine took. The speed-up is
-# that of the final training alone, which is what the paper's Table III
-# reports; [the chapter on costs](10_table3) adds everything else.
+# The table gives the steps and the time that this machine took. The speed-up
+# covers the final training alone, as in the paper's Table III;
+# [Table III of this book](10_table3.ipynb) adds the cost of everything else.
 
 # %%
 manifests = {name: run.training() for name, run in runs.items()}
@@ -126,21 +182,19 @@ ledger = pd.DataFrame(
 ).T
 for unit in ("images seen", "seconds"):
     ledger[f"speed-up ({unit})"] = ledger.loc["all data", unit] / ledger[unit]
-ledger = ledger.round(1).astype({"steps": int, "images seen": int})
-ledger
+ledger.round(1).astype({"steps": int, "images seen": int})
 
 # %% [markdown]
-# ## Class weights in the draw
+# ## Classes drawn by their weights
 #
-# Class weights can be used in two ways. The tables of this book weigh the
-# *loss* (chapter [Reweight](04_reweight)). DoReMi {cite:p}`xie2023doremi`,
-# where the weights come from, *draws* by them: first a class, with probability
-# $\alpha_i$, then one of its images. Here is one epoch of such draws.
-# Look at the bars beside the short lines, which are what the weights ask for.
+# Class weights can act in two places. The tables of this book weight the
+# *loss* ([Reweight](04_reweight.ipynb)). DoReMi
+# ([Xie et al., 2023](https://arxiv.org/abs/2305.10429)), the source of this
+# kind of weights, *samples* by them: it draws a class with probability
+# $\alpha_i$, then one of its images. The bars below are one epoch of such a
+# draws, and the short lines are the expected counts.
 
 # %%
-import numpy as np
-
 weighted = experiment.change(reweighting=True)
 by_draw = weighted.change(weighting="draw")
 coreset = by_draw.weighted_coreset()
@@ -151,23 +205,26 @@ figures.class_draws(
     data.class_names,
 )
 
-# %% tags=["remove-cell"]
-glue("train", drawn=len(drawn), different=len(np.unique(drawn)))
+# %%
+Markdown(
+    f"The {len(drawn)} draws of this epoch hold {len(np.unique(drawn))} "
+    "different images of the coreset. The weighted loss shows every image "
+    "once per epoch."
+)
 
 # %% [markdown]
-# On average the gradient is the same as that of the weighted loss; what
-# differs is the repetition. {glue:text}`train_drawn:d` draws show
-# {glue:text}`train_different:d` different images of the coreset, where the
-# weighted loss shows each of them once an epoch. `dedt run --reweighting
-# --weighting draw` trains with it; no row of the tables does.
+# Both have the same gradient on average; they differ in how often an image is
+# repeated. `dedt run --reweighting --weighting draw` trains with
+# them. No row of the tables does.
 #
-# ## InfoBatch: a new choice in every epoch
+# ## InfoBatch: a new subset in every epoch
 #
-# InfoBatch {cite:p}`qin2024infobatch` needs no coreset. It looks at the last
-# loss of every image, calls an image *well learned* where that is below the
-# mean, and skips most of those in the next epoch. Those that stay count more.
-# To see one such choice, the plan is told a loss for each image, those of the
-# model that has seen everything, and is then asked for its second epoch.
+# InfoBatch ([Qin et al., 2024](https://arxiv.org/abs/2303.04947)) needs no
+# coreset. It keeps the last loss of every image and calls an image *well
+# learned* where this loss is below the mean. In the next epoch it skips most
+# of the well-learned images and gives the remaining ones a larger weight. To
+# show one such epoch, the plan below receives the losses of the model trained
+# on all the data.
 
 # %%
 from dedt_lib.training import draw_batch
@@ -182,22 +239,24 @@ with torch.no_grad():
 kept, kept_weights = plan.epoch(1)
 pd.Series(kept_weights.round(2)).value_counts().rename_axis("weight")
 
-# %% tags=["remove-cell"]
-glue("train", kept=len(kept), all=len(data), sum=float(kept_weights.sum()))
+# %%
+Markdown(
+    f"The epoch visits {len(kept)} of {len(data)} images. Their weights sum "
+    f"to {kept_weights.sum():.0f}, about the number of all images."
+)
 
 # %% [markdown]
-# {glue:text}`train_kept:d` of {glue:text}`train_all:d` images stay. Their
-# weights add up to {glue:text}`train_sum:.0f`, so the loss is still that of all
-# the images on average, from fewer of them. Whether a
-# diffusion model's loss can tell which image is well learned, and what comes
-# of it, is in [Table II](09_table2).
+# The larger weights keep the loss unbiased: on average it is still the loss
+# over all images. [Table II](09_table2.ipynb) shows whether the loss of a
+# diffusion model can tell which images are well learned.
 #
-# ## Pulling the plug
+# ## Interrupting a run
 #
-# Order of samples, timesteps, noise and hidden labels are functions of the
-# seed and the step, never of a generator's past. So a run that is stopped and
-# taken up again should end with the same bits. Here it is tried: one run is
-# left alone, the other is interrupted in the middle of an epoch and resumed.
+# The order of the samples, the timesteps, the noise and the dropped labels are
+# functions of the seed and the step, and not of the state of a generator. A
+# run that is killed and resumed should therefore end with the same bits as one
+# that was not. The next cell tests it: one run is left alone, the other one is
+# interrupted in the middle of an epoch and resumed.
 
 # %%
 import tempfile
@@ -207,24 +266,24 @@ from pathlib import Path
 from dedt_lib.plans import EpochPlan
 from dedt_lib.training import train
 
-short = replace(settings, epochs=3, checkpoint_every=4)
+short = replace(settings, epochs=3, checkpoint_every=1)
 plan = EpochPlan(experiment.select().indices, total=len(data), epochs=3)
 
 
-class PlugPulled(Exception):
+class Interrupted(Exception):
     pass
 
 
-class Pull:
-    """A weighting that changes nothing and stops the run at one step."""
+class InterruptAt:
+    """A weighting of ones that stops the run at one step."""
 
-    def __init__(self, at):
-        self.at, self.calls = at, 0
+    def __init__(self, step):
+        self.step, self.calls = step, 0
 
     def __call__(self, losses, batch, model):
         self.calls += 1
-        if self.calls > self.at:
-            raise PlugPulled
+        if self.calls > self.step:
+            raise Interrupted
         return torch.ones_like(losses)
 
     def state(self):
@@ -241,23 +300,31 @@ def run(folder, weighting=None):
 whole, broken = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
 run(whole)
 try:
-    run(broken, weighting=Pull(at=plan.steps(short.batch_size) - 2))
-except PlugPulled:
-    print("stopped; left behind:", [p.name for p in broken.iterdir()])
+    run(broken, InterruptAt(plan.steps(short.batch_size) - 2))
+except Interrupted:
+    print("interrupted; left behind:", [p.name for p in broken.iterdir()])
 run(broken)
 
 # %% [markdown]
-# Byte for byte the same weights?
+# Are the weights of both runs equal, byte for byte?
 
 # %%
 weights = [(f / "model.safetensors").read_bytes() for f in (whole, broken)]
 weights[0] == weights[1]
 
 # %% [markdown]
+# ## In short
+#
+# A training step draws timesteps, noise and dropped labels, predicts the noise
+# and averages the squared errors with one weight per sample. Selection,
+# reweighting, annealing and InfoBatch change only which samples an epoch
+# visits and with what weights. At a fixed number of epochs a smaller coreset
+# means fewer steps, and the speed-up comes from there.
+#
 # ## Try it
 #
 # - Interrupt the kernel while a longer run trains, and run the cell again: the
-#   progress bar starts where it stopped.
-# - Make `train.annealing_start` 0.5 in a profile of your own. What is gained, and
-#   what does it cost?
-# - Next: [drawing samples](06_sample).
+#   progress bar continues where it stopped.
+# - Set `train.annealing_start` to 0.5 in a profile of your own. How much does
+#   the loss fall, and how many more steps does the run take?
+# - Next: [drawing samples](06_sample.ipynb).

@@ -9,13 +9,11 @@
 # %% [markdown]
 # # Sample: from noise to images
 #
-# Sampling runs the forward process backwards. DDIM {cite:p}`song2021ddim`
-# takes a few long steps instead of a thousand short ones, and guidance
-# {cite:p}`ho2022classifier` pushes the image towards its class.
-#
-# The timesteps are those of `diffusers`, the last of them $t=0$. The code that
-# the paper builds on takes every timestep one higher, and its last evaluation
-# leads from $t=1$ to $t=0$.
+# Sampling runs the forward process backwards. DDIM
+# ([Song et al., 2021](https://arxiv.org/abs/2010.02502)) takes a few long
+# steps instead of a thousand short ones, and classifier-free guidance
+# ([Ho and Salimans, 2022](https://arxiv.org/abs/2207.12598)) pushes the image
+# towards its class.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -28,36 +26,91 @@ from dedt_lib.book.notebook import check_parameters
 check_parameters("profile", "ratio", "seed")
 
 # %% [markdown]
-# Two trained models, one on a coreset and one on all the data.
+# Two trained models are sampled, one trained on a coreset and one trained on
+# all the data.
 
 # %%
+import numpy as np
+import torch
+
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
+from dedt_lib.pixels import to_uint8
+from dedt_lib.sampling import balanced_labels, ddim, initial_noise
 
 experiment = Experiment(profile, method="moderate", ratio=ratio, seed=seed)
 full = experiment.change(method="random", ratio=1.0)
 p, K = experiment.profile, len(experiment.data.class_names)
 
-# %% [markdown]
-# ## Step by step
-#
-# Ten images, the classes in turn, on their way from noise. Halfway the eye
-# still sees nothing but noise; the digits appear towards the end. The last
-# of the steps changes nothing: on this grid it begins where the noise is
-# already at its least.
-
-# %%
-import torch
-
-from dedt_lib.pixels import to_uint8
-from dedt_lib.sampling import balanced_labels, ddim, initial_noise
-
 model, classes = full.train(), torch.from_numpy(balanced_labels(10, K))
 noise = initial_noise(range(10), model.sample_shape, seed)
-keep = [0, p.unet.steps // 4, p.unet.steps // 2, p.unet.steps - 2]
+
+# %% [markdown]
+# ## Guidance
+#
+# The network predicts the noise twice, with the class and without it, and
+# guidance extrapolates from the second prediction to the first:
+#
+# $$\epsilon^w_\theta = (1+w)\,\epsilon_\theta(x_t,c,t)
+#   - w\,\epsilon_\theta(x_t,t).$$
+
+# %%
+def guided(x, t, w):
+    t = torch.full((len(x),), t)
+    null = torch.full_like(classes, model.null_label)
+    conditional = model.predict(x, t, classes)
+    return (1 + w) * conditional - w * model.predict(x, t, null)
+
+
+# %% [markdown]
+# ## DDIM
+#
+# One step of DDIM estimates the clean image from the predicted noise,
+#
+# $$\hat x_0 = \frac{x_t - \sqrt{1-\bar\alpha_t}\,\epsilon}
+#   {\sqrt{\bar\alpha_t}},$$
+#
+# clips it to the range of pixels, recomputes the noise from it, and adds as
+# much of this noise as belongs to the next timestep. Nothing random is drawn
+# on the way.
+
+# %%
+steps, w = p.unet.steps, p.unet.guidance
+stride = 1000 // steps
+alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), dim=0)
+
+x = noise
+for t in range((steps - 1) * stride, -1, -stride):
+    now, after = alpha_bar[t], alpha_bar[max(t - stride, 0)]
+    with torch.no_grad():
+        eps = guided(x, t, w)
+    x_0 = ((x - (1 - now).sqrt() * eps) / now.sqrt()).clamp(-1, 1)
+    eps = (x - now.sqrt() * x_0) / (1 - now).sqrt()
+    x = after.sqrt() * x_0 + (1 - after).sqrt() * eps
+
+# %% [markdown]
+# The library's `ddim` takes the timesteps from `diffusers`. Does it draw the
+# same images?
+
+# %%
+images = ddim(model, noise, classes, steps=steps, guidance=w)
+torch.allclose(x.clamp(-1, 1), images, atol=1e-3)
+
+# %% [markdown]
+# The last timestep is $t=0$. The code that the paper builds on takes every
+# timestep one higher, and its last step leads from $t=1$ to $t=0$.
+#
+# ## Step by step
+#
+# Ten images of different classes on their way from noise to digits. Halfway
+# the images still look like pure noise; the digits appear towards the end. The
+# last step changes nothing, because at $t=0$ the noise level is already at its
+# minimum.
+
+# %%
+keep = [0, steps // 4, steps // 2, steps - 2]
 _, frames = ddim(
-    model, noise, classes, steps=p.unet.steps,
-    guidance=p.unet.guidance, keep=keep,
+    model, noise, classes, steps=steps, guidance=w, keep=keep
 )
 titles = [f"step {k}" for k in keep] + ["done"]
 figures.image_rows(
@@ -65,33 +118,25 @@ figures.image_rows(
 )
 
 # %% [markdown]
-# ## Guidance
+# ## The effect of guidance
 #
-# The network answers twice, once knowing the class and once not, and the
-# difference is exaggerated:
-#
-# $$\epsilon^w_\theta = (1+w)\,\epsilon_\theta(x_t,c,t)
-#   - w\,\epsilon_\theta(x_t,t).$$
-#
-# From the same noise with growing $w$. Look for strokes that become clearer,
-# and for digits that change their shape. The paper uses 0.3.
+# The same noise with growing $w$. Look for strokes that become clearer, and
+# for digits that change their shape. The paper uses 0.3.
 
 # %%
 rows, strengths = [], (0.0, 0.3, 1.0, 3.0)
 for w in strengths:
-    x = ddim(
-        model, noise, classes, steps=p.unet.steps, guidance=w
-    )
+    x = ddim(model, noise, classes, steps=steps, guidance=w)
     rows.append(to_uint8(x).numpy())
 figures.image_rows(rows, [f"w = {w}" for w in strengths])
 
 # %% [markdown]
-# ## Samples by the models of this book
+# ## Samples of two models
 #
-# Every class as often as among the training images, so of the digits equally
-# often; a column each. First the model that has seen all the data, then the
-# one that has seen the coreset. Look for strokes that break off, and for
-# variety inside a column.
+# The classes have the same shares as among the training images; each column
+# below is one class. The first figure comes from the model trained on all the
+# data, the second one from the model trained on the coreset. Look for broken
+# strokes, and for variety inside a column.
 
 # %%
 labels = experiment.sample_labels()
@@ -103,15 +148,14 @@ sheet = figures.class_columns(experiment.sample(), labels, K)
 figures.image_grid(sheet, columns=K, title="coreset")
 
 # %% [markdown]
-# ## One image, one number
+# ## The batch size does not matter
 #
-# The noise of each image depends on the seed and on the image's number, and
-# on nothing else. So the size of a batch does not change the images, apart
-# from sums that are taken in another order: at most one grey level.
+# The noise of an image depends on the seed and on the number of the image
+# alone. So the batch size does not change the images, apart from sums in
+# another order, which may move a pixel by one grey level. The largest
+# difference between two batch sizes:
 
 # %%
-import numpy as np
-
 from dedt_lib.sampling import sample
 
 how = {"seed": seed, "steps": p.unet.steps, "guidance": p.unet.guidance}
@@ -120,8 +164,16 @@ large = sample(model, labels[:12], batch_size=12, **how)
 int(np.abs(small.astype(int) - large.astype(int)).max())
 
 # %% [markdown]
+# ## In short
+#
+# DDIM alternates between an estimate of the clean image and a less noisy
+# version of the current one, in a few deterministic steps. Guidance
+# extrapolates from the prediction without a class to the prediction with it.
+# The images depend on the seed and on their numbers, and on nothing about how
+# they were batched.
+#
 # ## Try it
 #
-# - Use 5 steps instead of the profile's number. What is lost first?
-# - Ask for guidance 10. Is the result still a digit?
-# - Next: [how good are they?](07_evaluate)
+# - Use 5 steps instead of the profile's number. Which details are lost first?
+# - Use a guidance weight of 10. Are the results still digits?
+# - Next: [how good are they?](07_evaluate.ipynb)

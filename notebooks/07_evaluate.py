@@ -9,8 +9,9 @@
 # %% [markdown]
 # # Evaluate: how good, and how new
 #
-# A generated image can be good and still be worthless: it may be a copy. This
-# chapter measures both.
+# A generated image can look real and still be worthless, because it may be a
+# copy of a training image. This chapter measures both: the quality of the
+# samples, and the share of copies among them.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -18,14 +19,18 @@ ratio = 0.1
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed")
 
 # %% [markdown]
-# Two models are measured, one trained on a coreset and one on all the data.
+# Two models are measured, one trained on a coreset and one trained on all the
+# data.
 
 # %%
+import numpy as np
+from IPython.display import Markdown
+
 from dedt_lib import evaluation
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
@@ -35,19 +40,13 @@ full = experiment.change(method="random", ratio=1.0)
 data, names = experiment.data, experiment.data.class_names
 
 # %% [markdown]
-# ## The yardstick
+# ## The feature extractor
 #
-# FID {cite:p}`heusel2017gans` fits a Gaussian to the features of the real
-# images and one to those of the generated ones, and takes the distance
-# between the two:
-#
-# $$|\mu_r-\mu_g|^2 + \mathrm{tr}\left(\Sigma_r+\Sigma_g
-#   - 2(\Sigma_r\Sigma_g)^{1/2}\right).$$
-#
-# Usually the features are those of an Inception network. For images of a few
-# pixels that would be absurd, so a small classifier of digits takes its
-# place, and is used for nothing else. **These values compare with each
-# other, never with those of the paper.**
+# FID compares features of images, usually those of an Inception network that
+# was trained on photographs. Images of a few pixels are far from photographs,
+# so a small classifier of digits takes its place. It serves no other purpose.
+# **FID values of this book compare with each other, never with those of the
+# paper.**
 
 # %%
 from dedt_lib.stages.evaluate import extractor, extractor_stage
@@ -56,9 +55,44 @@ manifest = extractor_stage(experiment.lab).manifest()
 {k: round(manifest[k], 3) for k in ("train_accuracy", "test_accuracy")}
 
 # %% [markdown]
-# The classifier is registered with `torch-fidelity` under a name that carries
-# the hash of its weights. Its own FID, on the same images, is ours up to the
-# rounding of its means, which it keeps in single precision.
+# ## FID
+#
+# FID ([Heusel et al., 2017](https://arxiv.org/abs/1706.08500)) fits a Gaussian
+# to the features of the real images and another one to those of the generated
+# images, and takes the Fréchet distance between the two:
+#
+# $$|\mu_r-\mu_g|^2 + \mathrm{tr}\left(\Sigma_r+\Sigma_g
+#   - 2(\Sigma_r\Sigma_g)^{1/2}\right).$$
+#
+# The trace of the matrix square root is the sum of the square roots of the
+# eigenvalues of $\Sigma_r\Sigma_g$, so the formula takes a few lines.
+
+# %%
+real = experiment.real()["features"].astype(float)
+generated = experiment.metric_features(full.sample()).astype(float)
+
+mean_r, mean_g = real.mean(axis=0), generated.mean(axis=0)
+cov_r = np.cov(real, rowvar=False)
+cov_g = np.cov(generated, rowvar=False)
+eigenvalues = np.linalg.eigvals(cov_r @ cov_g).real.clip(0)
+fid = (
+    np.square(mean_r - mean_g).sum()
+    + np.trace(cov_r + cov_g)
+    - 2 * np.sqrt(eigenvalues).sum()
+)
+
+# %% [markdown]
+# The library factorises the real side once, because one set of real images is
+# compared with many models. It arrives at the same number.
+
+# %%
+bool(np.isclose(fid, evaluation.frechet_distance(real, generated)))
+
+# %% [markdown]
+# A second check comes from outside. The classifier is registered with
+# `torch-fidelity`, a widely used implementation of FID. Its value for the same
+# images equals ours up to the rounding of its means, which it keeps in single
+# precision.
 
 # %%
 import torch
@@ -87,60 +121,58 @@ theirs = torch_fidelity.calculate_metrics(
     save_cpu_ram=True,
     verbose=False,
 )["frechet_inception_distance"]
-ours = full.evaluate()["fid"]
-round(theirs, 6), round(ours, 6)
+round(theirs, 6), round(full.evaluate()["fid"], 6)
 
 # %% [markdown]
-# ## The floor
+# ## Real-vs-real FID
 #
-# Two random halves of the *real* images do not have distance zero either:
-# each is a small sample. A half is half as many images as a model draws here, and
-# FID of fewer images is larger, so the value is about twice what as many images
-# would have.
+# Two random halves of the *real* images do not have a distance of zero either,
+# because each half is a small sample. This real-vs-real FID is a floor under
+# all values of the book. FID has a bias that grows as the number of images
+# shrinks. A half holds half as many images as a model draws here, so the floor
+# is about twice as high as it would be at the models' number of images, and a
+# model may score below it. The settings of the measurement:
 
 # %%
 import textwrap
 
 floor = experiment.floor()
-coreset_fid = experiment.evaluate()
-full_fid = full.evaluate()
-glue(
-    "eval",
-    floor=floor["fid"],
-    coreset=coreset_fid["fid"],
-    full=full_fid["fid"],
+of_coreset, of_full = experiment.evaluate(), full.evaluate()
+print(*textwrap.wrap(of_coreset["protocol"], 70), sep="\n")
+
+# %%
+Markdown(
+    f"Real-vs-real FID is {floor['fid']:.2f}. The model trained on all the "
+    f"data scores {of_full['fid']:.2f}, and the model trained on the coreset "
+    f"{of_coreset['fid']:.2f}."
 )
-print(*textwrap.wrap(coreset_fid["protocol"], 70), sep="\n")
 
 # %% [markdown]
-# Real against real: {glue:text}`eval_floor:.2f`. All data:
-# {glue:text}`eval_full:.2f`. Coreset: {glue:text}`eval_coreset:.2f`. A model
-# may lie below the floor as it is measured here, for it draws more images.
-#
 # ## Class by class
 #
-# One number hides much. Here is the distance of each class to its own real
-# images, with the floor as a short line. Some classes lose far more than
-# others: this is what reweighting sets out to mend.
+# One number hides much. The figure shows the FID of each class against its own
+# real images, with the real-vs-real FID of the class as a short line. Some
+# classes lose far more than others, and reweighting is meant to repair this.
 
 # %%
 figures.classwise_bars(
-    {"all data": full_fid["classwise"], "coreset": coreset_fid["classwise"]},
+    {"all data": of_full["classwise"], "coreset": of_coreset["classwise"]},
     names,
     floor["classwise"],
 )
 
 # %% [markdown]
-# A class has a tenth of the images, so its FID is biased upwards: compare
-# classes with each other and with their floor, never with the FID of the
-# whole.
+# A class has a tenth of the images, so the bias of its FID is larger. Compare
+# classes with each other and with their real-vs-real FID, and never with the
+# FID of all the images.
 #
 # ## Copies
 #
-# The coreset is small and the model has seen it often. Does it draw those
-# very images? For each sample we look for the nearest training image *of this
-# run*. Samples in the top row, their nearest neighbours below, from nearest
-# on; the numbers are root-mean-square differences in grey levels.
+# The coreset is small, and the model has seen each of its images many times.
+# Does the model reproduce them? For each sample we look for the nearest
+# training image *of this run*. The figure shows the ten samples nearest to a
+# training image, with these training images below. The numbers are
+# root-mean-square differences in grey levels.
 
 # %%
 images, seen = experiment.sample(), experiment.select().indices
@@ -153,12 +185,12 @@ figures.nearest_pairs(
 )
 
 # %% [markdown]
-# How near is too near? Held-out real digits answer: no model has copied them,
-# and one in a hundred of them lies at most as far from a training image as
-# the dashed line. A sample that does so counts as a **near-copy**. Held-out
-# images that are training images as well would put the line at zero, so they
-# are left out; where training mirrors images, an image and its mirror image
-# are both compared.
+# Which distance is too small? Held-out real digits give the answer, because no
+# model has copied them. The threshold is the first percentile of their
+# distances to the training images, the dashed line below. A sample below the
+# threshold counts as a **near-copy**. Held-out images that also occur among
+# the training images would move the threshold to zero, so they are left out.
+# Where training mirrors images, the mirror images are compared too.
 
 # %%
 held_out = experiment.held_out()
@@ -170,37 +202,45 @@ figures.nearest_histogram(
     held_out["pixels_threshold"],
 )
 
-# %% [markdown]
-# A copy that is shifted by one pixel is far from its original in grey levels.
-# A second reading therefore takes the distances in the features of FID, with a
-# line of its own from the same held-out images.
-
-# %% tags=["remove-cell"]
-glue(
-    "eval",
-    leaks=held_out["leaks"],
-    held_out=held_out["held_out"],
-    threshold=held_out["pixels_threshold"],
-    copies=100 * coreset_fid["copies"],
-    copies_full=100 * full_fid["copies"],
-    features=100 * coreset_fid["copies_features"],
-    features_full=100 * full_fid["copies_features"],
+# %%
+Markdown(
+    f"The threshold is {held_out['pixels_threshold']:.1f} grey levels, from "
+    f"{held_out['held_out']} held-out images; {held_out['leaks']} more were "
+    "training images. Near-copies are "
+    f"{100 * of_coreset['copies']:.1f} % of the samples of the model trained "
+    f"on the coreset, and {100 * of_full['copies']:.1f} % of those of the "
+    "model trained on all the data."
 )
 
 # %% [markdown]
-# {glue:text}`eval_held_out:d` held-out images put the line at
-# {glue:text}`eval_threshold:.1f` grey levels; {glue:text}`eval_leaks:d` more
-# were training images. Near-copies: {glue:text}`eval_copies:.1f` % of the
-# samples for the coreset, {glue:text}`eval_copies_full:.1f` % for all data;
-# in features {glue:text}`eval_features:.1f` % and
-# {glue:text}`eval_features_full:.1f` %. One per cent is what real images do by
-# chance when there are as many to be near to; the coreset has far fewer, so
-# its share may be lower without being more honest.
+# A copy that is shifted by one pixel is far from its original in grey levels.
+# So the distances are also taken in the features of FID, with a threshold of
+# their own from the same held-out images.
+
+# %%
+Markdown(
+    "In features the shares of near-copies are "
+    f"{100 * of_coreset['copies_features']:.1f} % and "
+    f"{100 * of_full['copies_features']:.1f} %."
+)
+
+# %% [markdown]
+# One per cent is the share among real images, by definition of the threshold,
+# as long as there are as many training images to be near to. The coreset has
+# far fewer images, so its share may be lower without the model copying less.
+#
+# ## In short
+#
+# FID is the distance of two Gaussians in the features of a fixed network, and
+# only values from the same network, images and counts can be compared. The
+# real-vs-real FID and the near-copies give the values a scale: how low FID can
+# get by chance, and whether a low FID was bought by copying. FID class by
+# class shows where a coreset loses quality.
 #
 # ## Try it
 #
 # - Compute the FID of the training images against themselves, and of the
-#   held-out ones against the training images.
+#   held-out images against the training images.
 # - A model that returns its training images has a perfect FID. Which of the
-#   measures on this page would notice?
-# - Next: [the whole table](08_table1).
+#   measures on this page would detect it?
+# - Next: [all coresets in one table](08_table1.ipynb).

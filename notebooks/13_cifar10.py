@@ -7,134 +7,122 @@
 # ---
 
 # %% [markdown]
-# # Real CIFAR-10: choosing from fifty thousand images
+# # Real CIFAR-10: selecting from fifty thousand images
 #
-# The digits fit into a glance; CIFAR-10 does not {cite:p}`krizhevsky2009learning`.
-# This chapter chooses coresets of all its 50,000 training images, on a CPU, with
-# the commands that you would use. No diffusion model is trained on them here:
-# that takes a GPU (`dedt plan --profile short` says how long).
+# The digits fit into one figure; CIFAR-10
+# ([Krizhevsky, 2009](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf))
+# does not. This chapter selects coresets of all its 50,000 training images on a
+# CPU, with the commands that you would use. No diffusion model is trained on
+# them here, because that takes a GPU (`dedt plan --profile short` estimates the
+# time).
 #
-# It reads what `tools/cifar10.py` measured and computes nothing.
+# The page reads what `tools/cifar10.py` measured and computes nothing.
 
 # %% tags=["parameters"]
 profile = "digits"
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile")
 
 # %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Image, Markdown
+
+from dedt_lib.book import figures
 from dedt_lib.book.tables import percent
 from dedt_lib.files import project_root, read_json
 
 folder = project_root() / "results" / "cifar10-cpu"
 found = read_json(folder / "selection.json")
-
-# %% tags=["remove-cell"]
-import numpy as np
-encoder = found["encoder"]
-select = found["selections"]
-glue(
-    "c10",
-    epochs=encoder["identity"]["epochs"],
-    width=encoder["identity"]["width"],
-    train=100 * encoder["train_accuracy"],
-    test=100 * encoder["test_accuracy"],
-    minutes=encoder["cpu_seconds"] / 60,
-    features=found["features"][1],
-    machine=found["machine"],
-    date=found["date"],
-    peak=max(s["peak_gib"] for s in select),
-    longest=max(s["seconds"] for s in select),
-)
-bands = [s for s in select if s["selector"] == "moderate-global"]
-spread = [max(s["class_counts"]) / min(s["class_counts"]) for s in bands]
-glue("c10", spread=max(spread))
+encoder, selections = found["encoder"], found["selections"]
 
 # %% [markdown]
-# ## The surrogate
+# ## The surrogate encoder
 #
-# A ResNet-18 of a quarter of the paper's width ({glue:text}`c10_width:d`
-# instead of 64), trained for {glue:text}`c10_epochs:d` epochs instead of 200:
-# as much as {glue:text}`c10_minutes:.0f` minutes of one core allow. It names
-# {glue:text}`c10_train:.1f` % of the training images and
-# {glue:text}`c10_test:.1f` % of the test images rightly. What it prefers is
-# therefore not what the paper's encoder prefers.
+# The encoder is a narrow ResNet-18 with a short training, as much as one core
+# allows in minutes. It is less accurate than the paper's encoder, and it may
+# prefer other images.
 
 # %%
-import matplotlib.pyplot as plt
+recipe = encoder["identity"]
+Markdown(
+    f"The first layer has {recipe['width']} channels instead of 64, and the "
+    f"training takes {recipe['epochs']} epochs instead of 200, or "
+    f"{encoder['cpu_seconds'] / 60:.0f} minutes of one core. The accuracy is "
+    f"{100 * encoder['train_accuracy']:.1f} % on the training images and "
+    f"{100 * encoder['test_accuracy']:.1f} % on the test images."
+)
 
-losses = found["encoder"]["losses"]
+# %%
+losses = encoder["losses"]
 figure, axes = plt.subplots(figsize=(7, 2.4))
 axes.plot(range(1, len(losses) + 1), losses, "o-")
 axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None));
 
 # %% [markdown]
-# ## What is kept, what goes
+# ## Kept and removed images
 #
-# Each row is a class. Left, the six images that Moderate-DS ranks first at
-# 10 %: those whose distance to the centre of their class is *middling*. Right,
-# the six it would drop first. Look for what the removed ones have in common.
+# Each row is a class. On the left are the six images with the best rank under
+# Moderate-DS at 10 %: their distance to the centre of the class is closest to
+# the median distance. On the right are the six images with the worst rank. What
+# do the removed images have in common?
 
 # %%
-from IPython.display import Image
-
 Image(folder / "moderate-class.png")
 
 # %% [markdown]
-# The same for the Gaussian score, which keeps what is most typical.
+# The same for the Gaussian, which keeps the most typical images:
 
 # %%
 Image(folder / "gaussian.png")
 
 # %% [markdown]
-# ## One band for all classes is unfair
+# ## One band for all classes unbalances the coreset
 #
 # The code of Moderate-DS sorts the distances of all images in one list. A
-# tight class then falls below the band and a loose one above it. Images kept
-# per class, at each ratio; in a balanced coreset all bars of a colour
-# would be level.
+# compact class then falls below the band, and a loose one lies above it. The
+# bars are the kept images per class at each ratio. In a balanced coreset all
+# bars of a colour would have the same height.
 
 # %%
-from dedt_lib.book import figures
-
 names = found["class_names"]
+bands = [s for s in selections if s["selector"] == "moderate-global"]
 figures.class_counts(
-    {
-        percent(s["ratio"]): s["class_counts"]
-        for s in found["selections"]
-        if s["selector"] == "moderate-global"
-    },
-    names,
+    {percent(s["ratio"]): s["class_counts"] for s in bands}, names
+)
+
+# %%
+spread = max(max(s["class_counts"]) / min(s["class_counts"]) for s in bands)
+Markdown(
+    f"The largest class of a coreset is up to {spread:.1f} times as large as "
+    "the smallest."
 )
 
 # %% [markdown]
-# The largest class of a coreset is up to {glue:text}`c10_spread:.1f` times the
-# smallest. Two remedies are here: the band in each class
-# (`scope = "class"`), and class weights that count a sample of a rare class more.
-
-# %% [markdown]
-# ## How much the selectors agree
+# There are two remedies: one band per class (`scope = "class"`), and class
+# weights that give more weight to a sample of a rare class.
 #
-# Share of the row's coreset that the column's also keeps, at 10 %. By chance
-# it would be 0.10.
+# ## Overlap of the coresets
+#
+# Each entry is the share of the row's coreset that the column's coreset also
+# keeps, at 10 %. Two independent coresets overlap by 0.10.
 
 # %%
-import pandas as pd
-
 pd.DataFrame(found["overlap"]).T.round(2)
 
 # %% [markdown]
-# ## What it takes
+# ## Time and memory
 #
-# Seconds of each command (`dedt select`, from the start of Python to the end)
-# and of the scoring alone, and the peak memory of the process, on
-# {glue:text}`c10_machine:s`, on {glue:text}`c10_date:s`, with other work
-# running beside it.
+# The table shows the seconds of each command (`dedt select`, from the start of
+# Python to the end), the seconds of the scoring alone, and the peak memory of
+# the process, once the features are stored.
 
 # %%
-table = pd.DataFrame(found["selections"])
+table = pd.DataFrame(selections)
 table["data"] = table.ratio.map(percent)
 columns = {
     "computing_seconds": "scoring, s",
@@ -144,49 +132,53 @@ columns = {
 table = table.set_index(["selector", "data"])[list(columns)]
 table.rename(columns=columns).rename_axis([None, None])
 
-# %% [markdown]
-# At most {glue:text}`c10_longest:.0f` seconds and
-# {glue:text}`c10_peak:.1f` GiB, once the features are there.
-#
-# ## The published network runs here too
-#
-# Forty steps of the full-size U-Net on 160 real images, on the CPU, to see
-# that the path is real: run straight through, killed and started again, and
-# shared by two processes.
-
 # %%
-full = read_json(project_root() / "benchmarks" / "full_size.json")
-figure, axes = plt.subplots(figsize=(7, 2.4))
-axes.plot(range(1, len(full["losses"]) + 1), full["losses"], ".-")
-axes.set(xlabel="step", ylabel="loss", ylim=(0, None));
-
-# %% tags=["remove-cell"]
-two = full["two_processes"]
-glue(
-    "fs",
-    parameters=full["parameters"],
-    first=float(np.mean(full["losses"][:5])),
-    last=float(np.mean(full["losses"][-5:])),
-    step=full["seconds_per_step"],
-    resumed="the same weights bit for bit"
-    if full["resumed_equals_uninterrupted"]
-    else "OTHER weights than the uninterrupted run",
-    two=f"{two['largest_difference_of_a_loss']:.1e}",
+Markdown(
+    f"Measured on {found['machine']}, on {found['date']}, with other work "
+    f"running beside it: at most {table['seconds'].max():.0f} seconds and "
+    f"{table['peak_gib'].max():.1f} GiB."
 )
 
 # %% [markdown]
-# {glue:text}`fs_parameters:,d` parameters, {glue:text}`fs_step:.1f` seconds a
-# step of eight images. The loss falls from {glue:text}`fs_first:.2f` (first
-# five steps) to {glue:text}`fs_last:.2f` (last five). The run that was killed
-# and started again ends with {glue:text}`fs_resumed:s`. With two processes
-# (`accelerate launch`), no loss of the forty differs by more than
-# {glue:text}`fs_two:s`: the sums are taken in another order, nothing else.
+# ## The published network runs on a CPU too
+#
+# The full-size U-Net was trained for forty steps on 160 real images. The run
+# was done three times: without interruption, killed and resumed, and shared by
+# two processes (`accelerate launch`).
+
+# %%
+full = read_json(project_root() / "benchmarks" / "full_size.json")
+losses = full["losses"]
+figure, axes = plt.subplots(figsize=(7, 2.4))
+axes.plot(range(1, len(losses) + 1), losses, ".-")
+axes.set(xlabel="step", ylabel="loss", ylim=(0, None));
+
+# %%
+same = full["resumed_equals_uninterrupted"]
+difference = full["two_processes"]["largest_difference_of_a_loss"]
+Markdown(
+    f"The network has {full['parameters']:,} weights, and a step of eight "
+    f"images takes {full['seconds_per_step']:.1f} seconds. The mean loss "
+    f"falls from {np.mean(losses[:5]):.2f} in the first five steps to "
+    f"{np.mean(losses[-5:]):.2f} in the last five. The resumed run ends with "
+    f"{'the same' if same else 'OTHER'} weights. With two processes no loss "
+    f"differs by more than {difference:.1e}, from sums in another order."
+)
 
 # %% [markdown]
+# ## In short
+#
+# Selecting from the real CIFAR-10 takes seconds and little memory once the
+# features exist; the cost is in the encoder. One band for all classes
+# unbalances the coreset, as it does on the digits. The full-size network
+# trains, resumes and runs in two processes with this code, but a useful model
+# needs a GPU.
+#
 # ## Try it
 #
-# - `dedt select --profile cifar10-cpu --ratio 0.1 --out coreset` fetches
-#   CIFAR-10, trains the surrogate and writes the coreset as Parquet.
-# - Add `--band nearest`: the easiest images instead of the middling ones. How
-#   many of the 5,000 are the same?
-# - `dedt plan table1 --profile paper` says what the paper's Table I costs.
+# - `dedt select --profile cifar10-cpu --ratio 0.1 --out coreset` downloads
+#   CIFAR-10, trains the surrogate encoder and writes the coreset as Parquet.
+# - Add `--band nearest` to keep the most typical images. How many of the 5,000
+#   kept images are the same?
+# - `dedt plan table1 --profile paper` estimates the cost of the paper's
+#   Table I.

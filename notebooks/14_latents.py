@@ -9,29 +9,35 @@
 # %% [markdown]
 # # Into latent space
 #
-# The paper's second half leaves the pixels. A photograph of 256 pixels on a
-# side is much for a network that has to look at it hundreds of times to draw
-# one, and most of it is texture that nobody looks at. So an **autoencoder** is
-# trained first: it makes a small *latent* of an image, and an image of a
-# latent. The diffusion model learns to make latents, and never sees a pixel
-# {cite:p}`rombach2022high`. Both models of this part work like that, the
-# transformer of [Table IV](16_table4) and the Stable Diffusion of Table V.
+# The paper's second half leaves pixel space. A photograph of 256 pixels on a
+# side is expensive for a network that evaluates it hundreds of times per
+# sample, and most of its numbers encode fine texture. So an **autoencoder** is
+# trained first: it encodes an image into a small *latent* and decodes a latent
+# into an image. The diffusion model learns the distribution of the latents and
+# never sees a pixel
+# ([Rombach et al., 2022](https://arxiv.org/abs/2112.10752)). Both models of
+# this part work like that: the transformer of [Table IV](16_table4.ipynb) and
+# the Stable Diffusion of [Table V](18_table5.ipynb).
 
 # %% tags=["parameters"]
 profile = "digits"
 seed = 0
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "seed")
 
 # %% [markdown]
-# For the digits everything is small: they are enlarged, and an autoencoder
-# built like that of Stable Diffusion, only narrower, is trained on them.
+# For the digits everything is small. They are enlarged, and an autoencoder
+# with the architecture of Stable Diffusion's, only narrower, is trained on
+# them.
 
 # %%
+import numpy as np
+import pandas as pd
 import torch
+from IPython.display import Markdown
 
 from dedt_lib.book import figures
 from dedt_lib.experiment import Experiment
@@ -46,45 +52,44 @@ source = experiment.latents
 everything = torch.arange(len(data))
 {"an image": data.images.shape[1:], "its latent": source.shape}
 
-# %% tags=["remove-cell"]
-import numpy as np
+# %%
+weights = sum(w.numel() for w in network.parameters())
+Markdown(
+    f"The autoencoder has {weights / 1000:.0f} thousand weights and sees the "
+    f"digits at {p.autoencoder.image_size} pixels on a side. An image has "
+    f"{data.images[0].size} numbers, and its latent has "
+    f"{np.prod(source.shape)}."
+)
 
+# %% [markdown]
+# At the paper's size the saving is large:
+
+# %%
 from dedt_lib.config.profile import load_profile
 from dedt_lib.stages.models import latent_shape
 
-published = load_profile("imagenet")
-wide = latent_shape(published.autoencoder)[1]
-pixels = published.data.channels * published.autoencoder.image_size**2
-own, mine = (int(np.prod(shape)) for shape in (data.images.shape[1:], source.shape))
-glue(
-    "la",
-    weights=sum(w.numel() for w in network.parameters()) / 1000,
-    enlarged=p.autoencoder.image_size,
-    pixels=f"{pixels:,}",
-    numbers=f"{4 * wide**2:,}",
-    fewer=pixels / (4 * wide**2),
-    own=own,
-    mine=mine,
+imagenet = load_profile("imagenet")
+side = imagenet.autoencoder.image_size
+pixels = imagenet.data.channels * side**2
+numbers = np.prod(latent_shape(imagenet.autoencoder))
+Markdown(
+    f"{pixels:,} numbers of a photograph become {numbers:,}, "
+    f"{pixels / numbers:.0f} times fewer."
 )
-saving = "That saves nothing" if mine >= own else f"That is {own / mine:.1f} times fewer"
-glue("la", saving=saving)
 
 # %% [markdown]
-# It has {glue:text}`la_weights:.0f` thousand weights and sees the digits at
-# {glue:text}`la_enlarged:d` pixels on a side. At the paper's size
-# {glue:text}`la_pixels:s` numbers of an image become {glue:text}`la_numbers:s`,
-# {glue:text}`la_fewer:.0f` times fewer. Here {glue:text}`la_own:d` become
-# {glue:text}`la_mine:d`. {glue:text}`la_saving:s`: an image of a few pixels
-# has no texture to leave out. What the digits can show is how it works.
+# Images of a few pixels have no fine texture to leave out, so the digits show
+# how a latent model works and not what it saves.
 #
 # ## A latent is a distribution
 #
-# The encoder does not name one latent but a normal distribution around it,
-# with a mean and a deviation for every number. The decoder is trained on draws
-# from it, so that neighbouring latents mean similar images. Below, one digit
-# per class: the four channels of the mean, red above zero and blue below, and
-# under them the four channels of the deviation. Look for the digit in the
-# means: it has been shuffled, not just shrunk.
+# The encoder does not output a single latent but a normal distribution, with a
+# mean and a standard deviation for every number. The decoder is trained on
+# samples from this distribution, so that neighbouring latents decode to similar
+# images. The figure shows one digit per class: the four channels of the mean,
+# red above zero and blue below, and under them the four channels of the
+# standard deviation. Look for the digit in the means: its parts are rearranged
+# and not just scaled down.
 
 # %%
 K = len(data.class_names)
@@ -103,20 +108,23 @@ posterior = posterior_of(few)
 mean, deviation = posterior.mean.numpy(), posterior.std.numpy()
 figures.posteriors(few, mean, deviation)
 
-# %% tags=["remove-cell"]
-glue("la", deviation=float(deviation.mean()), spread=float(mean.std()))
+# %%
+Markdown(
+    f"The standard deviations are {deviation.mean():.3f} on average, while "
+    f"the means spread by {mean.std():.2f} over images and positions. The "
+    "smaller the first number is beside the second, the more certain is the "
+    "encoder."
+)
 
 # %% [markdown]
-# The deviations are {glue:text}`la_deviation:.3f` on average, and the means
-# spread by {glue:text}`la_spread:.2f`; the smaller the first beside the second,
-# the surer the encoder. What is kept on disk is the posterior, and every
-# training step draws from it anew.
+# The posterior is stored on disk, and every training step samples from it
+# anew.
 #
-# ## What is lost
+# ## Reconstruction error
 #
-# Encoded and decoded, once from the mean of the posterior and once from a
-# draw. The last row is the difference between the first two, with grey for
-# none.
+# The figure shows images that were encoded and decoded, once from the mean of
+# the posterior and once from a sample. The last row is the difference between
+# the first two rows, where grey is zero.
 
 # %%
 from dedt_lib.randomness import torch_generator
@@ -129,31 +137,28 @@ from_draw = autoencoder.decode(network, drawn, size=side)
 difference = from_mean[first].astype(int) - few + 128
 figures.image_rows(
     [few, from_mean[first], from_draw[first], difference.clip(0, 255)],
-    ["image", "mean", "draw", "difference"],
+    ["image", "mean", "sample", "difference"],
 )
 
 # %% [markdown]
-# A model that drew perfect latents would still go through this decoder. So
-# the FID of the *reconstructions* of all the training images is a price that
-# every model of the coming chapters pays before it has learned anything. The
-# first row is not even the autoencoder's: it is enlarging and shrinking
+# Even a perfect model of the latents would use this decoder. The FID of the
+# *reconstructions* of all training images is therefore a cost that every model
+# of the next chapters pays before it has learned anything. The first row of the
+# table does not involve the autoencoder: the images are enlarged and shrunk
 # again.
 
 # %%
-import numpy as np
-import pandas as pd
-
 real = experiment.real()["all"]
 enlarged = resize(data.images, p.autoencoder.image_size)
 rows = {
     "enlarged and shrunk": resize(enlarged, side, antialias=False),
     "decoded from the mean": from_mean,
-    "decoded from a draw": from_draw,
+    "decoded from a sample": from_draw,
 }
 
 
-def error(images):
-    squares = np.square(images.astype(float) - data.images)
+def error(images, originals=data.images):
+    squares = np.square(images.astype(float) - originals)
     return np.sqrt(squares.mean())
 
 
@@ -164,81 +169,81 @@ losses = {
     }
     for name, images in rows.items()
 }
-floor = experiment.floor()["fid"]
-losses["real half against real half"] = {"FID": floor}
+losses["real half against real half"] = {"FID": experiment.floor()["fid"]}
 pd.DataFrame(losses).T.round(2)
 
-# %% tags=["remove-cell"]
-price = losses["decoded from a draw"]["FID"]
-glue(
-    "la",
-    price=price,
-    floor=floor,
-    half=floor / 2,
-    which="That is less than chance alone does, but it comes on top of it."
-    if price < floor / 2
-    else "That is more than chance alone does: no model here can come as near to the real images "
-    "as they come to each other.",
+# %% [markdown]
+# A half holds half as many images, and FID grows as the number of images
+# shrinks. At the full number of images, chance alone would give about half of
+# the value in the last row. This is the scale for the FID of the
+# reconstructions.
+
+# %%
+price = losses["decoded from a sample"]["FID"]
+chance = experiment.floor()["fid"] / 2
+Markdown(
+    f"The reconstructions have a FID of {price:.2f} against their own "
+    f"originals, {'less' if price < chance else 'more'} than the "
+    f"{chance:.2f} of chance."
 )
 
 # %% [markdown]
-# The reconstructions are {glue:text}`la_price:.2f` away from the very images
-# that they were made from; two halves of the real images are
-# {glue:text}`la_floor:.2f` apart. A half is half as many images, and FID of
-# fewer images is larger; at their full number chance alone would make about
-# {glue:text}`la_half:.2f`. {glue:text}`la_which:s`
-#
 # ## The scaled latents
 #
-# Diffusion ends in noise of deviation one, so what it starts from should have
-# about that deviation too. One number for all channels, the **scaling factor**,
-# sees to it. It is measured when the autoencoder is trained; the published one
-# of Stable Diffusion is 0.18215. Look at how far the channels are from each
-# other, and from the dashed line: nothing makes them normal.
+# Diffusion ends in noise of standard deviation one, so its data should have
+# about this standard deviation too. One number for all channels, the **scaling
+# factor**, takes care of this. It is measured when the autoencoder is trained;
+# the published factor of Stable Diffusion is 0.18215. The histogram compares
+# the channels with each other and with a standard normal distribution (the
+# dashed line). Nothing forces the latents to be normal.
 
 # %%
 figures.latent_histogram(drawn.numpy())
 
 # %%
+Markdown(
+    f"The scaling factor is {network.config.scaling_factor:.3f}, and the "
+    f"standard deviation of all scaled latents is {drawn.std():.2f}."
+)
+
+# %% [markdown]
+# The channels differ:
+
+# %%
 channels = {
     "mean": drawn.mean(dim=(0, 2, 3)),
-    "deviation": drawn.std(dim=(0, 2, 3)),
+    "standard deviation": drawn.std(dim=(0, 2, 3)),
 }
 pd.DataFrame(channels).rename_axis("channel").T.round(2)
 
-# %% tags=["remove-cell"]
-glue("la", factor=float(network.config.scaling_factor), all=float(drawn.std()))
-
 # %% [markdown]
-# The factor is {glue:text}`la_factor:.3f` here, and the deviation of all the
-# scaled latents together {glue:text}`la_all:.2f`.
+# ## The loss in latent space
 #
-# ## What changes: what the loss sees
-#
-# The loss is still the squared error of the noise, averaged over all numbers.
-# But a number is now an element of a latent. Below, latents on their way into
-# noise, decoded at five moments. In pixels (chapter [Train](05_train)) an
-# image drowns in grain. Look at the last row: even of pure noise the decoder
-# makes blobs on a dark ground, for it has learned to make nothing else.
+# The loss is still the squared error of the predicted noise, averaged over all
+# numbers. But a number is now an element of a latent. The figure shows latents
+# in the forward process, decoded at five timesteps. In pixel space
+# ([Train](05_train.ipynb)) noise looks like grain. In latent space even pure
+# noise decodes to digit-like blobs on a dark ground, because the decoder has
+# learned to produce nothing else.
 
 # %%
 model = experiment.build_model()
 clean = drawn[first]
 generator = torch_generator(seed, "noise to look at")
 noise = torch.randn(clean.shape, generator=generator)
-moments = [0, 100, 300, 500, 999]
+timesteps = [0, 100, 300, 500, 999]
 frames = []
-for t in moments:
+for t in timesteps:
     t = torch.tensor([t])
-    signal, deviation = model.schedule(t, "signal", "deviation")
-    noisy = signal * clean + deviation * noise
+    signal, sigma = model.schedule(t, "signal", "deviation")
+    noisy = signal * clean + sigma * noise
     frames.append(autoencoder.decode(network, noisy, size=side))
-figures.image_rows(frames, [f"t = {t}" for t in moments])
+figures.image_rows(frames, [f"t = {t}" for t in timesteps])
 
 # %% [markdown]
-# The loss counts all channels alike. The decoder does not. Here noise of
-# deviation 0.3 is added to one channel alone; the table says what that does to
-# the pixels.
+# The loss weighs all channels alike, but the decoder does not. The next cell
+# adds noise of standard deviation 0.3 to one channel at a time. The table
+# shows the resulting error in pixels.
 
 # %%
 def disturbed(channel, by=0.3):
@@ -255,21 +260,23 @@ errors = pd.Series(
 )
 errors.to_frame("error (grey levels)").T.round(1)
 
-# %% tags=["remove-cell"]
-glue("la", ratio=float(errors.max() / errors.min()))
+# %%
+Markdown(
+    "The most sensitive channel moves the pixels "
+    f"{errors.max() / errors.min():.1f} times as far as the least sensitive "
+    "one."
+)
 
 # %% [markdown]
-# The channel that matters most moves the pixels {glue:text}`la_ratio:.1f`
-# times as far as the one that matters least. So the loss of a latent model,
-# and with it the excess loss that moves the class weights, is not quite the
-# loss that an eye would choose.
+# So the loss of a latent model is not a perceptual loss. Neither is the excess
+# loss, which moves the class weights.
 #
-# ## Flips are encoded, not mirrored
+# ## Mirrored images are encoded anew
 #
-# Where mirrored images are used for training, as for photographs, their
-# latents have to be made from them: a latent is not a small picture, and
-# mirroring it is something else. Middle: the mirrored image encoded and
-# decoded; below: the latent mirrored, then decoded.
+# Training on photographs also uses their mirror images. Their latents have to
+# be encoded from the mirrored pixels, because a mirrored latent does not
+# decode to the mirrored image. The figure shows the mirrored images, their
+# encoded and decoded versions, and the decoded mirrored latents.
 
 # %%
 mirrored = few[..., ::-1].copy()
@@ -283,57 +290,50 @@ figures.image_rows(
     ["mirrored", "its latent", "latent mirrored"],
 )
 
-# %% tags=["remove-cell"]
-def distance(images):
-    return float(np.sqrt(np.square(images.astype(float) - mirrored).mean()))
-
-
-glue("la", by_image=distance(by_image), by_latent=distance(by_latent))
-glue("la", flip=str(p.train.flip).lower())
+# %%
+Markdown(
+    "The error against the mirrored image is "
+    f"{error(by_image, mirrored):.0f} grey levels with the image mirrored, "
+    f"and {error(by_latent, mirrored):.0f} with the latent mirrored."
+)
 
 # %% [markdown]
-# {glue:text}`la_by_image:.0f` grey levels from the mirrored image against
-# {glue:text}`la_by_latent:.0f`. So with `train.flip = true` in a profile both
-# views of every image are encoded. (Here it is {glue:text}`la_flip:s`,
-# because a mirrored digit is another digit, or none.)
+# With `train.flip = true` in a profile both views of every image are therefore
+# encoded. The profile `digits` does not mirror, because a mirrored digit is
+# another digit, or none.
 #
 # ## On disk
 #
-# Images are encoded once. What is kept is an array per **shard** of up to ten
-# thousand images: float16, with axes for the image, its views, mean and
-# deviation, channels, height and width. It is *memory-mapped*: training
-# reads the rows of its batch and nothing else, however many there are.
+# Images are encoded once. The posteriors are stored as one array per **shard**
+# of up to ten thousand images: float16, with axes for the image, its views,
+# mean and standard deviation, channels, height and width. The array is
+# *memory-mapped*: training reads only the rows of its batch, however many
+# images there are.
 
 # %%
 shard = source.shards[0]
 type(shard).__name__, str(shard.dtype), shard.shape
 
 # %% [markdown]
-# What ImageNet takes at the paper's size, with both views, in gigabytes; the
-# last line is what has to fit into memory while it is encoded.
+# The table shows what ImageNet takes at the paper's size with both views, in
+# gigabytes. The last line has to fit into memory during encoding.
 
 # %%
-from dedt_lib.config.profile import load_profile
-from dedt_lib.stages.models import latent_shape
-
-imagenet, images = load_profile("imagenet"), 1_281_167
-size = imagenet.autoencoder.image_size
-channels, wide, _ = latent_shape(imagenet.autoencoder)
-per_image = 2 * channels * wide**2 * shard.itemsize
-per_image *= 1 + imagenet.train.flip
+images = 1_281_167
+per_image = 2 * numbers * shard.itemsize * (1 + imagenet.train.flip)
 gigabytes = {
-    "pixels, one byte each": images * imagenet.data.channels * size**2,
+    "pixels, one byte each": images * pixels,
     "latents": images * per_image,
     "one shard": source.shard_size * per_image,
 }
 pd.Series(gigabytes).div(1e9).round(2).to_frame("GB")
 
 # %% [markdown]
-# ## Selection stays where it was
+# ## Selection does not change
 #
-# A coreset is chosen in the features of the surrogate encoder, which looks at
-# pixels, as in chapter [Select](03_select). The model that will be trained has
-# no say in it. So a coreset for the transformer is the coreset for the U-Net:
+# A coreset is selected in the features of the surrogate encoder, which sees
+# pixels ([Select](03_select.ipynb)). The diffusion model plays no part in it.
+# So all diffusion models share one coreset:
 
 # %%
 choice = {"method": "moderate", "ratio": 0.1, "seed": seed}
@@ -344,15 +344,22 @@ coresets = [
 all((coresets[0] == other).all() for other in coresets[1:])
 
 # %% [markdown]
-# And FID is measured on the decoded images, in the same features as before, so
-# that the numbers of all models on these images can be laid side by side.
+# FID is measured on the decoded images, in the same features as before. The
+# values of all models on these images can therefore be compared.
+#
+# ## In short
+#
+# An autoencoder replaces pixels by latents that are smaller and still
+# decodable, and the diffusion model learns these latents. Its reconstruction
+# error is a cost under every FID of this part. Selection, reweighting and
+# evaluation stay as they were.
 #
 # ## Try it
 #
-# - In a profile of your own, set `autoencoder.channels = [16, 32]`, for latents that
-#   are half as wide as the enlarged image. What happens to the FID of the
-#   reconstructions, and what would it cost the transformer?
+# - Set `autoencoder.channels = [16, 32]` in a profile of your own, for latents
+#   that are half as wide as the enlarged image. How does the FID of the
+#   reconstructions change, and the cost of the transformer?
 # - Halve and double the scaling factor: `draw` from
 #   `dedt_lib.latents.Latents(..., scaling_factor=...)`. How noisy is a latent
 #   at $t=300$ then?
-# - Next: [a transformer that learns from gaps](15_mdt).
+# - Next: [a transformer that learns from masked tokens](15_mdt.ipynb).

@@ -7,14 +7,15 @@
 # ---
 
 # %% [markdown]
-# # MDT: a transformer that learns from gaps
+# # MDT: a transformer trained with masked tokens
 #
-# The Masked Diffusion Transformer {cite:p}`gao2023masked` cuts a latent into
-# **tokens** and learns every image twice: once whole, and once with a third or
-# more of the tokens hidden, so that it has to infer parts of an image from
-# their surroundings. The paper prunes the data of its small version, MDT-S.
-# Selection, class weights and annealing do not know the difference: only the
-# model and its sampler are new.
+# The Masked Diffusion Transformer
+# ([Gao et al., 2023](https://arxiv.org/abs/2303.14389)) cuts a latent into
+# **tokens** and trains on every image twice: once with all tokens, and once
+# with a third or more of them masked. It thereby learns to infer parts of an
+# image from their context. The paper prunes the data of the small version,
+# MDT-S. Selection, class weights and annealing stay the same; only the model
+# and its sampler are new.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -23,17 +24,22 @@ seed = 0
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed", "compute")
 
 # %% [markdown]
-# The example is trained on a fifth of the images, drawn blindly: this page is
-# about the model, and [the next one](16_table4) about what selection does to it.
-# Where other models are shown, they come from the results of the tables
-# (`compute = True` makes those that are missing).
+# The example is trained on a fifth of the images, drawn uniformly at random.
+# This page is about the model, and [the next one](16_table4.ipynb) about the
+# effect of selection on it. Other models on this page come from the results of
+# the tables (`compute = True` computes those that are missing).
 
 # %%
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
 from dedt_lib.book import figures, tables
 from dedt_lib.experiment import Experiment
 
@@ -45,7 +51,13 @@ experiment = Experiment(profile, **recipe)
 data, p = experiment.data, experiment.profile
 model = experiment.build_model()
 
-# %% tags=["remove-cell"]
+# %% [markdown]
+# ## Tokens and masks
+#
+# A token is a square of the latent. Each batch draws a share of tokens to
+# mask, and each image draws which tokens are masked.
+
+# %%
 from dedt_lib.models import build_model
 
 published = build_model("mdt")
@@ -55,29 +67,20 @@ def weights_of(network):
     return sum(w.numel() for w in network.parameters())
 
 
-glue(
-    "mdt",
-    tokens=model.tokens,
-    published_tokens=published.tokens,
-    weights=weights_of(model) / 1000,
-    published=weights_of(published) / 1e6,
-    least=100 * p.mdt.mask_ratio,
-    most=100 * (p.mdt.mask_ratio + p.mdt.mask_range),
-    proxy=p.mdt.proxy_epochs,
-    epochs=p.mdt.epochs,
+Markdown(
+    f"The published MDT-S has {published.tokens} tokens and "
+    f"{weights_of(published) / 1e6:.1f} million weights. Here it has "
+    f"{model.tokens} tokens and {weights_of(model) / 1000:.0f} thousand "
+    f"weights. Between {100 * p.mdt.mask_ratio:.0f} and "
+    f"{100 * (p.mdt.mask_ratio + p.mdt.mask_range):.0f} % of the tokens are "
+    "masked."
 )
 
 # %% [markdown]
-# ## Tokens and masks
-#
-# A token is a square of the latent. At the published size there are
-# {glue:text}`mdt_published_tokens:d` of them and {glue:text}`mdt_published:.1f`
-# million weights; here there are {glue:text}`mdt_tokens:d` and
-# {glue:text}`mdt_weights:.0f` thousand. Each batch draws how many tokens to
-# hide, {glue:text}`mdt_least:.0f` to {glue:text}`mdt_most:.0f` %, and each image
-# draws which. Below, five batches. A token is drawn over the part of the image
-# that it comes from; coloured ones are hidden. (The network sees noisy latents,
-# not pixels, and a token knows a little of its neighbours' pixels too.)
+# The figure shows the masks of five batches. Each token lies over the part of
+# the image that it comes from, and masked tokens are coloured. The network
+# sees noisy latents and not pixels, and a token also holds some information
+# about the pixels of its neighbours.
 
 # %%
 import math
@@ -96,19 +99,17 @@ side = math.isqrt(model.tokens)
 figures.masked_tokens(data.images[first], kept, side)
 
 # %% [markdown]
-# The encoder, the first part of the network, gets the visible tokens and
-# nothing else. Before the decoder the gaps are filled: a learned token stands
-# at each, and one block more, the **side interpolater**, guesses what belongs
-# there from the tokens around it. Visible tokens pass beside that block. It is
-# used in training only; for drawing samples nothing is hidden.
+# The encoder, the first part of the network, receives the visible tokens only.
+# Before the decoder a learned token fills each gap, and one more block, the
+# **side interpolater**, predicts what belongs there from the visible tokens.
+# The visible tokens bypass this block. It is used in training only; no token
+# is masked when samples are drawn.
 #
-# How well does it guess? The trained model is given the same noisy latents
-# twice, whole and with gaps. The squared error of its noise estimate, by
-# quarters of the timesteps:
+# How good is the prediction? The trained model receives the same noisy latents
+# twice, once with all tokens and once masked. The table shows the squared error
+# of the predicted noise, by quarters of the timesteps.
 
 # %%
-import pandas as pd
-import torch
 from torch.nn import functional
 
 from dedt_lib.training import draw_batch
@@ -136,38 +137,39 @@ quarters = {}
 for start in range(0, 1000, 250):
     inside = ((t >= start) & (t < start + 250))[:, None]
     quarters[f"t from {start}"] = {
-        "nothing hidden": whole[inside[:, 0]].mean(),
-        "gaps, at visible tokens": gaps[inside & seen].mean(),
-        "gaps, at hidden tokens": gaps[inside & ~seen].mean(),
+        "no token masked": whole[inside[:, 0]].mean(),
+        "masked, at visible tokens": gaps[inside & seen].mean(),
+        "masked, at masked tokens": gaps[inside & ~seen].mean(),
     }
 pd.DataFrame(quarters).astype(float).round(3)
 
-# %% tags=["remove-cell"]
-base = float(whole.mean())
-glue(
-    "mdt",
-    gap_seen=100 * (float(gaps[seen].mean()) / base - 1),
-    gap_hidden=100 * (float(gaps[~seen].mean()) / base - 1),
+# %%
+base = whole.mean()
+at_seen = 100 * (gaps[seen].mean() / base - 1)
+at_masked = 100 * (gaps[~seen].mean() / base - 1)
+Markdown(
+    "Over all timesteps masking changes the error by "
+    f"{at_seen:+.1f} % at the visible tokens and by {at_masked:+.1f} % at "
+    "the masked tokens."
 )
 
 # %% [markdown]
-# Over all timesteps the gaps change the error by {glue:text}`mdt_gap_seen:+.1f` %
-# at the visible tokens and by {glue:text}`mdt_gap_hidden:+.1f` % at the hidden
-# ones. A hidden token is not quite unknown: in this second version of MDT the decoder
-# also gets the noisy tokens themselves, all of them, through skips that lead
+# A masked token is not fully unknown to the network: in this second version of
+# MDT the decoder also receives all the noisy tokens, through skip connections
 # around the encoder.
 #
 # ## The loss
 #
-# The loss of an image is that of the whole pass plus that of the masked one,
-# each with noise of its own. Each is a squared error with a **weight**,
-# $\min(\mathrm{SNR},5)/\mathrm{SNR}$ {cite:p}`hang2023efficient`: where the
-# signal is stronger than five times the noise, the task is easy and counts
-# less. On the left the weight; early timesteps hardly count.
+# The loss of an image is the sum of two terms, one with all tokens and one with
+# masked tokens, each with noise of its own. Each term is a squared error with
+# the **weight** $\min(\mathrm{SNR},5)/\mathrm{SNR}$
+# ([Hang et al., 2023](https://arxiv.org/abs/2303.09556)). Timesteps with a
+# signal-to-noise ratio above five are easy, and they count less. The left panel
+# shows the weight.
 #
-# The network also says how uncertain the step back to $t-1$ is. The variance
-# is **learned**, between two bounds that are known (right). Only a second term
-# of the loss, the variational bound, teaches it.
+# The network also predicts the variance of the step back to $t-1$. It
+# interpolates between two known bounds (right panel). Only a second term of the
+# loss, the variational bound, trains this output.
 
 # %%
 schedule = model.schedule
@@ -175,20 +177,20 @@ figures.loss_by_timestep(
     schedule.weight, schedule.log_posterior, schedule.log_beta
 )
 
-# %% tags=["remove-cell"]
+# %%
 easy = int((schedule.weight < 1).sum())
-glue("mdt", easy=easy, hundred=float(schedule.weight[100]))
+Markdown(
+    f"The weight is below one for the first {easy} timesteps. At t = 100 it "
+    f"is {schedule.weight[100]:.2f}."
+)
 
 # %% [markdown]
-# The weight is below one for the first {glue:text}`mdt_easy:d` timesteps; at
-# $t=100$ it is {glue:text}`mdt_hundred:.2f`.
-#
 # ## Guidance that grows
 #
-# The U-Net was sampled with one guidance weight throughout. MDT starts without
-# guidance, while the layout forms, and ends with the whole scale. A scale of
-# one means no guidance. Read from left to right, as sampling goes; the power
-# says how late it rises, and four is the published one.
+# The U-Net is sampled with a constant guidance weight. MDT starts without
+# guidance, while the layout forms, and ends with the full scale. A scale of
+# one means no guidance. Sampling runs from left to right in the figure. The
+# power decides how late the scale rises; the published power is four.
 
 # %%
 from dedt_lib.models.schedule import power_cosine
@@ -200,16 +202,16 @@ figures.guidance_schedule({
 })
 
 # %% [markdown]
-# One oddity of the published code is kept, because the published numbers were
-# made with it: guidance acts on three of the four channels of a latent. The
-# code had been written for the three colours of a pixel.
+# The published code applies guidance to three of the four channels of a
+# latent, because it had been written for the three colours of a pixel. The
+# published results were made with it, so it is kept here.
 #
 # ## Along the sampling path
 #
-# The sampler is ancestral: at each step it draws new noise, of the variance
-# that the model has learned. MDT's code cuts the decimals off where decoded
-# images become 8-bit ones; here they are rounded, as everywhere in this book.
-# Below, what the decoder makes of the latents on their way.
+# The sampler is ancestral: each step draws new noise with the variance that the
+# model predicts. MDT's code truncates the decoded images to 8-bit integers;
+# this book rounds, as everywhere. The figure shows the decoded latents at
+# several steps.
 
 # %%
 from dedt_lib.sampling import (
@@ -238,10 +240,11 @@ figures.image_rows(
 # %% [markdown]
 # ## Samples, from less and from more data
 #
-# The same classes and the same noise for every model; the pictures lie beside
-# the results of the tables. The row is the one that does best in the paper,
-# the Gaussian model in the features of Inception-v3, with class weights. Look
-# for broken strokes on the left, and for variety down a column.
+# The figure shows samples of the same classes from the same noise, from models
+# trained on more and more of the data. They were stored with the results of
+# the tables. The row is the paper's best one: Gaussian selection in the
+# features of Inception-v3, with class weights. Look for broken strokes at small
+# ratios, and for variety down a column.
 
 # %%
 row = "mdt-gaussian-reweighted"
@@ -265,13 +268,12 @@ shown
 # %% [markdown]
 # ## Class weights for MDT
 #
-# Group DRO needs nothing new, but one question has to be answered: which loss
-# is compared? MDT's own weighs timesteps and hides tokens, and part of it
-# teaches the variance. So proxy and reference are compared by the plain squared
-# error of the *whole* pass; the class weights then act on the full loss. The
-# proxy is short, as in the paper: a tenth of the epochs,
-# {glue:text}`mdt_proxy:d` instead of {glue:text}`mdt_epochs:d`. Look at how far the
-# weights come in so few steps.
+# Group DRO applies unchanged, except for one question: which loss should be
+# compared? MDT's own loss weighs timesteps, masks tokens and trains the
+# variance. So proxy and reference are compared by the plain squared error with
+# all tokens, and the class weights then act on the full loss. The proxy is
+# short, a tenth of the epochs as in the paper. Look at how far the weights
+# move in so few steps.
 
 # %%
 cells = frame[(frame.row == row) & (frame.seed == seed)].sort_values("ratio")
@@ -285,50 +287,43 @@ else:
     shown = "No results yet."
 shown
 
-# %% tags=["remove-cell"]
-said = {
-    name: f"{K * reading['weights'].min():.2f} to {K * reading['weights'].max():.2f}"
-    for name, reading in readings.items()
-}
-measured = {
-    name: (result["dro"]["steps"], result["dro"]["mean_excess"], result["dro"]["clipped"])
-    for name, result in zip(readings, cells.result)
-}
-parts = [
-    f"at {name}, after {steps} steps, they reach from {said[name]}; after the burn-in the mean "
-    f"excess is {excess:.3f}, and {100 * clipped:.1f} % of the samples are clipped to zero"
-    for name, (steps, excess, clipped) in measured.items()
-]
-glue("mdt", weights_said="; ".join(parts) or "there are no results yet")
-most = max((clipped for _, _, clipped in measured.values()), default=0)
-glue(
-    "mdt",
-    verdict="So next to nothing is clipped: after so short a training the proxy is worse than the "
-    "reference at almost every sample, and all of them push."
-    if most < 0.1
-    else "Where a sample is clipped, the proxy is as good as the reference; the others push.",
-)
+# %% [markdown]
+# The table shows the range of the averaged weights (times $K$), the mean excess
+# after the burn-in, and the share of samples whose excess was clipped. A
+# clipped sample is one where the proxy is as good as the reference. If almost
+# none is clipped, the short proxy is still worse everywhere, and all samples
+# push the weights.
+
+# %%
+summary = {}
+for name, result in zip(readings, cells.result):
+    dro, weights = result["dro"], K * readings[name]["weights"]
+    summary[name] = {
+        "proxy steps": dro["steps"],
+        "smallest weight": weights.min(),
+        "largest weight": weights.max(),
+        "mean excess": dro["mean_excess"],
+        "clipped (%)": 100 * dro["clipped"],
+    }
+pd.DataFrame(summary).T.round(3)
 
 # %% [markdown]
-# The averaged weights, times $K$: {glue:text}`mdt_weights_said:s`.
-# {glue:text}`mdt_verdict:s`
-# Whether such weights help is for [Table IV](16_table4) to say.
+# [Table IV](16_table4.ipynb) shows whether such weights help.
 #
 # ## A thousand classes
 #
-# With ten classes a batch holds them all. ImageNet has a thousand, and a batch
-# of 256 holds a few of them. What does a class bring to the step if nothing of it
-# was seen? The code of DoReMi says: its **previous** excess, however old. The
-# alternative is **zero**, so that only those present gain.
+# With ten classes a batch contains every class. ImageNet has a thousand
+# classes, and a batch of 256 contains only some of them. What does group DRO
+# use for an absent class? The code of DoReMi uses its **previous** excess,
+# however old. The alternative is **zero**, so that only the classes in the
+# batch gain weight.
 #
-# To see the difference, here is a game without networks, for as many steps as
-# a proxy of the paper takes on a tenth of ImageNet. The excess of a sample is
-# drawn at random. In one class of ten it is twice as large on average: these
-# ought to gain.
+# A simulation without networks shows the difference, over as many steps as the
+# paper's proxy takes on a tenth of ImageNet. The excess of a sample is drawn
+# at random. In one class of ten it is twice as large on average: these hard
+# classes ought to gain weight.
 
 # %%
-import numpy as np
-
 from dedt_lib.config.profile import load_profile
 from dedt_lib.reweighting import class_excess, update_weights
 
@@ -343,7 +338,7 @@ hard = np.arange(classes) < classes // 10
 expected = np.where(hard, 0.004, 0.002)
 
 
-def game(absent):
+def simulate(absent):
     rng = np.random.default_rng(seed)
     excess, weights = np.zeros(classes), np.full(classes, 1 / classes)
     trajectory, missing = [], []
@@ -358,68 +353,71 @@ def game(absent):
     return np.array(trajectory), np.mean(missing)
 
 
-played = {rule: game(rule) for rule in ("previous", "zero")}
+runs = {rule: simulate(rule) for rule in ("previous", "zero")}
 figures.group_weights(
-    {f"absent: {rule}": path for rule, (path, _) in played.items()},
+    {f"absent: {rule}": path for rule, (path, _) in runs.items()},
     {"hard": hard, "others": ~hard},
 )
 
-# %% tags=["remove-cell"]
-glue(
-    "mdt",
-    absent=100 * float(played["previous"][1]),
-    expected=100 * (1 - 1 / classes) ** size,
-    batch=size,
-    steps=f"{steps:,}",
+# %%
+expected_absent = 100 * (1 - 1 / classes) ** size
+Markdown(
+    f"In these {steps:,} steps {100 * runs['previous'][1]:.1f} % of the "
+    f"classes are absent from a batch on average; the expected share for a "
+    f"batch of {size} is {expected_absent:.1f} %."
 )
 
 # %% [markdown]
-# In these {glue:text}`mdt_steps:s` steps {glue:text}`mdt_absent:.0f` % of the
-# classes are absent from a batch on average; $(1-1/K)^B$ with a batch of
-# {glue:text}`mdt_batch:d` is {glue:text}`mdt_expected:.1f` %. The line is the
-# median class of a group, the band holds nine in ten. What the average over
-# the steps comes to, times $K$:
+# The line is the median class of a group, and the band holds nine classes of
+# ten. The table shows the average weights over the steps, times $K$.
 
 # %%
 from dedt_lib.reweighting import average_weights, effective_classes
 
 outcome = {}
-for rule, (path, _) in played.items():
+for rule, (path, _) in runs.items():
     average = average_weights(path)
     relative = classes * average
     outcome[f"absent: {rule}"] = {
         "hard classes, mean": relative[hard].mean(),
-        "hard classes, deviation": relative[hard].std(),
+        "hard classes, standard deviation": relative[hard].std(),
         "other classes, mean": relative[~hard].mean(),
         "effective classes": effective_classes(average),
     }
 pd.DataFrame(outcome).T.round(2)
 
-# %% tags=["remove-cell"]
-gain, luck = {}, {}
+# %%
+gain, spread = {}, {}
 for rule, row in outcome.items():
     gain[rule] = row["hard classes, mean"] - row["other classes, mean"]
-    luck[rule] = row["hard classes, deviation"] / gain[rule]
-glue(
-    "mdt",
-    gain=float(gain["absent: previous"] / gain["absent: zero"]),
-    luck_previous=100 * float(luck["absent: previous"]),
-    luck_zero=100 * float(luck["absent: zero"]),
+    spread[rule] = row["hard classes, standard deviation"] / gain[rule]
+ratio_of_gains = gain["absent: previous"] / gain["absent: zero"]
+Markdown(
+    "With the previous excess the hard classes stand out "
+    f"{ratio_of_gains:.1f} times as far. The spread among the hard classes "
+    f"is {100 * spread['absent: previous']:.0f} % of this gain, against "
+    f"{100 * spread['absent: zero']:.0f} % with zero."
 )
 
 # %% [markdown]
-# With *previous* the hard classes stand out {glue:text}`mdt_gain:.1f` times as
-# far, because an old excess goes on pushing at every step. It is partly luck:
-# one large sample speaks for its class until the next one comes. Among the hard
-# classes, which are all alike, the spread is {glue:text}`mdt_luck_previous:.0f` %
-# of what they stand out with *previous* and {glue:text}`mdt_luck_zero:.0f` % with
-# *zero*. The profile `imagenet` uses the first, as the cited code does;
-# `reweight.absent` chooses.
+# The previous excess acts at every step until the class is seen again, so the
+# hard classes gain more. The same rule adds noise: one large sample stands for
+# its class until the next one comes, and the hard classes differ from each
+# other by chance. The profile `imagenet` uses the previous excess, as the cited
+# code does; `reweight.absent` chooses.
+#
+# ## In short
+#
+# MDT is a latent diffusion transformer that is trained with and without masked
+# tokens, weighs its loss by timestep, and is sampled with growing guidance.
+# Selection and reweighting apply unchanged, once the plain squared error is
+# compared. With many classes the treatment of absent classes decides how
+# strongly, and how reliably, hard classes gain weight.
 #
 # ## Try it
 #
-# - Set `mdt.mask_ratio = 0.6` in a profile of your own. Does the error at hidden
-#   tokens grow, and does the one with nothing hidden?
-# - Play the game with ten times the excess. Which rule still tells the hard
-#   classes from the others?
-# - Next: [Table IV](16_table4).
+# - Set `mdt.mask_ratio = 0.6` in a profile of your own. How do the errors at
+#   masked and at visible tokens change?
+# - Run the simulation with ten times the excess. Which rule still separates the
+#   hard classes from the others?
+# - Next: [Table IV](16_table4.ipynb).

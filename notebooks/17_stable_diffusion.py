@@ -9,11 +9,12 @@
 # %% [markdown]
 # # Fine-tuning Stable Diffusion
 #
-# Nobody trains Stable Diffusion {cite:p}`rombach2022high` to draw ten
-# classes; one fine-tunes it. The paper takes the published model, shows it
-# images of ImageNette with captions, and finds that a part of them does
-# better than all. This chapter takes such a model apart, fine-tunes it, and
-# looks at the reason why the paper did not reweight it.
+# Stable Diffusion ([Rombach et al., 2022](https://arxiv.org/abs/2112.10752)) is
+# not trained from scratch to draw ten classes; it is fine-tuned. The paper
+# fine-tunes the published model on images of ImageNette with captions, and
+# finds that a part of the images gives better results than all of them. This
+# chapter shows the parts of such a model, fine-tunes it, and examines the
+# paper's reason for not reweighting it.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -22,17 +23,22 @@ seed = 0
 compute = False
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "ratio", "seed", "compute")
 
 # %% [markdown]
-# The example is a coreset by Moderate-DS, chosen as for any other model:
-# selection sees features of images, and no model. Beside it stands the model
-# that has seen all the images. What is shown of others comes from the results
-# of the tables (`compute = True` makes those of Table V that are missing).
+# The example is a coreset by Moderate-DS, selected as for any other model:
+# selection sees features of images, and no diffusion model. It is compared with
+# the model that is fine-tuned on all the images. Other models on this page come
+# from the results of the tables (`compute = True` computes those of Table V
+# that are missing).
 
 # %%
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
 from dedt_lib.book import figures, tables
 from dedt_lib.experiment import Experiment
 
@@ -47,14 +53,12 @@ data, p = experiment.data, experiment.profile
 # %% [markdown]
 # ## The parts
 #
-# A pipeline of `diffusers` is five parts in five folders. The tokenizer cuts
-# a caption into tokens, the text encoder makes vectors of them, the U-Net
-# takes noise from a latent while it looks at these vectors, the autoencoder
-# makes an image of the latent, and the scheduler keeps the noise levels.
+# A pipeline of `diffusers` has five parts in five folders. The tokenizer cuts
+# a caption into tokens, and the text encoder turns them into vectors. The U-Net
+# removes noise from a latent, conditioned on these vectors. The autoencoder
+# decodes the latent into an image, and the scheduler holds the noise levels.
 
 # %%
-import pandas as pd
-
 from dedt_lib.stages import latents
 
 pipeline = latents.pipeline(experiment.lab).result()
@@ -74,33 +78,23 @@ pd.DataFrame(
     }
 ).T
 
-# %% tags=["remove-cell"]
-own = not p.stable_diffusion.weights
-origin = (
-    "These parts are small and were made here. The tokenizer knows bytes. The text encoder is "
-    "untrained: its weights are as they were drawn, which is enough to tell captions apart, and "
-    "no caption means anything to it. The U-Net was trained on all these images and their captions "
-    f"for {p.stable_diffusion.pretraining_epochs} epochs, and this stands for pre-training."
-    if own
-    else f"These parts are those of {p.stable_diffusion.weights}."
-)
-glue("sd", origin=origin, epochs=p.stable_diffusion.epochs)
-seen = "has already seen all the images" if own else "has not been made for the images"
-glue("sd", seen=seen)
-
 # %% [markdown]
-# {glue:text}`sd_origin:s` The classes, the files and the code are those of
-# the published pipeline: give a profile its name as `stable_diffusion.weights`, and the
-# same notebook fine-tunes that.
+# Under the profile `digits` these parts are small and made here. The tokens are
+# bytes. The text encoder is untrained: random weights suffice to tell captions
+# apart, but no caption has a meaning. The U-Net was trained on all the digits
+# and their captions, which stands for pre-training. Classes, files and code are
+# those of the published pipeline. With its name as `stable_diffusion.weights`
+# in a profile, this notebook fine-tunes the published model.
 #
-# One difference matters when the results are read. The published model comes
-# from billions of other images and has to learn what ImageNette looks like.
-# The one above {glue:text}`sd_seen:s` that it will be fine-tuned on.
+# One difference matters for the results. The published model was trained on
+# billions of other images and has to learn what ImageNette looks like. The
+# small one has already seen every image that it will be fine-tuned on.
 #
 # ## From a class to a caption
 #
-# Every image of a class has the same caption, a template with the name in it.
-# Its tokens, as the text encoder reads them; the rest is padding.
+# All images of a class have the same caption, a template with the name of the
+# class in it. These are the tokens that the text encoder reads; the rest is
+# padding.
 
 # %%
 model = experiment.build_model().eval()
@@ -108,15 +102,13 @@ caption = model.prompts[3]
 caption, pipeline.tokenizer.tokenize(caption)
 
 # %% [markdown]
-# So there are only as many captions as classes, and one more: the empty one,
-# which stands for "no class" in guidance. The text encoder is frozen, so it
-# is asked once for each and never again. The vectors of two captions have to
-# differ, or the U-Net could not tell the classes apart; here is the distance
-# of each pair, where one is the length of an average caption's vectors.
+# There is one caption per class, and the empty caption, which stands for "no
+# class" in guidance. The text encoder is frozen, so each caption is encoded
+# once. The vectors of two captions have to differ, or the U-Net could not tell
+# the classes apart. The smallest and the largest distance of two captions, in
+# units of the mean norm of a caption's vectors:
 
 # %%
-import torch
-
 vectors = model.captions.flatten(1)
 length = vectors.norm(dim=1).mean()
 apart = torch.cdist(vectors[:-1], vectors[:-1]) / length
@@ -124,13 +116,12 @@ pairs = apart[~torch.eye(len(apart), dtype=bool)]
 print(f"{pairs.min():.2f} to {pairs.max():.2f}")
 
 # %% [markdown]
-# ## Before and after
+# ## Before and after fine-tuning
 #
-# Fine-tuning moves the U-Net and nothing else, for
-# {glue:text}`sd_epochs:d` epochs at a small learning rate. Below are samples
-# from the same noise: the pre-trained pipeline above, then fine-tuned on more
-# and more of the images. Look down a column. Where a digit stays what it was,
-# fine-tuning had nothing to add.
+# Fine-tuning changes the U-Net only, in a few epochs at a small learning rate.
+# The figure shows samples from the same noise: the pre-trained pipeline in the
+# first row, then models fine-tuned on more and more of the images. Look down a
+# column for digits that fine-tuning did not change.
 
 # %%
 from dedt_lib.randomness import derive
@@ -153,11 +144,12 @@ rows = [images[:10] for images in pictures.values()]
 figures.image_rows(rows, list(pictures))
 
 # %% [markdown]
-# And in numbers, for this seed alone: FID, and precision and recall
-# {cite:p}`kynkaanniemi2019improved`, the share of the samples that look like
-# real images and the share of the real images that the samples reach. The
-# first row is the control that one forgets easily: no fine-tuning at all.
-# ([Table V](18_table5) has all rows and seeds.)
+# The table measures these models, for this seed alone. **Precision** is the
+# share of the samples that lie near real images, and **recall** is the share of
+# the real images that lie near samples
+# ([Kynkäänniemi et al., 2019](https://arxiv.org/abs/1904.06991)). The first row
+# is the control that is easily forgotten: no fine-tuning at all.
+# [Table V](18_table5.ipynb) has all rows and seeds.
 
 # %%
 from dedt_lib import evaluation
@@ -179,21 +171,15 @@ for name, cell in cells.items():
         found.loc[name] = own.loc[cell].astype(float)
 found.round(2)
 
-# %% tags=["remove-cell"]
-tuned = found.fid.drop("pre-trained")
-better = tuned.index[tuned < found.fid["pre-trained"]]
-helps = (
-    "Every fine-tuned model has a lower FID than the pre-trained one."
-    if len(better) == len(tuned) > 0
-    else f"Lower than the pre-trained model, of those fine-tuned: {', '.join(better)}."
-    if len(better)
-    else "No fine-tuned model has a lower FID than the pre-trained one."
+# %%
+lower = found.index[found.fid < found.fid["pre-trained"]]
+Markdown(
+    f"The lowest FID in this table: {found.fid.idxmin()}. Fine-tuned models "
+    "with a lower FID than the pre-trained one: "
+    f"{', '.join(lower) or 'none'}."
 )
-glue("sd", lowest=f"The lowest FID in this table: {found.fid.idxmin()}. {helps}")
 
 # %% [markdown]
-# {glue:text}`sd_lowest:s`
-#
 # ## Guidance
 #
 # `diffusers` counts guidance as a scale $s$, the paper as a weight $w$:
@@ -201,9 +187,9 @@ glue("sd", lowest=f"The lowest FID in this table: {found.fid.idxmin()}. {helps}"
 # $$\epsilon_u + s\,(\epsilon_c-\epsilon_u)
 #   = (1+w)\,\epsilon_c - w\,\epsilon_u,\qquad w = s-1.$$
 #
-# So "guidance 5" is $w=4$ where the library's scale is meant, as here. Same
-# noise, growing scale; $s=1$ is no guidance. Look for greys that become black
-# or white, and for digits that change their shape.
+# So "guidance 5" is $w=4$ where the library's scale is meant, as here. The
+# figure shows the same noise with a growing scale; $s=1$ is no guidance. Look
+# for greys that become black or white, and for digits that change their shape.
 
 # %%
 import functools
@@ -229,27 +215,27 @@ rows = [draw("all data", s)[:10] for s in scales]
 figures.image_rows(rows, [f"s = {s:g}" for s in scales])
 
 # %% [markdown]
-# What the pictures suggest can be measured. A few hundred samples are enough
-# to compare scales with each other (not with the table above: all three
-# numbers depend on the number of samples).
+# A few hundred samples are enough to compare scales with each other. They do
+# not compare with the table above, because all three measures depend on the
+# number of samples.
 
 # %%
 by_scale = {f"s = {s:g}": measures(draw("all data", s)) for s in scales}
 by_scale = pd.DataFrame(by_scale).T
 by_scale.round(2)
 
-# %% tags=["remove-cell"]
-glue(
-    "sd",
-    guided=f"Precision is highest at {by_scale.precision.idxmax()}, "
-    f"recall at {by_scale.recall.idxmax()}; "
-    f"FID is lowest at {by_scale.fid.idxmin()}, and {by_scale.fid.max() / by_scale.fid.min():.1f} "
-    f"times as high at {by_scale.fid.idxmax()}.",
+# %%
+best = by_scale.idxmax()
+increase = by_scale.fid.max() / by_scale.fid.min()
+Markdown(
+    f"Precision is highest at {best.precision} and recall at {best.recall}. "
+    f"FID is lowest at {by_scale.fid.idxmin()}, and {increase:.1f} times as "
+    f"high at {best.fid}."
 )
 
 # %% [markdown]
-# {glue:text}`sd_guided:s` Does the scale also decide which model wins? The
-# FID of three models without guidance, beside that at the scale of the tables:
+# Does the scale also decide which model wins? The table shows the FID of three
+# models without guidance and at the scale of the tables.
 
 # %%
 winners = pd.DataFrame({
@@ -258,36 +244,28 @@ winners = pd.DataFrame({
 })
 winners.round(2)
 
-# %% tags=["remove-cell"]
-first = {column: winners[column].idxmin() for column in winners}
-orders = {tuple(winners[column].sort_values().index) for column in winners}
-glue(
-    "sd",
-    winners="The lowest FID: "
-    f"{', '.join(f'{name} at {column}' for column, name in first.items())}. "
-    + (
-        "The order of the models is the same at both scales."
-        if len(orders) == 1
-        else "The winner is the same at both scales, the order of the others is not."
-        if len(set(first.values())) == 1
-        else "Which model wins depends on the scale at which one asks."
-    ),
+# %%
+lowest = winners.idxmin()
+Markdown(
+    "The lowest FID: "
+    + ", ".join(f"{name} at {scale}" for scale, name in lowest.items())
+    + "."
 )
 
 # %% [markdown]
-# {glue:text}`sd_winners:s` One seed and few samples are a question and not an
-# answer; [Table V](18_table5) asks it again, with all of both. Everything else
-# uses the paper's scale.
+# One seed and a few samples raise the question and do not answer it;
+# [Table V](18_table5.ipynb) repeats the comparison with all seeds and samples.
+# Everything else on this page uses the paper's scale.
 #
 # ## Are the margins clipped?
 #
-# Table V has no reweighted row. The paper's reason: the model fine-tuned on a
-# coreset "has surpassed the one on the entire dataset, and thus majority of
-# margin loss [...] is clipped to 0". Whether that is so can be measured. Here
-# is the share of samples whose excess over the reference is clipped, over the
-# proxy's run, for all three models of this book with the same ratio. A proxy
-# that is just as good as its reference has half of its samples clipped, by
-# chance; the dashed line is there.
+# The paper's Table V has no reweighted row. The stated reason: the model
+# fine-tuned on a coreset "has surpassed the one on the entire dataset, and thus
+# majority of margin loss [...] is clipped to 0". This can be measured. The
+# figure shows the share of samples whose excess over the reference is clipped,
+# during the proxy's training, for all three models of this book at the same
+# ratio. A proxy as good as its reference has about half of its samples clipped
+# by chance (dashed line).
 
 # %%
 proxies = {
@@ -305,10 +283,10 @@ readings = {
 figures.clipped_share(readings)
 
 # %% [markdown]
-# Look at how the lines begin: a proxy from scratch is far behind its
-# reference and has to catch up, while that of Stable Diffusion starts from
-# the pre-trained weights. After the burn-in, in numbers (the weights count
-# as many effective classes as there are where they are uniform):
+# Look at the first steps. A proxy trained from scratch is far behind its
+# reference, while that of Stable Diffusion starts from the pre-trained weights.
+# The table covers the steps after the burn-in: the share of clipped samples,
+# the mean excess, and the effective number of classes.
 
 # %%
 columns = ["clipped", "mean_excess", "effective_classes"]
@@ -322,12 +300,27 @@ signal = pd.DataFrame(
 signal.round(4)
 
 # %% [markdown]
-# One thing speaks against clipping in all three: the reference answers with
-# the average of its weights, the proxy with those of the moment, and an average
-# is better by itself. So here is the same margin between two averages, the
-# finished model on the coreset and the one on all the data, with the same
-# draws for both: once on the images that were kept, which are all that group
-# DRO ever sees, and once on those that were removed.
+# The paper's sentence has two parts, and both can be checked for this seed.
+
+# %%
+ours, theirs = experiment.evaluate()["fid"], full.evaluate()["fid"]
+clipped = signal.clipped.get("Stable Diffusion", float("nan"))
+Markdown(
+    f"Has the model fine-tuned on {100 * ratio:g} % surpassed the one on all "
+    f"the data? {'Yes' if ours < theirs else 'No'}: its FID is {ours:.2f}, "
+    f"against {theirs:.2f}. Is the majority of the margins clipped? "
+    f"{'Yes' if clipped > 0.5 else 'No'}: {100 * clipped:.0f} % are."
+    if readings
+    else "There are no results yet."
+)
+
+# %% [markdown]
+# One effect works against clipping in all three models: the reference has EMA
+# weights and the proxy has raw weights, and EMA weights give a lower loss by
+# themselves. The next cell therefore compares two models with EMA weights, the
+# finished one on the coreset and the one on all the data, with the same draws
+# for both. It measures the margin on the images that were kept, which are the
+# only ones that group DRO sees, and on the images that were removed.
 
 # %%
 from dedt_lib.training import draw_batch
@@ -360,72 +353,31 @@ margin = pd.DataFrame(
 ).T
 margin.round(4)
 
-# %% tags=["remove-cell"]
-def paper_or_not(clipped):
-    """The paper's sentence, half by half, from this seed's numbers."""
-    ours, theirs = experiment.evaluate()["fid"], full.evaluate()["fid"]
-    most, surpassed = clipped["Stable Diffusion"] > 0.5, ours < theirs
-    shares = ", ".join(f"{100 * share:.0f} % for {name}" for name, share in clipped.items())
-    verdict = {
-        (True, True): "Both halves of the paper's sentence hold.",
-        (True, False): "So the first half of the paper's sentence holds, and the second does not.",
-        (False, True): "So the margins are clipped although the model has surpassed nothing.",
-        (False, False): "So neither half of the paper's sentence holds here.",
-    }[surpassed, most]
-    lower = "a lower" if surpassed else "no lower"
-    return (
-        f"Clipped are {shares}: for Stable Diffusion {'a' if most else 'no'} majority. With this "
-        f"seed, fine-tuned on {100 * ratio:g} %, it has {lower} FID than on all the data: "
-        f"{ours:.2f} against {theirs:.2f}. {verdict}"
-    )
-
-
-name = "Stable Diffusion"
-there = name in readings
-fids = winners["s = 1"].round(2)
-few_fid, all_fid = fids[tables.percent(ratio)], fids["all data"]
-behind = margin["mean margin"]["removed"] > 0
-glue(
-    "sd",
-    unguided=f"Without guidance the FID is {few_fid:.2f} on {100 * ratio:g} % and {all_fid:.2f} on "
-    "all the "
-    "data (the table of three models above); on what was removed the mean margin is "
-    f"{'above' if behind else 'below'} zero. The two "
-    f"{'agree' if behind == (few_fid > all_fid) else 'do not agree'}.",
-)
-claim = paper_or_not(signal.clipped) if there else "There are no results yet."
-glue("sd", claim=claim)
-effective = signal.effective_classes.get(name, float("nan"))
-glue("sd", effective=float(effective), classes=len(data.class_names))
-below = margin["at or below zero (%)"]
-glue(
-    "sd",
-    sides=f"The finished model is ahead of the reference on {below['kept']:.0f} % of the draws of "
-    "images "
-    f"that were kept, and on {below['removed']:.0f} % of those that were removed.",
+# %%
+behind = margin["mean margin"] > 0
+Markdown(
+    "The model fine-tuned on the coreset is "
+    f"{'behind' if behind['kept'] else 'ahead'} on average on the kept "
+    f"images, and {'behind' if behind['removed'] else 'ahead'} on the "
+    "removed ones."
 )
 
 # %% [markdown]
-# {glue:text}`sd_claim:s`
+# Group DRO sees the kept images only, so a loss of quality elsewhere stays
+# invisible to it. Nor does the margin have to agree with the FID of the tables:
+# the margin is a loss without guidance, and FID is measured on guided samples.
+# The column $s=1$ of the table of three models above is the FID that belongs
+# to it.
 #
-# {glue:text}`sd_sides:s` Group DRO asks on the coreset only, and what was lost
-# elsewhere it cannot see.
-#
-# Nor is the margin the FID of the tables: one is a loss without guidance, the
-# other is measured on guided samples, and a model can win one and lose the
-# other. {glue:text}`sd_unguided:s`
-#
-# And where most margins are clipped something is left: the weights move by the
-# *differences* between the classes' mean excess. Here they came to
-# {glue:text}`sd_effective:.2f` of {glue:text}`sd_classes:d` effective classes.
-# So the row can be trained, and [Table V](18_table5) has it at the smallest
-# ratio.
+# Even where most margins are clipped, the weights still move by the
+# *differences* between the mean excess of the classes. The effective number of
+# classes shows how far they moved. So the row can be trained, and
+# [Table V](18_table5.ipynb) has it at the smallest ratio.
 #
 # ## An ordinary pipeline
 #
-# What was fine-tuned is saved as `diffusers` saves its pipelines, and opens
-# without this library. It draws by prompt, here at the autoencoder's own
-# size.
+# The fine-tuned model is saved as a pipeline of `diffusers` and opens without
+# this library. It draws by prompt, here at the autoencoder's own size.
 
 # %%
 import tempfile
@@ -447,8 +399,8 @@ image = opened("a photo of a 5", latents=noise[:1], **settings).images[0]
 image.resize((128, 128))
 
 # %% [markdown]
-# Is it the same model? From the same noise and with scale $s$ the pipeline
-# should arrive at the latents of our own sampler with $w=s-1$. The largest
+# Is it the same model? From the same noise and with the scale $s$ the pipeline
+# should arrive at the same latents as our own sampler with $w=s-1$. The largest
 # difference between the two:
 
 # %%
@@ -464,10 +416,17 @@ ours = experiment.spec.sampler(
 (theirs - ours).abs().max().item()
 
 # %% [markdown]
+# ## In short
+#
+# Stable Diffusion is fine-tuned by training its U-Net on latents and captions;
+# selection and evaluation stay as they were. Guidance changes FID, precision
+# and recall, so a comparison of models has to name its scale.
+# The paper's argument against reweighting, that most margins are clipped, can
+# be measured, and clipped margins still leave differences between classes.
+#
 # ## Try it
 #
-# - Ask the pipeline for "a picture of a 5", or for "5". An untrained text
-#   encoder knows nothing of synonyms; does the U-Net?
-# - Set `ratio` to 0.4 and look at the margins again. Are more of them
-#   clipped?
-# - Next: [Table V](18_table5).
+# - Prompt the pipeline with "a picture of a 5", or with "5". An untrained text
+#   encoder has no synonyms; what does the U-Net draw?
+# - Set `ratio` to 0.4 and measure the margins again. Are more of them clipped?
+# - Next: [Table V](18_table5.ipynb).

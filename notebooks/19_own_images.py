@@ -10,9 +10,9 @@
 # # Your own images
 #
 # This chapter goes from a folder of photographs to a coreset that a trainer
-# can read. Nobody has to label the images, and no encoder is trained. Give
-# the path of your folder as `data`, from `/` on; without one, a small set of
-# real photographs is used, so that you can first see how it goes.
+# can read. The images need no labels, and no encoder is trained. Set `data` to
+# the absolute path of your folder. Without a path, the chapter uses a small
+# set of real photographs.
 
 # %% tags=["parameters"]
 profile = "photos"
@@ -20,18 +20,22 @@ data = ""
 ratio = 0.2
 
 # %% tags=["remove-cell"]
-from dedt_lib.book.notebook import check_parameters, glue
+from dedt_lib.book.notebook import check_parameters
 
 check_parameters("profile", "data", "ratio")
 
 # %% [markdown]
-# `data` may be a folder, flat or with a subfolder for each class, or what
-# `dedt select --help` names besides. If it is empty, the images of `profile`
-# are taken, where these are files. Failing that, the two sample photographs
-# of scikit-learn are cut into pieces of mixed sizes. Among the pieces are a
-# few faults, for the next section to find.
+# `data` may be a folder, flat or with a subfolder per class, or any other
+# source that `dedt select --help` lists. If it is empty, the chapter takes the
+# images of `profile`, where these are files. Otherwise it cuts the two sample
+# photographs of scikit-learn into pieces of mixed sizes. A few of the pieces
+# have faults, for the next section to find.
 
 # %%
+import pandas as pd
+from IPython.display import Markdown
+
+from dedt_lib.book import figures
 from dedt_lib.config import load_profile
 from dedt_lib.data import detect
 from dedt_lib.data.sample import sample_photographs
@@ -41,10 +45,11 @@ path = data or load_profile(profile).data.path
 path = path or str(sample_photographs(Store()))
 
 # %% [markdown]
-# All settings are those of the profile `photos`. Its encoder is an
-# EfficientNet-Lite0 {cite:p}`tan2019efficientnet`, which has learned from a
-# million photographs. Its weights come with a dependency: nothing is
-# downloaded. With the scope `class`, each class keeps the same share.
+# All settings are those of the profile `photos`. Its feature extractor is an
+# EfficientNet-Lite0 ([Tan and Le, 2019](https://arxiv.org/abs/1905.11946)),
+# trained on a million photographs. Its weights come with a dependency, so
+# nothing is downloaded. With the scope `class`, each class keeps the same
+# share of its images.
 
 # %%
 from dedt_lib.experiment import Experiment
@@ -62,15 +67,13 @@ experiment = Experiment(photos, ratio=ratio, scope="class")
 # %% [markdown]
 # ## Look before you choose
 #
-# A selector sees features, and not what went wrong on the way to them. So
-# look first. The *exact copies* are found by their pixels, the *near copies*
-# by a **perceptual hash**: 64 bits that say where an image is bright, and
-# hardly change when it is made smaller. *Blank*, *dark* and *blurry* are
-# judged by the pixels of each image alone.
+# A selector sees features only, and faults of the images are easy to miss
+# there. So look at the images first. *Exact copies* have the same pixels.
+# *Near copies* have almost the same **perceptual hash**: 64 bits that say where
+# an image is bright and that hardly change when the image is resized. *Blank*,
+# *dark* and *blurry* images are found by their own pixels.
 
 # %%
-import pandas as pd
-
 from dedt_lib.pages.look import findings
 
 found = findings(experiment.lab)
@@ -78,22 +81,20 @@ rows = [row for row in found.rows if row[0] not in ("select", "run")]
 pd.DataFrame(rows, columns=["what", "how many", "remark"])
 
 # %% [markdown]
-# Here are some images of each kind, below some without any fault. An
-# *outlier* is far from its neighbours in the space of the features. It may be
-# a mistake, or the one image of its kind: that is for you to say.
+# The figure shows some images of each kind, and some images without a fault.
+# An *outlier* is far from its nearest neighbours in feature space. It may be a
+# mistake, or a rare image that you want to keep; only you can tell.
 
 # %%
-from dedt_lib.book import figures
-
 figures.faults(found)
 
 # %% [markdown]
 # ## Choose
 #
-# Moderate-DS wants classes ([Select](03_select)). Where there are none,
-# **clusters** stand in for them: k-means on the features puts images
-# together that look alike. One cluster for twenty images, and at most ten.
-# Copies rank last, so a coreset holds an image once.
+# Moderate-DS needs classes ([Select](03_select.ipynb)). Where there are none,
+# **clusters** take their place: k-means on the features groups images that
+# look alike, with one cluster per twenty images and at most ten clusters.
+# Copies rank last, so a coreset holds an image only once.
 
 # %%
 coreset = experiment.select()
@@ -101,15 +102,17 @@ images = experiment.lab.photos
 counts = {"images": images.class_counts, "kept": coreset.counts}
 pd.DataFrame(counts, index=coreset.class_names)
 
-# %% tags=["remove-cell"]
-glue("own", kept=len(coreset.indices), all=len(images), classes=len(coreset.class_names))
+# %%
+Markdown(
+    f"{len(coreset.indices)} of {len(images)} images are kept, from "
+    f"{len(coreset.class_names)} groups."
+)
 
 # %% [markdown]
-# {glue:text}`own_kept:d` of {glue:text}`own_all:d` images are kept, out of
-# {glue:text}`own_classes:d` groups. Below, a row for each: what is kept first
-# beside what is removed first. Read along a row. Do the images belong
-# together? Then look at the right side: the plainest and the oddest images
-# are there, and the copies.
+# Each row of the figure is a group, with the images of the best rank on the
+# left and those of the worst rank on the right. Do the images of a row belong
+# together? The right side holds the most typical images, the outliers, and the
+# copies.
 
 # %%
 thumbnails = images.look.thumbnails
@@ -118,12 +121,12 @@ figures.kept_and_removed(
 )
 
 # %% [markdown]
-# ## The map of the features
+# ## A map of the features
 #
-# The features have more than a thousand numbers each. The map shows the two
-# directions in which they differ most. Images that look alike lie close
-# together. Red dots are kept. Look for a part of the map without any red:
-# what lies there the model will never see.
+# A feature vector has more than a thousand numbers. The map shows the first
+# two principal components, so images that look alike lie close together. Red
+# dots are kept. Look for a region without red dots: the trained model will
+# never see an image from there.
 
 # %%
 from dedt_lib.clusters import principal
@@ -132,28 +135,13 @@ points = principal(experiment.embed(), 32)
 figures.feature_map(points, coreset, thumbnails)
 
 # %% [markdown]
-# ## Which ratio?
-#
-# Take any image. How far is it to the nearest one that is kept? The curve
-# shows the mean of that distance, for growing coresets; 100 % is the distance
-# to the mean of all images. Where the curve bends, at its **knee**, more
-# images begin to add little that is new. The curve speaks of coverage alone.
-# Whether a model needs more than that, only training tells.
-
-# %%
-from dedt_lib.pages.report import knee
-
-curve = knee(points, coreset)
-figures.knee(curve, ratio)
-
-# %% [markdown]
 # ## Which encoder?
 #
-# All of this is as good as the features are. On CIFAR-10, where the classes
-# are known, they can be put to a test: give each held-out image the class of
-# most of its 20 nearest neighbours among the training images, and count how
-# often that is right. Beside the encoder of this page stands a ResNet-18,
-# trained for five epochs on the training images and their labels.
+# The choice is as good as the features are. On CIFAR-10 the classes are known,
+# so features can be tested: give each held-out image the class of most of its
+# 20 nearest neighbours among the training images, and count how often that is
+# right. Beside the encoder of this page stands a ResNet-18 that was trained
+# for five epochs on the training images and their labels.
 
 # %%
 from dedt_lib.files import project_root, read_json
@@ -161,7 +149,7 @@ from dedt_lib.files import project_root, read_json
 measured = read_json(project_root() / "benchmarks" / "encoders.json")
 table = {
     name: {
-        "right (%)": 100 * facts["neighbours_accuracy"]["value"],
+        "accuracy (%)": 100 * facts["neighbours_accuracy"]["value"],
         "from": 100 * facts["neighbours_accuracy"]["95 %"][0],
         "to": 100 * facts["neighbours_accuracy"]["95 %"][1],
         "features: ms": facts["cpu_ms_an_image"],
@@ -171,31 +159,42 @@ table = {
 }
 pd.DataFrame(table).T.round(1)
 
-# %% tags=["remove-cell"]
-glue(
-    "enc",
-    **measured["settings"],
-    own=100 * measured["encoders"]["resnet18"]["own_accuracy"]["value"],
-    **{name: 100 * both["value"] for name, both in measured["overlap"].items()},
+# %% [markdown]
+# Milliseconds are CPU time per image. Do the two encoders choose the same
+# tenth?
+
+# %%
+settings, shared = measured["settings"], measured["overlap"]
+own = measured["encoders"]["resnet18"]["own_accuracy"]["value"]
+Markdown(
+    f"Measured on {settings['train']:,} training and {settings['test']:,} "
+    f"held-out images. The ResNet-18's own accuracy is {100 * own:.1f} %. By "
+    f"Moderate-DS the two coresets share "
+    f"{100 * shared['moderate']['value']:.0f} %, about what two random tenths "
+    f"share, and by the Gaussian {100 * shared['gaussian']['value']:.0f} %. "
+    "Another encoder means another coreset."
 )
 
 # %% [markdown]
-# The encoder that never saw CIFAR-10 tells its classes apart better, for the
-# same time an image. {glue:text}`enc_train:,d` training and
-# {glue:text}`enc_test:,d` held-out images were used, and the time is that of a
-# CPU. The ResNet-18 itself names {glue:text}`enc_own:.1f` % of the held-out
-# images rightly; more epochs would make it better, and take longer.
+# ## Which ratio?
 #
-# Do the two choose the same tenth? By Moderate-DS
-# {glue:text}`enc_moderate:.0f` % of it are in both, which is what two random
-# tenths share. By the Gaussian it is {glue:text}`enc_gaussian:.0f` %. So
-# another encoder means another coreset.
+# How far is an image from the nearest kept image? The curve shows the mean of
+# this distance for growing coresets, where 100 % is the mean distance to the
+# mean of all images. Beyond the **knee** of the curve, more images add little
+# coverage. The curve measures coverage alone. Only training can tell whether a
+# model needs more.
+
+# %%
+from dedt_lib.pages.report import knee
+
+curve = knee(points, coreset)
+figures.knee(curve, ratio)
 
 # %% [markdown]
 # ## Files for a trainer
 #
-# The coreset is a table with a row for each image. `export` reads it and
-# writes the kept images in a layout that other programs know. The images are
+# The coreset is a table with one row per image. `export` reads the table and
+# writes the kept images in a layout that other programs read. The images are
 # copied byte for byte, with their captions and weights beside them.
 
 # %%
@@ -217,11 +216,12 @@ pd.read_json(
 #
 # ## The same in a shell
 #
-# The first line writes `look.html` and a list without the faults, which the
-# second line chooses from. The second also writes `report.html`, with this
-# page's pictures of your images. The last one trains a small model on what
-# is kept, draws samples and measures them. How many steps that takes is said
-# by `dedt look`, and how long by the command that it names.
+# The first command writes `look.html` and a list of the images without faults.
+# The second command selects from this list and writes `report.html`, which has
+# the figures of this page for your images. The third one exports the coreset.
+# The last one trains a small model on the coreset, draws samples and measures
+# them; `dedt look` says how many steps that takes, and names the command that
+# measures how long.
 #
 # ```text
 # dedt look photos --drop bad,duplicates,blank --out checked
@@ -230,10 +230,19 @@ pd.read_json(
 # dedt run checked/photos.dedt.json --ratio 0.2 --scope class --out everything
 # ```
 #
+# ## In short
+#
+# `look` finds faults before they reach a coreset, `select` keeps a share of
+# every class or cluster, and `export` writes files that other trainers read.
+# Features come from a published network, so a laptop is enough. The map and
+# the knee show what the coreset covers; only training shows whether that is
+# enough.
+#
 # ## Try it
 #
-# - Give a folder of yours as `data`. Which of its faults did you not know of?
-# - Pass `encoder="clip"` or `"dinov2"` to `Experiment`: larger networks, whose
-#   weights are fetched on first use. Which images change sides?
-# - Set `select.clusters` to 2 in `load_profile`. Which rows are merged?
-# - Read on: [the data](01_data), and then how each step works.
+# - Set `data` to a folder of yours. Which of its faults did you not know of?
+# - Pass `encoder="clip"` or `"dinov2"` to `Experiment`. These are larger
+#   networks, whose weights are downloaded on first use. Which images enter or
+#   leave the coreset?
+# - Set `select.clusters` to 2 in `load_profile`. Which groups are merged?
+# - Read on: [the data](01_data.ipynb), and then how each step works.
