@@ -1,7 +1,6 @@
 """What the notebooks need of their surroundings."""
 
 import ast
-from typing import Any
 
 from ..errors import DedtError
 
@@ -24,11 +23,3 @@ def check_parameters(*known: str) -> None:
                 raise DedtError(
                     f"Unknown parameter(s) {', '.join(unknown)}; this notebook takes: {', '.join(known)}."
                 )
-
-
-def glue(prefix: str, **values: Any) -> None:
-    """Hand numbers and words to the prose: each ``name=value`` becomes ``{glue:text}`PREFIX_NAME```."""
-    import myst_nb
-
-    for name, value in values.items():
-        myst_nb.glue(f"{prefix}_{name}", value, display=False)
