@@ -109,9 +109,9 @@ figures.weights_by_seed(classes.weights, classes.names)
 # A class weight has a purpose only if it is stable from seed to seed and if the
 # class with the larger weight gains. A mean FID can fall while single classes
 # get worse, because group DRO moves weight between classes. The
-# class-wise FID is noisy: a tenth of the samples estimates each of its
-# covariances. With few seeds the intervals are therefore longer than most
-# differences, and a claim such as "all classes gain" needs a test per class.
+# class-wise FID is noisy, because only the samples of one class estimate its
+# covariance. A claim such as "all classes gain" therefore needs a test per
+# class, over several seeds.
 #
 # ## In short
 #

@@ -181,7 +181,7 @@ U-Net has {weights / 1000:.0f} thousand weights and takes
 # ## In short
 #
 # The recipe has to pass two tests, against a random coreset and against
-# stopping early, and the second is the harder one. Its steps are tested
+# stopping early, and the second decides whether pruning is useful. Its steps are tested
 # separately, because a gain of one can hide a loss of the other. The cost of
 # the reference on all the data belongs to the recipe, so a speed-up of the final
 # training alone overstates it.

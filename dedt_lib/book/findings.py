@@ -329,9 +329,9 @@ def floor_in_words(result: dict[str, Any]) -> str:
     floor, held_out = result["floor"]["fid"], result.get("held_out_fid")
     said = f"The FID of held-out real images is {held_out:.2f}. " if held_out is not None else ""
     return (
-        f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. FID is biased "
-        "upwards by about one over the number of images, and a half has half as many as a model draws: at the "
-        f"models' number of samples the real-vs-real FID would be about {floor / 2:.2f}."
+        f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. The bias of "
+        "FID is roughly proportional to one over the number of images, and a half has half as many as a model "
+        f"draws: at the models' number of samples the real-vs-real FID would be about {floor / 2:.2f}."
     )
 
 
