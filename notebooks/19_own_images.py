@@ -169,9 +169,9 @@ own = measured["encoders"]["resnet18"]["own_accuracy"]["value"]
 Markdown(
     f"Measured on {settings['train']:,} training and {settings['test']:,} "
     f"held-out images. The ResNet-18's own accuracy is {100 * own:.1f} %. By "
-    f"Moderate-DS the two coresets share "
-    f"{100 * shared['moderate']['value']:.0f} %, about what two random tenths "
-    f"share, and by the Gaussian {100 * shared['gaussian']['value']:.0f} %. "
+    "Moderate-DS the two coresets share "
+    f"{100 * shared['moderate']['value']:.0f} %, about what two "
+    f"random tenths share, and by the Gaussian {100 * shared['gaussian']['value']:.0f} %. "
     "Another encoder means another coreset."
 )
 

@@ -24,18 +24,6 @@ EXTRA |= {name: {"compute": True} for name in (*RESULT_PAGES, "15_mdt", "17_stab
 FEWER = {"09_table2": {"epochs": 8}}
 EXTRA["09_table2"] |= FEWER["09_table2"]
 
-# Chapters whose prose still holds roles, which JupyterLab shows as they are written.
-WITH_MARKUP = {
-    "08_table1",
-    "09_table2",
-    "10_table3",
-    "11_figure2",
-    "12_shape",
-    "16_table4",
-    "18_table5",
-    "20_controls",
-}
-
 sys.path.insert(0, str(ROOT / "tools"))
 from pair import derive  # noqa: E402
 from readme import filled  # noqa: E402
@@ -100,7 +88,7 @@ def test_code_is_led_by_a_sentence_and_the_page_ends_with_something_to_try(name)
     assert "## Try it" in "".join(visible[-1]["source"])
 
 
-@pytest.mark.parametrize("name", [name for name in CHAPTERS if name not in WITH_MARKUP])
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_reads_the_same_in_jupyterlab(name):
     """No role or directive, links to files that are there, and no hidden code but the check of the parameters."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
