@@ -171,7 +171,8 @@ Markdown(
     f"held-out images. The ResNet-18's own accuracy is {100 * own:.1f} %. By "
     "Moderate-DS the two coresets share "
     f"{100 * shared['moderate']['value']:.0f} %, about what two "
-    f"random tenths share, and by the Gaussian {100 * shared['gaussian']['value']:.0f} %. "
+    "random tenths share, and by the Gaussian "
+    f"{100 * shared['gaussian']['value']:.0f} %. "
     "Another encoder means another coreset."
 )
 
