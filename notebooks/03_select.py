@@ -194,8 +194,9 @@ figures.class_counts(
 shares = 100 * one_band.counts / data.class_counts
 Markdown(
     "With one band the share that a class keeps lies between "
-    f"{shares.min():.1f} % and {shares.max():.1f} %. With a band in each class "
-    f"every class keeps {100 * ratio:.0f} %, as nearly as whole images allow."
+    f"{shares.min():.1f} % and {shares.max():.1f} %. With a band in each "
+    f"class every class keeps {100 * ratio:.0f} %, as nearly as whole "
+    "images allow."
 )
 
 # %% [markdown]
