@@ -132,6 +132,7 @@ def bare_loop(model, data, settings, epochs):
         (1 - signal).sqrt()[:, None, None, None],
     )
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    warmup_steps = settings.warmup_epochs * -(-len(data) // settings.batch_size)
     losses = []
     for _ in range(epochs):
         for batch in torch.randperm(len(data)).split(settings.batch_size):
@@ -142,7 +143,7 @@ def bare_loop(model, data, settings, epochs):
             estimate = model.predict(signal_scale[t] * clean + noise_scale[t] * noise, t, classes)
             loss = nn.functional.mse_loss(estimate, noise)
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * min(1.0, (len(losses) + 1) / settings.warmup_steps)
+                group["lr"] = settings.learning_rate * min(1.0, (len(losses) + 1) / warmup_steps)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)

@@ -370,8 +370,8 @@ class TrainingSettings:
     Attributes:
         epochs: Of the plan.
         batch_size: The last partial batch is kept.
-        learning_rate: Constant after a linear warm-up over ``warmup_steps``, counted in steps so that runs on few and on many
-            images differ in nothing else.
+        learning_rate: Constant after a linear warm-up over ``warmup_steps``, and over ``warmup_epochs``, each as long as
+            the first, whatever the later ones visit.  Counted in steps it is equally long for few and for many images.
         gradient_clip: Global norm.
         ema_decay, ema_warmup: See :func:`moving_average`.
         label_dropout: Probability.
@@ -396,6 +396,7 @@ class TrainingSettings:
     compile: bool = False
     optimizer: str = "adam"
     ema_warmup: str = "power"
+    warmup_epochs: float = 0.0
 
 
 @dataclass
@@ -545,7 +546,9 @@ class _Diffusion(Task):
         self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every
         self.steps, self.clip = plan.steps(settings.batch_size), settings.gradient_clip
         self.optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
-        warmup = settings.warmup_steps
+        warmup: float = settings.warmup_steps
+        if settings.warmup_epochs:
+            warmup += settings.warmup_epochs * -(-len(plan.epoch(0)[0]) // settings.batch_size)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: min(1.0, (step + 1) / warmup) if warmup else 1.0
         )

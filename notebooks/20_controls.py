@@ -84,6 +84,14 @@ Markdown(findings.steady_in_words(frame))
 # %%
 page.shown(*nulls)
 
+# %% [markdown]
+# The same as a picture. Vertical lines are 95 % intervals, without correction.
+
+# %%
+figures.differences(
+    {tables.LABELS[row]: page.compare(weighted, row) for _, row in nulls}
+)
+
 # %%
 Markdown(page.summary())
 

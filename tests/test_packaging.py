@@ -75,7 +75,7 @@ def checkout(tmp_path, monkeypatch):
         shutil.copy(ROOT / name, folder)
     for name in ("profiles", "notebooks", "tools"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("python", "pip", "snakemake", "papermill", "jupyter-book"):
+    for name in ("python", "pip", "snakemake", "papermill", "jupyter-book", "dedt"):
         (folder / ".venv" / "bin" / name).write_text(STUB)
         (folder / ".venv" / "bin" / name).chmod(0o755)
     (folder / ".venv" / ".installed").touch()

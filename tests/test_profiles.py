@@ -65,6 +65,7 @@ TINY = {
     "mdt.heads": 2,
     "mdt.decode_layers": 2,
     "train.warmup_steps": lambda steps: min(steps, 2),
+    "train.warmup_epochs": lambda epochs: min(epochs, 1),
     "train.checkpoint_every": 10,
     "evaluate.networks": 1,
 }

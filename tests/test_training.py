@@ -456,6 +456,17 @@ def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
     np.testing.assert_allclose(rates, np.minimum(np.arange(1, 17), 8) * 1e-4)
 
 
+@pytest.mark.parametrize("kind, length", [("annealed", 3), ("infobatch", 12)])
+def test_a_warm_up_in_epochs_is_as_long_as_the_first_says(tmp_path, monkeypatch, digits, kind, length):
+    rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
+    # One step an epoch on the coreset, then four.
+    annealed = everything(digits, indices=np.arange(8), epochs=4, annealing_start=0.75)
+    infobatch = InfoBatchPlan(len(digits), prune_ratio=0.9, epochs=4, delta=0.75)
+    plan = {"annealed": annealed, "infobatch": infobatch}[kind]
+    run(tmp_path / "run", digits, plan=plan, warmup_steps=0, warmup_epochs=3.0, learning_rate=1e-3)
+    np.testing.assert_allclose(rates, np.minimum(np.arange(1, len(rates) + 1) / length, 1) * 1e-3)
+
+
 @pytest.mark.parametrize("kind", ["annealed", "infobatch"])
 def test_the_warm_up_is_equally_long_for_few_and_for_many_images_and_never_starts_again(
     tmp_path, monkeypatch, digits, kind

@@ -136,7 +136,9 @@ class Reweight(Section):
 class Train(Section):
     """What the diffusion models have in common."""
 
-    warmup_steps: int = Field(ge=0)  # of the U-Net, the same for few and for many images
+    # Of the U-Net: the same for few and for many images, or as published code has it, in epochs of the run.
+    warmup_steps: int = Field(0, ge=0)
+    warmup_epochs: float = Field(0, ge=0)
     gradient_clip: Positive = 1.0
     label_dropout: Share = 0.1  # not of Stable Diffusion, which is fine-tuned with every caption
     flip: bool  # doubles the latents: that of a mirrored image is not the mirrored latent

@@ -158,7 +158,7 @@ class MDTSpec(ModelSpec):
         self.proxy_evaluations = 8
         # AdamW as MDT's first version uses it, without weight decay, is Adam.
         optimizer = {"adan": "adan", "adamw": "adam"}[s.optimizer]
-        self.fixed = {"warmup_steps": 0, "optimizer": optimizer, "ema_warmup": "none"}
+        self.fixed = {"warmup_steps": 0, "warmup_epochs": 0.0, "optimizer": optimizer, "ema_warmup": "none"}
 
     @property
     def proxy_epochs(self):
@@ -191,7 +191,13 @@ class StableDiffusionSpec(ModelSpec):
     """Stable Diffusion (Rombach et al., 2022), fine-tuned on captions of the classes (Table V)."""
 
     name, label = "stable-diffusion", "Stable Diffusion"
-    fixed = {"optimizer": "adamw", "ema_warmup": "reciprocal", "label_dropout": 0.0, "warmup_steps": 0}
+    fixed = {
+        "optimizer": "adamw",
+        "ema_warmup": "reciprocal",
+        "label_dropout": 0.0,
+        "warmup_steps": 0,
+        "warmup_epochs": 0.0,
+    }
 
     def __init__(self, profile: Profile) -> None:
         """Raises DedtError for a size of the profile that does not fit, before anything is encoded."""
