@@ -70,7 +70,9 @@ $(BUILD)/_build/html/index.html: $(FIRST) $(EXECUTED) $(PROSE)
 	@touch $@
 
 # Pages that only read results are there long before the chapters that train; those have no output yet.
-$(BUILD)/first/.built: $(BUILD)/notebooks/08_table1.ipynb $(BUILD)/notebooks/11_figure2.ipynb
+READ := $(BUILD)/notebooks/08_table1.ipynb $(BUILD)/notebooks/11_figure2.ipynb
+$(filter-out $(READ),$(EXECUTED)): | $(FIRST)
+$(BUILD)/first/.built: $(READ)
 	@rm -rf $(BUILD)/first && mkdir -p $(BUILD)/first/notebooks && cp -Rp book _toc.yml $(BUILD)/first/
 	@cp notebooks/*.ipynb $(BUILD)/first/notebooks/ && cp $^ $(BUILD)/first/notebooks/
 	@$(BIN)/jupyter-book build $(BUILD)/first --config book/_config.yml -q >/dev/null 2>&1
