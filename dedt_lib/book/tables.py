@@ -258,7 +258,8 @@ def table_rows(table: str, profile: Named) -> list[str]:
 def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
     """The cell that makes on its way what this one needs as well, or None.
 
-    Of an unguided cell it is the guided one, of a null of reweighting the reweighted one, of one that needs a reference the run on all the data.
+    Of an unguided cell it is the guided one, of a null of reweighting the reweighted one, of one that needs a
+    reference the run on all the data.
     """
     recipe = ROWS[row]
     if recipe.get("unguided"):

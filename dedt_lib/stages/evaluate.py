@@ -190,7 +190,7 @@ class HeldOut(Stage):
     where they are too few.
     """
 
-    name, version = "held-out", 2
+    name, version = "held-out", 3
 
     def inputs(self):
         from .data import Images
@@ -209,7 +209,9 @@ class HeldOut(Stage):
         images = test.images[chosen]
         found = features(self.lab, images)
         if len(found) >= needs.REAL_IMAGES:
-            FrechetReference.of(found).save(folder / "reference.npz")
+            reference = FrechetReference.of(found)
+            reference.save(folder / "reference.npz")
+            write_json(folder / "fid.json", Real(self.lab).result()["all"].distance(reference))
         np.savez(folder / "distances.npz", **distances_to_training(self.lab, images, known=found))
 
     def load(self, folder):
@@ -218,9 +220,9 @@ class HeldOut(Stage):
             distances = {name: file[name][new] for name in ("pixels", "features")}
         thresholds = {f"{name}_threshold": evaluation.near(values) for name, values in distances.items()}
         counts = {"held_out": int(new.sum()), "leaks": int((~new).sum())}
-        file = folder / "reference.npz"
-        reference = FrechetReference.load(file) if file.exists() else None
-        fid = reference and Real(self.lab).result()["all"].distance(reference)
+        known = (folder / "reference.npz").exists()
+        reference = FrechetReference.load(folder / "reference.npz") if known else None
+        fid = read_json(folder / "fid.json") if known else None
         return {**distances, **thresholds, **counts, "reference": reference, "fid": fid}
 
     def cost(self):
@@ -263,8 +265,9 @@ class Evaluate(Stage):
     """FID, class-wise FID and near-copies of samples: a dict of numbers.
 
     fid float; fids: the same in the features of each of the profile's networks, of other seeds; fid_held_out: against
-    the held-out images, held_out_fid: theirs against the training images; classwise list [K], empty where the profile wants none, None for a class with too few images or
-    samples; classwise_left_out: those classes in words; protocol: what the FID was measured with.
+    the held-out images, held_out_fid: theirs against the training images; classwise list [K], empty where the
+    profile wants none, None for a class with too few images or samples; classwise_left_out: those classes in words;
+    protocol: what the FID was measured with.
 
     copies: share of samples at most as far from a training image of this run as all but 1 % of the held-out images
     are from the training images, by pixels; copies_features: by features.  None without held-out images.
@@ -322,11 +325,12 @@ class Evaluate(Stage):
             layer=how.layer,
             seed=self.samples.model.seed,
         )
+        fids = [self.fid(seed) for seed in range(lab.profile.evaluate.networks)]
         start = time.perf_counter()
         copies = self.copies(images[:MOST_NEIGHBOURS])
         result = {
-            "fid": self.fid(0),
-            "fids": [self.fid(seed) for seed in range(lab.profile.evaluate.networks)],
+            "fid": fids[0],
+            "fids": fids,
             "fid_held_out": self.fid_held_out(),
             "held_out_fid": (HeldOut(lab).result() or {}).get("fid"),
             "classwise": numbers(classwise),
@@ -518,8 +522,8 @@ class CmmdWithin(Stage):
 class Compare(Stage):
     """What FID does not tell of samples against the training images: a dict of numbers.
 
-    kid, kid_classwise [K], precision and recall in the features of FID, the latter None where there are too few images for three
-    neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the embeddings of the profile's
+    kid, kid_classwise [K], precision and recall in the features of FID, the latter None where there are too few
+    images for three neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the embeddings of the profile's
     CLIP, where it names one.  comparison_protocol: of how many images each.
 
     Attributes:

@@ -85,9 +85,8 @@ class Graph:
         r = self.recipe
         if r.null == "another-seed":
             others = (seed for seed in self.lab.profile.seeds if seed != r.seed)
-            other = min(
-                others, key=lambda seed: (seed < r.seed, seed), default=r.seed + 1
-            )  # the next one, around
+            # The next one, and after the last the first.
+            other = min(others, key=lambda seed: (seed < r.seed, seed), default=r.seed + 1)
             return Graph(self.lab, r.model_copy(update={"seed": other})).proxy
         if r.null == "shuffled":
             return Shuffled(self.lab, self.proxy, r.seed)
