@@ -29,7 +29,7 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, tables
+from dedt_lib.book import figures, findings, paper, runs, tables
 
 if compute:
     tables.compute_missing(profile, "table1")
@@ -63,8 +63,8 @@ theirs = tables.layout(frame, "table1", published=paper.TABLE_1)
 theirs.columns = [c.replace("paper", "CIFAR-10") for c in theirs.columns]
 in_paper = [tables.LABELS[row] for row in paper.TABLE_1]
 theirs = theirs[theirs.index.isin(in_paper)]
-theirs = theirs.rename(index={in_paper[-1]: "the same + reweighting"})
-theirs[[column for column in theirs if "100 %" not in column]]
+theirs = theirs.drop(columns=[c for c in theirs if "100 %" in c])
+runs.linked(theirs, paper.TABLE_1)
 
 # %% [markdown]
 # The paper does not have the next rows. *One band* is Moderate-DS in the scope
@@ -74,7 +74,7 @@ theirs[[column for column in theirs if "100 %" not in column]]
 
 # %%
 table = tables.layout(frame, "table1")
-table[~table.index.isin(in_paper)]
+runs.linked(table[~table.index.isin(in_paper)], "table1")
 
 # %%
 Markdown(
@@ -110,7 +110,7 @@ figures.fid_by_ratio(
 # equal steps.
 
 # %%
-page.shown()
+runs.linked(page.shown(), "table1")
 
 # %%
 Markdown(page.summary())
@@ -143,7 +143,7 @@ Markdown(page.summary())
 # %%
 readings = ["moderate", ours, "moderate-literal-dro"]
 both = frame[frame.row.isin(readings) & (frame.ratio == frame.ratio.min())]
-tables.metrics(both, readings, ["fid", "worst"])
+runs.linked(tables.metrics(both, readings, ["fid", "worst"]), readings)
 
 # %% [markdown]
 # ## Does the model copy its training images?
@@ -154,7 +154,18 @@ tables.metrics(both, readings, ["fid", "worst"])
 
 # %%
 frame["copies_percent"] = 100 * frame.copies.astype(float)
-tables.layout(frame, value="copies_percent")
+copies = tables.layout(frame, value="copies_percent")
+runs.linked(copies, "table1")
+
+# %% [markdown]
+# ## The runs behind this page
+#
+# A number of a table leads to its line here, and the figures and sentences were
+# made from the same runs. A line has the FID of each seed, the commit of the
+# code, and the command that computes the cell of the first seed.
+
+# %%
+runs.behind(frame, "table1")
 
 # %% [markdown]
 # ## In short

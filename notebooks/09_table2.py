@@ -31,7 +31,7 @@ check_parameters("profile", "epochs", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, tables
+from dedt_lib.book import figures, findings, paper, runs, tables
 
 if compute:
     tables.compute_missing(profile, "table2")
@@ -65,7 +65,7 @@ fid = tables.layout(frame, "table2")
 seen = tables.layout(means, "table2", value="seen", digits=0)
 table = (fid + " (" + seen + " %)").replace("– (– %)", "–")
 table = table.drop(index="All data", columns="100 %", errors="ignore")
-table.rename(index=lambda name: name.removesuffix(" + annealing"))
+runs.linked(table, "table2", without=" + annealing")
 
 # %% [markdown]
 # The paper's two rows on **CIFAR-10, in the features of Inception. These
@@ -119,7 +119,7 @@ figures.fid_by_images(
 # readings, explained below. The last line is the gain from annealing itself.
 
 # %%
-page.shown()
+runs.linked(page.shown(), page.rows)
 
 # %%
 Markdown(page.summary())
@@ -287,7 +287,18 @@ the images; independent draws would agree for {100 * by_chance:.0f} %.
 # the noise and not the image. InfoBatch then skips images almost uniformly at
 # random, and its advantage over a random subset can only come from drawing anew
 # in every epoch.
+
+# %% [markdown]
+# ## The runs behind this page
 #
+# A number of a table leads to its line here, and the figures and sentences were
+# made from the same runs. A line has the FID of each seed, the commit of the
+# code, and the command that computes the cell of the first seed.
+
+# %%
+runs.behind(frame, [*tables.TABLES["table2"], *page.rows, "random"])
+
+# %% [markdown]
 # ## In short
 #
 # Annealed rows see more data than their ratio says, so this page compares at

@@ -28,7 +28,7 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, tables
+from dedt_lib.book import figures, findings, paper, runs, tables
 
 if compute:
     tables.compute_missing(profile, "table3")
@@ -53,7 +53,7 @@ Markdown(
 # correction for all rows and ratios.
 
 # %%
-findings.whole_speedups(frame, rows)
+runs.linked(findings.whole_speedups(frame, rows), rows)
 
 # %% [markdown]
 # ## The final training alone
@@ -70,7 +70,7 @@ numbers = {
     for ratio, speed in zip(paper.RATIOS, paper.TABLE_3[row])
 }
 training["paper (CIFAR-10)"] = [numbers.get(cell) for cell in training.index]
-training.round(2)
+runs.linked(training.round(2), rows)
 
 # %% [markdown]
 # The runs shared their machine with other work. Wall-clock time is therefore
@@ -196,7 +196,18 @@ check.round(2)
 # once and serves all ratios and seeds, although the ledger counts it in full
 # each time. A DDAE is a diffusion model that was trained on all the data, so a
 # recipe that trains one first has spent what it wants to save.
+
+# %% [markdown]
+# ## The runs behind this page
 #
+# A number of a table leads to its line here, and the figures and sentences were
+# made from the same runs. A line has the FID of each seed, the commit of the
+# code, and the command that computes the cell of the first seed.
+
+# %%
+runs.behind(frame, [*rows, "full"])
+
+# %% [markdown]
 # ## In short
 #
 # A coreset shortens the final training almost in proportion to its size. Class

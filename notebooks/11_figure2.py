@@ -28,7 +28,7 @@ check_parameters("profile", "ratio", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, tables
+from dedt_lib.book import figures, findings, runs, tables
 
 if compute:
     tables.compute_missing(profile, "figure2")
@@ -112,7 +112,18 @@ figures.weights_by_seed(classes.weights, classes.names)
 # class-wise FID is noisy, because only the samples of one class estimate its
 # covariance. A claim such as "all classes gain" therefore needs a test per
 # class, over several seeds.
+
+# %% [markdown]
+# ## The runs behind this page
 #
+# A number of a table leads to its line here, and the figures and sentences were
+# made from the same runs. A line has the FID of each seed, the commit of the
+# code, and the command that computes the cell of the first seed.
+
+# %%
+runs.behind(frame, "figure2")
+
+# %% [markdown]
 # ## In short
 #
 # The paper's two claims about classes are tests over classes and seeds, and not

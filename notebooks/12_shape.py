@@ -27,7 +27,7 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, tables
+from dedt_lib.book import figures, findings, paper, runs, tables
 
 shown = ("table1", "table2", "table3")
 if compute:
@@ -62,7 +62,7 @@ Is it better than all the data, stopped after as many steps?
 # recipe of [Table II](09_table2.ipynb).
 
 # %%
-page.shown()
+runs.linked(page.shown(), page.rows)
 
 # %%
 Markdown(page.summary())
@@ -177,7 +177,18 @@ U-Net has {weights / 1000:.0f} thousand weights and takes
 # contain. What transfers from the digits is the method of asking: paired seeds,
 # a control at equal steps, and the whole cost beside the speed-up of the final
 # training.
+
+# %% [markdown]
+# ## The runs behind this page
 #
+# A number of a table leads to its line here, and the figures and sentences were
+# made from the same runs. A line has the FID of each seed, the commit of the
+# code, and the command that computes the cell of the first seed.
+
+# %%
+runs.behind(frame, page.rows)
+
+# %% [markdown]
 # ## In short
 #
 # The recipe has to pass two tests, against a random coreset and against

@@ -28,7 +28,7 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, tables
+from dedt_lib.book import figures, findings, paper, runs, tables
 
 if compute:
     tables.compute_missing(profile, "table4")
@@ -64,7 +64,8 @@ Markdown(page.answer(best, full))
 # only the order inside a column can.
 
 # %%
-tables.layout(frame, "table4", published=paper.TABLE_4_FID)
+fid = tables.layout(frame, "table4", published=paper.TABLE_4_FID)
+runs.linked(fid, "table4")
 
 # %%
 Markdown(
@@ -87,16 +88,18 @@ Markdown(
 # embeddings here are those of a small CLIP trained on the digits.
 
 # %%
-tables.layout(
+cmmd = tables.layout(
     frame, "table4", "cmmd", digits=4, published=paper.TABLE_4_CMMD
 )
+runs.linked(cmmd, "table4")
 
 # %% [markdown]
 # Without the bias, two samples of the same distribution have a CMMD of zero on
 # average, and single values can be negative.
 
 # %%
-tables.layout(frame, "table4", "cmmd_unbiased", digits=4)
+unbiased = tables.layout(frame, "table4", "cmmd_unbiased", digits=4)
+runs.linked(unbiased, "table4")
 
 # %% [markdown]
 # ## The picture
@@ -124,13 +127,13 @@ figures.metrics_by_ratio(
 # selector and the class weights help.
 
 # %%
-page.shown(*by_fid)
+runs.linked(page.shown(*by_fid), "table4")
 
 # %% [markdown]
 # By CMMD, the claim itself and the class weights:
 
 # %%
-page.shown(*by_cmmd, value="cmmd")
+runs.linked(page.shown(*by_cmmd, value="cmmd"), "table4")
 
 # %%
 Markdown(page.summary())
@@ -193,7 +196,8 @@ tables.named(proxies, rows)
 # precision by losing recall.
 
 # %%
-tables.metrics(frame, rows, ["kid", "precision", "recall"])
+more = tables.metrics(frame, rows, ["kid", "precision", "recall"])
+runs.linked(more, rows)
 
 # %% [markdown]
 # ## What does it cost?
@@ -222,7 +226,18 @@ findings.whole_speedups(frame, coresets, full=full)
 
 # %%
 frame = frame.assign(copies_percent=100 * frame.copies.astype(float))
-tables.layout(frame, "table4", "copies_percent")
+copies = tables.layout(frame, "table4", "copies_percent")
+runs.linked(copies, "table4")
+
+# %% [markdown]
+# ## The runs behind this page
+#
+# A number of a table leads to its line here, and the figures and sentences were
+# made from the same runs. A line has the FID of each seed, the commit of the
+# code, and the command that computes the cell of the first seed.
+
+# %%
+runs.behind(frame, "table4")
 
 # %% [markdown]
 # ## In short

@@ -29,7 +29,7 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, tables
+from dedt_lib.book import figures, findings, paper, runs, tables
 
 if compute:
     tables.compute_missing(profile, "table5")
@@ -59,7 +59,8 @@ Without guidance: {page.answer(*unguided[0])}
 # with the columns on the left**; only the order inside a row or a column can.
 
 # %%
-tables.layout(frame, "table5", published=paper.TABLE_5)
+fid = tables.layout(frame, "table5", published=paper.TABLE_5)
+runs.linked(fid, "table5")
 
 # %%
 Markdown(
@@ -74,7 +75,7 @@ Markdown(
 
 # %%
 table = tables.layout(everything, "table5-unguided")
-table.rename(index=lambda name: name.removesuffix(", unguided"))
+runs.linked(table, "table5-unguided", without=", unguided")
 
 # %% [markdown]
 # ## The picture
@@ -130,7 +131,7 @@ figures.differences(
 # out (see below).
 
 # %%
-page.shown()
+runs.linked(page.shown(), page.rows)
 
 # %%
 Markdown(page.summary())
@@ -194,9 +195,9 @@ Markdown(findings.clipped_in_words(clipped[of_sd]))
 # %%
 measures = ["fid", "cmmd", "cmmd_unbiased", "precision", "recall"]
 frame = frame.assign(copies_percent=100 * frame.copies.astype(float))
-tables.metrics(
-    frame, tables.TABLES["table5"], [*measures, "copies_percent"]
-)
+rows = tables.TABLES["table5"]
+more = tables.metrics(frame, rows, [*measures, "copies_percent"])
+runs.linked(more, rows)
 
 # %% [markdown]
 # ## What does it cost?
@@ -216,6 +217,17 @@ tables.speedups(frame, rows, full=full).round(2)
 
 # %%
 findings.whole_speedups(frame, rows, full=full)
+
+# %% [markdown]
+# ## The runs behind this page
+#
+# A number of a table leads to its line here, and the figures and sentences were
+# made from the same runs. A line has the FID of each seed, the commit of the
+# code, and the command that computes the cell of the first seed.
+
+# %%
+unguided = tables.TABLES["table5-unguided"]
+runs.behind(everything, [*tables.TABLES["table5"], *unguided])
 
 # %% [markdown]
 # ## In short

@@ -28,7 +28,7 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, tables
+from dedt_lib.book import figures, findings, runs, tables
 
 if compute:
     tables.compute_missing(profile, "controls")
@@ -59,7 +59,7 @@ Markdown(page.answer(weighted, "moderate-reweighted-shuffled"))
 # interval.
 
 # %%
-tables.layout(frame, "controls")
+runs.linked(tables.layout(frame, "controls"), "controls")
 
 # %% [markdown]
 # ## Do the seeds learn the same weights?
@@ -82,7 +82,7 @@ Markdown(findings.steady_in_words(frame))
 # and not the length of training.
 
 # %%
-page.shown(*nulls)
+runs.linked(page.shown(*nulls), "controls")
 
 # %% [markdown]
 # The same as a picture. Vertical lines are 95 % intervals, without correction.
@@ -105,7 +105,7 @@ Markdown(page.summary())
 # group DRO adds anything to it.
 
 # %%
-page.shown(*band)
+runs.linked(page.shown(*band), "controls")
 
 # %% [markdown]
 # ## Few images or few steps?
@@ -116,7 +116,7 @@ page.shown(*band)
 # line is what the missing images cost.
 
 # %%
-page.shown(*length)
+runs.linked(page.shown(*length), "controls")
 
 # %% [markdown]
 # FID during training. A line that still falls at its right end would fall
@@ -157,7 +157,8 @@ Markdown(
 )
 
 # %%
-tables.layout(frame, "controls", "fid_held_out")
+held_out = tables.layout(frame, "controls", "fid_held_out")
+runs.linked(held_out, "controls")
 
 # %% [markdown]
 # ## What follows
@@ -169,7 +170,18 @@ tables.layout(frame, "controls", "fid_held_out")
 # the outcome that the method needs. A gain over balance matters only for a
 # coreset that is unbalanced. Each of these statements is about weights near
 # those of this profile: weights close to $1/K$ leave any null little to change.
+
+# %% [markdown]
+# ## The runs behind this page
 #
+# A number of a table leads to its line here, and the figures and sentences were
+# made from the same runs. A line has the FID of each seed, the commit of the
+# code, and the command that computes the cell of the first seed.
+
+# %%
+runs.behind(frame, "controls")
+
+# %% [markdown]
 # ## In short
 #
 # The shuffled null keeps the weights and destroys their meaning, so it

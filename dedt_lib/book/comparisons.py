@@ -65,6 +65,11 @@ class Page:
         table = pd.DataFrame(list(found.values()), pd.MultiIndex.from_frame(index), columns=COLUMNS)
         self.table = judged(table, np.where([metric(value).higher for value in index.value], 1, -1))
 
+    @property
+    def rows(self) -> list[str]:
+        """All rows that the pairs name, each once."""
+        return list(dict.fromkeys(name for pair in self.pairs for name in pair[:2]))
+
     def compare(self, row: str, other: str, value: str | None = None) -> pd.DataFrame:
         """The lines of ``table`` of one pair, by ratio.
 

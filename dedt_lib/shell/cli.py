@@ -201,6 +201,7 @@ def cells(
       dedt cells --table table1
     """
     from ..book import tables
+    from ..book.runs import command
     from ..config import load_profile
 
     listed = tables.cells(table, profile) if table else tables.all_cells(profile)
@@ -210,12 +211,7 @@ def cells(
     where = " --data PATH" if leaves_path_open(load_profile(profile)) else ""
     rows = []
     for cell, is_done in zip(listed, done):
-        row, ratio, seed = cell
-        of = table or next(name for name in tables.TABLES if cell in tables.cells(name, profile))
-        command = (
-            f"dedt run {of} --row {row} --ratio {ratio:g} --seed {seed} --profile {shlex.quote(profile)}"
-        )
-        rows.append(("done" if is_done else "to do", command + where))
+        rows.append(("done" if is_done else "to do", command(cell, profile, table) + where))
     print_table(("", "command"), rows, text=(0, 1))
 
 

@@ -1,0 +1,101 @@
+"""Where a printed number comes from: the runs behind it, with their seeds, commit and command."""
+
+import re
+import shlex
+from collections.abc import Collection, Iterator
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from . import tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.display import HTML
+
+PERCENT = re.compile(r"[\d.]+ %")
+Rows = str | Collection[str]
+"""The name of a table, or names of rows."""
+
+
+def command(cell: tables.Cell, profile: str, table: str = "") -> str:
+    """What computes a cell (row, ratio, seed), to be typed into a shell; ``table`` is one that has it."""
+    row, ratio, seed = cell
+    table = table or next(
+        name for name, rows in tables.TABLES.items() if row in rows and ratio in (rows[row] or (ratio,))
+    )
+    return f"dedt run {table} --row {row} --ratio {ratio:g} --seed {seed} --profile {shlex.quote(profile)}"
+
+
+def linked(table: "pd.DataFrame", rows: Rows, without: str = "") -> "HTML":
+    """A printed table whose numbers lead to their line of :func:`behind` on the same page.
+
+    Args:
+        table: of ``tables.layout``, ``tables.metrics`` or ``Page.shown``: the label of a row stands first in
+            its index, the ratio in its index or its columns.
+        rows: those that may stand in it; no two have the same label.
+        without: an ending that labels are printed without.
+    """
+    from IPython.display import HTML
+
+    names = {tables.LABELS[row]: row for row in _names(rows)}
+
+    def entry(text: Any, *labels: str) -> str:
+        row = next((names[label] for label in labels if label in names), None)
+        kept = next(filter(PERCENT.fullmatch, labels), None)
+        if row is None or kept is None or text == "–":
+            return escape(str(text))
+        return f"<a href='#{_anchor(row, kept)}'>{escape(str(text))}</a>"
+
+    shown = table.astype(object)
+    for i, label in enumerate(table.index):
+        labels = [label] if isinstance(label, str) else label
+        shown.iloc[i] = [entry(text, *labels, column) for column, text in table.iloc[i].items()]
+    shown = shown.rename(index=lambda label: escape(label.removesuffix(without)))
+    return HTML(shown.to_html(escape=False, border=0))
+
+
+def behind(frame: "pd.DataFrame", rows: Rows) -> "HTML":
+    """The runs that a page was made from: a line for each row and ratio that has results.
+
+    Args:
+        frame: of ``tables.read_cells``.
+        rows: in the order of the page.
+
+    Returns:
+        A table that scrolls: the FID of each seed, when and at which commit it was made, and its command.
+    """
+    import pandas as pd
+    from IPython.display import HTML
+
+    lines = [line for row in _names(rows) for line in _lines(frame[frame.row == row])]
+    columns = ["row", "kept", "FID by seed", "made at commit", "command, first seed"]
+    table = pd.DataFrame(lines, columns=columns).set_index("row").rename_axis(None)
+    with pd.option_context("display.max_colwidth", None):
+        text = table.to_html(escape=False, border=0)
+    return HTML(f"<div style='max-height: 24em; overflow: auto'>{text}</div>")
+
+
+def _lines(own: "pd.DataFrame") -> Iterator[tuple[str, ...]]:
+    """The lines of :func:`behind` of one row, as HTML."""
+    for ratio, cells in own.sort_values("seed").groupby("ratio"):
+        row, kept, result = cells.row.iloc[0], tables.percent(ratio), cells.result.iloc[0]
+        notes = [result["provenance"] for result in cells.result]
+        made = dict.fromkeys(f"{note['date']}, {note.get('commit', 'not noted')}" for note in notes)
+        of_first = command((row, ratio, cells.seed.iloc[0]), result["profile"])
+        yield (
+            f"<span id='{_anchor(row, kept)}'>{escape(tables.LABELS[row])}</span>",
+            kept,
+            "<br>".join(f"{seed}: {fid:.4f}" for seed, fid in zip(cells.seed, cells.fid)),
+            "<br>".join(made),
+            f"<code style='white-space: normal'>{escape(of_first)}</code>",
+        )
+
+
+def _names(rows: Rows) -> list[str]:
+    """The rows, each once."""
+    return list(dict.fromkeys(tables.TABLES[rows] if isinstance(rows, str) else rows))
+
+
+def _anchor(row: str, kept: str) -> str:
+    """The id of a line of :func:`behind`."""
+    return f"run-{row}-{kept.removesuffix(' %')}"

@@ -1,0 +1,62 @@
+"""A printed number leads to the runs that it is made of."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from dedt_lib.book import comparisons, runs, tables
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """The committed results."""
+    return tables.read_cells("digits")
+
+
+def links(html):
+    return set(re.findall(r"href='#([^']+)'", html))
+
+
+def targets(html):
+    return set(re.findall(r"id='([^']+)'", html))
+
+
+def test_each_number_of_a_table_leads_to_its_runs(frame):
+    table = tables.layout(frame, "table1")
+    shown, listed = runs.linked(table, "table1").data, runs.behind(frame, "table1").data
+    assert len(re.findall("href=", shown)) == (table != "–").to_numpy().sum()
+    assert links(shown) <= targets(listed)
+    entry = table.loc[tables.LABELS["moderate"], "10 %"]
+    assert f"<a href='#run-moderate-10'>{entry}</a>" in shown
+
+
+def test_tables_by_row_and_ratio_and_of_comparisons_lead_there_too(frame):
+    page = comparisons.Page(frame, [("moderate", "random")])
+    assert links(runs.linked(page.shown(), page.rows).data) == {f"run-moderate-{r}" for r in (10, 20, 30, 40)}
+    several = tables.metrics(frame[frame.ratio == 0.1], ["random"], ["fid", "worst"])
+    assert links(runs.linked(several, ["random"]).data) == {"run-random-10"}
+
+
+def test_a_line_has_seeds_dates_commits_and_a_command_that_works(frame, tmp_path):
+    own = frame[(frame.row == "moderate") & (frame.ratio == 0.1)]
+    shown = runs.behind(own, ["moderate"]).data
+    for seed, fid in zip(own.seed, own.fid):
+        assert f"{seed}: {fid:.4f}" in shown
+    assert own.result.iloc[0]["provenance"]["date"] in shown
+    assert "dedt run table1 --row moderate --ratio 0.1 --seed 0 --profile digits" in shown
+
+
+def test_the_command_names_a_table_that_has_the_cell():
+    cells = tables.all_cells("digits5")
+    for cell in cells:
+        table = runs.command(cell, "digits5").split()[2]
+        assert cell in tables.cells(table, "digits5")
+
+
+def test_paper_columns_and_dashes_lead_nowhere_and_labels_are_escaped(monkeypatch):
+    monkeypatch.setitem(tables.LABELS, "random", "<b>random")
+    table = pd.DataFrame({"10 %": ["–"], "CIFAR-10, 10 %": ["8.12"]}, ["<b>random"])
+    shown = runs.linked(table, ["random"]).data
+    assert "href" not in shown
+    assert "&lt;b&gt;random" in shown
