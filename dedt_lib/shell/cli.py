@@ -45,12 +45,10 @@ if TYPE_CHECKING:
     from ..processes import Processes
     from ..store import Store
 
+# Read from the folder, because config.profile takes longer to import than --help may take.
+PROFILES = sorted(file.stem for file in (Path(__file__).parents[1] / "config" / "profiles").glob("*.toml"))
 # An option: its type, its help, and what stands for its value.
-Named = Annotated[
-    str,
-    "smoke, digits, photos, short, paper, imagenet, imagenette or a .toml file (default: photos of your images, "
-    "else digits)",
-]
+Named = Annotated[str, f"{', '.join(PROFILES)} or a .toml file (default: photos of your images, else digits)"]
 Images = Annotated[Path | None, get_args(photos.Where)[1], "PATH"]
 Changes = Annotated[
     Sequence[str], "change one value of the profile, such as unet.epochs=50; may be repeated", "KEY=VALUE"
