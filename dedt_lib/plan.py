@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from . import data
-from .book.tables import cell_recipe
+from .book.grid import cell_recipe
 from .config import Profile, load_profile
 from .data import Reading
 from .errors import DedtError

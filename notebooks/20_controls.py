@@ -28,11 +28,11 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, tables
+from dedt_lib.book import figures, findings, grid, results, tables
 
 if compute:
-    tables.compute_missing(profile, "controls")
-frame = tables.read_cells(profile)
+    results.compute_missing(profile, "controls")
+frame = results.read_cells(profile)
 
 weighted = "moderate-reweighted"
 nulls = [
@@ -89,7 +89,7 @@ page.shown(*nulls)
 
 # %%
 figures.differences(
-    {tables.LABELS[row]: page.compare(weighted, row) for _, row in nulls}
+    {grid.LABELS[row]: page.compare(weighted, row) for _, row in nulls}
 )
 
 # %%
@@ -124,7 +124,7 @@ page.shown(*length)
 # make the difference.
 
 # %%
-steps = tables.fid_over_steps(profile)
+steps = results.fid_over_steps(profile)
 if len(steps):
     shown = figures.fid_over_steps(steps)
 else:

@@ -8,7 +8,8 @@ import pandas as pd
 
 from ..errors import DedtError
 from ..evaluation import detectable_difference, holm, paired_interval, paired_p
-from .tables import LABELS, metric, percent
+from .grid import LABELS
+from .tables import metric, percent
 
 LEVEL, ENOUGH = 0.05, 5
 """A verdict needs a p below LEVEL after Holm's correction, and ENOUGH seeds."""
@@ -34,7 +35,7 @@ class Page:
     Seeds are paired.  A row of all the data is laid beside each ratio of the other row.
 
     Args:
-        frame: of ``tables.read_cells``.
+        frame: of ``results.read_cells``.
         pairs: (row, other) or (row, other, value) of each comparison; those without results are left out.
         value: the column of ``frame`` that is compared where a pair names none.
 

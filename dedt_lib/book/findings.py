@@ -1,6 +1,6 @@
 """What the results say, in sentences.
 
-``frame`` is the DataFrame of ``tables.read_cells``, whole or in part.  Rows that it lacks give empty tables
+``frame`` is the DataFrame of ``results.read_cells``, whole or in part.  Rows that it lacks give empty tables
 and sentences that say so, never an error, because a page shows what is there.
 """
 
@@ -30,7 +30,8 @@ from .comparisons import (
 from .comparisons import (
     Page as Page,
 )
-from .tables import LABELS, cells, intervals, percent, speedups_by_seed
+from .grid import LABELS, cells
+from .tables import intervals, percent, speedups_by_seed
 
 
 class Classes(NamedTuple):
@@ -58,7 +59,7 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
     """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
 
     Args:
-        frame: of ``tables.read_cells``.
+        frame: of ``results.read_cells``.
         published: a table of :mod:`dedt_lib.book.paper`.
         value: the column of ``frame`` that is compared.
 
@@ -339,7 +340,7 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def options(table: pd.DataFrame) -> str:
-    """What the measurement says of the defaults of group DRO (``tables.dro_options``): a sentence or two.
+    """What the measurement says of the defaults of group DRO (``results.dro_options``): a sentence or two.
 
     Correlations of K classes are compared by Fisher's z, of which the difference of two has the variance
     2 / (K - 3), with Holm's correction for all settings.

@@ -154,7 +154,7 @@ def run_cell(
     **recipe: Any,
 ) -> None:
     """``dedt run TABLE --row ROW``: compute a cell and write it into results/PROFILE/cells.jsonl."""
-    from ..book import tables
+    from ..book import grid, results
     from ..config import Recipe, checked, load_profile
     from ..store import Store
 
@@ -169,24 +169,24 @@ def run_cell(
     if not row:
         raise DedtError(f"Say which row: --row NAME. All cells are listed by: dedt cells --table {table}")
     budget = load_profile(budget, **profile_changes(data, set, skip_bad))
-    listed, given = tables.cells(table, budget), checked(Recipe, recipe)
-    tables.cell_recipe(row, 1.0, 0)
-    ratios = tables.TABLES[table].get(row) or tables.row_ratios(row, budget)
+    listed, given = grid.cells(table, budget), checked(Recipe, recipe)
+    grid.cell_recipe(row, 1.0, 0)
+    ratios = grid.TABLES[table].get(row) or grid.row_ratios(row, budget)
     cell = row, given.ratio if "ratio" in recipe else ratios[0], given.seed
     if cell not in listed:
         raise DedtError(
-            f"{table} has no cell {tables.cell_name(*cell)} under this profile. "
+            f"{table} has no cell {grid.cell_name(*cell)} under this profile. "
             f"All its cells are listed by: dedt cells --table {table} --profile {profile or budget.name}"
         )
     check_data(budget)
     out = output_folder(out)
     report: dict[str, Any] = {"report": out} if out else {}
-    experiment, _ = tables.run_cell(budget, *cell, store=Store(store), **report)
+    experiment, _ = results.run_cell(budget, *cell, store=Store(store), **report)
     with printing_once(experiment.lab.processes):
-        print(f"{tables.LABELS[row]}: {describe(experiment)}")
+        print(f"{grid.LABELS[row]}: {describe(experiment)}")
         print_reading(experiment.lab.pool.reading)
         verbs.run(experiment, out if experiment.lab.processes.main else None)
-        print(f"wrote {tables.cell_name(*cell)} into {tables.results_folder(budget) / 'cells.jsonl'}")
+        print(f"wrote {grid.cell_name(*cell)} into {results.results_folder(budget) / 'cells.jsonl'}")
 
 
 # ---- the verbs that tell ---------------------------------------------------------------------------
@@ -200,18 +200,18 @@ def cells(
     example:
       dedt cells --table table1
     """
-    from ..book import tables
+    from ..book import grid, results
     from ..config import load_profile
 
-    listed = tables.cells(table, profile) if table else tables.all_cells(profile)
-    there = tables.done(profile)
-    done = [tables.cell_name(*cell) in there for cell in listed]
+    listed = grid.cells(table, profile) if table else grid.all_cells(profile)
+    there = results.done(profile)
+    done = [grid.cell_name(*cell) in there for cell in listed]
     print(f"{table or 'all tables'}, profile {profile}: {sum(done)} of {len(listed)} cells done")
     where = " --data PATH" if leaves_path_open(load_profile(profile)) else ""
     rows = []
     for cell, is_done in zip(listed, done):
         row, ratio, seed = cell
-        of = table or next(name for name in tables.TABLES if cell in tables.cells(name, profile))
+        of = table or next(name for name in grid.TABLES if cell in grid.cells(name, profile))
         command = (
             f"dedt run {of} --row {row} --ratio {ratio:g} --seed {seed} --profile {shlex.quote(profile)}"
         )
@@ -242,14 +242,14 @@ def plan(
       dedt plan table1 --row moderate --ratio 0.1 --data photos --probe
     """
     from .. import plan as planning
-    from ..book import tables
+    from ..book import grid, results
     from ..config import load_profile
     from ..stages import Lab
 
     budget = load_profile(profile or own_profile(data), **profile_changes(data, set, skip_bad))
-    listed = tables.cells(table, budget) if table else tables.all_cells(budget)
+    listed = grid.cells(table, budget) if table else grid.all_cells(budget)
     for name in row:
-        tables.cell_recipe(name, 1.0, 0)
+        grid.cell_recipe(name, 1.0, 0)
     chosen = [
         cell
         for cell in listed
@@ -265,8 +265,8 @@ def plan(
     if known in (None, budget.data.source):
         check_data(budget)
     counts, reading = planning.survey(budget)
-    there = () if set or data else tables.done(budget)
-    done = sum(tables.cell_name(*cell) in there for cell in chosen)
+    there = () if set or data else results.done(budget)
+    done = sum(grid.cell_name(*cell) in there for cell in chosen)
     note = f"; {done:,} of them done, which are counted all the same" if done else ""
     print(f"{table or 'all tables'}, profile {budget.name}: {amount(len(chosen), 'cell')}{note}")
     images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")

@@ -28,7 +28,7 @@ Arrays = Mapping[str, np.ndarray]
 """Label -> array."""
 
 Reading = Mapping[str, Any]
-"""What ``Experiment.reweight`` or ``tables.reading`` returns."""
+"""What ``Experiment.reweight`` or ``results.reading`` returns."""
 
 sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})

@@ -15,7 +15,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from ...data import LabelledImages
 from ...evaluation import mean_interval
 from ...selection import Coreset
-from ..tables import MODEL, intervals
+from ..results import MODEL
+from ..tables import intervals
 from .common import (
     LETTERS,
     WIDTH,
@@ -155,8 +156,8 @@ def fid_by_ratio(
     """FID against the share of the data kept, a line per row: means over the seeds with 95 % intervals.
 
     Args:
-        frame: of ``tables.read_cells``.
-        rows: their names in ``tables.ROWS``.
+        frame: of ``results.read_cells``.
+        rows: their names in ``grid.ROWS``.
         labels: row -> how it is printed.
         dashed: rows drawn dashed.
         floor: the value of two random halves of the real images.
@@ -176,7 +177,7 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
     """FID on the way of runs on few and on all images: a line a ratio, means over the seeds with 95 % intervals.
 
     Args:
-        frame: of ``tables.fid_over_steps``.
+        frame: of ``results.fid_over_steps``.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
     for k, (ratio, own) in enumerate(frame.groupby("ratio")):
@@ -237,7 +238,7 @@ def fid_by_images(
     """FID against the images that a run has seen, in per cent of a run on all the data, with 95 % intervals.
 
     Args:
-        frame: of ``tables.read_cells``.
+        frame: of ``results.read_cells``.
         lines: label -> the rows on that line.
         dashed: labels of dashed lines.
         floor: the value of two random halves of the real images.
@@ -279,8 +280,8 @@ def metrics_by_ratio(
     logarithmic axis.
 
     Args:
-        frame: of ``tables.read_cells``.
-        rows: their names in ``tables.ROWS``.
+        frame: of ``results.read_cells``.
+        rows: their names in ``grid.ROWS``.
         labels: row -> how it is printed.
         metrics: column -> its name.
         dashed: rows drawn dashed.
