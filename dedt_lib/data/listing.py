@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 import PIL
@@ -68,7 +68,7 @@ class Listing:
         """Images per class: int64 [K]; of images without classes [n]."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
-    def of_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> "Listing":
+    def of_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> Self:
         """The same images in other classes: labels int64 [n], 0..K-1, and K names."""
         return dataclasses.replace(self, labels=labels, class_names=class_names)
 
@@ -256,9 +256,8 @@ def of_split(
         return held_out
     train = find_train()
     notes, beside = (*notes, *train.reading.notes), held_out.reading if held_out else None
-    return dataclasses.replace(
-        train, reading=dataclasses.replace(train.reading, notes=notes, held_out=beside)
-    )
+    reading = dataclasses.replace(train.reading, notes=notes, held_out=beside)
+    return dataclasses.replace(train, reading=reading)
 
 
 def _hash(file):

@@ -5,9 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import DedtError
 from ..pixels import channels_first, per_channel, three_channels, to_uint8
-from ..weights import hub_files
+from ..weights import hub_files, read_network
 from .clip import MEAN, STD
 
 CLIP_VIT = "openai/clip-vit-large-patch14-336"
@@ -33,7 +32,7 @@ class ClipViT(nn.Module):
     def __init__(self, where: Path | str = CLIP_VIT) -> None:
         super().__init__()
         self.published = hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
-        self.model = _load(self.published.folder)
+        self.model = _read(self.published)
         self.config = self.model.config
         self.size = self.config.image_size
         self.register_buffer("mean", per_channel(MEAN), persistent=False)
@@ -59,25 +58,13 @@ class ClipViT(nn.Module):
         return nn.functional.normalize(self.model(self.preprocess(images)).image_embeds, dim=1)
 
 
-def _load(folder):
+def _read(files):
     from transformers import CLIPVisionModelWithProjection
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # else it lists every weight of the text tower, which is not wanted here
     try:
-        model, report = CLIPVisionModelWithProjection.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:
-        raise DedtError(
-            f"{folder} holds no CLIP that can be read ({error}). Fetch its {CONFIG} and {WEIGHTS[0]} again."
-        ) from error
+        return read_network(CLIPVisionModelWithProjection.from_pretrained, files, "CLIP", dtype=torch.float32)
     finally:
         logging.set_verbosity(verbosity)
-    if missing := sorted(report["missing_keys"]):
-        raise DedtError(
-            f"The weights in {folder} belong to another network than its {CONFIG} describes: they lack "
-            f"{missing[0]} and {len(missing) - 1} more. Fetch both files together."
-        )
-    return model

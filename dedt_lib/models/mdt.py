@@ -81,9 +81,8 @@ class Block(nn.Module):
         """x, skip: float [b, n, width].  condition: float [b, width].  offsets: int64 [b or 1, n, n]."""
         if self.skip_linear is not None:
             x = self.skip_linear(torch.cat([x, skip], dim=-1))
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (
-            self.adaLN_modulation(condition).unsqueeze(1).chunk(6, dim=-1)
-        )
+        modulation = self.adaLN_modulation(condition).unsqueeze(1)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=-1)
         x = x + gate * self.attn(self.norm(x) * (1 + scale) + shift, offsets)
         return x + mlp_gate * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
 
@@ -125,13 +124,8 @@ def variational_bits(
     reach, log_beta, log_posterior = schedule(t, "reach", "log_beta", "log_posterior")
     log_variance = log_posterior + (fraction + 1) / 2 * (log_beta - log_posterior)
     distance = reach * error
-    divergence = 0.5 * (
-        log_variance
-        - log_posterior
-        - 1
-        + (log_posterior - log_variance).exp()
-        + distance.square() * (-log_variance).exp()
-    )
+    ratio, square = (log_posterior - log_variance).exp(), distance.square() * (-log_variance).exp()
+    divergence = 0.5 * (log_variance - log_posterior - 1 + ratio + square)
     likelihood = discretised_log_likelihood(images, distance, log_variance / 2)
     nats = torch.where(t.view(-1, 1, 1, 1) == 0, -likelihood, divergence)
     return nats.mean(dim=(1, 2, 3)) / math.log(2)
@@ -218,10 +212,8 @@ class MDTv2(nn.Module):
 
         half = (depth - decode_layer) // 2
         self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size)
-        time = nn.Sequential(
-            nn.Linear(FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
-        self.t_embedder = nn.ModuleDict({"mlp": time})
+        layers = nn.Linear(FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        self.t_embedder = nn.ModuleDict({"mlp": nn.Sequential(*layers)})
         self.y_embedder = nn.ModuleDict({"embedding_table": nn.Embedding(num_classes + 1, hidden_size)})
         self.pos_embed = nn.Parameter(torch.empty(1, self.tokens, hidden_size))
         self.decoder_pos_embed = nn.Parameter(torch.empty(1, self.tokens, hidden_size))
@@ -318,9 +310,8 @@ class MDTv2(nn.Module):
         b, _, width = visible.shape
         blank = self.mask_token.to(visible.dtype).expand(b, self.tokens, width)
         known = blank.scatter(1, places.expand_as(visible), visible) + self.decoder_pos_embed
-        hidden = torch.ones(b, self.tokens, 1, dtype=torch.bool, device=places.device).scatter(
-            1, places, False
-        )
+        hidden = torch.ones(b, self.tokens, 1, dtype=torch.bool, device=places.device)
+        hidden = hidden.scatter(1, places, False)
         return torch.where(hidden, self.sideblocks[0](known, condition, self.offsets), known)
 
     def _unpatchify(self, patches):
