@@ -256,7 +256,7 @@ def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, mo
 def test_a_table_takes_its_images_from_the_command_line_where_the_profile_leaves_them_open(
     dedt, photos, monkeypatch
 ):
-    def stub(profile, *cell, store):
+    def stub(profile, *cell, store, report):
         raise DedtError(f"{profile.name} {profile.data.path} {cell}")
 
     monkeypatch.setattr(results, "run_cell", stub)
@@ -305,7 +305,7 @@ def test_cells_of_all_tables_are_listed_once_each_under_a_table_that_has_them(ca
 
 @pytest.mark.parametrize("table", grid.TABLES)
 def test_every_row_of_every_table_can_be_run(table, dedt, monkeypatch):
-    def stub(profile, *cell, store):
+    def stub(profile, *cell, store, report):
         raise DedtError(f"cell {cell}")
 
     monkeypatch.setattr(results, "run_cell", stub)
@@ -324,7 +324,8 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(capsys):
         cli.main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for name, field in Recipe.model_fields.items():
-        assert cli.flag(name) in shown and field.description.replace("-", "") in shown.replace("-", "")
+        description = " ".join(field.description.split())
+        assert cli.flag(name) in shown and description.replace("-", "") in shown.replace("-", "")
     assert options("train").keys() == {"verb", "action", "images"}
 
 

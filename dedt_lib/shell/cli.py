@@ -180,8 +180,7 @@ def run_cell(
         )
     check_data(budget)
     out = output_folder(out)
-    report: dict[str, Any] = {"report": out} if out else {}
-    experiment, _ = results.run_cell(budget, *cell, store=Store(store), **report)
+    experiment, _ = results.run_cell(budget, *cell, store=Store(store), report=out)
     with printing_once(experiment.lab.processes):
         print(f"{grid.LABELS[row]}: {describe(experiment)}")
         print_reading(experiment.lab.pool.reading)
@@ -212,10 +211,9 @@ def cells(
     for cell, is_done in zip(listed, done):
         row, ratio, seed = cell
         of = table or next(name for name in grid.TABLES if cell in grid.cells(name, profile))
-        command = (
-            f"dedt run {of} --row {row} --ratio {ratio:g} --seed {seed} --profile {shlex.quote(profile)}"
-        )
-        rows.append(("done" if is_done else "to do", command + where))
+        command = f"dedt run {of} --row {row} --ratio {ratio:g} --seed {seed}"
+        command += f" --profile {shlex.quote(profile)}{where}"
+        rows.append(("done" if is_done else "to do", command))
     print_table(("", "command"), rows, text=(0, 1))
 
 
@@ -250,11 +248,8 @@ def plan(
     listed = grid.cells(table, budget) if table else grid.all_cells(budget)
     for name in row:
         grid.cell_recipe(name, 1.0, 0)
-    chosen = [
-        cell
-        for cell in listed
-        if all(not some or part in some for part, some in zip(cell, (row, ratio, seed)))
-    ]
+    asked = (row, ratio, seed)
+    chosen = [cell for cell in listed if all(not some or own in some for own, some in zip(cell, asked))]
     if not chosen:
         of = f"--table {table} " if table else ""
         raise DedtError(
@@ -299,10 +294,8 @@ def profile(name: Named = "digits", *, set: Changes = ()) -> None:
     values = flat(load_profile(name, **changes).model_dump(mode="json"))
     origin = {key: file for key, (_, file) in read_profile(find_profile(name)).items()}
     origin |= dict.fromkeys(changes, "--set")
-    lines = {
-        key: f"{key.rpartition('.')[2]} = {json.dumps(value, ensure_ascii=False)}"
-        for key, value in values.items()
-    }
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    lines = {key: f"{key.rpartition('.')[2]} = {text}" for key, text in texts.items()}
     width, section = min(48, max(map(len, lines.values()))), ""
     for key, line in lines.items():
         if key.rpartition(".")[0] != section:
@@ -320,7 +313,8 @@ def show(*, store: Kept = None) -> None:
     from ..store import Store
 
     kept = Store(store)
-    manifests = sorted(kept.root.glob("*/*/manifest.json"), key=stage_and_age)
+    found = kept.root.glob("*/*/manifest.json")
+    manifests = sorted(found, key=lambda path: (path.parent.parent.name, path.stat().st_mtime))
     if not manifests:
         print(f"The store {kept.root} is empty.")
         return
@@ -328,21 +322,13 @@ def show(*, store: Kept = None) -> None:
     print_table(("stage", "key", "date", "seconds", "identity"), rows, text=(0, 1, 2, -1))
 
 
-def stage_and_age(manifest: Path) -> tuple[str, float]:
-    """What stages are listed by."""
-    return manifest.parent.parent.name, manifest.stat().st_mtime
-
-
 def stage_line(store: "Store", path: Path) -> tuple[str, ...]:
     """One row of ``dedt show``; a damaged manifest is shown as such, so that the others stay visible."""
     stage, key = path.parts[-3:-1]
     try:
         manifest = store.manifest(path.parent)
-        values = [
-            f"{name}={value}"
-            for name, value in manifest["identity"].items()
-            if name != "version" and isinstance(value, str | int | float)
-        ]
+        plain = {k: v for k, v in manifest["identity"].items() if isinstance(v, str | int | float)}
+        values = [f"{name}={value}" for name, value in plain.items() if name != "version"]
         return stage, key, manifest["date"], f"{manifest['seconds']:.1f}", " ".join(values)
     except (DedtError, KeyError, TypeError, AttributeError, ValueError):
         return stage, key, "", "", "damaged, or not a result of dedt"
@@ -382,14 +368,9 @@ def own_profile(data: Path | None) -> str:
 
 def output_folder(path: Path | None) -> Path | None:
     """The folder of --out, made before anything is computed; None when it was not given."""
-    if path:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DedtError(
-                f"Cannot write to {path} ({error.strerror}). Give --out a folder that can be written."
-            ) from error
-    return path
+    from ..files import make_folder
+
+    return path and make_folder(path, "Give --out")
 
 
 def check_data(profile: "Profile") -> None:
@@ -398,10 +379,8 @@ def check_data(profile: "Profile") -> None:
 
     if leaves_path_open(profile):
         raise DedtError(f"The profile {profile.name} leaves open where its images are: give --data PATH.")
-    p = profile.data
-    check_source(
-        p.source, p.path, image_size=p.image_size, channels=p.channels, label=p.label, caption=p.caption
-    )
+    asked = {"source", "path", "image_size", "channels", "label", "caption"}
+    check_source(**profile.data.model_dump(include=asked))
 
 
 def leaves_path_open(profile: "Profile") -> bool:
@@ -418,30 +397,23 @@ def printing_once(processes: "Processes") -> contextlib.AbstractContextManager:
 
 # ---- the parser ------------------------------------------------------------------------------------
 
-VERBS = {
-    function.__name__: function
-    for function in (
-        *(verbs.embed, verbs.select, verbs.reweight, verbs.train, verbs.sample, verbs.evaluate),
-        *(run, photos.look, photos.export, cells, plan, profile, show),
-    )
-}
+STAGES = (verbs.embed, verbs.select, verbs.reweight, verbs.train, verbs.sample, verbs.evaluate)
+OTHERS = (run, photos.look, photos.export, cells, plan, profile, show)
+VERBS: dict[str, Callable] = {function.__name__: function for function in (*STAGES, *OTHERS)}
 
 
 def make_parser(chosen: str = "") -> argparse.ArgumentParser:
     """The parser of ``dedt``; only the ``chosen`` verb has its options, as those of Recipe need pydantic."""
-    how: dict[str, Any] = {
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-        "argument_default": argparse.SUPPRESS,
-    }
+    plain = argparse.RawDescriptionHelpFormatter
+    how: dict[str, Any] = {"formatter_class": plain, "argument_default": argparse.SUPPRESS}
     parser = argparse.ArgumentParser("dedt", description=__doc__, **how)
     parser.add_argument("--version", action="version", version=f"dedt {__version__}")
     choices = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, function in VERBS.items():
         text, stage = inspect.getdoc(function) or name, hasattr(verbs, name)
         verb = choices.add_parser(name, help=text.partition("\n")[0], description=text, **how)
-        verb.set_defaults(
-            action=partial(compute, function) if function.__module__ == verbs.__name__ else function
-        )
+        computes = function.__module__ == verbs.__name__
+        verb.set_defaults(action=partial(compute, function) if computes else function)
         if name == chosen:
             for described in dict.fromkeys((function, compute) if stage else (function,)):
                 add_parameters(verb, described, but="images" if function is run else "")
@@ -464,7 +436,8 @@ def add_fields(group: Any) -> None:
     from ..config import Recipe
 
     for name, field in Recipe.model_fields.items():
-        add_option(group, flag(name), field.annotation, field.default, field.description or name)
+        told = " ".join((field.description or name).split())
+        add_option(group, flag(name), field.annotation, field.default, told)
 
 
 def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metavar: str | None = None) -> None:
