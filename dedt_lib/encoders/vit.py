@@ -23,16 +23,17 @@ class ClipViT(nn.Module):
     Args:
         where: A folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained`` writes it
             for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is looked for in
-            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).
+            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).  None: a network
+            of the published make without its weights, to be timed.
 
     Raises:
         DedtError: Files are missing, damaged or of another network, or a download fails.
     """
 
-    def __init__(self, where: Path | str = CLIP_VIT) -> None:
+    def __init__(self, where: Path | str | None = CLIP_VIT) -> None:
         super().__init__()
-        self.published = hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
-        self.model = _read(self.published)
+        self.published = where and hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
+        self.model = _read(self.published) if where else _untrained()
         self.config = self.model.config
         self.size = self.config.image_size
         self.register_buffer("mean", per_channel(MEAN), persistent=False)
@@ -56,6 +57,19 @@ class ClipViT(nn.Module):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to unit vectors [n, d]; 768 numbers of the published weights."""
         return nn.functional.normalize(self.model(self.preprocess(images)).image_embeds, dim=1)
+
+
+def _untrained():
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    tower = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    }
+    config = CLIPVisionConfig(**tower, image_size=336, patch_size=14, projection_dim=768)
+    return CLIPVisionModelWithProjection(config)
 
 
 def _read(files):

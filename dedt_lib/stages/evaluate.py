@@ -398,7 +398,7 @@ class PublishedViT(Given):
         return encoders.ClipViT(self.weights) if self.weights else encoders.ClipViT()
 
     def outline(self):
-        return encoders.ClipViT.untrained()
+        return encoders.ClipViT(None)
 
     def key(self):
         return self.lab.remember(("key", "cmmd", self.weights), lambda: key_of(self.result()))
