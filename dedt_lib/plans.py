@@ -88,11 +88,7 @@ class ClassDrawPlan(EpochPlan):
     """
 
     def __init__(
-        self,
-        indices: np.ndarray,
-        labels: np.ndarray,
-        class_weights: np.ndarray,
-        **settings: Any,
+        self, indices: np.ndarray, labels: np.ndarray, class_weights: np.ndarray, **settings: Any
     ) -> None:
         super().__init__(indices, **settings)
         class_weights = np.asarray(class_weights, dtype=np.float64)

@@ -234,30 +234,27 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
 
 
 def of_split(
-    split: str,
-    find_train: Callable[[], Listing],
-    find_held_out: Callable[[], Listing | None],
-    notes: Iterable[str] = (),
+    split: str, train: Callable[[], Listing], test: Callable[[], Listing | None], notes: Iterable[str] = ()
 ) -> Listing | None:
     """The Listing of a split; held-out images that cannot be used do not block the training images.
 
     Args:
         split: "train" or "test".
-        find_train: gives the training images, after the held-out ones were looked for.
-        find_held_out: gives the held-out ones or None, or raises the DedtError that is then noted.
+        train: gives the training images, after the held-out ones were looked for.
+        test: gives the held-out ones or None, or raises the DedtError that is then noted.
         notes: what else was decided, in words.
     """
     held_out, notes = None, list(notes)
     try:
-        held_out = find_held_out()
+        held_out = test()
     except DedtError as error:
         notes.append(f"no held-out images are used: {error}")
     if split == "test":
         return held_out
-    train = find_train()
-    notes, beside = (*notes, *train.reading.notes), held_out.reading if held_out else None
-    reading = dataclasses.replace(train.reading, notes=notes, held_out=beside)
-    return dataclasses.replace(train, reading=reading)
+    found = train()
+    notes, beside = (*notes, *found.reading.notes), held_out.reading if held_out else None
+    reading = dataclasses.replace(found.reading, notes=notes, held_out=beside)
+    return dataclasses.replace(found, reading=reading)
 
 
 def _hash(file):

@@ -66,7 +66,7 @@ def splits(path: str | Path | None) -> Splits:
             fields=_fields(schema, column),
             values=values,
             class_names=functools.partial(_names_in_metadata, schema),
-            reading=Reading.of(count, None, notes, unit="rows"),
+            reading=Reading.of(count, notes=notes, unit="rows"),
             own_size=functools.partial(_side, train, column),
             where=str(files[0].parent),
         )

@@ -262,11 +262,11 @@ class TrainInfoBatch(Train):
         kept = max(1, fewest) if least or budget else n
         images = (epochs - pruning) * n + pruning * kept
         steps = (epochs - pruning) * -(-n // batch) + pruning * -(-kept // batch)
-        run = training_cost(self.lab, self.spec, self.outline(), self.settings)
         tail = ", annealed" if self.annealing else ""
         what = f"InfoBatch {'to budget' if budget else 'by ratio'}{tail}"
+        run = training_cost(self.lab, self.spec, self.outline(), self.settings, "training", what)
         more = 4 * (steps - run.steps)
-        run = replace(run, what=what, bytes=run.bytes + more, scratch=run.scratch + 2 * more)
+        run = replace(run, bytes=run.bytes + more, scratch=run.scratch + 2 * more)
         evaluations = self.spec.evaluations * images
         yield replace(run, steps=steps, images=images, evaluations=evaluations)
 

@@ -27,12 +27,7 @@ def decisive(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def training_cost(
-    lab: "Lab",
-    spec: ModelSpec,
-    plan: EpochPlan,
-    settings: TrainingSettings,
-    kind: str = "training",
-    what: str = "",
+    lab: "Lab", spec: ModelSpec, plan: EpochPlan, settings: TrainingSettings, kind: str, what: str
 ) -> Cost:
     """What a run along ``plan`` takes."""
     steps, images = plan.steps(settings.batch_size), sum(plan.sizes())

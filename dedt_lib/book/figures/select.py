@@ -1,6 +1,6 @@
 """Figures of images, features and coresets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -105,24 +105,18 @@ def score_histogram(coreset: Coreset, label: str, of_class: int) -> Figure:
     return finished(figure)
 
 
-def kept_and_removed(
-    images: np.ndarray,
-    coresets: Mapping[str, Coreset],
-    classes: Sequence[int] | None = None,
-    per_side: int = 6,
-) -> Figure:
-    """Kept images beside removed ones, a row for each class and a pair of columns for each coreset.
+def kept_and_removed(images: np.ndarray, coresets: Mapping[str, Coreset], per_side: int = 6) -> Figure:
+    """Kept images beside removed ones, a row for each of the first twelve classes, a pair of columns for each coreset.
 
     The kept ones are those ranked first, the removed ones those ranked last.
 
     Args:
         images: uint8 [n, C, H, W].
         coresets: label -> Coreset.
-        classes: numbers of the classes; by default of the first twelve.
         per_side: images in a row.
     """
     first = next(iter(coresets.values()))
-    classes = range(min(12, len(first.class_names))) if classes is None else classes
+    classes = range(min(12, len(first.class_names)))
     height, width = images.shape[2:]
     row = WIDTH / (2 * len(coresets) * per_side) * height / width
     columns = 2 * len(coresets)

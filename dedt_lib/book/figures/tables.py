@@ -284,14 +284,11 @@ def metrics_by_ratio(
     return finished(figure)
 
 
-def differences(
-    found: Mapping[str, pd.DataFrame], *, label: str = "difference in FID (below 0 is better)"
-) -> Figure:
+def differences(found: Mapping[str, pd.DataFrame]) -> Figure:
     """How much lower or higher a row is than another at each ratio: means with their 95 % paired intervals.
 
     Args:
         found: legend -> ``Page.compare``; those without results are left out.
-        label: of the axis.
     """
     found = {name: table for name, table in found.items() if len(table)}
     ratios = sorted({ratio for table in found.values() for ratio in table.index})
@@ -303,7 +300,7 @@ def differences(
         axes.vlines(places, table.low, table.high, color="0.15", lw=1.2)
     axes.axhline(0, color="0.15", lw=1)
     axes.set_xticks(range(len(ratios)), [f"{100 * ratio:g} %" for ratio in ratios])
-    axes.set(xlabel="images kept", ylabel=label)
+    axes.set(xlabel="images kept", ylabel="difference in FID (below 0 is better)")
     if found:
         axes.legend(fontsize=8)
     return finished(figure)

@@ -10,10 +10,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from .common import WIDTH, Arrays, Names, Reading, class_ticks, finished, panel_grid, plain, plain_ticks
 
 
-def loss_curves(runs: Arrays, *, window: int = 50) -> Figure:
+def loss_curves(runs: Arrays) -> Figure:
     """Smoothed training losses; ``runs`` maps a label to losses [steps]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
-    size = min(window, *(max(1, len(losses) // 4) for losses in runs.values()))
+    size = min(50, *(max(1, len(losses) // 4) for losses in runs.values()))
     for label, losses in runs.items():
         smooth = np.convolve(losses, np.ones(size) / size, mode="valid")
         axes.plot(np.arange(len(smooth)) + size, smooth, label=label)
@@ -139,17 +139,18 @@ def reweighting_signal(reading: Reading) -> Figure:
     return finished(figure)
 
 
-def clipped_share(readings: Mapping[str, Reading], *, window: float = 0.05) -> Figure:
+def clipped_share(readings: Mapping[str, Reading]) -> Figure:
     """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
+
+    It is averaged over a twentieth of the run.
 
     Args:
         readings: label -> :data:`Reading`.
-        window: share of the run that is averaged over.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     for label, reading in readings.items():
         clipped = reading["clipped"]
-        size = max(1, int(window * len(clipped)))
+        size = max(1, int(0.05 * len(clipped)))
         smooth = np.convolve(clipped, np.ones(size) / size, mode="valid")
         axes.plot(100 * (np.arange(len(smooth)) + size) / len(clipped), 100 * smooth, label=label, lw=1.4)
     axes.axhline(50, color="0.4", lw=0.8, ls="--", label="proxy as good as reference")
