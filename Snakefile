@@ -6,7 +6,8 @@ from snakemake.exceptions import WorkflowError
 
 from dedt_lib.config import load_profile
 from dedt_lib.errors import DedtError
-from dedt_lib.book.tables import FULL, all_cells, cell_before, cell_name, collect, done
+from dedt_lib.book.grid import FULL, all_cells, cell_before, cell_name
+from dedt_lib.book.results import collect, done
 
 GIVEN = str(config.get("profile", "digits"))
 PROFILE = load_profile(GIVEN).name

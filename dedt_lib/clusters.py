@@ -7,13 +7,12 @@ from .arrays import Array
 COMPONENTS, FITTED = 64, 5_000
 
 
-def principal(features: Array, components: int = COMPONENTS, *, seed: int = 0) -> np.ndarray:
+def principal(features: Array, components: int = COMPONENTS) -> np.ndarray:
     """The unit vectors of features in their first principal components, which up to 5,000 of them decide.
 
     Args:
         features: float [n, d].
         components: At most so many.
-        seed: Of the choice of those that decide.
 
     Returns:
         float32 [n, c].
@@ -26,18 +25,17 @@ def principal(features: Array, components: int = COMPONENTS, *, seed: int = 0) -
         rows = np.asarray(rows, np.float32)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
 
-    some = np.sort(np.random.default_rng(seed).permutation(n)[:FITTED])
-    pca = PCA(min(components, d, len(some)), random_state=seed).fit(unit(features[some]))
+    some = np.sort(np.random.default_rng(0).permutation(n)[:FITTED])
+    pca = PCA(min(components, d, len(some)), random_state=0).fit(unit(features[some]))
     return np.concatenate([pca.transform(unit(features[i : i + FITTED])) for i in range(0, n, FITTED)])
 
 
-def cluster(features: Array, clusters: int, *, seed: int = 0) -> np.ndarray:
+def cluster(features: Array, clusters: int) -> np.ndarray:
     """k-means on the unit vectors of features, in their first 64 principal components.
 
     Args:
         features: float [n, d].
         clusters: How many, K <= n.
-        seed: Of the first centres.
 
     Returns:
         int64 [n], 0..K-1, the largest cluster first.
@@ -45,6 +43,6 @@ def cluster(features: Array, clusters: int, *, seed: int = 0) -> np.ndarray:
     from sklearn.cluster import KMeans
 
     clusters = min(clusters, len(features))
-    labels = KMeans(clusters, n_init=3, random_state=seed).fit_predict(principal(features, seed=seed))
+    labels = KMeans(clusters, n_init=3, random_state=0).fit_predict(principal(features))
     order = np.argsort(-np.bincount(labels, minlength=clusters), kind="stable")
     return np.argsort(order)[labels].astype(np.int64)

@@ -58,12 +58,12 @@ def commit() -> str | None:
         return None
 
 
-def make_folder(folder: Path, variable: str) -> Path:
+def make_folder(folder: Path, how: str) -> Path:
     """Make sure that a folder is there.
 
     Args:
         folder: the folder, made with those around it.
-        variable: of the environment, which puts it elsewhere.
+        how: to put it elsewhere, in words: set a variable of the environment, give an option.
 
     Returns:
         The folder.
@@ -75,7 +75,7 @@ def make_folder(folder: Path, variable: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DedtError(
-            f"Cannot create {folder} ({error.strerror}). Set {variable} to a folder that can be written."
+            f"Cannot create {folder} ({error.strerror}). {how} a folder that can be written."
         ) from error
     return folder
 
@@ -119,7 +119,7 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
 
     import torch
 
-    make_folder(path.parent, variable)
+    make_folder(path.parent, f"Set {variable} to")
     before = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(SILENCE)
@@ -254,11 +254,11 @@ def intact(path: Path) -> bool:
     return path.exists() and sha256(path) in _digests(path)
 
 
-def intact_or_removed(path: Path, then: str = "this piece is done again") -> bool:
+def intact_or_removed(path: Path) -> bool:
     """Whether work in progress is there to go on from; if it is damaged it is removed, and a line says so."""
     whole = intact(path)
     if not whole and path.exists():
-        say_damaged(path, then)
+        say_damaged(path, "this piece is done again")
         path.unlink(missing_ok=True)
     return whole
 

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from . import data
-from .book.tables import cell_recipe
+from .book.grid import cell_recipe
 from .config import Profile, load_profile
 from .data import Reading
 from .errors import DedtError
@@ -105,10 +105,8 @@ def speedups(
         behind = [cost for stage in closure([model]).values() if stage is not model for cost in costs(stage)]
         counted = ("encoder", "proxy", "reference")
         own = sum(c.evaluations for c in behind if c.kind in counted and c.network == e.spec.label)
-        found[row, ratio] = (
-            full.evaluations / final.evaluations,
-            full.evaluations / (final.evaluations + own),
-        )
+        taken = final.evaluations, final.evaluations + own
+        found[row, ratio] = full.evaluations / taken[0], full.evaluations / taken[1]
     return found
 
 
@@ -136,9 +134,8 @@ def survey(profile: Profile) -> tuple[list[int], Reading | None]:
     else:
         p = profile.data
         found = data.find(p.source, p.path, label=p.label, caption=p.caption)
-        assert isinstance(
-            found, data.Listing
-        )  # only held-out images may be missing, and only CIFAR-10 is a folder
+        # Only held-out images may be missing, and only CIFAR-10 is a folder.
+        assert isinstance(found, data.Listing)
         counts, reading = found.class_counts.tolist(), found.reading
     if per_class:
         return [min(count, per_class) for count in counts], reading.first(per_class, counts)
@@ -230,9 +227,8 @@ def _small(stage: Stage, batches: int, store: Store) -> Stage:
     settings = getattr(stage, "settings", {"batch_size": 8})
     images = batches * (settings["batch_size"] if isinstance(settings, dict) else settings.batch_size)
     counts = np.bincount(np.arange(images) % 8).tolist()
-    lab = Lab(
-        load_profile(stage.lab.profile, **SMALL, **{"sample.count": images}), counts=counts, store=store
-    )
+    profile = load_profile(stage.lab.profile, **SMALL, **{"sample.count": images})
+    lab = Lab(profile, counts=counts, store=store)
     if isinstance(stage, Train):
         return stage.on(lab, coreset=Select.everything(lab), weights=None)
     plain = {"model": Train.on_everything(lab, stage.spec.name, seed=0)} if isinstance(stage, Sample) else {}

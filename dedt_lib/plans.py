@@ -88,11 +88,7 @@ class ClassDrawPlan(EpochPlan):
     """
 
     def __init__(
-        self,
-        indices: np.ndarray,
-        labels: np.ndarray,
-        class_weights: np.ndarray,
-        **settings: Any,
+        self, indices: np.ndarray, labels: np.ndarray, class_weights: np.ndarray, **settings: Any
     ) -> None:
         super().__init__(indices, **settings)
         class_weights = np.asarray(class_weights, dtype=np.float64)
@@ -193,10 +189,8 @@ class InfoBatchPlan:
 
     def state(self) -> dict[str, np.ndarray]:
         """Scores and the draw of the current epoch, as arrays."""
-        drawn: dict[str, Any] = (
-            {} if self._drawn is None else dict(zip(("epoch", "indices", "weights"), self._drawn))
-        )
-        return {"scores": self.scores, **{name: np.asarray(value) for name, value in drawn.items()}}
+        drawn = zip(("epoch", "indices", "weights"), self._drawn or ())
+        return {"scores": self.scores, **{name: np.asarray(value) for name, value in drawn}}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a :meth:`state`."""

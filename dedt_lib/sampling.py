@@ -236,9 +236,8 @@ def respaced_ddpm(
     if not 2 <= steps <= NOISE_SCHEDULE["num_train_timesteps"]:
         raise DedtError(f"Ancestral sampling takes 2 to 1000 steps; got {steps}.")
     variance = "learned_range" if model.learn_sigma else "fixed_large"
-    scheduler = DDPMScheduler(
-        **NOISE_SCHEDULE, variance_type=variance, clip_sample=False, timestep_spacing="linspace"
-    )
+    how = {"variance_type": variance, "clip_sample": False, "timestep_spacing": "linspace"}
+    scheduler = DDPMScheduler(**NOISE_SCHEDULE, **how)
     # The timesteps stay on the host: the scheduler looks at their values, and a device would have to be waited for.
     scheduler.set_timesteps(steps)
     x_t, kept = noise, []

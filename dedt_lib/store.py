@@ -107,7 +107,7 @@ class Store:
             return self._verify(folder, stage, identity)
         if not self.compute:
             raise DedtError(f"{folder} is not there, and this store computes nothing.")
-        make_folder(folder.parent, "DEDT_STORE")
+        make_folder(folder.parent, "Set DEDT_STORE to")
 
         def ask(attempt):
             return processes.from_main(processes.main and attempt())
@@ -186,7 +186,7 @@ def _refuse_foreign(folder):
 def _prepare(partial, resumable):
     if partial.exists() and not resumable:
         shutil.rmtree(partial)
-    make_folder(partial, "DEDT_STORE")
+    make_folder(partial, "Set DEDT_STORE to")
     for stray in partial.glob(".*.partial"):  # left by a process that was killed while it wrote
         stray.unlink()
 

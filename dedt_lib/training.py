@@ -31,12 +31,10 @@ from .errors import DedtError
 from .files import intact, say_damaged, sealed
 from .models.batch import Batch
 from .pixels import channels_first, to_float
-from .plans import ClassDrawPlan, EpochPlan, InfoBatchPlan
+from .plans import EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive, seed_dropout, torch_generator
 from .weights import save_weights
-
-__all__ = ["Batch", "ClassDrawPlan", "EpochPlan", "InfoBatchPlan", "TrainingSettings", "train"]
 
 MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
 
@@ -251,14 +249,8 @@ def fit(
     processes, folder = run.processes, Path(folder) if folder else None
     if folder and processes.from_main(processes.main and _can_go_on(folder)):
         run.restore(folder / CHECKPOINT)
-    bar = tqdm(
-        total=task.steps,
-        initial=run.step,
-        desc=progress,
-        unit="step",
-        leave=False,
-        disable=None if processes.main else True,
-    )
+    hidden = None if processes.main else True
+    bar = tqdm(None, progress, task.steps, initial=run.step, unit="step", leave=False, disable=hidden)
     # Without a checkpoint there is nothing to stop for at the end of a step.
     patient = interruption.postponed() if folder else contextlib.nullcontext()
     with bar, patient, torch.random.fork_rng(devices=[]):

@@ -271,6 +271,34 @@ def hub_files(where: str | Path, what: str, weights: Sequence[str], config: str 
     return published(where, what, f"{config} and {choice}", fetch, used)
 
 
+def read_network(make: Callable[..., Any], files: Published, what: str, **how: Any) -> Any:
+    """A network of diffusers or transformers in eval mode, from its settings and weights alone.
+
+    Args:
+        make: Its class's ``from_pretrained``.
+        files: Of :func:`hub_files`; they are noted in the network's attribute ``published``.
+        what: The network in words.
+        how: Further arguments of ``make``.
+
+    Raises:
+        DedtError: Files that are damaged or of another network.
+    """
+    config, weights = files.files
+    try:
+        network, report = make(files.folder, local_files_only=True, output_loading_info=True, **how)
+    except Exception as error:
+        raise DedtError(
+            f"{files.folder} holds no {what} that can be read ({error}). Fetch or save its {config} and {weights} again."
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise DedtError(
+            f"The weights in {files.folder} belong to another network than its {config} describes: they lack "
+            f"{missing[0]} and {len(missing) - 1} more. Fetch both files together."
+        )
+    network.published = files
+    return network.eval()
+
+
 def published(
     where: str | Path,
     what: str,

@@ -236,9 +236,9 @@ Markdown(
 # disagree has learned the seed and not the classes.
 
 # %%
-from dedt_lib.book import findings, tables
+from dedt_lib.book import findings, results
 
-measured = tables.dro_options(profile)
+measured = results.dro_options(profile)
 measured.round(3)
 
 # %%

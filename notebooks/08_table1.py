@@ -29,11 +29,12 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, runs, tables
+from dedt_lib.book import figures, findings, paper
+from dedt_lib.book import grid, results, runs, tables
 
 if compute:
-    tables.compute_missing(profile, "table1")
-frame = tables.read_cells(profile)
+    results.compute_missing(profile, "table1")
+frame = results.read_cells(profile)
 
 ours = "moderate-reweighted"
 pairs = [
@@ -61,7 +62,7 @@ Markdown(page.answer(ours, "random"))
 # %%
 theirs = tables.layout(frame, "table1", published=paper.TABLE_1)
 theirs.columns = [c.replace("paper", "CIFAR-10") for c in theirs.columns]
-in_paper = [tables.LABELS[row] for row in paper.TABLE_1]
+in_paper = [grid.LABELS[row] for row in paper.TABLE_1]
 theirs = theirs[theirs.index.isin(in_paper)]
 theirs = theirs.drop(columns=[c for c in theirs if "100 %" in c])
 runs.linked(theirs, paper.TABLE_1)
@@ -95,7 +96,7 @@ rows = [row for row in paper.TABLE_1 if row in set(frame.row)]
 figures.fid_by_ratio(
     frame,
     [*rows, "early-stopping"],
-    tables.LABELS,
+    grid.LABELS,
     dashed=["early-stopping"],
     floor=frame.result.iloc[0]["floor"]["fid"],
     full="full",

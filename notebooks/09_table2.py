@@ -31,11 +31,12 @@ check_parameters("profile", "epochs", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, runs, tables
+from dedt_lib.book import figures, findings, paper
+from dedt_lib.book import grid, results, runs, tables
 
 if compute:
-    tables.compute_missing(profile, "table2")
-frame = tables.read_cells(profile)
+    results.compute_missing(profile, "table2")
+frame = results.read_cells(profile)
 
 ours = "moderate-reweighted-annealed"
 pairs = [
@@ -75,7 +76,7 @@ runs.linked(table, "table2", without=" + annealing")
 # %%
 theirs = tables.layout(frame, "table2", published=paper.TABLE_2)
 theirs.columns = [c.replace("paper", "CIFAR-10") for c in theirs.columns]
-in_paper = [tables.LABELS[row] for row in paper.TABLE_2]
+in_paper = [grid.LABELS[row] for row in paper.TABLE_2]
 columns = [f"CIFAR-10, {tables.percent(ratio)}" for ratio in paper.RATIOS]
 theirs.loc[theirs.index.isin(in_paper), theirs.columns.isin(columns)]
 
@@ -97,8 +98,8 @@ Markdown(
 # %%
 stopped = ["early-stopping", "early-stopping-annealed", "full"]
 lines = {
-    tables.LABELS[row]: [row]
-    for row in tables.TABLES["table2"]
+    grid.LABELS[row]: [row]
+    for row in grid.TABLES["table2"]
     if row not in stopped
 }
 lines["ResNet-18, Moderate-DS + reweighting"] = ["moderate-reweighted"]
@@ -296,7 +297,7 @@ the images; independent draws would agree for {100 * by_chance:.0f} %.
 # code, and the command that computes the cell of the first seed.
 
 # %%
-runs.behind(frame, [*tables.TABLES["table2"], *page.rows, "random"])
+runs.behind(frame, [*grid.TABLES["table2"], *page.rows, "random"])
 
 # %% [markdown]
 # ## In short

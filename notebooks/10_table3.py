@@ -28,11 +28,12 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, runs, tables
+from dedt_lib.book import figures, findings, paper
+from dedt_lib.book import grid, results, runs, tables
 
 if compute:
-    tables.compute_missing(profile, "table3")
-frame = tables.read_cells(profile)
+    results.compute_missing(profile, "table3")
+frame = results.read_cells(profile)
 rows = [row for row in paper.TABLE_3 if row in set(frame.row)]
 training = tables.speedups(frame, rows)
 whole = tables.speedups(frame, rows, whole=True)
@@ -65,7 +66,7 @@ runs.linked(findings.whole_speedups(frame, rows), rows)
 
 # %%
 numbers = {
-    (tables.LABELS[row], tables.percent(ratio)): speed
+    (grid.LABELS[row], tables.percent(ratio)): speed
     for row in rows
     for ratio, speed in zip(paper.RATIOS, paper.TABLE_3[row])
 }
@@ -100,14 +101,14 @@ def annealed(s):
 
 
 def at_ratios(table, row):
-    found = table["CPU time"].xs(tables.LABELS[row])
+    found = table["CPU time"].xs(grid.LABELS[row])
     return found.reindex(map(tables.percent, ratios)).to_numpy()
 
 
 panels = {}
 for row in rows:
     theirs = paper.by_ratio(paper.TABLE_3, row)
-    panels[tables.LABELS[row].replace(" + ", "\n+ ")] = {
+    panels[grid.LABELS[row].replace(" + ", "\n+ ")] = {
         "ideal": [
             annealed(1 / r) if row == with_tail else 1 / r for r in ratios
         ],
@@ -129,7 +130,7 @@ smallest, seed = frame.ratio.min(), frame.seed.min()
 first = frame[(frame.ratio == smallest) & (frame.seed == seed)]
 costs = {result["row"]: result["costs"] for result in first.result}
 ledgers = {
-    tables.LABELS[row]: {
+    grid.LABELS[row]: {
         stage: cost["cpu_seconds"] for stage, cost in costs[row].items()
     }
     for row in dict.fromkeys([*paper.TABLE_1, *rows])
@@ -177,7 +178,7 @@ check = {
 check = pd.DataFrame(check, index=map(tables.percent, paper.RATIOS))
 for name, row in (("s", plain), ("annealed", with_tail)):
     if row in rows:
-        found = training.xs(tables.LABELS[row])["images"]
+        found = training.xs(grid.LABELS[row])["images"]
         check[f"here, {name}"] = found.reindex(check.index)
 check.round(2)
 

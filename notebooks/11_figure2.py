@@ -28,11 +28,11 @@ check_parameters("profile", "ratio", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, runs, tables
+from dedt_lib.book import figures, findings, results, runs
 
 if compute:
-    tables.compute_missing(profile, "figure2")
-frame = tables.read_cells(profile)
+    results.compute_missing(profile, "figure2")
+frame = results.read_cells(profile)
 classes = findings.by_class(frame, ratio)
 Markdown(findings.gains_in_words(classes))
 

@@ -27,14 +27,15 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, runs, tables
+from dedt_lib.book import figures, findings, paper
+from dedt_lib.book import grid, results, runs, tables
 
 shown = ("table1", "table2", "table3")
 if compute:
     for table in shown:
-        tables.compute_missing(profile, table)
-frame = tables.read_cells(profile)
-rows = {row for table in shown for row in tables.TABLES[table]}
+        results.compute_missing(profile, table)
+frame = results.read_cells(profile)
+rows = {row for table in shown for row in grid.TABLES[table]}
 frame = frame[frame.row.isin(rows)]
 
 ours, annealed = "moderate-reweighted", "moderate-reweighted-annealed"
@@ -83,7 +84,7 @@ figures.differences(
 
 # %%
 order = findings.same_order(frame, paper.TABLE_1)
-figures.rank_slopes(order, tables.LABELS)
+figures.rank_slopes(order, grid.LABELS)
 
 # %%
 Markdown(findings.order_in_words(frame, paper.TABLE_1))

@@ -40,13 +40,13 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, tables
+from dedt_lib.book import figures, grid, results, tables
 from dedt_lib.experiment import Experiment
 
 if compute:
-    tables.compute_missing(profile, "table4")
-frame = tables.read_cells(profile)
-recipe = tables.cell_recipe("mdt-random", ratio, seed)
+    results.compute_missing(profile, "table4")
+frame = results.read_cells(profile)
+recipe = grid.cell_recipe("mdt-random", ratio, seed)
 experiment = Experiment(profile, **recipe)
 data, p = experiment.data, experiment.profile
 model = experiment.build_model()
@@ -249,10 +249,10 @@ figures.image_rows(
 # %%
 row = "mdt-gaussian-reweighted"
 sheets = {
-    tables.percent(r): tables.read_samples(profile, row, r, seed)
+    tables.percent(r): results.read_samples(profile, row, r, seed)
     for r in p.mdt.ratios
 }
-sheets["all the data"] = tables.read_samples(profile, "mdt-full", 1.0, seed)
+sheets["all the data"] = results.read_samples(profile, "mdt-full", 1.0, seed)
 labels = experiment.sample_labels()
 sheets = {
     name: figures.class_columns(s, labels[: len(s)], K) if K <= 10 else s
@@ -278,7 +278,7 @@ shown
 # %%
 cells = frame[(frame.row == row) & (frame.seed == seed)].sort_values("ratio")
 readings = {
-    tables.percent(r): tables.reading(result)
+    tables.percent(r): results.reading(result)
     for r, result in zip(cells.ratio, cells.result)
 }
 if readings:

@@ -28,13 +28,14 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, runs, tables
+from dedt_lib.book import figures, findings, paper
+from dedt_lib.book import grid, results, runs, tables
 
 if compute:
-    tables.compute_missing(profile, "table4")
-frame = tables.read_cells(profile)
-frame = frame[frame.row.isin(tables.TABLES["table4"])]
-rows = [row for row in tables.TABLES["table4"] if row in set(frame.row)]
+    results.compute_missing(profile, "table4")
+frame = results.read_cells(profile)
+frame = frame[frame.row.isin(grid.TABLES["table4"])]
+rows = [row for row in grid.TABLES["table4"] if row in set(frame.row)]
 
 full, control = "mdt-full", "mdt-early-stopping"
 best = "mdt-gaussian-reweighted"
@@ -112,7 +113,7 @@ runs.linked(unbiased, "table4")
 figures.metrics_by_ratio(
     frame,
     [row for row in rows if row != full],
-    tables.LABELS,
+    grid.LABELS,
     {"fid": "FID (classifier features)", "cmmd": "CMMD (small CLIP)"},
     dashed=[control],
     full=full,
@@ -147,7 +148,7 @@ Markdown(page.summary())
 # %%
 order = findings.same_order(frame, paper.TABLE_4_FID)
 if len(order):
-    shown = figures.rank_slopes(order, tables.LABELS)
+    shown = figures.rank_slopes(order, grid.LABELS)
 else:
     shown = Markdown("No results yet.")
 shown

@@ -39,15 +39,15 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, tables
+from dedt_lib.book import figures, grid, results, tables
 from dedt_lib.experiment import Experiment
 
 if compute:
-    tables.compute_missing(profile, "table5")
-frame = tables.read_cells(profile)
-recipe = tables.cell_recipe("sd-moderate", ratio, seed)
+    results.compute_missing(profile, "table5")
+frame = results.read_cells(profile)
+recipe = grid.cell_recipe("sd-moderate", ratio, seed)
 experiment = Experiment(profile, **recipe)
-full = experiment.change(**tables.cell_recipe("sd-full", 1.0, seed))
+full = experiment.change(**grid.cell_recipe("sd-full", 1.0, seed))
 data, p = experiment.data, experiment.profile
 
 # %% [markdown]
@@ -138,7 +138,7 @@ cells = {tables.percent(r): ("sd-moderate", r) for r in ratios}
 cells["all data"] = ("sd-full", 1.0)
 pictures = {"pre-trained": untuned}
 for name, (row, r) in cells.items():
-    kept = tables.read_samples(profile, row, r, seed)
+    kept = results.read_samples(profile, row, r, seed)
     pictures |= {} if kept is None else {name: kept}
 rows = [images[:10] for images in pictures.values()]
 figures.image_rows(rows, list(pictures))
@@ -276,7 +276,7 @@ proxies = {
 here = frame[(frame.ratio == ratio) & (frame.seed == seed)]
 here = here.set_index("row").result
 readings = {
-    name: tables.reading(here[row])
+    name: results.reading(here[row])
     for name, row in proxies.items()
     if row in here
 }

@@ -29,13 +29,14 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, paper, runs, tables
+from dedt_lib.book import figures, findings, paper
+from dedt_lib.book import grid, results, runs, tables
 
 if compute:
-    tables.compute_missing(profile, "table5")
-    tables.compute_missing(profile, "table5-unguided")
-everything = tables.read_cells(profile)
-frame = everything[everything.row.isin(tables.TABLES["table5"])]
+    results.compute_missing(profile, "table5")
+    results.compute_missing(profile, "table5-unguided")
+everything = results.read_cells(profile)
+frame = everything[everything.row.isin(grid.TABLES["table5"])]
 
 best, control, full = "sd-moderate", "sd-early-stopping", "sd-full"
 guided = [(best, full), (control, full), (best, control)]
@@ -86,7 +87,7 @@ runs.linked(table, "table5-unguided", without=", unguided")
 # different scales.
 
 # %%
-same = everything[everything.row.isin(tables.TABLES["table5-unguided"])]
+same = everything[everything.row.isin(grid.TABLES["table5-unguided"])]
 same = same.assign(row=same.row.str.removesuffix("-unguided"))
 same = same[["row", "ratio", "seed", "fid"]]
 both = frame.merge(
@@ -95,7 +96,7 @@ both = frame.merge(
 figures.metrics_by_ratio(
     both,
     ["sd-random", "sd-clip-moderate", best, control],
-    tables.LABELS,
+    grid.LABELS,
     {"fid": "FID, guided", "fid_unguided": "FID, no guidance"},
     dashed=[control],
     full=full,
@@ -195,7 +196,7 @@ Markdown(findings.clipped_in_words(clipped[of_sd]))
 # %%
 measures = ["fid", "cmmd", "cmmd_unbiased", "precision", "recall"]
 frame = frame.assign(copies_percent=100 * frame.copies.astype(float))
-rows = tables.TABLES["table5"]
+rows = grid.TABLES["table5"]
 more = tables.metrics(frame, rows, [*measures, "copies_percent"])
 runs.linked(more, rows)
 
@@ -205,7 +206,7 @@ runs.linked(more, rows)
 # Times as fast as fine-tuning on all the data, the final fine-tuning alone:
 
 # %%
-rows = [row for row in tables.TABLES["table5"] if row in set(frame.row)]
+rows = [row for row in grid.TABLES["table5"] if row in set(frame.row)]
 rows = [row for row in rows if row not in (full, control)]
 tables.speedups(frame, rows, full=full).round(2)
 
@@ -226,8 +227,8 @@ findings.whole_speedups(frame, rows, full=full)
 # code, and the command that computes the cell of the first seed.
 
 # %%
-unguided = tables.TABLES["table5-unguided"]
-runs.behind(everything, [*tables.TABLES["table5"], *unguided])
+unguided = grid.TABLES["table5-unguided"]
+runs.behind(everything, [*grid.TABLES["table5"], *unguided])
 
 # %% [markdown]
 # ## In short

@@ -28,11 +28,11 @@ check_parameters("profile", "compute")
 # %%
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, findings, runs, tables
+from dedt_lib.book import figures, findings, grid, results, runs, tables
 
 if compute:
-    tables.compute_missing(profile, "controls")
-frame = tables.read_cells(profile)
+    results.compute_missing(profile, "controls")
+frame = results.read_cells(profile)
 
 weighted = "moderate-reweighted"
 nulls = [
@@ -89,7 +89,7 @@ runs.linked(page.shown(*nulls), "controls")
 
 # %%
 figures.differences(
-    {tables.LABELS[row]: page.compare(weighted, row) for _, row in nulls}
+    {grid.LABELS[row]: page.compare(weighted, row) for _, row in nulls}
 )
 
 # %%
@@ -124,7 +124,7 @@ runs.linked(page.shown(*length), "controls")
 # make the difference.
 
 # %%
-steps = tables.fid_over_steps(profile)
+steps = results.fid_over_steps(profile)
 if len(steps):
     shown = figures.fid_over_steps(steps)
 else:

@@ -32,9 +32,9 @@ check_parameters("profile", "row", "percent", "seed")
 # Every stage that is already in the store is taken from there.
 
 # %%
-from dedt_lib.book import figures, tables
+from dedt_lib.book import figures, grid, results
 
-experiment, result = tables.run_cell(
+experiment, result = results.run_cell(
     profile, row, percent / 100, seed, pending=True
 )
 
@@ -56,7 +56,7 @@ result["costs"]
 # The training loss, smoothed; it should fall and flatten.
 
 # %%
-figures.loss_curves({tables.LABELS[row]: experiment.training()["losses"]})
+figures.loss_curves({grid.LABELS[row]: experiment.training()["losses"]})
 
 # %% [markdown]
 # Samples, one class per column.

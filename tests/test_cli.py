@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from dedt_lib import plan
 from dedt_lib import store as store_module
-from dedt_lib.book import tables
+from dedt_lib.book import grid, results
 from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.encoders import SmallClassifier
@@ -256,10 +256,10 @@ def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, mo
 def test_a_table_takes_its_images_from_the_command_line_where_the_profile_leaves_them_open(
     dedt, photos, monkeypatch
 ):
-    def stub(profile, *cell, store):
+    def stub(profile, *cell, store, report):
         raise DedtError(f"{profile.name} {profile.data.path} {cell}")
 
-    monkeypatch.setattr(tables, "run_cell", stub)
+    monkeypatch.setattr(results, "run_cell", stub)
     row = ("run", "table5", "--row", "sd-moderate", "--profile", "imagenette")
     assert dedt(*row, "--data", photos)[2] == f"dedt: imagenette {photos} {('sd-moderate', 0.2, 0)}\n"
     assert "give --data PATH" in dedt(*row)[2]
@@ -291,28 +291,28 @@ def listed(capsys, *given):
     return [(given["table"], (given["row"], given["ratio"], given["seed"])) for given in parsed]
 
 
-@pytest.mark.parametrize("table", tables.TABLES)
+@pytest.mark.parametrize("table", grid.TABLES)
 def test_cells_lists_every_cell_with_a_command_that_parses(table, capsys):
-    expected = [(table, cell) for cell in tables.cells(table, "smoke")]
+    expected = [(table, cell) for cell in grid.cells(table, "smoke")]
     assert listed(capsys, "--table", table) == expected
 
 
 def test_cells_of_all_tables_are_listed_once_each_under_a_table_that_has_them(capsys):
     found = listed(capsys)
-    assert [cell for _, cell in found] == tables.all_cells("smoke")
-    assert all(cell in tables.cells(table, "smoke") for table, cell in found)
+    assert [cell for _, cell in found] == grid.all_cells("smoke")
+    assert all(cell in grid.cells(table, "smoke") for table, cell in found)
 
 
-@pytest.mark.parametrize("table", tables.TABLES)
+@pytest.mark.parametrize("table", grid.TABLES)
 def test_every_row_of_every_table_can_be_run(table, dedt, monkeypatch):
-    def stub(profile, *cell, store):
+    def stub(profile, *cell, store, report):
         raise DedtError(f"cell {cell}")
 
-    monkeypatch.setattr(tables, "run_cell", stub)
-    for row, ratio, seed in tables.cells(table, "smoke"):
+    monkeypatch.setattr(results, "run_cell", stub)
+    for row, ratio, seed in grid.cells(table, "smoke"):
         options = ("--row", row, "--ratio", ratio, "--seed", seed, "--profile", "smoke")
         assert dedt("run", table, *options)[2] == f"dedt: cell {(row, ratio, seed)}\n"
-        first = (tables.TABLES[table][row] or tables.row_ratios(row, "smoke"))[0]
+        first = (grid.TABLES[table][row] or grid.row_ratios(row, "smoke"))[0]
         assert dedt("run", table, *options[:2], *options[4:])[2] == f"dedt: cell {(row, first, seed)}\n"
 
 
@@ -324,7 +324,8 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(capsys):
         cli.main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for name, field in Recipe.model_fields.items():
-        assert cli.flag(name) in shown and field.description.replace("-", "") in shown.replace("-", "")
+        description = " ".join(field.description.split())
+        assert cli.flag(name) in shown and description.replace("-", "") in shown.replace("-", "")
     assert options("train").keys() == {"verb", "action", "images"}
 
 

@@ -15,8 +15,8 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from dedt_lib import plans, selection
-from dedt_lib.book import tables
-from dedt_lib.book.tables import Row
+from dedt_lib.book import grid, results
+from dedt_lib.book.grid import Row
 from dedt_lib.config.profile import Diffusion
 from dedt_lib.encoders.classifier import SmallClassifier
 from dedt_lib.errors import DedtError
@@ -189,8 +189,8 @@ def test_an_instruction_is_followed(name, place, tmp_path, monkeypatch, capsys):
     case = CASES[name]
     monkeypatch.setitem(case.registry, name, case.made)
     for part in ("ROWS", "LABELS", "TABLES"):
-        monkeypatch.setattr(tables, part, copy.deepcopy(getattr(tables, part)))
-    tables.add_row(name, Row("One's own", case.recipe, "table1", (0.1,)))
+        monkeypatch.setattr(grid, part, copy.deepcopy(getattr(grid, part)))
+    grid.add_row(name, Row("One's own", case.recipe, "table1", (0.1,)))
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
 
     def dedt(*argv):
@@ -205,7 +205,7 @@ def test_an_instruction_is_followed(name, place, tmp_path, monkeypatch, capsys):
     assert "FID" in dedt("run", *options, *kept)
     assert case.planned in dedt("plan", "table1", "--row", name, "--probe")
     assert f"wrote {name}-10-0" in dedt("run", "table1", "--row", name, *kept)
-    (cell,) = tables.read_cells(place / "tiny.toml", root=tmp_path).to_dict("records")
+    (cell,) = results.read_cells(place / "tiny.toml", root=tmp_path).to_dict("records")
     assert cell["row"] == name and cell["fid"] > 0
 
 

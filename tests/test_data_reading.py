@@ -383,7 +383,9 @@ def test_names_that_no_encoding_has_can_be_chosen_from_and_drawn(tmp_path, capsy
     figure = figures.class_counts({"kept": coreset.counts}, coreset.class_names)
     figure.canvas.draw()
     assert figure.axes[0].get_xticklabels()[0].get_text() == r"\$x_{\$"
-    figures.feature_plane(np.eye(len(coreset.labels)), coreset.labels, coreset.class_names).canvas.draw()
+    figures.feature_planes(
+        {"": np.eye(len(coreset.labels))}, coreset.labels, coreset.class_names
+    ).canvas.draw()
 
 
 def test_paths_that_are_not_utf8_and_names_of_several_lines(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from dedt_lib.book import findings, tables
+from dedt_lib.book import findings, results
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import write_json
@@ -61,11 +61,11 @@ def test_a_window_is_read_from_the_trajectory_that_is_there(measured):
 
 def test_the_table_of_the_book_reads_what_was_measured(measured, tmp_path):
     _, _, rows = measured
-    assert tables.dro_options("smoke", root=tmp_path).empty
-    folder = tables.results_folder("smoke", tmp_path)
+    assert results.dro_options("smoke", root=tmp_path).empty
+    folder = results.results_folder("smoke", tmp_path)
     folder.mkdir(parents=True)
     write_json(folder / "dro-options.json", {"rows": rows})
-    table = tables.dro_options("smoke", root=tmp_path)
+    table = results.dro_options("smoke", root=tmp_path)
     assert table.index.tolist() == [row["setting"] for row in rows]
     assert table.loc["default", "with_default"] == pytest.approx(1)
     assert (table.lowest <= table.between_seeds + 1e-12).all()

@@ -323,14 +323,6 @@ def test_images_and_names_that_an_extractor_does_not_take(extractor, colours):
             extract_features(images, extractor)
 
 
-def test_the_protocol_names_what_a_distance_depends_on():
-    facts = {"samples": 500, "reference": "all 900 training images", "width": 64}
-    text = evaluation.protocol(extractor="net-1", layer="features", seed=3, **facts)
-    assert text == (
-        "FID of 500 samples (seed 3) against all 900 training images, 64 features of net-1, layer features"
-    )
-
-
 # ---- the floor -----------------------------------------------------------------------------------
 
 

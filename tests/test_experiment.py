@@ -232,7 +232,7 @@ def test_early_stopping_can_match_an_annealed_run(smoke):
     annealed = smoke.change(annealing=True).training()["steps"]
     stopped = smoke.change(annealing=True, early_stopping=True)
     assert stopped.cell()["steps"] == annealed == 7 * 2 + 12
-    assert stopped.model.file.name == f"ema-{annealed:06d}.safetensors"
+    assert stopped.model.weights_file.name == f"ema-{annealed:06d}.safetensors"
 
 
 # ---- other ways to train on less -----------------------------------------------------------------

@@ -214,7 +214,7 @@ def test_differences_are_means_with_their_intervals(frame):
     pairs = {"selected": ("moderate", "random"), "not there yet": ("mdt-random", "random")}
     page = Page(frame, pairs.values())
     found = {name: page.compare(*pair) for name, pair in pairs.items()}
-    (axes,) = drawn(figures.differences(found, label="difference"), 1)
+    (axes,) = drawn(figures.differences(found), 1)
     assert [bar.get_height() for bar in axes.patches] == pytest.approx(list(found["selected"].difference))
     ends = [segment[:, 1] for segment in axes.collections[0].get_segments()]
     np.testing.assert_allclose(ends, found["selected"][["low", "high"]])

@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from dedt_lib import evaluation
-from dedt_lib.book import findings, tables
+from dedt_lib.book import findings, grid
 from dedt_lib.errors import DedtError
 
 
@@ -353,7 +353,7 @@ def test_copies_are_told_by_the_row_with_the_most(share, head):
 
 
 def test_a_page_says_how_its_results_were_made():
-    cells = tables.cells("figure2", "smoke")
+    cells = grid.cells("figure2", "smoke")
 
     def result(date):
         provenance = {"date": date, "machine": "x86_64", "versions": {"torch": "9.9"}}

@@ -12,7 +12,6 @@ from dedt_lib.errors import DedtError
 from dedt_lib.latents import Latents
 from dedt_lib.models import autoencoder as module
 from dedt_lib.models.autoencoder import (
-    autoencoder_key,
     decode,
     encode,
     load_autoencoder,
@@ -21,6 +20,7 @@ from dedt_lib.models.autoencoder import (
 )
 from dedt_lib.pixels import resize, to_float
 from dedt_lib.randomness import seeded, torch_generator
+from dedt_lib.weights import key_of
 
 SIZE = 16
 
@@ -127,7 +127,7 @@ def test_patches_without_variance_need_no_latents():
 
 def test_patches_are_in_the_key_and_whole_images_are_not():
     plain, other = (seeded(0, "vae", lambda p=p: small_autoencoder(1, (4, 8), patch=p)) for p in (1, 2))
-    assert "patch" not in plain.config and autoencoder_key(plain) != autoencoder_key(other)
+    assert "patch" not in plain.config and key_of(plain) != key_of(other)
 
 
 def fit_autoencoder(network, digits, **changes):
@@ -153,7 +153,7 @@ def test_a_killed_training_ends_with_the_same_bits(digits, tmp_path, monkeypatch
         tiny.interrupt(patch, 5)
         fit_autoencoder(autoencoder(), digits, folder=tmp_path)
     np.testing.assert_array_equal(fit_autoencoder(parts, digits, folder=tmp_path), losses)
-    assert autoencoder_key(whole) == autoencoder_key(parts)
+    assert key_of(whole) == key_of(parts)
 
 
 def test_deviation_is_that_of_samples(network, digits):
@@ -172,7 +172,7 @@ def test_a_saved_autoencoder_is_the_same_again(network, tmp_path):
     network.save_pretrained(tmp_path)
     loaded = load_autoencoder(tmp_path)
     assert not loaded.training and loaded.config.scaling_factor == network.config.scaling_factor
-    assert autoencoder_key(loaded) == autoencoder_key(network) == autoencoder_key(str(tmp_path))
+    assert key_of(loaded) == key_of(network) == key_of(load_autoencoder(str(tmp_path)))
 
 
 def test_the_key_follows_weights_and_settings():
@@ -180,7 +180,7 @@ def test_the_key_follows_weights_and_settings():
     scaled.register_to_config(scaling_factor=0.5)
     with torch.no_grad():
         other.decoder.conv_out.bias[0] += 1e-6
-    keys = {autoencoder_key(net) for net in (network, other, scaled, short.to(torch.bfloat16))}
+    keys = {key_of(net) for net in (network, other, scaled, short.to(torch.bfloat16))}
     assert len(keys) == 4 and all(len(key) == 16 for key in keys)
 
 
@@ -202,7 +202,7 @@ def test_folders_that_hold_something_else_are_told(network, tmp_path):
     weights, config = tmp_path / module.WEIGHTS, tmp_path / module.CONFIG
     settings = json.loads(config.read_text())
     config.write_text(json.dumps(settings | {"layers_per_block": 2}))
-    with pytest.raises(DedtError, match="belongs to another network.*lacks .* more"):
+    with pytest.raises(DedtError, match="belong to another network.*lack .* more"):
         load_autoencoder(tmp_path)
     config.write_text(json.dumps(settings | {"latent_channels": 3}))
     with pytest.raises(DedtError, match="holds no AutoencoderKL that can be read"):
@@ -216,7 +216,7 @@ def test_folders_that_hold_something_else_are_told(network, tmp_path):
 def test_a_name_may_lie_in_the_weights_folder(network, tmp_path, monkeypatch):
     monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path))
     network.save_pretrained(tmp_path / "someone/vae")
-    assert autoencoder_key("someone/vae") == autoencoder_key(network)
+    assert key_of(load_autoencoder("someone/vae")) == key_of(network)
 
 
 def test_without_weights_and_network_one_is_told_what_to_fetch(tmp_path, monkeypatch):

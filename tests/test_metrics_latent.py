@@ -328,6 +328,13 @@ def test_files_that_cannot_be_used(tower, tmp_path):
         ClipViT(tmp_path)
 
 
+def test_without_weights_it_is_of_the_published_make():
+    with torch.device("meta"):
+        network = ClipViT(None)
+        assert network.features(torch.empty(2, 3, 336, 336)).shape == (2, 768)
+    assert sum(value.numel() for value in network.parameters()) == 304_293_888  # of ViT-L/14 at 336 pixels
+
+
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """No hub, no cache of it, and an empty folder of weights."""

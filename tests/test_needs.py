@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from dedt_lib import encoders, selection
+from dedt_lib.data.names import few
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.shell import cli
@@ -138,4 +139,4 @@ def test_a_class_of_three_costs_its_own_value_and_no_other(tmp_path, capsys):
 def test_of_many_classes_some_are_named():
     found = needs.left_out([3] * 30, [1] * 30, [f"c{k}" for k in range(30)])
     assert found[0] == "c0 (3 images, 1 sample)" and len(found) == 30
-    assert needs.few_words(found).endswith("c19 (3 images, 1 sample) and 10 more")
+    assert few(found, needs.MOST_NAMED).endswith("c19 (3 images, 1 sample) and 10 more")

@@ -12,7 +12,7 @@ import numpy as np
 import papermill
 import pytest
 
-from dedt_lib.book import tables
+from dedt_lib.book import grid
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -121,7 +121,7 @@ def test_a_page_of_results_shows_what_is_there(name, tmp_path, surroundings, mon
     results = Path(os.environ["DEDT_RESULTS"]).with_name("few-results")
     monkeypatch.setenv("DEDT_RESULTS", str(results))
     for row, ratio in (("full", 1.0), ("random", 0.1), ("moderate", 0.1), ("moderate-reweighted", 0.1)):
-        tables.run_cell("smoke", row, ratio, 0)
+        results.run_cell("smoke", row, ratio, 0)
     run(name, tmp_path / f"{name}.ipynb", profile="smoke", **FEWER.get(name, {}))
 
 
@@ -133,7 +133,7 @@ def made_up_results(folder, seeds):
         for seed in range(first["recipe"]["seed"], seeds, 3) if first["recipe"]["seed"] < 3 else ():
             cell = {**first, "recipe": {**first["recipe"], "seed": seed}}
             cell["fid"] *= 1 + 0.01 * noise.normal()
-            cell["cell"] = tables.cell_name(cell["row"], cell["recipe"]["ratio"], seed)
+            cell["cell"] = grid.cell_name(cell["row"], cell["recipe"]["ratio"], seed)
             lines.append(json.dumps(cell))
     (folder / "smoke").mkdir(parents=True)
     (folder / "smoke" / "cells.jsonl").write_text("\n".join(lines) + "\n")

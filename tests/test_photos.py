@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -20,7 +21,7 @@ from dedt_lib.data.sample import sample_photographs
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.pages.look import findings
-from dedt_lib.pages.report import _classes, _commands
+from dedt_lib.pages.report import _commands, write_report
 from dedt_lib.selection import Coreset
 from dedt_lib.shell.cli import main
 from dedt_lib.stages import Lab
@@ -157,7 +158,9 @@ def remote(page):
 def test_the_report_shows_class_weights_around_one_and_asks_for_no_others(kept, tmp_path):
     coreset = Coreset.load(kept[1])
     weighted = coreset.with_weights(np.array([0.75, 0.25]))
-    assert [row["weight"] for row in _classes(weighted)] == ["1.500", "0.500"]
+    photos = SimpleNamespace(name="photos", reading=data.Reading.of(0), encoded=lambda: [])
+    write_report(SimpleNamespace(coreset=SimpleNamespace(embedding=None)), weighted, photos, tmp_path)
+    assert re.findall(r">(\d\.\d{3})<", (tmp_path / "report.html").read_text()) == ["1.500", "0.500"]
     before, after = ({words for words, _ in _commands(some, tmp_path)} for some in (coreset, weighted))
     assert before - after == {"class weights"}
 

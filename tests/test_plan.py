@@ -8,7 +8,7 @@ import torch
 
 from dedt_lib import plan as planning
 from dedt_lib import plans
-from dedt_lib.book import tables
+from dedt_lib.book import grid
 from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
@@ -189,7 +189,7 @@ def test_cmmd_takes_embeddings_of_both_sides(cmmd, network, expected):
 @pytest.mark.parametrize("name", ["smoke", "digits"])
 def test_table3_needs_no_run_that_table1_and_table2_do_not_have(name):
     lab = imagined(name)
-    found = {table: set(planning.stages(lab, tables.cells(table, lab.profile))) for table in tables.TABLES}
+    found = {table: set(planning.stages(lab, grid.cells(table, lab.profile))) for table in grid.TABLES}
     assert found["table3"] <= found["table1"] | found["table2"]
     assert found["figure2"] <= found["table3"]
     assert not found["table2"] <= found["table1"]
@@ -235,8 +235,8 @@ def test_an_imagined_lab_has_as_many_stages_as_a_real_one(smoke):
     """Every cell of every table: what shares an address there shares one here."""
 
     def stages(lab):
-        cells = tables.all_cells(lab.profile)
-        recipes = [Experiment(lab, **tables.cell_recipe(*cell)) for cell in cells]
+        cells = grid.all_cells(lab.profile)
+        recipes = [Experiment(lab, **grid.cell_recipe(*cell)) for cell in cells]
         return Counter(stage.name for stage in closure(e.samples for e in recipes).values())
 
     assert stages(smoke.lab) == stages(imagined(""))
@@ -250,7 +250,7 @@ def test_an_imagined_lab_has_as_many_stages_as_a_real_one(smoke):
     [("moderate-reweighted", 0.1), ("ddae-moderate", 0.1), ("sd-random", 0.2), ("mdt-random", 0.2)],
 )
 def test_a_real_run_took_and_left_what_the_plan_said(row, ratio, smoke):
-    recipe = smoke.change(**tables.cell_recipe(row, ratio, 0))
+    recipe = smoke.change(**grid.cell_recipe(row, ratio, 0))
     lab, trained = imagined(""), 0
     of_plan = Experiment(lab, **recipe.recipe.model_dump())
     pairs = zip(closure([recipe.model]).values(), closure([of_plan.model]).values(), strict=True)
@@ -274,7 +274,7 @@ def test_a_real_run_took_and_left_what_the_plan_said(row, ratio, smoke):
 def test_a_real_infobatch_run_lies_in_the_planned_range(prune, smoke):
     row = {"ratio": "infobatch-annealed", "budget": "infobatch-budget-annealed"}[prune]
     lab = imagined("", **{"data.per_class": 10, "unet.batch_size": 10})
-    run = Experiment(lab.profile, store=smoke.store, device="cpu", **tables.cell_recipe(row, 0.4, 0))
+    run = Experiment(lab.profile, store=smoke.store, device="cpu", **grid.cell_recipe(row, 0.4, 0))
     facts = run.training()
     least, most = (
         next(work for work in planning.plan(lab, [(row, 0.4, 0)], least) if work.kind == "training")

@@ -21,7 +21,7 @@ from test_models_stable_diffusion import as_version_1_4, edit_json
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from dedt_lib import encoders, weights
-from dedt_lib.book import tables
+from dedt_lib.book import grid, results
 from dedt_lib.config.profile import Profile, keys, load_profile, profile_names
 from dedt_lib.data.cifar10 import CLASS_NAMES
 from dedt_lib.errors import DedtError
@@ -207,12 +207,12 @@ def finite(value):
 def test_a_profile_runs_a_cell_of_each_of_its_tables(name, published, images, tmp_path):
     profile, store = shrunk(name, **{"data.path": images[name]}), Store(tmp_path / "store")
     for row in dict.fromkeys(NEEDIEST[table] for table in profile.tables):
-        _, result = tables.run_cell(profile, row, 0.8, 0, root=tmp_path, store=store)
+        _, result = results.run_cell(profile, row, 0.8, 0, root=tmp_path, store=store)
         assert finite(result) and isinstance(result["fid"], float)
         latent = row.startswith(("mdt", "sd"))
         assert not latent or isinstance(result["kid"], float)
         assert not latent or (result["cmmd"] is None) == (profile.evaluate.cmmd == "")
-        assert tables.cell_name(row, 0.8, 0) in tables.done(profile, root=tmp_path)
+        assert grid.cell_name(row, 0.8, 0) in results.done(profile, root=tmp_path)
         assert set(result["provenance"].get("weights", ())) == PUBLISHED.get((name, row), set())
         for facts in result["provenance"].get("weights", {}).values():
             assert facts["files"] and all(len(digest) == 64 for digest in facts["files"].values())
@@ -268,7 +268,7 @@ def without(published, tmp_path, monkeypatch):
 def test_weights_that_are_missing_are_told_before_anything_is_computed(name, row, missing, without, tmp_path):
     absent, store = without(missing), Store(tmp_path / "store")
     experiment = Experiment(
-        shrunk(name, **{"data.path": "/nowhere"}), store=store, **tables.cell_recipe(row, 0.8, 0)
+        shrunk(name, **{"data.path": "/nowhere"}), store=store, **grid.cell_recipe(row, 0.8, 0)
     )
     with pytest.raises(DedtError, match=absent) as error:
         experiment.cell()
@@ -278,7 +278,7 @@ def test_weights_that_are_missing_are_told_before_anything_is_computed(name, row
 
 def test_only_what_a_stage_needs_is_looked_for(without, images, tmp_path):
     without("stabilityai")
-    recipe = tables.cell_recipe("mdt-moderate", 0.8, 0)
+    recipe = grid.cell_recipe("mdt-moderate", 0.8, 0)
     experiment = Experiment(
         shrunk("imagenet", **{"data.path": images["imagenet"]}), store=Store(tmp_path / "s"), **recipe
     )

@@ -5,13 +5,13 @@ import re
 import pandas as pd
 import pytest
 
-from dedt_lib.book import comparisons, runs, tables
+from dedt_lib.book import comparisons, grid, results, runs, tables
 
 
 @pytest.fixture(scope="module")
 def frame():
     """The committed results."""
-    return tables.read_cells("digits")
+    return results.read_cells("digits")
 
 
 def links(html):
@@ -27,7 +27,7 @@ def test_each_number_of_a_table_leads_to_its_runs(frame):
     shown, listed = runs.linked(table, "table1").data, runs.behind(frame, "table1").data
     assert len(re.findall("href=", shown)) == (table != "–").to_numpy().sum()
     assert links(shown) <= targets(listed)
-    entry = table.loc[tables.LABELS["moderate"], "10 %"]
+    entry = table.loc[grid.LABELS["moderate"], "10 %"]
     assert f"<a href='#run-moderate-10'>{entry}</a>" in shown
 
 
@@ -48,14 +48,14 @@ def test_a_line_has_seeds_dates_commits_and_a_command_that_works(frame, tmp_path
 
 
 def test_the_command_names_a_table_that_has_the_cell():
-    cells = tables.all_cells("digits5")
+    cells = grid.all_cells("digits5")
     for cell in cells:
         table = runs.command(cell, "digits5").split()[2]
-        assert cell in tables.cells(table, "digits5")
+        assert cell in grid.cells(table, "digits5")
 
 
 def test_paper_columns_and_dashes_lead_nowhere_and_labels_are_escaped(monkeypatch):
-    monkeypatch.setitem(tables.LABELS, "random", "<b>random")
+    monkeypatch.setitem(grid.LABELS, "random", "<b>random")
     table = pd.DataFrame({"10 %": ["–"], "CIFAR-10, 10 %": ["8.12"]}, ["<b>random"])
     shown = runs.linked(table, ["random"]).data
     assert "href" not in shown

@@ -13,7 +13,7 @@ import torch
 
 import dedt_lib
 from dedt_lib import sampling
-from dedt_lib.book import tables
+from dedt_lib.book import results
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import address
@@ -121,7 +121,7 @@ def test_unguided_samples_come_from_the_same_training_without_guidance(model, sc
 def test_a_cell_holds_the_metrics_of_the_latent_models(latent):
     cell = latent.change(method="random", ratio=0.2).cell()
     assert json.loads(json.dumps(cell, allow_nan=False)) == cell
-    assert all(np.isfinite(cell[name]) for name in tables.MORE_METRICS)
+    assert all(np.isfinite(cell[name]) for name in results.MORE_METRICS)
     assert 0 <= cell["precision"] <= 1 and 0 <= cell["recall"] <= 1 and len(cell["classwise"]) == 10
     assert cell["costs"]["train"]["evaluations"] == latent.spec.evaluations * cell["costs"]["train"]["images"]
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from dedt_lib.book import paper, tables
+from dedt_lib.book import grid, paper, results, tables
 from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
@@ -18,65 +18,65 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_table_has_every_row_at_its_ratios():
-    found = tables.cells("table1", tiny.profile())
+    found = grid.cells("table1", tiny.profile())
     assert ("random", 0.1, 0) in found and ("random", 0.4, 0) in found and ("full", 1.0, 0) in found
     assert [ratio for row, ratio, _ in found if row == "moderate-literal-dro"] == [0.1]
     assert len(found) == len(set(found)) == 9 * 2 + 1 + 1
 
 
 def test_every_seed_of_the_profile_is_there_and_long_runs_come_first():
-    found = tables.cells("table1", tiny.profile(seeds=(0, 3)))
+    found = grid.cells("table1", tiny.profile(seeds=(0, 3)))
     assert {seed for _, _, seed in found} == {0, 3} and len(found) == 40
     assert [ratio for _, ratio, _ in found] == sorted((ratio for _, ratio, _ in found), reverse=True)
 
 
-@pytest.mark.parametrize("row", tables.ROWS)
+@pytest.mark.parametrize("row", grid.ROWS)
 def test_every_row_is_a_valid_recipe_with_a_label(row):
-    recipe = tables.cell_recipe(row, 0.1, 2)
-    assert Recipe(**recipe).seed == 2 and row in tables.LABELS
+    recipe = grid.cell_recipe(row, 0.1, 2)
+    assert Recipe(**recipe).seed == 2 and row in grid.LABELS
 
 
 @pytest.mark.parametrize("profile", ["smoke", "digits", "paper", "imagenet"])
 def test_a_cell_comes_after_the_one_whose_work_it_uses(profile):
-    for cell in tables.all_cells(profile):
-        before = tables.cell_before(*cell)
-        recipe = Recipe(**tables.cell_recipe(*cell))
+    for cell in grid.all_cells(profile):
+        before = grid.cell_before(*cell)
+        recipe = Recipe(**grid.cell_recipe(*cell))
         assert (before is None) == (not (recipe.reweighting or recipe.early_stopping or recipe.unguided))
         if before:
-            own = Recipe(**tables.cell_recipe(*before))
+            own = Recipe(**grid.cell_recipe(*before))
             assert (own.model, own.seed) == (recipe.model, recipe.seed)
             control = {"unguided": False} if recipe.unguided else {"null": ""} if recipe.null else None
             assert own == recipe.model_copy(update=control) if control else own.ratio == 1
-            assert tables.cell_before(*before) != cell
+            assert grid.cell_before(*before) != cell
 
 
 @pytest.mark.parametrize("ratio, percent", [(0.1, "10"), (0.07, "7"), (0.125, "12.5"), (1.0, "100")])
 def test_a_cell_is_named_by_its_percentage(ratio, percent):
-    assert tables.cell_name("moderate", ratio, 3) == f"moderate-{percent}-3"
+    assert grid.cell_name("moderate", ratio, 3) == f"moderate-{percent}-3"
 
 
 def test_the_book_says_how_many_cells_a_dry_run_shows():
     counts = re.findall(r"^(?:cell|total) +(\d+)$", (ROOT / "book" / "running.md").read_text(), re.MULTILINE)
-    cells = len(tables.all_cells("smoke"))
+    cells = len(grid.all_cells("smoke"))
     assert [int(count) for count in counts] == [cells, cells + 1]
 
 
 def test_unknown_names_and_ratios():
     with pytest.raises(DedtError, match="Unknown table 'table9'. Choose one of: table1"):
-        tables.cells("table9", "smoke")
+        grid.cells("table9", "smoke")
     with pytest.raises(DedtError, match="Unknown row 'best'. Choose one of: random"):
-        tables.cell_recipe("best", 0.1, 0)
+        grid.cell_recipe("best", 0.1, 0)
     for ratio in (0, 2):
         with pytest.raises(DedtError, match="ratio"):
-            tables.cell_recipe("random", ratio, 0)
+            grid.cell_recipe("random", ratio, 0)
 
 
 def test_results_are_written_read_and_summed(tmp_path, smoke):
     for row in ("random", "moderate-reweighted"):
-        tables.run_cell(tiny.profile(), row, 0.1, 0, root=tmp_path, store=smoke.store)
+        results.run_cell(tiny.profile(), row, 0.1, 0, root=tmp_path, store=smoke.store)
     written = json.loads((tmp_path / "smoke" / "cells.jsonl").read_text().splitlines()[1])
     assert written.pop("cell") == "random-10-0" and not list(tmp_path.glob("*/pending/*.json"))
-    frame = tables.read_cells(tiny.profile(), root=tmp_path).set_index("row")
+    frame = results.read_cells(tiny.profile(), root=tmp_path).set_index("row")
     random, reweighted = frame.loc["random"], frame.loc["moderate-reweighted"]
     assert random["fid"] == written["fid"] and random["worst"] == max(written["classwise"])
     assert random["result"] == written and written["row"] == "random"
@@ -91,7 +91,7 @@ def wait(root, cell, seed):
     folder = root / "smoke" / "pending"
     folder.mkdir(parents=True, exist_ok=True)
     cell = {**cell, "recipe": {**cell["recipe"], "seed": seed}}
-    name = tables.cell_name(cell["row"], cell["recipe"]["ratio"], seed)
+    name = grid.cell_name(cell["row"], cell["recipe"]["ratio"], seed)
     write_json(folder / f"{name}.json", cell)
     images = np.random.default_rng(seed).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
     Image.fromarray(np.concatenate(list(images), axis=1)[0]).save(folder / f"{name}.png")
@@ -104,24 +104,24 @@ def test_pending_cells_are_read_and_collected_unchanged(smoke, tmp_path):
     folder = tmp_path / "smoke"
 
     def check():
-        assert list(tables.read_cells(tiny.profile(), root=tmp_path).result) == [
+        assert list(results.read_cells(tiny.profile(), root=tmp_path).result) == [
             cell for _, cell, _ in waiting
         ]
         for name, _, images in waiting:
             row, percent, seed = name.split("-")
-            kept = tables.read_samples("smoke", row, int(percent) / 100, int(seed), root=tmp_path)
+            kept = results.read_samples("smoke", row, int(percent) / 100, int(seed), root=tmp_path)
             assert np.array_equal(kept, images)
-        assert tables.done("smoke", root=tmp_path) == {"random-10-0", "random-10-1"}
+        assert results.done("smoke", root=tmp_path) == {"random-10-0", "random-10-1"}
 
     check()
-    assert tables.collect("smoke", ["random-10-1"], root=tmp_path) == 1
+    assert results.collect("smoke", ["random-10-1"], root=tmp_path) == 1
     check()
-    assert tables.collect("smoke", root=tmp_path) == 1 and tables.collect("smoke", root=tmp_path) == 0
+    assert results.collect("smoke", root=tmp_path) == 1 and results.collect("smoke", root=tmp_path) == 0
     check()
     lines = (folder / "cells.jsonl").read_text().splitlines()
     sheet = (folder / "samples" / "random.png").read_bytes()
     wait(tmp_path, {**cell, "fid": 7.0}, 1)
-    assert tables.collect("smoke", root=tmp_path) == 1
+    assert results.collect("smoke", root=tmp_path) == 1
     again = (folder / "cells.jsonl").read_text().splitlines()
     assert again[0] == lines[0] and again[1] != lines[1] and '"fid":7.0' in again[1]
     assert (folder / "samples" / "random.png").read_bytes() == sheet
@@ -132,11 +132,11 @@ def test_a_collection_that_was_killed_is_done_again(smoke, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            tables.collect("smoke", root=tmp_path)
-    assert len(tables.read_cells(tiny.profile(), root=tmp_path)) == 1
+            results.collect("smoke", root=tmp_path)
+    assert len(results.read_cells(tiny.profile(), root=tmp_path)) == 1
     assert (
-        tables.collect("smoke", root=tmp_path) == 1
-        and len(tables.read_cells(tiny.profile(), root=tmp_path)) == 1
+        results.collect("smoke", root=tmp_path) == 1
+        and len(results.read_cells(tiny.profile(), root=tmp_path)) == 1
     )
 
 
@@ -145,12 +145,12 @@ def test_a_result_under_the_name_of_another_cell_is_refused(smoke, tmp_path):
     folder = tmp_path / "smoke" / "pending"
     (folder / "random-10-0.json").rename(folder / "random-20-0.json")
     with pytest.raises(DedtError, match="random-20-0.json is no result of a cell.*it is of random-10-0"):
-        tables.collect("smoke", root=tmp_path)
+        results.collect("smoke", root=tmp_path)
 
 
 def test_running_a_cell_again_writes_the_same_result(tmp_path, smoke):
-    _, first = tables.run_cell(tiny.profile(), "random", 0.1, 0, root=tmp_path / "a", store=smoke.store)
-    _, again = tables.run_cell(tiny.profile(), "random", 0.1, 0, root=tmp_path / "b", store=smoke.store)
+    _, first = results.run_cell(tiny.profile(), "random", 0.1, 0, root=tmp_path / "a", store=smoke.store)
+    _, again = results.run_cell(tiny.profile(), "random", 0.1, 0, root=tmp_path / "b", store=smoke.store)
     name = "smoke/cells.jsonl"
     assert first == again
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -158,13 +158,13 @@ def test_running_a_cell_again_writes_the_same_result(tmp_path, smoke):
 
 def test_no_results_say_how_to_make_them(tmp_path):
     with pytest.raises(DedtError, match="No results in .*PROFILE=smoke"):
-        tables.read_cells(tiny.profile(), root=tmp_path)
+        results.read_cells(tiny.profile(), root=tmp_path)
 
 
 def test_a_damaged_result_is_named(smoke, tmp_path):
     name, *_ = wait(tmp_path, {"row": "random", **smoke.cell()}, 0)
     (tmp_path / "smoke" / "pending" / f"{name}.json").write_text("{")
-    for read in (tables.read_cells, tables.collect):
+    for read in (results.read_cells, results.collect):
         with pytest.raises(DedtError, match="random-10-0.json is no result of a cell"):
             read("smoke", root=tmp_path)
 
@@ -176,16 +176,16 @@ def test_a_damaged_result_is_named(smoke, tmp_path):
 def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_path, monkeypatch, smoke):
     root = tmp_path / "results"
     monkeypatch.setenv("DEDT_RESULTS", str(root))
-    tables.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
+    results.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
     file = root / "smoke" / "cells.jsonl"
     good = file.read_bytes()
     file.write_text(content, encoding="latin-1")
     advice = f"line 1 of {file} is no.*; delete it and run: make tables PROFILE=smoke"
     with pytest.raises(DedtError, match=advice):
-        tables.read_cells(tiny.profile())
+        results.read_cells(tiny.profile())
     file.unlink()
-    tables.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
-    assert file.read_bytes() == good and len(tables.read_cells(tiny.profile())) == 1
+    results.run_cell(tiny.profile(), "random", 0.1, 0, store=smoke.store)
+    assert file.read_bytes() == good and len(results.read_cells(tiny.profile())) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,12 @@ def test_a_damaged_picture_of_samples_is_named(damage, tmp_path):
     (tmp_path / "digits" / "samples").mkdir(parents=True)
     picture = tmp_path / "digits" / "samples" / "random.png"
     images = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
-    tables._write_sheet(picture, {"random-10-0": images})
+    results._write_sheet(picture, {"random-10-0": images})
     picture.write_bytes(damage(picture.read_bytes()))
     with pytest.raises(DedtError, match=f"{picture} is no picture of samples .*Delete it to do without"):
-        tables.read_samples("digits", "random", 0.1, 0, root=tmp_path)
+        results.read_samples("digits", "random", 0.1, 0, root=tmp_path)
     picture.unlink()
-    assert tables.read_samples("digits", "random", 0.1, 0, root=tmp_path) is None
+    assert results.read_samples("digits", "random", 0.1, 0, root=tmp_path) is None
 
 
 def test_a_class_without_a_value_is_not_the_worst(smoke, tmp_path):
@@ -208,7 +208,7 @@ def test_a_class_without_a_value_is_not_the_worst(smoke, tmp_path):
     older = {name: value for name, value in cell.items() if name not in ("copies_features", "leaks")}
     for seed, (kind, values) in enumerate(((cell, [1.0, None, 3.0]), (cell, [None]), (older, []))):
         wait(tmp_path, {**kind, "classwise": values}, seed)
-    frame = tables.read_cells(tiny.profile(), root=tmp_path)
+    frame = results.read_cells(tiny.profile(), root=tmp_path)
     assert frame.worst[0] == 3 and frame.worst[1:].isna().all()
     assert frame.copies_features[0] == cell["copies_features"] and frame.copies_features.isna()[2]
 
@@ -216,14 +216,14 @@ def test_a_class_without_a_value_is_not_the_worst(smoke, tmp_path):
 # ---- what the book prints ------------------------------------------------------------------------
 
 
-def results(**fid):
+def frame_of(**fid):
     """Cells of rows at 10 %, one number per seed."""
     cells = [(row, 0.1, seed, value) for row, values in fid.items() for seed, value in enumerate(values)]
     return pd.DataFrame(cells, columns=["row", "ratio", "seed", "fid"])
 
 
 def test_a_table_prints_mean_and_interval_and_a_dash_for_what_is_missing():
-    frame = results(random=[1.0, 3.0], moderate=[0.5])
+    frame = frame_of(random=[1.0, 3.0], moderate=[0.5])
     frame.loc[2, "ratio"] = 0.2
     table = tables.layout(frame)
     assert table.loc["Uniform random", "10 %"] == "2.00 ± 12.71"  # t is 12.706, the standard error one
@@ -232,37 +232,37 @@ def test_a_table_prints_mean_and_interval_and_a_dash_for_what_is_missing():
 
 
 def test_intervals_leave_out_what_has_no_value():
-    found = tables.intervals(results(random=[1.0, 3.0, np.nan], moderate=[0.5]), ["row", "ratio"])
+    found = tables.intervals(frame_of(random=[1.0, 3.0, np.nan], moderate=[0.5]), ["row", "ratio"])
     assert found.loc[("random", 0.1)].tolist() == pytest.approx([2, 2 - 12.706205, 2 + 12.706205, 2])
     assert found.loc[("moderate", 0.1), "mean"] == 0.5 and np.isnan(found.loc[("moderate", 0.1), "low"])
-    assert len(tables.intervals(results(), "ratio")) == 0
+    assert len(tables.intervals(frame_of(), "ratio")) == 0
 
 
 def test_the_papers_numbers_have_columns_of_their_own():
-    table = tables.layout(results(random=[1.0], gaussian=[2.0]), published=paper.TABLE_1)
+    table = tables.layout(frame_of(random=[1.0], gaussian=[2.0]), published=paper.TABLE_1)
     assert table.loc["Uniform random", "paper, 10 %"] == "8.12"
     assert table.loc["ResNet-18, Gaussian", "paper, 10 %"] == "–"
 
 
 def test_tables_share_their_runs():
-    found = tables.all_cells("digits")
-    assert len(found) == len(set(found)) and set(tables.cells("table3", "digits")) < set(found)
-    assert set(tables.cells("figure2", "digits")) <= set(tables.cells("table1", "digits"))
+    found = grid.all_cells("digits")
+    assert len(found) == len(set(found)) and set(grid.cells("table3", "digits")) < set(found)
+    assert set(grid.cells("figure2", "digits")) <= set(grid.cells("table1", "digits"))
 
 
 @pytest.mark.parametrize("own, other", [("class", "global"), ("global", "class")])
 def test_a_profiles_own_scope_is_no_row_of_its_own(own, other):
-    rows = tables.table_rows("table1", tiny.profile(**{"select.moderate_scope": own}))
+    rows = grid.table_rows("table1", tiny.profile(**{"select.moderate_scope": own}))
     assert f"moderate-{other}" in rows and f"moderate-{own}" not in rows
 
 
 @pytest.mark.parametrize("published", [paper.TABLE_1, paper.TABLE_2, paper.TABLE_3])
 def test_every_row_of_the_paper_is_here(published):
-    assert set(published) <= set(tables.ROWS) and all(len(row) == 4 for row in published.values())
+    assert set(published) <= set(grid.ROWS) and all(len(row) == 4 for row in published.values())
 
 
 def test_a_speedup_is_the_full_run_over_the_run():
-    frame = results(full=[1.0], moderate=[2.0])
+    frame = frame_of(full=[1.0], moderate=[2.0])
     costs = {"images": [80, 8], "evaluations": [240, 24], "seconds": [40.0, 10.0], "cpu_seconds": [60.0, 6.0]}
     whole = {f"whole_{name}": [values[0], 2 * values[0]] for name, values in costs.items()}
     frame = frame.assign(**costs, **whole)
@@ -274,11 +274,11 @@ def test_a_speedup_is_the_full_run_over_the_run():
 
 def test_only_missing_cells_are_computed(tmp_path, monkeypatch):
     computed = []
-    monkeypatch.setattr(tables, "results_folder", lambda *_: tmp_path)
-    monkeypatch.setattr(tables, "run_cell", lambda profile, *cell: computed.append(cell))
+    monkeypatch.setattr(results, "results_folder", lambda *_: tmp_path)
+    monkeypatch.setattr(results, "run_cell", lambda profile, *cell: computed.append(cell))
     (tmp_path / "pending").mkdir()
     (tmp_path / "pending" / "full-100-0.json").touch()
-    assert tables.compute_missing(tiny.profile()) == 19 == len(computed)
+    assert results.compute_missing(tiny.profile()) == 19 == len(computed)
     assert ("full", 1.0, 0) not in computed and ("random", 0.1, 0) in computed
 
 
@@ -287,20 +287,20 @@ def test_samples_come_back_from_their_picture(shape, tmp_path, monkeypatch):
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
     images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
     (tmp_path / "digits" / "samples").mkdir(parents=True)
-    tables._write_sheet(tmp_path / "digits" / "samples" / "random.png", {"random-10-0": images})
-    assert np.array_equal(tables.read_samples("digits", "random", 0.1, 0), images)
-    assert tables.read_samples("digits", "random", 0.2, 0) is None
+    results._write_sheet(tmp_path / "digits" / "samples" / "random.png", {"random-10-0": images})
+    assert np.array_equal(results.read_samples("digits", "random", 0.1, 0), images)
+    assert results.read_samples("digits", "random", 0.2, 0) is None
 
 
 def test_large_samples_are_kept_small(tmp_path):
-    tables._write_sheet(tmp_path / "large.png", {"a-10-0": np.full((3, 3, 256, 256), 7, dtype=np.uint8)})
+    results._write_sheet(tmp_path / "large.png", {"a-10-0": np.full((3, 3, 256, 256), 7, dtype=np.uint8)})
     with Image.open(tmp_path / "large.png") as picture:
         assert picture.size == (64, 192) and np.asarray(picture).min() == 7
 
 
 def test_a_reading_is_that_of_the_proxy(smoke):
     experiment = smoke.change(method="moderate", reweighting=True)
-    told, found = experiment.reweight(), tables.reading(experiment.cell())
+    told, found = experiment.reweight(), results.reading(experiment.cell())
     assert found["burn_in"] == told["burn_in"]
     told |= {"excess": told["excess"].mean(axis=1), "step": np.arange(len(told["trajectory"]))}
     for name, atol in {"step": 0, "trajectory": 1e-5, "clipped": 1e-4, "excess": 1e-6, "weights": 0}.items():
@@ -309,11 +309,11 @@ def test_a_reading_is_that_of_the_proxy(smoke):
 
 def test_results_are_of_one_setting_of_their_profile(tmp_path):
     profile = tiny.profile()
-    tables.check_settings(profile, root=tmp_path, keep=True)
+    results.check_settings(profile, root=tmp_path, keep=True)
     free = {"seeds": (0, 1), "unet.ratios": (0.1, 0.2), "train.checkpoint_every": 7, "data.path": "elsewhere"}
-    tables.check_settings(load_profile(profile, **free), root=tmp_path)
+    results.check_settings(load_profile(profile, **free), root=tmp_path)
     changed = load_profile(profile, **{"unet.batch_size": 7})
-    for use in (tables.done, tables.read_cells):
+    for use in (results.done, results.read_cells):
         with pytest.raises(DedtError, match=r"unet.batch_size = 25, now 7.*move that folder away"):
             use(changed, root=tmp_path)
-    assert tables.done(profile, root=tmp_path) == set()
+    assert results.done(profile, root=tmp_path) == set()

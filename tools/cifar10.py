@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from dedt_lib.book import figures
-from dedt_lib.book.tables import results_folder
+from dedt_lib.book.results import results_folder
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import write_json

@@ -16,7 +16,7 @@ import itertools
 import numpy as np
 from scipy.stats import spearmanr
 
-from dedt_lib.book.tables import results_folder
+from dedt_lib.book.results import results_folder
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import write_json

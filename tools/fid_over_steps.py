@@ -9,7 +9,8 @@ import argparse
 
 from tqdm import tqdm
 
-from dedt_lib.book.tables import ENDS, cell_recipe, results_folder
+from dedt_lib.book.grid import ENDS, cell_recipe
+from dedt_lib.book.results import results_folder
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import commit, write_json

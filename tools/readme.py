@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from dedt_lib.book import tables
+from dedt_lib.book import grid, results, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (expected|measured):start -->\n).*?(<!-- \2:end -->)", re.DOTALL)
@@ -16,13 +16,15 @@ SHOWN = [("full", 1.0), ("moderate", 0.1), ("moderate-reweighted", 0.1), ("early
 
 def expected():
     """The table of the numbers that the quick start ends with, as Markdown."""
-    frame = tables.read_cells("digits", root=ROOT / "results").set_index(["row", "ratio", "seed"])
+    frame = results.read_cells("digits", root=ROOT / "results").set_index(["row", "ratio", "seed"])
     found = [frame.result[row, ratio, 0] for row, ratio in SHOWN]
     lines = ["| trained on | steps | FID |", "|---|---|---|"]
     for (row, ratio), cell in zip(SHOWN, found):
         data = "" if row in ("full", "early-stopping") else f" ({tables.percent(ratio)})"
-        lines.append(f"| {tables.LABELS[row]}{data} | {cell['steps']:,} | {cell['fid']:.2f} |")
-    lines.append(f"| *two halves of the real digits (half as many images: about twice too high)* | | {found[0]['floor']['fid']:.2f} |")
+        lines.append(f"| {grid.LABELS[row]}{data} | {cell['steps']:,} | {cell['fid']:.2f} |")
+    lines.append(
+        f"| *two halves of the real digits (half as many images: about twice too high)* | | {found[0]['floor']['fid']:.2f} |"
+    )
     return "\n".join(lines) + "\n"
 
 

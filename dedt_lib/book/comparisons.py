@@ -8,7 +8,8 @@ import pandas as pd
 
 from ..errors import DedtError
 from ..evaluation import detectable_difference, holm, paired_interval, paired_p
-from .tables import LABELS, metric, percent
+from .grid import LABELS
+from .tables import metric, percent
 
 LEVEL, ENOUGH = 0.05, 5
 """A verdict needs a p below LEVEL after Holm's correction, and ENOUGH seeds."""
@@ -34,7 +35,7 @@ class Page:
     Seeds are paired.  A row of all the data is laid beside each ratio of the other row.
 
     Args:
-        frame: of ``tables.read_cells``.
+        frame: of ``results.read_cells``.
         pairs: (row, other) or (row, other, value) of each comparison; those without results are left out.
         value: the column of ``frame`` that is compared where a pair names none.
 
@@ -51,11 +52,8 @@ class Page:
     def __init__(self, frame: pd.DataFrame, pairs: Iterable[Sequence[str]], value: str = "fid") -> None:
         self.value = value
         self.pairs = list(dict.fromkeys(tuple((*pair, value)[:3]) for pair in pairs))
-        unknown = {name for pair in self.pairs for name in pair[:2]} - set(LABELS)
-        if unknown:
-            raise DedtError(
-                f"No table has a row {', '.join(sorted(unknown))}. Choose of: {', '.join(LABELS)}."
-            )
+        if unknown := sorted({name for pair in self.pairs for name in pair[:2]} - set(LABELS)):
+            raise DedtError(f"No table has a row {', '.join(unknown)}. Choose of: {', '.join(LABELS)}.")
         found = {
             (*pair, ratio): paired(own[pair[0]], own[pair[1]])
             for pair in self.pairs
@@ -100,11 +98,9 @@ class Page:
         chosen = pairs or [(row, other) for row, other, by in self.pairs if by == value]
         found = {pair: self.compare(*pair, value) for pair in chosen}
         entries = {
-            (LABELS[row], LABELS[other]): {
-                line.Index: entry(line, digits, most) for line in table.itertuples()
-            }
-            for (row, other), table in found.items()
-            if len(table)
+            (LABELS[row], LABELS[other]): {line.Index: entry(line, digits, most) for line in own.itertuples()}
+            for (row, other), own in found.items()
+            if len(own)
         }
         if not entries:
             return pd.DataFrame(columns=["no results yet"])
@@ -184,9 +180,8 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int) -> pd.DataFrame:
 def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
     """A line of a table of comparisons: +0.42 (0.31 to 0.53, 5 seeds), worse; ``usual`` as in :func:`between`."""
     verdict = "" if line.verdict == OPEN else f", {line.verdict}"
-    return (
-        between(f"{line.difference:+.{digits}f}", (line.low, line.high), line.seeds, digits, usual) + verdict
-    )
+    mean = f"{line.difference:+.{digits}f}"
+    return between(mean, (line.low, line.high), line.seeds, digits, usual) + verdict
 
 
 def between(

@@ -1,6 +1,6 @@
 """What the results say, in sentences.
 
-``frame`` is the DataFrame of ``tables.read_cells``, whole or in part.  Rows that it lacks give empty tables
+``frame`` is the DataFrame of ``results.read_cells``, whole or in part.  Rows that it lacks give empty tables
 and sentences that say so, never an error, because a page shows what is there.
 """
 
@@ -30,7 +30,8 @@ from .comparisons import (
 from .comparisons import (
     Page as Page,
 )
-from .tables import LABELS, cells, intervals, percent, speedups_by_seed
+from .grid import LABELS, cells
+from .tables import intervals, percent, speedups_by_seed
 
 
 class Classes(NamedTuple):
@@ -58,7 +59,7 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
     """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
 
     Args:
-        frame: of ``tables.read_cells``.
+        frame: of ``results.read_cells``.
         published: a table of :mod:`dedt_lib.book.paper`.
         value: the column of ``frame`` that is compared.
 
@@ -112,14 +113,11 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
 # ---- class by class --------------------------------------------------------------------------------
 
 
-def by_class(
-    frame: pd.DataFrame, ratio: float, row: str = "moderate", weighted: str = "moderate-reweighted"
-) -> Classes | None:
-    """:class:`Classes` of the seeds that have both rows at a ratio, or None where no seed has."""
-    chosen = frame[(frame.ratio == ratio) & frame.row.isin([row, weighted])]
-    wide = (
-        chosen.pivot(index="seed", columns="row", values="result").reindex(columns=[row, weighted]).dropna()
-    )
+def by_class(frame: pd.DataFrame, ratio: float) -> Classes | None:
+    """:class:`Classes` of the seeds that have Moderate-DS with and without weights, or None where no seed has."""
+    row, weighted = rows = "moderate", "moderate-reweighted"
+    chosen = frame[(frame.ratio == ratio) & frame.row.isin(rows)]
+    wide = chosen.pivot(index="seed", columns="row", values="result").reindex(columns=rows).dropna()
     if len(wide) == 0 or not any(value is not None for value in wide[row].iloc[0]["classwise"]):
         return None
     return Classes(
@@ -187,11 +185,11 @@ def heaviness_in_words(classes: Classes) -> str:
     )
 
 
-def steady_in_words(frame: pd.DataFrame, row: str = "moderate-reweighted") -> str:
+def steady_in_words(frame: pd.DataFrame) -> str:
     """Whether the weights that DRO learned are alike from seed to seed: Kendall's W over the classes, and its p."""
     found = {
         ratio: np.array([result["class_weights"] for result in own.result])
-        for ratio, own in frame[frame.row == row].groupby("ratio")
+        for ratio, own in frame[frame.row == "moderate-reweighted"].groupby("ratio")
     }
     tests = {ratio: concordance(weights) for ratio, weights in found.items() if len(weights) > 1}
     if not tests:
@@ -231,13 +229,9 @@ def proxies(frame: pd.DataFrame) -> pd.DataFrame:
     for result in frame.result:
         if "dro" in result:
             K, weights, dro = len(result["class_names"]), result["class_weights"], result["dro"]
-            found[result["row"], result["recipe"]["ratio"], result["recipe"]["seed"]] = {
-                "effective classes": dro["effective_classes"],
-                "lightest": K * min(weights),
-                "heaviest": K * max(weights),
-                "clipped (%)": 100 * dro["clipped"],
-                "mean excess": dro["mean_excess"],
-            }
+            numbers = [dro["effective_classes"], K * min(weights), K * max(weights)]
+            numbers += [100 * dro["clipped"], dro["mean_excess"]]
+            found[result["row"], result["recipe"]["ratio"], result["recipe"]["seed"]] = numbers
     columns = ["effective classes", "lightest", "heaviest", "clipped (%)", "mean excess"]
     index = pd.MultiIndex.from_frame(pd.DataFrame(list(found), columns=["row", "ratio", "seed"]))
     return pd.DataFrame(list(found.values()), index=index, columns=columns).sort_index()
@@ -339,7 +333,7 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def options(table: pd.DataFrame) -> str:
-    """What the measurement says of the defaults of group DRO (``tables.dro_options``): a sentence or two.
+    """What the measurement says of the defaults of group DRO (``results.dro_options``): a sentence or two.
 
     Correlations of K classes are compared by Fisher's z, of which the difference of two has the variance
     2 / (K - 3), with Holm's correction for all settings.

@@ -11,7 +11,7 @@ TABLE_1 = {
     "moderate": (7.39, 5.26, 4.54, 4.31),
     "moderate-reweighted": (6.71, 4.95, 4.44, 4.18),
 }
-"""Row of ``tables.ROWS`` -> FID at each of RATIOS."""
+"""Row of ``grid.ROWS`` -> FID at each of RATIOS."""
 
 TABLE_2 = {
     "infobatch-annealed": (5.09, 4.28, 4.23, 4.04),

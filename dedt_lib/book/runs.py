@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from . import tables
+from . import grid, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,11 +17,11 @@ Rows = str | Collection[str]
 """The name of a table, or names of rows."""
 
 
-def command(cell: tables.Cell, profile: str, table: str = "") -> str:
+def command(cell: grid.Cell, profile: str, table: str = "") -> str:
     """What computes a cell (row, ratio, seed), to be typed into a shell; ``table`` is one that has it."""
     row, ratio, seed = cell
     table = table or next(
-        name for name, rows in tables.TABLES.items() if row in rows and ratio in (rows[row] or (ratio,))
+        name for name, rows in grid.TABLES.items() if row in rows and ratio in (rows[row] or (ratio,))
     )
     return f"dedt run {table} --row {row} --ratio {ratio:g} --seed {seed} --profile {shlex.quote(profile)}"
 
@@ -37,7 +37,7 @@ def linked(table: "pd.DataFrame", rows: Rows, without: str = "") -> "HTML":
     """
     from IPython.display import HTML
 
-    names = {tables.LABELS[row]: row for row in _names(rows)}
+    names = {grid.LABELS[row]: row for row in _names(rows)}
 
     def entry(text: Any, *labels: str) -> str:
         row = next((names[label] for label in labels if label in names), None)
@@ -58,7 +58,7 @@ def behind(frame: "pd.DataFrame", rows: Rows) -> "HTML":
     """The runs that a page was made from: a line for each row and ratio that has results.
 
     Args:
-        frame: of ``tables.read_cells``.
+        frame: of ``results.read_cells``.
         rows: in the order of the page.
 
     Returns:
@@ -83,7 +83,7 @@ def _lines(own: "pd.DataFrame") -> Iterator[tuple[str, ...]]:
         made = dict.fromkeys(f"{note['date']}, {note.get('commit', 'not noted')}" for note in notes)
         of_first = command((row, ratio, cells.seed.iloc[0]), result["profile"])
         yield (
-            f"<span id='{_anchor(row, kept)}'>{escape(tables.LABELS[row])}</span>",
+            f"<span id='{_anchor(row, kept)}'>{escape(grid.LABELS[row])}</span>",
             kept,
             "<br>".join(f"{seed}: {fid:.4f}" for seed, fid in zip(cells.seed, cells.fid)),
             "<br>".join(made),
@@ -93,7 +93,7 @@ def _lines(own: "pd.DataFrame") -> Iterator[tuple[str, ...]]:
 
 def _names(rows: Rows) -> list[str]:
     """The rows, each once."""
-    return list(dict.fromkeys(tables.TABLES[rows] if isinstance(rows, str) else rows))
+    return list(dict.fromkeys(grid.TABLES[rows] if isinstance(rows, str) else rows))
 
 
 def _anchor(row: str, kept: str) -> str:

@@ -128,9 +128,8 @@ class Reweight(Section):
     absent: Literal[ABSENT] = "previous"  # excess of a class that the batch lacks
     scores: Literal[SCORES] = "train"
     burn_in: Below1 = 0.0  # share of the proxy's steps before its weights move; 0 is the literal algorithm
-    window: float = Field(
-        default=1.0, gt=0, le=1
-    )  # share of the steps after it, from the end, that is averaged
+    # Share of the steps after it, from the end, that is averaged.
+    window: float = Field(default=1.0, gt=0, le=1)
 
 
 class Train(Section):
@@ -147,9 +146,8 @@ class Train(Section):
     checkpoint_every: Count
     precision: Precision = "float32"
     channels_last: bool = False
-    compile: bool = (
-        False  # torch.compile; try it on your device with: dedt plan --probe --set train.compile=true
-    )
+    # torch.compile; try it on your device with: dedt plan --probe --set train.compile=true
+    compile: bool = False
 
 
 class Diffusion(Training):
@@ -185,9 +183,8 @@ class Autoencoder(Training):
     """The autoencoder of the latent models; as them, at the published settings where a profile says nothing."""
 
     image_size: Count = 256  # pixels to which the images are resized before they are encoded
-    weights: str = (
-        "stabilityai/sd-vae-ft-mse"  # on the hub, or NAME@REVISION, or a folder; "": trained on the images
-    )
+    # On the hub, or NAME@REVISION, or a folder; "": trained on the images.
+    weights: str = "stabilityai/sd-vae-ft-mse"
     decoder_weights: str = "stabilityai/sd-vae-ft-ema"  # "": the one that encoded
     channels: tuple[int, ...] = Field(default=(128, 256, 512, 512), min_length=1)
     latent_channels: Count = 4
@@ -238,9 +235,8 @@ class MDT(Diffusion):
 class StableDiffusion(Diffusion):
     """Stable Diffusion, fine-tuned on captions of the classes (Table V)."""
 
-    weights: str = (
-        "CompVis/stable-diffusion-v1-4"  # on the hub, or a folder; "": tiny, pre-trained on the images
-    )
+    # On the hub, or a folder; "": tiny, pre-trained on the images.
+    weights: str = "CompVis/stable-diffusion-v1-4"
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     pretraining_epochs: Count = 1  # this and the next one only for weights = ""
     pretraining_learning_rate: Positive = 1e-4
@@ -270,12 +266,10 @@ class Evaluate(Training):
     learning_rate: Positive = 0.05
     networks: Count = 1  # of the classifier, so many of other seeds, in whose features FID is measured too
     classwise: bool = True
-    kid: bool = (
-        False  # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway
-    )
-    cmmd: Literal["", "clip", "vit-l-14-336"] = (
-        ""  # whose embeddings: the small CLIP, the published network, none
-    )
+    # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway.
+    kid: bool = False
+    # In whose embeddings: nobody's, those of the small CLIP, of the published network.
+    cmmd: Literal["", "clip", "vit-l-14-336"] = ""
     cmmd_weights: str = ""
 
 

@@ -38,7 +38,7 @@ class Recipe(BaseModel):
     An empty value takes the profile's, or that of the cited code.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: Annotated[str, AfterValidator(partial(known, MODELS))] = Field(
         "unet", description=f"what is trained, on pixels or, the others, on latents: {', '.join(MODELS)}"
@@ -46,57 +46,46 @@ class Recipe(BaseModel):
     method: Annotated[str, AfterValidator(partial(known, selection.REGISTRY))] = Field(
         "moderate", description=f"how the coreset is chosen: {', '.join(selection.REGISTRY)}"
     )
-    ratio: float = Field(0.1, gt=0, le=1, description="share of the data to keep, in (0, 1]")
+    ratio: float = Field(0.1, gt=0, le=1)
+    """share of the data to keep, in (0, 1]"""
     encoder: Annotated[str, AfterValidator(known_encoder)] = Field(
         "",
         description="whose features decide, if not the profile's: "
         f"{', '.join(ENCODERS)}, trained on your images; {', '.join(NAMES)}; timm:NAME or open_clip:NAME",
     )
-    scope: Literal["", "class", "global"] = Field(
-        "", description="order the images in each class or all together"
-    )
-    centre: Literal["", *CENTRES] = Field("", description="moderate: distances to what, if not the profile's")
-    band: Literal[BANDS] = Field("center", description="moderate: which part of the distances is kept")
-    reweighting: bool = Field(False, description="class weights by group DRO")
-    balancing: bool = Field(
-        False, description="the control: class weights that let every class count the same, without DRO"
-    )
-    null: Literal["", "shuffled", "another-seed"] = Field(
-        "",
-        description="the control: instead of the weights that DRO learned the same ones shuffled over the classes, or "
-        "those that another seed learned",
-    )
-    reference: Literal["full", "equal-steps"] = Field(
-        "full",
-        description="what DRO compares the proxy with: the run on all the data at its end, or after as many steps as "
-        "the proxy takes",
-    )
-    burn_in: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="share of the proxy's steps before the class weights move, if not the profile's",
-    )
-    weighting: Literal["loss", "draw"] = Field(
-        "loss", description="class weights weigh the loss, or say how often a class is drawn"
-    )
-    annealing: bool = Field(False, description="all the data in the last epochs")
-    plan: Annotated[str, AfterValidator(partial(known, plans.REGISTRY))] = Field(
-        "", description="which images of the coreset an epoch visits, by a plan of your own (default: all)"
-    )
-    infobatch: Literal["", "ratio", "budget"] = Field(
-        "",
-        description="no coreset but InfoBatch: each epoch keeps --ratio of the well-learned samples, or of all",
-    )
-    early_stopping: bool = Field(
-        False,
-        description="the control at equal compute: all the data, but only as many steps as the coreset takes",
-    )
-    full_length: bool = Field(
-        False, description="the control: as many steps on the coreset as the run on all the data takes"
-    )
-    unguided: bool = Field(False, description="the control: samples without guidance")
-    seed: int = Field(0, ge=0, description="of everything but the metric")
+    scope: Literal["", "class", "global"] = ""
+    """order the images in each class or all together"""
+    centre: Literal["", *CENTRES] = ""
+    """moderate: distances to what, if not the profile's"""
+    band: Literal[BANDS] = "center"
+    """moderate: which part of the distances is kept"""
+    reweighting: bool = False
+    """class weights by group DRO"""
+    balancing: bool = False
+    """the control: class weights that let every class count the same, without DRO"""
+    null: Literal["", "shuffled", "another-seed"] = ""
+    """the control: instead of the weights that DRO learned the same ones shuffled over the classes, or those that
+    another seed learned"""
+    reference: Literal["full", "equal-steps"] = "full"
+    """what DRO compares the proxy with: the run on all the data at its end, or after as many steps as the proxy takes"""
+    burn_in: float | None = Field(None, ge=0, lt=1)
+    """share of the proxy's steps before the class weights move, if not the profile's"""
+    weighting: Literal["loss", "draw"] = "loss"
+    """class weights weigh the loss, or say how often a class is drawn"""
+    annealing: bool = False
+    """all the data in the last epochs"""
+    plan: Annotated[str, AfterValidator(partial(known, plans.REGISTRY))] = ""
+    """which images of the coreset an epoch visits, by a plan of your own (default: all)"""
+    infobatch: Literal["", "ratio", "budget"] = ""
+    """no coreset but InfoBatch: each epoch keeps --ratio of the well-learned samples, or of all"""
+    early_stopping: bool = False
+    """the control at equal compute: all the data, but only as many steps as the coreset takes"""
+    full_length: bool = False
+    """the control: as many steps on the coreset as the run on all the data takes"""
+    unguided: bool = False
+    """the control: samples without guidance"""
+    seed: int = Field(0, ge=0)
+    """of everything but the metric"""
 
     @property
     def has_coreset(self) -> bool:

@@ -11,35 +11,23 @@ from .columns import NONE
 from .labelled import LabelledImages
 from .listing import Listing
 from .reading import Reading
+from .table import classed
 
 if TYPE_CHECKING:
     from ..store import Store
 
-__all__ = [
-    "FILES",
-    "SOURCES",
-    "LabelledImages",
-    "Listing",
-    "Reading",
-    "check_source",
-    "detect",
-    "find",
-    "load",
-]
-
 SHAPES = {"digits": (8, 1), "cifar10": (32, 3)}
-FINDERS = {
-    "cifar10": cifar10.find,
-    "folder": folder.find,
-    "metadata": metadata.find,
-    "parquet": parquet.find,
-    "datasets": hub.find,
-    "webdataset": tar.find,
-    "list": lists.find,
+TABLES = {
+    "metadata": metadata.splits,
+    "parquet": parquet.splits,
+    "datasets": hub.splits,
+    "webdataset": tar.splits,
+    "list": lists.splits,
 }
-SOURCES = ("digits", *FINDERS)
-FILES = tuple(name for name in FINDERS if name not in SHAPES)
+"""The sources whose images have columns beside them."""
+FILES = ("folder", *TABLES)
 """The sources of people's own images, which a path has to say."""
+SOURCES = (*SHAPES, *FILES)
 
 
 def detect(path: str | Path) -> str:
@@ -90,7 +78,7 @@ def load(
               folder that holds or gets it (default: ``$DEDT_DATA``, else ``data/``), or one of Parquet files.
             - "folder": ``path``/CLASS/IMAGE, or ``path``/train/CLASS/IMAGE and ``path``/test/CLASS/IMAGE, or
               other usual names of splits; see :func:`dedt_lib.data.folder.find`.
-            - "metadata", "parquet", "datasets", "webdataset", "list": see ``find`` in the module of each source.
+            - "metadata", "parquet", "datasets", "webdataset", "list": see ``splits`` in the module of each source.
         split: "train" or "test".
         path: where the images are.
         image_size: pixels along a side that images of a folder (default 32) and of Parquet files (default:
@@ -112,11 +100,11 @@ def load(
     _check_names(source, split, image_size, channels)
 
     def read(split):
-        found = find(source, path, split, label=label, caption=caption) if source in FINDERS else None
-        if isinstance(found, Listing):
-            return found.decode(image_size, channels or 3, store, skip_bad=skip_bad, report=report)
         if source == "digits":
             return digits.load_digits(split)
+        found = find(source, path, split, label=label, caption=caption)
+        if isinstance(found, Listing):
+            return found.decode(image_size, channels or 3, store, skip_bad=skip_bad, report=report)
         return found and cifar10.load_cifar10(found, split)
 
     data = read(split)
@@ -148,15 +136,18 @@ def find(
     Raises:
         DedtError: for a path, columns or labels that cannot be used.
     """
-    asked = {"label": label, "caption": caption}
+    if source == "cifar10":
+        return cifar10.find(path, split)
     if source == "folder":
         if caption or label not in ("", NONE):
             raise DedtError(
                 f"{path} has no columns, so --label and --caption have nothing to name: the folders are the classes "
                 f"(--label {NONE}: there are none), and a text file beside an image is its caption."
             )
-        asked = {"label": label}
-    return FINDERS[source](path, split, **asked if source != "cifar10" else {})
+        return folder.find(path, split, label=label)
+    if source == "list" and path and str(path).endswith(lists.CLEANED):
+        return lists.cleaned(path, split, label, caption)
+    return classed(split, *TABLES[source](path), label=label, caption=caption)
 
 
 def check_source(
@@ -176,7 +167,7 @@ def check_source(
         DedtError: that ``load`` would raise too.
     """
     _check_names(source, "train", image_size, channels)
-    if source in FINDERS:
+    if source != "digits":
         find(source, path, label=label, caption=caption)
 
 

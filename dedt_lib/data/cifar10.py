@@ -12,6 +12,7 @@ from ..files import atomic_folder, fetched, locked, make_folder, project_root
 from . import parquet
 from .labelled import LabelledImages
 from .listing import Listing
+from .table import classed
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = "cifar-10-batches-py"
@@ -71,7 +72,7 @@ def find(path: str | Path | None, split: str = "train") -> Path | Listing | None
         )
     if not parquet.find_files(root, "train"):
         return root.parent if root.name == BATCHES else root
-    found = parquet.find(root, split)
+    found = classed(split, *parquet.splits(root))
     if found and found.class_names not in (CLASS_NAMES, tuple(map(str, range(10)))):
         raise DedtError(
             f"{found.root} holds the classes {', '.join(found.class_names[:12])}, which are not those of "
@@ -99,7 +100,7 @@ def _unpack(root):
 
     if (root / BATCHES).is_dir():
         return
-    make_folder(root, "DEDT_DATA")
+    make_folder(root, "Set DEDT_DATA to")
     with locked(root / ".cifar10", "the archive of CIFAR-10"):
         if not (root / BATCHES).is_dir():
             archive = fetched(root / CIFAR10.filename, CIFAR10.url, SHA256, "DEDT_DATA")

@@ -153,12 +153,9 @@ def to_datasets(found: Iterator[Item], out: Path) -> int:
         **{name: [_columns(item)[name] for item in every] for name in ("id", "weight")},
         "text": [item.caption or item.class_name for item in every],
     }
+    kinds = {"id": "string", "weight": "float64", "text": "string"}
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names.values()))}
-    features |= {
-        "id": datasets.Value("string"),
-        "weight": datasets.Value("float64"),
-        "text": datasets.Value("string"),
-    }
+    features |= {name: datasets.Value(kind) for name, kind in kinds.items()}
     datasets.Dataset.from_dict(columns, features=datasets.Features(features)).save_to_disk(out)
     return len(every)
 
@@ -170,15 +167,8 @@ def to_webdataset(found: Iterator[Item], out: Path) -> int:
     count = 0
     with webdataset.ShardWriter(str(out / "train-%06d.tar"), maxcount=10_000, verbose=0) as shards:
         for count, item in enumerate(found, 1):
-            shards.write(
-                {
-                    "__key__": f"{count - 1:08d}",
-                    item.suffix[1:]: item.content,
-                    "cls": item.label,
-                    "txt": item.caption or item.class_name,
-                    "json": _columns(item),
-                }
-            )
+            told = {"cls": item.label, "txt": item.caption or item.class_name, "json": _columns(item)}
+            shards.write({"__key__": f"{count - 1:08d}", item.suffix[1:]: item.content, **told})
     return count
 
 

@@ -189,12 +189,8 @@ def _layout(root, children):
             "class in them, or give the path of the one to use",
         )
     _refuse_splits_below(root, children)
-    return (
-        root,
-        None,
-        [],
-        [f"'{f.name}' is a class, because it holds images like its neighbours" for f in exact],
-    )
+    notes = [f"'{folder.name}' is a class, because it holds images like its neighbours" for folder in exact]
+    return root, None, [], notes
 
 
 def _equal_subfolders(children):

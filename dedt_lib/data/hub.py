@@ -6,48 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DedtError
-from .listing import Listing
 from .names import HELD_OUT, TRAINING, few
 from .parquet import row_names
 from .reading import Reading
-from .table import Table, listing
+from .table import Splits, Table
 
 PREFIX = "hub:"
 
 
-def find(
-    path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
-) -> Listing | None:
-    """The images of such a data set, not decoded yet.
+def splits(path: str | Path | None) -> Splits:
+    """The images of such a data set.
 
     Args:
         path: the folder that ``save_to_disk`` wrote, or ``hub:NAME`` or ``hub:NAME@REVISION``, which is fetched.
-        split: "train" or "test".
-        label: the column of the classes.
-        caption: the column of the captions.
-
-    Returns:
-        The Listing; None for "test" without a held-out split.
 
     Raises:
         DedtError: for a data set that cannot be read or fetched, or has no images.
     """
-    splits = _open(str(path))
-    names = {name.lower(): name for name in splits}
-    train = next((names[name] for name in TRAINING if name in names), None) or (
-        next(iter(splits)) if len(splits) == 1 else None
-    )
-    if train is None:
-        raise DedtError(f"{path} has the splits {few(splits)}, and none is called train.")
+    found = _open(str(path))
+    names = {name.lower(): name for name in found}
+    known = [names[name] for name in TRAINING if name in names] or list(found)
+    if len(found) > 1 and known == list(found):
+        raise DedtError(f"{path} has the splits {few(found)}, and none is called train.")
+    train = known[0]
     test = next((names[name] for name in HELD_OUT if name in names and names[name] != train), None)
     read = functools.partial(_read, str(path))
-    return listing(
-        split,
-        read("train", splits[train]),
-        lambda: read("test", splits[test]) if test else None,
-        label=label,
-        caption=caption,
-    )
+    return read("train", found[train]), lambda: read("test", found[test]) if test else None
 
 
 def _open(path: str) -> dict[str, Any]:
@@ -78,18 +62,14 @@ def _read(path: str, split: str, data: Any) -> Table:
     plain = data.cast_column(images[0], datasets.Image(decode=False))
 
     def fits(kind: Any) -> bool:
-        return isinstance(kind, datasets.ClassLabel) or getattr(kind, "dtype", "").startswith(
-            ("int", "uint", "string", "large_string")
-        )
+        plain = getattr(kind, "dtype", "").startswith(("int", "uint", "string", "large_string"))
+        return plain or isinstance(kind, datasets.ClassLabel)
 
     def encoded():
         for i, row in enumerate(plain.select_columns(images)):
             stored = row[images[0]] or {}
-            content = stored.get("bytes")
-            yield (
-                f"{split} row {i}",
-                io.BytesIO(content) if content else Path(stored["path"]) if stored.get("path") else None,
-            )
+            content, file = stored.get("bytes"), stored.get("path")
+            yield f"{split} row {i}", io.BytesIO(content) if content else Path(file) if file else None
 
     root = Path(path.removeprefix(PREFIX))
     return Table(

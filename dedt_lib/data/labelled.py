@@ -13,8 +13,31 @@ from ..errors import DedtError
 from .reading import Reading
 
 
+class Copies:
+    """What exact copies among labelled images say."""
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    @functools.cached_property
+    def copies(self) -> np.ndarray:
+        """For each image the first one with the same pixels: int64 [n]."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def originals(self) -> np.ndarray:
+        """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
+        return first_alike(self.copies * len(self.class_names) + self.labels)
+
+    @functools.cached_property
+    def conflicts(self) -> int:
+        """How many images have the same pixels as one of another class."""
+        kinds = np.unique(np.stack([self.copies, self.labels]), axis=1)[0]
+        return int((np.bincount(kinds)[self.copies] > 1).sum())
+
+
 @dataclass(frozen=True, eq=False)
-class LabelledImages:
+class LabelledImages(Copies):
     """Images with one label each.
 
     Attributes:
@@ -63,10 +86,8 @@ class LabelledImages:
             )
         # A mirrored or permuted view would reach the networks with its strides; some PyTorch cannot take at all.
         for field in ("images", "labels"):
-            array = getattr(self, field)
-            object.__setattr__(
-                self, field, array if array.flags.c_contiguous else np.ascontiguousarray(array)
-            )
+            if not (array := getattr(self, field)).flags.c_contiguous:
+                object.__setattr__(self, field, np.ascontiguousarray(array))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,23 +106,9 @@ class LabelledImages:
         return digest.hexdigest()[:16]
 
     @functools.cached_property
-    def _digests(self):
-        return [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in self.images]
-
-    @functools.cached_property
-    def conflicts(self) -> int:
-        """How many images have the same pixels as one of another class."""
-        classes: dict[bytes, set[int]] = {}
-        for digest, label in zip(self._digests, self.labels.tolist()):
-            classes.setdefault(digest, set()).add(label)
-        return sum(len(classes[digest]) > 1 for digest in self._digests)
-
-    @functools.cached_property
-    def originals(self) -> np.ndarray:
-        """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
-        first: dict[tuple[int, bytes], int] = {}
-        seen = zip(self.labels.tolist(), self._digests)
-        return np.array([first.setdefault(key, place) for place, key in enumerate(seen)])
+    def copies(self) -> np.ndarray:
+        """For each image the first one with the same pixels: int64 [n]."""
+        return first_alike([hashlib.sha256(image.tobytes()).hexdigest() for image in self.images])
 
     def named(self, class_names: Sequence[str]) -> "LabelledImages":
         """The same images with other names for their classes; those they have, if there are none."""
@@ -127,6 +134,12 @@ class LabelledImages:
         labels = np.array(number, dtype=np.int64)[self.labels]
         kept = np.flatnonzero(labels >= 0)
         return self.subset(kept, labels=labels[kept], class_names=class_names, reading=self.reading)
+
+
+def first_alike(keys: Sequence | np.ndarray) -> np.ndarray:
+    """For each of n keys the place of the first one that is equal: int64 [n]."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def other_names(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 import PIL
@@ -68,7 +68,7 @@ class Listing:
         """Images per class: int64 [K]; of images without classes [n]."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
-    def of_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> "Listing":
+    def of_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> Self:
         """The same images in other classes: labels int64 [n], 0..K-1, and K names."""
         return dataclasses.replace(self, labels=labels, class_names=class_names)
 
@@ -234,31 +234,27 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
 
 
 def of_split(
-    split: str,
-    find_train: Callable[[], Listing],
-    find_held_out: Callable[[], Listing | None],
-    notes: Iterable[str] = (),
+    split: str, train: Callable[[], Listing], test: Callable[[], Listing | None], notes: Iterable[str] = ()
 ) -> Listing | None:
     """The Listing of a split; held-out images that cannot be used do not block the training images.
 
     Args:
         split: "train" or "test".
-        find_train: gives the training images, after the held-out ones were looked for.
-        find_held_out: gives the held-out ones or None, or raises the DedtError that is then noted.
+        train: gives the training images, after the held-out ones were looked for.
+        test: gives the held-out ones or None, or raises the DedtError that is then noted.
         notes: what else was decided, in words.
     """
     held_out, notes = None, list(notes)
     try:
-        held_out = find_held_out()
+        held_out = test()
     except DedtError as error:
         notes.append(f"no held-out images are used: {error}")
     if split == "test":
         return held_out
-    train = find_train()
-    notes, beside = (*notes, *train.reading.notes), held_out.reading if held_out else None
-    return dataclasses.replace(
-        train, reading=dataclasses.replace(train.reading, notes=notes, held_out=beside)
-    )
+    found = train()
+    notes, beside = (*notes, *found.reading.notes), held_out.reading if held_out else None
+    reading = dataclasses.replace(found.reading, notes=notes, held_out=beside)
+    return dataclasses.replace(found, reading=reading)
 
 
 def _hash(file):

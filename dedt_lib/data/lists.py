@@ -8,45 +8,32 @@ from .listing import Listing, root_of
 from .metadata import rows
 from .names import few, legible
 from .reading import Reading
-from .table import Table, listing
+from .table import Splits, Table
 
 CLEANED = ".dedt.json"
 """The end of the name of a cleaned list."""
+WANTED = "a list of images (.txt, .csv, .jsonl)"
 KEYS = ("file_name", "path", "image", "file", "filename")
 
 
-def find(
-    path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
-) -> Listing | None:
-    """The images that a list names, not decoded yet.
+def splits(path: str | Path | None) -> Splits:
+    """The images that a list names, which are all training images.
 
     Args:
         path: a text with a path in each line (``.txt``); a table with a column of paths (``.csv``, ``.jsonl``:
-            ``file_name``, ``path``, ``image``, ``file`` or ``filename``) and perhaps a class and a caption; or a cleaned
-            list (:func:`write_cleaned`).  Paths are absolute or below the list's folder.
-        split: "train" or "test"; only a cleaned list can have held-out images.
-        label: the column of the classes.
-        caption: the column of the captions.
-
-    Returns:
-        The Listing; None for "test" without held-out images.
+            ``file_name``, ``path``, ``image``, ``file`` or ``filename``) and perhaps a class and a caption.  Paths are
+            absolute or below the list's folder.
 
     Raises:
         DedtError: for a list that cannot be read or names nothing.
     """
-    file = root_of(path, "list", "a list of images (.txt, .csv, .jsonl)")
-    if file.name.endswith(CLEANED):
-        return _cleaned(file, split, label, caption)
-    if split == "test":
-        return None
-    columns: dict[str, list] = {}
+    file, columns = root_of(path, "list", WANTED), dict[str, list]()
     if file.suffix == ".txt":
-        names = [
-            line for line in file.read_text("utf-8", errors="surrogateescape").splitlines() if line.strip()
-        ]
+        lines = file.read_text("utf-8", errors="surrogateescape").splitlines()
+        names = [line for line in lines if line.strip()]
     else:
-        with open(file, encoding="utf-8") as lines:
-            head = lines.readline()
+        with open(file, encoding="utf-8") as opened:
+            head = opened.readline()
         key = next((key for key in KEYS if key in head), KEYS[0])
         names, columns = rows(file, key)
     if not names:
@@ -63,7 +50,7 @@ def find(
         reading=Reading.of(len(ids), unit="paths"),
         where=str(file),
     )
-    return listing(split, table, lambda: None, label=label, caption=caption)
+    return table, lambda: None
 
 
 def write_cleaned(path: Path, source: str, data: str | Path, why: dict[str, str]) -> None:
@@ -78,9 +65,21 @@ def write_cleaned(path: Path, source: str, data: str | Path, why: dict[str, str]
     write_json(path, {"source": source, "data": str(Path(data).absolute()), "left_out": why})
 
 
-def _cleaned(file: Path, split: str, label: str, caption: str) -> Listing | None:
+def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing | None:
+    """The images of a split that :func:`write_cleaned` leaves, not decoded yet.
+
+    Args:
+        path: of the list.
+        split: "train" or "test".
+        label: as of :func:`dedt_lib.data.find`.
+        caption: as of :func:`dedt_lib.data.find`.
+
+    Raises:
+        DedtError: for a list that cannot be read, or one of other images.
+    """
     from . import find as find_in
 
+    file = root_of(path, "list", WANTED)
     facts = read_json(file)
     try:
         source, data, why = facts["source"], facts["data"], facts["left_out"]

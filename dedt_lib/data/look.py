@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from .labelled import first_alike
 from .listing import Listing, crop, upright, why_unreadable
 
 THUMBNAIL = 64
@@ -137,11 +138,8 @@ def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
     for name, measure in _properties().items():
         options = dict(ISSUES[name])
         threshold = options.pop("threshold")
-        raw = (
-            table.filter(regex=f"^{measure.name}:")
-            .rename(columns=lambda c: c.partition(":")[2])
-            .astype(float)
-        )
+        raw = table.filter(regex=f"^{measure.name}:").astype(float)
+        raw = raw.rename(columns=lambda column: column.partition(":")[2])
         marked = measure.mark_issue(measure.get_scores(raw, name, **options), name, threshold)
         found[WORDS.get(name, name)] = marked.iloc[:, 0].to_numpy() & (table["error"] == "").to_numpy()
     return found
@@ -169,8 +167,7 @@ def groups_of_copies(table: pd.DataFrame, near: int = 0) -> np.ndarray:
         )
         edges = coo_array((np.ones(len(rows), bool), (number[rows], number[columns])), shape=(n, n))
         number = connected_components(edges, directed=False)[1][number]
-    _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
-    return first[inverse]
+    return first_alike(number)
 
 
 def _near_pairs(
@@ -188,9 +185,9 @@ def _near_pairs(
     return np.concatenate(rows or [places[:0]]), np.concatenate(columns or [places[:0]])
 
 
-def leaks(train: pd.DataFrame, test: pd.DataFrame, near: int = NEAR) -> np.ndarray:
+def leaks(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
     """Held-out images of which the training images hold an exact or near copy: bool [m]."""
     both = pd.concat([train, test], ignore_index=True)
     both["id"] = [f"{i}" for i in range(len(both))]
-    group = groups_of_copies(both, near)
+    group = groups_of_copies(both, NEAR)
     return np.isin(group[len(train) :], group[: len(train)])

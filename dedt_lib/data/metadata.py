@@ -7,19 +7,17 @@ from pathlib import Path
 
 from ..errors import DedtError
 from . import folder
-from .listing import Listing, root_of
+from .listing import root_of
 from .names import few, legible, split_of
 from .reading import Reading
-from .table import Table, listing
+from .table import Splits, Table
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_NAME = "file_name"
 
 
-def find(
-    path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
-) -> Listing | None:
-    """The images of folders with ``metadata.jsonl`` or ``metadata.csv``, not decoded yet.
+def splits(path: str | Path | None) -> Splits:
+    """The images of folders with ``metadata.jsonl`` or ``metadata.csv``.
 
     The column ``file_name`` is a path below the table's folder.  The others may hold a class and a caption
     (:mod:`dedt_lib.data.columns`); without a column of classes the folders of the images are their classes, if there
@@ -27,12 +25,6 @@ def find(
 
     Args:
         path: the folder of the table, or of split folders that hold one each.
-        split: "train" or "test".
-        label: the column of the classes.
-        caption: the column of the captions.
-
-    Returns:
-        The Listing; None for "test" without a held-out split.
 
     Raises:
         DedtError: for a table that cannot be read, or rows without a file.
@@ -67,7 +59,7 @@ def find(
             folders=tuple(legible(f.parent.relative_to(file.parent)) for f in files),
         )
 
-    return listing(split, read(train), lambda: read(test) if test else None, label=label, caption=caption)
+    return read(train), lambda: read(test) if test else None
 
 
 def find_tables(root: Path) -> dict[str, Path]:
@@ -102,9 +94,8 @@ def rows(file: Path, key: str = FILE_NAME) -> tuple[list[str], dict[str, list]]:
                 read = [json.loads(line) for line in lines if line.strip()]
     except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise DedtError(f"{file} cannot be read ({error}): each line is a row, in UTF-8.") from error
-    bad = [
-        i for i, row in enumerate(read, 1) if not isinstance(row, dict) or not isinstance(row.get(key), str)
-    ]
+    named = [isinstance(row, dict) and isinstance(row.get(key), str) for row in read]
+    bad = [i for i, is_named in enumerate(named, 1) if not is_named]
     if bad or not read:
         raise DedtError(
             f"{file} has no '{key}' in row {few(bad)}: give each image's path below {file.parent} there."
@@ -115,8 +106,6 @@ def rows(file: Path, key: str = FILE_NAME) -> tuple[list[str], dict[str, list]]:
     columns: dict[str, list] = {}
     for name in dict.fromkeys(name for row in read for name in row if name not in (key, None)):
         values = [row.get(name) for row in read]
-        if all(
-            value is None or isinstance(value, str | int) and not isinstance(value, bool) for value in values
-        ):
+        if all(isinstance(value, str | int | None) and not isinstance(value, bool) for value in values):
             columns[name] = [None if value == "" else value for value in values]
     return names, columns

@@ -16,10 +16,10 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import DedtError
-from .listing import DEFAULT_SIZE, SHOWN, Listing, root_of
+from .listing import DEFAULT_SIZE, SHOWN, root_of
 from .names import HELD_OUT, TRAINING, few, resembles_split
 from .reading import Reading
-from .table import Table, listing
+from .table import Splits, Table
 
 SUBFOLDERS = (".", "data", "plain_text")
 FILE = re.compile(r"([a-z]+)(?:[-_]?(\d+)(?:-of-(\d+)(?:-[0-9a-f]{6,})?)?)?\.parquet", re.IGNORECASE)
@@ -29,10 +29,8 @@ IMAGE_COLUMNS = ("img", "image")
 BATCH = 16
 
 
-def find(
-    path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
-) -> Listing | None:
-    """The images in Parquet files, not decoded yet; reads their labels and captions.
+def splits(path: str | Path | None) -> Splits:
+    """The images in Parquet files.
 
     Columns: a struct with ``bytes`` (``img``, ``image``, or the only one), and perhaps a class and a caption
     (:mod:`dedt_lib.data.columns`).  Class names come from the Hugging Face metadata; without it they are the labels of
@@ -44,12 +42,6 @@ def find(
             may follow), and perhaps the same of a held-out split, in it or in its subfolder ``data`` or
             ``plain_text``; splits are called as in :mod:`dedt_lib.data.names`, and the first held-out one in
             the order there is taken.  Two sets of files for one split are refused.
-        split: "train" or "test".
-        label: the column of the classes.
-        caption: the column of the captions.
-
-    Returns:
-        The Listing; None for "test" without usable test files.
 
     Raises:
         DedtError: for a path, columns or labels that cannot be used.
@@ -64,7 +56,6 @@ def find(
     column = _image_column(schema, train[0])
 
     def read(split, files, notes=()):
-        fields = _fields(schema, column)
         values = functools.cache(functools.partial(_read_column, files, column))
         count = sum(_open(file).metadata.num_rows for file in files)
         return Table(
@@ -72,10 +63,10 @@ def find(
             files=files,
             encoded=functools.partial(_encoded_images, files, column),
             ids=row_names(split, count),
-            fields=fields,
+            fields=_fields(schema, column),
             values=values,
             class_names=functools.partial(_names_in_metadata, schema),
-            reading=Reading.of(count, None, notes, unit="rows"),
+            reading=Reading.of(count, notes=notes, unit="rows"),
             own_size=functools.partial(_side, train, column),
             where=str(files[0].parent),
         )
@@ -88,7 +79,7 @@ def find(
     with contextlib.suppress(DedtError):  # of held-out files, which what comes of them will say
         test = find_files(path, "test")
     own = read("train", train, _unused(root, (*train, *test)))
-    return listing(split, own, held_out, label=label, caption=caption)
+    return own, held_out
 
 
 def row_names(split: str, count: int) -> tuple[str, ...]:

@@ -3,90 +3,36 @@
 import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from .listing import NO_CLASS, Listing, read_image
+from .labelled import Copies
+from .listing import Listing, read_image
 from .look import Look, groups_of_copies
-from .reading import Reading
 
 
-@dataclass(frozen=True, eq=False)
-class Photos:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Photos(Copies, Listing):
     """Labelled images that are decoded as they are needed; all of them can be read.
 
     Attributes:
-        listing: Their files, labels, captions and ids.
-        look: What was seen of each; its rows are the listing's.
+        look: What was seen of each, a row for each image.
     """
 
-    listing: Listing
     look: Look
 
     def __len__(self) -> int:
-        return len(self.listing.ids)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int64 [n], 0..K-1; 0 of images without classes."""
-        return self.listing.labels
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """K strings."""
-        return self.listing.class_names or (NO_CLASS,)
-
-    @property
-    def class_counts(self) -> np.ndarray:
-        """Images per class: int64 [K]."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """n strings that name each image in its source."""
-        return self.listing.ids
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """n texts, or ()."""
-        return self.listing.captions
-
-    @property
-    def name(self) -> str:
-        """Of the source."""
-        return self.listing.name
-
-    @property
-    def reading(self) -> Reading:
-        """What was left out of the source."""
-        return self.listing.reading
+        return len(self.ids)
 
     @functools.cached_property
-    def _copies(self):
+    def copies(self) -> np.ndarray:
+        """For each image the first one with the same pixels: int64 [n]."""
         return groups_of_copies(self.look.table)
 
-    @functools.cached_property
-    def originals(self) -> np.ndarray:
-        """For each image the first one of its class with the same pixels: int64 [n]."""
-        pairs = self._copies * len(self.class_names) + self.labels
-        _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
-        return first[inverse]
-
-    @functools.cached_property
-    def conflicts(self) -> int:
-        """How many images have the same pixels as one of another class."""
-        classes = np.unique(np.stack([self._copies, self.labels]), axis=1)[0]
-        several = np.flatnonzero(np.bincount(classes, minlength=len(self)) > 1)
-        return int(np.isin(self._copies, several).sum())
-
-    def in_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> "Photos":
-        """The same photographs in other classes."""
-        return replace(self, listing=self.listing.of_classes(labels, class_names))
-
-    def at(self, size: int, channels: int = 3) -> "Pixels":
-        """Their pixels at ``size`` x ``size``, decoded when a slice is read."""
-        return Pixels(self.listing, size, channels)
+    def at(self, size: int) -> "Pixels":
+        """Their pixels in colour at ``size`` x ``size``, decoded when a slice is read."""
+        return Pixels(self, size, 3)
 
 
 class Pixels:

@@ -29,14 +29,10 @@ class Reading:
 
     @classmethod
     def of(
-        cls,
-        used: int,
-        left_out: Mapping[str, int] | None = None,
-        notes: Iterable[str] = (),
-        unit: str = "files",
+        cls, used: int, left_out: Mapping[str, int] = {}, notes: Iterable[str] = (), unit: str = "files"
     ) -> "Reading":
         """All that was used and all that was left out make what was seen."""
-        left_out = {reason: count for reason, count in (left_out or {}).items() if count}
+        left_out = {reason: count for reason, count in left_out.items() if count}
         return cls(used + sum(left_out.values()), used, left_out, tuple(notes), unit=unit)
 
     def without(self, count: int, reason: str, *notes: str) -> "Reading":

@@ -1,7 +1,7 @@
 """From rows of images, with columns beside them, to a Listing: what every source with columns shares."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,7 +46,11 @@ class Table:
     folders: tuple[str, ...] = ()
 
 
-def listing(
+Splits = tuple[Table, Callable[[], Table | None]]
+"""The training images of a source, and what gives its held-out ones, if there are any that can be used."""
+
+
+def classed(
     split: str, train: Table, held_out: Callable[[], Table | None], *, label: str = "", caption: str = ""
 ) -> Listing | None:
     """The images of a split, with the classes and captions that the columns of the training images hold.
@@ -76,12 +80,8 @@ def listing(
     names = names or tuple(map(str, keys))
 
     def listed(table: Table, kept: tuple[str, ...], numbers: np.ndarray | None, *notes: str) -> Listing:
-        captions = (
-            tuple("" if c is None else str(c) for c in table.values(text)) if text in table.fields else ()
-        )
-        reading = Reading.of(
-            table.reading.used, table.reading.left_out, (*table.reading.notes, *notes), table.reading.unit
-        )
+        captions = table.values(text) if text in table.fields else ()
+        reading = replace(table.reading, notes=(*table.reading.notes, *notes))
         return Listing(
             root=table.root,
             files=table.files,
@@ -92,7 +92,7 @@ def listing(
             name=train.root.resolve().stem if train.root.is_file() else train.root.resolve().name,
             reading=reading,
             own_size=train.own_size,
-            captions=captions,
+            captions=tuple("" if caption is None else str(caption) for caption in captions),
         )
 
     labels: np.ndarray | None = None
@@ -100,8 +100,7 @@ def listing(
     empty: tuple[str, ...] = ()
     if values:
         labels, class_names, empty = without_empty(_numbers(values, keys, train), names)
-    else:
-        notes = [*notes, "no classes"]
+    notes = notes if values else [*notes, "no classes"]
     if empty:
         notes = [*notes, f"without images, so no class: {few(empty, SHOWN)}"]
 

@@ -8,18 +8,16 @@ from collections import Counter
 from pathlib import Path
 
 from ..errors import DedtError
-from .listing import Listing, root_of
+from .listing import root_of
 from .names import image_suffixes, legible, split_of, split_words
 from .reading import Reading
-from .table import Table, listing
+from .table import Splits, Table
 
 TEXT = ("txt", "cls", "json", "caption", "label")
 
 
-def find(
-    path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
-) -> Listing | None:
-    """The images of WebDataset tars, not decoded yet.
+def splits(path: str | Path | None) -> Splits:
+    """The images of WebDataset tars.
 
     A sample is an image and, of the same name, perhaps its class (``.cls``), its caption (``.txt``) and columns
     (``.json``).  Its id is its file and key, ``train-0000.tar/00012``.  A shard is of the split that its name speaks of,
@@ -27,12 +25,6 @@ def find(
 
     Args:
         path: a tar file, or a folder of them.
-        split: "train" or "test".
-        label: the column of the classes.
-        caption: the column of the captions.
-
-    Returns:
-        The Listing; None for "test" without held-out shards.
 
     Raises:
         DedtError: for files that cannot be read, or hold no image.
@@ -44,14 +36,7 @@ def find(
         shards["test" if "test" in words and not root.is_file() else "train"].append(file)
     if not shards["train"]:
         raise DedtError(f"{root} holds no tar file of training images.")
-    train = _read(root, shards["train"])
-    return listing(
-        split,
-        train,
-        lambda: _read(root, shards["test"]) if shards["test"] else None,
-        label=label,
-        caption=caption,
-    )
+    return _read(root, shards["train"]), lambda: _read(root, shards["test"]) if shards["test"] else None
 
 
 def _read(root: Path, shards: list[Path]) -> Table:
@@ -79,8 +64,8 @@ def _read(root: Path, shards: list[Path]) -> Table:
                 left_out["without an image"] += 1
     if not ids:
         raise DedtError(f"{root} holds no images in its tar files.")
-    plain = [name for name in dict.fromkeys(name for row in rows for name in row)]
-    fields = [n for n in plain if all(isinstance(row.get(n), str | int | None) for row in rows)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    fields = [name for name in names if all(isinstance(row.get(name), str | int | None) for row in rows)]
 
     def encoded():
         for shard in shards:

@@ -103,10 +103,8 @@ def train_clip(
     few classes most "negatives" of a batch would be none.  AdamW with CLIP's betas and weight decay, cosine
     to zero.  Arguments, result and errors are those of ``train_classifier``.
     """
-    settings: dict[str, Any] = dict(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
-    )
-    settings |= dict(shift=shift, schedule="cosine")
+    settings = {"shift": shift, "schedule": "cosine"}
+    settings |= {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     network.to(device)
     images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))
     captions = [network.tokens(template.format(name) for template in TEMPLATES) for name in data.class_names]

@@ -139,7 +139,6 @@ def _is_of(first, digest, stored, partial):
 @torch.no_grad()
 def accuracy(network: nn.Module, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
     """Share of LabelledImages that the classifier ``network`` names rightly, 0..1."""
-    logits = torch.cat(
-        [network(to_float(batch.to(device))).cpu() for batch in torch.from_numpy(data.images).split(256)]
-    )
+    batches = torch.from_numpy(data.images).split(256)
+    logits = torch.cat([network(to_float(batch.to(device))).cpu() for batch in batches])
     return float((logits.argmax(1).numpy() == data.labels).mean())

@@ -1,7 +1,7 @@
 """Networks that were trained on photographs by others: any of timm or open_clip, and one that needs no download."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,12 +28,7 @@ class Pretrained(nn.Module):
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        size: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        published: Published,
+        self, network: nn.Module, size: int, mean: Sequence[float], std: Sequence[float], published: Published
     ) -> None:
         super().__init__()
         self.network, self.size, self.published = network, size, published

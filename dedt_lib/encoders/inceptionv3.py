@@ -24,9 +24,8 @@ class InceptionV3(nn.Module):
 
         super().__init__()
         self.size = size
-        self.net = Inception3(
-            num_classes, aux_logits=False, transform_input=True, init_weights=False, dropout=dropout
-        )
+        how = {"aux_logits": False, "transform_input": True, "init_weights": False}
+        self.net = Inception3(num_classes, **how, dropout=dropout)
         self.head, self.net.fc = self.net.fc, nn.Identity()
         self.register_buffer("mean", per_channel(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", per_channel(IMAGENET_STD), persistent=False)

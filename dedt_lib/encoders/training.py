@@ -1,7 +1,6 @@
 """Classifiers for features and for FID, trained from scratch as the cited papers do."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -61,11 +60,9 @@ def train_classifier(
     Raises:
         DedtError: The checkpoint is of another run, losses are not finite, or a choice is unknown.
     """
-    settings: dict[str, Any] = dict(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
-    )
-    settings |= dict(shift=shift, padding=padding, flip=flip)
-    settings |= dict(schedule=schedule, nesterov=nesterov, optimizer=optimizer)
+    settings = {"shift": shift, "padding": padding, "flip": flip}
+    settings |= {"schedule": schedule, "nesterov": nesterov, "optimizer": optimizer}
+    settings |= {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     check_choice("optimizer", optimizer, ("sgd", "adamw"))
     images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))
     own = {"nesterov": nesterov} if optimizer == "sgd" else {"fused": False}

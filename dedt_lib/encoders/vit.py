@@ -5,9 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import DedtError
 from ..pixels import channels_first, per_channel, three_channels, to_uint8
-from ..weights import hub_files
+from ..weights import hub_files, read_network
 from .clip import MEAN, STD
 
 CLIP_VIT = "openai/clip-vit-large-patch14-336"
@@ -24,16 +23,17 @@ class ClipViT(nn.Module):
     Args:
         where: A folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained`` writes it
             for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is looked for in
-            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).
+            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).  None: a network
+            of the published make without its weights, to be timed.
 
     Raises:
         DedtError: Files are missing, damaged or of another network, or a download fails.
     """
 
-    def __init__(self, where: Path | str = CLIP_VIT) -> None:
+    def __init__(self, where: Path | str | None = CLIP_VIT) -> None:
         super().__init__()
-        self.published = hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
-        self.model = _load(self.published.folder)
+        self.published = where and hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
+        self.model = _read(self.published) if where else _untrained()
         self.config = self.model.config
         self.size = self.config.image_size
         self.register_buffer("mean", per_channel(MEAN), persistent=False)
@@ -59,25 +59,26 @@ class ClipViT(nn.Module):
         return nn.functional.normalize(self.model(self.preprocess(images)).image_embeds, dim=1)
 
 
-def _load(folder):
+def _untrained():
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    tower = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    }
+    config = CLIPVisionConfig(**tower, image_size=336, patch_size=14, projection_dim=768)
+    return CLIPVisionModelWithProjection(config)
+
+
+def _read(files):
     from transformers import CLIPVisionModelWithProjection
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # else it lists every weight of the text tower, which is not wanted here
     try:
-        model, report = CLIPVisionModelWithProjection.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:
-        raise DedtError(
-            f"{folder} holds no CLIP that can be read ({error}). Fetch its {CONFIG} and {WEIGHTS[0]} again."
-        ) from error
+        return read_network(CLIPVisionModelWithProjection.from_pretrained, files, "CLIP", dtype=torch.float32)
     finally:
         logging.set_verbosity(verbosity)
-    if missing := sorted(report["missing_keys"]):
-        raise DedtError(
-            f"The weights in {folder} belong to another network than its {CONFIG} describes: they lack "
-            f"{missing[0]} and {len(missing) - 1} more. Fetch both files together."
-        )
-    return model

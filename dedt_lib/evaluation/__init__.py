@@ -4,7 +4,7 @@ The metrics are functions of feature matrices.  :func:`extract_features` makes t
 torch-fidelity (Inception-v3); :func:`register_classifier` offers it a network of our own.
 """
 
-from .features import INCEPTION, extract_features, protocol, register_classifier
+from .features import INCEPTION, extract_features, register_classifier
 from .frechet import (
     FrechetReference,
     classwise_frechet,
@@ -46,12 +46,3 @@ from .statistics import (
     rank_correlation,
     spread,
 )
-
-__all__ = [
-    "FrechetReference", "INCEPTION", "KID_SUBSETS", "KID_SUBSET_SIZE", "MOST_EMBEDDED", "MOST_NEIGHBOURS",
-    "MOST_PAIRED", "SAME", "THUMBNAIL", "both_cmmds", "classwise_frechet", "classwise_kid",
-    "classwise_references", "cmmd", "concordance", "detectable_difference", "extract_features", "frechet_distance",
-    "gaussian_statistics", "holm", "kid", "kid_within", "mean_interval", "near", "nearest_distances",
-    "nearest_features", "neighbour_radii", "paired_interval", "paired_p", "precision_recall", "protocol",
-    "rank_correlation", "real_floor", "register_classifier", "spread", "views", "within_real",
-]  # fmt: skip

@@ -94,30 +94,6 @@ def extract_features(
     return np.load(out, mmap_mode="r")
 
 
-def protocol(
-    *, samples: int, reference: str, width: int, extractor: str, layer: str, seed: int, labels: str = ""
-) -> str:
-    """What an FID was measured with, as the words to print beside it.
-
-    Args:
-        samples: how many were drawn.
-        reference: the real side in words.
-        width: features of ``layer`` of the extractor.
-        extractor: its name.
-        layer: its layer.
-        seed: of the samples.
-        labels: how the classes of the samples were chosen.
-
-    Returns:
-        The words.
-    """
-    chosen = f"{labels}, " if labels else ""
-    return (
-        f"FID of {samples} samples (seed {seed}) against {reference}, {chosen}{width} features of {extractor}, "
-        f"layer {layer}"
-    )
-
-
 def _fill_features(network: torch.nn.Module, images: Array, batch_size: int, allocate: Callable) -> Any:
     """Features of all images, in an array made by ``allocate(shape, dtype)``."""
     channels = network.get_dummy_input_for_compile().shape[1]

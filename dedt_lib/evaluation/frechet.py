@@ -185,7 +185,7 @@ def classwise_frechet(
 
 
 def real_floor(
-    features: Array, labels: Array, *, splits: int = 10, seed: int = 0, classwise: bool = True
+    features: Array, labels: Array, *, splits: int = 10, classwise: bool = True
 ) -> dict[str, float | Array]:
     """Real-vs-real FID, of random halves of the real data: the floor under every printed value.
 
@@ -193,7 +193,6 @@ def real_floor(
         features: float [n, d].
         labels: int [n]; each class is halved.
         splits: over how many random halvings the mean is taken.
-        seed: of the halvings.
         classwise: whether the classes have values of their own.
 
     Returns:
@@ -202,7 +201,7 @@ def real_floor(
     """
     totals, of_classes = [], []
     for split in range(splits):
-        order = numpy_generator(seed, "floor", split).permutation(len(labels))
+        order = numpy_generator(0, "floor", split).permutation(len(labels))
         order = order[np.argsort(labels[order], kind="stable")]
         left, right = order[::2], order[1::2]
         totals.append(frechet_distance(features[left], features[right]))

@@ -18,6 +18,9 @@ KID_SUBSETS, KID_SUBSET_SIZE, KID_SEED = 100, 1000, 2020
 MOST_EMBEDDED = 50_000
 """How many training images CMMD takes."""
 
+SIGMA = 10.0
+"""The width of CMMD's kernel, as published."""
+
 Kernel = Callable[[Array, Array], Array]
 
 
@@ -80,14 +83,7 @@ def _kid_subsets(n: int, m: int) -> Iterator[tuple[Array | slice, Array | slice]
         yield rows, columns
 
 
-def classwise_kid(
-    real: Array,
-    real_labels: Array,
-    generated: Array,
-    generated_labels: Array,
-    *,
-    device: str | None = None,
-) -> Array:
+def classwise_kid(real: Array, real_labels: Array, generated: Array, generated_labels: Array) -> Array:
     """:func:`kid` of each class, which unlike its FID is as large for few images as for many.
 
     Args:
@@ -95,7 +91,6 @@ def classwise_kid(
         real_labels: int [n], 0..K-1.
         generated: float [m, d].
         generated_labels: int [m], 0..K-1.
-        device: As of :func:`kid`.
 
     Returns:
         float64 [K], NaN for a class with fewer than two images on a side.
@@ -104,12 +99,12 @@ def classwise_kid(
     for k in range(len(values)):
         sides = real[real_labels == k], generated[generated_labels == k]
         if min(map(len, sides)) > 1:
-            values[k] = kid(*sides, device=device)
+            values[k] = kid(*sides)
     return values
 
 
 def cmmd(
-    real: Array, generated: Array, *, sigma: float = 10.0, unbiased: bool = False, device: str | None = None
+    real: Array, generated: Array, *, sigma: float = SIGMA, unbiased: bool = False, device: str | None = None
 ) -> float:
     """1000 times the squared maximum mean discrepancy with a Gaussian kernel (CMMD; Jayasumana et al., 2024).
 
@@ -144,7 +139,7 @@ def both_cmmds(
     generated: Array,
     *,
     within: Sequence[float] | None = None,
-    sigma: float = 10.0,
+    sigma: float = SIGMA,
     device: str | None = None,
 ) -> tuple[float, float]:
     """:func:`cmmd`, biased and unbiased, from one pass over the pairs.
@@ -169,18 +164,17 @@ def both_cmmds(
     return biased, unbiased
 
 
-def within_real(real: Array, *, sigma: float = 10.0, device: str | None = None) -> tuple[float, float]:
+def within_real(real: Array, *, device: str | None = None) -> tuple[float, float]:
     """The part of CMMD that is of the real side alone, for :func:`both_cmmds`.
 
     Args:
         real: float [n, d] embeddings, in single or double precision as those they will be compared with.
-        sigma: as of :func:`cmmd`.
         device: as of :func:`cmmd`.
 
     Returns:
         The mean kernel over all pairs, and over those of different images.
     """
-    return _mean_kernels(_gaussian_kernel(sigma, np.result_type(real, np.float32), device), real)
+    return _mean_kernels(_gaussian_kernel(SIGMA, np.result_type(real, np.float32), device), real)
 
 
 def _mean_kernels(kernel: Kernel, x: Array) -> tuple[float, float]:

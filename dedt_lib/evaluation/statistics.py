@@ -101,14 +101,13 @@ def holm(p: Array) -> np.ndarray:
     return adjusted
 
 
-def detectable_difference(deviation: float, seeds: int, *, level: float = 0.05, power: float = 0.8) -> float:
-    """The smallest true difference that a paired t test finds with the given power.
+def detectable_difference(deviation: float, seeds: int, *, level: float = 0.05) -> float:
+    """The smallest true difference that a paired t test finds in four of five repetitions.
 
     Args:
         deviation: standard deviation of the paired differences.
         seeds: n, two at least.
         level: at which p is called significant; of m tests with Holm's correction the strictest is 0.05 / m.
-        power: share of the repetitions in which it is found.
 
     Returns:
         The difference, in the unit of ``deviation``.
@@ -117,7 +116,7 @@ def detectable_difference(deviation: float, seeds: int, *, level: float = 0.05, 
     from scipy.stats import nct, t
 
     needed = t.isf(level / 2, seeds - 1)
-    shift = brentq(lambda shift: nct.sf(needed, seeds - 1, shift) - power, 0, 10 * needed + 10)
+    shift = brentq(lambda shift: nct.sf(needed, seeds - 1, shift) - 0.8, 0, 10 * needed + 10)
     return float(shift * deviation / np.sqrt(seeds))
 
 

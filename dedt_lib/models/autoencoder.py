@@ -7,7 +7,6 @@ at every step; :class:`dedt_lib.latents.Latents` reads it.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from ..files import intact, intact_or_removed, read_json, say_damaged, sealed, w
 from ..latents import INDEX, SHARD
 from ..pixels import resize, to_float, to_uint8
 from ..training import OPTIMIZERS, Supervised
-from ..weights import hub_files, key_of
+from ..weights import hub_files, key_of, read_network
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
@@ -129,10 +128,8 @@ def patch_moments(images: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.
         images: uint8 [n, C, H, W].
         side: Pixels along a side of a patch.
     """
-    mean = torch.stack([to_float(batch).double().sum(dim=(0, 2, 3)) for batch in images.split(1000)]).sum(
-        dim=0
-    )
-    mean /= images[:, 0].numel()
+    sums = [to_float(batch).double().sum(dim=(0, 2, 3)) for batch in images.split(1000)]
+    mean = torch.stack(sums).sum(dim=0) / images[:, 0].numel()
     covariance, count = 0.0, images[:, 0].numel() // side**2
     for batch in images.split(1000):
         centred = to_float(batch).double() - mean[:, None, None]
@@ -184,10 +181,8 @@ def train_autoencoder(
         DedtError: The checkpoint is of another run, losses are not finite, or images do not fit the network.
     """
     check_fit(network, data.images.shape[1], image_size)
-    settings: dict[str, Any] = dict(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
-    )
-    settings |= dict(schedule="cosine", image_size=image_size)
+    settings = {"schedule": "cosine", "image_size": image_size}
+    settings |= {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     network.to(device)
     images = torch.from_numpy(resize(data.images, image_size)).to(device)
     if "patch" in network.config:
@@ -235,32 +230,7 @@ def load_autoencoder(where: Path | str) -> AutoencoderKL:
         DedtError: Files are missing or damaged, or a download fails.
     """
     files = hub_files(where, "the autoencoder", (WEIGHTS,), CONFIG)
-    folder = files.folder
-    try:
-        network, report = AutoencoderKL.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:
-        raise DedtError(
-            f"{folder} holds no AutoencoderKL that can be read ({error}). Fetch or save its {CONFIG} "
-            f"and {WEIGHTS} again."
-        ) from error
-    if missing := sorted(report["missing_keys"]):
-        raise DedtError(
-            f"{folder / WEIGHTS} belongs to another network than {CONFIG} describes: it lacks {missing[0]} "
-            f"and {len(missing) - 1} more. Fetch or save both files together."
-        )
-    network.published = files
-    return network.eval()
-
-
-def autoencoder_key(where: AutoencoderKL | Path | str) -> str:
-    """Sixteen hex digits of an autoencoder's weights and settings: same latents, same key.
-
-    Args:
-        where: An AutoencoderKL, or what :func:`load_autoencoder` takes.
-    """
-    return key_of(where if isinstance(where, nn.Module) else load_autoencoder(where))
+    return read_network(AutoencoderKL.from_pretrained, files, "AutoencoderKL", use_safetensors=True)
 
 
 @torch.no_grad()

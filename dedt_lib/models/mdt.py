@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
 from timm.layers import Attention, Mlp, PatchEmbed, gen_relative_position_index
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import DedtError
 from ..randomness import torch_generator
@@ -36,7 +36,7 @@ class RelativePositionBias(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.empty(rows, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, offsets: torch.Tensor) -> torch.Tensor:
+    def forward(self, offsets: Tensor) -> Tensor:
         """Bias float [b, heads, n, n]; offsets: int64 [b, n, n], the table's row for each pair of tokens."""
         b, n, _ = offsets.shape
         table = self.relative_position_bias_table.T.expand(b, -1, -1)
@@ -52,7 +52,7 @@ class BiasedAttention(Attention):
         super().__init__(width, num_heads, qkv_bias=True)
         self.rel_pos_bias = RelativePositionBias(side, num_heads)
 
-    def forward(self, x: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
         """float [b, n, width] from the same; offsets: as in RelativePositionBias."""
         return super().forward(x, attn_mask=self.rel_pos_bias(offsets))
 
@@ -71,19 +71,12 @@ class Block(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        condition: torch.Tensor,
-        offsets: torch.Tensor,
-        skip: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def forward(self, x: Tensor, condition: Tensor, offsets: Tensor, skip: Tensor | None = None) -> Tensor:
         """x, skip: float [b, n, width].  condition: float [b, width].  offsets: int64 [b or 1, n, n]."""
         if self.skip_linear is not None:
             x = self.skip_linear(torch.cat([x, skip], dim=-1))
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (
-            self.adaLN_modulation(condition).unsqueeze(1).chunk(6, dim=-1)
-        )
+        modulation = self.adaLN_modulation(condition).unsqueeze(1)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=-1)
         x = x + gate * self.attn(self.norm(x) * (1 + scale) + shift, offsets)
         return x + mlp_gate * self.mlp(self.norm(x) * (1 + mlp_scale) + mlp_shift)
 
@@ -97,19 +90,15 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, values)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """float [b, n, values] from tokens [b, n, width] and their condition [b, width]."""
         shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
         return self.linear(self.norm(x) * (1 + scale) + shift)
 
 
 def variational_bits(
-    schedule: NoiseSchedule,
-    images: torch.Tensor,
-    t: torch.Tensor,
-    error: torch.Tensor,
-    fraction: torch.Tensor,
-) -> torch.Tensor:
+    schedule: NoiseSchedule, images: Tensor, t: Tensor, error: Tensor, fraction: Tensor
+) -> Tensor:
     """The variational bound's term of step t in bits per element: float [b] (Nichol & Dhariwal, 2021).
 
     For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the discretised -log p(x_0 | x_1).
@@ -125,21 +114,14 @@ def variational_bits(
     reach, log_beta, log_posterior = schedule(t, "reach", "log_beta", "log_posterior")
     log_variance = log_posterior + (fraction + 1) / 2 * (log_beta - log_posterior)
     distance = reach * error
-    divergence = 0.5 * (
-        log_variance
-        - log_posterior
-        - 1
-        + (log_posterior - log_variance).exp()
-        + distance.square() * (-log_variance).exp()
-    )
+    ratio, square = (log_posterior - log_variance).exp(), distance.square() * (-log_variance).exp()
+    divergence = 0.5 * (log_variance - log_posterior - 1 + ratio + square)
     likelihood = discretised_log_likelihood(images, distance, log_variance / 2)
     nats = torch.where(t.view(-1, 1, 1, 1) == 0, -likelihood, divergence)
     return nats.mean(dim=(1, 2, 3)) / math.log(2)
 
 
-def discretised_log_likelihood(
-    images: torch.Tensor, distance: torch.Tensor, log_deviation: torch.Tensor
-) -> torch.Tensor:
+def discretised_log_likelihood(images: Tensor, distance: Tensor, log_deviation: Tensor) -> Tensor:
     """Logarithm of the Gaussian mass in the bin around each value; all arguments and the result are alike.
 
     The bins are those of 256 grey levels in [-1, 1], the outer two open.  Latents have no grey levels and leave
@@ -218,10 +200,8 @@ class MDTv2(nn.Module):
 
         half = (depth - decode_layer) // 2
         self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size)
-        time = nn.Sequential(
-            nn.Linear(FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
-        self.t_embedder = nn.ModuleDict({"mlp": time})
+        layers = nn.Linear(FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        self.t_embedder = nn.ModuleDict({"mlp": nn.Sequential(*layers)})
         self.y_embedder = nn.ModuleDict({"embedding_table": nn.Embedding(num_classes + 1, hidden_size)})
         self.pos_embed = nn.Parameter(torch.empty(1, self.tokens, hidden_size))
         self.decoder_pos_embed = nn.Parameter(torch.empty(1, self.tokens, hidden_size))
@@ -257,7 +237,7 @@ class MDTv2(nn.Module):
                 nn.init.zeros_(layer.adaLN_modulation[1].weight)
         nn.init.zeros_(self.final_layer.linear.weight)
 
-    def load_reference_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_reference_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take the weights of a public MDTv2 checkpoint, by parameter name.
 
         Raises:
@@ -279,9 +259,7 @@ class MDTv2(nn.Module):
 
     # ---- the network -------------------------------------------------------------------------------
 
-    def forward(
-        self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor, kept: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
         """Noise estimate and, behind it, the variance's interpolation: float [b, 2C, H, W].
 
         Args:
@@ -318,9 +296,8 @@ class MDTv2(nn.Module):
         b, _, width = visible.shape
         blank = self.mask_token.to(visible.dtype).expand(b, self.tokens, width)
         known = blank.scatter(1, places.expand_as(visible), visible) + self.decoder_pos_embed
-        hidden = torch.ones(b, self.tokens, 1, dtype=torch.bool, device=places.device).scatter(
-            1, places, False
-        )
+        hidden = torch.ones(b, self.tokens, 1, dtype=torch.bool, device=places.device)
+        hidden = hidden.scatter(1, places, False)
         return torch.where(hidden, self.sideblocks[0](known, condition, self.offsets), known)
 
     def _unpatchify(self, patches):
@@ -329,11 +306,11 @@ class MDTv2(nn.Module):
         patches = patches.unflatten(2, (p, p, -1)).unflatten(1, (side, side))
         return patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
-    def predict(self, x_t: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def predict(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """Noise estimate for x_t float [b, C, H, W] at t int [b] with labels int64 [b]."""
         return self(x_t, t, labels)[:, : self.sample_shape[0]]
 
-    def guided(self, x_t: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, scale: float) -> torch.Tensor:
+    def guided(self, x_t: Tensor, t: Tensor, labels: Tensor, scale: float) -> Tensor:
         """The output for x_t float [b, C, H, W], t int [b], labels int64 [b] with classifier-free guidance.
 
         Returns float [b, 2C, H, W]: eps_u + g (eps_c - eps_u) in the first three channels, with g of
@@ -350,9 +327,7 @@ class MDTv2(nn.Module):
 
     # ---- training ----------------------------------------------------------------------------------
 
-    def draws(
-        self, n: int, generator: torch.Generator, device: torch.device | str
-    ) -> dict[str, torch.Tensor]:
+    def draws(self, n: int, generator: torch.Generator, device: torch.device | str) -> dict[str, Tensor]:
         """What the masked pass of n samples adds to a batch.
 
         Returns:
@@ -369,7 +344,7 @@ class MDTv2(nn.Module):
             "kept": order[:, : int(self.tokens * (1 - ratio))],
         }
 
-    def losses(self, batch: Batch) -> torch.Tensor:
+    def losses(self, batch: Batch) -> Tensor:
         """Loss of the unmasked pass plus loss of the masked one, one per sample: float [b].
 
         Each is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) / SNR,
@@ -379,14 +354,14 @@ class MDTv2(nn.Module):
         masked = self._pass_losses(batch, extra["masked_noise"], extra["masked_drop"], extra["kept"])
         return self._pass_losses(batch, batch.noise, batch.drop) + masked
 
-    def margin_losses(self, batch: Batch) -> torch.Tensor:
+    def margin_losses(self, batch: Batch) -> Tensor:
         """||eps_theta(x_t, c, t) - eps||^2 of the unmasked pass, averaged over elements: float [b].
 
         This is what group DRO compares: without the weights of the timesteps and without the masks.
         """
         return self.element_losses(batch).mean(dim=(1, 2, 3))
 
-    def element_losses(self, batch: Batch) -> torch.Tensor:
+    def element_losses(self, batch: Batch) -> Tensor:
         """(eps_theta(x_t, c, t) - eps)^2 of every element in the unmasked pass: float [b, C, H, W]."""
         error, _ = self._pass(batch, batch.noise, batch.drop)
         return error.square()

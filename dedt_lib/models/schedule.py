@@ -23,7 +23,7 @@ class NoiseSchedule(nn.Module):
     log_beta, log_posterior: upper and lower end of the log-variance of x_{t-1}.
     """
 
-    def __init__(self, snr_limit: float = 5.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
         first, last = NOISE_SCHEDULE["beta_start"], NOISE_SCHEDULE["beta_end"]
         beta = torch.linspace(first, last, NOISE_SCHEDULE["num_train_timesteps"], dtype=torch.float64)
@@ -35,7 +35,7 @@ class NoiseSchedule(nn.Module):
         tables = {
             "signal": alpha_bar.sqrt(),
             "deviation": (1 - alpha_bar).sqrt(),
-            "weight": (snr_limit * (1 - alpha_bar) / alpha_bar).clamp(max=1),
+            "weight": (5 * (1 - alpha_bar) / alpha_bar).clamp(max=1),
             "reach": beta / ((1 - beta) * (1 - alpha_bar)).sqrt(),
             "log_beta": beta.log(),
             "log_posterior": posterior.log(),

@@ -215,13 +215,8 @@ def _open_folder(folder):
     for part in ("unet", "vae", "text_encoder"):
         refuse_pickles(folder / part)
     try:
-        return StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            requires_safety_checker=False,
-            **WITHOUT_CHECKER,
-        )
+        how = {"dtype": torch.float32, "use_safetensors": True, "requires_safety_checker": False}
+        return StableDiffusionPipeline.from_pretrained(folder, **how, **WITHOUT_CHECKER)
     except Exception as error:
         raise DedtError(
             f"{folder} holds no complete Stable Diffusion pipeline ({reason(error)}). It needs {FILES}."

@@ -15,6 +15,7 @@ from ..data.listing import upright
 from ..files import atomic
 
 SHOWN_SIDE = 160
+BAR_CHART = 600, 120  # pixels
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
@@ -47,37 +48,25 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def bars(counts: Sequence[np.ndarray], width: int = 600, height: int = 120) -> list[list[dict[str, float]]]:
-    """Rectangles of a stacked bar chart in a box of width x height: one list a series.
-
-    Args:
-        counts: For each series its counts, int [m].
-        width: Of the box.
-        height: Of the box.
-    """
+def bars(counts: Sequence[np.ndarray]) -> list[list[dict[str, float]]]:
+    """Rectangles of a stacked bar chart in a box of BAR_CHART: one list a series; counts: of each its own, int [m]."""
+    width, height = BAR_CHART
     values = np.asarray(counts, float)
     top = max(1.0, values.sum(0).max())
     step, base, found = width / values.shape[1], np.zeros(values.shape[1]), []
     for series in values:
         high = series / top * height
-        found.append(
-            [
-                {
-                    "x": round(i * step + 1, 1),
-                    "y": round(height - b - h, 1),
-                    "w": round(max(step - 2, 1), 1),
-                    "h": round(h, 1),
-                }
-                for i, (b, h) in enumerate(zip(base, high))
-            ]
-        )
+        boxes = [
+            (i * step + 1, height - b - h, max(step - 2, 1), h) for i, (b, h) in enumerate(zip(base, high))
+        ]
+        found.append([{side: round(value, 1) for side, value in zip("xywh", box)} for box in boxes])
         base = base + high
     return found
 
 
-def into_box(points: np.ndarray, width: int, height: int, margin: int = 8) -> np.ndarray:
+def into_box(points: np.ndarray, width: int, height: int) -> np.ndarray:
     """Points float [n, 2], moved and stretched into a box, y upwards; to one decimal."""
     low, high = points.min(0), points.max(0)
     unit = (points - low) / np.where(high > low, high - low, 1)
     unit[:, 1] = 1 - unit[:, 1]
-    return np.round(margin + unit * (np.array([width, height]) - 2 * margin), 1)
+    return np.round(8 + unit * (np.array([width, height]) - 16), 1)

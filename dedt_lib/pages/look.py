@@ -99,9 +99,8 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     rows += [] if any(map(len, places.values())) else [("findings", "0", "nothing that looks wrong")]
     if seconds is not None:
         seconds += lab.store.manifest(stage.folder)["seconds"]
-        rows.append(
-            ("select", f"{seconds:.0f} s", "is what looking and embedding took here; both are kept for it")
-        )
+        took = "is what looking and embedding took here; both are kept for it"
+        rows.append(("select", f"{seconds:.0f} s", took))
     rows.append(_run(lab, int(seen.readable.sum())))
     return Findings(listing, seen, places, near, rows, _charts(listing, table))
 
@@ -109,12 +108,11 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
 def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
     good = table[table["error"] == ""]
     sides = np.stack([good["width"], good["height"]])
-    sizes = (
-        f"{sides.min(1)[0]} x {sides.min(1)[1]} to {sides.max(1)[0]} x {sides.max(1)[1]} pixels"
-        if len(good)
-        else ""
-    )
-    median = f"shorter side {int(np.median(sides.min(0)))} in the middle" if len(good) else ""
+    sizes = median = ""
+    if len(good):
+        (width, height), (wide, high) = sides.min(1), sides.max(1)
+        sizes = f"{width} x {height} to {wide} x {high} pixels"
+        median = f"shorter side {int(np.median(sides.min(0)))} in the middle"
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in Counter(good["format"]).most_common(5))
     modes = ", ".join(f"{count:,} {mode}" for mode, count in Counter(good["mode"]).most_common(5))
     rows = [
@@ -124,14 +122,8 @@ def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
     ]
     if listing.class_names:
         counts = listing.class_counts
-        most, least = int(counts.argmax()), int(counts.argmin())
-        rows.append(
-            (
-                "classes",
-                f"{len(counts):,}",
-                f"{listing.class_names[most]} {counts[most]:,}, {listing.class_names[least]} {counts[least]:,} images",
-            )
-        )
+        ends = [f"{listing.class_names[k]} {counts[k]:,}" for k in (counts.argmax(), counts.argmin())]
+        rows.append(("classes", f"{len(counts):,}", f"{', '.join(ends)} images"))
     if listing.captions:
         rows.append(("captions", f"{sum(map(bool, listing.captions)):,}", ""))
     return rows
@@ -144,10 +136,8 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
 
     run = Experiment(Lab(lab.profile, counts=[n]))
     ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
-    how_long = (
-        f"dedt plan table1 --row moderate --ratio {ratio} --data {shlex.quote(lab.profile.data.path)} --probe"
-    )
-    steps = run.steps_at(run.recipe.ratio)
+    steps, data = run.steps_at(run.recipe.ratio), shlex.quote(lab.profile.data.path)
+    how_long = f"dedt plan table1 --row moderate --ratio {ratio} --data {data} --probe"
     return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; how long: {how_long}"
 
 
@@ -188,17 +178,9 @@ def write_look(found: Findings, folder: Path) -> None:
         shown = places[:SHOWN].tolist()
         if kind in ("duplicates", "near"):
             shown = [i for place in shown[: SHOWN // 2] for i in (int(found.of[place]), place)]
-        items = [
-            {
-                "uri": data_uri(Image.fromarray(found.look.thumbnails[i].transpose(1, 2, 0))),
-                "id": found.listing.ids[i],
-                "why": found.table["error"][i] or f"{found.table['width'][i]} x {found.table['height'][i]}",
-            }
-            for i in shown
-        ]
-        groups.append({"kind": kind, "count": len(places), "meaning": MEANING[kind], "images": items})
+        groups.append({"kind": kind, "count": len(places), "meaning": MEANING[kind], "images": shown})
+    drawn = {i for group in groups for i in group["images"]}
     names, counts = found.listing.class_names, found.listing.class_counts.tolist()
-    classes = sorted(zip(counts, names), reverse=True) if names else []
     write_page(
         folder / "look.html",
         "look.html.j2",
@@ -206,10 +188,9 @@ def write_look(found: Findings, folder: Path) -> None:
         reading=found.listing.reading.line,
         rows=found.rows,
         groups=groups,
+        pictures={i: data_uri(Image.fromarray(found.look.thumbnails[i].transpose(1, 2, 0))) for i in drawn},
+        ids=found.listing.ids,
+        table=found.table,
         charts=found.charts,
-        classes=[
-            {"name": name, "count": count, "width": round(100 * count / classes[0][0], 1)}
-            for count, name in classes[:100]
-        ],
-        more=max(0, len(classes) - 100),
+        classes=sorted(zip(counts, names), reverse=True) if names else [],
     )

@@ -30,30 +30,19 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
     stage = experiment.coreset.embedding
     features = principal(stage.result(), 32) if stage else None
     groups = _groups(coreset)
-    shown = pictures(
-        photos.listing, [place for group in groups for side in ("kept", "out") for place in group[side]]
-    )
-    for group in groups:
-        for side in ("kept", "out"):
-            group[side] = [
-                {
-                    "uri": shown[i],
-                    "id": coreset.ids[i],
-                    "why": coreset.why[i],
-                    "score": f"{coreset.scores[i]:.4g}",
-                }
-                for i in group[side]
-                if i in shown
-            ]
+    totals = np.bincount(coreset.labels, minlength=len(coreset.class_names)).tolist()
     write_page(
         folder / "report.html",
         "report.html.j2",
         title=f"{photos.name}: {len(coreset.indices):,} of {len(coreset.labels):,} images kept",
         coreset=coreset,
         reading=photos.reading.line,
+        why=coreset.why,
+        pictures=pictures(photos, [place for group in groups for place in (*group["kept"], *group["out"])]),
         groups=groups,
         more_classes=len(coreset.class_names) - len(groups),
-        classes=_classes(coreset),
+        classes=list(zip(coreset.class_names, totals, coreset.counts.tolist())),
+        largest=max(1, *totals),
         histogram=_histogram(coreset),
         map=_map(features, coreset),
         knee=_knee(features, coreset),
@@ -65,12 +54,10 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
 def _commands(coreset: Coreset, folder: Path) -> list[tuple[str, str]]:
     """What can be done next: (in words, the command)."""
     data, ratio = shlex.quote(str((coreset.source or {}).get("path", "PATH"))), coreset.ratio
+    export = f"dedt export {shlex.quote(str(folder))} --to imagefolder --out for-training"
     weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g} --out weighted")
     return [
-        (
-            "files for a trainer",
-            f"dedt export {shlex.quote(str(folder))} --to imagefolder --out for-training",
-        ),
+        ("files for a trainer", export),
         *([weights] if coreset.weights is None else []),
         ("train and measure a small model on it", f"dedt run {data} --ratio {ratio:g} --out everything"),
         ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g} --out other"),
@@ -80,39 +67,14 @@ def _commands(coreset: Coreset, folder: Path) -> list[tuple[str, str]]:
 def _groups(coreset: Coreset) -> list[dict[str, Any]]:
     """For each of the largest classes the places to show: the first kept, and those left out, the oddest first."""
     found = []
-    for k in np.argsort(-np.bincount(coreset.labels, minlength=len(coreset.class_names)), kind="stable")[
-        :CLASSES
-    ]:
+    sizes = np.bincount(coreset.labels, minlength=len(coreset.class_names))
+    for k in np.argsort(-sizes, kind="stable")[:CLASSES]:
         members = np.flatnonzero(coreset.labels == k)
         order = members[np.argsort(coreset.rank[members], kind="stable")]
         kept, out = order[coreset.kept[order]], order[~coreset.kept[order]]
-        found.append(
-            {
-                "name": coreset.class_names[k],
-                "total": len(members),
-                "kept_count": len(kept),
-                "kept": kept[:SHOWN].tolist(),
-                "out": out[::-1][:SHOWN].tolist(),
-            }
-        )
+        counts = {"name": coreset.class_names[k], "total": len(members), "kept_count": len(kept)}
+        found.append(counts | {"kept": kept[:SHOWN].tolist(), "out": out[::-1][:SHOWN].tolist()})
     return found
-
-
-def _classes(coreset: Coreset) -> list[dict[str, Any]]:
-    totals, weights = np.bincount(coreset.labels, minlength=len(coreset.class_names)), coreset.weights
-    largest = max(1, totals.max())
-    rows = zip(coreset.class_names, totals.tolist(), coreset.counts.tolist())
-    return [
-        {
-            "name": name,
-            "total": total,
-            "kept": kept,
-            "width": round(100 * total / largest, 1),
-            "kept_width": round(100 * kept / largest, 1),
-            "weight": "" if weights is None else f"{len(weights) * weights[k]:.3f}",
-        }
-        for k, (name, total, kept) in enumerate(rows)
-    ]
 
 
 def _histogram(coreset: Coreset) -> dict[str, Any]:
@@ -131,10 +93,8 @@ def _map(features: np.ndarray | None, coreset: Coreset) -> list[dict[str, Any]]:
     some = np.sort(np.random.default_rng(0).permutation(len(features))[:POINTS])
     some = some[np.argsort(coreset.kept[some], kind="stable")]
     places = into_box(features[some, :2].astype(float), 600, 360)
-    return [
-        {"x": x, "y": y, "kept": bool(coreset.kept[i]), "name": coreset.ids[i]}
-        for i, (x, y) in zip(some, places)
-    ]
+    kept, ids = coreset.kept, coreset.ids
+    return [{"x": x, "y": y, "kept": kept[i], "name": ids[i]} for i, (x, y) in zip(some, places)]
 
 
 def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
@@ -149,12 +109,7 @@ def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
     """
     probed = features[np.sort(np.random.default_rng(1).permutation(len(features))[:PROBED])]
     whole = np.linalg.norm(probed - probed.mean(0), axis=1).mean() or 1.0
-    sizes = (
-        np.bincount(coreset.labels)[coreset.labels]
-        if coreset.scope == "class"
-        else np.full(len(features), len(features))
-    )
-    order = np.argsort((coreset.rank + 0.5) / sizes, kind="stable")
+    order = np.argsort((coreset.rank + 0.5) / coreset.group_sizes, kind="stable")
     nearest, done, found = np.full(len(probed), np.inf), 0, []
     for ratio in RATIOS:
         count = max(1, round(ratio * len(features)))

@@ -17,12 +17,6 @@ from .moderate import BANDS, CENTRES, Moderate, moderate_distances, moderate_ord
 from .selector import Selector, as_originals, distinct
 from .uniform import Uniform
 
-__all__ = [
-    "BANDS", "CENTRES", "REGISTRY", "THRESHOLDS", "Coreset", "Gaussian", "Moderate",
-    "Selector", "Uniform", "class_to_sample_weights", "gaussian_scores", "moderate_distances", "moderate_order",
-    "select",
-]  # fmt: skip
-
 REGISTRY: dict[str, type[Selector]] = {"random": Uniform, "gaussian": Gaussian, "moderate": Moderate}
 """Name of a method -> its selector."""
 

@@ -68,17 +68,22 @@ class Coreset:
         return np.bincount(self.labels[self.indices], minlength=len(self.class_names))
 
     @property
+    def group_sizes(self) -> Array:
+        """For each sample how many are ranked with it: int64 [n]."""
+        total = len(self.labels)
+        return np.bincount(self.labels)[self.labels] if self.scope == "class" else np.full(total, total)
+
+    @property
     def why(self) -> list[str]:
         """For each sample in words why it is kept or not."""
         total = len(self.labels)
-        sizes = np.bincount(self.labels)[self.labels] if self.scope == "class" else np.full(total, total)
         counts = self.counts[self.labels] if self.scope == "class" else np.full(total, len(self.indices))
         of = np.arange(total) if self.originals is None else self.originals
         return [
             f"exact copy of {self.ids[of[i]]}"
             if of[i] != i and not kept
             else f"{'kept' if kept else 'not kept'}: number {rank + 1:,} of {size:,}, and {count:,} are kept"
-            for i, (kept, rank, size, count) in enumerate(zip(self.kept, self.rank, sizes, counts))
+            for i, (kept, rank, size, count) in enumerate(zip(self.kept, self.rank, self.group_sizes, counts))
         ]
 
     @property

@@ -152,7 +152,7 @@ def run_cell(
     **recipe: Any,
 ) -> None:
     """``dedt run TABLE --row ROW``: compute a cell and write it into results/PROFILE/cells.jsonl."""
-    from ..book import tables
+    from ..book import grid, results
     from ..config import Recipe, checked, load_profile
     from ..store import Store
 
@@ -167,24 +167,23 @@ def run_cell(
     if not row:
         raise DedtError(f"Say which row: --row NAME. All cells are listed by: dedt cells --table {table}")
     budget = load_profile(budget, **profile_changes(data, set, skip_bad))
-    listed, given = tables.cells(table, budget), checked(Recipe, recipe)
-    tables.cell_recipe(row, 1.0, 0)
-    ratios = tables.TABLES[table].get(row) or tables.row_ratios(row, budget)
+    listed, given = grid.cells(table, budget), checked(Recipe, recipe)
+    grid.cell_recipe(row, 1.0, 0)
+    ratios = grid.TABLES[table].get(row) or grid.row_ratios(row, budget)
     cell = row, given.ratio if "ratio" in recipe else ratios[0], given.seed
     if cell not in listed:
         raise DedtError(
-            f"{table} has no cell {tables.cell_name(*cell)} under this profile. "
+            f"{table} has no cell {grid.cell_name(*cell)} under this profile. "
             f"All its cells are listed by: dedt cells --table {table} --profile {profile or budget.name}"
         )
     check_data(budget)
     out = output_folder(out)
-    report: dict[str, Any] = {"report": out} if out else {}
-    experiment, _ = tables.run_cell(budget, *cell, store=Store(store), **report)
+    experiment, _ = results.run_cell(budget, *cell, store=Store(store), report=out)
     with printing_once(experiment.lab.processes):
-        print(f"{tables.LABELS[row]}: {describe(experiment)}")
+        print(f"{grid.LABELS[row]}: {describe(experiment)}")
         print_reading(experiment.lab.pool.reading)
         verbs.run(experiment, out if experiment.lab.processes.main else None)
-        print(f"wrote {tables.cell_name(*cell)} into {tables.results_folder(budget) / 'cells.jsonl'}")
+        print(f"wrote {grid.cell_name(*cell)} into {results.results_folder(budget) / 'cells.jsonl'}")
 
 
 # ---- the verbs that tell ---------------------------------------------------------------------------
@@ -198,13 +197,13 @@ def cells(
     example:
       dedt cells --table table1
     """
-    from ..book import tables
+    from ..book import grid, results
     from ..book.runs import command
     from ..config import load_profile
 
-    listed = tables.cells(table, profile) if table else tables.all_cells(profile)
-    there = tables.done(profile)
-    done = [tables.cell_name(*cell) in there for cell in listed]
+    listed = grid.cells(table, profile) if table else grid.all_cells(profile)
+    there = results.done(profile)
+    done = [grid.cell_name(*cell) in there for cell in listed]
     print(f"{table or 'all tables'}, profile {profile}: {sum(done)} of {len(listed)} cells done")
     where = " --data PATH" if leaves_path_open(load_profile(profile)) else ""
     rows = []
@@ -236,19 +235,16 @@ def plan(
       dedt plan table1 --row moderate --ratio 0.1 --data photos --probe
     """
     from .. import plan as planning
-    from ..book import tables
+    from ..book import grid, results
     from ..config import load_profile
     from ..stages import Lab
 
     budget = load_profile(profile or own_profile(data), **profile_changes(data, set, skip_bad))
-    listed = tables.cells(table, budget) if table else tables.all_cells(budget)
+    listed = grid.cells(table, budget) if table else grid.all_cells(budget)
     for name in row:
-        tables.cell_recipe(name, 1.0, 0)
-    chosen = [
-        cell
-        for cell in listed
-        if all(not some or part in some for part, some in zip(cell, (row, ratio, seed)))
-    ]
+        grid.cell_recipe(name, 1.0, 0)
+    asked = (row, ratio, seed)
+    chosen = [cell for cell in listed if all(not some or own in some for own, some in zip(cell, asked))]
     if not chosen:
         of = f"--table {table} " if table else ""
         raise DedtError(
@@ -259,8 +255,8 @@ def plan(
     if known in (None, budget.data.source):
         check_data(budget)
     counts, reading = planning.survey(budget)
-    there = () if set or data else tables.done(budget)
-    done = sum(tables.cell_name(*cell) in there for cell in chosen)
+    there = () if set or data else results.done(budget)
+    done = sum(grid.cell_name(*cell) in there for cell in chosen)
     note = f"; {done:,} of them done, which are counted all the same" if done else ""
     print(f"{table or 'all tables'}, profile {budget.name}: {amount(len(chosen), 'cell')}{note}")
     images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")
@@ -293,10 +289,8 @@ def profile(name: Named = "digits", *, set: Changes = ()) -> None:
     values = flat(load_profile(name, **changes).model_dump(mode="json"))
     origin = {key: file for key, (_, file) in read_profile(find_profile(name)).items()}
     origin |= dict.fromkeys(changes, "--set")
-    lines = {
-        key: f"{key.rpartition('.')[2]} = {json.dumps(value, ensure_ascii=False)}"
-        for key, value in values.items()
-    }
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    lines = {key: f"{key.rpartition('.')[2]} = {text}" for key, text in texts.items()}
     width, section = min(48, max(map(len, lines.values()))), ""
     for key, line in lines.items():
         if key.rpartition(".")[0] != section:
@@ -314,7 +308,8 @@ def show(*, store: Kept = None) -> None:
     from ..store import Store
 
     kept = Store(store)
-    manifests = sorted(kept.root.glob("*/*/manifest.json"), key=stage_and_age)
+    found = kept.root.glob("*/*/manifest.json")
+    manifests = sorted(found, key=lambda path: (path.parent.parent.name, path.stat().st_mtime))
     if not manifests:
         print(f"The store {kept.root} is empty.")
         return
@@ -322,21 +317,13 @@ def show(*, store: Kept = None) -> None:
     print_table(("stage", "key", "date", "seconds", "identity"), rows, text=(0, 1, 2, -1))
 
 
-def stage_and_age(manifest: Path) -> tuple[str, float]:
-    """What stages are listed by."""
-    return manifest.parent.parent.name, manifest.stat().st_mtime
-
-
 def stage_line(store: "Store", path: Path) -> tuple[str, ...]:
     """One row of ``dedt show``; a damaged manifest is shown as such, so that the others stay visible."""
     stage, key = path.parts[-3:-1]
     try:
         manifest = store.manifest(path.parent)
-        values = [
-            f"{name}={value}"
-            for name, value in manifest["identity"].items()
-            if name != "version" and isinstance(value, str | int | float)
-        ]
+        plain = {k: v for k, v in manifest["identity"].items() if isinstance(v, str | int | float)}
+        values = [f"{name}={value}" for name, value in plain.items() if name != "version"]
         return stage, key, manifest["date"], f"{manifest['seconds']:.1f}", " ".join(values)
     except (DedtError, KeyError, TypeError, AttributeError, ValueError):
         return stage, key, "", "", "damaged, or not a result of dedt"
@@ -376,14 +363,9 @@ def own_profile(data: Path | None) -> str:
 
 def output_folder(path: Path | None) -> Path | None:
     """The folder of --out, made before anything is computed; None when it was not given."""
-    if path:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DedtError(
-                f"Cannot write to {path} ({error.strerror}). Give --out a folder that can be written."
-            ) from error
-    return path
+    from ..files import make_folder
+
+    return path and make_folder(path, "Give --out")
 
 
 def check_data(profile: "Profile") -> None:
@@ -392,10 +374,8 @@ def check_data(profile: "Profile") -> None:
 
     if leaves_path_open(profile):
         raise DedtError(f"The profile {profile.name} leaves open where its images are: give --data PATH.")
-    p = profile.data
-    check_source(
-        p.source, p.path, image_size=p.image_size, channels=p.channels, label=p.label, caption=p.caption
-    )
+    asked = {"source", "path", "image_size", "channels", "label", "caption"}
+    check_source(**profile.data.model_dump(include=asked))
 
 
 def leaves_path_open(profile: "Profile") -> bool:
@@ -412,30 +392,23 @@ def printing_once(processes: "Processes") -> contextlib.AbstractContextManager:
 
 # ---- the parser ------------------------------------------------------------------------------------
 
-VERBS = {
-    function.__name__: function
-    for function in (
-        *(verbs.embed, verbs.select, verbs.reweight, verbs.train, verbs.sample, verbs.evaluate),
-        *(run, photos.look, photos.export, cells, plan, profile, show),
-    )
-}
+STAGES = (verbs.embed, verbs.select, verbs.reweight, verbs.train, verbs.sample, verbs.evaluate)
+OTHERS = (run, photos.look, photos.export, cells, plan, profile, show)
+VERBS: dict[str, Callable] = {function.__name__: function for function in (*STAGES, *OTHERS)}
 
 
 def make_parser(chosen: str = "") -> argparse.ArgumentParser:
     """The parser of ``dedt``; only the ``chosen`` verb has its options, as those of Recipe need pydantic."""
-    how: dict[str, Any] = {
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-        "argument_default": argparse.SUPPRESS,
-    }
+    plain = argparse.RawDescriptionHelpFormatter
+    how: dict[str, Any] = {"formatter_class": plain, "argument_default": argparse.SUPPRESS}
     parser = argparse.ArgumentParser("dedt", description=__doc__, **how)
     parser.add_argument("--version", action="version", version=f"dedt {__version__}")
     choices = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, function in VERBS.items():
         text, stage = inspect.getdoc(function) or name, hasattr(verbs, name)
         verb = choices.add_parser(name, help=text.partition("\n")[0], description=text, **how)
-        verb.set_defaults(
-            action=partial(compute, function) if function.__module__ == verbs.__name__ else function
-        )
+        computes = function.__module__ == verbs.__name__
+        verb.set_defaults(action=partial(compute, function) if computes else function)
         if name == chosen:
             for described in dict.fromkeys((function, compute) if stage else (function,)):
                 add_parameters(verb, described, but="images" if function is run else "")
@@ -458,7 +431,8 @@ def add_fields(group: Any) -> None:
     from ..config import Recipe
 
     for name, field in Recipe.model_fields.items():
-        add_option(group, flag(name), field.annotation, field.default, field.description or name)
+        told = " ".join((field.description or name).split())
+        add_option(group, flag(name), field.annotation, field.default, told)
 
 
 def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metavar: str | None = None) -> None:

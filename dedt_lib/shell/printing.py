@@ -17,6 +17,7 @@ Result = dict[str, Any]
 Speed = dict[tuple[str, str], float]
 Speedups = dict[tuple[str, float], tuple[float, float]]
 
+OTHERS = "other networks"
 FEW_CLASSES = 20
 """So many can be named in a line."""
 
@@ -24,28 +25,20 @@ FEW_CLASSES = 20
 def describe(experiment: "Experiment") -> str:
     """One line that says what a recipe is, whatever in it is not the default by name."""
     r = experiment.recipe
-    flags = [f"seed {r.seed}"]
-    if r.model != "unet":
-        flags.insert(0, f"model {r.model}")
-    if r.unguided:
-        flags.insert(0, "unguided")
-    if r.plan:
-        flags.insert(0, f"plan {r.plan}")
-    if r.annealing:
-        flags.insert(0, "annealing")
+    flags = ["annealing"] * r.annealing + [f"plan {r.plan}"] * bool(r.plan) + ["unguided"] * r.unguided
+    flags += [f"model {r.model}"] * (r.model != "unet") + [f"seed {r.seed}"]
     if r.early_stopping:
         return ", ".join([f"all data, steps of {r.ratio:.4g}", *flags])
     if r.infobatch:
         what = "the well-learned" if r.infobatch == "ratio" else "all"
         return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of {what} samples", *flags])
-    parts = [f"{r.method} at ratio {r.ratio:.4g}", f"scope {experiment.scope}"]
-    if experiment.coreset.embedding:
-        parts.insert(1, f"encoder {r.encoder or experiment.profile.encoders.default}")
+    encoder = f"encoder {r.encoder or experiment.profile.encoders.default}"
+    parts = [f"{r.method} at ratio {r.ratio:.4g}", *[encoder] * bool(experiment.coreset.embedding)]
+    parts.append(f"scope {experiment.scope}")
     if r.method == "moderate":
         parts.append(f"centre {r.centre or experiment.profile.select.moderate_centre}")
         parts += [f"band {r.band}"] if r.band != "center" else []
-    if r.balancing:
-        parts.append("balancing")
+    parts += ["balancing"] * r.balancing
     if r.reweighting:
         parts.append("reweighting" if r.weighting == "loss" else f"reweighting by {r.weighting}")
         parts += [f"burn-in {r.burn_in:g}"] if r.burn_in is not None else []
@@ -72,21 +65,19 @@ def print_doubts(coreset: "Coreset") -> None:
         print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")
     if coreset.tied:
         where = "" if coreset.tied == ("all",) else f" of {', '.join(coreset.tied)}"
-        print(
-            f"warning: most images{where} have equal scores, so their position decides; look at the encoder"
-        )
+        doubt = "have equal scores, so their position decides; look at the encoder"
+        print(f"warning: most images{where} {doubt}")
 
 
 def print_metrics(metrics: Result, floor: Result) -> None:
     """FID and what was measured beside it, with how; floor: real half against real half."""
-    print(
-        f"FID: {metrics['fid']:.3g} (real images, half against half: {floor['fid']:.3g}, too high for halves are few)"
-    )
+    halves = f"real images, half against half: {floor['fid']:.3g}, too high for halves are few"
+    print(f"FID: {metrics['fid']:.3g} ({halves})")
     print(f"  {metrics['protocol']}")
     if metrics.get("classwise_left_out"):
-        from ..stages.needs import few_words
+        from ..data.names import few
 
-        print(f"class-wise FID left out for: {few_words(metrics['classwise_left_out'])}")
+        print(f"class-wise FID left out for: {few(metrics['classwise_left_out'], FEW_CLASSES)}")
     if metrics.get("cmmd") is not None:
         print(f"CMMD: {metrics['cmmd']:.3g} (without its bias: {metrics['cmmd_unbiased']:.3g})")
     if "kid" in metrics:
@@ -108,10 +99,9 @@ def print_copies(metrics: Result) -> None:
     if metrics.get("copies_threshold") is None:
         return
     print(f"  in the features of FID: {metrics['copies_features']:.2%}")
-    print(
-        f"  at most {metrics['copies_threshold']:.3g} grey levels (features: "
-        f"{metrics['copies_features_threshold']:.3g}) from one, as 1 % of {metrics['held_out']} held-out images"
-    )
+    pixels, features = metrics["copies_threshold"], metrics["copies_features_threshold"]
+    held_out = f"as 1 % of {metrics['held_out']} held-out images"
+    print(f"  at most {pixels:.3g} grey levels (features: {features:.3g}) from one, {held_out}")
     if metrics["leaks"]:
         print(f"  left out: {amount(metrics['leaks'], 'held-out image')} found among the training images")
 
@@ -135,16 +125,10 @@ def print_cell(cell: Result) -> None:
         if len(weights) > FEW_CLASSES:
             shown = f"{min(weights):.2f} to {max(weights):.2f}"
         print(f"class weights: {shown}")
-    rows = [
-        (
-            name,
-            f"{cost['seconds']:.1f}",
-            f"{cost['cpu_seconds']:.1f}",
-            scaled(cost["images"]),
-            scaled(cost["evaluations"]),
-        )
-        for name, cost in cell["costs"].items()
-    ]
+    rows = []
+    for name, cost in cell["costs"].items():
+        times = [f"{cost[clock]:.1f}" for clock in ("seconds", "cpu_seconds")]
+        rows.append((name, *times, scaled(cost["images"]), scaled(cost["evaluations"])))
     print_table(("cost", "seconds", "CPU seconds", "images", "evaluations"), rows)
 
 
@@ -198,13 +182,8 @@ def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
         work = pair[1]
         model = f" ({work.network})" if several and work.network in diffusion else ""
         rows.append(line(work.kind, work.what + model, [pair]))
-    for what in (*diffusion, "other networks"):
-        others = what not in diffusion
-        chosen = [
-            pair
-            for pair in pairs
-            if (pair[1].network not in diffusion if others else pair[1].network == what)
-        ]
+    for what in (*diffusion, OTHERS):
+        chosen = [(a, b) for a, b in pairs if what == (b.network if b.network in diffusion else OTHERS)]
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
     print(

@@ -148,10 +148,8 @@ def sample(experiment: "Experiment", out: Out) -> None:
     images, labels, names = experiment.sample(), experiment.sample_labels(), experiment.lab.class_names
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
     counts = zip(names, np.bincount(labels, minlength=len(names)))
-    known = (
-        f": {', '.join(f'{name} ({count})' for name, count in counts)}" if len(names) <= FEW_CLASSES else ""
-    )
-    print(f"classes in the shares of the training images{known}")
+    known = ", ".join(f"{name} ({count})" for name, count in counts) if len(names) <= FEW_CLASSES else ""
+    print(f"classes in the shares of the training images{': ' * bool(known)}{known}")
     if out:
         save_array(out / "samples.npy", images)
         save_array(out / "sample_labels.npy", labels)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, dataclass_transform
 
+import numpy as np
 from torch import nn
 
-from ..files import address
+from ..files import address, read_json
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -51,9 +52,10 @@ class Cost:
     runs: int = 1
 
 
+@dataclass_transform(frozen_default=True, eq_default=False)
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One stage on a :class:`~dedt_lib.stages.lab.Lab`; its fields say which one.
+    """One stage on a :class:`~dedt_lib.stages.lab.Lab`; its fields, those of a frozen dataclass, say which one.
 
     A new stage says what it reads (:meth:`inputs`), which settings decide it beside (:meth:`decides`), how it fills
     its folder (:meth:`work`), what is read from there (:meth:`load`), what it takes (:meth:`cost`), and what it cannot
@@ -67,6 +69,13 @@ class Stage:
     resumable: ClassVar[bool] = False
     together: ClassVar[bool] = False
     """Whether all processes of a run do the work together."""
+    file: ClassVar[str]
+    """Where its result is in its folder, JSON or an array, if it has no ``load`` of its own."""
+    mapped: ClassVar[Literal["r"] | None] = None
+    """Whether that array is memory-mapped ("r")."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, eq=False)(cls)
 
     def inputs(self) -> dict[str, "Stage"]:
         """The stages that it reads, by their part in it."""
@@ -84,8 +93,10 @@ class Stage:
         raise NotImplementedError
 
     def load(self, folder: Path) -> Any:
-        """What the stage gives to others, read from its folder."""
-        raise NotImplementedError
+        """What the stage gives to others, read from its folder: by default what is in its ``file``."""
+        if self.file.endswith(".json"):
+            return read_json(folder / self.file)
+        return np.load(folder / self.file, mmap_mode=self.mapped)
 
     def cost(self) -> Iterable[Cost]:
         """What it takes, known before anything is computed."""
@@ -122,7 +133,11 @@ class Stage:
         return type(self)(**{**moved, "lab": lab, **changes})
 
 
-@dataclass(frozen=True, eq=False)
+def uncounted(stage: Stage) -> Iterable[Cost]:
+    """The cost of a stage that takes next to nothing, or what the plan leaves out."""
+    return ()
+
+
 class Given(Stage):
     """Published weights: nothing is computed, and their content is their address.
 
@@ -152,8 +167,7 @@ class Given(Stage):
         """Where the weights came from, by content."""
         return self.result().published.facts
 
-    def cost(self) -> Iterable[Cost]:
-        return ()  # what is downloaded is not counted
+    cost = uncounted  # what is downloaded is not counted
 
     @cached_property
     def address(self) -> str:

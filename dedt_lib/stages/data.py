@@ -1,9 +1,9 @@
 """The images, as a stage: their content is their address."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -13,10 +13,9 @@ from ..data import LabelledImages, Listing
 from ..data.look import Look, look
 from ..data.photos import Photos
 from ..files import address
-from .base import Cost, Stage
+from .base import Cost, Stage, uncounted
 
 
-@dataclass(frozen=True, eq=False)
 class Images(Stage):
     """The images of a split ("train" or "test") of the profile's data.
 
@@ -47,18 +46,10 @@ class Images(Stage):
             return lab.imagine(lab.n)
         if p.source in data.FILES:
             photos = lab.photos if self.split == "train" else Photographs(lab, self.split).result()
-            return None if photos is None else photos.listing.decode(p.image_size, p.channels, lab.store)
-        images = data.load(
-            p.source,
-            split=self.split,
-            path=p.path,
-            image_size=p.image_size,
-            channels=p.channels,
-            per_class=p.per_class if self.split == "train" else None,
-            store=lab.store,
-            skip_bad=p.skip_bad,
-            report=lab.report,
-        )
+            return None if photos is None else photos.decode(p.image_size, p.channels, lab.store)
+        how: dict[str, Any] = p.model_dump(include={"path", "image_size", "channels", "skip_bad"})
+        how |= {"per_class": p.per_class if self.split == "train" else None}
+        images = data.load(p.source, split=self.split, **how, store=lab.store, report=lab.report)
         return images and images.named(p.class_names)
 
     def cost(self) -> Iterable[Cost]:
@@ -67,7 +58,6 @@ class Images(Stage):
             yield Cost("images", "decoded", images=n, bytes=p.channels * p.image_size**2 * n)
 
 
-@dataclass(frozen=True, eq=False)
 class Photographs(Stage):
     """The photographs of a split in their files, looked at once: a :class:`~dedt_lib.data.photos.Photos`.
 
@@ -107,28 +97,21 @@ class Photographs(Stage):
     def load(self, folder):
         p, seen, found = self.lab.profile.data, Look.load(folder), self.listing
         bad = np.flatnonzero(~seen.readable)
-        where = found.refuse(
-            [(int(i), seen.table["error"][i]) for i in bad],
-            p.skip_bad,
-            self.lab.report or self.lab.store.root,
-        )
+        errors, report = [(int(i), seen.table["error"][i]) for i in bad], self.lab.report
+        where = found.refuse(errors, p.skip_bad, report or self.lab.store.root)
         why = dict.fromkeys(bad.tolist(), f"unreadable{where}")
         if p.per_class and self.split == "train":
             good = np.setdiff1d(np.arange(len(found.ids)), bad)
             for k in range(max(1, len(found.class_names))):
-                beyond = good[found.labels[good] == k][p.per_class :]
-                why |= dict.fromkeys(
-                    beyond.tolist(), f"beyond the first {p.per_class} of each class (per_class)"
-                )
-        kept = np.setdiff1d(np.arange(len(found.ids)), list(why))
-        seen = Look(
-            seen.table.iloc[kept].reset_index(drop=True), seen.thumbnails[kept] if why else seen.thumbnails
-        )
-        found = found.without(why) if why else found
-        return Photos(found.named(p.class_names), seen)
+                beyond = good[found.labels[good] == k][p.per_class :].tolist()
+                why |= dict.fromkeys(beyond, f"beyond the first {p.per_class} of each class (per_class)")
+        if why:
+            kept = np.setdiff1d(np.arange(len(found.ids)), list(why))
+            seen = Look(seen.table.iloc[kept].reset_index(drop=True), seen.thumbnails[kept])
+            found = found.without(why)
+        return Photos(**vars(found.named(p.class_names)), look=seen)
 
     def result(self) -> Photos | None:
         return None if self.listing is None else super().result()
 
-    def cost(self):
-        return ()  # decoding is not counted
+    cost = uncounted  # decoding is not counted

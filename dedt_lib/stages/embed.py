@@ -5,7 +5,7 @@ A new encoder is a class and its entry in ``ENCODERS``, here or in a file of you
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,7 +26,7 @@ from ..plans import EpochPlan
 from ..randomness import seeded
 from ..training import train
 from ..weights import Published, key_of, load_weights, locate, save_weights
-from .base import Cost, Given, Stage, defaults
+from .base import Cost, Given, Stage, defaults, uncounted
 from .data import Images, Photographs
 from .training import decisive, epochs_cost, training_cost
 
@@ -39,7 +39,6 @@ PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"
 """What an encoder's ``weights`` in a profile are called when they mean the published ones."""
 
 
-@dataclass(frozen=True, eq=False)
 class TrainedEncoder(Stage):
     """An encoder that is trained on the images: its result is the network, in eval mode.
 
@@ -90,9 +89,8 @@ class TrainedEncoder(Stage):
     def work(self, folder):
         lab = self.lab
         network = seeded(self.seed, f"{self.name} weights", self.build)
-        losses = self.fit(
-            network, lab.data, seed=self.seed, folder=folder, device=lab.device, **self.settings
-        )
+        how = {"seed": self.seed, "folder": folder, "device": lab.device}
+        losses = self.fit(network, lab.data, **how, **self.settings)
         save_weights(network, folder / "model.safetensors")
         facts = {"losses": losses.tolist()}
         for split, images in (("train", lab.data), ("test", lab.test)):
@@ -179,8 +177,23 @@ class FidClassifier(TrainedEncoder):
         return {"width": 64}
 
 
-@dataclass(frozen=True, eq=False)
-class PublishedEncoder(Given):
+class GivenEncoder(Given):
+    """An encoder that needs no training here."""
+
+    name, role = "encoder", "encoder"
+
+    def _identity(self) -> dict[str, Any]:
+        """What its address and its manifest are of."""
+        raise NotImplementedError
+
+    def key(self):
+        return address("encoder", self._identity())
+
+    def manifest(self):
+        return {**super().manifest(), "identity": self._identity()}
+
+
+class PublishedEncoder(GivenEncoder):
     """An encoder with its published weights, or those of a file of the same layout.
 
     Attributes:
@@ -189,8 +202,6 @@ class PublishedEncoder(Given):
     """
 
     network: str
-
-    name, role = "encoder", "encoder"
 
     @property
     def label(self) -> str:
@@ -201,7 +212,7 @@ class PublishedEncoder(Given):
     def address(self):
         return f"{self.network} {self.weights}" if self.lab.imagined else self.key()
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self):
         official = encoders.PRETRAINED[self.network][1]
         return {"network": self.network, "weights": official, "sha256": sha256(self._file)}
 
@@ -219,9 +230,6 @@ class PublishedEncoder(Given):
             )
         return path
 
-    def key(self):
-        return address("encoder", self._identity())
-
     def read(self):
         network = encoders.pretrained(self.network, self._path)
         files = {self._file.name: self._identity()["sha256"]}
@@ -231,12 +239,7 @@ class PublishedEncoder(Given):
     def outline(self):
         return encoders.PRETRAINED[self.network][0]()
 
-    def manifest(self):
-        identity = {"network": self.network} if self.lab.imagined else self._identity()
-        return {**super().manifest(), "identity": identity}
 
-
-@dataclass(frozen=True, eq=False)
 class DDAE(Stage):
     """The U-Net of a diffusion model that never sees a label (DDAE; Xiang et al., 2023).
 
@@ -276,21 +279,10 @@ class DDAE(Stage):
 
     def work(self, folder):
         lab, epochs = self.lab, self.settings.epochs
-        result = train(
-            self._build(),
-            lab.data,
-            self.plan(),
-            self.settings,
-            seed=self.seed,
-            folder=folder,
-            device=lab.device,
-            processes=lab.processes,
-            progress="train DDAE",
-        )
-        return {
-            "losses": result.losses.reshape(epochs, -1).mean(axis=1).tolist(),
-            "images_seen": result.images_seen,
-        }
+        how = {"seed": self.seed, "folder": folder, "device": lab.device, "processes": lab.processes}
+        result = train(self._build(), lab.data, self.plan(), self.settings, progress="train DDAE", **how)
+        losses = result.losses.reshape(epochs, -1).mean(axis=1)
+        return {"losses": losses.tolist(), "images_seen": result.images_seen}
 
     def plan(self) -> EpochPlan:
         everything = np.arange(self.lab.n)
@@ -319,11 +311,8 @@ LABELS = {
 """Name of a network in the plan -> how it is printed."""
 
 
-@dataclass(frozen=True, eq=False)
-class PretrainedEncoder(Given):
+class PretrainedEncoder(GivenEncoder):
     """A network of timm or open_clip by its name: see :func:`dedt_lib.encoders.load_pretrained`."""
-
-    name, role = "encoder", "encoder"
 
     @property
     def network(self) -> str:
@@ -332,10 +321,7 @@ class PretrainedEncoder(Given):
 
     label = network
 
-    def key(self):
-        return address("encoder", self._identity())
-
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self):
         return {"network": self.weights, "files": self.result().published.files}
 
     def read(self):
@@ -344,11 +330,7 @@ class PretrainedEncoder(Given):
     def outline(self):
         return self.read()
 
-    def manifest(self):
-        return {**super().manifest(), "identity": self._identity()}
 
-
-@dataclass(frozen=True, eq=False)
 class OwnEncoder(PretrainedEncoder):
     """A network in ENCODERS that needs no training here: made without arguments, what is random in it from one seed."""
 
@@ -363,11 +345,10 @@ class OwnEncoder(PretrainedEncoder):
         return self._identity()
 
 
-@dataclass(frozen=True, eq=False)
 class Clusters(Stage):
     """Classes for photographs that have none: k-means on the directions of their features; int64 [n], largest first."""
 
-    name = "clusters"
+    name, file = "clusters", "labels.npy"
 
     def inputs(self):
         return {"features": Embed(self.lab, encoder(self.lab, self.lab.profile.select.cluster_encoder))}
@@ -378,13 +359,9 @@ class Clusters(Stage):
     def work(self, folder):
         features = self.inputs()["features"].result()
         k = self.lab.profile.select.clusters or max(1, min(MOST_CLUSTERS, len(features) // IMAGES_A_CLUSTER))
-        np.save(folder / "labels.npy", cluster(features, k))
+        np.save(folder / self.file, cluster(features, k))
 
-    def load(self, folder):
-        return np.load(folder / "labels.npy")
-
-    def cost(self):
-        return ()  # a few passes over the features
+    cost = uncounted  # a few passes over the features
 
 
 Encoder = TrainedEncoder | PublishedEncoder | PretrainedEncoder | DDAE
@@ -409,14 +386,12 @@ def encoder(lab: "Lab", name: str = "", seed: int = 0) -> Encoder:
     return PublishedEncoder(lab, weights, made.network) if weights else made(lab, seed)
 
 
-@dataclass(frozen=True, eq=False)
 class Embed(Stage):
     """Features of all training images: float32 [n, d], memory-mapped and read-only."""
 
     encoder: Encoder
 
-    name = "features"
-    resumable = True
+    name, resumable, file, mapped = "features", True, "features.npy", "r"
 
     def inputs(self):
         return {"images": self.seen, "encoder": self.encoder}
@@ -424,11 +399,8 @@ class Embed(Stage):
     @property
     def seen(self) -> Images | Photographs:
         """What the encoder is shown: published ones see photographs at their own size, others the profile's pixels."""
-        return (
-            self.lab.photographs
-            if isinstance(self.encoder, Given) and self.lab.has_files
-            else self.lab.images
-        )
+        own_size = isinstance(self.encoder, Given) and self.lab.has_files
+        return self.lab.photographs if own_size else self.lab.images
 
     @property
     def readout(self) -> dict[str, Any]:
@@ -453,11 +425,8 @@ class Embed(Stage):
         images = seen.at(getattr(network, "size", OWN_SIZE)) if isinstance(seen, Photos) else seen.images
         # On a CPU no more large images at a time are any faster, only larger.
         batch_size = 256 if images.shape[2] <= 64 else 32 if self.lab.gpu else 8
-        path = folder / "features.npy"
-        encoders.embed(network, images, batch_size=batch_size, device=self.lab.device, path=path)
-
-    def load(self, folder):
-        return np.load(folder / "features.npy", mmap_mode="r")
+        how = {"device": self.lab.device, "path": folder / self.file}
+        encoders.embed(network, images, batch_size=batch_size, **how)
 
     def width(self) -> int:
         """Number of features of an image."""
@@ -472,9 +441,8 @@ class Embed(Stage):
         given = ", published weights" if published else ""
         network = self.lab.spec("unet").label if isinstance(self.encoder, DDAE) else self.encoder.network
         held = n * (4 * self.width() + 8)
-        yield Cost(
-            "features", self.encoder.label + given, network, images=n, evaluations=draws * n, bytes=held
-        )
+        what = self.encoder.label + given
+        yield Cost("features", what, network, images=n, evaluations=draws * n, bytes=held)
 
 
 TRIED = 12

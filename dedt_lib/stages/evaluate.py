@@ -14,7 +14,7 @@ from ..evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from ..files import address, read_json, sha256, write_json
 from ..weights import Published, key_of, locate
 from . import needs
-from .base import Cost, Given, Stage
+from .base import Cost, Given, Stage, uncounted
 from .embed import LABELS, Encoder, FidClassifier, SmallClip, encoder, features_width
 from .sample import Sample
 from .select import Select
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 # ---- the feature extractor of FID ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class FidInception(Given):
     """Inception-v3 as published FIDs use it; ``weights`` is a file, "" one of its usual places."""
 
@@ -36,11 +35,9 @@ class FidInception(Given):
     def read(self):
         path = locate("inception-fid", self.weights)
         digest = sha256(path)
+        key = address("metric", {"network": "inception-fid", "sha256": digest})
         files = Published("inception-fid", None, path.parent, {path.name: digest})
-        how = {"extractor": evaluation.INCEPTION, "layer": "2048", "weights_path": path}
-        return Extractor(
-            **how, key=address("metric", {"network": "inception-fid", "sha256": digest}), published=files
-        )
+        return Extractor(evaluation.INCEPTION, "2048", path, key, files)
 
     def outline(self):
         return Extractor(evaluation.INCEPTION, "2048", None, "inception-fid")
@@ -103,7 +100,6 @@ def views(lab: "Lab") -> int:
 # ---- the real side ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class Real(Stage):
     """The real side of every FID, computed once: a dict.
 
@@ -158,11 +154,10 @@ class Real(Stage):
         yield Cost("features", LABELS["metric"], "metric", images=n, evaluations=n, bytes=held)
 
 
-@dataclass(frozen=True, eq=False)
 class Floor(Stage):
     """Real half against real half: dict with "fid" and "classwise" [K], None for a class with too few images."""
 
-    name = "floor"
+    name, file = "floor", "floor.json"
 
     def inputs(self):
         return {"real": Real(self.lab)}
@@ -171,16 +166,11 @@ class Floor(Stage):
         found, classwise = Real(self.lab).result()["features"], self.lab.profile.evaluate.classwise
         splits = 10 if found.shape[1] < 256 else 1  # at 2048 features a halving takes minutes
         floor = evaluation.real_floor(found, self.lab.data.labels, splits=splits, classwise=classwise)
-        write_json(folder / "floor.json", {**floor, "classwise": numbers(floor["classwise"])})
+        write_json(folder / self.file, {**floor, "classwise": numbers(floor["classwise"])})
 
-    def load(self, folder):
-        return read_json(folder / "floor.json")
-
-    def cost(self):
-        return ()  # no network looks at an image for it
+    cost = uncounted  # no network looks at an image for it
 
 
-@dataclass(frozen=True, eq=False)
 class HeldOut(Stage):
     """Distances of held-out images to the training images: a dict, None without such images.
 
@@ -225,8 +215,7 @@ class HeldOut(Stage):
         fid = read_json(folder / "fid.json") if known else None
         return {**distances, **thresholds, **counts, "reference": reference, "fid": fid}
 
-    def cost(self):
-        return ()  # held-out images are not counted
+    cost = uncounted  # held-out images are not counted
 
 
 def distances_to_training(
@@ -244,23 +233,18 @@ def distances_to_training(
         known: Features of the images, where they are known.
     """
     mirrored, device, real = lab.profile.train.flip, lab.gpu, Real(lab).result()["features"]
-    pixels, _ = evaluation.nearest_distances(
-        images, lab.data.images, mirrored=mirrored, among=among, device=device
-    )
+    how: dict[str, Any] = {"among": among, "device": device}
+    pixels, _ = evaluation.nearest_distances(images, lab.data.images, mirrored=mirrored, **how)
     seen = evaluation.views(images, mirrored=mirrored, shifted=lab.profile.evaluate.network == "classifier")
     as_they_are = next(seen)
     first = features(lab, as_they_are) if known is None else known
     sides = [first, *(features(lab, view) for view in seen)]
-    return {
-        "pixels": pixels,
-        "features": evaluation.nearest_features(sides, real, among=among, device=device),
-    }
+    return {"pixels": pixels, "features": evaluation.nearest_features(sides, real, **how)}
 
 
 # ---- a recipe's samples ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class Evaluate(Stage):
     """FID, class-wise FID and near-copies of samples: a dict of numbers.
 
@@ -280,7 +264,7 @@ class Evaluate(Stage):
     samples: Sample
     coreset: Select | None
 
-    name, version = "metrics", 5
+    name, version, file = "metrics", 5, "metrics.json"
 
     def inputs(self):
         reals = {f"real {seed}": Real(self.lab, seed) for seed in range(self.lab.profile.evaluate.networks)}
@@ -316,14 +300,10 @@ class Evaluate(Stage):
             drawn = np.bincount(labels, minlength=len(classwise))
             left_out = needs.left_out(lab.class_counts, drawn, lab.class_names)
         how, precision = extractor(lab), lab.profile.sample.precision
-        protocol = evaluation.protocol(
-            samples=len(images),
-            reference=f"all {lab.n} training images",
-            labels="labels in the shares of the training images",
-            width=generated.shape[1],
-            extractor=how.extractor,
-            layer=how.layer,
-            seed=self.samples.model.seed,
+        protocol = (
+            f"FID of {len(images)} samples (seed {self.samples.model.seed}) against all {lab.n} training images, "
+            f"labels in the shares of the training images, {generated.shape[1]} features of {how.extractor}, "
+            f"layer {how.layer}"
         )
         fids = [self.fid(seed) for seed in range(lab.profile.evaluate.networks)]
         start = time.perf_counter()
@@ -338,7 +318,7 @@ class Evaluate(Stage):
             "protocol": protocol + ("" if precision == "float32" else f", sampled in {precision}"),
             **copies,
         }
-        write_json(folder / "metrics.json", result)
+        write_json(folder / self.file, result)
         return {"part_seconds": {"comparison": time.perf_counter() - start}}
 
     def copies(self, images: np.ndarray) -> dict[str, Any]:
@@ -355,9 +335,6 @@ class Evaluate(Stage):
             found[name] = None if threshold is None else float((distances[reading] <= threshold).mean())
         return found
 
-    def load(self, folder):
-        return read_json(folder / "metrics.json")
-
     def cost(self):
         latent, m = self.samples.spec.latent, self.lab.profile.sample.count
         some, kept = min(m, MOST_NEIGHBOURS), sum(self.coreset.counts) if self.coreset else self.lab.n
@@ -368,11 +345,10 @@ class Evaluate(Stage):
         yield Cost("comparison", what, "distances", pairs=pairs)
 
 
-@dataclass(frozen=True, eq=False)
 class KidWithin(Stage):
     """The part of KID that is of the training images alone: see ``evaluation.kid_within``."""
 
-    name = "kid-within"
+    name, file = "kid-within", "within.npy"
 
     def inputs(self):
         return {"real": Real(self.lab)}
@@ -382,20 +358,15 @@ class KidWithin(Stage):
 
     def work(self, folder):
         found = Real(self.lab).result()["features"]
-        np.save(folder / "within.npy", evaluation.kid_within(found, **self.decides(), device=self.lab.gpu))
+        np.save(folder / self.file, evaluation.kid_within(found, **self.decides(), device=self.lab.gpu))
 
-    def load(self, folder):
-        return np.load(folder / "within.npy")
-
-    def cost(self):
-        return ()  # a part of the pairs of every comparison, taken once
+    cost = uncounted  # a part of the pairs of every comparison, taken once
 
 
-@dataclass(frozen=True, eq=False)
 class NeighbourRadii(Stage):
     """Of the training images that precision and recall take: see ``evaluation.neighbour_radii``."""
 
-    name = "radii"
+    name, file = "radii", "radii.npy"
 
     def inputs(self):
         return {"real": Real(self.lab)}
@@ -409,19 +380,14 @@ class NeighbourRadii(Stage):
 
     def work(self, folder):
         found = Real(self.lab).result()["features"][self.chosen()]
-        np.save(folder / "radii.npy", evaluation.neighbour_radii(found, device=self.lab.gpu))
+        np.save(folder / self.file, evaluation.neighbour_radii(found, device=self.lab.gpu))
 
-    def load(self, folder):
-        return np.load(folder / "radii.npy")
-
-    def cost(self):
-        return ()  # a part of the pairs of every comparison, taken once
+    cost = uncounted  # a part of the pairs of every comparison, taken once
 
 
 # ---- CMMD --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class PublishedViT(Given):
     """CLIP ViT-L/14 at 336 pixels, in whose embeddings CMMD was published."""
 
@@ -432,7 +398,7 @@ class PublishedViT(Given):
         return encoders.ClipViT(self.weights) if self.weights else encoders.ClipViT()
 
     def outline(self):
-        return encoders.ClipViT.untrained()
+        return encoders.ClipViT(None)
 
     def key(self):
         return self.lab.remember(("key", "cmmd", self.weights), lambda: key_of(self.result()))
@@ -450,14 +416,13 @@ def unit_embeddings(network: nn.Module, images: np.ndarray, device: str) -> np.n
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
-@dataclass(frozen=True, eq=False)
 class CmmdReal(Stage):
     """Unit embeddings of the training images for CMMD: float32 [n, d], memory-mapped.
 
     Of more than MOST_EMBEDDED images so many, each class in its share.
     """
 
-    name = "cmmd"
+    name, file, mapped = "cmmd", "embeddings.npy", "r"
 
     @property
     def count(self) -> int:
@@ -481,14 +446,10 @@ class CmmdReal(Stage):
     def work(self, folder):
         network, data = cmmd_network(self.lab).result(), self.lab.data
         chosen = evaluation.spread(data.labels, MOST_EMBEDDED)
-        parts = (
-            np.array_split(chosen, -(-len(chosen) // 1024)) if len(data) > MOST_EMBEDDED else [slice(None)]
-        )
+        some = len(data) > MOST_EMBEDDED
+        parts = np.array_split(chosen, -(-len(chosen) // 1024)) if some else [slice(None)]
         embeddings = [unit_embeddings(network, data.images[part], self.lab.device) for part in parts]
-        np.save(folder / "embeddings.npy", np.concatenate(embeddings))
-
-    def load(self, folder):
-        return np.load(folder / "embeddings.npy", mmap_mode="r")
+        np.save(folder / self.file, np.concatenate(embeddings))
 
     def cost(self):
         stage, n = cmmd_network(self.lab), self.count
@@ -497,28 +458,21 @@ class CmmdReal(Stage):
         yield Cost("features", f"CMMD, {stage.label}", stage.network, images=n, evaluations=n, bytes=held)
 
 
-@dataclass(frozen=True, eq=False)
 class CmmdWithin(Stage):
     """The part of CMMD that is of the training images alone: see ``evaluation.within_real``."""
 
-    name = "cmmd-within"
+    name, file = "cmmd-within", "within.json"
 
     def inputs(self):
         return {"embeddings": CmmdReal(self.lab)}
 
     def work(self, folder):
-        write_json(
-            folder / "within.json", evaluation.within_real(CmmdReal(self.lab).result(), device=self.lab.gpu)
-        )
+        within = evaluation.within_real(CmmdReal(self.lab).result(), device=self.lab.gpu)
+        write_json(folder / self.file, within)
 
-    def load(self, folder):
-        return read_json(folder / "within.json")
-
-    def cost(self):
-        return ()  # a part of the pairs of every comparison, taken once
+    cost = uncounted  # a part of the pairs of every comparison, taken once
 
 
-@dataclass(frozen=True, eq=False)
 class Compare(Stage):
     """What FID does not tell of samples against the training images: a dict of numbers.
 
@@ -532,7 +486,7 @@ class Compare(Stage):
 
     metrics: Evaluate
 
-    name, version = "comparison", 4
+    name, version, file = "comparison", 4, "comparison.json"
 
     @property
     def with_cmmd(self) -> bool:
@@ -548,13 +502,10 @@ class Compare(Stage):
         real, generated = Real(lab).result()["features"], self.metrics.generated()
         radii = NeighbourRadii(lab)
         chosen, drawn = radii.chosen(), generated[:MOST_NEIGHBOURS]
-        subsets = max(len(real), len(generated)) > evaluation.MOST_PAIRED
-        notes = [
-            f"KID as the mean over {evaluation.KID_SUBSETS} subsets of {evaluation.KID_SUBSET_SIZE}"
-            if subsets
-            else "KID of all pairs",
-            f"precision and recall of {len(drawn)} samples and {len(chosen)} training images",
-        ]
+        notes = [f"KID as the mean over {evaluation.KID_SUBSETS} subsets of {evaluation.KID_SUBSET_SIZE}"]
+        if max(len(real), len(generated)) <= evaluation.MOST_PAIRED:
+            notes = ["KID of all pairs"]
+        notes.append(f"precision and recall of {len(drawn)} samples and {len(chosen)} training images")
         result: dict[str, Any] = dict.fromkeys(("precision", "recall", "cmmd", "cmmd_unbiased"))
         within = KidWithin(lab).result()
         result["kid"] = evaluation.kid(real, generated, within=within, device=device)
@@ -571,10 +522,7 @@ class Compare(Stage):
             pair = evaluation.both_cmmds(embeddings, ours, within=CmmdWithin(lab).result(), device=device)
             result["cmmd"], result["cmmd_unbiased"] = pair
             notes.append(f"CMMD against {len(embeddings)} training images")
-        write_json(folder / "comparison.json", {**result, "comparison_protocol": ", ".join(notes)})
-
-    def load(self, folder):
-        return read_json(folder / "comparison.json")
+        write_json(folder / self.file, {**result, "comparison_protocol": ", ".join(notes)})
 
     def cost(self) -> Iterable[Cost]:
         m, n = self.lab.profile.sample.count, self.lab.n

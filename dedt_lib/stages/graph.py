@@ -15,6 +15,9 @@ from .sample import Sample
 from .select import Select
 from .train import BALANCED, Snapshot, Train, TrainInfoBatch, Weighed, steps_at
 
+LAST = {"embed": "embedding", "select": "coreset", "reweight": "proxy", "train": "model", "sample": "samples"}
+"""A verb -> its last stage, by its name in :class:`Graph`."""
+
 
 class Graph:
     """The stages of a recipe on a lab, each made when it is asked for.
@@ -129,14 +132,7 @@ class Graph:
             return [evaluate.Floor(self.lab)]
         if until == "evaluate":
             return [self.metrics, *self.stages("measure"), *([self.comparison] if self.compared else [])]
-        verbs = {
-            "embed": "embedding",
-            "select": "coreset",
-            "reweight": "proxy",
-            "train": "model",
-            "sample": "samples",
-        }
-        return [getattr(self, verbs[until])]
+        return [getattr(self, LAST[until])]
 
     def check_weights(self, until: str = "evaluate") -> None:
         """Load every published network behind the stages ``until`` one, and nothing else: no image is read.

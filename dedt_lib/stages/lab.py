@@ -1,7 +1,7 @@
 """What outlives a recipe: the profile, the store, the device, and all that was loaded once."""
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,8 @@ class Lab:
             return {**(stage.work(folder) or {}), **published([stage])}
 
         processes = self.processes if stage.together else None
-        return self.remember(
-            ("folder", stage.address),
-            lambda: self.store.run(stage.name, stage.identity, work, stage.resumable, processes),
-        )
+        run = partial(self.store.run, stage.name, stage.identity, work, stage.resumable, processes)
+        return self.remember(("folder", stage.address), run)
 
     def result(self, stage: Stage) -> Any:
         """What a stage gives, loaded once."""
@@ -116,12 +114,12 @@ class Lab:
         """The training images in their files; where they have no classes, in clusters."""
         found = self.photographs.result()
         assert found is not None  # only held-out images may be missing
-        if found.listing.class_names:
+        if found.class_names:
             return found
         from .embed import Clusters
 
         labels = Clusters(self).result()
-        return found.in_classes(labels, tuple(f"cluster {k + 1}" for k in range(labels.max() + 1)))
+        return found.of_classes(labels, tuple(f"cluster {k + 1}" for k in range(labels.max() + 1)))
 
     @property
     def pool(self) -> LabelledImages | Photos:

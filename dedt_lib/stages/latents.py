@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 # ---- the autoencoder --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class TrainAutoencoder(Stage):
     """An autoencoder trained on the images, in eval mode, with the scale of its latents."""
 
@@ -68,7 +67,6 @@ class TrainAutoencoder(Stage):
         yield epochs_cost(self, "autoencoder", "autoencoder", "vae")
 
 
-@dataclass(frozen=True, eq=False)
 class PublishedAutoencoder(Given):
     """A published autoencoder, or that of the pipeline."""
 
@@ -111,7 +109,6 @@ def decoder(lab: "Lab") -> Stage:
 # ---- the latents ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class Encode(Stage):
     """All training images as latents, encoded once: :class:`~dedt_lib.latents.Latents`."""
 
@@ -126,9 +123,8 @@ class Encode(Stage):
         return {"image_size": self.lab.profile.autoencoder.image_size, "flip": self.lab.profile.train.flip}
 
     def work(self, folder):
-        ae.encode(
-            self.autoencoder.result(), self.lab.data.images, folder, device=self.lab.device, **self.decides()
-        )
+        network, images = self.autoencoder.result(), self.lab.data.images
+        ae.encode(network, images, folder, device=self.lab.device, **self.decides())
 
     def load(self, folder):
         scaling = self.autoencoder.result().config.scaling_factor
@@ -163,7 +159,6 @@ def source_shape(lab: "Lab", spec: ModelSpec) -> tuple[int, int, int]:
 # ---- Stable Diffusion's pipeline ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
 class PretrainPipeline(Stage):
     """Tiny components of Stable Diffusion whose U-Net was pre-trained on the images with their captions."""
 
@@ -213,7 +208,6 @@ class PretrainPipeline(Stage):
         yield training_cost(self.lab, self.spec, self.plan(), self.settings, "pipeline", "pre-training")
 
 
-@dataclass(frozen=True, eq=False)
 class PublishedPipeline(Given):
     """A published Stable Diffusion pipeline."""
 

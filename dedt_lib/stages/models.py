@@ -18,12 +18,14 @@ from ..config.profile import Diffusion
 from ..config.recipe import MODELS
 from ..errors import DedtError
 from ..models import build_model
-from ..pixels import to_uint8
 from ..randomness import seeded
 from ..training import TrainingSettings
 
 TEXT = {"published": {"layers": 2, "text_width": 768}, "tiny": {"layers": 1, "text_width": 32}}
 """Of Stable Diffusion 1.x and of the tiny pipeline: the U-Net's layers at each level, the text encoder's width."""
+
+
+NO_WARMUP: dict[str, Any] = {"warmup_steps": 0, "warmup_epochs": 0.0}
 
 
 def latent_shape(section: Any) -> tuple[int, int, int]:
@@ -123,17 +125,9 @@ class UNetSpec(ModelSpec):
 
     def network(self, shape, class_names, pipeline=None):
         s = self.section
-        return build_model(
-            "unet",
-            channels=shape[0],
-            image_size=shape[1],
-            num_classes=len(class_names),
-            block_channels=s.channels,
-            layers=s.layers,
-            attention=s.attention,
-            dropout=s.dropout,
-            groups=s.groups,
-        )
+        own = s.model_dump(include={"layers", "attention", "dropout", "groups"})
+        images = {"channels": shape[0], "image_size": shape[1], "num_classes": len(class_names)}
+        return build_model("unet", **images, block_channels=s.channels, **own)
 
 
 class MDTSpec(ModelSpec):
@@ -158,7 +152,7 @@ class MDTSpec(ModelSpec):
         self.proxy_evaluations = 8
         # AdamW as MDT's first version uses it, without weight decay, is Adam.
         optimizer = {"adan": "adan", "adamw": "adam"}[s.optimizer]
-        self.fixed = {"warmup_steps": 0, "warmup_epochs": 0.0, "optimizer": optimizer, "ema_warmup": "none"}
+        self.fixed = {**NO_WARMUP, "optimizer": optimizer, "ema_warmup": "none"}
 
     @property
     def proxy_epochs(self):
@@ -169,35 +163,17 @@ class MDTSpec(ModelSpec):
 
     def network(self, shape, class_names, pipeline=None):
         s = self.section
-        return build_model(
-            "mdt",
-            input_size=shape[1],
-            patch_size=s.patch_size,
-            in_channels=shape[0],
-            hidden_size=s.hidden_size,
-            depth=s.depth,
-            num_heads=s.heads,
-            mlp_ratio=4.0,
-            num_classes=len(class_names),
-            class_dropout_prob=self.train.label_dropout,
-            learn_sigma=True,
-            mask_ratio=s.mask_ratio,
-            mask_range=s.mask_range,
-            decode_layer=s.decode_layers,
-        )
+        own = s.model_dump(include={"patch_size", "hidden_size", "depth", "mask_ratio", "mask_range"})
+        own |= {"num_heads": s.heads, "decode_layer": s.decode_layers}
+        latents = {"input_size": shape[1], "in_channels": shape[0], "num_classes": len(class_names)}
+        return build_model("mdt", **latents, **own, class_dropout_prob=self.train.label_dropout)
 
 
 class StableDiffusionSpec(ModelSpec):
     """Stable Diffusion (Rombach et al., 2022), fine-tuned on captions of the classes (Table V)."""
 
     name, label = "stable-diffusion", "Stable Diffusion"
-    fixed = {
-        "optimizer": "adamw",
-        "ema_warmup": "reciprocal",
-        "label_dropout": 0.0,
-        "warmup_steps": 0,
-        "warmup_epochs": 0.0,
-    }
+    fixed = {"optimizer": "adamw", "ema_warmup": "reciprocal", "label_dropout": 0.0, **NO_WARMUP}
 
     def __init__(self, profile: Profile) -> None:
         """Raises DedtError for a size of the profile that does not fit, before anything is encoded."""
@@ -244,8 +220,3 @@ def twin(pipeline: Any, **parts: nn.Module) -> Any:
     """A pipeline of the same parts but for the U-Net, which is a copy, and for ``parts`` by name."""
     parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet), **parts}
     return type(pipeline)(**parts, requires_safety_checker=False)
-
-
-def to_images(x_0: torch.Tensor) -> torch.Tensor:
-    """What the sampler gives, float [b, C, H, W] in [-1, 1], as uint8 images."""
-    return to_uint8(x_0)

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
+from ..data.names import few
 from ..errors import DedtError
 
 REAL_IMAGES, SAMPLES = 4, 2
 """What FID needs of a side's images: two for a covariance, and on the real side four, for its own halves."""
+
+MOST_NAMED = 20
+"""So many classes are named in a message."""
 
 ADVICE = "raise the ratio, add images, or choose within each class (scope 'class')"
 
@@ -14,7 +18,7 @@ def no_empty_class(counts: Iterable[int], names: Sequence[str], ratio: float, ad
     """Refuse a coreset with a class that keeps no image; counts: its images of each class."""
     empty = [name for name, count in zip(names, counts) if count == 0]
     if empty:
-        raise DedtError(f"Class(es) {few_words(empty)} keep no image at ratio {ratio:g}: {advice}.")
+        raise DedtError(f"Class(es) {few(empty, MOST_NAMED)} keep no image at ratio {ratio:g}: {advice}.")
 
 
 def enough(counts: Sequence[int]) -> float:
@@ -39,9 +43,3 @@ def left_out(counts: Sequence[int], drawn: Sequence[int], names: Sequence[str]) 
         reasons += [f"{samples} sample{'' if samples == 1 else 's'}"] if samples < SAMPLES else []
         found += [f"{name} ({', '.join(reasons)})"] if reasons else []
     return found
-
-
-def few_words(words: Sequence[str], most: int = 20) -> str:
-    """The words in a line, of many the first ones and how many more there are."""
-    more = len(words) - most
-    return ", ".join(words[:most]) + (f" and {more} more" if more > 0 else "")

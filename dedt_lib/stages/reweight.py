@@ -1,16 +1,15 @@
 """The class weights: group DRO of a proxy on the coreset, against the run on all the data."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..randomness import numpy_generator
 from ..reweighting import GroupDRO, effective_classes
-from .base import Stage
+from .base import Stage, uncounted
 from .train import Snapshot, Train
 
 
-@dataclass(frozen=True, eq=False)
 class Proxy(Train):
     """The proxy of group DRO; its result is what it learned, a dict of arrays.
 
@@ -59,27 +58,17 @@ class Proxy(Train):
     def load(self, folder):
         with np.load(folder / "dro.npz") as file:
             history = {name: file[name] for name in file.files}
-        return {
-            "weights": np.load(folder / "weights.npy"),
-            "effective": effective_classes(history["trajectory"]),
-            "burn_in": self.dro["burn_in"],
-            **history,
-        }
+        effective = effective_classes(history["trajectory"])
+        own = {"effective": effective, "burn_in": self.dro["burn_in"]}
+        return {"weights": np.load(folder / "weights.npy"), **own, **history}
 
     def cost(self):
         (run,) = super().cost()
         history = 8 * (2 * len(self.lab.class_names) + 1) * run.steps  # alpha, lambda and the clipped share
-        yield replace(
-            run,
-            kind="proxy",
-            what="group DRO",
-            evaluations=self.spec.proxy_evaluations * run.images,
-            bytes=run.bytes + history,
-            scratch=run.scratch + history,
-        )
+        work = {"kind": "proxy", "what": "group DRO", "evaluations": self.spec.proxy_evaluations * run.images}
+        yield replace(run, **work, bytes=run.bytes + history, scratch=run.scratch + history)
 
 
-@dataclass(frozen=True, eq=False)
 class Shuffled(Stage):
     """The null of group DRO: the weights that a proxy learned, on other classes; a dict with weights float64 [K].
 
@@ -106,5 +95,4 @@ class Shuffled(Stage):
     def load(self, folder):
         return {"weights": np.load(folder / "weights.npy")}
 
-    def cost(self):
-        return ()  # a permutation of K numbers
+    cost = uncounted  # a permutation of K numbers

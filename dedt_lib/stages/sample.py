@@ -1,22 +1,20 @@
 """Samples of a trained model."""
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from .. import sampling
 from ..models import autoencoder as ae
+from ..pixels import to_uint8
 from ..randomness import derive
 from .base import Cost, Stage
 from .embed import LABELS
 from .latents import decoder
-from .models import to_images
 from .train import Snapshot, Train
 
 
-@dataclass(frozen=True, eq=False)
 class Sample(Stage):
     """Generated images uint8 [samples, C, H, W], memory-mapped.
 
@@ -28,7 +26,7 @@ class Sample(Stage):
     model: Train | Snapshot
     unguided: bool = False
 
-    name, resumable, together = "samples", True, True
+    name, resumable, together, file, mapped = "samples", True, True, "samples.npy", "r"
 
     @property
     def spec(self):
@@ -50,7 +48,7 @@ class Sample(Stage):
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:
         """What the sampler gives as uint8 images [b, C, H, W]."""
         if not self.spec.latent:
-            return to_images(x_0)
+            return to_uint8(x_0)
         network = decoder(self.lab).result().to(x_0.device)
         return torch.from_numpy(ae.decode(network, x_0, size=self.lab.shape[1]))
 
@@ -64,37 +62,19 @@ class Sample(Stage):
             decoding += time.perf_counter() - start
             return images
 
-        sampling.sample(
-            self.model.load(self.model.folder),
-            self.labels(),
-            seed=self.decides()["seed"],
-            batch_size=p.batch_size,
-            sampler=self.spec.sampler,
-            decode=decode,
-            folder=folder,
-            precision=p.precision,
-            processes=self.lab.processes,
-            device=self.lab.device,
-            **self.spec.sampling(self.unguided),
-        )
+        how = {"seed": self.decides()["seed"], "batch_size": p.batch_size, "precision": p.precision}
+        how |= {"sampler": self.spec.sampler, "decode": decode, **self.spec.sampling(self.unguided)}
+        where = {"folder": folder, "processes": self.lab.processes, "device": self.lab.device}
+        sampling.sample(self.model.load(self.model.folder), self.labels(), **how, **where)
         return {"part_seconds": {"decoding": decoding}} if self.spec.latent else {}
-
-    def load(self, folder):
-        return np.load(folder / "samples.npy", mmap_mode="r")
 
     def cost(self):
         p, (channels, height, width) = self.lab.profile, self.lab.shape
         count, how = p.sample.count, self.spec.sampling(self.unguided)
         guided = how["guidance"] > self.spec.unguided
         held = count * channels * height * width
-        yield Cost(
-            "sampling",
-            f"{count:,} samples, {how['steps']} steps" + (", guided" if guided else ""),
-            self.spec.label,
-            images=count,
-            evaluations=count * how["steps"] * (2 if guided else 1),
-            bytes=held,
-            scratch=held,
-        )
+        what = f"{count:,} samples, {how['steps']} steps" + (", guided" if guided else "")
+        work = {"images": count, "evaluations": count * how["steps"] * (2 if guided else 1)}
+        yield Cost("sampling", what, self.spec.label, **work, bytes=held, scratch=held)
         if self.spec.latent:
             yield Cost("decoding", LABELS["vae"], "vae", images=count, evaluations=count)

@@ -1,17 +1,17 @@
 """The coreset: which images are kept."""
 
 import dataclasses
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import selection
+from ..data.names import few
 from ..errors import DedtError
 from ..files import address
 from ..selection import Coreset, Selector
 from . import needs
-from .base import Stage
+from .base import Stage, uncounted
 from .embed import Embed, encoder
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .lab import Lab
 
 
-@dataclass(frozen=True, eq=False)
 class Select(Stage):
     """A :class:`~dedt_lib.selection.Coreset` of the training images, without class weights.
 
@@ -80,9 +79,8 @@ class Select(Stage):
     @cached_property
     def _ids(self) -> str:
         pool = self.lab.pool
-        return address(
-            "", [pool.ids, pool.class_names, pool.labels.tolist()] if self.lab.has_files else pool.ids
-        )
+        own = [pool.ids, pool.class_names, pool.labels.tolist()]
+        return address("", own if self.lab.has_files else pool.ids)
 
     def decides(self):
         choice = {"method": self.method, "ratio": self.ratio, "scope": self.scope, **dict(self.options)}
@@ -90,10 +88,10 @@ class Select(Stage):
 
     def check(self):
         lab, fewest = self.lab, self.selector.fewest
-        few = [name for name, count in zip(lab.class_names, lab.class_counts) if count < fewest]
-        if lab.n < fewest if self.scope == "global" else few:
+        small = [name for name, count in zip(lab.class_names, lab.class_counts) if count < fewest]
+        if lab.n < fewest if self.scope == "global" else small:
             raise DedtError(
-                f"Class(es) {needs.few_words(few)} have fewer than the {fewest} images that method '{self.method}' "
+                f"Class(es) {few(small, needs.MOST_NAMED)} have fewer than the {fewest} images that method '{self.method}' "
                 "needs in each: add images, drop the class, or choose among the images of all classes (scope 'global')."
             )
         if sum(self.counts) == 0:
@@ -109,17 +107,12 @@ class Select(Stage):
 
     def load(self, folder):
         # What was left out is no part of the stored choice: a file beside the images does not change it.
-        data = self.lab.pool
-        p = self.lab.profile.data
-        said = {
-            "reading": data.reading and data.reading.facts,
-            "conflicts": data.conflicts,
-            "captions": data.captions,
-        }
+        data, p = self.lab.pool, self.lab.profile.data
+        reading = data.reading and data.reading.facts
+        said = {"reading": reading, "conflicts": data.conflicts, "captions": data.captions}
         if self.lab.has_files:
             path = p.path if p.path.startswith("hub:") else str(Path(p.path).absolute())
             said["source"] = {"source": p.source, "path": path, "label": p.label, "caption": p.caption}
         return dataclasses.replace(Coreset.load(folder), **said)
 
-    def cost(self):
-        return ()  # a few passes over the features
+    cost = uncounted  # a few passes over the features

@@ -1,7 +1,7 @@
 """The runs of a diffusion model: plain, weighted, annealed, under InfoBatch, and one stopped early."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -15,7 +15,7 @@ from ..selection import Coreset, class_to_sample_weights
 from ..training import TrainingSettings, train
 from ..weights import load_weights
 from . import needs
-from .base import Cost, Stage, defaults
+from .base import Cost, Stage, defaults, uncounted
 from .latents import pipeline, source, source_shape
 from .models import ModelSpec
 from .select import Select
@@ -29,7 +29,6 @@ Weighed = Stage | Literal["balanced"] | None
 """What gives class weights: the stage of a proxy, BALANCED for weights that let every class count the same, or nothing."""
 
 
-@dataclass(frozen=True, eq=False)
 class Train(Stage):
     """A diffusion model trained on a coreset; its result is the model with its EMA weights, in eval mode.
 
@@ -72,9 +71,8 @@ class Train(Stage):
         settings = self.spec.settings
         if not self.full_length:
             return settings
-        all_steps, own = (
-            -(-count // settings.batch_size) for count in (self.lab.n, sum(self.coreset.counts))
-        )
+        sizes = self.lab.n, sum(self.coreset.counts)
+        all_steps, own = (-(-size // settings.batch_size) for size in sizes)
         return replace(settings, epochs=round(settings.epochs * all_steps / own))
 
     @property
@@ -185,23 +183,12 @@ class Train(Stage):
 
     def work(self, folder):
         lab, weighting = self.lab, self.weigh()
-        result = train(
-            self.build(),
-            source(lab, self.spec).result(),
-            self.plan(),
-            self.settings,
-            seed=self.seed,
-            folder=folder,
-            weighting=weighting,
-            keep_steps=self.kept_steps,
-            device=lab.device,
-            processes=lab.processes,
-            progress=self.name,
-        )
+        how = {"seed": self.seed, "weighting": weighting, "keep_steps": self.kept_steps}
+        how |= {"folder": folder, "device": lab.device, "processes": lab.processes, "progress": self.name}
+        result = train(self.build(), source(lab, self.spec).result(), self.plan(), self.settings, **how)
         if weighting is not None and lab.processes.main:
-            np.savez(
-                folder / "dro.npz", **{name: value.cpu().numpy() for name, value in weighting.state().items()}
-            )
+            paths = {name: value.cpu().numpy() for name, value in weighting.state().items()}
+            np.savez(folder / "dro.npz", **paths)
             np.save(folder / "weights.npy", weighting.average)
         return {
             "steps": result.steps,
@@ -212,7 +199,7 @@ class Train(Stage):
         }
 
     @property
-    def file(self) -> Path:
+    def weights_file(self) -> Path:
         """Where the weights are that are sampled."""
         return self.folder / "model.safetensors"
 
@@ -227,7 +214,7 @@ class Train(Stage):
         return np.load(self.folder / "losses.npy")
 
     def load(self, folder):
-        return load_weights(self.build(), self.file).to(self.lab.device).eval()
+        return load_weights(self.build(), self.weights_file).to(self.lab.device).eval()
 
     def cost(self) -> Iterable[Cost]:
         tail = ", annealed" if self.annealing else ""
@@ -243,7 +230,6 @@ class Train(Stage):
         yield replace(run, kind=kind, bytes=run.bytes + kept)
 
 
-@dataclass(frozen=True, eq=False)
 class TrainInfoBatch(Train):
     """A run on all the data of which InfoBatch prunes in each epoch (Qin et al., 2024).
 
@@ -261,9 +247,8 @@ class TrainInfoBatch(Train):
 
     def plan(self, coreset=None):
         keep = {"prune_ratio": 1 - self.ratio} if self.prune == "ratio" else {"budget": self.ratio}
-        return InfoBatchPlan(
-            self.lab.n, delta=self.start, epochs=self.settings.epochs, seed=self.seed, **keep
-        )
+        course = {"delta": self.start, "epochs": self.settings.epochs, "seed": self.seed}
+        return InfoBatchPlan(self.lab.n, **course, **keep)
 
     def cost(self, least: bool = False) -> Iterable[Cost]:
         """The losses decide what is pruned: counted as nothing, or with ``least`` as all that may be.
@@ -277,22 +262,15 @@ class TrainInfoBatch(Train):
         kept = max(1, fewest) if least or budget else n
         images = (epochs - pruning) * n + pruning * kept
         steps = (epochs - pruning) * -(-n // batch) + pruning * -(-kept // batch)
-        run = training_cost(self.lab, self.spec, self.outline(), self.settings)
         tail = ", annealed" if self.annealing else ""
         what = f"InfoBatch {'to budget' if budget else 'by ratio'}{tail}"
+        run = training_cost(self.lab, self.spec, self.outline(), self.settings, "training", what)
         more = 4 * (steps - run.steps)
-        yield replace(
-            run,
-            what=what,
-            steps=steps,
-            images=images,
-            evaluations=self.spec.evaluations * images,
-            bytes=run.bytes + more,
-            scratch=run.scratch + 2 * more,
-        )
+        run = replace(run, bytes=run.bytes + more, scratch=run.scratch + 2 * more)
+        evaluations = self.spec.evaluations * images
+        yield replace(run, steps=steps, images=images, evaluations=evaluations)
 
 
-@dataclass(frozen=True, eq=False)
 class Snapshot(Stage):
     """The weights of a run after as many steps as another one takes.
 
@@ -317,7 +295,7 @@ class Snapshot(Stage):
         return self.reference.folder
 
     @property
-    def file(self) -> Path:
+    def weights_file(self) -> Path:
         """Where the weights are that are sampled."""
         last = self.step == self.reference.outline().steps(self.reference.settings.batch_size)
         file = self.folder / ("model.safetensors" if last else f"ema-{self.step:06d}.safetensors")
@@ -349,10 +327,9 @@ class Snapshot(Stage):
         return self.reference.losses[: self.step]
 
     def load(self, folder):
-        return load_weights(self.reference.build(), self.file).to(self.lab.device).eval()
+        return load_weights(self.reference.build(), self.weights_file).to(self.lab.device).eval()
 
-    def cost(self):
-        return ()  # the reference keeps it on its way
+    cost = uncounted  # the reference keeps it on its way
 
 
 def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False) -> int:

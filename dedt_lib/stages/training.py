@@ -27,27 +27,15 @@ def decisive(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def training_cost(
-    lab: "Lab",
-    spec: ModelSpec,
-    plan: EpochPlan,
-    settings: TrainingSettings,
-    kind: str = "training",
-    what: str = "",
+    lab: "Lab", spec: ModelSpec, plan: EpochPlan, settings: TrainingSettings, kind: str, what: str
 ) -> Cost:
     """What a run along ``plan`` takes."""
     steps, images = plan.steps(settings.batch_size), sum(plan.sizes())
     weights = model_bytes(lab, spec)
     tensors = 2 + MOMENTS.get(settings.optimizer, 2)  # the model, its moving average, and the optimiser's
-    return Cost(
-        kind,
-        what,
-        spec.label,
-        steps=steps,
-        images=images,
-        evaluations=spec.evaluations * images,
-        bytes=weights + 4 * steps,
-        scratch=tensors * weights + 8 * steps,  # losses in double precision
-    )
+    work = {"steps": steps, "images": images, "evaluations": spec.evaluations * images}
+    scratch = tensors * weights + 8 * steps  # losses in double precision
+    return Cost(kind, what, spec.label, **work, bytes=weights + 4 * steps, scratch=scratch)
 
 
 def epochs_cost(

@@ -8,7 +8,6 @@ from .select import (
     class_counts,
     distance_strips,
     example_images,
-    feature_plane,
     feature_planes,
     kept_and_removed,
     neighbours,

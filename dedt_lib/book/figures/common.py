@@ -8,6 +8,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 WIDTH = 7.2
@@ -28,18 +29,18 @@ Arrays = Mapping[str, np.ndarray]
 """Label -> array."""
 
 Reading = Mapping[str, Any]
-"""What ``Experiment.reweight`` or ``tables.reading`` returns."""
+"""What ``Experiment.reweight`` or ``results.reading`` returns."""
 
 sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})
 
 
-def plain_ticks(axes: Axes, *ticks: float) -> None:
+def plain_ticks(axis: Axis, *ticks: float) -> None:
     """Label a logarithmic axis with these numbers, written out, where they lie in its range."""
-    low, high = axes.get_ylim()
+    low, high = axis.get_view_interval()
     shown = [tick for tick in ticks if low <= tick <= high]
-    axes.set_yticks(shown, [f"{tick:g}" for tick in shown])
-    axes.set_yticks([], minor=True)
+    axis.set_ticks(shown, [f"{tick:g}" for tick in shown])
+    axis.set_ticks([], minor=True)
 
 
 def plain(names: Iterable[str]) -> list[str]:
@@ -108,6 +109,11 @@ def show_tiled(axes: Axes, images: np.ndarray, columns: int, title: str | None =
     axes.set_axis_off()
     if title:
         axes.set_title(title)
+
+
+def beside(axes: Axes, x: float, y: float, words: str) -> None:
+    """Write words that end at a place of a panel, in shares of its width and height."""
+    axes.text(x, y, words, transform=axes.transAxes, ha="right", va="center", fontsize=8)
 
 
 def panel_grid(count: int, height: float, *, columns: int = 2, **how: Any) -> tuple[Figure, list[Axes]]:

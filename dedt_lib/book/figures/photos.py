@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from ...pages.look import Findings
 
 
-def faults(found: "Findings", shown: int = 10) -> Figure:
+def faults(found: "Findings") -> Figure:
     """Some training images of each kind that a look has found, below some that are of none."""
     places = {kind: some for kind, some in found.places.items() if kind != "leaks"}
     others = np.setdiff1d(np.arange(len(found.table)), np.concatenate(list(places.values())))
-    rows = {kind: some[:shown] for kind, some in {"none of these": others, **places}.items() if len(some)}
+    rows = {kind: some[:10] for kind, some in {"none of these": others, **places}.items() if len(some)}
     return image_rows([found.look.thumbnails[some] for some in rows.values()], list(rows))
 
 

@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .common import WIDTH, Arrays, Names, finished, panel_grid, show_tiled
+from .common import WIDTH, Arrays, Names, beside, finished, panel_grid, show_tiled
 
 
 def image_grid(images: np.ndarray, *, columns: int, title: str | None = None) -> Figure:
@@ -37,7 +37,7 @@ def image_rows(rows: Sequence[np.ndarray], titles: Names) -> Figure:
     figure, panels = plt.subplots(len(rows), 1, figsize=(WIDTH, 0.72 * len(rows)), squeeze=False)
     for axes, images, title in zip(panels[:, 0], rows, titles):
         show_tiled(axes, images, columns)
-        axes.text(-0.01, 0.5, title, transform=axes.transAxes, ha="right", va="center", fontsize=8)
+        beside(axes, -0.01, 0.5, title)
     return finished(figure)
 
 
@@ -49,7 +49,7 @@ def nearest_pairs(images: np.ndarray, neighbours: np.ndarray, distances: np.ndar
             show_tiled(axes, image[None], 1)
         panels[0, k].set_title(f"{distance:.0f}", fontsize=8)
     for axes, name in zip(panels[:, 0], ("sample", "training")):
-        axes.text(-0.3, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=8)
+        beside(axes, -0.3, 0.5, name)
     return finished(figure)
 
 

@@ -1,6 +1,6 @@
 """Figures of images, features and coresets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 
 from ...data import LabelledImages
 from ...selection import Coreset
-from .common import WIDTH, Arrays, Names, class_columns, class_ticks, finished, panel_grid, plain, show_tiled
+from .common import (
+    WIDTH,
+    Arrays,
+    Names,
+    beside,
+    class_columns,
+    class_ticks,
+    finished,
+    panel_grid,
+    plain,
+    show_tiled,
+)
 from .sample import image_grid
 
 
@@ -27,19 +38,6 @@ def plane(features: np.ndarray) -> np.ndarray:
     return PCA(2, svd_solver="full").fit_transform(features)
 
 
-def feature_plane(features: np.ndarray, labels: np.ndarray, class_names: Names) -> Figure:
-    """Features [n, d] in their principal plane, coloured by class."""
-    names = plain(class_names)
-    figure, axes = plt.subplots(figsize=(WIDTH, 4.6))
-    x, y = plane(features).T
-    sns.scatterplot(
-        x=x, y=y, hue=[names[k] for k in labels], hue_order=names, palette="tab10", s=14, linewidth=0, ax=axes
-    )
-    axes.set(xlabel="first principal axis", ylabel="second principal axis")
-    axes.legend(title="class", bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False)
-    return finished(figure)
-
-
 def feature_planes(features: Arrays, labels: np.ndarray, class_names: Names) -> Figure:
     """Several encoders' features, each in its own principal plane, coloured by class.
 
@@ -54,8 +52,8 @@ def feature_planes(features: Arrays, labels: np.ndarray, class_names: Names) -> 
         for k, name in enumerate(plain(class_names)):
             axes.scatter(x[labels == k], y[labels == k], s=7, color=f"C{k % 10}", linewidths=0, label=name)
         axes.set(title=title, xticks=[], yticks=[])
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
-    figure.legend(*panels[0].get_legend_handles_labels(), title="class", markerscale=2, **beside)
+    right: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
+    figure.legend(*panels[0].get_legend_handles_labels(), title="class", markerscale=2, **right)
     return finished(figure)
 
 
@@ -67,12 +65,10 @@ def score_plane(features: np.ndarray, coresets: Mapping[str, Coreset], of_class:
         coresets: label -> Coreset.
         of_class: the class's number.
     """
-    figure, panels = plt.subplots(
-        1, len(coresets), figsize=(WIDTH, 2.9), sharex=True, sharey=True, squeeze=False
-    )
+    figure, panels = panel_grid(len(coresets), 2.9, columns=len(coresets), sharex=True, sharey=True)
     members = np.flatnonzero(next(iter(coresets.values())).labels == of_class)
     x, y = plane(features[members]).T
-    for axes, (label, coreset) in zip(panels[0], coresets.items()):
+    for axes, (label, coreset) in zip(panels, coresets.items()):
         kept = coreset.kept[members]
         axes.scatter(x, y, c=-coreset.rank[members], s=14, cmap="viridis", linewidths=0)
         axes.scatter(x[kept], y[kept], s=46, facecolors="none", edgecolors="crimson", linewidths=1)
@@ -88,15 +84,13 @@ def distance_strips(distances: np.ndarray, coresets: Mapping[str, Coreset], clas
         coresets: label -> Coreset.
         class_names: names of the classes, in their order.
     """
-    figure, panels = plt.subplots(
-        1, len(coresets), figsize=(WIDTH, 3.4), sharex=True, sharey=True, squeeze=False
-    )
-    for axes, (label, coreset) in zip(panels[0], coresets.items()):
+    figure, panels = panel_grid(len(coresets), 3.4, columns=len(coresets), sharex=True, sharey=True)
+    for axes, (label, coreset) in zip(panels, coresets.items()):
         for kept, color, size in ((False, "0.75", 4), (True, "crimson", 9)):
             chosen = coreset.kept == kept
             axes.scatter(distances[chosen], coreset.labels[chosen], s=size, color=color, linewidths=0)
         axes.set(title=label, xlabel="distance to centre")
-    panels[0, 0].set(ylabel="class", yticks=range(len(class_names)), yticklabels=plain(class_names))
+    panels[0].set(ylabel="class", yticks=range(len(class_names)), yticklabels=plain(class_names))
     return finished(figure)
 
 
@@ -105,36 +99,28 @@ def score_histogram(coreset: Coreset, label: str, of_class: int) -> Figure:
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
     members = coreset.labels == of_class
     fate = np.where(coreset.kept[members], "kept", "removed")
-    sns.histplot(
-        x=coreset.scores[members], hue=fate, hue_order=["removed", "kept"], multiple="stack", bins=30, ax=axes
-    )
+    how = {"hue_order": ["removed", "kept"], "multiple": "stack", "bins": 30}
+    sns.histplot(x=coreset.scores[members], hue=fate, ax=axes, **how)
     axes.set(xlabel=label, ylabel="images")
     return finished(figure)
 
 
-def kept_and_removed(
-    images: np.ndarray,
-    coresets: Mapping[str, Coreset],
-    classes: Sequence[int] | None = None,
-    per_side: int = 6,
-) -> Figure:
-    """Kept images beside removed ones, a row for each class and a pair of columns for each coreset.
+def kept_and_removed(images: np.ndarray, coresets: Mapping[str, Coreset], per_side: int = 6) -> Figure:
+    """Kept images beside removed ones, a row for each of the first twelve classes, a pair of columns for each coreset.
 
     The kept ones are those ranked first, the removed ones those ranked last.
 
     Args:
         images: uint8 [n, C, H, W].
         coresets: label -> Coreset.
-        classes: numbers of the classes; by default of the first twelve.
         per_side: images in a row.
     """
     first = next(iter(coresets.values()))
-    classes = range(min(12, len(first.class_names))) if classes is None else classes
+    classes = range(min(12, len(first.class_names)))
     height, width = images.shape[2:]
     row = WIDTH / (2 * len(coresets) * per_side) * height / width
-    figure, panels = plt.subplots(
-        1, 2 * len(coresets), figsize=(WIDTH, 1.15 * row * len(classes) + 0.6), squeeze=False
-    )
+    columns = 2 * len(coresets)
+    figure, panels = panel_grid(columns, 1.15 * row * len(classes) + 0.6, columns=columns)
     for k, (label, coreset) in enumerate(coresets.items()):
         sides: dict[str, list[np.ndarray]] = {"kept": [], "removed": []}
         for c in classes:
@@ -144,14 +130,12 @@ def kept_and_removed(
             for side, chosen in (("kept", inside[:per_side]), ("removed", outside[::-1][:per_side])):
                 blank = np.full((per_side - len(chosen), *images.shape[1:]), 235, dtype=np.uint8)
                 sides[side] += [images[chosen], blank]
-        for axes, (side, shown) in zip(panels[0, 2 * k :], sides.items()):
+        for axes, (side, shown) in zip(panels[2 * k :], sides.items()):
             show_tiled(axes, np.concatenate(shown), per_side)
             axes.set_title(f"{label}\n{side}", fontsize=9)
     for place, name in enumerate(plain(first.class_names[c] for c in classes)):
         centre = (place + 0.5) / len(classes)
-        panels[0, 0].text(
-            -0.02, 1 - centre, name, transform=panels[0, 0].transAxes, ha="right", va="center", fontsize=8
-        )
+        beside(panels[0], -0.02, 1 - centre, name)
     return finished(figure)
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from ...data import LabelledImages
 from ...evaluation import mean_interval
 from ...selection import Coreset
-from ..tables import MODEL, intervals
+from ..results import MODEL
+from ..tables import intervals
 from .common import (
     LETTERS,
     WIDTH,
@@ -43,13 +43,6 @@ def classwise_bars(
 ) -> Figure:
     """Class-wise FID; ``classwise`` maps a label to float [K]; the floor is a short line at each class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
-    _classwise(axes, classwise, class_names, floor)
-    return finished(figure)
-
-
-def _classwise(
-    axes: Axes, classwise: Mapping[str, Classwise], class_names: Names, floor: Classwise | None
-) -> None:
     rows = [
         (name, label, value)
         for label, row in classwise.items()
@@ -63,6 +56,7 @@ def _classwise(
         axes.hlines(floor, places - 0.4, places + 0.4, color="0.2", lw=1.2, label=FLOOR)
     axes.set(xlabel="class", ylabel="class-wise FID")
     axes.legend(title=None, fontsize=8)
+    return finished(figure)
 
 
 def figure_2(
@@ -155,8 +149,8 @@ def fid_by_ratio(
     """FID against the share of the data kept, a line per row: means over the seeds with 95 % intervals.
 
     Args:
-        frame: of ``tables.read_cells``.
-        rows: their names in ``tables.ROWS``.
+        frame: of ``results.read_cells``.
+        rows: their names in ``grid.ROWS``.
         labels: row -> how it is printed.
         dashed: rows drawn dashed.
         floor: the value of two random halves of the real images.
@@ -168,7 +162,7 @@ def fid_by_ratio(
         axes.axhline(floor, color="crimson", lw=1.2, ls=":", label=FLOOR)
     axes.set(ylabel="FID (classifier features)", yscale="log")
     axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 12, 14, 17, 20, 30, 50, 100)
+    plain_ticks(axes.yaxis, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 12, 14, 17, 20, 30, 50, 100)
     return finished(figure)
 
 
@@ -176,16 +170,16 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
     """FID on the way of runs on few and on all images: a line a ratio, means over the seeds with 95 % intervals.
 
     Args:
-        frame: of ``tables.fid_over_steps``.
+        frame: of ``results.fid_over_steps``.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
     for k, (ratio, own) in enumerate(frame.groupby("ratio")):
         found = intervals(own, "steps")
         places = found.index.to_numpy() * (1 + 0.01 * (k - 1))
         label = "all data" if ratio == 1 else f"{100 * ratio:g} %, drawn at random"
-        _interval_bars(axes, places, found, MARKERS[k % 7] + "-", color=f"C{k}", label=label)
+        _line(axes, k, places, found, label)
     axes.set(xlabel="steps of the optimiser", ylabel="FID (classifier features)", xscale="log", yscale="log")
-    plain_ticks(axes, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20)
+    plain_ticks(axes.yaxis, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20)
     steps = sorted(frame.steps.unique())
     axes.set_xticks(steps[:1] + [b for a, b in itertools.pairwise(steps) if b > 1.3 * a])
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -194,24 +188,15 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
     return finished(figure)
 
 
-def _by_ratio(
-    axes: Axes,
-    frame: pd.DataFrame,
-    rows: Names,
-    labels: Labels,
-    value: str,
-    dashed: Collection[str],
-    full: str | None,
-) -> None:
+def _by_ratio(axes, frame, rows, labels, value, dashed, full):
     """A line with interval bars for each row that has numbers, side by side at each ratio."""
     ratios = sorted(frame[frame.row.isin(rows)].ratio.unique())
     width = 0.4 * min(np.diff(ratios), default=0.1) / max(1, len(rows))
     for k, row in enumerate(rows):
         found = intervals(frame[frame.row == row], "ratio", value)
         if len(found):
-            place = 100 * (found.index + (k - (len(rows) - 1) / 2) * width)
-            colour, line = ("0.25", "--") if row in dashed else (f"C{k}", "-")
-            _interval_bars(axes, place, found, MARKERS[k % 7] + line, color=colour, label=labels[row])
+            places = 100 * (found.index + (k - (len(rows) - 1) / 2) * width)
+            _line(axes, k, places, found, labels[row], row in dashed)
     if full is not None and (frame.row == full).any():
         mean, low, high = map(float, mean_interval(frame[frame.row == full][value]))
         axes.axhline(mean, color="C9", lw=1.4, label=labels[full])
@@ -221,10 +206,11 @@ def _by_ratio(
     axes.set_xticks([100 * ratio for ratio in ratios])
 
 
-def _interval_bars(axes: Axes, places: np.ndarray, found: pd.DataFrame, fmt: str, **style: Any) -> None:
-    """Means of ``tables.intervals`` at these places with bars for their ends; one seed has no bar."""
-    axes.plot(places, found["mean"], fmt, ms=4, lw=1.4, **style)
-    axes.vlines(places, found.low, found.high, color=style["color"], lw=1)
+def _line(axes, k, places, found, label, dashed=False):
+    """The k-th line: means of ``tables.intervals`` at these places, and bars for their ends; one seed has no bar."""
+    colour, line = ("0.25", "--") if dashed else (f"C{k}", "-")
+    axes.plot(places, found["mean"], MARKERS[k % 7] + line, ms=4, lw=1.4, color=colour, label=label)
+    axes.vlines(places, found.low, found.high, color=colour, lw=1)
 
 
 def fid_by_images(
@@ -237,7 +223,7 @@ def fid_by_images(
     """FID against the images that a run has seen, in per cent of a run on all the data, with 95 % intervals.
 
     Args:
-        frame: of ``tables.read_cells``.
+        frame: of ``results.read_cells``.
         lines: label -> the rows on that line.
         dashed: labels of dashed lines.
         floor: the value of two random halves of the real images.
@@ -249,18 +235,14 @@ def fid_by_images(
             continue
         found = intervals(part, ["row", "ratio"])
         found = found.assign(seen=part.groupby(["row", "ratio"]).realised.mean()).sort_values("seen")
-        colour, line = ("0.25", "--") if label in dashed else (f"C{k}", "-")
-        _interval_bars(axes, 100 * found.seen, found, MARKERS[k % 7] + line, color=colour, label=label)
+        _line(axes, k, 100 * found.seen, found, label, label in dashed)
     if floor is not None:
         axes.axhline(floor, color="crimson", lw=1.2, ls=":", label=FLOOR)
     axes.set(xscale="log", yscale="log", ylabel="FID (classifier features)")
     axes.set_xlabel("images seen in training (% of the run on all the data)")
-    low, high = axes.get_xlim()
-    ticks = [tick for tick in (5, 10, 20, 30, 50, 100) if low <= tick <= high]
-    axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
-    axes.set_xticks([], minor=True)
+    plain_ticks(axes.xaxis, 5, 10, 20, 30, 50, 100)
     axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    plain_ticks(axes, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
+    plain_ticks(axes.yaxis, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
     return finished(figure)
 
 
@@ -279,8 +261,8 @@ def metrics_by_ratio(
     logarithmic axis.
 
     Args:
-        frame: of ``tables.read_cells``.
-        rows: their names in ``tables.ROWS``.
+        frame: of ``results.read_cells``.
+        rows: their names in ``grid.ROWS``.
         labels: row -> how it is printed.
         metrics: column -> its name.
         dashed: rows drawn dashed.
@@ -302,14 +284,11 @@ def metrics_by_ratio(
     return finished(figure)
 
 
-def differences(
-    found: Mapping[str, pd.DataFrame], *, label: str = "difference in FID (below 0 is better)"
-) -> Figure:
+def differences(found: Mapping[str, pd.DataFrame]) -> Figure:
     """How much lower or higher a row is than another at each ratio: means with their 95 % paired intervals.
 
     Args:
         found: legend -> ``Page.compare``; those without results are left out.
-        label: of the axis.
     """
     found = {name: table for name, table in found.items() if len(table)}
     ratios = sorted({ratio for table in found.values() for ratio in table.index})
@@ -321,7 +300,7 @@ def differences(
         axes.vlines(places, table.low, table.high, color="0.15", lw=1.2)
     axes.axhline(0, color="0.15", lw=1)
     axes.set_xticks(range(len(ratios)), [f"{100 * ratio:g} %" for ratio in ratios])
-    axes.set(xlabel="images kept", ylabel=label)
+    axes.set(xlabel="images kept", ylabel="difference in FID (below 0 is better)")
     if found:
         axes.legend(fontsize=8)
     return finished(figure)
@@ -396,7 +375,7 @@ def speedup_by_ratio(panels: Mapping[str, Mapping[str, Sequence[float]]], ratios
         axes.set_xticks(100 * np.asarray(ratios))
         axes.title.set_fontsize(9)
     grid[0].set_ylabel("times as fast")
-    plain_ticks(grid[0], 0.5, 1, 2, 3, 5, 10)
+    plain_ticks(grid[0].yaxis, 0.5, 1, 2, 3, 5, 10)
     legend_above(figure, grid[0])
     return finished(figure)
 

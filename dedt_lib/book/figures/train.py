@@ -10,17 +10,17 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from .common import WIDTH, Arrays, Names, Reading, class_ticks, finished, panel_grid, plain, plain_ticks
 
 
-def loss_curves(runs: Arrays, *, window: int = 50) -> Figure:
+def loss_curves(runs: Arrays) -> Figure:
     """Smoothed training losses; ``runs`` maps a label to losses [steps]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
-    size = min(window, *(max(1, len(losses) // 4) for losses in runs.values()))
+    size = min(50, *(max(1, len(losses) // 4) for losses in runs.values()))
     for label, losses in runs.items():
         smooth = np.convolve(losses, np.ones(size) / size, mode="valid")
         axes.plot(np.arange(len(smooth)) + size, smooth, label=label)
     axes.set(xlabel="optimiser step", ylabel="loss (mean squared error)", yscale="log")
     if len(runs) > 1:
         axes.legend()
-    plain_ticks(axes, 0.02, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1)
+    plain_ticks(axes.yaxis, 0.02, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1)
     return finished(figure)
 
 
@@ -105,24 +105,18 @@ def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> 
         readings: label -> :data:`Reading`.
         class_names: names of the classes, in their order.
     """
-    figure, panels = plt.subplots(1, len(readings), figsize=(WIDTH, 3.4), sharey=True)
-    for axes, (label, reading) in zip(np.atleast_1d(panels), readings.items()):
+    figure, panels = panel_grid(len(readings), 3.4, columns=len(readings), sharey=True)
+    for axes, (label, reading) in zip(panels, readings.items()):
         step = reading.get("step", np.arange(len(reading["trajectory"])))
         for k, name in enumerate(plain(class_names)):
-            axes.plot(
-                step,
-                len(class_names) * reading["trajectory"][:, k],
-                color=f"C{k % 10}",
-                ls=("-", "--", ":")[k // 10 % 3],
-                label=name,
-                lw=1.2,
-            )
+            relative, line = len(class_names) * reading["trajectory"][:, k], ("-", "--", ":")[k // 10 % 3]
+            axes.plot(step, relative, color=f"C{k % 10}", ls=line, label=name, lw=1.2)
         if reading["burn_in"]:
             axes.axvspan(0, reading["burn_in"], color="0.9", label="burn-in")
         axes.axhline(1, color="0.4", lw=0.8, ls="--")
         axes.set(title=label, xlabel="proxy step", yscale="log")
-    np.atleast_1d(panels)[0].set_ylabel("class weight $K\\alpha$")
-    plain_ticks(np.atleast_1d(panels)[0], 0.1, 0.2, 0.5, 1, 2, 5)
+    panels[0].set_ylabel("class weight $K\\alpha$")
+    plain_ticks(panels[0].yaxis, 0.1, 0.2, 0.5, 1, 2, 5)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles, labels, bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False, fontsize=8)
     return finished(figure)
@@ -145,17 +139,18 @@ def reweighting_signal(reading: Reading) -> Figure:
     return finished(figure)
 
 
-def clipped_share(readings: Mapping[str, Reading], *, window: float = 0.05) -> Figure:
+def clipped_share(readings: Mapping[str, Reading]) -> Figure:
     """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
+
+    It is averaged over a twentieth of the run.
 
     Args:
         readings: label -> :data:`Reading`.
-        window: share of the run that is averaged over.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     for label, reading in readings.items():
         clipped = reading["clipped"]
-        size = max(1, int(window * len(clipped)))
+        size = max(1, int(0.05 * len(clipped)))
         smooth = np.convolve(clipped, np.ones(size) / size, mode="valid")
         axes.plot(100 * (np.arange(len(smooth)) + size) / len(clipped), 100 * smooth, label=label, lw=1.4)
     axes.axhline(50, color="0.4", lw=0.8, ls="--", label="proxy as good as reference")
@@ -181,6 +176,6 @@ def group_weights(runs: Arrays, groups: Arrays) -> Figure:
         axes.axhline(1, color="0.4", lw=0.8, ls="--")
         axes.set(title=title, xlabel="proxy step", yscale="log")
     panels[0].set_ylabel("class weight $K\\alpha$")
-    plain_ticks(panels[0], 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+    plain_ticks(panels[0].yaxis, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
     panels[0].legend(fontsize=8)
     return finished(figure)

@@ -1,0 +1,383 @@
+"""Results of cells on disk.
+
+The result of a cell is a line of ``results/PROFILE/cells.jsonl``, and its first samples are a column of
+``results/PROFILE/samples/ROW.png``; both are committed, and everything that the book shows is read from there.  Many
+processes compute cells at once, so each first writes its own under ``pending``, from where :func:`collect` moves them.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..config.profile import flat, load_profile
+from ..errors import DedtError
+from ..files import atomic, locked, project_root, read_json, write_json
+from .grid import Named, cell_name, cell_recipe, cells
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..experiment import Experiment
+
+Root = str | os.PathLike | None
+"""The folder of all results, or None for the usual one (:func:`results_folder`)."""
+
+MODEL = ("data", "embed", "select", "latents", "reference", "reweight", "train")
+"""The parts of a cost ledger that a trained model costs, in order; its samples and their measuring are the others."""
+
+UNITS = {
+    "images": "images",
+    "evaluations": "network evaluations",
+    "cpu_seconds": "CPU time",
+    "seconds": "wall clock",
+}
+"""What a run costs: key in a result's ledger -> how the book prints it."""
+
+SAMPLES_KEPT, THUMBNAIL = 50, 64
+"""How many samples are kept as a picture beside a result, and their pixels along a side at most."""
+
+MORE_METRICS = ("cmmd", "cmmd_unbiased", "kid", "precision", "recall")
+"""What the cells of the latent models hold beside FID (:meth:`dedt_lib.experiment.Experiment.compare`)."""
+
+
+def results_folder(profile: Named, root: Root = None) -> Path:
+    """``results/PROFILE`` under ``root``, ``$DEDT_RESULTS`` or the project."""
+    root = root or os.environ.get("DEDT_RESULTS") or project_root() / "results"
+    return Path(root) / load_profile(profile).name
+
+
+FREE = re.compile(
+    r"name|seeds|tables|threads|data\.(path|skip_bad)|train\.(checkpoint_every|channels_last|compile)|.*\.ratios"
+)
+"""Keys of a profile that may change while its results stay: what is computed, where, and how fast."""
+
+
+def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> None:
+    """Refuse a profile whose values are no longer those that its results were made with.
+
+    Args:
+        profile: a name, a file or a Profile.
+        root: as in :func:`results_folder`.
+        keep: note the values beside the results where nothing is noted yet.
+
+    Raises:
+        DedtError: they differ, with the keys.
+    """
+    profile, file = load_profile(profile), results_folder(profile, root) / "profile.json"
+    values = json.loads(json.dumps(flat(profile.model_dump())))
+    now = {key: value for key, value in values.items() if not FREE.fullmatch(key)}
+    made = read_json(file) if file.exists() else now
+    changed = sorted(key for key in made.keys() & now if made[key] != now[key])
+    if changed:
+        few = "; ".join(f"{key} = {made[key]!r}, now {now[key]!r}" for key in changed[:5])
+        more = f" and {len(changed) - 5} more" * (len(changed) > 5)
+        raise DedtError(
+            f"The results in {file.parent} were made with other values of the profile: {few}{more}. "
+            "Undo the change, give the profile another name, or move that folder away to compute them anew."
+        )
+    if keep and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, now)
+
+
+def run_cell(
+    profile: Named, row: str, ratio: float, seed: int, *, pending: bool = False, root: Root = None, **how: Any
+) -> "tuple[Experiment, dict[str, Any]]":
+    """Compute a cell, or find its stages in the store, and collect its result, in place of an earlier one.
+
+    Args:
+        profile: a name, a file or a Profile.
+        row: its name in ROWS.
+        ratio: the share of the images that is kept.
+        seed: of the run.
+        pending: leave the result where :func:`collect` finds it, as a worker of the grid does.
+        root: as in :func:`results_folder`.
+        how: ``store`` and ``report`` of the Experiment.
+
+    Returns:
+        The Experiment, and the result as it is kept.
+    """
+    from ..experiment import Experiment
+
+    check_settings(profile, root=root)
+    experiment = Experiment(profile, **how, **cell_recipe(row, ratio, seed))
+    result = {"row": row, **experiment.cell()}
+    name, folder = cell_name(row, ratio, seed), results_folder(profile, root) / "pending"
+    samples = experiment.sample()[:SAMPLES_KEPT]
+    if experiment.processes.main:
+        check_settings(profile, root=root, keep=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_sheet(folder / f"{name}.png", {name: samples})
+        write_json(folder / f"{name}.json", result)
+        if not pending:
+            collect(profile, [name], root=root)
+    return experiment, result
+
+
+def compute_missing(profile: Named, table: str = "table1") -> int:
+    """Compute the cells of a table that have no result yet, one after the other; returns how many there were.
+
+    For a small profile or a single machine; the grid (``make tables``) does the same on all cores.
+    """
+    there = done(profile)
+    missing = [cell for cell in cells(table, profile) if cell_name(*cell) not in there]
+    for cell in missing:
+        run_cell(profile, *cell)
+    return len(missing)
+
+
+def done(profile: Named, *, root: Root = None) -> set[str]:
+    """Names of the cells that have a result, collected or pending; raises DedtError as :func:`check_settings`."""
+    check_settings(profile, root=root)
+    folder = results_folder(profile, root)
+    return {path.stem for path in folder.glob("pending/*.json")} | set(_collected(folder))
+
+
+def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> int:
+    """Move pending cells to where the book reads them; a process killed meanwhile loses none.
+
+    Args:
+        profile: a name, a file or a Profile.
+        names: of the cells (:func:`cell_name`); without them all that are pending.
+        root: as in :func:`results_folder`.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        DedtError: a file is damaged, and is named; then nothing has moved.
+    """
+    folder = results_folder(profile, root)
+    if not any(folder.glob("pending/*.json")):
+        return 0
+    with locked(folder / "pending" / "collect", "the results of another process"):
+        found = _pending(folder, names)
+        sheets: dict[Path, dict[str, np.ndarray]] = {}
+        for name, result in found.items():
+            sheet = folder / "samples" / f"{result['row']}.png"
+            sheets.setdefault(sheet, _read_sheet(sheet)).update(
+                _read_sheet(folder / "pending" / f"{name}.png")
+            )
+        lines = [{"cell": name, **result} for name, result in (_collected(folder) | found).items()]
+        for path, samples in sheets.items():
+            if samples:
+                path.parent.mkdir(exist_ok=True)
+                _write_sheet(path, samples)
+        with atomic(folder / "cells.jsonl") as partial:
+            with open(partial, "w") as file:
+                for line in sorted(lines, key=lambda line: _order(line["cell"])):
+                    text = json.dumps(line, sort_keys=True, separators=(",", ":"), allow_nan=False)
+                    file.write(text + "\n")
+        for name in found:
+            for kind in ("png", "json"):
+                (folder / "pending" / f"{name}.{kind}").unlink(missing_ok=True)
+    return len(found)
+
+
+def _pending(folder: Path, names: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    """Results that wait to be collected, all or those of ``names``, by the names of their cells."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in [folder / "pending" / f"{name}.json" for name in names] or folder.glob("pending/*.json"):
+        with contextlib.suppress(FileNotFoundError):  # it was collected just now
+            found |= _parsed(path.read_bytes(), path, folder, path.stem)
+    return found
+
+
+def _collected(folder: Path) -> dict[str, dict[str, Any]]:
+    """Results that are collected, by the names of their cells."""
+    path, found = folder / "cells.jsonl", dict[str, dict[str, Any]]()
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
+        found |= _parsed(line, f"line {number} of {path}", folder)
+    return found
+
+
+def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None = None) -> dict[str, dict]:
+    """The result of a cell, from JSON, by its name; raises DedtError when it is none."""
+    try:
+        result = json.loads(text)
+        _columns(result)
+        name = cell_name(result["row"], result["recipe"]["ratio"], result["recipe"]["seed"])
+        if name != (expected or result.pop("cell")):
+            raise ValueError(f"it is of {name}")
+        return {name: result}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DedtError(
+            f"{where} is no result of a cell ({error!r}); delete it and run: make tables PROFILE={folder.name}"
+        ) from error
+
+
+def _order(name: str) -> tuple[str, float, int]:
+    """What names of cells are sorted by: row, percent, seed."""
+    row, percent, seed = name.rsplit("-", 2)
+    return row, float(percent), int(seed)
+
+
+def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
+    """Samples uint8 [n, C, H, W] of each cell, below one another and shrunk to THUMBNAIL, in a lossless picture.
+
+    The PNG's text "cells" names the cell of each column.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    names, note = sorted(samples, key=_order), PngInfo()
+    note.add_text("cells", " ".join(names))
+    if len({samples[name].shape for name in names}) > 1:
+        raise DedtError(
+            f"The samples in {path} have another size than the new ones. Delete it and run again."
+        )
+    n, _, side, _ = samples[names[0]].shape
+    columns = [np.concatenate(list(samples[name]), axis=1) for name in names]
+    picture = Image.fromarray(np.concatenate(columns, axis=2).transpose(1, 2, 0).squeeze())
+    side = min(side, THUMBNAIL)
+    with atomic(path) as partial:
+        picture = picture.resize((side * len(names), side * n), Image.Resampling.BOX)
+        picture.save(partial, format="PNG", pnginfo=note)
+
+
+def _read_sheet(path: Path) -> dict[str, np.ndarray]:
+    """What :func:`_write_sheet` wrote, nothing where there is no file; without the text it is of one cell."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            pixels = np.atleast_3d(np.asarray(picture))
+            names = picture.info.get("cells", path.stem).split()
+        columns = np.split(pixels, len(names), axis=1)
+        side = columns[0].shape[1]
+        return {
+            name: column.reshape(-1, side, side, column.shape[2]).transpose(0, 3, 1, 2)
+            for name, column in zip(names, columns)
+        }
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # Pillow raises errors of many kinds
+        raise DedtError(
+            f"{path} is no picture of samples ({error}). Delete it to do without, or delete its cells' lines in "
+            f"{path.parent.parent / 'cells.jsonl'} as well and run: make tables PROFILE={path.parent.parent.name}"
+        ) from error
+
+
+def read_samples(
+    profile: Named, row: str, ratio: float, seed: int, *, root: Root = None
+) -> np.ndarray | None:
+    """The first samples of a cell, kept beside its result.
+
+    Returns:
+        uint8 [n, C, H, W], or None where none were kept.
+
+    Raises:
+        DedtError: the picture is damaged.
+    """
+    name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
+    pending = _read_sheet(folder / "pending" / f"{name}.png")
+    return (pending or _read_sheet(folder / "samples" / f"{row}.png")).get(name)
+
+
+def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
+    """All results of a profile, collected or pending, one row a cell.
+
+    Returns:
+        Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps, realised
+        (images seen, as a share of those that a run on all the data sees), and what the final run cost: images,
+        evaluations (of the network), seconds, cpu_seconds; the same with "whole_" in front counts all that the
+        trained model costs (MODEL).  Where there are held-out images, fid_held_out; where the profile asks for
+        them, kid, precision and recall, cmmd and cmmd_unbiased.  "result" is the whole JSON.
+
+    Raises:
+        DedtError: there are no results, one is damaged, and is named, or they are of other values of the profile.
+    """
+    import pandas as pd
+
+    check_settings(profile, root=root)
+    folder = results_folder(profile, root)
+    pending = _pending(folder)  # first: what is collected in between is then found twice, not never
+    found = _collected(folder) | pending
+    if not found:
+        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={folder.name}")
+    return pd.DataFrame([_columns(found[name]) for name in sorted(found, key=_order)])
+
+
+def _columns(result: dict[str, Any]) -> dict[str, Any]:
+    """The columns of :func:`read_cells` from the result of a cell."""
+    costs, train = result["costs"], result["costs"]["train"]
+    same = ("row", "fid", "copies", "steps", "realised")
+    return {
+        **{name: result[name] for name in same},
+        **{name: result["recipe"][name] for name in ("ratio", "seed")},
+        "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
+        **{name: result.get(name) for name in (*MORE_METRICS, "copies_features", "fid_held_out")},
+        **{unit: train[unit] for unit in UNITS},
+        **{
+            f"whole_{unit}": sum(cost[unit] for part, cost in costs.items() if part in MODEL)
+            for unit in UNITS
+        },
+        "result": result,
+    }
+
+
+def reading(result: dict[str, Any]) -> dict[str, Any]:
+    """What group DRO learned in a cell: ``Experiment.reweight`` for fewer steps.
+
+    Args:
+        result: of a reweighted cell.
+
+    Returns:
+        weights [K], trajectory [T, K], clipped [T], excess [T] (its mean over the classes), step [T] (of the
+        proxy), and burn_in (steps), with T at most 100.
+    """
+    dro = result["dro"]
+    return {
+        "weights": np.array(result["class_weights"]),
+        "trajectory": np.array(dro["trajectory"]),
+        "clipped": np.array(dro["clipped_path"]),
+        "excess": np.array(dro["excess_path"]),
+        "step": np.unique(np.linspace(0, dro["steps"] - 1, min(100, dro["steps"])).round()),
+        "burn_in": dro["burn_in"],
+    }
+
+
+def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
+    """What each option of group DRO changes, measured by ``tools/dro_options.py``: a row a setting.
+
+    Returns:
+        Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and with_default
+        (mean correlation of the logarithms of the weights: of two seeds, and with the default's of the same
+        seed), lowest (that of the two seeds which agree least), classes.  Empty for a profile without a
+        measurement.
+    """
+    import pandas as pd
+
+    file = results_folder(profile, root) / "dro-options.json"
+    rows = read_json(file)["rows"] if file.exists() else []
+    table = [
+        {
+            **{name: row[name] for name in ("setting", "effective_classes", "clipped", "mean_excess")},
+            "between_seeds": float(np.mean(row["between_seeds"])) if row["between_seeds"] else math.nan,
+            "lowest": min(row["between_seeds"], default=math.nan),
+            "classes": len(row["weights"][0]),
+            "with_default": float(np.mean(row["with_default"])),
+        }
+        for row in rows
+    ]
+    return pd.DataFrame(table).set_index("setting") if table else pd.DataFrame()
+
+
+def fid_over_steps(profile: Named, *, root: Root = None) -> "pd.DataFrame":
+    """What more steps bring, measured by ``tools/fid_over_steps.py``: a row a run and number of steps.
+
+    Returns:
+        Columns: ratio, seed, steps, fid.  Empty for a profile without a measurement.
+    """
+    import pandas as pd
+
+    file = results_folder(profile, root) / "fid-over-steps.json"
+    rows = read_json(file)["rows"] if file.exists() else []
+    return pd.DataFrame(rows, columns=["ratio", "seed", "steps", "fid"])
