@@ -20,7 +20,8 @@ RESULT_PAGES = (
     "08_table1", "09_table2", "10_table3", "11_figure2", "12_shape", "16_table4", "18_table5", "20_controls",
 )  # fmt: skip
 EXTRA = {"02_embed": {"encoders": "resnet18 inceptionv3 clip-rn50 ddae"}}
-EXTRA |= {name: {"compute": True} for name in (*RESULT_PAGES, "15_mdt", "17_stable_diffusion")}
+READERS = ("15b_mdt_sampling", "15c_many_classes", "17_stable_diffusion", "17c_margins")
+EXTRA |= {name: {"compute": True} for name in (*RESULT_PAGES, *READERS)}
 FEWER = {"09_table2": {"epochs": 8}}
 EXTRA["09_table2"] |= FEWER["09_table2"]
 
