@@ -241,8 +241,10 @@ Markdown(
 #
 # ## Try it
 #
-# - Set `mdt.mask_ratio = 0.6` in a profile of your own. How do the errors at
-#   masked and at visible tokens change?
+# - Mask 20, 40, 60 and 80 % of the tokens, without training again. How do the
+#   errors at masked and at visible tokens change?
+#   ([Solution](solutions_mdt.ipynb#masked-tokens))
 # - Leave the weight out of `pass_losses`. Which timesteps then make up most of
 #   the squared error, and which with the weight?
+#   ([Solution](solutions_mdt.ipynb#masked-tokens))
 # - Next: [how MDT draws an image](15b_mdt_sampling.ipynb).

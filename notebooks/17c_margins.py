@@ -209,7 +209,10 @@ Markdown(
 #
 # ## Try it
 #
-# - Set `ratio` to 0.4 and measure the margins again. Are more of them clipped?
+# - Measure the margins by quarters of the timesteps. Where do the two models
+#   differ?
+#   ([Solution](solutions_stable_diffusion.ipynb#margins))
 # - Let the two models change places. Which share of the margins is clipped
 #   then, and do the two shares add up to one?
+#   ([Solution](solutions_stable_diffusion.ipynb#margins))
 # - Next: [Table V](18_table5.ipynb).
