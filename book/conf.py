@@ -11,7 +11,8 @@ globals().update(SPHINX["config"])
 project, author, copyright = BOOK["title"], BOOK["author"], BOOK["copyright"]
 extensions = ["myst_nb", "sphinx_external_toc", "sphinxcontrib.bibtex", *SPHINX["extra_extensions"]]
 external_toc_path, external_toc_exclude_missing = "_toc.yml", BOOK["only_build_toc_files"]
-exclude_patterns, bibtex_bibfiles = BOOK["exclude_patterns"], ["references.bib"]
+exclude_patterns = ["_build", *BOOK["exclude_patterns"]]
+bibtex_bibfiles = ["references.bib"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 nb_execution_mode, nb_output_stderr = BOOK["execute"]["execute_notebooks"], BOOK["execute"]["stderr_output"]
 html_theme, html_theme_options = "basic", {}
