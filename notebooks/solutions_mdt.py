@@ -82,10 +82,11 @@ for share in (0.2, 0.4, 0.6, 0.8):
 pd.DataFrame(errors).round(3)
 
 # %% [markdown]
-# Compare the two lines. The more tokens are masked, the less context is left to
-# infer a token from, and shares beyond those of the training are new to the
-# network. The visible tokens can suffer too, because the encoder lets each of
-# them attend to the others, and there are fewer.
+# Compare the two lines, and the ends of each. The more tokens are masked, the
+# less context is left to infer a token from, and the visible tokens have fewer
+# others to attend to. Yet no token is ever fully unknown: the decoder receives
+# all noisy tokens by skip connections around the encoder. So the errors change
+# little, even for shares that the training never drew.
 #
 # **Which timesteps make up most of the loss, with and without the weight?**
 # ([Exercise](15_mdt.ipynb))
@@ -103,8 +104,9 @@ parts = parts.groupby(quarter).sum()
 # %% [markdown]
 # Near the data the noise is small beside the signal, and hard to tell from it:
 # the squared error of the noise is largest there. Yet an error there hardly
-# changes the image. The weight takes that part away, and the loss is left to
-# the timesteps at which the image takes shape.
+# changes the image. The weight moves a part of the loss to the timesteps at
+# which the image takes shape; without it the easy timesteps would count for
+# still more.
 #
 # ## Sampling MDT
 #
@@ -159,9 +161,10 @@ figures.image_rows(list(rows.values()), list(rows))
 # %% [markdown]
 # With constant guidance the class is pushed from the first step on, when the
 # layout forms: look for digits whose place or slant differs from the row above,
-# and for strokes that are thicker. Without noise on the way every step is the
-# mean of its distribution. Errors of earlier steps are then not washed out, and
-# the latents end nearer to the average: look for blurred or missing strokes.
+# and for thicker strokes. Without noise on the way every step is the mean of
+# its distribution, and the first noise alone decides the sample: look for
+# smoother strokes. Digits that are alike in all rows had their layout from the
+# first noise.
 #
 # ## Absent classes
 #
