@@ -18,7 +18,9 @@ def test_plain_sphinx_builds_the_book_without_a_warning(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     page = (out / "book" / "intro.html").read_text()
-    listed = [line.split("file: ")[1] for line in (ROOT / "_toc.yml").read_text().splitlines() if "file: " in line]
+    listed = [
+        line.split("file: ")[1] for line in (ROOT / "_toc.yml").read_text().splitlines() if "file: " in line
+    ]
     assert [name for name in listed if f'href="#document-{name}"' not in page] == []  # the table of contents
 
 
