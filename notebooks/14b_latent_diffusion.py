@@ -139,6 +139,7 @@ pd.DataFrame(channels).rename_axis("channel").T.round(2)
 # %%
 from dedt_lib.models import build_model
 
+torch.manual_seed(seed)
 model = build_model(
     "unet", channels=source.shape[0], image_size=source.shape[1],
     num_classes=len(data.class_names), block_channels=[16, 16], layers=1,

@@ -116,9 +116,10 @@ t = torch.randint(0, 1000, (32,), generator=generator)
 noises = torch.randn(2, *z.shape, generator=generator)
 drops = torch.rand(2, 32, generator=generator) < 0.1
 
-share = p.mdt.mask_ratio + p.mdt.mask_range * torch.rand(())
+share = torch.rand((), generator=generator).item()
+masked = p.mdt.mask_ratio + p.mdt.mask_range * share
 order = torch.rand(32, model.tokens, generator=generator).argsort(dim=1)
-kept = order[:, : int(model.tokens * (1 - share))]
+kept = order[:, : int(model.tokens * (1 - masked))]
 
 # %% [markdown]
 # And the loss, of one pass and of both:
@@ -137,8 +138,8 @@ def pass_losses(noise, drop, kept=None):
     output = model(a.sqrt() * z + (1 - a).sqrt() * noise, t, given, kept)
     predicted, variance = output.chunk(2, dim=1)
     error = predicted - noise
-    bound = variational_bits(model.schedule, z, t, error, variance)
-    return weight * error.square().mean(dim=(1, 2, 3)) + bound
+    bits = variational_bits(model.schedule, z, t, error.detach(), variance)
+    return weight * error.square().mean(dim=(1, 2, 3)) + bits
 
 
 with torch.no_grad():
