@@ -31,7 +31,7 @@ MAKEFLAGS += --jobs=$(JOBS)
 
 help:
 	@echo "make book    run the main job on the digits, build the book, say where to open it  (an hour, once)"
-	@echo "make pdf     print the book, $(BUILD)/book.pdf; needs Chromium or Chrome  (two minutes after make book)"
+	@echo "make pdf     print the book to _build/$(NAME)/book.pdf, by Chromium or Chrome  (minutes after make book)"
 	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"
 	@echo "make tables  compute the cells of the tables that are missing     (digits: over two hours)"
@@ -72,12 +72,13 @@ $(BUILD)/_build/html/index.html: $(FIRST) $(EXECUTED) $(PROSE)
 
 # One page by plain Sphinx, printed by a browser; looked for first, since the chapters take an hour.
 BROWSER ?= $(firstword $(shell command -v chromium chromium-browser google-chrome google-chrome-stable))
-PRINT := --headless --disable-gpu --no-pdf-header-footer --generate-pdf-document-outline --virtual-time-budget=60000
-PRINT += $(if $(filter 0,$(shell id -u)),--no-sandbox)
+PRINT := --headless --disable-gpu --no-pdf-header-footer --generate-pdf-document-outline
+PRINT += --virtual-time-budget=60000 $(if $(filter 0,$(shell id -u)),--no-sandbox)
 
 pdf:
-	@test -n "$(BROWSER)" || { echo "The PDF is printed by Chromium or Chrome, and neither is here. Install one" \
-		"(apt install chromium, brew install --cask chromium), or say where it is: make pdf BROWSER=/path/to/it"; exit 1; }
+	@test -n "$(BROWSER)" || { echo "The PDF is printed by Chromium or Chrome, and neither is here." \
+		"Install one (apt install chromium, brew install --cask chromium)," \
+		"or say where it is: make pdf BROWSER=/path/to/it"; exit 1; }
 	@$(MAKE) --no-print-directory $(BUILD)/book.pdf
 	@echo "The book is printed. Open $(BUILD)/book.pdf"
 
@@ -85,8 +86,8 @@ $(BUILD)/book.pdf: $(BUILD)/_build/html/index.html
 	@echo "Printing the book (two minutes)"
 	@$(BIN)/sphinx-build -q -W -n --keep-going -b singlehtml -c $(BUILD)/book $(BUILD) $(BUILD)/_build/page
 	@sed 's|"book/intro.html#|"#|g' $(BUILD)/_build/page/book/intro.html >$(BUILD)/_build/page/book.html
-	@"$(BROWSER)" $(PRINT) --print-to-pdf=$@ "$$PWD/$(BUILD)/_build/page/book.html" 2>$(BUILD)/_build/page/log || { \
-		tail -n 5 $(BUILD)/_build/page/log; exit 1; }
+	@"$(BROWSER)" $(PRINT) --print-to-pdf=$@ "$$PWD/$(BUILD)/_build/page/book.html" \
+		2>$(BUILD)/_build/page/log || { tail -n 5 $(BUILD)/_build/page/log; exit 1; }
 
 # Pages that only read results are there long before the chapters that train; those have no output yet.
 READ := $(BUILD)/notebooks/08_table1.ipynb $(BUILD)/notebooks/11_figure2.ipynb
@@ -126,7 +127,8 @@ bench: | setup
 	@$(BIN)/python benchmarks/run.py
 
 clean:
-	@rm -rf _build/*/notebooks _build/*/failed _build/*/first _build/*/book _build/*/book.pdf _build/*/_toc.yml _build/*/_build
+	@rm -rf _build/*/notebooks _build/*/failed _build/*/first _build/*/book _build/*/book.pdf \
+		_build/*/_toc.yml _build/*/_build
 
 # Stored runs are hours of work, so only this removes them.
 clean-all:
