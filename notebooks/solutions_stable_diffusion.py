@@ -75,11 +75,12 @@ frames = [
 figures.image_rows(frames, [caption or "(empty)" for caption in captions])
 
 # %% [markdown]
-# The text encoder is untrained, so a caption is a code and not a meaning. A
-# code that shares most of its bytes with a known one may land near it; one
-# that shares few lands anywhere, and the U-Net draws some digit or a mixture.
-# The encoder of the published pipeline was trained on captions, and gives "a
-# picture" and "a photo" nearly the same vectors.
+# The text encoder is untrained, so a caption is a code and not a meaning. But the
+# captions of the training differ in one token only, the digit, and the U-Net has
+# little reason to look at anything else: where this token is there, the words
+# around it hardly change the sample. The empty caption has no such token, and any
+# digit comes out, or none. A text encoder that was trained on captions would also
+# understand "five".
 #
 # **How much larger is the loss with the empty caption, and at which
 # timesteps?** ([Exercise](17_stable_diffusion.ipynb))
