@@ -14,7 +14,7 @@ CHOICE := $(if $(filter-out digits,$(PROFILE)),-r profile $(GIVEN))
 # Snakemake takes quotes off both ends and reads the rest as YAML; so a # or : in a path is a letter.
 YAML := !!str '$$(printf %s "$$PROFILE" | sed "s/'/''/g")' \#
 
-CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
+CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py)) $(wildcard notebooks/solutions_*.py)
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
 ESTIMATE := $(if $(filter digits smoke,$(PROFILE)),,$(if $(wildcard $(BUILD)/_build/html/index.html),,estimate))
 FIRST := $(if $(wildcard $(BUILD)/_build/html/index.html),,$(BUILD)/first/.built)
@@ -23,7 +23,7 @@ LIBRARY := $(filter-out dedt_lib/shell/%.py dedt_lib/__main__.py,$(LIBRARY))
 RESULTS := $(wildcard $(addprefix results/$(NAME)/,*.json* samples/*.png pending/*.json))
 PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 
-.PHONY: help estimate setup pair book test lab tables bench clean clean-all
+.PHONY: help estimate setup pair book pdf test lab tables bench clean clean-all
 .DELETE_ON_ERROR:
 # Chapters run side by side; in the store one waits for what another is computing, so nothing is computed twice.
 JOBS ?= 2
@@ -31,6 +31,7 @@ MAKEFLAGS += --jobs=$(JOBS)
 
 help:
 	@echo "make book    run the main job on the digits, build the book, say where to open it  (an hour, once)"
+	@echo "make pdf     print the book to _build/$(NAME)/book.pdf, by Chromium or Chrome  (minutes after make book)"
 	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"
 	@echo "make tables  compute the cells of the tables that are missing     (digits: over two hours)"
@@ -38,7 +39,7 @@ help:
 	@echo "make pair    derive each notebooks/*.ipynb from its .py"
 	@echo "make clean   remove the built book; make clean-all also removes .venv and all stored runs"
 	@echo
-	@echo "book and tables take PROFILE=smoke (tables first); all take PYTHON=python3.12 or similar."
+	@echo "book, pdf and tables take PROFILE=smoke (tables first); all take PYTHON=python3.12 or similar."
 
 setup: .venv/.installed
 
@@ -68,6 +69,25 @@ $(BUILD)/_build/html/index.html: $(FIRST) $(EXECUTED) $(PROSE)
 	@rm -rf $(BUILD)/book && cp -Rp book _toc.yml $(BUILD)/
 	@$(BIN)/jupyter-book build $(BUILD) --config book/_config.yml --all -q -W -n --keep-going
 	@touch $@
+
+# One page by plain Sphinx, printed by a browser; looked for first, since the chapters take an hour.
+BROWSER ?= $(firstword $(shell command -v chromium chromium-browser google-chrome google-chrome-stable))
+PRINT := --headless --disable-gpu --no-pdf-header-footer --generate-pdf-document-outline
+PRINT += --virtual-time-budget=60000 $(if $(filter 0,$(shell id -u)),--no-sandbox)
+
+pdf:
+	@test -n "$(BROWSER)" || { echo "The PDF is printed by Chromium or Chrome, and neither is here." \
+		"Install one (apt install chromium, brew install --cask chromium)," \
+		"or say where it is: make pdf BROWSER=/path/to/it"; exit 1; }
+	@$(MAKE) --no-print-directory $(BUILD)/book.pdf
+	@echo "The book is printed. Open $(BUILD)/book.pdf"
+
+$(BUILD)/book.pdf: $(BUILD)/_build/html/index.html
+	@echo "Printing the book (two minutes)"
+	@$(BIN)/sphinx-build -q -W -n --keep-going -b singlehtml -c $(BUILD)/book $(BUILD) $(BUILD)/_build/page
+	@sed 's|"book/intro.html#|"#|g' $(BUILD)/_build/page/book/intro.html >$(BUILD)/_build/page/book.html
+	@"$(BROWSER)" $(PRINT) --print-to-pdf=$@ "$$PWD/$(BUILD)/_build/page/book.html" \
+		2>$(BUILD)/_build/page/log || { tail -n 5 $(BUILD)/_build/page/log; exit 1; }
 
 # Pages that only read results are there long before the chapters that train; those have no output yet.
 READ := $(BUILD)/notebooks/08_table1.ipynb $(BUILD)/notebooks/11_figure2.ipynb
@@ -107,7 +127,8 @@ bench: | setup
 	@$(BIN)/python benchmarks/run.py
 
 clean:
-	@rm -rf _build/*/notebooks _build/*/failed _build/*/first _build/*/book _build/*/_toc.yml _build/*/_build
+	@rm -rf _build/*/notebooks _build/*/failed _build/*/first _build/*/book _build/*/book.pdf \
+		_build/*/_toc.yml _build/*/_build
 
 # Stored runs are hours of work, so only this removes them.
 clean-all:

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Into latent space
+# # What does an autoencoder keep of an image?
 #
 # The paper's second half leaves pixel space. A photograph of 256 pixels on a
 # side is expensive for a network that evaluates it hundreds of times per
@@ -17,7 +17,8 @@
 # never sees a pixel
 # ([Rombach et al., 2022](https://arxiv.org/abs/2112.10752)). Both models of
 # this part work like that: the transformer of [Table IV](16_table4.ipynb) and
-# the Stable Diffusion of [Table V](18_table5.ipynb).
+# the Stable Diffusion of [Table V](18_table5.ipynb). This chapter asks what is
+# lost before any of them has learned anything.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -105,8 +106,8 @@ def posterior_of(images):
 
 
 posterior = posterior_of(few)
-mean, deviation = posterior.mean.numpy(), posterior.std.numpy()
-figures.posteriors(few, mean, deviation)
+mean, deviation = posterior.mean, posterior.std
+figures.posteriors(few, mean.numpy(), deviation.numpy())
 
 # %%
 Markdown(
@@ -117,9 +118,39 @@ Markdown(
 )
 
 # %% [markdown]
-# The posterior is stored on disk, and every training step samples from it
-# anew.
+# ## There and back
 #
+# An image becomes a latent in three lines: encode, sample from the posterior,
+# and multiply by a **scaling factor** that gives all latents together a
+# standard deviation of one ([the next chapter](14b_latent_diffusion.ipynb)
+# measures it). A latent becomes an image by the same steps backwards.
+
+# %%
+from dedt_lib.pixels import to_uint8
+from dedt_lib.randomness import torch_generator
+
+side, factor = data.images.shape[2], network.config.scaling_factor
+generator = torch_generator(seed, "draw of the latents")
+
+noise = torch.randn(mean.shape, generator=generator)
+z = factor * (mean + deviation * noise)
+
+with torch.no_grad():
+    decoded = network.decode(z / factor).sample
+images = resize(to_uint8(decoded).numpy(), side, antialias=False)
+
+# %% [markdown]
+# The library encodes all images once and keeps mean and standard deviation on
+# disk, in half precision; every training step samples from them anew. Does it
+# draw the same latents, up to this precision, and decode the same images?
+
+# %%
+generator = torch_generator(seed, "draw of the latents")
+theirs = source.draw(torch.tensor(first), None, generator)
+same_images = autoencoder.decode(network, z, size=side) == images
+torch.allclose(z, theirs, atol=1e-2), bool(same_images.all())
+
+# %% [markdown]
 # ## Reconstruction error
 #
 # The figure shows images that were encoded and decoded, once from the mean of
@@ -127,10 +158,6 @@ Markdown(
 # the first two rows, where grey is zero.
 
 # %%
-from dedt_lib.randomness import torch_generator
-
-generator = torch_generator(seed, "draw of the latents")
-side = data.images.shape[2]
 drawn = source.draw(everything, None, generator)
 from_mean = autoencoder.decode(network, source.mean(everything), size=side)
 from_draw = autoencoder.decode(network, drawn, size=side)
@@ -188,89 +215,6 @@ Markdown(
 )
 
 # %% [markdown]
-# ## The scaled latents
-#
-# Diffusion ends in noise of standard deviation one, so its data should have
-# about this standard deviation too. One number for all channels, the **scaling
-# factor**, takes care of this. It is measured when the autoencoder is trained;
-# the published factor of Stable Diffusion is 0.18215. The histogram compares
-# the channels with each other and with a standard normal distribution (the
-# dashed line). Nothing forces the latents to be normal.
-
-# %%
-figures.latent_histogram(drawn.numpy())
-
-# %%
-Markdown(
-    f"The scaling factor is {network.config.scaling_factor:.3f}, and the "
-    f"standard deviation of all scaled latents is {drawn.std():.2f}."
-)
-
-# %% [markdown]
-# The channels differ:
-
-# %%
-channels = {
-    "mean": drawn.mean(dim=(0, 2, 3)),
-    "standard deviation": drawn.std(dim=(0, 2, 3)),
-}
-pd.DataFrame(channels).rename_axis("channel").T.round(2)
-
-# %% [markdown]
-# ## The loss in latent space
-#
-# The loss is still the squared error of the predicted noise, averaged over all
-# numbers. But a number is now an element of a latent. The figure shows latents
-# in the forward process, decoded at five timesteps. In pixel space
-# ([Train](05_train.ipynb)) noise looks like grain. In latent space even pure
-# noise decodes to digit-like blobs on a dark ground, because the decoder has
-# learned to produce nothing else.
-
-# %%
-model = experiment.build_model()
-clean = drawn[first]
-generator = torch_generator(seed, "noise to look at")
-noise = torch.randn(clean.shape, generator=generator)
-timesteps = [0, 100, 300, 500, 999]
-frames = []
-for t in timesteps:
-    t = torch.tensor([t])
-    signal, sigma = model.schedule(t, "signal", "deviation")
-    noisy = signal * clean + sigma * noise
-    frames.append(autoencoder.decode(network, noisy, size=side))
-figures.image_rows(frames, [f"t = {t}" for t in timesteps])
-
-# %% [markdown]
-# The loss weighs all channels alike, but the decoder does not. The next cell
-# adds noise of standard deviation 0.3 to one channel at a time. The table
-# shows the resulting error in pixels.
-
-# %%
-def disturbed(channel, by=0.3):
-    generator = torch_generator(seed, "disturbed latents")
-    changed = source.mean(everything)
-    shape = changed[:, channel].shape
-    noise = torch.randn(shape, generator=generator)
-    changed[:, channel] += by * noise
-    return error(autoencoder.decode(network, changed, size=side))
-
-
-errors = pd.Series(
-    {f"channel {k}": disturbed(k) for k in range(source.shape[0])}
-)
-errors.to_frame("error (grey levels)").T.round(1)
-
-# %%
-Markdown(
-    "The most sensitive channel moves the pixels "
-    f"{errors.max() / errors.min():.1f} times as far as the least sensitive "
-    "one."
-)
-
-# %% [markdown]
-# So the loss of a latent model is not a perceptual loss. Neither is the excess
-# loss, which moves the class weights.
-#
 # ## Mirrored images are encoded anew
 #
 # Training on photographs also uses their mirror images. Their latents have to
@@ -280,9 +224,8 @@ Markdown(
 
 # %%
 mirrored = few[..., ::-1].copy()
-factor = network.config.scaling_factor
 encoded = factor * posterior_of(mirrored).mean
-flipped = factor * posterior.mean.flip(3)
+flipped = factor * mean.flip(3)
 by_image = autoencoder.decode(network, encoded, size=side)
 by_latent = autoencoder.decode(network, flipped, size=side)
 figures.image_rows(
@@ -302,64 +245,21 @@ Markdown(
 # encoded. The profile `digits` does not mirror, because a mirrored digit is
 # another digit, or none.
 #
-# ## On disk
-#
-# Images are encoded once. The posteriors are stored as one array per **shard**
-# of up to ten thousand images: float16, with axes for the image, its views,
-# mean and standard deviation, channels, height and width. The array is
-# *memory-mapped*: training reads only the rows of its batch, however many
-# images there are.
-
-# %%
-shard = source.shards[0]
-type(shard).__name__, str(shard.dtype), shard.shape
-
-# %% [markdown]
-# The table shows what ImageNet takes at the paper's size with both views, in
-# gigabytes. The last line has to fit into memory during encoding.
-
-# %%
-images = 1_281_167
-per_image = 2 * numbers * shard.itemsize * (1 + imagenet.train.flip)
-gigabytes = {
-    "pixels, one byte each": images * pixels,
-    "latents": images * per_image,
-    "one shard": source.shard_size * per_image,
-}
-pd.Series(gigabytes).div(1e9).round(2).to_frame("GB")
-
-# %% [markdown]
-# ## Selection does not change
-#
-# A coreset is selected in the features of the surrogate encoder, which sees
-# pixels ([Select](03_select.ipynb)). The diffusion model plays no part in it.
-# So all diffusion models share one coreset:
-
-# %%
-choice = {"method": "moderate", "ratio": 0.1, "seed": seed}
-coresets = [
-    Experiment(profile, model=name, **choice).select().indices
-    for name in ("unet", "mdt", "stable-diffusion")
-]
-all((coresets[0] == other).all() for other in coresets[1:])
-
-# %% [markdown]
-# FID is measured on the decoded images, in the same features as before. The
-# values of all models on these images can therefore be compared.
-#
 # ## In short
 #
-# An autoencoder replaces pixels by latents that are smaller and still
-# decodable, and the diffusion model learns these latents. Its reconstruction
-# error is a cost under every FID of this part. Selection, reweighting and
-# evaluation stay as they were.
+# An autoencoder replaces the pixels of an image by a latent, a normal
+# distribution per number, from which the decoder nearly restores the image.
+# What it does not restore is a cost under the FID of every latent model. A
+# latent is no small image: it cannot be mirrored, and its parts are
+# rearranged.
 #
 # ## Try it
 #
 # - Set `autoencoder.channels = [16, 32]` in a profile of your own, for latents
 #   that are half as wide as the enlarged image. How does the FID of the
-#   reconstructions change, and the cost of the transformer?
-# - Halve and double the scaling factor: `draw` from
-#   `dedt_lib.latents.Latents(..., scaling_factor=...)`. How noisy is a latent
-#   at $t=300$ then?
-# - Next: [a transformer that learns from masked tokens](15_mdt.ipynb).
+#   reconstructions change, and how many numbers does a latent then have?
+#   ([Solution](solutions_autoencoder.ipynb#autoencoders))
+# - Multiply the deviation in "There and back" by 3, by 10 and by 30. When does the
+#   decoded digit become another one?
+#   ([Solution](solutions_autoencoder.ipynb#autoencoders))
+# - Next: [diffusion on latents](14b_latent_diffusion.ipynb).

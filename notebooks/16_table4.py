@@ -76,7 +76,7 @@ Markdown(
 
 # %% [markdown]
 # FID against the real images includes the error of the autoencoder, which
-# [Into latent space](14_latents.ipynb) measures alone.
+# [the chapter on autoencoders](14_latents.ipynb) measures alone.
 #
 # ## The table: CMMD
 #
@@ -184,9 +184,10 @@ proxies = findings.proxies(frame).groupby(["row", "ratio"]).mean().round(3)
 tables.named(proxies, rows)
 
 # %% [markdown]
-# The proxy of MDT is short ([MDT](15_mdt.ipynb)). Where almost nothing is
-# clipped, it was worse than the reference on nearly every sample. Its class
-# weights then measure how far a network has come in the middle of its training.
+# The proxy of MDT is short ([class weights](15c_many_classes.ipynb)). Where
+# almost nothing is clipped, it was worse than the reference on nearly every
+# sample. Its class weights then measure how far a network has come in the middle
+# of its training.
 #
 # ## Fidelity or variety?
 #

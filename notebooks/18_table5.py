@@ -145,8 +145,8 @@ Markdown(page.summary())
 # explanation, and stopping early is the simpler method. If the advantage
 # disappears without guidance, it belongs to the way of sampling: guidance can
 # harm a model that was fine-tuned for longer more than one that was fine-tuned
-# for a short time ([Fine-tuning Stable Diffusion](17_stable_diffusion.ipynb)
-# shows the effect of guidance on samples and on FID).
+# for a short time ([Guidance](17b_guidance.ipynb) shows its effect on samples
+# and on FID).
 #
 # The paper has no such controls, so its table does not tell the explanations
 # apart. In its table even images drawn uniformly at random beat all the data,
@@ -242,8 +242,8 @@ runs.behind(everything, [*grid.TABLES["table5"], *unguided])
 # ## Try it
 #
 # - The pre-trained pipeline is the row "0 %", and
-#   [the previous chapter](17_stable_diffusion.ipynb) prints its FID. Which rows
-#   of this table have a lower one?
+#   [the chapter on fine-tuning](17_stable_diffusion.ipynb) prints its FID. Which
+#   rows of this table have a lower one?
 # - In a profile of your own, set `stable_diffusion.epochs` to a fifth. Is all
 #   the data then as good as the coreset of 20 % is here?
 # - `dedt plan table5 --profile imagenette` estimates what the paper's own sizes

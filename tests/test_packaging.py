@@ -104,6 +104,23 @@ def test_make_hands_a_profile_on_as_it_is(profile, checkout, tmp_path):
     assert calls[calls.index("profile") + 1] in (profile, str(checkout / profile))
 
 
+def test_make_pdf_prints_one_page_whose_links_stay_in_it(checkout, tmp_path):
+    browser, page = (
+        checkout / ".venv" / "bin" / "my browser",
+        checkout / "_build" / "smoke" / "_build" / "page",
+    )
+    for program in (browser, browser.with_name("sphinx-build")):
+        program.write_text(STUB)
+        program.chmod(0o755)
+    (page / "book").mkdir(parents=True)
+    (page / "book" / "intro.html").write_text('<a href="book/intro.html#dedt_lib.errors">')
+    built = ["make", "-o", "_build/smoke/_build/html/index.html", "_build/smoke/book.pdf", "PROFILE=smoke"]
+    assert run(checkout, *built, f"BROWSER={browser}").returncode == 0
+    assert (page / "book.html").read_text() == '<a href="#dedt_lib.errors">'
+    *_, pdf, opened = (tmp_path / "calls").read_text().splitlines()
+    assert (pdf, opened) == ("--print-to-pdf=_build/smoke/book.pdf", str(page / "book.html"))
+
+
 def test_snakemake_hands_a_profile_on_as_it_is(checkout, tmp_path):
     """A cell of a profile whose path holds what a shell would read, up to the call of papermill."""
     profile = tmp_path / ODD

@@ -1,0 +1,29 @@
+"""The book is built by plain Sphinx and MyST-NB alone, and printed where there is a browser."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_plain_sphinx_builds_the_book_without_a_warning(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "page"
+    shutil.copytree(ROOT / "book", source / "book")
+    shutil.copytree(ROOT / "notebooks", source / "notebooks", ignore=shutil.ignore_patterns("*.py"))
+    shutil.copy(ROOT / "_toc.yml", source)
+    options = "-q -W -n --keep-going -b singlehtml -c".split()
+    command = [sys.executable, "-m", "sphinx", *options, source / "book", source, out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (out / "book" / "intro.html").read_text()
+    listed = [
+        line.split("file: ")[1] for line in (ROOT / "_toc.yml").read_text().splitlines() if "file: " in line
+    ]
+    assert [name for name in listed if f'href="#document-{name}"' not in page] == []  # the table of contents
+
+
+def test_make_pdf_says_what_to_install_before_it_computes_anything():
+    done = subprocess.run(["make", "pdf", "BROWSER="], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and "apt install chromium" in done.stdout
