@@ -11,6 +11,7 @@ from .select import (
     feature_plane,
     feature_planes,
     kept_and_removed,
+    kept_by_ratio,
     neighbours,
     overlap_map,
     plane,
