@@ -14,7 +14,7 @@ CHOICE := $(if $(filter-out digits,$(PROFILE)),-r profile $(GIVEN))
 # Snakemake takes quotes off both ends and reads the rest as YAML; so a # or : in a path is a letter.
 YAML := !!str '$$(printf %s "$$PROFILE" | sed "s/'/''/g")' \#
 
-CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py))
+CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py)) $(wildcard notebooks/solutions_*.py)
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
 ESTIMATE := $(if $(filter digits smoke,$(PROFILE)),,$(if $(wildcard $(BUILD)/_build/html/index.html),,estimate))
 FIRST := $(if $(wildcard $(BUILD)/_build/html/index.html),,$(BUILD)/first/.built)

@@ -182,5 +182,7 @@ int(np.abs(small.astype(int) - large.astype(int)).max())
 # ## Try it
 #
 # - Use 5 steps instead of the profile's number. Which details are lost first?
-# - Use a guidance weight of 10. Are the results still digits?
+#   ([Solution](solutions_method.ipynb#sample))
+# - Use a guidance weight of 10. Are the results still digits, and what is lost?
+#   ([Solution](solutions_method.ipynb#sample))
 # - Next: [how good are they?](07_evaluate.ipynb)

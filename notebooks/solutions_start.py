@@ -142,8 +142,8 @@ pd.crosstab(pd.Series(many, name="group"), pd.Series(two, name="of two"))
 # %%
 shares = pd.crosstab(many, two, normalize="index").max(axis=1)
 Markdown(
-    f"{(shares > 0.9).sum()} of the {len(shares)} groups go to one of the two "
-    "clusters with more than nine tenths of their images."
+    f"{(shares > 0.9).sum()} of the {len(shares)} groups go to one of the "
+    "two clusters with more than nine tenths of their images."
 )
 
 # %% [markdown]
@@ -187,4 +187,4 @@ pd.DataFrame(
 # long as enough different images are left. Uniform random is the published
 # baseline. It looks at no image and draws some of them twice. Without
 # `originals` a copy has the same score as its original, and both are kept or
-# removed together.
+# removed together, except at the border.

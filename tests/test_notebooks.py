@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from dedt_lib.book import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
-CHAPTERS = [path.stem for path in NOTEBOOKS if path.stem[0].isdigit()]
+CHAPTERS = [path.stem for path in NOTEBOOKS if path.stem != "cell"]
+SOLUTIONS = [name for name in CHAPTERS if name.startswith("solutions_")]
 RESULT_PAGES = (
     "08_table1", "09_table2", "10_table3", "11_figure2", "12_shape", "16_table4", "18_table5", "20_controls",
 )  # fmt: skip
 EXTRA = {"02_embed": {"encoders": "resnet18 inceptionv3 clip-rn50 ddae"}}
 EXTRA |= {name: {"compute": True} for name in (*RESULT_PAGES, "15_mdt", "17_stable_diffusion")}
+EXTRA |= {name: {"compute": True} for name in SOLUTIONS if name != "solutions_method"}
 FEWER = {"09_table2": {"epochs": 8}}
 EXTRA["09_table2"] |= FEWER["09_table2"]
 
@@ -79,13 +82,30 @@ def test_a_chapter_runs_under_smoke(name, tmp_path, surroundings):
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_code_is_led_by_a_sentence_and_the_page_ends_with_something_to_try(name):
+def test_code_is_led_by_a_sentence_and_a_chapter_ends_with_something_to_try(name):
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
     hidden = [c for c in cells if "remove-cell" in c["metadata"].get("tags", [])]
     visible = [c for c in cells if c not in hidden and "parameters" not in c["metadata"].get("tags", [])]
     kinds = "".join(c["cell_type"][0] for c in visible)
     assert kinds[0] == "m" and "ccc" not in kinds
-    assert "## Try it" in "".join(visible[-1]["source"])
+    assert name in SOLUTIONS or "## Try it" in "".join(visible[-1]["source"])
+
+
+def test_every_exercise_has_its_solution_and_every_solution_its_exercise():
+    """Under the heading that the exercise links to, as many solutions link back as exercises lead there."""
+    prose = {name: (ROOT / "notebooks" / f"{name}.py").read_text() for name in CHAPTERS}
+    exercises = Counter(
+        (name, *link)
+        for name in CHAPTERS
+        for link in re.findall(r"\[Solution\]\((solutions_\w+)\.ipynb#([\w-]+)\)", prose[name])
+    )
+    solved = Counter(
+        (chapter, name, heading.lower().replace(" ", "-"))
+        for name in SOLUTIONS
+        for heading, section in re.findall(r"^# ## (.+)\n((?s:.+?))(?=^# ## |\Z)", prose[name], re.MULTILINE)
+        for chapter in re.findall(r"\[Exercise\]\((\w+)\.ipynb\)", section)
+    )
+    assert exercises and exercises == solved
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

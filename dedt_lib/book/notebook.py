@@ -53,7 +53,8 @@ def dial(
         from ipywidgets import Image, SelectionSlider, Stack, VBox, jslink
 
         slider = SelectionSlider(description=name, options=[str(setting) for setting in settings])
-        pictures = Stack([Image(value=_png(draw({key: value}))) for key, value in settings.items()])
+        fits = {"max_width": "100%"}
+        pictures = Stack([Image(value=_png(draw({k: v})), layout=fits) for k, v in settings.items()], layout=fits)
         jslink((slider, "index"), (pictures, "selected_index"))
         display(VBox([slider, pictures]))
     return draw({key: settings[key] for key in (settings if printed is None else printed)})
