@@ -123,9 +123,9 @@ overlap = np.isin(experiment.select().indices, short.select().indices)
 Markdown(
     "Of the ten nearest neighbours of an image, "
     f"{of_own_class(short.embed()):.0f} % have its class after one epoch, "
-    f"and {of_own_class(features):.0f} % after the whole training. In pixels it "
-    f"is {of_own_class(pixels):.0f} %. The two coresets by Moderate-DS share "
-    f"{100 * overlap.mean():.0f} % of their images; two independent ones "
+    f"and {of_own_class(features):.0f} % after the whole training. In pixels "
+    f"it is {of_own_class(pixels):.0f} %. The two coresets by Moderate-DS "
+    f"share {100 * overlap.mean():.0f} % of their images; two independent ones "
     f"would share {100 * ratio:.0f} %."
 )
 
@@ -337,21 +337,27 @@ batch = draw_batch(
     data, torch.arange(len(data)), experiment.settings, seed, step=0
 )
 x_t = pixel_scheduler().add_noise(batch.images, batch.noise, batch.t)
+given = torch.where(batch.drop, untrained.null_label, batch.labels)
 with torch.no_grad():
     loss = untrained.losses(batch).mean()
-    predicted = untrained.predict(x_t, batch.t, batch.labels)
-Markdown(
-    "The loss of a network that always predicts zero is "
-    f"{batch.noise.square().mean():.3f}. The untrained network has a loss of "
-    f"{loss:.3f}, and the mean square of its predictions is "
-    f"{predicted.square().mean():.3f}."
-)
+    predicted = untrained.predict(x_t, batch.t, given)
+
+parts = {
+    "noise, squared": batch.noise.square().mean(),
+    "prediction, squared": predicted.square().mean(),
+    "minus twice their product": -2 * (predicted * batch.noise).mean(),
+}
+parts |= {"sum": sum(parts.values()), "loss": loss}
+pd.Series({name: float(x) for name, x in parts.items()}).round(
+    3
+).to_frame("mean over pixels")
 
 # %% [markdown]
-# The loss is a mean over pixels of $(\hat\epsilon-\epsilon)^2$, and $\epsilon$
-# has unit variance. Predicting zero costs exactly one in expectation. An
-# untrained network predicts something small that is unrelated to the noise,
-# which adds its own mean square. Everything below one has been learned.
+# The loss is the mean of $(\hat\epsilon-\epsilon)^2$, and its square can be
+# multiplied out. $\epsilon$ has unit variance, so the first part is one in
+# expectation; a network that always predicts zero has no other. An untrained
+# network predicts something small, and the other two parts are small as well.
+# Everything clearly below one has been learned.
 
 # %% [markdown]
 # ## Sample

@@ -325,9 +325,9 @@ while len(f) < 10:
 fixed = sum(1 / factorial(k) for k in range(1, 11))
 Markdown(
     f"Counted for K = 1 to 7: {counted}. The recurrence: {f}. For ten "
-    f"classes that is {f[9]} of {factorial(10):,}. Yet {100 / np.e:.0f} % of all "
-    f"permutations leave no class where it was, so {100 - 100 / np.e:.0f} % "
-    "leave one or more."
+    f"classes that is {f[9]} of {factorial(10):,}. Yet {100 / np.e:.0f} % of "
+    f"all permutations leave no class where it was, so "
+    f"{100 - 100 / np.e:.0f} % leave one or more."
 )
 
 # %% [markdown]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 
@@ -71,11 +73,25 @@ def lab(tmp_path):
     server.wait()
 
 
+DIAL = """
+import numpy as np
+from dedt_lib.book import figures
+from dedt_lib.book.notebook import dial
+
+dial("share", {0.1: np.ones(2), 0.4: np.full(2, 4)}, lambda counts: figures.class_counts(counts, ["a", "b"]))
+"""
+
+
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
-def test_a_chapter_shows_no_markup_in_jupyterlab(lab, tmp_path):
+def test_a_chapter_shows_a_slider_and_no_markup_in_jupyterlab(lab, tmp_path, monkeypatch):
+    """A chapter with one more cell, a dial, whose slider needs JupyterLab's extension and the state that was saved."""
+    monkeypatch.setenv("JPY_SESSION_NAME", "as a Jupyter server sets it")
     name = "08_table1.ipynb"
+    chapter = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    chapter.cells.append(nbformat.v4.new_code_cell(DIAL))
+    nbformat.write(chapter, tmp_path / name)
     done = papermill.execute_notebook(
-        ROOT / "notebooks" / name, tmp_path / "book" / name, cwd=ROOT / "notebooks", progress_bar=False
+        tmp_path / name, tmp_path / "book" / name, cwd=ROOT / "notebooks", progress_bar=False
     )
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
     options += ["--window-size=1400,4000", "--virtual-time-budget=60000", "--dump-dom"]
@@ -87,4 +103,5 @@ def test_a_chapter_shows_no_markup_in_jupyterlab(lab, tmp_path):
     ]
     assert all(heading in words for heading in headings)
     assert "Differences are means over the seeds" in words  # made by a cell
+    assert re.search('class="[^"]*widget-slider', page) and re.search('<img[^>]*widget-image', page)
     assert not any(mark in words for mark in ("{glue", "{cite", "{ref", "```", "**", "](", "$"))
