@@ -125,8 +125,8 @@ Markdown(
     f"{of_own_class(short.embed()):.0f} % have its class after one epoch, "
     f"and {of_own_class(features):.0f} % after the whole training. In pixels "
     f"it is {of_own_class(pixels):.0f} %. The two coresets by Moderate-DS "
-    f"share {100 * overlap.mean():.0f} % of their images; two independent ones "
-    f"would share {100 * ratio:.0f} %."
+    f"share {100 * overlap.mean():.0f} % of their images; two independent "
+    f"ones would share {100 * ratio:.0f} %."
 )
 
 # %% [markdown]

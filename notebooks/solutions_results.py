@@ -79,14 +79,14 @@ Markdown(
 
 # %%
 column = frame[frame.row.isin(rows) & (frame.ratio == smallest)]
-seeds = column.seed.nunique()
-deviation = column.groupby("row").fid.std().mean()
-draws = np.random.default_rng(0).normal(size=(100_000, len(rows)))
+seeds, number = column.seed.nunique(), column.row.nunique()
+error = column.groupby("row").fid.std().mean() / seeds**0.5
+draws = np.random.default_rng(0).normal(size=(100_000, number))
 luck = -draws.min(axis=1).mean()
 Markdown(
-    f"The best of {len(rows)} equal rows lies {luck:.2f} standard errors "
-    f"below the truth on average. Here that is a FID of "
-    f"{luck * deviation / max(1, seeds) ** 0.5:.3f}."
+    f"The best of {number} equal rows lies {luck:.2f} standard errors below "
+    "the truth on average. "
+    + (f"Here that is a FID of {luck * error:.3f}." if seeds > 1 else "")
 )
 
 # %% [markdown]
@@ -190,11 +190,13 @@ answer = pd.DataFrame(
         "coresets needed": np.floor(once / (F - each)) + 1,
     }
 )
-answer.where(each < F, "–").rename(tables.percent).round(2)
+answer["coresets needed"] = answer["coresets needed"].where(each < F)
+answer.rename(tables.percent).round(2)
 
 # %% [markdown]
 # The larger the coreset, the less each of them saves, and the more of them it
-# takes. Where a coreset costs as much as a full run, no number is enough.
+# takes. Where a coreset alone costs as much as a full run, no number is enough,
+# and the last column is empty (NaN).
 #
 # **What if the final training took no time at all?**
 # ([Exercise](10_table3.ipynb))
@@ -210,9 +212,9 @@ pd.DataFrame(
 
 # %% [markdown]
 # This is Amdahl's law. The stages before the final training hold the reference,
-# which is a run on all the data itself. So even a free final training leaves
-# the recipe no faster than about one full run. A shorter reference would change
-# that, and no smaller coreset can.
+# which is a run on all the data itself. So even with a free final training the
+# recipe cannot be faster than that one run. A shorter reference would change
+# that; a smaller coreset cannot.
 
 # %% [markdown]
 # ## Figure 2
@@ -322,11 +324,10 @@ counted = [
 f = [1, 2]
 while len(f) < 10:
     f.append(f[-1] + f[-2])
-fixed = sum(1 / factorial(k) for k in range(1, 11))
 Markdown(
     f"Counted for K = 1 to 7: {counted}. The recurrence: {f}. For ten "
     f"classes that is {f[9]} of {factorial(10):,}. Yet {100 / np.e:.0f} % of "
-    f"all permutations leave no class where it was, so "
+    "all permutations leave no class where it was, so "
     f"{100 - 100 / np.e:.0f} % leave one or more."
 )
 
