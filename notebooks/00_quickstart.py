@@ -198,6 +198,9 @@ figures.front_page(
 #
 # - Change `method` to `"gaussian"` or `"random"` in the second cell. Does the
 #   figure of the distances explain the change in FID?
-# - Select among your own photographs:
-#   `dedt select FOLDER --ratio 0.1 --out coreset`, and open `report.html`.
-# - Read on: [the data](01_data.ipynb).
+#   ([Solution](solutions_start.ipynb#quick-start))
+# - Four models are trained above. Which of them differ in one thing only, and
+#   which differences in FID can therefore be assigned to a cause?
+#   ([Solution](solutions_start.ipynb#quick-start))
+# - Next: [your own photographs](19_own_images.ipynb), or
+#   [the data](01_data.ipynb) of the digits.

@@ -228,9 +228,10 @@ Markdown(
 #
 # ## Try it
 #
-# - Show all four: set `encoders` to
-#   `"resnet18 inceptionv3 clip-rn50 ddae"`. The training takes several
-#   minutes.
-# - Train the encoder for one epoch: `load_profile(profile, **{"encoders.resnet18.epochs": 1})`
-#   gives a profile that `Experiment` takes. How do the neighbours change?
+# - Train the encoder for one epoch:
+#   `load_profile(profile, **{"encoders.resnet18.epochs": 1})` gives a profile
+#   that `Experiment` takes. How do the neighbours change, and how the coreset?
+#   ([Solution](solutions_method.ipynb#embed))
+# - Multiply one feature by 1000. Which selector of the next chapter notices,
+#   the Gaussian or Moderate-DS, and why? ([Solution](solutions_method.ipynb#embed))
 # - Next: [which images to keep](03_select.ipynb).

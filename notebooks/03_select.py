@@ -164,6 +164,29 @@ figures.kept_and_removed(
 )
 
 # %% [markdown]
+# ## Turn the ratio
+#
+# The images of one class stand in the order of their scores; those that are
+# removed are faded. The Gaussian gives up its images from the low end of the
+# score, and Moderate-DS from both ends. In JupyterLab the slider shows one
+# ratio at a time.
+
+# %%
+from functools import partial
+
+from dedt_lib.book.notebook import dial
+
+by_ratio = {
+    R: {
+        "Gaussian": experiment.change(method="gaussian", ratio=R).select(),
+        "Moderate-DS": experiment.change(method="moderate", ratio=R).select(),
+    }
+    for R in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+}
+draw = partial(figures.kept_by_ratio, data.images, of_class=shown)
+dial("ratio", by_ratio, draw, printed=(0.1, 0.2, 0.4, 0.8))
+
+# %% [markdown]
 # ## Overlap of the coresets
 #
 # Each entry is the share of one coreset that another coreset also keeps. Two
@@ -226,7 +249,10 @@ pd.read_parquet(f"{folder}/coreset.parquet").head()
 # ## Try it
 #
 # - Raise `ratio` to 0.4. Is the overlap larger than the ratio?
+#   ([Solution](solutions_method.ipynb#select))
 # - `dedt_lib.selection.select` takes `band="nearest"`, which keeps the images
-#   nearest to the centre; the paper's wording allows this reading. Compare the
-#   coreset with the Gaussian's.
+#   nearest to the centre; the paper's wording allows this reading. Is the
+#   coreset that of the Gaussian? ([Solution](solutions_method.ipynb#select))
+# - At which ratio does Moderate-DS first keep the most typical image of a
+#   class? ([Solution](solutions_method.ipynb#select))
 # - Next: [which classes to up-weight](04_reweight.ipynb).

@@ -284,7 +284,8 @@ np.allclose(weighted.sample_weights[weighted.indices], by_hand)
 #
 # ## Try it
 #
-# - Set `burn_in=0.5`. Which classes keep a weight above one in all three
-#   readings? Those weights are the most credible ones.
 # - Make `c` ten times larger in the toy. How does the average change?
+#   ([Solution](solutions_method.ipynb#reweight))
+# - Make the proxy of the toy worse by 0.3 on all classes alike. Do the weights
+#   change? Would they without the clipping? ([Solution](solutions_method.ipynb#reweight))
 # - Next: [training on the weighted coreset](05_train.ipynb).

@@ -323,8 +323,8 @@ weights[0] == weights[1]
 #
 # ## Try it
 #
-# - Interrupt the kernel while a longer run trains, and run the cell again: the
-#   progress bar continues where it stopped.
-# - Set `train.annealing_start` to 0.5 in a profile of your own. How much does
-#   the loss fall, and how many more steps does the run take?
+# - Let annealing begin in the middle of the epochs (`train.annealing_start`
+#   is then 0.5). How many more steps does the run take? Write down the formula
+#   first. ([Solution](solutions_method.ipynb#train))
+# - Why do the loss curves begin near one? ([Solution](solutions_method.ipynb#train))
 # - Next: [drawing samples](06_sample.ipynb).

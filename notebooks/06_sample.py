@@ -121,14 +121,21 @@ figures.image_rows(
 # ## The effect of guidance
 #
 # The same noise with growing $w$. Look for strokes that become clearer, and
-# for digits that change their shape. The paper uses 0.3.
+# for digits that change their shape. The paper uses 0.3. In JupyterLab the
+# slider shows one guidance scale at a time.
 
 # %%
-rows, strengths = [], (0.0, 0.3, 1.0, 3.0)
-for w in strengths:
+from dedt_lib.book.notebook import dial
+
+drawn = {}
+for w in (0.0, 0.3, 1.0, 2.0, 3.0, 5.0):
     x = ddim(model, noise, classes, steps=steps, guidance=w)
-    rows.append(to_uint8(x).numpy())
-figures.image_rows(rows, [f"w = {w}" for w in strengths])
+    drawn[f"w = {w:g}"] = to_uint8(x).numpy()
+dial(
+    "guidance",
+    drawn,
+    lambda rows: figures.image_rows(list(rows.values()), list(rows)),
+)
 
 # %% [markdown]
 # ## Samples of two models
@@ -175,5 +182,7 @@ int(np.abs(small.astype(int) - large.astype(int)).max())
 # ## Try it
 #
 # - Use 5 steps instead of the profile's number. Which details are lost first?
-# - Use a guidance weight of 10. Are the results still digits?
+#   ([Solution](solutions_method.ipynb#sample))
+# - Use a guidance weight of 10. Are the results still digits, and what is lost?
+#   ([Solution](solutions_method.ipynb#sample))
 # - Next: [how good are they?](07_evaluate.ipynb)

@@ -178,9 +178,8 @@ runs.behind(frame, "table1")
 #
 # ## Try it
 #
-# - `dedt cells --table table1` prints the command of every cell. Run one of
-#   them with `--store` and an empty folder, so that it is computed and not
-#   looked up. Does `git diff results` show another number?
 # - At which ratio does the dashed line cross the lines of the coresets? What
-#   would you do at that ratio?
+#   would you do at that ratio? ([Solution](solutions_results.ipynb#table-i))
+# - Suppose all rows of a column were equally good. How much better than the
+#   others would the best of them look, by luck? ([Solution](solutions_results.ipynb#table-i))
 # - Next: [all the data at the end of training](09_table2.ipynb).

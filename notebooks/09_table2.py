@@ -310,8 +310,8 @@ runs.behind(frame, [*grid.TABLES["table2"], *page.rows, "random"])
 #
 # ## Try it
 #
-# - Give `kept` a `prune_ratio` of 0.5, which is InfoBatch's own default. What
-#   share of the data does it skip?
-# - In a profile of your own, set `train.annealing_start` to 0.5. Does FID fall
-#   further, or was an eighth of the epochs enough?
+# - Give InfoBatch a `prune_ratio` of 0.5, its own default. What share of the
+#   data does it skip? ([Solution](solutions_results.ipynb#table-ii))
+# - Why do the weights $1/(1-r)$ keep the loss unbiased, and what do they cost?
+#   ([Solution](solutions_results.ipynb#table-ii))
 # - Next: [what the recipe costs](10_table3.ipynb).

@@ -220,6 +220,7 @@ runs.behind(frame, [*rows, "full"])
 #
 # - How many coresets must share one reference before the whole recipe is
 #   faster than training on all the data for each of them?
-# - `dedt plan --profile paper` measures a few steps on your machine and
-#   estimates what the paper's own sizes would take.
+#   ([Solution](solutions_results.ipynb#table-iii))
+# - If the final training took no time at all, how fast would the whole recipe
+#   be? ([Solution](solutions_results.ipynb#table-iii))
 # - Next: [class by class](11_figure2.ipynb).

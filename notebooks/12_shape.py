@@ -200,9 +200,8 @@ runs.behind(frame, page.rows)
 #
 # ## Try it
 #
-# - Which of the answers above do you expect on CIFAR-10? Which of the limits
-#   makes you doubt the others?
-# - Change `unet.guidance` or `reweight.step_size` in a profile of your own, run
-#   `make tables PROFILE=mine.toml`, and open this page with `profile` set to
-#   that file. Which answers change?
+# - Do the differences of selection and reweighting add up to that of the
+#   recipe? Do their intervals? ([Solution](solutions_results.ipynb#tables-i-to-iii-together))
+# - How many seeds would it take to detect an effect half as large?
+#   ([Solution](solutions_results.ipynb#tables-i-to-iii-together))
 # - Next: [do the class weights carry information?](20_controls.ipynb).

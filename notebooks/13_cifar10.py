@@ -176,9 +176,11 @@ Markdown(
 #
 # ## Try it
 #
-# - `dedt select --profile cifar10-cpu --ratio 0.1 --out coreset` downloads
-#   CIFAR-10, trains the surrogate encoder and writes the coreset as Parquet.
-# - Add `--band nearest` to keep the most typical images. How many of the 5,000
-#   kept images are the same?
-# - `dedt plan table1 --profile paper` estimates the cost of the paper's
-#   Table I.
+# `dedt select --profile cifar10-cpu --ratio 0.1 --out coreset` downloads
+# CIFAR-10, trains the surrogate encoder and writes the coreset.
+#
+# - Which entries of the table of overlaps differ from what independent coresets
+#   would have by chance? ([Solution](solutions_results.ipynb#cifar-10))
+# - Which weight would each class need to balance the single band at 10 %, and
+#   what can no weight repair? ([Solution](solutions_results.ipynb#cifar-10))
+# - Next: [into latent space](14_latents.ipynb).

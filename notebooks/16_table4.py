@@ -253,6 +253,7 @@ runs.behind(frame, "table4")
 # ## Try it
 #
 # - Would you choose the same coreset by FID and by CMMD?
-# - The guidance scale of 3.8 was chosen for ImageNet. Set `mdt.guidance = 1` in
-#   a profile of your own. What happens to precision, and what to recall?
+#   ([Solution](solutions_latent.ipynb#table-iv))
+# - By how much does pairing each image with itself raise the biased CMMD of $n$
+#   images? ([Solution](solutions_latent.ipynb#table-iv))
 # - Next: [fine-tuning Stable Diffusion](17_stable_diffusion.ipynb).

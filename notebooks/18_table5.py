@@ -241,10 +241,9 @@ runs.behind(everything, [*grid.TABLES["table5"], *unguided])
 #
 # ## Try it
 #
-# - The pre-trained pipeline is the row "0 %", and
-#   [the chapter on fine-tuning](17_stable_diffusion.ipynb) prints its FID. Which
-#   rows of this table have a lower one?
-# - In a profile of your own, set `stable_diffusion.epochs` to a fifth. Is all
-#   the data then as good as the coreset of 20 % is here?
+# - How much does guidance change the FID of each row? Could it explain why fewer
+#   images do better with it? ([Solution](solutions_latent.ipynb#table-v))
+# - *Fewer steps* and *fewer images* add up to the coreset in all. Why, and which
+#   second control would give other shares? ([Solution](solutions_latent.ipynb#table-v))
 # - `dedt plan table5 --profile imagenette` estimates what the paper's own sizes
 #   would take.

@@ -241,9 +241,11 @@ pd.read_json(
 #
 # ## Try it
 #
-# - Set `data` to a folder of yours. Which of its faults did you not know of?
-# - Pass `encoder="clip"` or `"dinov2"` to `Experiment`. These are larger
-#   networks, whose weights are downloaded on first use. Which images enter or
-#   leave the coreset?
+# Set `data` to a folder of yours. Which of its faults did you not know of?
+#
 # - Set `select.clusters` to 2 in `load_profile`. Which groups are merged?
-# - Read on: [the data](01_data.ipynb), and then how each step works.
+#   ([Solution](solutions_start.ipynb#your-own-images))
+# - Every photograph of a folder is there twice, under two names. What do
+#   uniform random, the Gaussian and Moderate-DS keep of it?
+#   ([Solution](solutions_start.ipynb#your-own-images))
+# - Next: [the data](01_data.ipynb), and then how each step works.

@@ -191,8 +191,9 @@ runs.behind(frame, "controls")
 #
 # ## Try it
 #
-# - `dedt run controls --row moderate-reweighted-shuffled --ratio 0.1 --seed 0`
-#   computes one cell. Which of its stages were in the store already?
 # - The nulls shuffle ten weights. How many of the $10!$ permutations move no
 #   weight by more than one place, and why does that matter for a single seed?
+#   ([Solution](solutions_results.ipynb#controls))
+# - Which Kendall's W do seeds have that agree on nothing?
+#   ([Solution](solutions_results.ipynb#controls))
 # - Next: [choosing from real CIFAR-10](13_cifar10.ipynb).

@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 
 from dedt_lib.book import figures
 from dedt_lib.book.comparisons import Page
+from dedt_lib.book.notebook import dial
 from dedt_lib.book.tables import intervals
 from dedt_lib.data import LabelledImages
 from dedt_lib.selection import select
@@ -301,3 +302,38 @@ def test_metrics_by_ratio_leave_out_what_is_not_there(frame):
         "All data",
     ]
     drawn(figures.metrics_by_ratio(frame.iloc[:0], [], labels, metrics), 0)
+
+
+def test_a_ratio_has_a_row_and_a_selector_a_column():
+    data = tiny.digits(40)
+    z = data.images.reshape(len(data), -1).astype(float)
+    by_ratio = {
+        ratio: {m: select(z, data.labels, method=m, ratio=ratio) for m in ("gaussian", "moderate")}
+        for ratio in (0.1, 0.5, 0.9)
+    }
+    figure = figures.kept_by_ratio(data.images, by_ratio, of_class=1)
+    drawn(figure, 2 * 2 * 3)
+    histograms = figure.axes[::4], figure.axes[1::4]
+    for column, method in zip(histograms, ("gaussian", "moderate")):
+        for axes, (ratio, coresets) in zip(column, by_ratio.items()):
+            removed, both = (sum(bar.get_height() for bar in bars) for bars in axes.containers)
+            assert axes.get_title() == f"{method}, ratio {ratio:g}"
+            assert both == coresets[method].counts[1]
+            assert removed + both == data.class_counts[1]
+
+
+def test_a_dial_is_a_figure_and_in_jupyterlab_a_slider_too(monkeypatch):
+    shown, settings = [], {0.1: [1, 2], 0.4: [4, 8], 0.9: [9, 18]}
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    how = {"settings": settings, "draw": lambda counts: figures.class_counts(counts, ["a", "b"])}
+
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    (axes,) = drawn(dial("ratio", **how, printed=(0.1, 0.9)), 1)
+    assert texts(axes) == ["0.1", "0.9"] and shown == []
+
+    monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")
+    drawn(dial("ratio", **how), 1)
+    (box,) = shown
+    slider, pictures = box.children
+    assert slider.options == ("0.1", "0.4", "0.9")
+    assert len({picture.value for picture in pictures.children}) == 3

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -98,6 +99,23 @@ def test_code_is_led_by_a_sentence_and_a_chapter_ends_with_something_to_try(name
     kinds = "".join(c["cell_type"][0] for c in visible)
     assert kinds[0] == "m" and "ccc" not in kinds
     assert name in SOLUTIONS or "## Try it" in "".join(visible[-1]["source"])
+
+
+def test_every_exercise_has_its_solution_and_every_solution_its_exercise():
+    """Under the heading that the exercise links to, as many solutions link back as exercises lead there."""
+    prose = {name: (ROOT / "notebooks" / f"{name}.py").read_text() for name in CHAPTERS}
+    exercises = Counter(
+        (name, *link)
+        for name in CHAPTERS
+        for link in re.findall(r"\[Solution\]\((solutions_\w+)\.ipynb#([\w-]+)\)", prose[name])
+    )
+    solved = Counter(
+        (chapter, name, heading.lower().replace(" ", "-"))
+        for name in SOLUTIONS
+        for heading, section in re.findall(r"^# ## (.+)\n((?s:.+?))(?=^# ## |\Z)", prose[name], re.MULTILINE)
+        for chapter in re.findall(r"\[Exercise\]\((\w+)\.ipynb\)", section)
+    )
+    assert exercises and exercises == solved
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

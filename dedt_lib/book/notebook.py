@@ -1,6 +1,12 @@
 """What the notebooks need of their surroundings."""
 
 import ast
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from ..errors import DedtError
 
@@ -23,3 +29,40 @@ def check_parameters(*known: str) -> None:
                 raise DedtError(
                     f"Unknown parameter(s) {', '.join(unknown)}; this notebook takes: {', '.join(known)}."
                 )
+
+
+def dial(
+    name: str,
+    settings: Mapping[Any, Any],
+    draw: Callable[[Mapping[Any, Any]], Figure],
+    printed: Sequence[Any] | None = None,
+) -> Figure:
+    """Several settings in one figure; in JupyterLab a slider above it shows them one at a time.
+
+    Every picture is drawn once, and the browser chooses among them, so turning waits for nothing.  A static page
+    has the figure alone.  So has a front end without a Jupyter server, such as VS Code.
+
+    Args:
+        name: What is dialled.
+        settings: Setting -> what is drawn for it.
+        draw: Some of the settings, as such a mapping -> Figure.
+        printed: The settings that are in the figure (default: all).
+    """
+    if "JPY_SESSION_NAME" in os.environ:  # a Jupyter server sets it, papermill does not
+        from IPython.display import display
+        from ipywidgets import Image, SelectionSlider, Stack, VBox, jslink
+
+        slider = SelectionSlider(description=name, options=[str(setting) for setting in settings])
+        fits = {"max_width": "100%"}
+        pictures = Stack(
+            [Image(value=_png(draw({k: v})), layout=fits) for k, v in settings.items()], layout=fits
+        )
+        jslink((slider, "index"), (pictures, "selected_index"))
+        display(VBox([slider, pictures]))
+    return draw({key: settings[key] for key in (settings if printed is None else printed)})
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    return buffer.getvalue()

@@ -10,6 +10,7 @@ from .select import (
     example_images,
     feature_planes,
     kept_and_removed,
+    kept_by_ratio,
     neighbours,
     overlap_map,
     plane,

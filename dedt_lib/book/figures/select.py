@@ -139,6 +139,42 @@ def kept_and_removed(images: np.ndarray, coresets: Mapping[str, Coreset], per_si
     return finished(figure)
 
 
+def kept_by_ratio(
+    images: np.ndarray, coresets: Mapping[float, Mapping[str, Coreset]], of_class: int, shown: int = 24
+) -> Figure:
+    """Scores and images of one class at each ratio, a row for each and a column for each selector.
+
+    The images stand in the order of their scores; those that are removed are faded.
+
+    Args:
+        images: uint8 [n, C, H, W].
+        coresets: ratio -> label -> Coreset, the labels the same at each ratio.
+        of_class: the class's number.
+        shown: the most images in a panel, evenly spaced in the order.
+    """
+    columns = len(next(iter(coresets.values())))
+    figure, panels = plt.subplots(
+        2 * len(coresets), columns, figsize=(WIDTH, 1.9 * len(coresets) + 0.2), squeeze=False
+    )
+    for row, (ratio, at_ratio) in enumerate(coresets.items()):
+        for column, (label, coreset) in enumerate(at_ratio.items()):
+            above, below = panels[2 * row : 2 * row + 2, column]
+            members = np.flatnonzero(coreset.labels == of_class)
+            order = members[np.argsort(coreset.scores[members], kind="stable")]
+            split = [coreset.scores[order[coreset.kept[order] == kept]] for kept in (False, True)]
+            bins = np.histogram_bin_edges(coreset.scores[order], 30)
+            above.hist(split, bins, stacked=True, label=["removed", "kept"], color=["0.8", "C3"], linewidth=0)
+            above.set(yticks=[])
+            above.tick_params(labelsize=7)
+            above.set_title(f"{label}, ratio {ratio:g}", fontsize=9)
+            order = order[np.unique(np.linspace(0, len(order) - 1, shown).round().astype(int))]
+            faded = (235 - 0.2 * (235 - images[order].astype(float))).astype(np.uint8)
+            kept = coreset.kept[order][:, None, None, None]
+            show_tiled(below, np.where(kept, images[order], faded), -(-len(order) // 2))
+    panels[0, 0].legend(fontsize=7)
+    return finished(figure)
+
+
 def class_counts(counts: Arrays, class_names: Names) -> Figure:
     """Kept images per class; ``counts`` maps a label to int [K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
