@@ -198,9 +198,9 @@ figures.front_page(
 #
 # - Change `method` to `"gaussian"` or `"random"` in the second cell. Does the
 #   figure of the distances explain the change in FID?
-#   ([Solution](solutions_start.ipynb#quick-start))
+#   ([Solution](solutions_start.ipynb#Quick-start))
 # - Four models are trained above. Which of them differ in one thing only, and
 #   which differences in FID can therefore be assigned to a cause?
-#   ([Solution](solutions_start.ipynb#quick-start))
+#   ([Solution](solutions_start.ipynb#Quick-start))
 # - Next: [your own photographs](19_own_images.ipynb), or
 #   [the data](01_data.ipynb) of the digits.

@@ -127,7 +127,7 @@ len(mine), mine.class_names, mine.ids[:3]
 # ## Try it
 #
 # - Open one of the PNG files in an editor, delete its second half, and load
-#   the folder again. ([Solution](solutions_method.ipynb#data))
+#   the folder again. ([Solution](solutions_method.ipynb#Data))
 # - Which two classes have the most similar mean image? Would an encoder that
-#   was trained on the classes name the same two? ([Solution](solutions_method.ipynb#data))
+#   was trained on the classes name the same two? ([Solution](solutions_method.ipynb#Data))
 # - Next: [features instead of pixels](02_embed.ipynb).

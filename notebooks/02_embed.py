@@ -231,7 +231,7 @@ Markdown(
 # - Train the encoder for one epoch:
 #   `load_profile(profile, **{"encoders.resnet18.epochs": 1})` gives a profile
 #   that `Experiment` takes. How do the neighbours change, and how the coreset?
-#   ([Solution](solutions_method.ipynb#embed))
+#   ([Solution](solutions_method.ipynb#Embed))
 # - Multiply one feature by 1000. Which selector of the next chapter notices,
-#   the Gaussian or Moderate-DS, and why? ([Solution](solutions_method.ipynb#embed))
+#   the Gaussian or Moderate-DS, and why? ([Solution](solutions_method.ipynb#Embed))
 # - Next: [which images to keep](03_select.ipynb).

@@ -285,7 +285,7 @@ np.allclose(weighted.sample_weights[weighted.indices], by_hand)
 # ## Try it
 #
 # - Make `c` ten times larger in the toy. How does the average change?
-#   ([Solution](solutions_method.ipynb#reweight))
+#   ([Solution](solutions_method.ipynb#Reweight))
 # - Make the proxy of the toy worse by 0.3 on all classes alike. Do the weights
-#   change? Would they without the clipping? ([Solution](solutions_method.ipynb#reweight))
+#   change? Would they without the clipping? ([Solution](solutions_method.ipynb#Reweight))
 # - Next: [training on the weighted coreset](05_train.ipynb).

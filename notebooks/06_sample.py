@@ -182,7 +182,7 @@ int(np.abs(small.astype(int) - large.astype(int)).max())
 # ## Try it
 #
 # - Use 5 steps instead of the profile's number. Which details are lost first?
-#   ([Solution](solutions_method.ipynb#sample))
+#   ([Solution](solutions_method.ipynb#Sample))
 # - Use a guidance weight of 10. Are the results still digits, and what is lost?
-#   ([Solution](solutions_method.ipynb#sample))
+#   ([Solution](solutions_method.ipynb#Sample))
 # - Next: [how good are they?](07_evaluate.ipynb)

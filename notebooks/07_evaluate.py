@@ -240,7 +240,7 @@ Markdown(
 # ## Try it
 #
 # - Compute the FID of the training images against themselves, and of the
-#   held-out images against the training images. ([Solution](solutions_method.ipynb#evaluate))
+#   held-out images against the training images. ([Solution](solutions_method.ipynb#Evaluate))
 # - A model that returns its training images has a perfect FID. Which of the
-#   measures on this page would detect it? ([Solution](solutions_method.ipynb#evaluate))
+#   measures on this page would detect it? ([Solution](solutions_method.ipynb#Evaluate))
 # - Next: [all coresets in one table](08_table1.ipynb).

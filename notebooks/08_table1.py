@@ -179,7 +179,7 @@ runs.behind(frame, "table1")
 # ## Try it
 #
 # - At which ratio does the dashed line cross the lines of the coresets? What
-#   would you do at that ratio? ([Solution](solutions_results.ipynb#table-i))
+#   would you do at that ratio? ([Solution](solutions_results.ipynb#Table-I))
 # - Suppose all rows of a column were equally good. How much better than the
-#   others would the best of them look, by luck? ([Solution](solutions_results.ipynb#table-i))
+#   others would the best of them look, by luck? ([Solution](solutions_results.ipynb#Table-I))
 # - Next: [all the data at the end of training](09_table2.ipynb).

@@ -311,7 +311,7 @@ runs.behind(frame, [*grid.TABLES["table2"], *page.rows, "random"])
 # ## Try it
 #
 # - Give InfoBatch a `prune_ratio` of 0.5, its own default. What share of the
-#   data does it skip? ([Solution](solutions_results.ipynb#table-ii))
+#   data does it skip? ([Solution](solutions_results.ipynb#Table-II))
 # - Why do the weights $1/(1-r)$ keep the loss unbiased, and what do they cost?
-#   ([Solution](solutions_results.ipynb#table-ii))
+#   ([Solution](solutions_results.ipynb#Table-II))
 # - Next: [what the recipe costs](10_table3.ipynb).

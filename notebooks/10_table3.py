@@ -220,7 +220,7 @@ runs.behind(frame, [*rows, "full"])
 #
 # - How many coresets must share one reference before the whole recipe is
 #   faster than training on all the data for each of them?
-#   ([Solution](solutions_results.ipynb#table-iii))
+#   ([Solution](solutions_results.ipynb#Table-III))
 # - If the final training took no time at all, how fast would the whole recipe
-#   be? ([Solution](solutions_results.ipynb#table-iii))
+#   be? ([Solution](solutions_results.ipynb#Table-III))
 # - Next: [class by class](11_figure2.ipynb).

@@ -135,7 +135,7 @@ runs.behind(frame, "figure2")
 # ## Try it
 #
 # - Set `ratio` to 0.4. Is the excess loss still large enough to move the
-#   weights away from $1/K$? ([Solution](solutions_results.ipynb#figure-2))
+#   weights away from $1/K$? ([Solution](solutions_results.ipynb#Figure-2))
 # - Suppose reweighting did nothing. How often would at least one of ten classes
-#   seem to change, at a level of 0.05? ([Solution](solutions_results.ipynb#figure-2))
+#   seem to change, at a level of 0.05? ([Solution](solutions_results.ipynb#Figure-2))
 # - Next: [what Tables I to III come to](12_shape.ipynb).

@@ -201,7 +201,7 @@ runs.behind(frame, page.rows)
 # ## Try it
 #
 # - Do the differences of selection and reweighting add up to that of the
-#   recipe? Do their intervals? ([Solution](solutions_results.ipynb#tables-i-to-iii-together))
+#   recipe? Do their intervals? ([Solution](solutions_results.ipynb#Tables-I-to-III-together))
 # - How many seeds would it take to detect an effect half as large?
-#   ([Solution](solutions_results.ipynb#tables-i-to-iii-together))
+#   ([Solution](solutions_results.ipynb#Tables-I-to-III-together))
 # - Next: [do the class weights carry information?](20_controls.ipynb).

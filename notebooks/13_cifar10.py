@@ -180,7 +180,7 @@ Markdown(
 # CIFAR-10, trains the surrogate encoder and writes the coreset.
 #
 # - Which entries of the table of overlaps differ from what independent coresets
-#   would have by chance? ([Solution](solutions_results.ipynb#cifar-10))
+#   would have by chance? ([Solution](solutions_results.ipynb#CIFAR-10))
 # - Which weight would each class need to balance the single band at 10 %, and
-#   what can no weight repair? ([Solution](solutions_results.ipynb#cifar-10))
+#   what can no weight repair? ([Solution](solutions_results.ipynb#CIFAR-10))
 # - Next: [into latent space](14_latents.ipynb).

@@ -258,8 +258,8 @@ Markdown(
 # - Set `autoencoder.channels = [16, 32]` in a profile of your own, for latents
 #   that are half as wide as the enlarged image. How does the FID of the
 #   reconstructions change, and how many numbers does a latent then have?
-#   ([Solution](solutions_autoencoder.ipynb#autoencoders))
+#   ([Solution](solutions_autoencoder.ipynb#Autoencoders))
 # - Multiply the deviation in "There and back" by 3, by 10 and by 30. When does the
 #   decoded digit become another one?
-#   ([Solution](solutions_autoencoder.ipynb#autoencoders))
+#   ([Solution](solutions_autoencoder.ipynb#Autoencoders))
 # - Next: [diffusion on latents](14b_latent_diffusion.ipynb).

@@ -264,8 +264,8 @@ all((coresets[0] == other).all() for other in coresets[1:])
 # - Halve and double the scaling factor: `draw` from
 #   `dedt_lib.latents.Latents(..., scaling_factor=...)`. How noisy is a latent
 #   at $t=300$ then?
-#   ([Solution](solutions_autoencoder.ipynb#diffusion-on-latents))
+#   ([Solution](solutions_autoencoder.ipynb#Diffusion-on-latents))
 # - Give each channel a factor of its own, so that every one has a standard
 #   deviation of one. Which channel is less noisy than before?
-#   ([Solution](solutions_autoencoder.ipynb#diffusion-on-latents))
+#   ([Solution](solutions_autoencoder.ipynb#Diffusion-on-latents))
 # - Next: [a transformer that learns from masked tokens](15_mdt.ipynb).

@@ -244,8 +244,8 @@ Markdown(
 #
 # - Mask 20, 40, 60 and 80 % of the tokens, without training again. How do the
 #   errors at masked and at visible tokens change?
-#   ([Solution](solutions_mdt.ipynb#masked-tokens))
+#   ([Solution](solutions_mdt.ipynb#Masked-tokens))
 # - Leave the weight out of `pass_losses`. Which timesteps then make up most of
 #   the squared error, and which with the weight?
-#   ([Solution](solutions_mdt.ipynb#masked-tokens))
+#   ([Solution](solutions_mdt.ipynb#Masked-tokens))
 # - Next: [how MDT draws an image](15b_mdt_sampling.ipynb).

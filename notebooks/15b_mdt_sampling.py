@@ -193,8 +193,8 @@ shown
 #
 # - Let the guidance be constant: `scale` returns `g`. What happens to the first
 #   steps, and to the samples?
-#   ([Solution](solutions_mdt.ipynb#sampling-mdt))
+#   ([Solution](solutions_mdt.ipynb#Sampling-MDT))
 # - Set the deviation to zero, so that every step is the mean. Which of the
 #   samples become smoother?
-#   ([Solution](solutions_mdt.ipynb#sampling-mdt))
+#   ([Solution](solutions_mdt.ipynb#Sampling-MDT))
 # - Next: [class weights for a thousand classes](15c_many_classes.ipynb).

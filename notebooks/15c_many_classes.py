@@ -225,8 +225,8 @@ Markdown(
 #
 # - Run the simulation with ten times the excess. Which rule still separates the
 #   hard classes from the others?
-#   ([Solution](solutions_mdt.ipynb#absent-classes))
+#   ([Solution](solutions_mdt.ipynb#Absent-classes))
 # - Let a batch hold 2,560 samples, with a tenth of the steps. What is left of
 #   the difference between the two rules?
-#   ([Solution](solutions_mdt.ipynb#absent-classes))
+#   ([Solution](solutions_mdt.ipynb#Absent-classes))
 # - Next: [Table IV](16_table4.ipynb).

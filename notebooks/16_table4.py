@@ -253,7 +253,7 @@ runs.behind(frame, "table4")
 # ## Try it
 #
 # - Would you choose the same coreset by FID and by CMMD?
-#   ([Solution](solutions_latent.ipynb#table-iv))
+#   ([Solution](solutions_latent.ipynb#Table-IV))
 # - By how much does pairing each image with itself raise the biased CMMD of $n$
-#   images? ([Solution](solutions_latent.ipynb#table-iv))
+#   images? ([Solution](solutions_latent.ipynb#Table-IV))
 # - Next: [fine-tuning Stable Diffusion](17_stable_diffusion.ipynb).

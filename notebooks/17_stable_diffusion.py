@@ -249,8 +249,8 @@ image.resize((128, 128))
 #
 # - Prompt the pipeline with "a picture of a 5", or with "5". An untrained text
 #   encoder has no synonyms; what does the U-Net draw?
-#   ([Solution](solutions_stable_diffusion.ipynb#fine-tuning))
+#   ([Solution](solutions_stable_diffusion.ipynb#Fine-tuning))
 # - Give the U-Net the empty caption for every sample of the batch. How much
 #   larger is the loss, and at which timesteps?
-#   ([Solution](solutions_stable_diffusion.ipynb#fine-tuning))
+#   ([Solution](solutions_stable_diffusion.ipynb#Fine-tuning))
 # - Next: [guidance](17b_guidance.ipynb).

@@ -201,8 +201,8 @@ Markdown(
 # ## Try it
 #
 # - Compare the three models at $s=2$ and $s=8$ as well. Does the order change?
-#   ([Solution](solutions_stable_diffusion.ipynb#guidance))
+#   ([Solution](solutions_stable_diffusion.ipynb#Guidance))
 # - Guide the coreset's model by the pre-trained one: `eps_u` of the one, `eps_c`
 #   of the other. What do the samples look like?
-#   ([Solution](solutions_stable_diffusion.ipynb#guidance))
+#   ([Solution](solutions_stable_diffusion.ipynb#Guidance))
 # - Next: [are the margins clipped?](17c_margins.ipynb)

@@ -211,8 +211,8 @@ Markdown(
 #
 # - Measure the margins by quarters of the timesteps. Where do the two models
 #   differ?
-#   ([Solution](solutions_stable_diffusion.ipynb#margins))
+#   ([Solution](solutions_stable_diffusion.ipynb#Margins))
 # - Let the two models change places. Which share of the margins is clipped
 #   then, and do the two shares add up to one?
-#   ([Solution](solutions_stable_diffusion.ipynb#margins))
+#   ([Solution](solutions_stable_diffusion.ipynb#Margins))
 # - Next: [Table V](18_table5.ipynb).

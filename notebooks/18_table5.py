@@ -242,8 +242,8 @@ runs.behind(everything, [*grid.TABLES["table5"], *unguided])
 # ## Try it
 #
 # - How much does guidance change the FID of each row? Could it explain why fewer
-#   images do better with it? ([Solution](solutions_latent.ipynb#table-v))
+#   images do better with it? ([Solution](solutions_latent.ipynb#Table-V))
 # - *Fewer steps* and *fewer images* add up to the coreset in all. Why, and which
-#   second control would give other shares? ([Solution](solutions_latent.ipynb#table-v))
+#   second control would give other shares? ([Solution](solutions_latent.ipynb#Table-V))
 # - `dedt plan table5 --profile imagenette` estimates what the paper's own sizes
 #   would take.

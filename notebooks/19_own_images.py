@@ -244,8 +244,8 @@ pd.read_json(
 # Set `data` to a folder of yours. Which of its faults did you not know of?
 #
 # - Set `select.clusters` to 2 in `load_profile`. Which groups are merged?
-#   ([Solution](solutions_start.ipynb#your-own-images))
+#   ([Solution](solutions_start.ipynb#Your-own-images))
 # - Every photograph of a folder is there twice, under two names. What do
 #   uniform random, the Gaussian and Moderate-DS keep of it?
-#   ([Solution](solutions_start.ipynb#your-own-images))
+#   ([Solution](solutions_start.ipynb#Your-own-images))
 # - Next: [the data](01_data.ipynb), and then how each step works.

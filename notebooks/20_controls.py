@@ -193,7 +193,7 @@ runs.behind(frame, "controls")
 #
 # - The nulls shuffle ten weights. How many of the $10!$ permutations move no
 #   weight by more than one place, and why does that matter for a single seed?
-#   ([Solution](solutions_results.ipynb#controls))
+#   ([Solution](solutions_results.ipynb#Controls))
 # - Which Kendall's W do seeds have that agree on nothing?
-#   ([Solution](solutions_results.ipynb#controls))
+#   ([Solution](solutions_results.ipynb#Controls))
 # - Next: [choosing from real CIFAR-10](13_cifar10.ipynb).

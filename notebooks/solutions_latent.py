@@ -63,7 +63,7 @@ pd.DataFrame(best).T
 # compares whole distributions in the embeddings of a CLIP. A choice that only
 # one of them supports should wait for more seeds or another measure. A choice
 # of the lowest mean is also lucky by construction
-# ([Table I's solutions](solutions_results.ipynb#table-i) show by how much).
+# ([Table I's solutions](solutions_results.ipynb#Table-I) show by how much).
 #
 # **How much of a biased CMMD is bias?** ([Exercise](16_table4.ipynb))
 #

@@ -14,6 +14,7 @@ import papermill
 import pytest
 
 from dedt_lib.book import grid
+from dedt_lib.book.notebook import heading_id
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -110,7 +111,7 @@ def test_every_exercise_has_its_solution_and_every_solution_its_exercise():
         for link in re.findall(r"\[Solution\]\((solutions_\w+)\.ipynb#([\w-]+)\)", prose[name])
     )
     solved = Counter(
-        (chapter, name, heading.lower().replace(" ", "-"))
+        (chapter, name, heading_id(heading))
         for name in SOLUTIONS
         for heading, section in re.findall(r"^# ## (.+)\n((?s:.+?))(?=^# ## |\Z)", prose[name], re.MULTILINE)
         for chapter in re.findall(r"\[Exercise\]\((\w+)\.ipynb\)", section)

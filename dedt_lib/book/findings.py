@@ -60,7 +60,7 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
 
     Args:
         frame: of ``results.read_cells``.
-        published: a table of :mod:`dedt_lib.book.paper`.
+        published: a table of ``dedt_lib.book.paper``.
         value: the column of ``frame`` that is compared.
 
     Returns:

@@ -31,6 +31,11 @@ def check_parameters(*known: str) -> None:
                 )
 
 
+def heading_id(title: str) -> str:
+    """What JupyterLab calls a heading in a link; the book calls it the same, so that links lead there in both."""
+    return title.replace(" ", "-")
+
+
 def dial(
     name: str,
     settings: Mapping[Any, Any],

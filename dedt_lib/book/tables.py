@@ -50,7 +50,7 @@ def named(table: pd.DataFrame, rows: Iterable[str]) -> pd.DataFrame:
 
 
 def intervals(frame: pd.DataFrame, by: str | list[str], value: str = "fid") -> pd.DataFrame:
-    """Means over the seeds with their 95 % intervals (:func:`~dedt_lib.evaluation.mean_interval`).
+    """Means over the seeds with their 95 % intervals (``evaluation.mean_interval``).
 
     Args:
         frame: of ``results.read_cells``.
@@ -82,7 +82,7 @@ def layout(
         table: its name in TABLES.
         value: the column of ``frame`` that is shown.
         digits: how many are printed after the point.
-        published: a table of :mod:`dedt_lib.book.paper`, for columns of its own.
+        published: a table of ``dedt_lib.book.paper``, for columns of its own.
 
     Returns:
         Strings, with a dash where there is no number.

@@ -47,7 +47,7 @@ def select(
             Moderate-DS in one ordering of all samples.
         seed: of a method that draws, such as "random".
         originals: int [n], for each sample the first of its class that it is an exact copy of, its own number
-            if of none (:attr:`dedt_lib.data.LabelledImages.originals`).  Copies shape neither Gaussians nor
+            if of none (``LabelledImages.originals``).  Copies shape neither Gaussians nor
             medians, and come after all distinct samples of their group: they are kept only where the ratio asks
             for more.  Method "random", the published baseline, looks at no sample and takes copies as they come.
         ids: name of each sample; by default its number.
