@@ -117,7 +117,7 @@ test: | setup
 	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/pytest -n 2
 
 lab: | setup pair
-	@cd notebooks && ../$(BIN)/jupyter-lab
+	@cd notebooks && ../$(BIN)/jupyter-lab --LabApp.default_url=/lab/tree/00_quickstart.ipynb
 
 tables: | setup pair
 	@echo "Computing the missing cells of profile $$PROFILE; stop and continue whenever you like"
