@@ -13,7 +13,7 @@ import numpy as np
 import papermill
 import pytest
 
-from dedt_lib.book import grid
+from dedt_lib.book import grid, results
 from dedt_lib.book.notebook import heading_id
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,8 +138,8 @@ def test_a_chapter_reads_the_same_in_jupyterlab(name):
 @pytest.mark.parametrize("name", RESULT_PAGES)
 def test_a_page_of_results_shows_what_is_there(name, tmp_path, surroundings, monkeypatch):
     """The main job only: no other encoder, no control, nothing annealed."""
-    results = Path(os.environ["DEDT_RESULTS"]).with_name("few-results")
-    monkeypatch.setenv("DEDT_RESULTS", str(results))
+    few = Path(os.environ["DEDT_RESULTS"]).with_name("few-results")
+    monkeypatch.setenv("DEDT_RESULTS", str(few))
     for row, ratio in (("full", 1.0), ("random", 0.1), ("moderate", 0.1), ("moderate-reweighted", 0.1)):
         results.run_cell("smoke", row, ratio, 0)
     run(name, tmp_path / f"{name}.ipynb", profile="smoke", **FEWER.get(name, {}))

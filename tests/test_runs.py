@@ -50,7 +50,7 @@ def test_a_line_has_seeds_dates_commits_and_a_command_that_works(frame, tmp_path
 def test_the_command_names_a_table_that_has_the_cell():
     cells = grid.all_cells("digits5")
     for cell in cells:
-        table = runs.command(cell, "digits5").split()[2]
+        table = grid.command(cell, "digits5").split()[2]
         assert cell in grid.cells(table, "digits5")
 
 

@@ -1,5 +1,6 @@
 """The grid of runs: which rows a table has, what makes each of them, and the cells (row, ratio, seed) of a table."""
 
+import shlex
 from typing import Any, NamedTuple
 
 from ..config.profile import TABLES as NAMES
@@ -213,3 +214,12 @@ def cell_recipe(row: str, ratio: float, seed: int) -> dict[str, Any]:
 def cell_name(row: str, ratio: float, seed: int) -> str:
     """``ROW-PERCENT-SEED``, what a cell is called in file names and in ``cells.jsonl``."""
     return f"{row}-{ratio * 100:g}-{seed}"
+
+
+def command(cell: Cell, profile: str, table: str = "") -> str:
+    """What computes a cell (row, ratio, seed), to be typed into a shell; ``table`` is one that has it."""
+    row, ratio, seed = cell
+    table = table or next(
+        name for name, rows in TABLES.items() if row in rows and ratio in (rows[row] or (ratio,))
+    )
+    return f"dedt run {table} --row {row} --ratio {ratio:g} --seed {seed} --profile {shlex.quote(profile)}"

@@ -1,7 +1,6 @@
 """Where a printed number comes from: the runs behind it, with their seeds, commit and command."""
 
 import re
-import shlex
 from collections.abc import Collection, Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,6 @@ if TYPE_CHECKING:
 PERCENT = re.compile(r"[\d.]+ %")
 Rows = str | Collection[str]
 """The name of a table, or names of rows."""
-
-
-def command(cell: grid.Cell, profile: str, table: str = "") -> str:
-    """What computes a cell (row, ratio, seed), to be typed into a shell; ``table`` is one that has it."""
-    row, ratio, seed = cell
-    table = table or next(
-        name for name, rows in grid.TABLES.items() if row in rows and ratio in (rows[row] or (ratio,))
-    )
-    return f"dedt run {table} --row {row} --ratio {ratio:g} --seed {seed} --profile {shlex.quote(profile)}"
 
 
 def linked(table: "pd.DataFrame", rows: Rows, without: str = "") -> "HTML":
@@ -81,7 +71,7 @@ def _lines(own: "pd.DataFrame") -> Iterator[tuple[str, ...]]:
         row, kept, result = cells.row.iloc[0], tables.percent(ratio), cells.result.iloc[0]
         notes = [result["provenance"] for result in cells.result]
         made = dict.fromkeys(f"{note['date']}, {note.get('commit', 'not noted')}" for note in notes)
-        of_first = command((row, ratio, cells.seed.iloc[0]), result["profile"])
+        of_first = grid.command((row, ratio, cells.seed.iloc[0]), result["profile"])
         yield (
             f"<span id='{_anchor(row, kept)}'>{escape(grid.LABELS[row])}</span>",
             kept,

@@ -198,7 +198,6 @@ def cells(
       dedt cells --table table1
     """
     from ..book import grid, results
-    from ..book.runs import command
     from ..config import load_profile
 
     listed = grid.cells(table, profile) if table else grid.all_cells(profile)
@@ -208,7 +207,7 @@ def cells(
     where = " --data PATH" if leaves_path_open(load_profile(profile)) else ""
     rows = []
     for cell, is_done in zip(listed, done):
-        rows.append(("done" if is_done else "to do", command(cell, profile, table) + where))
+        rows.append(("done" if is_done else "to do", grid.command(cell, profile, table) + where))
     print_table(("", "command"), rows, text=(0, 1))
 
 
