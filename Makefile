@@ -15,7 +15,8 @@ CHOICE := $(if $(filter-out digits,$(PROFILE)),-r profile $(GIVEN))
 YAML := !!str '$$(printf %s "$$PROFILE" | sed "s/'/''/g")' \#
 
 # First what trains most, one chapter of each model: side by side, no two of them wait for the same run.
-HEADS := $(patsubst %,notebooks/%.py,00_quickstart 14_latents 15_mdt 17_stable_diffusion 02_embed)
+HEADS := $(patsubst %,notebooks/%.py,00_quickstart 14_latents 15_mdt 17_stable_diffusion 02_embed \
+	solutions_stable_diffusion)
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py)) $(sort $(wildcard notebooks/solutions_*.py))
 CHAPTERS := $(HEADS) $(filter-out $(HEADS),$(CHAPTERS))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
@@ -33,7 +34,7 @@ JOBS ?= 2
 MAKEFLAGS += --jobs=$(JOBS)
 
 help:
-	@echo "make book    run the main job on the digits, build the book, say where to open it  (an hour, once)"
+	@echo "make book    run the main job on the digits, build the book, say where to open it  (20 minutes, once)"
 	@echo "make pdf     print the book to _build/$(NAME)/book.pdf, by Chromium or Chrome  (minutes after make book)"
 	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"
@@ -73,7 +74,7 @@ $(BUILD)/_build/html/index.html: $(FIRST) $(EXECUTED) $(PROSE)
 	@$(BIN)/jupyter-book build $(BUILD) --config book/_config.yml --all -q -W -n --keep-going
 	@touch $@
 
-# One page by plain Sphinx, printed by a browser; looked for first, since the chapters take an hour.
+# One page by plain Sphinx, printed by a browser; looked for first, since the chapters take long.
 BROWSER ?= $(firstword $(shell command -v chromium chromium-browser google-chrome google-chrome-stable))
 PRINT := --headless --disable-gpu --no-pdf-header-footer --generate-pdf-document-outline
 PRINT += --virtual-time-budget=60000 $(if $(filter 0,$(shell id -u)),--no-sandbox)
