@@ -144,8 +144,8 @@ class Page:
         return (
             f"{said}*Better* and *worse* stand only where p is below {LEVEL} after Holm's correction for all "
             f"{m} comparisons of this page, from {ENOUGH} seeds at least. A comparison with neither word is "
-            f"inconclusive, which does not mean that the two are equal: at the strictest level of the correction {most} seeds find a true difference of {shown} in "
-            "four of five repetitions."
+            "inconclusive, which does not mean that the two are equal: at the strictest level of the "
+            f"correction {most} seeds find a true difference of {shown} in four of five repetitions."
         )
 
 
