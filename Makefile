@@ -14,7 +14,7 @@ CHOICE := $(if $(filter-out digits,$(PROFILE)),-r profile $(GIVEN))
 # Snakemake takes quotes off both ends and reads the rest as YAML; so a # or : in a path is a letter.
 YAML := !!str '$$(printf %s "$$PROFILE" | sed "s/'/''/g")' \#
 
-# First what trains most, one chapter of each model: side by side, no two of them wait for the same run.
+# First what trains most, one chapter of each model: two jobs then seldom wait for the same run.
 HEADS := $(patsubst %,notebooks/%.py,00_quickstart 14_latents 15_mdt 17_stable_diffusion 02_embed \
 	solutions_stable_diffusion)
 CHAPTERS := $(sort $(wildcard notebooks/[0-9]*.py)) $(sort $(wildcard notebooks/solutions_*.py))

@@ -45,7 +45,7 @@ def dial(
     """Several settings in one figure; in JupyterLab a slider above it shows them one at a time.
 
     Every picture is drawn once, and the browser chooses among them, so turning waits for nothing.  A static page
-    has the figure alone.  So has a front end without a Jupyter server, such as VS Code.
+    has the figure alone.  So has a kernel that no Jupyter server started.
 
     Args:
         name: What is dialled.
