@@ -68,6 +68,7 @@ TINY = {
     "train.warmup_epochs": lambda epochs: min(epochs, 1),
     "train.checkpoint_every": 10,
     "evaluate.networks": 1,
+    "evaluate.width": 8,
 }
 """Keys that say how large something is -> a tiny value, or how a value is made tiny."""
 

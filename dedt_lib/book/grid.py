@@ -143,6 +143,7 @@ TABLES["table1-latent"] = {
     **dict.fromkeys(("random", "lite0-gaussian", "early-stopping"), (0.1, 0.4)),
     **dict.fromkeys(("lite0-moderate", "moderate", "moderate-reweighted"), (0.1,)),
     **dict.fromkeys(("infobatch-budget-annealed", "moderate-reweighted-annealed", "random-annealed"), (0.1,)),
+    **dict.fromkeys(("random-full-length", "moderate-full-length"), (0.1,)),
     "full": (1.0,),
 }
 

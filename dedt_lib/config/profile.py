@@ -259,12 +259,14 @@ class Sample(Section):
 class Evaluate(Training):
     """The network in whose features FID is measured, and the metrics beside FID."""
 
-    network: Literal["classifier", "inceptionv3"]  # trained on the images; that of published FIDs
+    network: Literal["classifier", "resnet18", "inceptionv3"]  # two trained on the images; that of published FIDs
     weights: str = ""  # file of that network; "" looks in its usual places
-    epochs: Count = 1  # this and the next two only for network = "classifier"
+    # This and the next three only for networks trained here; a ResNet-18 has eight times as many features as its width.
+    width: Count = 64
+    epochs: Count = 1
     batch_size: Count = 128
     learning_rate: Positive = 0.05
-    networks: Count = 1  # of the classifier, so many of other seeds, in whose features FID is measured too
+    networks: Count = 1  # trained here, so many of other seeds, in whose features FID is measured too
     classwise: bool = True
     # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway.
     kid: bool = False

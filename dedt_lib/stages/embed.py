@@ -174,7 +174,17 @@ class FidClassifier(TrainedEncoder):
 
     @property
     def shape(self):
-        return {"width": 64}
+        return {"width": self.section.width}
+
+
+class FidResNet18(FidClassifier):
+    """The same as a ResNet-18, for photographs, whose classes three convolutions hardly tell apart."""
+
+    network = "resnet18"
+
+    @property
+    def settings(self):
+        return {**super().settings, "shift": 4, "flip": self.lab.profile.train.flip}
 
 
 class GivenEncoder(Given):

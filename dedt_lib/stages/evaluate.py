@@ -15,7 +15,7 @@ from ..files import address, read_json, sha256, write_json
 from ..weights import Published, key_of, locate
 from . import needs
 from .base import Cost, Given, Stage, uncounted
-from .embed import LABELS, Encoder, FidClassifier, SmallClip, encoder, features_width
+from .embed import LABELS, Encoder, FidClassifier, FidResNet18, SmallClip, encoder, features_width
 from .sample import Sample
 from .select import Select
 from .train import Snapshot, TrainInfoBatch
@@ -65,7 +65,8 @@ class Extractor:
 def extractor_stage(lab: "Lab", seed: int = 0) -> Stage:
     """The network in whose features FID is measured, where it is trained here with ``seed``."""
     p = lab.profile.evaluate
-    return FidClassifier(lab, seed) if p.network == "classifier" else FidInception(lab, p.weights)
+    trained = {"classifier": FidClassifier, "resnet18": FidResNet18}
+    return trained[p.network](lab, seed) if p.network in trained else FidInception(lab, p.weights)
 
 
 def extractor(lab: "Lab", seed: int = 0) -> Extractor:
@@ -89,7 +90,7 @@ def features(lab: "Lab", images: np.ndarray, out: Any = None, seed: int = 0) -> 
 
 def width(lab: "Lab") -> int:
     """Features of an image for FID."""
-    return 64 if lab.profile.evaluate.network == "classifier" else 2048
+    return 2048 if lab.profile.evaluate.network == "inceptionv3" else features_width(extractor_stage(lab), lab.shape)
 
 
 def views(lab: "Lab") -> int:
