@@ -18,9 +18,11 @@ from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import address
 from dedt_lib.models import autoencoder
+from dedt_lib.pixels import to_float
 from dedt_lib.plans import EpochPlan
 from dedt_lib.reweighting import GroupDRO
-from dedt_lib.stages import latents
+from dedt_lib.stages import embed, evaluate, latents
+from dedt_lib.stages.lab import Lab
 from dedt_lib.store import Store
 from dedt_lib.training import CHECKPOINT, draw_batch, train
 from dedt_lib.weights import read_tensors
@@ -124,6 +126,27 @@ def test_a_cell_holds_the_metrics_of_the_latent_models(latent):
     assert all(np.isfinite(cell[name]) for name in results.MORE_METRICS)
     assert 0 <= cell["precision"] <= 1 and 0 <= cell["recall"] <= 1 and len(cell["classwise"]) == 10
     assert cell["costs"]["train"]["evaluations"] == latent.spec.evaluations * cell["costs"]["train"]["images"]
+
+
+def test_fid_can_be_measured_in_the_features_of_a_resnet18(tmp_path):
+    sizes = {"evaluate.network": "resnet18", "evaluate.width": 8, "encoders.resnet18.width": 8}
+    lab = Lab(tiny.profile(**sizes), store=Store(tmp_path))
+    network = evaluate.extractor_stage(lab)
+    images = lab.data.images[:4]
+    features = evaluate.features(lab, images)
+    assert features.shape == (4, evaluate.width(lab)) == (4, 64)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            features, network.result().features(to_float(torch.from_numpy(images))), rtol=1e-5
+        )
+    chooses = embed.encoder(lab, "resnet18", 0)
+    assert (type(network.result()), network.settings["flip"]) == (
+        type(chooses.result()),
+        lab.profile.train.flip,
+    )
+    first = [next(stage.result().parameters()) for stage in (network, chooses)]
+    assert not torch.equal(*first), "the encoder that chooses may not be the one that judges"
+    assert evaluate.views(lab) == 1 + lab.profile.train.flip
 
 
 def test_samples_come_back_at_the_size_of_the_images(latent):

@@ -259,7 +259,9 @@ class Sample(Section):
 class Evaluate(Training):
     """The network in whose features FID is measured, and the metrics beside FID."""
 
-    network: Literal["classifier", "resnet18", "inceptionv3"]  # two trained on the images; that of published FIDs
+    network: Literal[
+        "classifier", "resnet18", "inceptionv3"
+    ]  # two trained on the images; that of published FIDs
     weights: str = ""  # file of that network; "" looks in its usual places
     # This and the next three only for networks trained here; a ResNet-18 has eight times as many features as its width.
     width: Count = 64
