@@ -15,7 +15,7 @@ def test_every_run_is_measured_on_its_way_and_at_its_end(tmp_path):
     spec = importlib.util.spec_from_file_location("fid_over_steps", TOOL)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    profile = tiny.profile(**{"data.per_class": 20, "unet.epochs": 4})
+    profile = tiny.profile(**{"tables": ("controls",), "data.per_class": 20, "unet.epochs": 4})
     lab = Lab(profile, store=Store(tmp_path), device="cpu")
     rows = tool.measure(lab, (0,))
     ends = {ratio: max(row["steps"] for row in rows if row["ratio"] == ratio) for ratio in (1.0, 0.1, 0.4)}

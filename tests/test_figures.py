@@ -104,9 +104,10 @@ def test_kept_beside_removed_with_a_row_for_each_class(rng):
     images = np.broadcast_to(
         np.where(coreset.kept, 200, 50).astype(np.uint8)[:, None, None, None], (40, 1, 8, 8)
     )
-    kept, removed = drawn(figures.kept_and_removed(images, {"a": coreset}, per_side=4), 2)
-    assert {text.get_text() for text in kept.texts} == set(coreset.class_names)
-    for axes, grey in ((kept, 200), (removed, 50)):
+    samples = np.full((6, 1, 8, 8), 100, dtype=np.uint8), np.arange(6) % 4
+    panels = drawn(figures.kept_and_removed(images, {"a": coreset}, per_side=4, drawn=samples), 3)
+    assert {text.get_text() for text in panels[0].texts} == set(coreset.class_names)
+    for axes, grey in zip(panels, (200, 50, 100)):
         sheet = axes.get_images()[0].get_array()
         assert sheet.shape == (4 * 9 - 1, 4 * 9 - 1) and set(np.unique(sheet)) <= {grey, 235}
 

@@ -9,7 +9,7 @@ import argparse
 
 from tqdm import tqdm
 
-from dedt_lib.book.grid import ENDS, cell_recipe
+from dedt_lib.book.grid import all_cells, cell_recipe
 from dedt_lib.book.results import results_folder
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
@@ -20,12 +20,14 @@ from dedt_lib.stages.sample import Sample
 from dedt_lib.stages.train import Snapshot
 from dedt_lib.store import Store, provenance
 
+ROWS = ("full", "random-full-length")
+
 
 def measure(lab, seeds):
     """One row a ratio, seed and number of steps: a list of dicts, ready for JSON."""
-    runs = [("full", 1.0), *(("random-full-length", ratio) for ratio in ENDS)]
+    runs = [cell for cell in all_cells(lab.profile) if cell[0] in ROWS and cell[2] in seeds]
     rows = []
-    for row, ratio, seed in tqdm([(*run, seed) for seed in seeds for run in runs], unit="run"):
+    for row, ratio, seed in tqdm(sorted(runs, key=lambda cell: cell[2]), unit="run"):
         run = Experiment(lab, **cell_recipe(row, ratio, seed)).model
         for step in sorted({*run.kept_steps, run.steps}):
             metrics = Evaluate(lab, Sample(lab, Snapshot(lab, run, step)), None).result()
@@ -36,9 +38,10 @@ def measure(lab, seeds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--profile", default="digits")
+    parser.add_argument("--path", default="", help="folder of the images, where the profile has none")
     parser.add_argument("--seeds", type=int, nargs="*", help="default: all of the profile")
     arguments = parser.parse_args()
-    profile = load_profile(arguments.profile)
+    profile = load_profile(arguments.profile, **({"data.path": arguments.path} if arguments.path else {}))
     rows = measure(Lab(profile, store=Store()), arguments.seeds or profile.seeds)
     folder = results_folder(profile)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,17 @@
 """Fill README.md from the committed results, and draw its picture from the stored runs.
 
-``python tools/readme.py`` after the results changed; a test keeps the numbers in step.
+``python tools/readme.py`` after the results changed; a test keeps the numbers in step.  The picture is of profile
+cifar10-latent and trains what is not in the store.
 """
 
+import argparse
 import json
 import re
 from pathlib import Path
 
 from dedt_lib.book import grid, results, tables
+from dedt_lib.config.profile import load_profile
+from dedt_lib.sampling import proportional_labels
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (expected|measured):start -->\n).*?(<!-- \2:end -->)", re.DOTALL)
@@ -57,25 +61,23 @@ def filled(text):
     return BLOCK.sub(lambda match: match[1] + FILLED[match[2]]() + match[3], text)
 
 
-def draw(path):
-    """The picture of the front page: the first seed of the main job."""
+def draw(path, cifar10):
+    """The picture of the front page: photographs that are kept and removed, and what the model of all data draws."""
     from dedt_lib.book import figures
     from dedt_lib.experiment import Experiment
 
-    plain = Experiment("digits", method="moderate", ratio=0.1, seed=0)
-    weighted = plain.change(reweighting=True)
-    figure = figures.front_page(
-        plain.data,
-        plain.select(),
-        weighted.reweight()["weights"],
-        weighted.sample(),
-        plain.evaluate()["classwise"],
-        weighted.evaluate()["classwise"],
-    )
-    figure.savefig(path, dpi=110)
+    profile = load_profile("cifar10-latent", **{"data.path": cifar10})
+    chosen = Experiment(profile, method="moderate", ratio=0.1, seed=0)
+    full = chosen.change(method="random", ratio=1.0)
+    labels = proportional_labels(profile.sample.count, chosen.data.class_counts)
+    coresets = {"Moderate-DS, 10 %": chosen.select()}
+    figure = figures.kept_and_removed(chosen.data.images, coresets, 7, drawn=(full.sample(), labels))
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cifar10", default="", help="folder with CIFAR-10 (default: fetch the archive)")
     readme = ROOT / "README.md"
     readme.write_text(filled(readme.read_text()))
-    draw(ROOT / "book" / "_static" / "front.png")
+    draw(ROOT / "book" / "_static" / "front.png", parser.parse_args().cifar10)

@@ -105,7 +105,12 @@ def score_histogram(coreset: Coreset, label: str, of_class: int) -> Figure:
     return finished(figure)
 
 
-def kept_and_removed(images: np.ndarray, coresets: Mapping[str, Coreset], per_side: int = 6) -> Figure:
+def kept_and_removed(
+    images: np.ndarray,
+    coresets: Mapping[str, Coreset],
+    per_side: int = 6,
+    drawn: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Figure:
     """Kept images beside removed ones, a row for each of the first twelve classes, a pair of columns for each coreset.
 
     The kept ones are those ranked first, the removed ones those ranked last.
@@ -114,25 +119,31 @@ def kept_and_removed(images: np.ndarray, coresets: Mapping[str, Coreset], per_si
         images: uint8 [n, C, H, W].
         coresets: label -> Coreset.
         per_side: images in a row.
+        drawn: samples of a model, uint8 [m, C, H, W], and their labels, int [m], for one more column.
     """
     first = next(iter(coresets.values()))
     classes = range(min(12, len(first.class_names)))
-    height, width = images.shape[2:]
-    row = WIDTH / (2 * len(coresets) * per_side) * height / width
-    columns = 2 * len(coresets)
-    figure, panels = panel_grid(columns, 1.15 * row * len(classes) + 0.6, columns=columns)
-    for k, (label, coreset) in enumerate(coresets.items()):
-        sides: dict[str, list[np.ndarray]] = {"kept": [], "removed": []}
+    blank = np.full((per_side, *images.shape[1:]), 235, dtype=np.uint8)
+    sheets: dict[str, list[np.ndarray]] = {}
+
+    def add(title: str, chosen: np.ndarray) -> None:
+        sheets.setdefault(title, []).append(np.concatenate([chosen, blank])[:per_side])
+
+    for label, coreset in coresets.items():
         for c in classes:
             members = np.flatnonzero(coreset.labels == c)
             order = members[np.argsort(coreset.rank[members], kind="stable")]
-            inside, outside = order[coreset.kept[order]], order[~coreset.kept[order]]
-            for side, chosen in (("kept", inside[:per_side]), ("removed", outside[::-1][:per_side])):
-                blank = np.full((per_side - len(chosen), *images.shape[1:]), 235, dtype=np.uint8)
-                sides[side] += [images[chosen], blank]
-        for axes, (side, shown) in zip(panels[2 * k :], sides.items()):
-            show_tiled(axes, np.concatenate(shown), per_side)
-            axes.set_title(f"{label}\n{side}", fontsize=9)
+            add(f"{label}\nkept", images[order[coreset.kept[order]]])
+            add(f"{label}\nremoved", images[order[~coreset.kept[order]][::-1]])
+    if drawn:
+        for c in classes:
+            add("a model's\nsamples", drawn[0][drawn[1] == c])
+    height, width = images.shape[2:]
+    row = WIDTH / (len(sheets) * per_side) * height / width
+    figure, panels = panel_grid(len(sheets), 1.15 * row * len(classes) + 0.6, columns=len(sheets))
+    for axes, (title, shown) in zip(panels, sheets.items()):
+        show_tiled(axes, np.concatenate(shown), per_side)
+        axes.set_title(title, fontsize=9)
     for place, name in enumerate(plain(first.class_names[c] for c in classes)):
         centre = (place + 0.5) / len(classes)
         beside(panels[0], -0.02, 1 - centre, name)
