@@ -1,12 +1,12 @@
-"""What the cells of a table take, before anything is spent: runs, steps, network evaluations, disk, hours.
+"""What recipes take, before anything is spent: runs, steps, network evaluations, disk, hours.
 
-The stages of an imagined lab say what they cost; those that several cells share count once, as they do in the store.
+The stages of an imagined lab say what they cost; those that several recipes share count once, as they do in the store.
 ``probe`` times their own work on this device, on random images.
 """
 
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from .stages.train import Snapshot, Train, TrainInfoBatch
 from .store import Store
 
 Cell = tuple[str, float, int]  # row, ratio and seed
+Runs = Mapping[Cell, Experiment]
 Speed = dict[tuple[str, str], float]  # (kind of work, network) -> seconds of a unit
 
 KNOWN = {
@@ -50,13 +51,18 @@ UNITS = {
 """What the time of a kind of work goes with, where it is not its steps."""
 
 
-def stages(lab: Lab, cells: Iterable[Cell]) -> dict[str, Stage]:
-    """Every stage behind cells once, by its address.
+def of_cells(lab: Lab, cells: Iterable[Cell]) -> Runs:
+    """The cells of a table as recipes on a lab.
 
     Raises:
         DedtError: For an unknown row.
     """
-    return closure(stage for cell in cells for stage in Experiment(lab, **cell_recipe(*cell)).stages())
+    return {cell: Experiment(lab, **cell_recipe(*cell)) for cell in cells}
+
+
+def stages(runs: Runs, until: str = "evaluate") -> dict[str, Stage]:
+    """Every stage behind a verb of the runs once, by its address."""
+    return closure(stage for run in runs.values() for stage in run.stages(until))
 
 
 def costs(stage: Stage, least: bool = False) -> list[Cost]:
@@ -65,8 +71,8 @@ def costs(stage: Stage, least: bool = False) -> list[Cost]:
     return stage.lab.remember(("cost", stage.address, *how.values()), lambda: list(stage.cost(**how)))
 
 
-def plan(lab: Lab, cells: Iterable[Cell], least: bool = False) -> list[Cost]:
-    """The work behind cells on an imagined lab, in the order of KINDS.
+def plan(runs: Runs, least: bool = False, until: str = "evaluate") -> list[Cost]:
+    """The work behind a verb of runs on an imagined lab, in the order of KINDS.
 
     InfoBatch prunes what the losses tell it to: its runs are counted as if it pruned nothing, or with ``least`` as
     much as it can.
@@ -75,7 +81,7 @@ def plan(lab: Lab, cells: Iterable[Cell], least: bool = False) -> list[Cost]:
         For every kind of work one sum over its stages; of scratch the most that one of them needs.
     """
     groups: dict[tuple[str, str, str], list[Cost]] = {}
-    for stage in stages(lab, cells).values():
+    for stage in stages(runs, until).values():
         for cost in costs(stage, least):
             groups.setdefault((cost.kind, cost.what, cost.network), []).append(cost)
     works = []
@@ -86,25 +92,22 @@ def plan(lab: Lab, cells: Iterable[Cell], least: bool = False) -> list[Cost]:
     return sorted(works, key=lambda work: KINDS.index(work.kind))
 
 
-def speedups(
-    lab: Lab, cells: Iterable[Cell], least: bool = False
-) -> dict[tuple[str, float], tuple[float, float]]:
+def speedups(runs: Runs, least: bool = False) -> dict[tuple[str, float], tuple[float, float]]:
     """Ideal speed-ups over the run on all the data, in evaluations of the diffusion network.
 
     (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Other encoders
     are not in it, nor the stages that the run on all the data needs as well, nor what a device loses to small batches.
     """
     found = {}
-    for row, ratio, seed in cells:
-        e = Experiment(lab, **cell_recipe(row, ratio, seed))
-        (full,), model = costs(e.reference_run), e.model
+    for (row, ratio, _), run in runs.items():
+        (full,), model = costs(run.reference_run), run.model
         if isinstance(model, Snapshot):
             found[row, ratio] = (full.steps / model.step,) * 2
             continue
         (final,) = costs(model, least)
         behind = [cost for stage in closure([model]).values() if stage is not model for cost in costs(stage)]
         counted = ("encoder", "proxy", "reference")
-        own = sum(c.evaluations for c in behind if c.kind in counted and c.network == e.spec.label)
+        own = sum(c.evaluations for c in behind if c.kind in counted and c.network == run.spec.label)
         taken = final.evaluations, final.evaluations + own
         found[row, ratio] = full.evaluations / taken[0], full.evaluations / taken[1]
     return found
@@ -170,7 +173,7 @@ def seconds(work: Cost, speed: Speed) -> float:
     return units(work) * speed[work.kind, work.network] if work.network else 0.0
 
 
-def probe(lab: Lab, cells: Iterable[Cell], *, limit: float = 5.0) -> Speed:
+def probe(runs: Runs, until: str = "evaluate", *, limit: float = 5.0) -> Speed:
     """Measure this device: (kind, network) -> seconds per step, image, evaluation or pair.
 
     Each stage does its own work on a batch of random images, and again on four times as many for as long as that takes
@@ -179,11 +182,12 @@ def probe(lab: Lab, cells: Iterable[Cell], *, limit: float = 5.0) -> Speed:
     Raises:
         DedtError: When a batch does not fit into the device's memory.
     """
+    lab = next(iter(runs.values())).lab
     if lab.profile.threads:
         torch.set_num_threads(lab.profile.threads)
     timed = [
         (ALIKE.get(cost.kind, cost.kind), cost, stage)
-        for stage in stages(lab, cells).values()
+        for stage in stages(runs, until).values()
         for cost in costs(stage)
         if cost.network
     ]

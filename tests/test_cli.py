@@ -515,8 +515,8 @@ def test_the_plan_gives_a_range_for_infobatch(dedt_plan):
 
 
 def test_the_plan_shows_hours_when_it_has_measured(dedt_plan, monkeypatch):
-    def probe(lab, cells):
-        return {(work.kind, work.network): 3600.0 for work in plan.plan(lab, cells)}
+    def probe(runs, until):
+        return {(work.kind, work.network): 3600.0 for work in plan.plan(runs, until=until)}
 
     monkeypatch.setattr(plan, "probe", probe)
     _, printed, _ = dedt_plan(

@@ -29,10 +29,15 @@ def imagined(name="paper", **changes):
     return Lab(profile, counts=planning.survey(profile)[0])
 
 
+def runs(lab, *cells):
+    """Cells (row, ratio, seed), of which the seed may be left out, as recipes."""
+    return planning.of_cells(lab, [(*cell, 0)[:3] for cell in cells])
+
+
 def planned(lab, *cells):
-    """Kind of work -> the work, for cells (row, ratio, seed) of which the seed may be left out."""
+    """Kind of work -> the work."""
     found = {}
-    for work in planning.plan(lab, [(*cell, 0)[:3] for cell in cells]):
+    for work in planning.plan(runs(lab, *cells)):
         found.setdefault(work.kind, []).append(work)
     return found
 
@@ -105,7 +110,7 @@ def test_stable_diffusion_knows_no_patches():
 
 def test_the_ideal_speed_ups():
     rows = ("moderate", "random-annealed", "early-stopping")
-    found = planning.speedups(imagined(), [(row, ratio, 0) for row in rows for ratio in RATIOS])
+    found = planning.speedups(runs(imagined(), *((row, ratio, 0) for row in rows for ratio in RATIOS)))
     for ratio in RATIOS:
         assert found["moderate", ratio] == pytest.approx((1 / ratio, 1 / ratio))
         assert found["random-annealed", ratio][0] == pytest.approx(1 / (0.875 * ratio + 0.125))
@@ -113,7 +118,7 @@ def test_the_ideal_speed_ups():
 
 
 def test_the_whole_recipe_is_slower_than_one_run_on_all_the_data():
-    found = planning.speedups(imagined(), [("moderate-reweighted", 0.1, 0), ("ddae-moderate", 0.1, 0)])
+    found = planning.speedups(runs(imagined(), ("moderate-reweighted", 0.1, 0), ("ddae-moderate", 0.1, 0)))
     assert found["moderate-reweighted", 0.1] == pytest.approx((10, 3 / (3 + 0.4 + 0.3)))
     assert found["ddae-moderate", 0.1][1] < 1
 
@@ -182,26 +187,26 @@ def test_what_is_not_published_is_trained():
     ],
 )
 def test_cmmd_takes_embeddings_of_both_sides(cmmd, network, expected):
-    works = planning.plan(imagined("", **{"evaluate.cmmd": cmmd}), [("sd-random", 0.2, 0)])
+    works = planning.plan(runs(imagined("", **{"evaluate.cmmd": cmmd}), ("sd-random", 0.2, 0)))
     assert [(work.kind, work.images) for work in works if work.network == network] == expected
 
 
 @pytest.mark.parametrize("name", ["smoke", "digits"])
 def test_table3_needs_no_run_that_table1_and_table2_do_not_have(name):
     lab = imagined(name)
-    found = {table: set(planning.stages(lab, grid.cells(table, lab.profile))) for table in grid.TABLES}
+    found = {table: set(planning.stages(runs(lab, *grid.cells(table, lab.profile)))) for table in grid.TABLES}
     assert found["table3"] <= found["table1"] | found["table2"]
     assert found["figure2"] <= found["table3"]
     assert not found["table2"] <= found["table1"]
 
 
 def test_cells_share_what_is_the_same():
-    def runs(cells, **changes):
-        return {work.what: work.runs for work in planning.plan(imagined(**changes), cells)}
+    def counted(cells, **changes):
+        return {work.what: work.runs for work in planning.plan(runs(imagined(**changes), *cells))}
 
     pair = [("moderate-reweighted", 0.1, 0), ("moderate-literal-dro", 0.1, 0)]
-    assert [runs(pair, **{"reweight.burn_in": share})["group DRO"] for share in (0.0, 0.2)] == [1, 2]
-    found = runs([("moderate-reweighted", 0.1, 0), ("moderate-reweighted", 0.1, 1)])
+    assert [counted(pair, **{"reweight.burn_in": share})["group DRO"] for share in (0.0, 0.2)] == [1, 2]
+    found = counted([("moderate-reweighted", 0.1, 0), ("moderate-reweighted", 0.1, 1)])
     assert (found["ResNet-18"], found["all the data"], found["coreset, weighted"]) == (2, 2, 2)
     controls = [("full", 1.0, 0), *(("early-stopping", ratio, 0) for ratio in (*RATIOS, 1.0))]
     works = planned(imagined(), *controls)
@@ -277,7 +282,7 @@ def test_a_real_infobatch_run_lies_in_the_planned_range(prune, smoke):
     run = Experiment(lab.profile, store=smoke.store, device="cpu", **grid.cell_recipe(row, 0.4, 0))
     facts = run.training()
     least, most = (
-        next(work for work in planning.plan(lab, [(row, 0.4, 0)], least) if work.kind == "training")
+        next(work for work in planning.plan(runs(lab, (row, 0.4, 0)), least) if work.kind == "training")
         for least in (True, False)
     )
     assert least.images <= facts["images_seen"] <= most.images
@@ -336,7 +341,23 @@ def test_published_encoders_are_planned_without_their_weights():
 
 def test_an_unknown_row_is_an_error():
     with pytest.raises(DedtError, match="Unknown row 'best'"):
-        planning.plan(imagined(""), [("best", 0.1, 0)])
+        runs(imagined(""), ("best", 0.1, 0))
+
+
+def test_a_verb_of_a_recipe_takes_what_its_stages_take(tmp_path, capsys):
+    from dedt_lib.shell.cli import main
+
+    for k, folder in enumerate(("a", "b")):
+        tiny.write_images(tmp_path / "photos", [folder], each=12 + k, size=(40, 33))
+    photos = [str(tmp_path / "photos"), "--ratio", "0.5", "--dry-run", "--store", str(tmp_path / "store")]
+    assert main(["select", *photos, "--encoder", "efficientnet-lite0"]) == 0
+    told = capsys.readouterr().out
+    assert "25 images in 2 classes" in told and "speed-up" not in told and "in all" in told
+    kinds = [line.split()[0] for line in told.splitlines() if line.startswith("  ")]
+    assert "features" in kinds and not {"training", "sampling", "reference"} & {*kinds}
+    assert not (tmp_path / "store").exists()
+    assert main(["run", "table1", "--row", "random", "--dry-run"]) == 2
+    assert "dedt plan table1 --row" in capsys.readouterr().err
 
 
 # ---- the probe -------------------------------------------------------------------------------------
@@ -345,9 +366,11 @@ def test_an_unknown_row_is_an_error():
 def test_the_probe_times_every_kind_of_work():
     small = {"encoders.clip.batch_size": 10, "encoders.inceptionv3.batch_size": 5, "evaluate.batch_size": 10}
     lab = imagined("", **small)
-    cells = [(f"{row}-reweighted", 0.2, 0) for row in ("moderate", "mdt-gaussian", "sd-moderate")]
-    works = planning.plan(lab, cells)
-    speed = planning.probe(lab, cells, limit=0)
+    chosen = runs(
+        lab, *((f"{row}-reweighted", 0.2, 0) for row in ("moderate", "mdt-gaussian", "sd-moderate"))
+    )
+    works = planning.plan(chosen)
+    speed = planning.probe(chosen, limit=0)
     assert set(speed) == {(work.kind, work.network) for work in works}
     assert {kind for kind, _ in speed} == set(planning.KINDS) - {"images"}
     assert all(value > 0 for value in speed.values())
@@ -369,4 +392,4 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(monkeypatch):
 
     monkeypatch.setattr(Stage, "manifest", full)
     with pytest.raises(DedtError, match="Lower the batch_size"):
-        planning.probe(imagined(""), [("random", 0.1, 0)], limit=0)
+        planning.probe(runs(imagined(""), ("random", 0.1, 0)), limit=0)

@@ -137,7 +137,7 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
     run = Experiment(Lab(lab.profile, counts=[n]))
     ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
     steps, data = run.steps_at(run.recipe.ratio), shlex.quote(lab.profile.data.path)
-    how_long = f"dedt plan table1 --row moderate --ratio {ratio} --data {data} --probe"
+    how_long = f"dedt run {data} --ratio {ratio} --dry-run"
     return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; how long: {how_long}"
 
 

@@ -10,7 +10,8 @@ examples:
   dedt select photos --ratio 0.1 --out coreset  a coreset of them, with a report to look at
   dedt run --profile smoke                      everything, in seconds, to see that it works
   dedt run --profile smoke --model mdt          the same in the latent space of an autoencoder
-  dedt plan table1 --probe                      what a table takes: runs, steps, disk, hours
+  dedt run photos --ratio 0.1 --dry-run         what that takes: runs, steps, disk, hours
+  dedt plan table1 --probe                      the same of a table
   dedt profile short                            how large everything is, and which file says so
   dedt VERB --help                              what a verb prints and writes
 """
@@ -42,7 +43,9 @@ from .printing import amount, describe, print_reading, print_speed, print_speedu
 
 if TYPE_CHECKING:
     from ..config import Profile, Recipe
+    from ..plan import Runs
     from ..processes import Processes
+    from ..stages import Lab
     from ..store import Store
 
 # Read from the folder, because config.profile takes longer to import than --help may take.
@@ -75,6 +78,7 @@ def compute(
     skip_bad: Skip = False,
     store: Kept = None,
     out: Out = None,
+    dry_run: Annotated[bool, "compute nothing; measure this device and say what it would take"] = False,
     **recipe: Any,
 ) -> None:
     """Compute and print one stage, under a line that says of what."""
@@ -86,13 +90,16 @@ def compute(
     budget = load_profile(profile or own_profile(data), **changes)
     chosen = checked(Recipe, recipe)
     check_stage(stage, chosen)
+    until = "evaluate" if stage is verbs.run else stage.__name__
+    if dry_run:
+        return plan_recipe(budget, chosen, until)
     out, kept = output_folder(out), Store(store)
     check_data(budget)
 
     from ..experiment import Experiment
 
     experiment = Experiment(budget, store=kept, report=out, **recipe)
-    experiment.check_weights("evaluate" if stage is verbs.run else stage.__name__)
+    experiment.check_weights(until)
     with printing_once(experiment.lab.processes):
         verbs.say_how_long(experiment)
         changed = f" with {', '.join(changes)} changed" if changes else ""
@@ -126,12 +133,15 @@ def run(
     example:
       dedt run --ratio 0.1 --out everything
       dedt run photos --ratio 0.1                              your images, under the profile photos
+      dedt run photos --ratio 0.1 --dry-run                    what that would take
       dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes results/digits
     """
     from ..config.profile import TABLES
 
     if table and table not in TABLES and (Path(table).exists() or table.startswith("hub:")):
         return compute(verbs.run, Path(table), **options)
+    if table and options.get("dry_run"):
+        raise DedtError(f"What a cell takes is told by: dedt plan {table} --row ROW --ratio R --probe")
     if table:
         return run_cell(table, row, **options)
     if row:
@@ -231,12 +241,11 @@ def plan(
     example:
       dedt plan table1 --profile paper --probe
       dedt plan --row moderate --ratio 0.1 --set unet.epochs=50
-      dedt plan table1 --row moderate --ratio 0.1 --data photos --probe
+      dedt run photos --ratio 0.1 --dry-run          the same of one recipe, such as that of your images
     """
     from .. import plan as planning
     from ..book import grid, results
     from ..config import load_profile
-    from ..stages import Lab
 
     budget = load_profile(profile or own_profile(data), **profile_changes(data, set, skip_bad))
     listed = grid.cells(table, budget) if table else grid.all_cells(budget)
@@ -250,25 +259,50 @@ def plan(
             "No cell has that row, ratio and seed. All cells are listed by: "
             f"dedt cells {of}--profile {shlex.quote(profile or budget.name)}"
         )
-    known = planning.known_data(budget)
-    if known in (None, budget.data.source):
-        check_data(budget)
-    counts, reading = planning.survey(budget)
+    lab = imagined_lab(budget)
     there = () if set or data else results.done(budget)
     done = sum(grid.cell_name(*cell) in there for cell in chosen)
     note = f"; {done:,} of them done, which are counted all the same" if done else ""
     print(f"{table or 'all tables'}, profile {budget.name}: {amount(len(chosen), 'cell')}{note}")
-    images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")
-    print(f"{known or budget.data.source}: {images} in {classes}")
-    print_reading(reading)
     if table and table not in budget.tables:
         made_for = ", ".join(budget.tables)
         print(f"the profile is made for {made_for}; what else this takes has the published settings")
-    lab = Lab(budget, counts=counts)
-    works, least = (planning.plan(lab, chosen, least) for least in (False, True))
-    speed = planning.probe(lab, chosen) if probe else {}
+    print_plan(planning.of_cells(lab, chosen), probe)
+
+
+def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
+    """What a verb takes of a recipe: ``--dry-run``."""
+    from ..experiment import Experiment
+
+    run = Experiment(imagined_lab(budget), **recipe.model_dump())
+    print(f"profile {budget.name}: {describe(run)}; what is stored already is counted too")
+    print_plan({("this recipe", recipe.ratio, recipe.seed): run}, True, until)
+
+
+def imagined_lab(budget: "Profile") -> "Lab":
+    """A lab with the profile's images, counted and not read; prints how many they are."""
+    from .. import plan as planning
+    from ..stages import Lab
+
+    known = planning.known_data(budget)
+    if known in (None, budget.data.source):
+        check_data(budget)
+    counts, reading = planning.survey(budget)
+    images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")
+    print(f"{known or budget.data.source}: {images} in {classes}")
+    print_reading(reading)
+    return Lab(budget, counts=counts)
+
+
+def print_plan(runs: "Runs", probe: bool, until: str = "evaluate") -> None:
+    """What a verb of runs takes, and with ``probe`` the hours on this device."""
+    from .. import plan as planning
+
+    works, least = (planning.plan(runs, least, until) for least in (False, True))
+    speed = planning.probe(runs, until) if probe else {}
     print_works(works, least, speed)
-    print_speedups(*(planning.speedups(lab, chosen, least) for least in (False, True)))
+    if until in ("train", "sample", "evaluate"):
+        print_speedups(*(planning.speedups(runs, least) for least in (False, True)))
     if speed:
         print_speed(speed, sum(planning.seconds(work, speed) for work in works))
     else:
