@@ -12,9 +12,9 @@
 # The digits fit into one figure; CIFAR-10
 # ([Krizhevsky, 2009](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf))
 # does not. This chapter selects coresets of all its 50,000 training images on a
-# CPU, with the commands that you would use. No diffusion model is trained on
-# them here, because that takes a GPU (`dedt plan --profile short` estimates the
-# time).
+# CPU, with the commands that you would use. To train the published model on
+# them takes a GPU (`dedt plan --profile short` estimates the time); a small one
+# is trained on [the next page](13b_photographs.ipynb).
 #
 # The page reads what `tools/cifar10.py` measured and computes nothing.
 
@@ -183,4 +183,4 @@ Markdown(
 #   would have by chance? ([Solution](solutions_results.ipynb#CIFAR-10))
 # - Which weight would each class need to balance the single band at 10 %, and
 #   what can no weight repair? ([Solution](solutions_results.ipynb#CIFAR-10))
-# - Next: [into latent space](14_latents.ipynb).
+# - Next: [a model trained on these photographs](13b_photographs.ipynb).

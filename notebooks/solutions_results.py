@@ -10,8 +10,8 @@
 # # Solutions: results
 #
 # Worked solutions of the exercises of the pages from
-# [Table I](08_table1.ipynb) to [CIFAR-10](13_cifar10.ipynb). Try an exercise
-# before you read its solution. The page reads committed results;
+# [Table I](08_table1.ipynb) to [Photographs](13b_photographs.ipynb). Try an
+# exercise before you read its solution. The page reads committed results;
 # `compute = True` computes missing ones.
 
 # %% tags=["parameters"]
@@ -417,3 +417,46 @@ Markdown(
 # with few images is shown as often as the others, with fewer different
 # examples. The effective sample size, $(\sum w)^2/\sum w^2$, says how many
 # equally weighted images have the same variance.
+
+# %% [markdown]
+# ## Photographs
+#
+# **Which share of the FID do even real images have?**
+# ([Exercise](13b_photographs.ipynb))
+#
+# Two halves of the real images have an FID above zero because each half is a
+# sample. The table has this distance as a share of each row's FID.
+
+# %%
+committed = project_root() / "results"
+latent = results.read_cells("cifar10-latent", root=committed)
+floor = latent.result.iloc[0]["floor"]["fid"]
+by_row = latent.pivot_table(index="row", columns="ratio", values="fid")
+share = (100 * floor / by_row).rename(index=grid.LABELS).rename_axis(None)
+share.rename(columns=tables.percent).round(1)
+
+# %% [markdown]
+# The entries are per cent, and slightly too large: a half has fewer images than
+# the samples are compared with, so the distance of the halves is an upper bound.
+# The rest is what the autoencoder cannot reproduce, what the network has not
+# learned, and what the missing images would have added. Only the last part
+# differs between coresets.
+#
+# **Why is a factor between two rows smaller where all models are poor?**
+# ([Exercise](13b_photographs.ipynb))
+
+# %%
+means = by_row.rename(columns=tables.percent)["10 %"]
+factor = means["lite0-gaussian"] / means["random"]
+gaussian, random = (
+    paper.TABLE_1[row][0] for row in ("inceptionv3-gaussian", "random")
+)
+theirs = gaussian / random
+Markdown(f"The factor is {factor:.2f} here and {theirs:.2f} in the paper.")
+
+# %% [markdown]
+# FID is a squared distance of means plus a term of covariances. An error that
+# all models share, such as blurred texture, adds a large part to every row.
+# The difference between two rows stays, and its share of the whole falls.
+# Factors therefore compare only between models of similar quality; differences,
+# with their intervals, compare better.

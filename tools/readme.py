@@ -62,7 +62,7 @@ def filled(text):
 
 
 def draw(path, cifar10):
-    """The picture of the front page: photographs that are kept and removed, and what the model of all data draws."""
+    """The picture of the front page: photographs kept and removed, and what the model of all the data draws."""
     from dedt_lib.book import figures
     from dedt_lib.experiment import Experiment
 
@@ -72,7 +72,7 @@ def draw(path, cifar10):
     labels = proportional_labels(profile.sample.count, chosen.data.class_counts)
     coresets = {"Moderate-DS, 10 %": chosen.select()}
     figure = figures.kept_and_removed(chosen.data.images, coresets, 7, drawn=(full.sample(), labels))
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=130, bbox_inches="tight", pil_kwargs={"quality": 90})
 
 
 if __name__ == "__main__":
@@ -80,4 +80,4 @@ if __name__ == "__main__":
     parser.add_argument("--cifar10", default="", help="folder with CIFAR-10 (default: fetch the archive)")
     readme = ROOT / "README.md"
     readme.write_text(filled(readme.read_text()))
-    draw(ROOT / "book" / "_static" / "front.png", parser.parse_args().cifar10)
+    draw(ROOT / "book" / "_static" / "front.jpg", parser.parse_args().cifar10)

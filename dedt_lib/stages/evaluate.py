@@ -62,7 +62,7 @@ class Extractor:
         return {"extractor": self.extractor, "layer": self.layer, "weights_path": self.weights_path}
 
 
-def extractor_stage(lab: "Lab", seed: int = 0) -> Stage:
+def extractor_stage(lab: "Lab", seed: int = 0) -> FidClassifier | FidInception:
     """The network in whose features FID is measured, where it is trained here with ``seed``."""
     p = lab.profile.evaluate
     trained = {"classifier": FidClassifier, "resnet18": FidResNet18}

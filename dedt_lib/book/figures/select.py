@@ -137,7 +137,7 @@ def kept_and_removed(
             add(f"{label}\nremoved", images[order[~coreset.kept[order]][::-1]])
     if drawn:
         for c in classes:
-            add("a model's\nsamples", drawn[0][drawn[1] == c])
+            add("samples\nof a model", drawn[0][drawn[1] == c])
     height, width = images.shape[2:]
     row = WIDTH / (len(sheets) * per_side) * height / width
     figure, panels = panel_grid(len(sheets), 1.15 * row * len(classes) + 0.6, columns=len(sheets))
