@@ -194,8 +194,9 @@ copies = tables.layout(frame, "table1-latent", "by_features")
 runs.linked(copies, "table1-latent")
 
 # %% [markdown]
-# By pixels the share is much larger. That is no sign of copying: a blurred image
-# is closer to every image than a sharp one is, and these samples are blurred.
+# By pixels the share is larger. That alone is no sign of copying: a blurred image
+# is closer to most images than a sharp one is, and so is a typical one, which
+# guidance prefers.
 
 # %%
 frame["by_pixels"] = 100 * frame.copies.astype(float)
