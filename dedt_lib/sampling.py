@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler
 from torch import nn
 from tqdm import tqdm
 
@@ -233,6 +232,8 @@ def respaced_ddpm(
     Raises:
         DedtError: The number of steps is out of range.
     """
+    from diffusers import DDPMScheduler
+
     if not 2 <= steps <= NOISE_SCHEDULE["num_train_timesteps"]:
         raise DedtError(f"Ancestral sampling takes 2 to 1000 steps; got {steps}.")
     variance = "learned_range" if model.learn_sigma else "fixed_large"

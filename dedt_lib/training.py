@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
-from diffusers.training_utils import EMAModel
 from torch import nn
 from tqdm import tqdm
 
@@ -35,6 +34,9 @@ from .plans import EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive, seed_dropout, torch_generator
 from .weights import save_weights
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
 
@@ -60,12 +62,14 @@ What is no diffusion model takes AdamW with ``fused=False``, the order of sums t
 """
 
 
-def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> EMAModel:
+def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> "EMAModel":
     """diffusers' EMA of the weights; its decay after s steps is at most ema_decay.
 
     ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as diffusers' fine-tuning
     script; "none": ema_decay from the second step on, as MDT's code.
     """
+    from diffusers.training_utils import EMAModel
+
     warmup = {
         "power": {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
         "reciprocal": {},
@@ -111,7 +115,7 @@ class Task:
     seed: int
     checkpoint_every: int
     dropout: str = "dropout"
-    ema: EMAModel | None = None
+    ema: "EMAModel | None" = None
     clip: float | None = None
     generator: torch.Generator | None = None
     settings: dict = {}
@@ -516,7 +520,7 @@ def batch_loss(losses: torch.Tensor, weights: torch.Tensor, normalised: bool = T
 class _Diffusion(Task):
     """A diffusion model along a plan; the arguments are those of :func:`train`."""
 
-    ema: EMAModel
+    ema: "EMAModel"
 
     def __init__(
         self,

@@ -662,6 +662,11 @@ def test_help_mistakes_cells_and_profiles_do_not_load_torch():
     assert subprocess.run(version, capture_output=True, text=True).stdout.startswith("dedt ")
 
 
+def test_an_experiment_loads_no_library_that_only_training_needs():
+    code = "import sys, dedt_lib.experiment; sys.exit(bool({'diffusers', 'transformers', 'timm'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_a_printed_profile_says_where_values_come_from_and_is_a_profile(capsys, tmp_path):
     assert cli.main(["profile", "short", "--set", "unet.epochs=5", "--set", "data.path=here"]) == 0
     printed = capsys.readouterr().out

@@ -7,10 +7,10 @@ at every step; :class:`dedt_lib.latents.Latents` reads it.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import nn
 from tqdm import tqdm
 
@@ -24,6 +24,9 @@ from ..pixels import resize, to_float, to_uint8
 from ..training import OPTIMIZERS, Supervised
 from ..weights import hub_files, key_of, read_network
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 # Of a pixel on the scale -1..1: four of 255 grey levels.  What is finer the decoder need not get right.
@@ -32,7 +35,7 @@ PIXEL_DEVIATION = 4 / 127.5
 
 def small_autoencoder(
     channels: int, widths: Sequence[int] = (16, 32, 32), latent_channels: int = 4, patch: int = 1
-) -> AutoencoderKL:
+) -> "AutoencoderKL":
     """An untrained AutoencoderKL for small images: each width after the first halves the resolution.
 
     Args:
@@ -41,6 +44,8 @@ def small_autoencoder(
         latent_channels: Of the latents.
         patch: Pixels along a side of what the first level sees as one position: see :func:`patched`.
     """
+    from diffusers import AutoencoderKL
+
     levels = len(widths)
     network = AutoencoderKL(
         in_channels=channels,
@@ -56,7 +61,7 @@ def small_autoencoder(
     return network if patch == 1 else patched(network, patch)
 
 
-def patched(network: AutoencoderKL, patch: int) -> AutoencoderKL:
+def patched(network: "AutoencoderKL", patch: int) -> "AutoencoderKL":
     """Let an untrained AutoencoderKL read and write patches, and add to what a linear autoencoder does.
 
     Most of the work of an AutoencoderKL is at full resolution, where it is narrowest: here patches of pixels are the
@@ -95,7 +100,7 @@ class Sum(nn.Module):
 
 
 @torch.no_grad()
-def start_linear(network: AutoencoderKL, images: torch.Tensor) -> None:
+def start_linear(network: "AutoencoderKL", images: torch.Tensor) -> None:
     """Set the linear maps of a :func:`patched` network to the best linear autoencoder of single patches.
 
     It is probabilistic PCA (Tipping and Bishop, 1999), which is where a linear variational autoencoder with
@@ -138,13 +143,13 @@ def patch_moments(images: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.
     return mean, covariance
 
 
-def downsampling(network: AutoencoderKL) -> int:
+def downsampling(network: "AutoencoderKL") -> int:
     """Pixels along a side for each latent along it: 8 in Stable Diffusion."""
     return network.config.get("patch", 1) * 2 ** (len(network.config.block_out_channels) - 1)
 
 
 def train_autoencoder(
-    network: AutoencoderKL,
+    network: "AutoencoderKL",
     data: LabelledImages,
     *,
     image_size: int,
@@ -204,7 +209,7 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def latent_deviation(network: AutoencoderKL, images: torch.Tensor, batch_size: int = 256) -> float:
+def latent_deviation(network: "AutoencoderKL", images: torch.Tensor, batch_size: int = 256) -> float:
     """Standard deviation of all elements of the sampled latents of uint8 images [n, C, H, W].
 
     Exact, without sampling: the variance of the posterior means plus the mean of the posterior variances.
@@ -215,7 +220,7 @@ def latent_deviation(network: AutoencoderKL, images: torch.Tensor, batch_size: i
     return float((means.var(correction=0) + variances.mean()).sqrt())
 
 
-def load_autoencoder(where: Path | str) -> AutoencoderKL:
+def load_autoencoder(where: Path | str) -> "AutoencoderKL":
     """An AutoencoderKL in eval mode, float32, from safetensors; a pickle is never opened.
 
     Args:
@@ -229,13 +234,15 @@ def load_autoencoder(where: Path | str) -> AutoencoderKL:
     Raises:
         DedtError: Files are missing or damaged, or a download fails.
     """
+    from diffusers import AutoencoderKL
+
     files = hub_files(where, "the autoencoder", (WEIGHTS,), CONFIG)
     return read_network(AutoencoderKL.from_pretrained, files, "AutoencoderKL", use_safetensors=True)
 
 
 @torch.no_grad()
 def decode(
-    network: AutoencoderKL, latents: torch.Tensor, *, size: int | None = None, batch_size: int = 64
+    network: "AutoencoderKL", latents: torch.Tensor, *, size: int | None = None, batch_size: int = 64
 ) -> np.ndarray:
     """Scaled latents to images.
 
@@ -261,7 +268,7 @@ def decode(
 
 @torch.no_grad()
 def encode(
-    network: AutoencoderKL,
+    network: "AutoencoderKL",
     images: np.ndarray,
     folder: Path | str,
     *,
@@ -339,7 +346,7 @@ def _moments(network, pixels):
     return torch.stack([posterior.mean.float(), (posterior.logvar.float() / 2).exp()], dim=1)
 
 
-def check_fit(network: AutoencoderKL, channels: int, image_size: int) -> None:
+def check_fit(network: "AutoencoderKL", channels: int, image_size: int) -> None:
     """Raise DedtError where an autoencoder does not take images of these channels and pixels along a side."""
     own, factor = network.config.in_channels, downsampling(network)
     if channels != own:

@@ -1,11 +1,13 @@
 """The linear noise schedule (Ho et al., 2020), and the schedules of sampling and guidance that belong to it."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
 
 NOISE_SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -58,8 +60,10 @@ def power_cosine(t: torch.Tensor, guidance: float, power: float = 4.0) -> torch.
     return 1 + (guidance - 1) * (1 - torch.cos(math.pi * progress**power)) / 2
 
 
-def pixel_scheduler() -> DDIMScheduler:
+def pixel_scheduler() -> "DDIMScheduler":
     """DDIM for images in [-1, 1]: clipped at every step, and the last alpha-bar is that of t = 0."""
+    from diffusers import DDIMScheduler
+
     return DDIMScheduler(
         **NOISE_SCHEDULE, clip_sample=True, set_alpha_to_one=False, timestep_spacing="leading", steps_offset=0
     )
