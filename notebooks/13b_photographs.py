@@ -12,7 +12,7 @@
 # Everything so far was seen on images of 8 by 8 pixels. This page asks the
 # question of [Table I](08_table1.ipynb) of CIFAR-10
 # ([Krizhevsky, 2009](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf)),
-# at a size that a laptop trains in a few nights: profile `cifar10-latent`. The
+# at a size that a laptop can train: profile `cifar10-latent`. The
 # page reads what was committed of it and computes nothing.
 
 # %% tags=["parameters"]
@@ -116,7 +116,7 @@ runs.linked(by_kernel, "table1-latent")
 # %% [markdown]
 # ## The comparisons
 #
-# They were fixed before the grid ran. The first line is the question of this
+# They were fixed before any result was there. The first line is the question of this
 # page. The next four split it into encoder, selector and weights. *Equal steps*
 # is all the data, stopped after as many steps as the coreset takes. *As many
 # steps as all data* lets a coreset of a tenth train until the end.
@@ -218,7 +218,7 @@ runs.behind(frame, "table1-latent")
 #
 # The whole recipe runs on photographs, on a laptop, and the page lays it beside
 # the paper with an interval for every difference. What a small network draws in
-# a few nights is recognisable and far from real, so an order of rows that
+# some hours is recognisable and far from real, so an order of rows that
 # depends on fine detail cannot show here. The controls are the same as on the
 # digits: all the data at equal steps, and a coreset with as many steps as all
 # the data.

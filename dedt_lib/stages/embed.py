@@ -178,7 +178,7 @@ class FidClassifier(TrainedEncoder):
 
 
 class FidResNet18(FidClassifier):
-    """The same as a ResNet-18, for photographs, whose classes three convolutions hardly tell apart."""
+    """The same as a ResNet-18, for photographs."""
 
     network = "resnet18"
 

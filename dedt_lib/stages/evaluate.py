@@ -90,11 +90,9 @@ def features(lab: "Lab", images: np.ndarray, out: Any = None, seed: int = 0) -> 
 
 def width(lab: "Lab") -> int:
     """Features of an image for FID."""
-    return (
-        2048
-        if lab.profile.evaluate.network == "inceptionv3"
-        else features_width(extractor_stage(lab), lab.shape)
-    )
+    if lab.profile.evaluate.network == "inceptionv3":
+        return 2048
+    return features_width(extractor_stage(lab), lab.shape)
 
 
 def views(lab: "Lab") -> int:
