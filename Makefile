@@ -52,7 +52,8 @@ setup: .venv/.installed
 		echo "Python 3.11 or newer is needed. Is it under another name? make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Installing the tested packages into .venv (a few minutes, once)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # pip would compile on one core
 	@touch $@
 
 pair: | setup
