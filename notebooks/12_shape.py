@@ -69,7 +69,7 @@ runs.linked(page.shown(), page.rows)
 Markdown(page.summary())
 
 # %% [markdown]
-# The same as a picture. Vertical lines are 95 % intervals, without correction.
+# The same as a picture. Lines are 95 % intervals, without correction.
 
 # %%
 figures.differences(

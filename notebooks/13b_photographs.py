@@ -128,6 +128,17 @@ runs.linked(page.shown(), "table1-latent")
 Markdown(page.summary())
 
 # %% [markdown]
+# The same as a picture. Lines are 95 % intervals, without correction.
+
+# %%
+figures.differences(
+    {
+        f"{grid.LABELS[a]} minus {grid.LABELS[b]}": page.compare(a, b)
+        for a, b in pairs
+    }
+)
+
+# %% [markdown]
 # ## Few images or few steps?
 #
 # A tenth of the images trains for a tenth of the steps. The figure separates

@@ -109,7 +109,7 @@ figures.metrics_by_ratio(
 # All the data stopped early, minus all the data to the end, is the effect of
 # *fewer steps* alone. The coreset minus all the data stopped at the same step is
 # the effect of *fewer images* alone. Redundant images would make the second
-# difference zero or negative. Vertical lines are 95 % intervals.
+# difference zero or negative. Lines are 95 % intervals.
 
 # %%
 effects = ["the coreset in all", "fewer steps", "fewer images"]

@@ -85,7 +85,7 @@ Markdown(findings.steady_in_words(frame))
 runs.linked(page.shown(*nulls), "controls")
 
 # %% [markdown]
-# The same as a picture. Vertical lines are 95 % intervals, without correction.
+# The same as a picture. Lines are 95 % intervals, without correction.
 
 # %%
 figures.differences(

@@ -1,6 +1,7 @@
 """Figures of results: of one run class by class, and of the tables."""
 
 import itertools
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -285,24 +286,32 @@ def metrics_by_ratio(
 
 
 def differences(found: Mapping[str, pd.DataFrame]) -> Figure:
-    """How much lower or higher a row is than another at each ratio: means with their 95 % paired intervals.
+    """How much lower or higher a row is than another: a line a comparison, means with 95 % paired intervals.
 
     Args:
-        found: legend -> ``Page.compare``; those without results are left out.
+        found: what is compared -> ``Page.compare``; those without results are left out.
     """
     found = {name: table for name, table in found.items() if len(table)}
     ratios = sorted({ratio for table in found.values() for ratio in table.index})
-    figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
-    width = 0.8 / max(1, len(found))
-    for k, (name, table) in enumerate(found.items()):
-        places = np.array([ratios.index(ratio) for ratio in table.index]) + (k + 0.5) * width - 0.4
-        axes.bar(places, table.difference, width=0.9 * width, color=f"C{k}", label=name)
-        axes.vlines(places, table.low, table.high, color="0.15", lw=1.2)
-    axes.axhline(0, color="0.15", lw=1)
-    axes.set_xticks(range(len(ratios)), [f"{100 * ratio:g} %" for ratio in ratios])
-    axes.set(xlabel="images kept", ylabel="difference in FID (below 0 is better)")
-    if found:
-        axes.legend(fontsize=8)
+    names = [textwrap.fill(name, 42) for name in found]
+    heights = [
+        max(0.17 * len(table), 0.15 * (name.count("\n") + 1)) for name, table in zip(names, found.values())
+    ]
+    figure, axes = plt.subplots(figsize=(WIDTH, 1 + len(names) * max(heights, default=0) * 1.3))
+    for k, ratio in enumerate(ratios):
+        own = pd.DataFrame(
+            {name: table.loc[ratio] for name, table in found.items() if ratio in table.index}
+        ).T
+        shift = (k - (len(ratios) - 1) / 2) * 0.6 / len(ratios)
+        places = [list(found).index(name) + shift for name in own.index]
+        axes.plot(own.difference, places, MARKERS[k % 7], ms=5, color=f"C{k}", label=f"{100 * ratio:g} %")
+        axes.hlines(places, own.low.astype(float), own.high.astype(float), color=f"C{k}", lw=1.4)
+    axes.axvline(0, color="0.15", lw=1)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    axes.set(xlabel="difference in FID (left of 0 is better)")
+    if len(ratios) > 1:
+        legend_above(figure, axes)
     return finished(figure)
 
 
