@@ -48,6 +48,19 @@ gains = findings.class_gains(classes).drop(columns="deviation")
 gains.round(3)
 
 # %% [markdown]
+# The same by KID. It needs no covariance, which the samples of one class
+# estimate poorly.
+
+# %%
+by_kernel = findings.by_class(frame, ratio, "kid_classwise")
+if by_kernel:
+    of_kernel = findings.class_gains(by_kernel).drop(columns="deviation")
+    shown = of_kernel.round(3)
+else:
+    shown = Markdown("KID of each class was not measured for this profile.")
+shown
+
+# %% [markdown]
 # ## The picture
 #
 # Bars are means over the seeds, and thin lines are their 95 % intervals. Red

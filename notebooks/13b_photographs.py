@@ -174,6 +174,14 @@ figures.figure_2(
 Markdown(findings.gains_in_words(classes))
 
 # %% [markdown]
+# By KID, with class weights minus without:
+
+# %%
+by_kernel = findings.by_class(frame, 0.1, "kid_classwise")
+of_kernel = findings.class_gains(by_kernel)
+of_kernel[["difference", "low", "high", "seeds", "p_holm"]].round(3)
+
+# %% [markdown]
 # ## What the models draw
 #
 # A row for each recipe, of the first seed, with the same classes and the same

@@ -253,6 +253,14 @@ def test_classes_are_paired_by_seed():
     assert findings.by_class(PAIRED, 0.2) is None
 
 
+def test_classes_are_read_by_kid_as_well():
+    frame = PAIRED.assign(
+        result=[{**result, "kid_classwise": [2 * x for x in result["classwise"]]} for result in PAIRED.result]
+    )
+    assert findings.by_class(frame, 0.1, "kid_classwise").after.tolist() == [[0, 6, 4, 12], [0, 6, 6, 4]]
+    assert findings.by_class(PAIRED, 0.1, "kid_classwise") is None
+
+
 def made_up(before, after, weights=None, K=10):
     """Classes from float [S, K], or one row of them for all seeds."""
     weights = np.tile(np.arange(1, K + 1) / 55 if weights is None else weights, (len(before), 1))

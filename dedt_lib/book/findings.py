@@ -113,17 +113,20 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
 # ---- class by class --------------------------------------------------------------------------------
 
 
-def by_class(frame: pd.DataFrame, ratio: float) -> Classes | None:
-    """:class:`Classes` of the seeds that have Moderate-DS with and without weights, or None where no seed has."""
+def by_class(frame: pd.DataFrame, ratio: float, value: str = "classwise") -> Classes | None:
+    """:class:`Classes` of the seeds that have Moderate-DS with and without weights, or None where no seed has.
+
+    With ``value`` "kid_classwise" its before and after are KID, not FID.
+    """
     row, weighted = rows = "moderate", "moderate-reweighted"
     chosen = frame[(frame.ratio == ratio) & frame.row.isin(rows)]
     wide = chosen.pivot(index="seed", columns="row", values="result").reindex(columns=rows).dropna()
-    if len(wide) == 0 or not any(value is not None for value in wide[row].iloc[0]["classwise"]):
+    if len(wide) == 0 or not any(number is not None for number in wide[row].iloc[0].get(value) or ()):
         return None
     return Classes(
         np.array(wide[row].iloc[0]["class_names"]),
-        np.array([result["classwise"] for result in wide[row]], dtype=float),
-        np.array([result["classwise"] for result in wide[weighted]], dtype=float),
+        np.array([result[value] for result in wide[row]], dtype=float),
+        np.array([result[value] for result in wide[weighted]], dtype=float),
         np.array([result["class_weights"] for result in wide[weighted]]),
         wide.index.to_numpy(),
     )
@@ -141,7 +144,7 @@ def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float, flo
 
 
 def class_gains(classes: Classes) -> pd.DataFrame:
-    """Class-wise FID with weights minus without, by class: the columns of ``Page.table``.
+    """Class-wise FID, or KID, with weights minus without, by class: the columns of ``Page.table``.
 
     Holm's correction covers the classes; one that lacks a value is left out.
     """
