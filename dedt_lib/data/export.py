@@ -15,8 +15,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import write_json
+from ..files import read_json, write_json
 from . import find
 from .listing import Listing
 
@@ -226,10 +227,7 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
     Raises:
         DedtError: The coreset or its images are not there, the folder is not empty, or the counts differ.
     """
-    from ..files import read_json
-
-    if to not in FORMATS:
-        raise DedtError(f"Unknown format '{to}'. Choose one of: {', '.join(FORMATS)}.")
+    check_choice("format", to, FORMATS)
     if out.exists() and any(out.iterdir()):
         raise DedtError(f"{out} is not empty: give --out a new folder.")
     source = read_json(folder / "coreset.json").get("source")
