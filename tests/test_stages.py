@@ -299,6 +299,13 @@ def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
         latents.pipeline(experiment.lab).result()
 
 
+def test_two_published_encoders_of_one_lab_are_two_networks():
+    # The profile calls the weights of both "imagenet".
+    lab = Lab("imagenet", counts=[100, 100])
+    found = [type(embed.encoder(lab, name).result()).__name__ for name in ("resnet18", "inceptionv3")]
+    assert found == ["ImageNetResNet18", "InceptionV3"]
+
+
 # ---- what a stage is ------------------------------------------------------------------------------
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .lab import Lab
 
 MOST_CLUSTERS, IMAGES_A_CLUSTER = 10, 20  # where the profile names no number
-CLIP_WIDTH = 16  # of the small CLIP's vision tower; OpenAI's RN50 has 64
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
 """What an encoder's ``weights`` in a profile are called when they mean the published ones."""
 
@@ -157,9 +156,7 @@ class SmallClip(TrainedEncoder):
     fit = staticmethod(encoders.train_clip)
     accuracy = staticmethod(encoders.zero_shot_accuracy)
 
-    @property
-    def shape(self):
-        return {"width": CLIP_WIDTH}
+    shape = {"width": 16}  # of its vision tower; OpenAI's RN50 has 64
 
 
 class FidClassifier(TrainedEncoder):
@@ -218,9 +215,9 @@ class PublishedEncoder(GivenEncoder):
         """Of the network in the plan."""
         return LABELS[self.network]
 
-    @cached_property
-    def address(self):
-        return f"{self.network} {self.weights}" if self.lab.imagined else self.key()
+    @property
+    def called(self):
+        return f"{self.network} {self.weights}"
 
     def _identity(self):
         official = encoders.PRETRAINED[self.network][1]

@@ -12,7 +12,7 @@ from .. import encoders, evaluation
 from ..errors import DedtError
 from ..evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from ..files import address, read_json, sha256, write_json
-from ..weights import Published, key_of, locate
+from ..weights import Published, locate
 from . import needs
 from .base import Cost, Given, Stage, uncounted
 from .embed import LABELS, Encoder, FidClassifier, FidResNet18, SmallClip, encoder, features_width
@@ -157,21 +157,30 @@ class Real(Stage):
         yield Cost("features", LABELS["metric"], "metric", images=n, evaluations=n, bytes=held)
 
 
-class Floor(Stage):
-    """Real half against real half: dict with "fid" and "classwise" [K], None for a class with too few images."""
-
-    name, file = "floor", "floor.json"
+class OfReal(Stage):
+    """What is told once of the real side of every FID."""
 
     def inputs(self):
         return {"real": Real(self.lab)}
 
+    @property
+    def features(self) -> np.ndarray:
+        """Of the training images: float32 [n, d]."""
+        return Real(self.lab).result()["features"]
+
+    cost = uncounted  # no network looks at an image for it, and its pairs are a part of those of every comparison
+
+
+class Floor(OfReal):
+    """Real half against real half: dict with "fid" and "classwise" [K], None for a class with too few images."""
+
+    name, file = "floor", "floor.json"
+
     def work(self, folder):
-        found, classwise = Real(self.lab).result()["features"], self.lab.profile.evaluate.classwise
+        found, classwise = self.features, self.lab.profile.evaluate.classwise
         splits = 10 if found.shape[1] < 256 else 1  # at 2048 features a halving takes minutes
         floor = evaluation.real_floor(found, self.lab.data.labels, splits=splits, classwise=classwise)
         write_json(folder / self.file, {**floor, "classwise": numbers(floor["classwise"])})
-
-    cost = uncounted  # no network looks at an image for it
 
 
 class HeldOut(Stage):
@@ -348,31 +357,23 @@ class Evaluate(Stage):
         yield Cost("comparison", what, "distances", pairs=pairs)
 
 
-class KidWithin(Stage):
+class KidWithin(OfReal):
     """The part of KID that is of the training images alone: see ``evaluation.kid_within``."""
 
     name, file = "kid-within", "within.npy"
-
-    def inputs(self):
-        return {"real": Real(self.lab)}
 
     def decides(self):
         return {"samples": self.lab.profile.sample.count}
 
     def work(self, folder):
-        found = Real(self.lab).result()["features"]
-        np.save(folder / self.file, evaluation.kid_within(found, **self.decides(), device=self.lab.gpu))
-
-    cost = uncounted  # a part of the pairs of every comparison, taken once
+        within = evaluation.kid_within(self.features, **self.decides(), device=self.lab.gpu)
+        np.save(folder / self.file, within)
 
 
-class NeighbourRadii(Stage):
+class NeighbourRadii(OfReal):
     """Of the training images that precision and recall take: see ``evaluation.neighbour_radii``."""
 
     name, file = "radii", "radii.npy"
-
-    def inputs(self):
-        return {"real": Real(self.lab)}
 
     def chosen(self) -> np.ndarray:
         """Positions of these images."""
@@ -382,10 +383,8 @@ class NeighbourRadii(Stage):
         return {"images": min(self.lab.n, MOST_NEIGHBOURS)}
 
     def work(self, folder):
-        found = Real(self.lab).result()["features"][self.chosen()]
-        np.save(folder / self.file, evaluation.neighbour_radii(found, device=self.lab.gpu))
-
-    cost = uncounted  # a part of the pairs of every comparison, taken once
+        radii = evaluation.neighbour_radii(self.features[self.chosen()], device=self.lab.gpu)
+        np.save(folder / self.file, radii)
 
 
 # ---- CMMD --------------------------------------------------------------------------------------------
@@ -402,9 +401,6 @@ class PublishedViT(Given):
 
     def outline(self):
         return encoders.ClipViT(None)
-
-    def key(self):
-        return self.lab.remember(("key", "cmmd", self.weights), lambda: key_of(self.result()))
 
 
 def cmmd_network(lab: "Lab") -> Encoder | PublishedViT:

@@ -15,7 +15,7 @@ from ..models import autoencoder as ae
 from ..plans import EpochPlan
 from ..randomness import seeded
 from ..training import train
-from ..weights import key_of, load_weights, save_weights
+from ..weights import load_weights, save_weights
 from .base import Cost, Given, Stage
 from .models import ModelSpec, latent_shape
 from .training import decisive, epochs_cost, training_cost
@@ -83,9 +83,6 @@ class PublishedAutoencoder(Given):
 
     def outline(self):
         return ae.small_autoencoder(3, self.lab.profile.autoencoder.channels)
-
-    def key(self):
-        return self.lab.remember(("key", self.weights), lambda: key_of(self.result()))
 
 
 @functools.cache
