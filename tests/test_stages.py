@@ -155,7 +155,7 @@ def test_samples_come_back_at_the_size_of_the_images(latent):
 
 
 def test_class_weights_are_learned_and_change_the_run(latent):
-    ratio = latent.spec.ratios[0]
+    ratio = latent.spec.section.ratios[0]
     plain = latent.change(method="moderate", ratio=ratio)
     reweighted = plain.change(reweighting=True)
     weights = reweighted.reweight()

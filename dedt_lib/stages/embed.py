@@ -409,21 +409,17 @@ class Embed(Stage):
         own_size = isinstance(self.encoder, Given) and self.lab.has_files
         return self.lab.photographs if own_size else self.lab.images
 
-    @property
-    def readout(self) -> dict[str, Any]:
-        """What decides the features beside the network's weights."""
+    def decides(self):
+        """What decides the features beside the network's weights: how they are read."""
         sections = self.lab.profile.encoders
         if isinstance(self.encoder, DDAE):
             return sections.ddae.model_dump(include={"block", "timestep", "draws"})
         return {"normalise": True} if self.encoder.network == "clip" and sections.clip.normalise else {}
 
-    def decides(self):
-        return self.readout
-
     def reader(self) -> nn.Module:
         """The network whose ``features`` these are."""
         network = self.encoder.result()
-        if self.readout.get("normalise"):
+        if self.decides().get("normalise"):
             network.normalise = True
         return network
 

@@ -345,4 +345,6 @@ def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False)
 
 def kept_steps(lab: "Lab", spec: ModelSpec) -> set[int]:
     """Steps of the run on all the data whose weights the controls at equal compute ask for."""
-    return {steps_at(lab, spec, ratio, annealing) for ratio in spec.ratios for annealing in (False, True)}
+    return {
+        steps_at(lab, spec, ratio, annealing) for ratio in spec.section.ratios for annealing in (False, True)
+    }
