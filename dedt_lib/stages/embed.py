@@ -22,13 +22,11 @@ from ..data.photos import Photos, Pixels
 from ..encoder_names import is_pretrained
 from ..errors import DedtError
 from ..files import address, sha256
-from ..plans import EpochPlan
 from ..randomness import seeded
-from ..training import train
 from ..weights import Published, key_of, load_weights, locate, save_weights
 from .base import Cost, Given, Stage, defaults, uncounted
 from .data import Images, Photographs
-from .training import decisive, epochs_cost, training_cost
+from .training import decisive, epochs_cost, everything, train_on_everything, training_cost
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -285,15 +283,8 @@ class DDAE(Stage):
             )
 
     def work(self, folder):
-        lab, epochs = self.lab, self.settings.epochs
-        how = {"seed": self.seed, "folder": folder, "device": lab.device, "processes": lab.processes}
-        result = train(self._build(), lab.data, self.plan(), self.settings, progress="train DDAE", **how)
-        losses = result.losses.reshape(epochs, -1).mean(axis=1)
-        return {"losses": losses.tolist(), "images_seen": result.images_seen}
-
-    def plan(self) -> EpochPlan:
-        everything = np.arange(self.lab.n)
-        return EpochPlan(everything, total=self.lab.n, epochs=self.settings.epochs, seed=self.seed)
+        how = {"folder": folder, "progress": "train DDAE"}
+        return train_on_everything(self, self._build(), self.lab.data, **how)
 
     def _build(self):
         return self.spec.build(self.lab.shape, self.lab.class_names, seed=self.seed)
@@ -305,7 +296,7 @@ class DDAE(Stage):
         return encoders.DDAE(model, d.block, d.timestep - 1, draws=d.draws)
 
     def cost(self):
-        yield training_cost(self.lab, self.spec, self.plan(), self.settings, "encoder", "DDAE")
+        yield training_cost(self.lab, self.spec, everything(self), self.settings, "encoder", "DDAE")
 
 
 LABELS = {
