@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ..pixels import IMAGENET_MEAN, IMAGENET_STD, channels_first, per_channel, three_channels
+from ..pixels import IMAGENET_MEAN, IMAGENET_STD, channels_first, set_moments, three_channels
 from .resnet18 import TorchvisionClassifier
 
 
@@ -26,8 +26,7 @@ class InceptionV3(TorchvisionClassifier):
         self.size = size
         how = {"aux_logits": False, "transform_input": True, "init_weights": False}
         self.take(Inception3(num_classes, **how, dropout=dropout))
-        self.register_buffer("mean", per_channel(IMAGENET_MEAN), persistent=False)
-        self.register_buffer("std", per_channel(IMAGENET_STD), persistent=False)
+        set_moments(self, IMAGENET_MEAN, IMAGENET_STD)
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""

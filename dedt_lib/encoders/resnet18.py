@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..errors import DedtError
-from ..pixels import channels_first, per_channel, three_channels
+from ..pixels import channels_first, set_moments, three_channels
 from .classifier import Classifier
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -50,8 +50,7 @@ class ResNet18(Classifier):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        self.register_buffer("mean", None if mean is None else per_channel(mean), persistent=False)
-        self.register_buffer("std", None if std is None else per_channel(std), persistent=False)
+        set_moments(self, mean, std)
 
     @staticmethod
     def _stage(inputs: int, outputs: int) -> nn.Sequential:
