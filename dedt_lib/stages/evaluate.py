@@ -15,6 +15,7 @@ from ..files import address, read_json, sha256, write_json
 from ..weights import Published, locate
 from . import needs
 from .base import Cost, Given, Stage, uncounted
+from .data import Images
 from .embed import LABELS, Encoder, FidClassifier, FidResNet18, SmallClip, encoder, features_width
 from .sample import Sample
 from .select import Select
@@ -194,8 +195,6 @@ class HeldOut(Stage):
     name, version = "held-out", 3
 
     def inputs(self):
-        from .data import Images
-
         return {"real": Real(self.lab), "images": Images(self.lab, "test")}
 
     def decides(self):
