@@ -53,7 +53,7 @@ def _spent(experiment: "Experiment", stage: Stage) -> dict[str, float]:
         return {}
     manifest, model, share, per_image = stage.manifest(), experiment.model, 1.0, 0
     if isinstance(model, Snapshot) and stage.address == model.reference.address:
-        share = model.step / manifest["steps"]
+        share = model.steps / manifest["steps"]
     images = manifest.get("images_seen", 0) * share
     if images and isinstance(stage, Train | DDAE | PretrainPipeline):
         per_image = stage.spec.proxy_evaluations if isinstance(stage, Proxy) else stage.spec.evaluations

@@ -41,9 +41,11 @@ def three_channels(images: torch.Tensor) -> torch.Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-def per_channel(values: Sequence[float]) -> torch.Tensor:
-    """A mean or a standard deviation, one value a channel, in the shape of images: [1, C, 1, 1]."""
-    return torch.tensor(values, dtype=torch.float32)[None, :, None, None]
+def set_moments(network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Give a network buffers ``mean`` and ``std``, [1, C, 1, 1] or None, which are no part of its state."""
+    for name, values in (("mean", mean), ("std", std)):
+        tensor = None if values is None else torch.tensor(values, dtype=torch.float32)[None, :, None, None]
+        network.register_buffer(name, tensor, persistent=False)
 
 
 def resize(images: np.ndarray, size: int, *, antialias: bool = True, batch_size: int = 256) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from . import data
-from .book.grid import cell_recipe
+from .book.grid import Cell, cell_recipe
 from .config import Profile, load_profile
 from .data import Reading
 from .errors import DedtError
@@ -25,7 +25,6 @@ from .stages.select import Select
 from .stages.train import Snapshot, Train, TrainInfoBatch
 from .store import Store
 
-Cell = tuple[str, float, int]  # row, ratio and seed
 Runs = Mapping[Cell, Experiment]
 Speed = dict[tuple[str, str], float]  # (kind of work, network) -> seconds of a unit
 
@@ -102,7 +101,7 @@ def speedups(runs: Runs, least: bool = False) -> dict[tuple[str, float], tuple[f
     for (row, ratio, _), run in runs.items():
         (full,), model = costs(run.reference_run), run.model
         if isinstance(model, Snapshot):
-            found[row, ratio] = (full.steps / model.step,) * 2
+            found[row, ratio] = (full.steps / model.steps,) * 2
             continue
         (final,) = costs(model, least)
         behind = [cost for stage in closure([model]).values() if stage is not model for cost in costs(stage)]

@@ -115,7 +115,11 @@ class Store:
         # The others hear of each attempt of the main one: no message among them is waited for longer.
         with locked(folder, f"the stage '{stage}'", ask):
             if not processes.from_main(self.has(stage, identity)):
-                _refuse_foreign(folder)
+                if folder.exists():
+                    raise DedtError(
+                        f"{folder} holds no {MANIFEST}, so this library did not complete it. "
+                        "Move it away or delete it, then run again."
+                    )
                 partial = folder.with_name(folder.name + ".work")
                 if processes.main:
                     _prepare(partial, resumable)
@@ -173,14 +177,6 @@ class Store:
                 raise _damaged(folder, f"{path} is missing or was changed after it was written")
         self._verified.add(folder)
         return folder
-
-
-def _refuse_foreign(folder):
-    if folder.exists():
-        raise DedtError(
-            f"{folder} holds no {MANIFEST}, so this library did not complete it. "
-            "Move it away or delete it, then run again."
-        )
 
 
 def _prepare(partial, resumable):

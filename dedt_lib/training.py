@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -44,16 +45,10 @@ MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
 # ---- optimisers and schedules ----------------------------------------------------------------------
 
 
-def _adan(parameters, lr):
-    from timm.optim import Adan
-
-    return Adan(parameters, lr=lr)
-
-
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": functools.partial(torch.optim.Adam, fused=True),
     "adamw": functools.partial(torch.optim.AdamW, weight_decay=1e-2, fused=True),
-    "adan": _adan,
+    "adan": lambda parameters, lr: resolve_name("timm.optim:Adan")(parameters, lr=lr),
     "sgd": functools.partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),
 }
 """Adam; AdamW with the weight decay of Stable Diffusion; Adan (Xie et al., 2022); SGD of the classifiers.
@@ -327,7 +322,8 @@ class Supervised(Task):
         self.epochs, self.seed = settings["epochs"], settings["seed"]
         self.dropout, self._stream = f"{stream} dropout", stream
         self._loss, self._n, self._device = loss, n, device
-        self.checkpoint_every = len(self._split(torch.arange(n)))
+        self._sizes = [len(batch) for batch in self._split(torch.arange(n))]
+        self.checkpoint_every = len(self._sizes)
         self.steps = self.epochs * self.checkpoint_every
         self.schedule = make_schedule(settings["schedule"], optimizer, self.epochs, self.checkpoint_every)
 
@@ -351,7 +347,7 @@ class Supervised(Task):
         """The mean losses float64 [epochs] of a training with :func:`fit`; leaves the network in eval mode."""
         run = fit(self, folder=folder, progress=f"train {type(self.network).__name__}")
         self.network.eval()
-        sizes = [len(batch) for batch in self._split(torch.arange(self._n))]
+        sizes = self._sizes
         epochs: np.ndarray = run.losses.rows().astype(np.float64).reshape(self.epochs, -1)
         return np.array([sum(value * size for value, size in zip(row, sizes)) / sum(sizes) for row in epochs])
 

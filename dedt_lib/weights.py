@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
+from .arrays import check_choice
 from .errors import DedtError
 from .files import atomic, fetched, project_root, read_json, sha256, write_json
 
@@ -131,8 +132,7 @@ def official(name: str) -> OfficialFile:
 
     Its address carries the hash: as a folder (OpenAI, all of it) or in the name (torch.hub).
     """
-    if name not in ADDRESSES:
-        raise DedtError(f"Unknown weights '{name}'. Choose one of: {', '.join(ADDRESSES)}.")
+    check_choice("weights", name, ADDRESSES)
     url = ADDRESSES[name]()
     return OfficialFile(url.rpartition("/")[2], url, re.findall(r"[-/]([0-9a-f]{8,64})[./]", url)[0])
 

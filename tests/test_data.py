@@ -102,7 +102,7 @@ def test_no_images_at_all_is_an_error():
     "given, message",
     [
         ({"source": "mnist"}, "digits, cifar10, folder, metadata, parquet"),
-        ({"split": "all"}, "train or test"),
+        ({"split": "all"}, "train, test"),
         ({"image_size": 16}, "8 x 8 pixels and 1 channel.* not 16 and 1: set image_size = 8"),
         ({"source": "folder", "channels": 4}, "1 channel .grey. or 3 .colour., not 4"),
         ({"source": "cifar10", "channels": 1}, "32 x 32 pixels and 3 channel.* not 32 and 1"),

@@ -204,7 +204,7 @@ def test_a_null_takes_the_weights_of_another_run(smoke, reweighted):
 def test_the_reference_may_stop_where_the_proxy_does(reweighted):
     stopped = reweighted.change(reference="equal-steps").proxy
     assert (
-        stopped.reference.step
+        stopped.reference.steps
         == reweighted.model.steps
         == stopped.outline().steps(stopped.settings.batch_size)
     )

@@ -155,7 +155,7 @@ def test_samples_come_back_at_the_size_of_the_images(latent):
 
 
 def test_class_weights_are_learned_and_change_the_run(latent):
-    ratio = latent.spec.ratios[0]
+    ratio = latent.spec.section.ratios[0]
     plain = latent.change(method="moderate", ratio=ratio)
     reweighted = plain.change(reweighting=True)
     weights = reweighted.reweight()
@@ -297,6 +297,13 @@ def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
         experiment.latents  # noqa: B018
     with pytest.raises(DedtError, match="stable-diffusion-v1-4"):
         latents.pipeline(experiment.lab).result()
+
+
+def test_two_published_encoders_of_one_lab_are_two_networks():
+    # The profile calls the weights of both "imagenet".
+    lab = Lab("imagenet", counts=[100, 100])
+    found = [type(embed.encoder(lab, name).result()).__name__ for name in ("resnet18", "inceptionv3")]
+    assert found == ["ImageNetResNet18", "InceptionV3"]
 
 
 # ---- what a stage is ------------------------------------------------------------------------------

@@ -21,14 +21,12 @@ from .comparisons import (
     LEVEL,
     OPEN,
     WORSE,
+    Page,  # noqa: F401  # notebooks take it from here
     between,
     entry,
     judged,
     paired,
     seeds_in_words,
-)
-from .comparisons import (
-    Page as Page,
 )
 from .grid import LABELS, cells
 from .tables import intervals, percent, speedups_by_seed

@@ -3,10 +3,10 @@
 import shlex
 from typing import Any, NamedTuple
 
+from ..arrays import check_choice
 from ..config.profile import TABLES as NAMES
 from ..config.profile import Profile, checked, load_profile
 from ..config.recipe import Recipe
-from ..errors import DedtError
 
 Named = str | Profile
 """A profile, or its name or file."""
@@ -166,8 +166,7 @@ def cells(table: str, profile: Named) -> list[Cell]:
 
 def table_rows(table: str, profile: Named) -> list[str]:
     """The rows of a table under a profile, without the one that only names its own scope once more."""
-    if table not in TABLES:
-        raise DedtError(f"Unknown table '{table}'. Choose one of: {', '.join(TABLES)}.")
+    check_choice("table", table, TABLES)
     own = load_profile(profile).select.moderate_scope
     return [row for row in TABLES[table] if row != f"moderate-{own}"]
 
@@ -207,8 +206,7 @@ def cell_recipe(row: str, ratio: float, seed: int) -> dict[str, Any]:
     Raises:
         DedtError: there is no such row, or the ratio is outside (0, 1].
     """
-    if row not in ROWS:
-        raise DedtError(f"Unknown row '{row}'. Choose one of: {', '.join(ROWS)}.")
+    check_choice("row", row, ROWS)
     return checked(Recipe, {**ROWS[row], "ratio": ratio, "seed": seed}).model_dump()
 
 

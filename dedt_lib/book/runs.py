@@ -3,20 +3,19 @@
 import re
 from collections.abc import Collection, Iterator
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML
 
 from . import grid, tables
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from IPython.display import HTML
 
 PERCENT = re.compile(r"[\d.]+ %")
 Rows = str | Collection[str]
 """The name of a table, or names of rows."""
 
 
-def linked(table: "pd.DataFrame", rows: Rows, without: str = "") -> "HTML":
+def linked(table: pd.DataFrame, rows: Rows, without: str = "") -> HTML:
     """A printed table whose numbers lead to their line of :func:`behind` on the same page.
 
     Args:
@@ -25,8 +24,6 @@ def linked(table: "pd.DataFrame", rows: Rows, without: str = "") -> "HTML":
         rows: those that may stand in it; no two have the same label.
         without: an ending that labels are printed without.
     """
-    from IPython.display import HTML
-
     names = {grid.LABELS[row]: row for row in _names(rows)}
 
     def entry(text: Any, *labels: str) -> str:
@@ -44,7 +41,7 @@ def linked(table: "pd.DataFrame", rows: Rows, without: str = "") -> "HTML":
     return HTML(shown.to_html(escape=False, border=0))
 
 
-def behind(frame: "pd.DataFrame", rows: Rows) -> "HTML":
+def behind(frame: pd.DataFrame, rows: Rows) -> HTML:
     """The runs that a page was made from: a line for each row and ratio that has results.
 
     Args:
@@ -54,9 +51,6 @@ def behind(frame: "pd.DataFrame", rows: Rows) -> "HTML":
     Returns:
         A table that scrolls: the FID of each seed, when and at which commit it was made, and its command.
     """
-    import pandas as pd
-    from IPython.display import HTML
-
     lines = [line for row in _names(rows) for line in _lines(frame[frame.row == row])]
     columns = ["row", "kept", "FID by seed", "made at commit", "command, first seed"]
     table = pd.DataFrame(lines, columns=columns).set_index("row").rename_axis(None)
@@ -65,7 +59,7 @@ def behind(frame: "pd.DataFrame", rows: Rows) -> "HTML":
     return HTML(f"<div style='max-height: 24em; overflow: auto'>{text}</div>")
 
 
-def _lines(own: "pd.DataFrame") -> Iterator[tuple[str, ...]]:
+def _lines(own: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """The lines of :func:`behind` of one row, as HTML."""
     for ratio, cells in own.sort_values("seed").groupby("ratio"):
         row, kept, result = cells.row.iloc[0], tables.percent(ratio), cells.result.iloc[0]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arrays import check_choice
 from ..errors import DedtError
 from . import cifar10, digits, folder, hub, lists, metadata, parquet, tar
 from .columns import NONE
@@ -172,10 +173,8 @@ def check_source(
 
 
 def _check_names(source, split, image_size, channels):
-    if source not in SOURCES:
-        raise DedtError(f"Unknown data '{source}'. Choose one of: {', '.join(SOURCES)}.")
-    if split not in ("train", "test"):
-        raise DedtError(f"Unknown split '{split}'. Choose train or test.")
+    check_choice("data", source, SOURCES)
+    check_choice("split", split, ("train", "test"))
     if channels not in (None, 1, 3):
         raise DedtError(f"Images have 1 channel (grey) or 3 (colour), not {channels}.")
     size, depth = SHAPES.get(source, (image_size, channels))

@@ -35,13 +35,17 @@ def load_cifar10(root: Path, split: str = "train") -> LabelledImages:
         DedtError: when the archive cannot be fetched, or a file is not the original.
     """
     from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
 
     _unpack(root)
     try:
         data = CIFAR10(root, train=split == "train")
     except RuntimeError:
+        wrong = [
+            name for name, md5 in _checksums().items() if not check_integrity(root / BATCHES / name, md5)
+        ]
         raise DedtError(
-            f"{', '.join(_wrong_batches(root))} in {root / BATCHES} is missing or not the original: delete the "
+            f"{', '.join(wrong)} in {root / BATCHES} is missing or not the original: delete the "
             f"folder {root / BATCHES} and run again, to unpack or download it anew."
         ) from None
     images, labels = data.data.transpose(0, 3, 1, 2), np.array(data.targets, dtype=np.int64)
@@ -86,12 +90,6 @@ def _checksums():
     from torchvision.datasets import CIFAR10
 
     return dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
-
-
-def _wrong_batches(root):
-    from torchvision.datasets.utils import check_integrity
-
-    return [name for name, md5 in _checksums().items() if not check_integrity(root / BATCHES / name, md5)]
 
 
 def _unpack(root):

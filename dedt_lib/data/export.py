@@ -15,8 +15,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import write_json
+from ..files import read_json, write_json
 from . import find
 from .listing import Listing
 
@@ -104,7 +105,7 @@ def suffix_of(content: bytes) -> str:
 # ---- the formats -------------------------------------------------------------------------------------
 
 
-def to_list(found: Iterator[Item], out: Path) -> int:
+def to_list(found: Iterator[Item], out: Path) -> None:
     """``images.txt``, a path in each line, and ``weights.csv`` with class, caption and weight of each."""
     rows = []
     for item in found:
@@ -116,31 +117,29 @@ def to_list(found: Iterator[Item], out: Path) -> int:
         rows.append({"path": str(item.source.absolute()), **_columns(item)})
     (out / "images.txt").write_text("".join(f"{row['path']}\n" for row in rows), "utf-8", "surrogateescape")
     pd.DataFrame(rows).to_csv(out / "weights.csv", index=False)
-    return len(rows)
 
 
-def to_links(found: Iterator[Item], out: Path) -> int:
+def to_links(found: Iterator[Item], out: Path) -> None:
     """Folders of classes with links to the images, and their captions beside them."""
-    return len([_write(item, out / safe(item.class_name or "images"), link=True) for item in found])
+    for item in found:
+        _write(item, out / safe(item.class_name or "images"), link=True)
 
 
-def to_imagefolder(found: Iterator[Item], out: Path) -> int:
+def to_imagefolder(found: Iterator[Item], out: Path) -> None:
     """The imagefolder convention: ``train/`` with ``metadata.jsonl`` (file_name, text, label, weight).
 
     ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and diffusers' ``train_text_to_image.py`` by
     ``--train_data_dir``.
     """
-    count = 0
     (out / "train").mkdir(parents=True)
     with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
-        for count, item in enumerate(found, 1):  # noqa: B007
+        for item in found:
             _write(item, out / "train", caption=False)
             row = {"file_name": item.name, "text": item.caption or item.class_name, **_columns(item)}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return count
 
 
-def to_datasets(found: Iterator[Item], out: Path) -> int:
+def to_datasets(found: Iterator[Item], out: Path) -> None:
     """A data set that ``datasets.load_from_disk`` reads: image, label (where there are classes), text, weight, id."""
     import datasets
 
@@ -157,22 +156,19 @@ def to_datasets(found: Iterator[Item], out: Path) -> int:
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names.values()))}
     features |= {name: datasets.Value(kind) for name, kind in kinds.items()}
     datasets.Dataset.from_dict(columns, features=datasets.Features(features)).save_to_disk(out)
-    return len(every)
 
 
-def to_webdataset(found: Iterator[Item], out: Path) -> int:
+def to_webdataset(found: Iterator[Item], out: Path) -> None:
     """Tar files of up to 10,000 samples: image, ``.cls``, ``.txt`` and ``.json`` (id, weight) of each."""
     import webdataset
 
-    count = 0
     with webdataset.ShardWriter(str(out / "train-%06d.tar"), maxcount=10_000, verbose=0) as shards:
-        for count, item in enumerate(found, 1):
+        for number, item in enumerate(found):
             told = {"cls": item.label, "txt": item.caption or item.class_name, "json": _columns(item)}
-            shards.write({"__key__": f"{count - 1:08d}", item.suffix[1:]: item.content, **told})
-    return count
+            shards.write({"__key__": f"{number:08d}", item.suffix[1:]: item.content, **told})
 
 
-def to_kohya(found: Iterator[Item], out: Path) -> int:
+def to_kohya(found: Iterator[Item], out: Path) -> None:
     """Folders ``REPEATS_NAME`` with images and captions: the weights as whole numbers of repeats.
 
     The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says how far the
@@ -185,10 +181,9 @@ def to_kohya(found: Iterator[Item], out: Path) -> int:
         _write(item, out / f"{often}_{safe(item.class_name or 'images')}")
     share, wanted = repeats / repeats.sum(), weights / weights.sum()
     write_json(out / "repeats.json", {"largest relative error": float(abs(share / wanted - 1).max())})
-    return len(every)
 
 
-def to_torch(found: Iterator[Item], out: Path) -> int:
+def to_torch(found: Iterator[Item], out: Path) -> None:
     """Folders of classes for torchvision's ``ImageFolder``, and ``weights.npy`` float64 [n] in its order.
 
     ``WeightedRandomSampler(np.load("weights.npy"), n)`` draws by them.
@@ -198,10 +193,9 @@ def to_torch(found: Iterator[Item], out: Path) -> int:
         path = _write(item, out / "images" / safe(item.class_name or "images"), caption=False)
         weights[path.relative_to(out / "images").parts] = item.weight
     np.save(out / "weights.npy", np.array([weights[path] for path in sorted(weights)]))
-    return len(weights)
 
 
-FORMATS: dict[str, Callable[[Iterator[Item], Path], int]] = {
+FORMATS: dict[str, Callable[[Iterator[Item], Path], None]] = {
     "list": to_list,
     "links": to_links,
     "imagefolder": to_imagefolder,
@@ -226,10 +220,7 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
     Raises:
         DedtError: The coreset or its images are not there, the folder is not empty, or the counts differ.
     """
-    from ..files import read_json
-
-    if to not in FORMATS:
-        raise DedtError(f"Unknown format '{to}'. Choose one of: {', '.join(FORMATS)}.")
+    check_choice("format", to, FORMATS)
     if out.exists() and any(out.iterdir()):
         raise DedtError(f"{out} is not empty: give --out a new folder.")
     source = read_json(folder / "coreset.json").get("source")
@@ -249,10 +240,10 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
 
     wanted = int(table["kept"].sum())
     try:
-        written = FORMATS[to](counted(), out)
-        if not written == counts.total() == wanted:
+        FORMATS[to](counted(), out)
+        if counts.total() != wanted:
             raise DedtError(
-                f"{written} of {wanted} kept images could be written: the others are no longer there."
+                f"{counts.total()} of {wanted} kept images could be written: the others are no longer there."
             )
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     children = _folders(root, Counter())
     train, test, spare, notes = _layout(root, children) if _deep(children) else (root, None, [], [])
     for folder in spare:
-        left_out[BESIDE] += sum(1 for _ in _images(folder, left_out, {_identity(root)}))
+        left_out[BESIDE] += sum(1 for _ in images_below(folder, left_out, [root]))
     if train != root:
         _folders(root, left_out)
     flat = label == NONE or not _deep(_folders(train, Counter()))
@@ -73,12 +73,12 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
 
 def _deep(folders):
     """Whether there is an image in any of the folders, at any depth."""
-    return any(True for folder in folders for _ in _images(folder, Counter(), set()))
+    return any(True for folder in folders for _ in images_below(folder, Counter()))
 
 
 def _flat(root, base, left_out):
     """The Listing of all images in ``base``, without classes."""
-    files = tuple(sorted(_images(base, left_out, set())))
+    files = tuple(sorted(images_below(base, left_out)))
     if not files:
         raise DedtError(
             f"{base} holds no images: add some. An image is a file that Pillow opens, and none of those that are hidden."
@@ -89,8 +89,7 @@ def _flat(root, base, left_out):
 def _listing(root, base, left_out, wanted=None):
     """The Listing of the class folders in ``base``, ids relative to ``root``; classes must be ``wanted``."""
     folders = _folders(base, left_out)
-    entered = {_identity(root), _identity(base)}
-    images = {folder.name: sorted(_images(folder, left_out, set(entered))) for folder in folders}
+    images = {folder.name: sorted(images_below(folder, left_out, [root, base])) for folder in folders}
     classes = {name: files for name, files in images.items() if files}
     names = tuple(map(legible, classes))
     if wanted and names != wanted:
@@ -221,7 +220,7 @@ def _refuse_splits_below(root, children):
 
 def _shape(folder):
     """Say "nested" if most images lie in subfolders, "direct" if not, None if there are none."""
-    depths = [file.parent == folder for file in _images(folder, Counter(), {_identity(folder.parent)})]
+    depths = [file.parent == folder for file in images_below(folder, Counter(), [folder.parent])]
     return None if not depths else "direct" if 2 * sum(depths) >= len(depths) else "nested"
 
 
@@ -237,13 +236,13 @@ def _folders(folder, left_out):
     return [path for _, path in _entries(folder, left_out, None)]
 
 
-def _images(folder, left_out, entered):
-    """Gives the image files at any depth; everything else is counted in ``left_out`` (a Counter).
+def images_below(folder: Path, left_out: Counter[str], above: Iterable[Path] = ()) -> Iterator[Path]:
+    """The image files in a folder at any depth; what else is there is counted in ``left_out``.
 
-    entered: the folders above, as :func:`_identity` names them.  A folder is entered once, so that links
-    neither lead round in circles nor double a class; folders come before links to them.
+    A folder is entered once, and none of those ``above``, so that links neither lead round in circles nor double a
+    class; folders come before links to them.
     """
-    suffixes, todo = image_suffixes(), deque([folder])
+    suffixes, todo, entered = image_suffixes(), deque([folder]), set(map(_identity, above))
     while todo:
         here = todo.popleft()
         if _identity(here) in entered:
@@ -290,11 +289,6 @@ def _kind(entry, suffixes):
         return IMAGE
     suffix = path.suffix.lower()
     return f"of a kind that Pillow cannot open ({suffix})" if suffix in FOREIGN else "not images"
-
-
-def images_below(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
-    """The image files in a folder at any depth; what else is there is counted in ``left_out``."""
-    return _images(folder, left_out, set())
 
 
 def _identity(folder):

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,11 +13,21 @@ from ..errors import DedtError
 from .reading import Reading
 
 
-class Copies:
-    """What exact copies among labelled images say."""
+class Labelled:
+    """Images with one label each, decoded or not: what their classes and exact copies among them say."""
 
     labels: np.ndarray
     class_names: tuple[str, ...]
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Images per class: int64 [K]; of images without classes [n]."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def named(self, class_names: Sequence[str]) -> Self:
+        """The same images with other names for their classes; those they have, if there are none."""
+        names = other_names(self.class_names, class_names)
+        return dataclasses.replace(self, class_names=names)  # type: ignore[type-var]
 
     @functools.cached_property
     def copies(self) -> np.ndarray:
@@ -37,7 +47,7 @@ class Copies:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledImages(Copies):
+class LabelledImages(Labelled):
     """Images with one label each.
 
     Attributes:
@@ -92,11 +102,6 @@ class LabelledImages(Copies):
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def class_counts(self) -> np.ndarray:
-        """Images per class: int64 [K]."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
-
     @functools.cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits of the images, labels and class names: same data, same fingerprint."""
@@ -109,10 +114,6 @@ class LabelledImages(Copies):
     def copies(self) -> np.ndarray:
         """For each image the first one with the same pixels: int64 [n]."""
         return first_alike([hashlib.sha256(image.tobytes()).hexdigest() for image in self.images])
-
-    def named(self, class_names: Sequence[str]) -> "LabelledImages":
-        """The same images with other names for their classes; those they have, if there are none."""
-        return dataclasses.replace(self, class_names=other_names(self.class_names, class_names))
 
     def subset(self, indices: np.ndarray, **changes: Any) -> "LabelledImages":
         """The images at ``indices`` (int [m]); the classes stay, and each must keep an image.

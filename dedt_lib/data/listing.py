@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..errors import DedtError
 from ..files import address, atomic, create_array, read_json, sha256, write_json
-from .labelled import LabelledImages, other_names, without_empty
+from .labelled import Labelled, LabelledImages, without_empty
 from .names import legible, one_line
 from .reading import Reading
 
@@ -35,7 +35,7 @@ UNREADABLE = "unreadable.txt"
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Labelled):
     """Labelled images that were found but not decoded.
 
     Attributes:
@@ -63,18 +63,9 @@ class Listing:
     captions: tuple[str, ...] = ()
     dropped: tuple[int, ...] = ()
 
-    @property
-    def class_counts(self) -> np.ndarray:
-        """Images per class: int64 [K]; of images without classes [n]."""
-        return np.bincount(self.labels, minlength=len(self.class_names))
-
     def of_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> Self:
         """The same images in other classes: labels int64 [n], 0..K-1, and K names."""
         return dataclasses.replace(self, labels=labels, class_names=class_names)
-
-    def named(self, class_names: Sequence[str]) -> "Listing":
-        """The same with other names for its classes; those it has, if there are none."""
-        return dataclasses.replace(self, class_names=other_names(self.class_names, class_names))
 
     def without(self, why: Mapping[int, str]) -> "Listing":
         """The same without some images: their place -> why.  Classes that lose all images go too, which is noted.
@@ -278,10 +269,15 @@ def read_image(file: Any, size: int, channels: int) -> np.ndarray:
     Raises:
         ValueError: for more than 8 bits, or no file; and whatever Pillow raises.
     """
+    with opened(file) as image:
+        return crop(upright(image, channels), size)
+
+
+def opened(file: Any) -> Image.Image:
+    """The image of a path or a binary file, not decoded yet; raises ValueError for None, and whatever Pillow raises."""
     if file is None:
         raise ValueError("there are no image bytes")
-    with Image.open(file) as image:
-        return crop(upright(image, channels), size)
+    return Image.open(file)
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:

@@ -10,11 +10,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 from .labelled import first_alike
-from .listing import Listing, crop, upright, why_unreadable
+from .listing import Listing, crop, opened, upright, why_unreadable
 
 THUMBNAIL = 64
 SIDE = 128  # pixels of the longer side at which brightness, blur and information are judged
@@ -101,9 +100,9 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> tuple[dict[str, Any], np.n
     raw: dict[str, dict] = {}
     row = {"width": 0, "height": 0, "mode": "", "format": "", "digest": "", "phash": 0, "error": ""}
     try:
-        with Image.open(_there(file)) as opened:
-            row |= {"mode": opened.mode, "format": opened.format or ""}
-            image = upright(opened, 3)
+        with opened(file) as found:
+            row |= {"mode": found.mode, "format": found.format or ""}
+            image = upright(found, 3)
         row |= {"width": image.width, "height": image.height}
         row["digest"] = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:32]
         small = image.copy()
@@ -117,12 +116,6 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> tuple[dict[str, Any], np.n
         return row, crop(image, THUMBNAIL)
     except Exception as error:  # a decoder may raise anything on a damaged file
         return {**row, "error": why_unreadable(name, error)}, None
-
-
-def _there(file):
-    if file is None:
-        raise ValueError("there are no image bytes")
-    return file
 
 
 def _properties():

@@ -85,7 +85,6 @@ def rows(file: Path, key: str = FILE_NAME) -> tuple[list[str], dict[str, list]]:
     Raises:
         DedtError: for a line that is none, or that names no file, or one twice.
     """
-    read = []
     try:
         with open(file, encoding="utf-8", newline="") as lines:
             if file.suffix == ".csv":

@@ -163,7 +163,14 @@ def _image_column(schema, file):
 
     structs = [field for field in schema if types.is_struct(field.type)]
     images = [field.name for field in structs if field.type.get_field_index("bytes") >= 0]
-    return _choose(images, IMAGE_COLUMNS, "images (a struct with 'bytes')", schema, file)
+    named = [name for name in IMAGE_COLUMNS if name in images]
+    if named or len(images) == 1:
+        return (named or images)[0]
+    columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
+    raise DedtError(
+        f"{file} has {len(images)} columns that could be the images (a struct with 'bytes'); name one of them "
+        f"{' or '.join(IMAGE_COLUMNS)}. Its columns are: {columns}"
+    )
 
 
 def _fields(schema, image_column):
@@ -175,17 +182,6 @@ def _fields(schema, image_column):
         return types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)
 
     return tuple(field.name for field in schema if field.name != image_column and is_plain(field.type))
-
-
-def _choose(candidates, known, what, schema, file):
-    named = [name for name in known if name in candidates]
-    if named or len(candidates) == 1:
-        return (named or candidates)[0]
-    columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
-    raise DedtError(
-        f"{file} has {len(candidates)} columns that could be the {what}; name one of them "
-        f"{' or '.join(known)}. Its columns are: {columns}"
-    )
 
 
 def _names_in_metadata(schema, column):

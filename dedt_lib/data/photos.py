@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .labelled import Copies
 from .listing import Listing, read_image
 from .look import Look, groups_of_copies
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Photos(Copies, Listing):
+class Photos(Listing):
     """Labelled images that are decoded as they are needed; all of them can be read.
 
     Attributes:

@@ -1,10 +1,18 @@
-"""The feature extractor of FID on small data: a plain classifier that selects nothing."""
+"""What classifiers share, and the feature extractor of FID on small data: a plain one that selects nothing."""
 
 import torch
 from torch import nn
 
 
-class SmallClassifier(nn.Module):
+class Classifier(nn.Module):
+    """A network with ``features``, and with a ``head`` that makes logits of them."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images float [n, C, H, W] in [-1, 1] to logits [n, K]."""
+        return self.head(self.features(images))
+
+
+class SmallClassifier(Classifier):
     """Three plain convolutions and 64 features, for FID and nothing else."""
 
     def __init__(self, channels: int, num_classes: int, width: int = 64) -> None:
@@ -20,7 +28,3 @@ class SmallClassifier(nn.Module):
             if k == 1:
                 images = nn.functional.avg_pool2d(images, 2)
         return images.mean(dim=(2, 3))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [n, K]."""
-        return self.head(self.features(images))

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..data import LabelledImages
 from ..devices import upload
-from ..pixels import channels_first, per_channel, three_channels, to_float, to_uint8
+from ..pixels import channels_first, set_moments, three_channels, to_float, to_uint8
 from ..training import OPTIMIZERS, Supervised
 from .common import embed
 from .training import random_shift
@@ -45,8 +45,7 @@ class CLIP(nn.Module):
         self.model = open_clip.CLIP(**{**config, "quick_gelu": True})
         self.size = config["vision_cfg"]["image_size"]
         self.normalise = normalise
-        self.register_buffer("mean", per_channel(MEAN), persistent=False)
-        self.register_buffer("std", per_channel(STD), persistent=False)
+        set_moments(self, MEAN, STD)
 
     def load_official(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a state dict of OpenAI's archive or of open_clip, in single precision."""

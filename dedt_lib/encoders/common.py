@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..data import LabelledImages
 from ..devices import keep_freed_memory
 from ..errors import DedtError
-from ..files import is_disk_full, say
+from ..files import full_disk_told, say
 from ..pixels import to_float
 
 
@@ -61,14 +61,8 @@ def embed(
     starts = tqdm(range(0, len(images), batch_size), desc=name, unit="batch", leave=False)
     if path is None:
         return np.concatenate([features(start) for start in starts])
-    try:
+    with full_disk_told(f"while writing {path}"):
         _write_rows(Path(path), len(images), starts, batch_size, features)
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        raise DedtError(
-            f"No space left on the disk while writing {path}. Free some and run the same command again."
-        ) from error
     return np.load(path, mmap_mode="r")
 
 

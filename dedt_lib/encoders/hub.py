@@ -1,7 +1,7 @@
 """Networks that were trained on photographs by others: any of timm or open_clip, and one that needs no download."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from ..encoder_names import LIBRARIES, LITE0, NAMES, SHORT
 from ..errors import DedtError
 from ..files import sha256
-from ..pixels import channels_first, per_channel, three_channels
+from ..pixels import channels_first, set_moments, three_channels
 from ..weights import Published, hub_files, reason
 
 
@@ -32,8 +32,7 @@ class Pretrained(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.size, self.published = network, size, published
-        self.register_buffer("mean", per_channel(mean), persistent=False)
-        self.register_buffer("std", per_channel(std), persistent=False)
+        set_moments(self, mean, std)
         self.eval()
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
@@ -68,7 +67,7 @@ def load_pretrained(name: str) -> Pretrained:
             f"Unknown encoder '{name}'. Choose {', '.join(NAMES)}, timm:NAME or open_clip:NAME, with the name "
             "of a repository on the Hugging Face hub, or a folder with its files."
         )
-    return _LOADERS[library](where)
+    return _timm(where) if library == "timm" else _open_clip(where)
 
 
 def _lite0():
@@ -121,6 +120,3 @@ def _readable(files, library):
             f"{files.folder} holds no network that {library} can read ({reason(error)}): fetch its files again, or "
             "name another."
         ) from error
-
-
-_LOADERS: dict[str, Callable[[str], Pretrained]] = {"timm": _timm, "open_clip": _open_clip}

@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
-from ..pixels import IMAGENET_MEAN, IMAGENET_STD, channels_first, per_channel, three_channels
-from .resnet18 import load_torchvision
+from ..pixels import IMAGENET_MEAN, IMAGENET_STD, channels_first, set_moments, three_channels
+from .resnet18 import TorchvisionClassifier
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(TorchvisionClassifier):
     """torchvision's Inception-v3 without its auxiliary classifier: 2048 pooled features.
 
     Images are prepared as in the code of Gaussian instance selection: ImageNet's mean and standard deviation,
@@ -25,14 +25,8 @@ class InceptionV3(nn.Module):
         super().__init__()
         self.size = size
         how = {"aux_logits": False, "transform_input": True, "init_weights": False}
-        self.net = Inception3(num_classes, **how, dropout=dropout)
-        self.head, self.net.fc = self.net.fc, nn.Identity()
-        self.register_buffer("mean", per_channel(IMAGENET_MEAN), persistent=False)
-        self.register_buffer("std", per_channel(IMAGENET_STD), persistent=False)
-
-    def load_official(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over a state dict with torchvision's names; the auxiliary classifier in it is left out."""
-        load_torchvision(self, {k: v for k, v in state.items() if not k.startswith("AuxLogits.")})
+        self.take(Inception3(num_classes, **how, dropout=dropout))
+        set_moments(self, IMAGENET_MEAN, IMAGENET_STD)
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""
@@ -43,7 +37,3 @@ class InceptionV3(nn.Module):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 2048]."""
         return self.net(self.preprocess(images))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [n, K]."""
-        return self.head(self.features(images))

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from ..errors import DedtError
-from ..pixels import channels_first, per_channel, three_channels
+from ..pixels import channels_first, set_moments, three_channels
+from .classifier import Classifier
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
-class ResNet18(nn.Module):
+class ResNet18(Classifier):
     """ResNet-18 for small images: 3x3 stem with stride 1, no max-pool.
 
     Features are the pooled output of the last stage, d = 8 * width (512 for the paper's width 64).
@@ -49,8 +50,7 @@ class ResNet18(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        self.register_buffer("mean", None if mean is None else per_channel(mean), persistent=False)
-        self.register_buffer("std", None if std is None else per_channel(std), persistent=False)
+        set_moments(self, mean, std)
 
     @staticmethod
     def _stage(inputs: int, outputs: int) -> nn.Sequential:
@@ -69,12 +69,25 @@ class ResNet18(nn.Module):
             images = ((images + 1) / 2 - self.mean) / self.std
         return self.stages(self.stem(images)).mean(dim=(2, 3))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [n, K]."""
-        return self.head(self.features(images))
+
+class TorchvisionClassifier(Classifier):
+    """A classifier of torchvision in two parts: ``net``, whose outputs are the features, and ``head``."""
+
+    def take(self, network: nn.Module) -> None:
+        """Take a network apart: its last layer is the head, all before it the net."""
+        self.net, self.head, network.fc = network, network.fc, nn.Identity()
+
+    def load_official(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over a state dict with torchvision's names; an auxiliary classifier in it is left out."""
+        head = {name.removeprefix("fc."): value for name, value in state.items() if name.startswith("fc.")}
+        others = ("fc.", "AuxLogits.")
+        self.net.load_state_dict(
+            {name: value for name, value in state.items() if not name.startswith(others)}
+        )
+        self.head.load_state_dict(head)
 
 
-class ImageNetResNet18(nn.Module):
+class ImageNetResNet18(TorchvisionClassifier):
     """torchvision's ResNet-18, for images like those of ImageNet: 512 pooled features.
 
     Images are prepared as its weights IMAGENET1K_V1 want it: bilinear to 256 pixels, centre crop of 224,
@@ -86,24 +99,8 @@ class ImageNetResNet18(nn.Module):
 
         super().__init__()
         self.preprocess = ResNet18_Weights.IMAGENET1K_V1.transforms()
-        self.net = resnet18()
-        self.head, self.net.fc = self.net.fc, nn.Identity()
-
-    def load_official(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over a state dict with torchvision's names."""
-        load_torchvision(self, state)
+        self.take(resnet18())
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 512]."""
         return self.net(channels_first(self.preprocess((three_channels(images) + 1) / 2)))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [n, K]."""
-        return self.head(self.features(images))
-
-
-def load_torchvision(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Fill ``network.net`` and ``network.head`` from a torchvision classifier's state dict."""
-    head = {name.removeprefix("fc."): value for name, value in state.items() if name.startswith("fc.")}
-    network.net.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
-    network.head.load_state_dict(head)

@@ -5,12 +5,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..pixels import channels_first, per_channel, three_channels, to_uint8
+from ..pixels import channels_first, set_moments, three_channels, to_uint8
 from ..weights import hub_files, read_network
 from .clip import MEAN, STD
 
 CLIP_VIT = "openai/clip-vit-large-patch14-336"
-CONFIG = "config.json"
 # The published repository has only the second, a pickle: transformers reads nothing but tensors from it.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -32,12 +31,11 @@ class ClipViT(nn.Module):
 
     def __init__(self, where: Path | str | None = CLIP_VIT) -> None:
         super().__init__()
-        self.published = where and hub_files(where, "the CLIP of CMMD", WEIGHTS, CONFIG)
+        self.published = where and hub_files(where, "the CLIP of CMMD", WEIGHTS)
         self.model = _read(self.published) if where else _untrained()
         self.config = self.model.config
         self.size = self.config.image_size
-        self.register_buffer("mean", per_channel(MEAN), persistent=False)
-        self.register_buffer("std", per_channel(STD), persistent=False)
+        set_moments(self, MEAN, STD)
         self.eval()
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:

@@ -174,9 +174,7 @@ def classwise_frechet(
         if reference is not None and len(side) >= 2:
             values[k] = reference.distance(side)
         elif not partial:
-            images = (
-                len(reference or ()) if real_labels is None else int((np.asarray(real_labels) == k).sum())
-            )
+            images = len(reference or ()) if real_labels is None else np.equal(real_labels, k).sum()
             raise DedtError(
                 f"Class {k} has {images} and {len(side)} images to compare, and FID needs two on each side (four "
                 "for the floor): add images of that class, or draw more samples."

@@ -22,12 +22,10 @@ from ..files import intact, intact_or_removed, read_json, say_damaged, sealed, w
 from ..latents import INDEX, SHARD
 from ..pixels import resize, to_float, to_uint8
 from ..training import OPTIMIZERS, Supervised
-from ..weights import hub_files, key_of, read_network
+from ..weights import VAE_WEIGHTS, hub_files, key_of, read_network
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
-
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 # Of a pixel on the scale -1..1: four of 255 grey levels.  What is finer the decoder need not get right.
 PIXEL_DEVIATION = 4 / 127.5
@@ -236,7 +234,7 @@ def load_autoencoder(where: Path | str) -> "AutoencoderKL":
     """
     from diffusers import AutoencoderKL
 
-    files = hub_files(where, "the autoencoder", (WEIGHTS,), CONFIG)
+    files = hub_files(where, "the autoencoder", (VAE_WEIGHTS,))
     return read_network(AutoencoderKL.from_pretrained, files, "AutoencoderKL", use_safetensors=True)
 
 

@@ -186,11 +186,11 @@ def save_pipeline(model: StableDiffusion, pipeline: StableDiffusionPipeline, fol
     model.net.register_to_config(sample_size=model.sample_shape[-1])
     pipeline.unet = model.net
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").exists():
+    if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).exists():
         raise DedtError(f"{folder} holds something else than a pipeline. Choose another folder.")
     with atomic_folder(folder) as partial:
         pipeline.save_pretrained(partial)
-        mode = (partial / "model_index.json").stat().st_mode
+        mode = (partial / INDEX).stat().st_mode
         for weights in partial.glob("*/*.safetensors"):
             weights.chmod(mode)  # safetensors would keep its files to their owner
 

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from .. import __version__, interruption
 from ..errors import DedtError
+from ..files import make_folder
 from . import photos, verbs
 from .printing import amount, describe, print_reading, print_speed, print_speedups, print_table, print_works
 
@@ -396,8 +397,6 @@ def own_profile(data: Path | None) -> str:
 
 def output_folder(path: Path | None) -> Path | None:
     """The folder of --out, made before anything is computed; None when it was not given."""
-    from ..files import make_folder
-
     return path and make_folder(path, "Give --out")
 
 

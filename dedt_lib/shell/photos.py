@@ -1,13 +1,10 @@
 """What is done with photographs and no recipe: the look before choosing, and files for a trainer."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from ..errors import DedtError
 from .printing import amount, print_reading, print_table
-
-if TYPE_CHECKING:
-    from ..stages.lab import Lab
 
 DROPS = ("bad", "duplicates", "near", "blank", "dark", "light", "blurry", "outliers")
 Where = Annotated[
@@ -45,8 +42,10 @@ def look(
       dedt look photos --drop duplicates,bad,blank --out checked
       dedt select checked/photos.dedt.json --ratio 0.1 --out coreset
     """
+    from ..config import load_profile
     from ..data import FILES, detect, lists
     from ..pages.look import findings, write_look
+    from ..store import Store
 
     if not data:
         raise DedtError("Say where the images are: dedt look DATA")
@@ -59,8 +58,12 @@ def look(
     if source not in FILES:
         raise DedtError(f"{data} holds no image files.")
     out.mkdir(parents=True, exist_ok=True)
-    lab = photo_lab(data, source, label, caption, store)
-    found = findings(lab, quick=quick)
+
+    from ..stages.lab import Lab
+
+    where = {"data.source": source, "data.path": data, "data.label": label, "data.caption": caption}
+    profile = load_profile("photos", **where, **{"data.skip_bad": True})
+    found = findings(Lab(profile, store=Store(store)), quick=quick)
     print_reading(found.listing.reading)
     print_table(("", "", ""), found.rows, text=(0, 2))
     write_look(found, out)
@@ -106,13 +109,3 @@ def export(
     if len(counts) > 1:
         print_table(("class", "images"), sorted(counts.items()))
     print(f"wrote {out}: {amount(counts.total(), 'image')}, all that were kept")
-
-
-def photo_lab(data: str, source: str, label: str, caption: str, store: Path | None) -> "Lab":
-    """A lab on photographs under the profile photos, without those that cannot be read."""
-    from ..config import load_profile
-    from ..stages.lab import Lab
-    from ..store import Store
-
-    where = {"data.source": source, "data.path": data, "data.label": label, "data.caption": caption}
-    return Lab(load_profile("photos", **where, **{"data.skip_bad": True}), store=Store(store))

@@ -6,6 +6,7 @@ Each computes what is missing and takes the rest from the store.  An empty ``out
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import atomic, write_json
 from .printing import (
     FEW_CLASSES,
     contact_sheet,
@@ -84,7 +85,6 @@ def reweight(experiment: "Experiment", out: Out) -> None:
     example:
       dedt reweight photos --ratio 0.1 --out coreset
     """
-    from ..files import write_json
     from ..reweighting import effective_classes
 
     dro, coreset = experiment.reweight(), experiment.select()
@@ -143,8 +143,6 @@ def sample(experiment: "Experiment", out: Out) -> None:
     """
     import numpy as np
 
-    from ..files import atomic
-
     images, labels, names = experiment.sample(), experiment.sample_labels(), experiment.lab.class_names
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
     counts = zip(names, np.bincount(labels, minlength=len(names)))
@@ -164,8 +162,6 @@ def evaluate(experiment: "Experiment", out: Out) -> None:
     example:
       dedt evaluate --method random --ratio 0.1 --seed 1
     """
-    from ..files import write_json
-
     metrics, floor = experiment.evaluate(), experiment.floor()
     if experiment.compared:
         metrics |= experiment.compare()
@@ -180,8 +176,6 @@ def evaluate(experiment: "Experiment", out: Out) -> None:
 
 def run(experiment: "Experiment", out: Out) -> None:
     """All stages; prints the main numbers and, with --out, writes the files of every stage."""
-    from ..files import write_json
-
     cell, recipe = experiment.cell(), experiment.recipe
     print_cell(cell)
     if not out:
@@ -197,8 +191,6 @@ def run(experiment: "Experiment", out: Out) -> None:
 def save_array(path: Path, array: "np.ndarray") -> None:
     """Write an array as ``.npy``, complete or not at all."""
     import numpy as np
-
-    from ..files import atomic
 
     with atomic(path) as partial, open(partial, "wb") as file:
         np.save(file, array)

@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from ..files import address, read_json
+from ..weights import key_of
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -159,9 +160,14 @@ class Given(Stage):
         """A network of the same make without weights."""
         raise NotImplementedError
 
+    @property
+    def called(self) -> str:
+        """What tells it from others of its kind."""
+        return self.weights
+
     def key(self) -> str:
         """Sixteen hex digits of the weights."""
-        raise NotImplementedError
+        return key_of(self.result())
 
     def facts(self) -> dict[str, Any]:
         """Where the weights came from, by content."""
@@ -171,14 +177,18 @@ class Given(Stage):
 
     @cached_property
     def address(self) -> str:
-        return self.weights if self.lab.imagined else self.key()
+        return self.called if self.lab.imagined else self.remember("key", self.key)
+
+    def remember(self, what: str, make: Callable[[], Any]) -> Any:
+        """``make()``, once for a lab."""
+        return self.lab.remember((what, type(self), self.called), make)
 
     @property
     def folder(self) -> Path:
         raise NotImplementedError("Published weights have no folder in the store.")
 
     def result(self) -> Any:
-        return self.lab.remember((type(self), self.weights), self.outline if self.lab.imagined else self.read)
+        return self.remember("network", self.outline if self.lab.imagined else self.read)
 
     def manifest(self) -> dict[str, Any]:
         return {"key": self.address, "identity": {"weights": self.weights}, **NO_TIME}

@@ -67,7 +67,6 @@ class Photographs(Stage):
     split: str = "train"
 
     name = "look"
-    version = 1
 
     @cached_property
     def listing(self) -> Listing | None:

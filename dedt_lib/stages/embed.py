@@ -22,19 +22,16 @@ from ..data.photos import Photos, Pixels
 from ..encoder_names import is_pretrained
 from ..errors import DedtError
 from ..files import address, sha256
-from ..plans import EpochPlan
 from ..randomness import seeded
-from ..training import train
 from ..weights import Published, key_of, load_weights, locate, save_weights
 from .base import Cost, Given, Stage, defaults, uncounted
 from .data import Images, Photographs
-from .training import decisive, epochs_cost, training_cost
+from .training import decisive, epochs_cost, everything, train_on_everything, training_cost
 
 if TYPE_CHECKING:
     from .lab import Lab
 
 MOST_CLUSTERS, IMAGES_A_CLUSTER = 10, 20  # where the profile names no number
-CLIP_WIDTH = 16  # of the small CLIP's vision tower; OpenAI's RN50 has 64
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
 """What an encoder's ``weights`` in a profile are called when they mean the published ones."""
 
@@ -157,9 +154,7 @@ class SmallClip(TrainedEncoder):
     fit = staticmethod(encoders.train_clip)
     accuracy = staticmethod(encoders.zero_shot_accuracy)
 
-    @property
-    def shape(self):
-        return {"width": CLIP_WIDTH}
+    shape = {"width": 16}  # of its vision tower; OpenAI's RN50 has 64
 
 
 class FidClassifier(TrainedEncoder):
@@ -218,9 +213,9 @@ class PublishedEncoder(GivenEncoder):
         """Of the network in the plan."""
         return LABELS[self.network]
 
-    @cached_property
-    def address(self):
-        return f"{self.network} {self.weights}" if self.lab.imagined else self.key()
+    @property
+    def called(self):
+        return f"{self.network} {self.weights}"
 
     def _identity(self):
         official = encoders.PRETRAINED[self.network][1]
@@ -288,15 +283,8 @@ class DDAE(Stage):
             )
 
     def work(self, folder):
-        lab, epochs = self.lab, self.settings.epochs
-        how = {"seed": self.seed, "folder": folder, "device": lab.device, "processes": lab.processes}
-        result = train(self._build(), lab.data, self.plan(), self.settings, progress="train DDAE", **how)
-        losses = result.losses.reshape(epochs, -1).mean(axis=1)
-        return {"losses": losses.tolist(), "images_seen": result.images_seen}
-
-    def plan(self) -> EpochPlan:
-        everything = np.arange(self.lab.n)
-        return EpochPlan(everything, total=self.lab.n, epochs=self.settings.epochs, seed=self.seed)
+        how = {"folder": folder, "progress": "train DDAE"}
+        return train_on_everything(self, self._build(), self.lab.data, **how)
 
     def _build(self):
         return self.spec.build(self.lab.shape, self.lab.class_names, seed=self.seed)
@@ -308,7 +296,7 @@ class DDAE(Stage):
         return encoders.DDAE(model, d.block, d.timestep - 1, draws=d.draws)
 
     def cost(self):
-        yield training_cost(self.lab, self.spec, self.plan(), self.settings, "encoder", "DDAE")
+        yield training_cost(self.lab, self.spec, everything(self), self.settings, "encoder", "DDAE")
 
 
 LABELS = {
@@ -412,21 +400,17 @@ class Embed(Stage):
         own_size = isinstance(self.encoder, Given) and self.lab.has_files
         return self.lab.photographs if own_size else self.lab.images
 
-    @property
-    def readout(self) -> dict[str, Any]:
-        """What decides the features beside the network's weights."""
+    def decides(self):
+        """What decides the features beside the network's weights: how they are read."""
         sections = self.lab.profile.encoders
         if isinstance(self.encoder, DDAE):
             return sections.ddae.model_dump(include={"block", "timestep", "draws"})
         return {"normalise": True} if self.encoder.network == "clip" and sections.clip.normalise else {}
 
-    def decides(self):
-        return self.readout
-
     def reader(self) -> nn.Module:
         """The network whose ``features`` these are."""
         network = self.encoder.result()
-        if self.readout.get("normalise"):
+        if self.decides().get("normalise"):
             network.normalise = True
         return network
 

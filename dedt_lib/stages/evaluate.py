@@ -12,13 +12,13 @@ from .. import encoders, evaluation
 from ..errors import DedtError
 from ..evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from ..files import address, read_json, sha256, write_json
-from ..weights import Published, key_of, locate
+from ..weights import Published, locate
 from . import needs
 from .base import Cost, Given, Stage, uncounted
+from .data import Images
 from .embed import LABELS, Encoder, FidClassifier, FidResNet18, SmallClip, encoder, features_width
 from .sample import Sample
 from .select import Select
-from .train import Snapshot, TrainInfoBatch
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -157,21 +157,30 @@ class Real(Stage):
         yield Cost("features", LABELS["metric"], "metric", images=n, evaluations=n, bytes=held)
 
 
-class Floor(Stage):
-    """Real half against real half: dict with "fid" and "classwise" [K], None for a class with too few images."""
-
-    name, file = "floor", "floor.json"
+class OfReal(Stage):
+    """What is told once of the real side of every FID."""
 
     def inputs(self):
         return {"real": Real(self.lab)}
 
+    @property
+    def features(self) -> np.ndarray:
+        """Of the training images: float32 [n, d]."""
+        return Real(self.lab).result()["features"]
+
+    cost = uncounted  # no network looks at an image for it, and its pairs are a part of those of every comparison
+
+
+class Floor(OfReal):
+    """Real half against real half: dict with "fid" and "classwise" [K], None for a class with too few images."""
+
+    name, file = "floor", "floor.json"
+
     def work(self, folder):
-        found, classwise = Real(self.lab).result()["features"], self.lab.profile.evaluate.classwise
+        found, classwise = self.features, self.lab.profile.evaluate.classwise
         splits = 10 if found.shape[1] < 256 else 1  # at 2048 features a halving takes minutes
         floor = evaluation.real_floor(found, self.lab.data.labels, splits=splits, classwise=classwise)
         write_json(folder / self.file, {**floor, "classwise": numbers(floor["classwise"])})
-
-    cost = uncounted  # no network looks at an image for it
 
 
 class HeldOut(Stage):
@@ -186,8 +195,6 @@ class HeldOut(Stage):
     name, version = "held-out", 3
 
     def inputs(self):
-        from .data import Images
-
         return {"real": Real(self.lab), "images": Images(self.lab, "test")}
 
     def decides(self):
@@ -286,20 +293,14 @@ class Evaluate(Stage):
         key = ("generated", self.samples.address, seed)
         return self.lab.remember(key, lambda: features(self.lab, self.samples.result(), seed=seed))
 
-    def fid(self, seed: int) -> float:
-        """FID in the features of the network that was trained with ``seed``."""
-        return evaluation.frechet_distance(Real(self.lab, seed).result()["all"], self.generated(seed))
-
-    def fid_held_out(self) -> float | None:
-        """FID against the held-out images, None where they are too few."""
-        reference = (HeldOut(self.lab).result() or {}).get("reference")
-        return reference and evaluation.frechet_distance(reference, self.generated())
-
     def work(self, folder):
         lab, images, generated = self.lab, self.samples.result(), self.generated()
-        real, labels, classwise, left_out = Real(lab).result(), self.samples.labels(), np.empty(0), []
+        labels, classwise, left_out = self.samples.labels(), np.empty(0), []
+        reals = [Real(lab, seed).result() for seed in range(lab.profile.evaluate.networks)]
+        held_out = HeldOut(lab).result() or {"reference": None}
         if lab.profile.evaluate.classwise:
-            classwise = evaluation.classwise_frechet(real["classes"], None, generated, labels, partial=True)
+            real = reals[0]["classes"]
+            classwise = evaluation.classwise_frechet(real, None, generated, labels, partial=True)
             drawn = np.bincount(labels, minlength=len(classwise))
             left_out = needs.left_out(lab.class_counts, drawn, lab.class_names)
         how, precision = extractor(lab), lab.profile.sample.precision
@@ -308,14 +309,14 @@ class Evaluate(Stage):
             f"labels in the shares of the training images, {generated.shape[1]} features of {how.extractor}, "
             f"layer {how.layer}"
         )
-        fids = [self.fid(seed) for seed in range(lab.profile.evaluate.networks)]
+        fids = [real["all"].distance(self.generated(seed)) for seed, real in enumerate(reals)]
         start = time.perf_counter()
-        copies = self.copies(images[:MOST_NEIGHBOURS])
+        copies = self.copies(images[:MOST_NEIGHBOURS], held_out)
         result = {
             "fid": fids[0],
             "fids": fids,
-            "fid_held_out": self.fid_held_out(),
-            "held_out_fid": (HeldOut(lab).result() or {}).get("fid"),
+            "fid_held_out": held_out["reference"] and held_out["reference"].distance(generated),
+            "held_out_fid": held_out.get("fid"),
             "classwise": numbers(classwise),
             "classwise_left_out": left_out,
             "protocol": protocol + ("" if precision == "float32" else f", sampled in {precision}"),
@@ -324,9 +325,8 @@ class Evaluate(Stage):
         write_json(folder / self.file, result)
         return {"part_seconds": {"comparison": time.perf_counter() - start}}
 
-    def copies(self, images: np.ndarray) -> dict[str, Any]:
-        """What is said of the first samples: near-copies of the training images."""
-        held_out = HeldOut(self.lab).result() or {}
+    def copies(self, images: np.ndarray, held_out: dict[str, Any]) -> dict[str, Any]:
+        """What is said of the first samples, by what :class:`HeldOut` gives: near-copies of the training images."""
         found = {name: held_out.get(name) for name in ("held_out", "leaks")}
         among = self.coreset.result().indices if self.coreset else None
         known, distances = self.generated()[: len(images)], {}
@@ -348,31 +348,23 @@ class Evaluate(Stage):
         yield Cost("comparison", what, "distances", pairs=pairs)
 
 
-class KidWithin(Stage):
+class KidWithin(OfReal):
     """The part of KID that is of the training images alone: see ``evaluation.kid_within``."""
 
     name, file = "kid-within", "within.npy"
-
-    def inputs(self):
-        return {"real": Real(self.lab)}
 
     def decides(self):
         return {"samples": self.lab.profile.sample.count}
 
     def work(self, folder):
-        found = Real(self.lab).result()["features"]
-        np.save(folder / self.file, evaluation.kid_within(found, **self.decides(), device=self.lab.gpu))
-
-    cost = uncounted  # a part of the pairs of every comparison, taken once
+        within = evaluation.kid_within(self.features, **self.decides(), device=self.lab.gpu)
+        np.save(folder / self.file, within)
 
 
-class NeighbourRadii(Stage):
+class NeighbourRadii(OfReal):
     """Of the training images that precision and recall take: see ``evaluation.neighbour_radii``."""
 
     name, file = "radii", "radii.npy"
-
-    def inputs(self):
-        return {"real": Real(self.lab)}
 
     def chosen(self) -> np.ndarray:
         """Positions of these images."""
@@ -382,10 +374,8 @@ class NeighbourRadii(Stage):
         return {"images": min(self.lab.n, MOST_NEIGHBOURS)}
 
     def work(self, folder):
-        found = Real(self.lab).result()["features"][self.chosen()]
-        np.save(folder / self.file, evaluation.neighbour_radii(found, device=self.lab.gpu))
-
-    cost = uncounted  # a part of the pairs of every comparison, taken once
+        radii = evaluation.neighbour_radii(self.features[self.chosen()], device=self.lab.gpu)
+        np.save(folder / self.file, radii)
 
 
 # ---- CMMD --------------------------------------------------------------------------------------------
@@ -402,9 +392,6 @@ class PublishedViT(Given):
 
     def outline(self):
         return encoders.ClipViT(None)
-
-    def key(self):
-        return self.lab.remember(("key", "cmmd", self.weights), lambda: key_of(self.result()))
 
 
 def cmmd_network(lab: "Lab") -> Encoder | PublishedViT:
@@ -491,14 +478,10 @@ class Compare(Stage):
 
     name, version, file = "comparison", 4, "comparison.json"
 
-    @property
-    def with_cmmd(self) -> bool:
-        return bool(self.lab.profile.evaluate.cmmd)
-
     def inputs(self):
         real = {"radii": NeighbourRadii(self.lab), "kid": KidWithin(self.lab)}
         read: dict[str, Stage] = {"samples": self.metrics.samples, **real}
-        return {**read, "cmmd": CmmdWithin(self.lab)} if self.with_cmmd else read
+        return {**read, "cmmd": CmmdWithin(self.lab)} if self.lab.profile.evaluate.cmmd else read
 
     def work(self, folder):
         lab, device = self.lab, self.lab.gpu
@@ -519,7 +502,7 @@ class Compare(Stage):
             sides = real if len(chosen) == len(real) else real[chosen], drawn
             pair = evaluation.precision_recall(*sides, radii=radii.result(), device=device)
             result["precision"], result["recall"] = pair
-        if self.with_cmmd:
+        if lab.profile.evaluate.cmmd:
             embeddings = CmmdReal(lab).result()
             ours = unit_embeddings(cmmd_network(lab).result(), self.metrics.samples.result(), lab.device)
             pair = evaluation.both_cmmds(embeddings, ours, within=CmmdWithin(lab).result(), device=device)
@@ -539,18 +522,12 @@ class Compare(Stage):
         pairs += some * some + some * few
         # It reads the features of the samples once more.
         yield Cost("measuring", LABELS["metric"], "metric", images=m, evaluations=m, runs=0)
-        if self.with_cmmd:
+        if self.lab.profile.evaluate.cmmd:
             pairs += m * m + m * min(n, MOST_EMBEDDED)
             stage = cmmd_network(self.lab)
             yield Cost("measuring", stage.label, stage.network, images=m, evaluations=m)
         what = "near-copies and the metrics beside FID"
         yield Cost("comparison", what, "distances", pairs=pairs, runs=0)
-
-
-def seen_by(stage: Any, coreset: Select) -> Select | None:
-    """The coreset whose images a run was trained on; None where it saw them all."""
-    everything = isinstance(stage, Snapshot | TrainInfoBatch) or stage.annealing or stage.visits_everything
-    return None if everything else coreset
 
 
 def numbers(values: np.ndarray) -> list[float | None]:

@@ -28,7 +28,10 @@ class Graph:
 
     def __init__(self, lab: Lab, recipe: Recipe) -> None:
         self.lab, self.recipe = lab, recipe
-        ratios, stopped = (*self.spec.ratios, 1.0), recipe.early_stopping or recipe.reference == "equal-steps"
+        ratios, stopped = (
+            (*self.spec.section.ratios, 1.0),
+            recipe.early_stopping or recipe.reference == "equal-steps",
+        )
         if stopped and recipe.ratio not in ratios:
             raise DedtError(
                 f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
@@ -116,7 +119,9 @@ class Graph:
     @cached_property
     def metrics(self) -> evaluate.Evaluate:
         """FID and near-copies of the samples."""
-        return evaluate.Evaluate(self.lab, self.samples, evaluate.seen_by(self.model, self.coreset))
+        run = self.model
+        everything = isinstance(run, Snapshot | TrainInfoBatch) or run.annealing or run.visits_everything
+        return evaluate.Evaluate(self.lab, self.samples, None if everything else self.coreset)
 
     @cached_property
     def comparison(self) -> evaluate.Compare:

@@ -5,20 +5,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from ..errors import DedtError
 from ..files import read_json, write_json
 from ..latents import Latents
 from ..models import autoencoder as ae
-from ..plans import EpochPlan
 from ..randomness import seeded
-from ..training import train
-from ..weights import key_of, load_weights, save_weights
+from ..weights import load_weights, save_weights
 from .base import Cost, Given, Stage
 from .models import ModelSpec, latent_shape
-from .training import decisive, epochs_cost, training_cost
+from .training import decisive, epochs_cost, everything, train_on_everything, training_cost
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -83,9 +80,6 @@ class PublishedAutoencoder(Given):
 
     def outline(self):
         return ae.small_autoencoder(3, self.lab.profile.autoencoder.channels)
-
-    def key(self):
-        return self.lab.remember(("key", self.weights), lambda: key_of(self.result()))
 
 
 @functools.cache
@@ -162,7 +156,7 @@ def source_shape(lab: "Lab", spec: ModelSpec) -> tuple[int, int, int]:
 class PretrainPipeline(Stage):
     """Tiny components of Stable Diffusion whose U-Net was pre-trained on the images with their captions."""
 
-    name, resumable, together = "pipeline", True, True
+    name, resumable, together, seed = "pipeline", True, True, 0
 
     @property
     def spec(self):
@@ -181,10 +175,6 @@ class PretrainPipeline(Stage):
     def decides(self):
         return {"channels": list(self.spec.section.channels), "settings": decisive(self.settings)}
 
-    def plan(self) -> EpochPlan:
-        """Everything in every epoch."""
-        return EpochPlan(np.arange(self.lab.n), total=self.lab.n, epochs=self.settings.epochs)
-
     def _model(self):
         from ..models.stable_diffusion import StableDiffusion
 
@@ -192,12 +182,8 @@ class PretrainPipeline(Stage):
         return pipe, StableDiffusion(pipe, self.lab.class_names)
 
     def work(self, folder):
-        lab, (_, model) = self.lab, self._model()
-        how = {"seed": 0, "folder": folder, "device": lab.device, "processes": lab.processes}
-        latents = encoded(lab).result()
-        result = train(model, latents, self.plan(), self.settings, progress="pre-train", **how)
-        losses = result.losses.reshape(self.settings.epochs, -1).mean(axis=1)
-        return {"images_seen": result.images_seen, "losses": losses.tolist()}
+        (_, model), latents = self._model(), encoded(self.lab).result()
+        return train_on_everything(self, model, latents, folder=folder, progress="pre-train")
 
     def load(self, folder):
         pipe, model = self._model()
@@ -205,7 +191,7 @@ class PretrainPipeline(Stage):
         return pipe
 
     def cost(self) -> Iterable[Cost]:
-        yield training_cost(self.lab, self.spec, self.plan(), self.settings, "pipeline", "pre-training")
+        yield training_cost(self.lab, self.spec, everything(self), self.settings, "pipeline", "pre-training")
 
 
 class PublishedPipeline(Given):

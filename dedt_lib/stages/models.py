@@ -72,11 +72,6 @@ class ModelSpec:
         return TrainingSettings(**{name: value for name, value in values.items() if name in names})
 
     @property
-    def ratios(self) -> tuple[float, ...]:
-        """The ratios of its tables."""
-        return self.section.ratios
-
-    @property
     def proxy_epochs(self) -> int:
         """Epochs of the proxy in group DRO."""
         return self.settings.epochs

@@ -276,11 +276,11 @@ class Snapshot(Stage):
 
     Attributes:
         reference: The run, one that keeps its weights on its way: on all the data, or a coreset's of full length.
-        step: After which of its steps.
+        steps: After how many of its steps.
     """
 
     reference: Train
-    step: int
+    steps: int
 
     name = "snapshot"
 
@@ -288,7 +288,7 @@ class Snapshot(Stage):
         return {"reference": self.reference}
 
     def decides(self):
-        return {"step": self.step}
+        return {"step": self.steps}
 
     @property
     def folder(self):
@@ -297,12 +297,12 @@ class Snapshot(Stage):
     @property
     def weights_file(self) -> Path:
         """Where the weights are that are sampled."""
-        last = self.step == self.reference.outline().steps(self.reference.settings.batch_size)
-        file = self.folder / ("model.safetensors" if last else f"ema-{self.step:06d}.safetensors")
+        last = self.steps == self.reference.outline().steps(self.reference.settings.batch_size)
+        file = self.folder / ("model.safetensors" if last else f"ema-{self.steps:06d}.safetensors")
         if not file.exists():
             raise DedtError(
                 f"The run in {self.folder} is older than the ratios in the profile and kept no weights after "
-                f"{self.step} steps. Delete that folder and run again."
+                f"{self.steps} steps. Delete that folder and run again."
             )
         return file
 
@@ -317,14 +317,9 @@ class Snapshot(Stage):
         return self.reference.seed
 
     @property
-    def steps(self) -> int:
-        """Optimiser steps behind these weights."""
-        return self.step
-
-    @property
     def losses(self) -> np.ndarray:
         """The mean loss of each step: float32 [steps]."""
-        return self.reference.losses[: self.step]
+        return self.reference.losses[: self.steps]
 
     def load(self, folder):
         return load_weights(self.reference.build(), self.weights_file).to(self.lab.device).eval()
@@ -345,4 +340,6 @@ def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False)
 
 def kept_steps(lab: "Lab", spec: ModelSpec) -> set[int]:
     """Steps of the run on all the data whose weights the controls at equal compute ask for."""
-    return {steps_at(lab, spec, ratio, annealing) for ratio in spec.ratios for annealing in (False, True)}
+    return {
+        steps_at(lab, spec, ratio, annealing) for ratio in spec.section.ratios for annealing in (False, True)
+    }

@@ -2,17 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import nn
 
+from ..data import LabelledImages
 from ..plans import EpochPlan
-from ..training import TrainingSettings
+from ..training import Source, TrainingSettings, train
 from .base import Cost, size
 from .models import ModelSpec
 
 if TYPE_CHECKING:
-    from .embed import TrainedEncoder
+    from .embed import DDAE, TrainedEncoder
     from .lab import Lab
-    from .latents import TrainAutoencoder
+    from .latents import PretrainPipeline, TrainAutoencoder
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
 """Settings that change how fast a run goes, and nothing else."""
@@ -24,6 +27,23 @@ MOMENTS = {"adan": 4}
 def decisive(settings: TrainingSettings) -> dict[str, Any]:
     """The training settings that decide a result."""
     return {name: value for name, value in vars(settings).items() if name not in SPEED}
+
+
+def everything(stage: "DDAE | PretrainPipeline") -> EpochPlan:
+    """The plan of a stage that visits all the images in every epoch."""
+    n = stage.lab.n
+    return EpochPlan(np.arange(n), total=n, epochs=stage.settings.epochs)
+
+
+def train_on_everything(
+    stage: "DDAE | PretrainPipeline", model: nn.Module, data: LabelledImages | Source, **how: Any
+) -> dict[str, Any]:
+    """Train its model along :func:`everything`; the facts for its manifest."""
+    settings, lab = stage.settings, stage.lab
+    how |= {"seed": stage.seed, "device": lab.device, "processes": lab.processes}
+    result = train(model, data, everything(stage), settings, **how)
+    losses = result.losses.reshape(settings.epochs, -1).mean(axis=1)
+    return {"losses": losses.tolist(), "images_seen": result.images_seen}
 
 
 def training_cost(

@@ -13,7 +13,6 @@ from .select import (
     kept_by_ratio,
     neighbours,
     overlap_map,
-    plane,
     score_histogram,
     score_plane,
 )

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -53,6 +54,13 @@ def class_ticks(axes: Axes, names: Names, letters: int = LETTERS) -> None:
     crowded = any(len(a) + len(b) + 2 > 2 * letters / len(names) for a, b in pairwise(names))
     tilted: dict[str, Any] = {"rotation": 35, "ha": "right"} if crowded else {}
     axes.set_xticks(range(len(names)), plain(names), **tilted)
+
+
+def class_bars(axes: Axes, values: Mapping[str, Classwise], names: Names) -> None:
+    """Bars of a number for each class, side by side; ``values`` maps a label to float [K]."""
+    rows = [(name, label, x) for label, row in values.items() for name, x in zip(plain(names), row)]
+    table = pd.DataFrame(rows, columns=["class", "label", "value"])
+    sns.barplot(table.astype({"value": float}), x="class", y="value", hue="label", ax=axes)
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None:

@@ -15,6 +15,7 @@ from .common import (
     Arrays,
     Names,
     beside,
+    class_bars,
     class_columns,
     class_ticks,
     finished,
@@ -189,9 +190,7 @@ def kept_by_ratio(
 def class_counts(counts: Arrays, class_names: Names) -> Figure:
     """Kept images per class; ``counts`` maps a label to int [K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
-    rows = [(name, label, n) for label, row in counts.items() for name, n in zip(plain(class_names), row)]
-    names, labels, values = zip(*rows)
-    sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
+    class_bars(axes, counts, class_names)
     axes.set(xlabel="class", ylabel="images kept")
     axes.tick_params(axis="x", labelsize=8)
     class_ticks(axes, class_names)

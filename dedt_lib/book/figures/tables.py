@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
@@ -23,6 +22,7 @@ from .common import (
     Classwise,
     Labels,
     Names,
+    class_bars,
     class_columns,
     class_ticks,
     finished,
@@ -44,13 +44,7 @@ def classwise_bars(
 ) -> Figure:
     """Class-wise FID; ``classwise`` maps a label to float [K]; the floor is a short line at each class."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
-    rows = [
-        (name, label, value)
-        for label, row in classwise.items()
-        for name, value in zip(plain(class_names), np.array(row, dtype=float))
-    ]
-    names, labels, values = zip(*rows)
-    sns.barplot(x=list(names), y=list(values), hue=list(labels), ax=axes)
+    class_bars(axes, classwise, class_names)
     if floor is not None:
         places = np.arange(len(class_names))
         floor = np.array(floor, dtype=float)
@@ -159,12 +153,17 @@ def fid_by_ratio(
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     _by_ratio(axes, frame, rows, labels, "fid", dashed, full)
+    _fid_axis(axes, floor, 7, 12, 14, 17, 20, 30, 50, 100)
+    return finished(figure)
+
+
+def _fid_axis(axes, floor, *ticks):
+    """FID upwards with the floor, if there is one, and the legend above; labelled at round numbers and ``ticks``."""
     if floor is not None:
         axes.axhline(floor, color="crimson", lw=1.2, ls=":", label=FLOOR)
     axes.set(ylabel="FID (classifier features)", yscale="log")
     axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    plain_ticks(axes.yaxis, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 12, 14, 17, 20, 30, 50, 100)
-    return finished(figure)
+    plain_ticks(axes.yaxis, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, *ticks)
 
 
 def fid_over_steps(frame: pd.DataFrame) -> Figure:
@@ -237,13 +236,9 @@ def fid_by_images(
         found = intervals(part, ["row", "ratio"])
         found = found.assign(seen=part.groupby(["row", "ratio"]).realised.mean()).sort_values("seen")
         _line(axes, k, 100 * found.seen, found, label, label in dashed)
-    if floor is not None:
-        axes.axhline(floor, color="crimson", lw=1.2, ls=":", label=FLOOR)
-    axes.set(xscale="log", yscale="log", ylabel="FID (classifier features)")
-    axes.set_xlabel("images seen in training (% of the run on all the data)")
+    axes.set(xscale="log", xlabel="images seen in training (% of the run on all the data)")
+    _fid_axis(axes, floor)
     plain_ticks(axes.xaxis, 5, 10, 20, 30, 50, 100)
-    axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-    plain_ticks(axes.yaxis, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10)
     return finished(figure)
 
 
