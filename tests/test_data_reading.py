@@ -301,10 +301,10 @@ def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, mon
 
     root = tiny.write_images(tmp_path / "images", TWO)
     picture(root / "cat" / "0.png").write_text("not an image")
-    real = look.upright
+    real, odd = look.upright, Image.open(root / "bee" / "2.png").tobytes()
 
     def failing(image, channels):
-        if str(image.filename).endswith("bee/2.png"):
+        if image.tobytes() == odd:
             raise struct.error("bad tag")
         return real(image, channels)
 

@@ -1,7 +1,9 @@
 """From people's photographs to a report and to files that trainers read."""
 
+import dataclasses
 import json
 import re
+import shlex
 from types import SimpleNamespace
 
 import datasets
@@ -15,15 +17,16 @@ from PIL import Image, ImageDraw
 from dedt_lib import data, encoders
 from dedt_lib.book import figures
 from dedt_lib.clusters import cluster
-from dedt_lib.config import load_profile
+from dedt_lib.config import Recipe, load_profile
 from dedt_lib.data import export, look
 from dedt_lib.data.sample import sample_photographs
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.pages.look import findings
-from dedt_lib.pages.report import _commands, write_report
+from dedt_lib.pages.report import _commands, options_of, write_report
 from dedt_lib.selection import Coreset
 from dedt_lib.shell.cli import main
+from dedt_lib.shell.printing import print_doubts
 from dedt_lib.stages import Lab
 from dedt_lib.store import Store
 
@@ -74,7 +77,7 @@ def kept(folder, tmp_path_factory):
 def test_the_look_finds_what_is_there(folder):
     seen = look.look(data.find("folder", folder))
     table = seen.table.assign(name=[name.rpartition("/")[2] for name in seen.table["id"]]).set_index("name")
-    assert seen.readable.sum() == len(table) - 1 and "torn.jpg" in table["error"]["torn.jpg"]
+    assert seen.readable.sum() == len(table) - 1 and "runcated" in table["error"]["torn.jpg"]
     assert table["blank"]["blank.png"] and table["dark"]["night.png"] and table["dark"].sum() <= 2
     assert not table.loc["p 00.jpg", ["blank", "dark", "light", "blurry"]].any().any()
     exact, near = look.groups_of_copies(seen.table), look.groups_of_copies(seen.table, look.NEAR)
@@ -90,17 +93,34 @@ def test_the_look_finds_what_is_there(folder):
     assert leaked.tolist() == [True, True]
 
 
-def test_near_pairs_are_those_of_all_pairs(monkeypatch):
-    hashes = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 40)
-    hashes[7] = hashes[30] ^ 0b1011
-    places = np.arange(40)
-    rows, columns = look._near_pairs(hashes, places, 3, block=7)
-    bits = [[bin((int(a) ^ int(b)) & (2**64 - 1)).count("1") for b in hashes] for a in hashes]
-    assert (
-        sorted(zip(rows, columns))
-        == [(i, j) for i in range(40) for j in range(i + 1, 40) if bits[i][j] <= 3]
-        == [(7, 30)]
-    )
+def test_near_pairs_are_those_of_all_pairs():
+    a, b = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, (2, 40))
+    a[7] = b[30] ^ 0b1011
+    bits = [[bin((int(x) ^ int(y)) & (2**64 - 1)).count("1") for y in b] for x in a]
+    pairs = [(i, j) for i in range(40) for j in range(40) if bits[i][j] <= 3]
+    assert [*zip(*look._near_pairs(a, b, 3, block=7))] == pairs == [(7, 30)]
+
+
+def seen_as(hashes, digests=None, error=""):
+    """The table of a look at images with these perceptual hashes."""
+    n = len(hashes)
+    digests = digests or [f"{i}" for i in range(n)]
+    columns = {"id": [f"i{i}" for i in range(n)], "digest": digests, "phash": np.array(hashes)}
+    return pd.DataFrame(columns | {"error": error, "blank": False})
+
+
+def test_a_film_is_no_single_near_copy():
+    film = seen_as([2**i - 1 for i in range(20)])  # each frame a bit from the next, and 19 from first to last
+    assert look.groups_of_copies(film, 6).tolist() == [0] * 7 + [7] * 7 + [14] * 6
+    assert look.groups_of_copies(film).tolist() == list(range(20))
+    # A held-out frame is compared with every training frame, not with those that would stay.
+    assert look.leaks(film.iloc[:7], film.iloc[7:]).tolist() == [True] * 6 + [False] * 7
+
+
+def test_a_copy_of_a_copy_is_one_of_what_stays():
+    table = seen_as([0, 0, 2**6 - 1, 2**6 - 1], ["a", "a", "b", "b"])
+    assert look.groups_of_copies(table, 6).tolist() == [0] * 4
+    assert look.groups_of_copies(table).tolist() == [0, 0, 2, 2]
 
 
 def test_dedt_look_writes_a_page_and_a_cleaned_list(folder, kept, tmp_path, capsys):
@@ -160,10 +180,44 @@ def test_the_report_shows_class_weights_around_one_and_asks_for_no_others(kept, 
     coreset = Coreset.load(kept[1])
     weighted = coreset.with_weights(np.array([0.75, 0.25]))
     photos = SimpleNamespace(name="photos", reading=data.Reading.of(0), encoded=lambda: [])
-    write_report(SimpleNamespace(coreset=SimpleNamespace(embedding=None)), weighted, photos, tmp_path)
+    made = SimpleNamespace(
+        coreset=SimpleNamespace(embedding=None), profile=load_profile("photos"), recipe=Recipe()
+    )
+    write_report(made, weighted, photos, tmp_path)
     assert re.findall(r">(\d\.\d{3})<", (tmp_path / "report.html").read_text()) == ["1.500", "0.500"]
     before, after = ({words for words, _ in _commands(some, tmp_path)} for some in (coreset, weighted))
     assert before - after == {"class weights"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        " photographs",
+        " photographs --method gaussian --scope class --seed 3 --label none --skip-bad",
+        " --profile digits --set unet.epochs=7 --set 'data.class_names=[\"a b\"]'",
+    ],
+)
+def test_the_next_commands_repeat_the_options(options, capsys):
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dedt_lib.shell.cli.check_data", lambda budget: None)
+        patch.setattr(
+            "dedt_lib.experiment.Experiment", lambda *what, **how: made.append((*what, how)) or 1 / 0
+        )
+        with pytest.raises(ZeroDivisionError):
+            main(shlex.split(f"select --ratio 0.3{options}"))
+    ((budget, how),) = made
+    recipe = Recipe(**{name: how[name] for name in how.keys() & Recipe.model_fields.keys()})
+    said = options_of(SimpleNamespace(profile=budget, recipe=recipe))
+    assert sorted(shlex.split(said)) == sorted(shlex.split(options.replace(" photographs", "")))
+
+
+def test_a_class_without_a_kept_image_is_said_and_not_trained_on(kept, tmp_path, capsys):
+    coreset = Coreset.load(kept[1])
+    bare = dataclasses.replace(coreset, indices=np.flatnonzero(coreset.kept & (coreset.labels == 0)))
+    print_doubts(bare)
+    assert "warning: no image is kept of sea, so no model can" in capsys.readouterr().out
+    assert {words for words, _ in _commands(bare, tmp_path)} == {"files for a trainer", "another ratio"}
 
 
 def test_select_writes_what_was_kept_and_a_report_that_opens_offline(folder, kept):
@@ -284,13 +338,152 @@ def test_torch_draws_by_the_weights(exported):
 
 def test_weights_become_repeats(tmp_path):
     items = [
-        export.Item(f"{i}", None, b"image", ".png", i, "abc"[i], "", weight)
+        export.Item(f"{i}", f"{i}", None, b"image", ".png", i, "abc"[i], "", weight)
         for i, weight in enumerate((0.5, 1.4, 9))
     ]
     export.to_kohya(iter(items), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10_c", "1_a", "3_b", "repeats.json"]
     error = json.loads((tmp_path / "repeats.json").read_text())["largest relative error"]
     assert error == pytest.approx(max(abs(np.array([1, 3, 10]) / 14 / (np.array([0.5, 1.4, 9]) / 10.9) - 1)))
+
+
+def chosen(tmp_path, root, *options):
+    """The coreset of all images of a folder that ``dedt select`` writes."""
+    where = ["--out", str(tmp_path / "all"), "--store", str(tmp_path / "store")]
+    assert main(["select", str(root), "--ratio", "1", "--method", "random", *where, *options]) == 0
+    return tmp_path / "all"
+
+
+def told(coreset, to, tmp_path):
+    assert main(["export", str(coreset), "--to", to, "--out", str(tmp_path / to)]) == 0
+    return tmp_path / to
+
+
+def test_clusters_are_no_captions_and_no_classes(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(6):
+        picture(i).save(tmp_path / "photos" / f"{i}.png")
+    coreset = chosen(tmp_path, tmp_path / "photos", "--label", "none")
+    lines = (told(coreset, "imagefolder", tmp_path) / "train" / "metadata.jsonl").read_text()
+    assert {json.loads(line)["text"] for line in lines.splitlines()} == {""} and "label" not in lines
+    assert [path.name for path in told(coreset, "kohya", tmp_path).glob("*_*")] == ["1_images"]
+    assert "label" not in datasets.load_from_disk(told(coreset, "datasets", tmp_path)).features
+
+
+def test_a_single_class_keeps_its_name(tmp_path):
+    (tmp_path / "corgis" / "corgi").mkdir(parents=True)
+    for i in range(3):
+        picture(i).save(tmp_path / "corgis" / "corgi" / f"{i}.png")
+    coreset = chosen(tmp_path, tmp_path / "corgis")
+    assert [path.name for path in told(coreset, "kohya", tmp_path).glob("*_*")] == ["1_corgi"]
+
+
+def test_trainers_find_every_image_whatever_its_suffix(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    (tmp_path / "all kinds" / "a").mkdir(parents=True)
+    for suffix, how in {"gif": "GIF", "ico": "ICO", "jfif": "JPEG", "jp2": "JPEG2000", "PNG": "PNG"}.items():
+        picture(1, (32, 32)).save(tmp_path / "all kinds" / "a" / f"same.{suffix}", how)
+    coreset = chosen(tmp_path, tmp_path / "all kinds")
+    root = told(coreset, "torch", tmp_path)
+    assert len(ImageFolder(root / "images")) == len(np.load(root / "weights.npy")) == 5
+    names = {path.name for path in told(coreset, "kohya", tmp_path).rglob("a%2Fsame*")}
+    assert names == {f"a%2Fsame.{end}" for end in ("gif.png", "ico.png", "jfif.jpg", "jp2.png", "PNG.png")}
+
+
+def test_stems_are_short_and_no_two_are_alike():
+    ids = [
+        "a.jpg",
+        "a.png",
+        "A.gif",
+        ".b.jpg",
+        "b.jpg",
+        "shard.tar/00.1",
+        "c" * 300 + ".png",
+        "c" * 301 + ".png",
+    ]
+    stems = export.stems(ids)
+    assert stems[:6] == ["a.jpg", "a.png", "A.gif", "%2Eb", "b", "shard.tar%2F00.1"]
+    assert len(set(map(str.lower, stems))) == len(ids) and max(map(len, stems)) <= export.LONGEST
+
+
+def test_classes_that_are_numbers_stay_these_numbers(tmp_path):
+    for name in ("3", "10", "11"):
+        (tmp_path / "digits" / name).mkdir(parents=True)
+        picture(int(name)).save(tmp_path / "digits" / name / "x.png")
+    (tar,) = told(chosen(tmp_path, tmp_path / "digits"), "webdataset", tmp_path).glob("*.tar")
+    samples = webdataset.WebDataset(str(tar), shardshuffle=False).decode()
+    assert all(f"{sample['cls']}" == sample["json"]["label"] for sample in samples)
+
+
+def test_an_image_that_changed_since_is_not_exported(tmp_path, capsys):
+    for i in range(3):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        picture(i).save(tmp_path / "photos" / f"{i}.png")
+    coreset = chosen(tmp_path, tmp_path / "photos")
+    picture(9).save(tmp_path / "photos" / "1.png")
+    assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
+    assert "1.png in" in (said := capsys.readouterr().err) and "no longer the image that was chosen" in said
+    inside = tmp_path / "photos" / "out"
+    assert main(["export", str(coreset), "--to", "links", "--out", str(inside)]) == 2
+    assert "lies among the images" in capsys.readouterr().err and not inside.exists()
+
+
+def test_copies_in_other_classes_are_conflicts_and_no_duplicates(tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        picture(1).save(tmp_path / "photos" / name / "same.png")
+        picture(ord(name)).save(tmp_path / "photos" / name / "own.png")
+        picture(ord(name)).save(tmp_path / "photos" / name / "own again.png")
+    argv = [
+        "look",
+        str(tmp_path / "photos"),
+        "--quick",
+        "--out",
+        str(tmp_path),
+        "--store",
+        str(tmp_path / "s"),
+    ]
+    assert main([*argv, "--drop", "duplicates"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        re.search(r"duplicates +2 ", said)
+        and re.search(r"conflicts +2 ", said)
+        and "2 images each" not in said
+    )
+    list_ = tmp_path / "photos.dedt.json"
+    left = {"a/own again.png", "a/same.png", "b/own again.png", "b/same.png"}
+    assert set(data.find("list", list_).ids) == left
+    # A look at the cleaned list leaves out more, and does not lead round in a circle.
+    assert main([argv[0], str(list_), *argv[2:], "--drop", "conflicts"]) == 0
+    assert set(data.find("list", list_).ids) == {"a/own again.png", "b/own again.png"}
+
+
+def test_a_cleaned_list_remembers_that_there_are_no_classes(tmp_path):
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        picture(ord(name)).save(tmp_path / "photos" / name / "own.png")
+    argv = [
+        "look",
+        str(tmp_path / "photos"),
+        "--label",
+        "none",
+        "--quick",
+        "--drop",
+        "bad",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main([*argv, "--store", str(tmp_path / "s")]) == 0
+    assert data.find("list", tmp_path / "photos.dedt.json").class_names == ()
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_refused(tmp_path, capsys):
+    for i in range(2):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{i}.png").write_text("no image")
+    argv = ["select", str(tmp_path / "photos"), "--skip-bad", "--ratio", "1", "--store", str(tmp_path / "s")]
+    assert main(argv) == 2 and "2 of 2 images in" in capsys.readouterr().err
 
 
 def test_an_export_that_cannot_be_whole_leaves_nothing(kept, folder, tmp_path, capsys):

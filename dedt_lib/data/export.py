@@ -6,23 +6,31 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from os.path import splitext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
 from ..files import read_json, write_json
 from . import find
-from .listing import Listing
+from .listing import Listing, digest_of
+from .names import image_suffixes
 
 MOST_REPEATS = 10
 """By kohya's convention a folder says how often its images are seen in an epoch; weights become such whole numbers."""
+PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+"""What both torchvision's ImageFolder and kohya's scripts take for an image, by its suffix."""
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+LONGEST = 200
+"""Bytes of a file name before its suffix; most file systems take 255 in all."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +39,18 @@ class Item:
 
     Attributes:
         id: As in the coreset.
+        stem: A file name without suffix that no other image of the coreset has.
         source: Its file, or None where it lies inside another.
         content: The encoded image.
         suffix: Such as ".jpg".
-        label: 0..K-1.
+        label: 0..K-1; where all classes have whole numbers for names, that number.
         class_name: "" without classes.
         caption: "" without one.
         weight: What it counts in the loss; 1 on average without class weights.
     """
 
     id: str
+    stem: str
     source: Path | None
     content: bytes
     suffix: str
@@ -51,14 +61,41 @@ class Item:
 
     @property
     def name(self) -> str:
-        """A file name that no other image of the coreset has."""
-        stem = self.id.removesuffix(self.suffix) if self.id.lower().endswith(self.suffix) else self.id
-        return safe(stem) + self.suffix
+        """Its file name."""
+        return self.stem + self.suffix
+
+    def plain(self) -> "Item":
+        """The same as a file that every trainer takes for an image: what is none becomes PNG, with the same pixels."""
+        if self.suffix in PLAIN:
+            return self
+        if (suffix := suffix_of(self.content)) in PLAIN:
+            return replace(self, suffix=suffix)
+        buffer = io.BytesIO()
+        with Image.open(io.BytesIO(self.content)) as image:
+            turned = ImageOps.exif_transpose(image)
+            (turned if turned.mode in PNG_MODES else turned.convert("RGB")).save(buffer, "PNG")
+        return replace(self, suffix=".png", content=buffer.getvalue())
 
 
 def safe(text: str) -> str:
     """A text as the name of a file: letters, digits, spaces, ``.``, ``-`` and ``_`` stay, others are written as %XX."""
-    return re.sub(r"[^\w .-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text).lstrip(".") or "_"
+    name = re.sub(r"[^\w .-]|^\.", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text) or "_"
+    if len(name.encode()) <= LONGEST:
+        return name
+    return f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}-{sha256(text.encode()).hexdigest()[:12]}"
+
+
+def stems(ids: Sequence[str]) -> list[str]:
+    """File names without suffix, of which no two are alike, in whatever case.
+
+    A caption lies beside its image under the same stem, so that a.jpg and a.png cannot both be called a.
+    """
+    short = [
+        safe(root if suffix.lower() in image_suffixes() else root + suffix)
+        for root, suffix in map(splitext, ids)
+    ]
+    often = Counter(map(str.lower, short))
+    return [safe(name) if often[stem.lower()] > 1 else stem for name, stem in zip(ids, short)]
 
 
 def items(table: pd.DataFrame, listing: Listing) -> Iterator[Item]:
@@ -69,26 +106,31 @@ def items(table: pd.DataFrame, listing: Listing) -> Iterator[Item]:
         listing: The images it was chosen from.
 
     Raises:
-        DedtError: Kept images are no longer there.
+        DedtError: Kept images are no longer there, or others than those that were chosen.
     """
     kept = table[table["kept"]].set_index("id")
     if gone := sorted(set(kept.index) - set(listing.ids)):
         raise DedtError(
             f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select again."
         )
-    classed = kept["class_name"].nunique() > 1
+    kept["stem"] = stems(list(kept.index))
+    classed = bool(listing.class_names)
+    numbered = classed and all(name.isdecimal() for name in listing.class_names)
     encoded = tqdm(zip(listing.ids, listing.encoded()), "export", len(listing.ids), unit="image", leave=False)
     for name, (_, file) in encoded:
         if name not in kept.index or file is None:
             continue
         row, path = kept.loc[name], file if isinstance(file, Path) else None
         content = path.read_bytes() if path else file.read()
+        if row["content"] != digest_of(content):
+            raise DedtError(f"{name} in {listing.root} is no longer the image that was chosen: select again.")
         yield Item(
             id=name,
+            stem=row["stem"],
             source=path,
             content=content,
             suffix=path.suffix.lower() if path and path.suffix else suffix_of(content),
-            label=int(row["class"]),
+            label=int(row["class_name"] if numbered else row["class"]),
             class_name=row["class_name"] if classed else "",
             caption=row.get("caption") or "",
             weight=float(row["weight"]),
@@ -148,23 +190,26 @@ def to_datasets(found: Iterator[Item], out: Path) -> None:
     number = {label: i for i, label in enumerate(names)}
     columns = {
         "image": [{"bytes": item.content, "path": item.name} for item in every],
-        "label": [number[item.label] for item in every],
         **{name: [_columns(item)[name] for item in every] for name in ("id", "weight")},
         "text": [item.caption or item.class_name for item in every],
     }
     kinds = {"id": "string", "weight": "float64", "text": "string"}
-    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names.values()))}
+    features = {"image": datasets.Image()}
+    if all(names.values()):
+        columns["label"] = [number[item.label] for item in every]
+        features["label"] = datasets.ClassLabel(names=list(names.values()))
     features |= {name: datasets.Value(kind) for name, kind in kinds.items()}
     datasets.Dataset.from_dict(columns, features=datasets.Features(features)).save_to_disk(out)
 
 
 def to_webdataset(found: Iterator[Item], out: Path) -> None:
-    """Tar files of up to 10,000 samples: image, ``.cls``, ``.txt`` and ``.json`` (id, weight) of each."""
+    """Tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight) and, with classes, ``.cls`` of each."""
     import webdataset
 
     with webdataset.ShardWriter(str(out / "train-%06d.tar"), maxcount=10_000, verbose=0) as shards:
         for number, item in enumerate(found):
-            told = {"cls": item.label, "txt": item.caption or item.class_name, "json": _columns(item)}
+            told = {"txt": item.caption or item.class_name, "json": _columns(item)}
+            told |= {"cls": item.label} if item.class_name else {}
             shards.write({"__key__": f"{number:08d}", item.suffix[1:]: item.content, **told})
 
 
@@ -174,7 +219,7 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
     The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says how far the
     rounding is off.
     """
-    every = list(found)
+    every = [item.plain() for item in found]
     weights = np.array([item.weight for item in every])
     repeats = np.clip(np.rint(weights / weights.min()), 1, MOST_REPEATS).astype(int)
     for item, often in zip(every, repeats):
@@ -189,7 +234,7 @@ def to_torch(found: Iterator[Item], out: Path) -> None:
     ``WeightedRandomSampler(np.load("weights.npy"), n)`` draws by them.
     """
     weights = {}
-    for item in found:
+    for item in map(Item.plain, found):
         path = _write(item, out / "images" / safe(item.class_name or "images"), caption=False)
         weights[path.relative_to(out / "images").parts] = item.weight
     np.save(out / "weights.npy", np.array([weights[path] for path in sorted(weights)]))
@@ -229,7 +274,14 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
     listing = find(source["source"], source["path"], label=source["label"], caption=source["caption"])
     if not isinstance(listing, Listing):
         raise DedtError(f"The images of {source['path']} are no files: there is nothing to export.")
-    table = pd.read_parquet(folder / "coreset.parquet")
+    if listing.root.is_dir() and out.resolve().is_relative_to(listing.root.resolve()):
+        raise DedtError(
+            f"{out} lies among the images in {listing.root}, and would be taken for some of them: give --out a folder elsewhere."
+        )
+    with open(folder / "coreset.parquet", "rb") as file:
+        table = pd.read_parquet(file)
+    if "content" not in table:
+        raise DedtError(f"{folder} was not chosen from image files: there is nothing to export.")
     out.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
 

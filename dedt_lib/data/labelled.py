@@ -37,13 +37,12 @@ class Labelled:
     @functools.cached_property
     def originals(self) -> np.ndarray:
         """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
-        return first_alike(self.copies * len(self.class_names) + self.labels)
+        return originals_of(self.copies, self.labels)
 
     @functools.cached_property
     def conflicts(self) -> int:
         """How many images have the same pixels as one of another class."""
-        kinds = np.unique(np.stack([self.copies, self.labels]), axis=1)[0]
-        return int((np.bincount(kinds)[self.copies] > 1).sum())
+        return int(in_conflict(self.copies, self.labels).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +140,17 @@ def first_alike(keys: Sequence | np.ndarray) -> np.ndarray:
     """For each of n keys the place of the first one that is equal: int64 [n]."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return first[inverse]
+
+
+def originals_of(copies: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each image the first of its class with the same pixels: int64 [n]; copies int64 [n]: the first of any class."""
+    return first_alike(copies * (labels.max(initial=0) + 1) + labels)
+
+
+def in_conflict(copies: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which images have the same pixels as one of another class: bool [n]; copies as in :func:`originals_of`."""
+    kinds = np.unique(np.stack([copies, labels]), axis=1)[0]
+    return np.bincount(kinds, minlength=len(copies))[copies] > 1
 
 
 def other_names(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:

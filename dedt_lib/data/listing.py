@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import os
 from collections import Counter
@@ -143,7 +144,7 @@ class Listing(Labelled):
 
     def _stored_pixels(self, image_size, channels, store, refuse):
         identity = {
-            "version": 2,
+            "version": 3,
             "source": self.name,
             "files": address("", self.hashes()),
             "left out": self.dropped,
@@ -178,27 +179,29 @@ class Listing(Labelled):
         count, bad = len(self.labels), []
         images = allocate((count, channels, size, size), np.uint8)
         bar = tqdm(self.encoded(), f"decode {self.name}", count, unit="image", leave=False, delay=2)
-        for i, (name, file) in enumerate(bar):
+        for i, (_, file) in enumerate(bar):
             try:
                 images[i - len(bad)] = read_image(file, size, channels)
             except Exception as error:  # a decoder may raise anything on a damaged file
-                bad.append((i, why_unreadable(name, error)))
+                bad.append((i, why_unreadable(error)))
         return images[: count - len(bad)], bad
 
     def refuse(self, bad: Sequence[tuple[int, str]], skip_bad: bool, report: str | Path | None) -> str:
         """List the images that cannot be read; unless they may be left out, and others are there, complain."""
         if not bad:
             return ""
-        where = ""
+        where, reasons = "", dict(bad)
+        files = itertools.islice(self.encoded(), max(reasons) + 1)
+        named = [one_line(f"{name} ({reasons[i]})") for i, (name, _) in enumerate(files) if i in reasons]
         if report:
             path = Path(report) / UNREADABLE
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as partial:
-                partial.write_text("".join(f"{one_line(why)}\n" for _, why in bad), encoding="utf-8")
+                partial.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")
             where = f" (listed in {path})"
         if skip_bad and len(bad) < len(self.labels):
             return where
-        shown = "\n  ".join(why for _, why in bad[:SHOWN])
+        shown = "\n  ".join(named[:SHOWN])
         raise DedtError(
             f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove them, "
             f"or leave them out by --skip-bad (data.skip_bad = true in a profile):\n  {shown}"
@@ -301,8 +304,13 @@ def crop(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1)
 
 
-def why_unreadable(name: str, error: Exception) -> str:
-    """Name of an image and why it cannot be decoded, in a line."""
-    unknown = isinstance(error, Image.UnidentifiedImageError)
-    why = "no image of a kind that Pillow knows" if unknown else str(error)
-    return legible(f"{name} ({why or type(error).__name__})")
+def why_unreadable(error: Exception) -> str:
+    """Why an image cannot be decoded, in a line, without its name: what is stored is found by content."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no image of a kind that Pillow knows"
+    return legible((isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__)
+
+
+def digest_of(content: bytes) -> str:
+    """What tells an encoded image from any other: 32 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:32]

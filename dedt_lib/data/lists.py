@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..errors import DedtError
 from ..files import read_json, write_json
+from .hub import PREFIX
 from .listing import Listing, root_of
 from .metadata import rows
 from .names import few, legible
@@ -53,16 +54,26 @@ def splits(path: str | Path | None) -> Splits:
     return table, lambda: None
 
 
-def write_cleaned(path: Path, source: str, data: str | Path, why: dict[str, str]) -> None:
-    """Write a list of all images of a data set but some.
+def write_cleaned(
+    path: Path, source: str, data: str | Path, why: dict[str, str], *, label: str = "", caption: str = ""
+) -> None:
+    """Write a list of all images of a data set but some; of a cleaned list one that leaves out more.
 
     Args:
         path: of the list; its name ends in ``.dedt.json``.
         source: kind of the data set.
         data: where it is.
         why: id of each image that is left out -> the reason.
+        label: the column of the classes, where it was named.
+        caption: the column of the captions, where it was named.
     """
-    write_json(path, {"source": source, "data": str(Path(data).absolute()), "left_out": why})
+    facts = {"source": source, "data": str(data), "left_out": {}, "label": "", "caption": ""}
+    if not str(data).startswith(PREFIX):
+        facts["data"] = str(Path(data).absolute())
+    if str(data).endswith(CLEANED):
+        facts |= read_json(data)
+    facts["left_out"] |= why
+    write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})
 
 
 def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing | None:
@@ -85,7 +96,11 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         source, data, why = facts["source"], facts["data"], facts["left_out"]
     except (KeyError, TypeError) as error:
         raise DedtError(f"{file} is no list that `dedt look --drop` wrote: write it again.") from error
-    found = find_in(source, data, split, label=label, caption=caption)
+    label, caption = label or facts.get("label", ""), caption or facts.get("caption", "")
+    try:
+        found = find_in(source, data, split, label=label, caption=caption)
+    except DedtError as error:
+        raise DedtError(f"{file} is a list of other images, and these cannot be used: {error}") from error
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # only CIFAR-10 is a folder, and that is no file to look at
     place = {name: i for i, name in enumerate(found.ids)}

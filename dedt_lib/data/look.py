@@ -1,7 +1,9 @@
 """The look at photographs before anything is chosen: what each is, and what is wrong with it."""
 
 import hashlib
+import io
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,10 +12,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from tqdm import tqdm
 
 from .labelled import first_alike
-from .listing import Listing, crop, opened, upright, why_unreadable
+from .listing import Listing, crop, digest_of, opened, upright, why_unreadable
 
 THUMBNAIL = 64
 SIDE = 128  # pixels of the longer side at which brightness, blur and information are judged
@@ -30,6 +33,8 @@ WORDS = {"low_information": "blank", "odd_aspect_ratio": "odd shape"}
 """What an issue is called here, where that is another word."""
 TABLE = "look.parquet"
 WINDOW = 64  # images that are read ahead
+THREADS = 8  # which decode at once: images of 24 megapixels take each of them 150 MB
+STRIP = 2**20  # bytes of pixels that are hashed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +42,9 @@ class Look:
     """What was seen of the images of a split.
 
     Attributes:
-        table: A row for each image, in the order of the listing: id, width, height, mode, format, bytes, digest (of its
-            pixels), phash (64 bits), error ("" or why it cannot be read), and a bool column for each issue.
+        table: A row for each image, in the order of the listing: id, content (digest of its encoded bytes), width,
+            height, mode, format, digest (of its pixels), phash (64 bits), error ("" or why it cannot be read), and a
+            bool column for each issue.
         thumbnails: uint8 [n, 3, 64, 64]; black where an image cannot be read.
     """
 
@@ -67,7 +73,7 @@ class Look:
 def look(listing: Listing) -> Look:
     """Decode every image of a Listing once, a few at a time, and note what it is.
 
-    Memory does not grow with the images' sizes; of each a thumbnail of 64 pixels stays.
+    In memory are as many images as there are threads (THREADS at most); of each a thumbnail of 64 pixels stays.
     """
     thumbnails, rows = np.zeros((len(listing.ids), 3, THUMBNAIL, THUMBNAIL), np.uint8), []
     seen = tqdm(
@@ -84,7 +90,7 @@ def look(listing: Listing) -> Look:
 
 def ahead(work: Any, items: Iterable) -> Iterator:
     """``work`` of each item, in order, by several threads that are a few items ahead."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         items = iter(items)
         running = [pool.submit(work, item) for item in itertools.islice(items, WINDOW)]
         while running:
@@ -96,26 +102,36 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> tuple[dict[str, Any], np.n
     """The row of one image, and its thumbnail uint8 [3, 64, 64]."""
     import imagehash
 
-    name, file = item
+    _, file = item
     raw: dict[str, dict] = {}
-    row = {"width": 0, "height": 0, "mode": "", "format": "", "digest": "", "phash": 0, "error": ""}
+    row = {"content": "", "width": 0, "height": 0, "mode": "", "format": ""}
+    row |= {"digest": "", "phash": 0, "error": ""}
     try:
-        with opened(file) as found:
-            row |= {"mode": found.mode, "format": found.format or ""}
+        content = file.read_bytes() if isinstance(file, Path) else file and file.read()
+        with opened(None if content is None else io.BytesIO(content)) as found:
+            row |= {"content": digest_of(content), "mode": found.mode, "format": found.format or ""}
             image = upright(found, 3)
-        row |= {"width": image.width, "height": image.height}
-        row["digest"] = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:32]
-        small = image.copy()
-        small.thumbnail((SIDE, SIDE))
-        bits = imagehash.phash(small).hash.ravel()
+        row |= {"width": image.width, "height": image.height, "digest": _digest(image)}
+        thumbnail = crop(image, THUMBNAIL)
+        image.thumbnail((SIDE, SIDE))
+        bits = imagehash.phash(image).hash.ravel()
         row["phash"] = int(np.packbits(bits).view(">i8")[0])
         for measure in _properties().values():
             if measure.name not in raw:
-                raw[measure.name] = measure.calculate(small)
+                raw[measure.name] = measure.calculate(image)
         row |= {f"{kind}:{key}": value for kind, values in raw.items() for key, value in values.items()}
-        return row, crop(image, THUMBNAIL)
+        return row, thumbnail
     except Exception as error:  # a decoder may raise anything on a damaged file
-        return {**row, "error": why_unreadable(name, error)}, None
+        return {**row, "error": why_unreadable(error)}, None
+
+
+def _digest(image: Image.Image) -> str:
+    """What tells the pixels of an image from any others: 32 hex digits."""
+    digest, step = hashlib.sha256(repr(image.size).encode()), max(1, STRIP // (3 * image.width))
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        digest.update(strip.tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _properties():
@@ -127,14 +143,16 @@ def _properties():
 
 def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Which images have an issue: a bool column for each."""
-    found = {}
+    found, readable = {}, (table["error"] == "").to_numpy()
+    if not readable.any():  # then there is nothing to measure by
+        return {WORDS.get(name, name): readable for name in ISSUES}
     for name, measure in _properties().items():
         options = dict(ISSUES[name])
         threshold = options.pop("threshold")
         raw = table.filter(regex=f"^{measure.name}:").astype(float)
         raw = raw.rename(columns=lambda column: column.partition(":")[2])
         marked = measure.mark_issue(measure.get_scores(raw, name, **options), name, threshold)
-        found[WORDS.get(name, name)] = marked.iloc[:, 0].to_numpy() & (table["error"] == "").to_numpy()
+        found[WORDS.get(name, name)] = marked.iloc[:, 0].to_numpy() & readable
     return found
 
 
@@ -142,45 +160,53 @@ def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def groups_of_copies(table: pd.DataFrame, near: int = 0) -> np.ndarray:
-    """Which images are copies of each other: int64 [n], the place of the first one of each group.
+    """Of which image each is a copy: int64 [n], the place of an earlier one that is a copy of none, or its own.
+
+    Of images that change little by little, as in a film, one stays wherever the next would be too far from the last
+    that stays.
 
     Args:
         table: Of a :class:`Look`.
         near: 0: equal pixels.  Else perceptual hashes (of images that show something) may differ by so many bits.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    n, readable = len(table), (table["error"] == "").to_numpy()
-    names = np.where(readable, table["digest"], table["id"])
+    names = np.where(table["error"] == "", table["digest"], table["id"])
     _, number = np.unique(names.astype(str), return_inverse=True)
-    if near:
-        rows, columns = _near_pairs(
-            table["phash"].to_numpy(), np.flatnonzero(readable & ~table["blank"].to_numpy()), near
-        )
-        edges = coo_array((np.ones(len(rows), bool), (number[rows], number[columns])), shape=(n, n))
-        number = connected_components(edges, directed=False)[1][number]
-    return first_alike(number)
+    first = first_alike(number)
+    if not near:
+        return first
+    of, places = first.copy(), np.flatnonzero(_telling(table) & (first == np.arange(len(table))))
+    hashes = table["phash"].to_numpy()[places]
+    for later, earlier in zip(*_near_pairs(hashes, hashes, near)):
+        i, j = places[later], places[earlier]
+        if j < i and of[i] == i and of[j] == j:
+            of[i] = j
+    return of[first]
+
+
+def _telling(table: pd.DataFrame) -> np.ndarray:
+    """Which images have a perceptual hash that says something: bool [n]."""
+    return (table["error"] == "").to_numpy() & ~table["blank"].to_numpy()
 
 
 def _near_pairs(
-    hashes: np.ndarray, places: np.ndarray, bits: int, block: int = 1024
+    a: np.ndarray, b: np.ndarray, bits: int = NEAR, block: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of places whose 64-bit hashes differ by at most so many bits."""
-    own = hashes[places].view(np.uint64)
-    rows, columns = [], []
-    for start in range(0, len(own), block):
-        apart = np.bitwise_count(own[start : start + block, None] ^ own[None, start:])
-        r, c = np.nonzero(apart <= bits)
-        keep = c > r
-        rows.append(places[start + r[keep]])
-        columns.append(places[start + c[keep]])
-    return np.concatenate(rows or [places[:0]]), np.concatenate(columns or [places[:0]])
+    """Pairs of places in ``a`` and ``b`` whose 64-bit hashes differ by at most so many bits, sorted."""
+    a, b = a.view(np.uint64), b.view(np.uint64)
+    found = [
+        np.nonzero(np.bitwise_count(a[start : start + block, None] ^ b[None]) <= bits)
+        for start in range(0, len(a), block)
+    ]
+    rows = [rows + start * block for start, (rows, _) in enumerate(found)]
+    empty = np.empty(0, dtype=np.int64)
+    return np.concatenate([empty, *rows]), np.concatenate([empty, *(columns for _, columns in found)])
 
 
 def leaks(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
     """Held-out images of which the training images hold an exact or near copy: bool [m]."""
-    both = pd.concat([train, test], ignore_index=True)
-    both["id"] = [f"{i}" for i in range(len(both))]
-    group = groups_of_copies(both, NEAR)
-    return np.isin(group[len(train) :], group[: len(train)])
+    known = train["digest"][train["error"] == ""]
+    found = np.array(test["digest"].isin(known) & (test["error"] == ""))
+    telling = np.flatnonzero(_telling(test))
+    near, _ = _near_pairs(test["phash"].to_numpy()[telling], train["phash"].to_numpy()[_telling(train)])
+    found[telling[near]] = True
+    return found

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..clusters import principal
 from ..data import Listing
+from ..data.labelled import in_conflict, originals_of
 from ..data.look import ISSUES, NEAR, WORDS, Look, groups_of_copies, leaks
 from .common import bars, data_uri, write_page
 
@@ -23,7 +24,8 @@ OUTLIERS = 0.01
 """Share of the images, those least like others, that are shown as outliers."""
 MEANING = {
     "bad": "images that cannot be read",
-    "duplicates": "exact copies of another image",
+    "duplicates": "exact copies of another image of the same class",
+    "conflicts": "exact copies of one another in different classes",
     "near": "near copies of another image (perceptual hash)",
     "leaks": "held-out images with a copy among the training images",
     "blank": "with little information",
@@ -43,7 +45,7 @@ class Findings:
         listing: The images.
         look: What each is.
         places: Kind of finding -> places of the images.
-        of: Place of a copy -> place of the image that stays.
+        of: "duplicates" and "near" -> for each place that of the image which stays.
         rows: (finding, count, remark) in words.
         charts: What the page draws.
     """
@@ -51,7 +53,7 @@ class Findings:
     listing: Listing
     look: Look
     places: dict[str, np.ndarray]
-    of: np.ndarray
+    of: dict[str, np.ndarray]
     rows: list[tuple[str, str, str]]
     charts: dict[str, Any]
 
@@ -81,10 +83,12 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     seen = stage.look
     table, n = seen.table, len(seen.table)
     exact, near = groups_of_copies(table), groups_of_copies(table, NEAR)
-    own = np.arange(n)
+    conflicts = np.flatnonzero(in_conflict(exact, listing.labels))
+    of, own = {"duplicates": originals_of(exact, listing.labels), "near": near}, np.arange(n)
     places = {
         "bad": np.flatnonzero(~seen.readable),
-        "duplicates": np.flatnonzero(exact != own),
+        "duplicates": np.flatnonzero(of["duplicates"] != own),
+        "conflicts": conflicts[np.argsort(exact[conflicts], kind="stable")],
         "near": np.flatnonzero((near != own) & (exact == own)),
         **{WORDS.get(name, name): np.flatnonzero(table[WORDS.get(name, name)]) for name in ISSUES},
     }
@@ -102,7 +106,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
         took = "is what looking and embedding took here; both are kept for it"
         rows.append(("select", f"{seconds:.0f} s", took))
     rows.append(_run(lab, int(seen.readable.sum())))
-    return Findings(listing, seen, places, near, rows, _charts(listing, table))
+    return Findings(listing, seen, places, of, rows, _charts(listing, table))
 
 
 def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -111,10 +115,12 @@ def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
     sizes = median = ""
     if len(good):
         (width, height), (wide, high) = sides.min(1), sides.max(1)
-        sizes = f"{width} x {height} to {wide} x {high} pixels"
+        sizes = f"{_span(width, wide)} pixels wide, {_span(height, high)} high"
         median = f"shorter side {int(np.median(sides.min(0)))} in the middle"
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in Counter(good["format"]).most_common(5))
-    modes = ", ".join(f"{count:,} {mode}" for mode, count in Counter(good["mode"]).most_common(5))
+    kinds, modes = (
+        ", ".join(f"{count:,} {kind}" for kind, count in Counter(good[name]).most_common())
+        for name in ("format", "mode")
+    )
     rows = [
         ("images", f"{len(table):,}", sizes),
         ("sizes", "", median),
@@ -123,10 +129,17 @@ def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
     if listing.class_names:
         counts = listing.class_counts
         ends = [f"{listing.class_names[k]} {counts[k]:,}" for k in (counts.argmax(), counts.argmin())]
-        rows.append(("classes", f"{len(counts):,}", f"{', '.join(ends)} images"))
+        equal = (
+            f"{counts[0]:,} images each" if len(set(counts.tolist())) == 1 else f"{', '.join(ends)} images"
+        )
+        rows.append(("classes", f"{len(counts):,}", equal))
     if listing.captions:
         rows.append(("captions", f"{sum(map(bool, listing.captions)):,}", ""))
     return rows
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
@@ -136,8 +149,13 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
 
     run = Experiment(Lab(lab.profile, counts=[n]))
     ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
-    steps, data = run.steps_at(run.recipe.ratio), shlex.quote(lab.profile.data.path)
-    how_long = f"dedt run {data} --ratio {ratio} --dry-run"
+    steps, p = run.steps_at(run.recipe.ratio), lab.profile.data
+    words = [
+        p.path,
+        *(["--label", p.label] if p.label else []),
+        *(["--caption", p.caption] if p.caption else []),
+    ]
+    how_long = f"dedt run {shlex.join(words)} --ratio {ratio} --dry-run"
     return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; how long: {how_long}"
 
 
@@ -176,8 +194,8 @@ def write_look(found: Findings, folder: Path) -> None:
         if not len(places) or kind == "leaks":
             continue
         shown = places[:SHOWN].tolist()
-        if kind in ("duplicates", "near"):
-            shown = [i for place in shown[: SHOWN // 2] for i in (int(found.of[place]), place)]
+        if kind in found.of:
+            shown = [i for place in shown[: SHOWN // 2] for i in (int(found.of[kind][place]), place)]
         groups.append({"kind": kind, "count": len(places), "meaning": MEANING[kind], "images": shown})
     drawn = {i for group in groups for i in group["images"]}
     names, counts = found.listing.class_names, found.listing.class_counts.tolist()

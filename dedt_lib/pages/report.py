@@ -1,5 +1,6 @@
 """The report on a coreset: what was kept, what was not, and why."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..clusters import principal
+from ..config.profile import flat, load_profile, profile_names
 from ..data.photos import Photos
 from ..selection import Coreset
 from .common import bars, into_box, pictures, write_page
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from ..experiment import Experiment
 
 SHOWN, CLASSES, POINTS, PROBED, BINS = 20, 20, 2000, 1500, 40
+IN_WORDS = ("source", "path", "label", "caption", "skip_bad")
+"""What of the data the command line says by its own options, not by --set."""
 RATIOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
@@ -47,21 +51,42 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         map=_map(features, coreset),
         knee=_knee(features, coreset),
         encoder=stage.encoder.network if stage else "",
-        commands=_commands(coreset, folder),
+        commands=_commands(coreset, folder, options_of(experiment)),
+        empty=[name for name, count in zip(coreset.class_names, coreset.counts) if not count],
     )
 
 
-def _commands(coreset: Coreset, folder: Path) -> list[tuple[str, str]]:
-    """What can be done next: (in words, the command)."""
+def _commands(coreset: Coreset, folder: Path, how: str = "") -> list[tuple[str, str]]:
+    """What can be done next: (in words, the command); how: the options that made the coreset, but for the ratio."""
     data, ratio = shlex.quote(str((coreset.source or {}).get("path", "PATH"))), coreset.ratio
-    export = f"dedt export {shlex.quote(str(folder))} --to imagefolder --out for-training"
-    weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g} --out weighted")
+    export = f"dedt export {shlex.quote(str(folder))} --to imagefolder --out for-diffusers"
+    weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g}{how} --out weighted")
+    weighted = " --reweighting" if coreset.weights is not None else ""
+    train = f"dedt run {data} --ratio {ratio:g}{how}{weighted} --out everything"
+    trains = [] if (coreset.counts == 0).any() else [("train and measure a small model on it", train)]
     return [
         ("files for a trainer", export),
-        *([weights] if coreset.weights is None else []),
-        ("train and measure a small model on it", f"dedt run {data} --ratio {ratio:g} --out everything"),
-        ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g} --out other"),
+        *([weights] if trains and not weighted else []),
+        *trains,
+        ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g}{how} --out other"),
     ]
+
+
+def options_of(experiment: "Experiment") -> str:
+    """The options of ``dedt`` that make a recipe from its images, but for the ratio and the class weights."""
+    profile, words = experiment.profile, list[str]()
+    said = experiment.recipe.model_dump(exclude={"ratio", "reweighting"}, exclude_defaults=True)
+    said |= {name: getattr(profile.data, name) for name in ("label", "caption", "skip_bad")}
+    base = load_profile(profile.name) if profile.name in profile_names() else profile
+    said |= {"profile": profile.name if profile.name != "photos" else ""}
+    for name, value in said.items():
+        if value not in ("", False):
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    own, usual = (flat(one.model_dump(mode="json")) for one in (profile, base))
+    for key, value in own.items():
+        if value != usual[key] and key.partition(".")[2] not in IN_WORDS:
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def _groups(coreset: Coreset) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ class Coreset:
         originals: int64 [n], of which sample each is an exact copy, its own number if of none; or None.
         captions: a text for each sample, or ().
         source: where the images are (source, path, label, caption), or None.
+        contents: a digest of each sample's encoded image, or ().
     """
 
     indices: Array
@@ -61,6 +62,7 @@ class Coreset:
     originals: Array | None = None
     captions: tuple[str, ...] = ()
     source: dict | None = None
+    contents: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Array:
@@ -126,6 +128,7 @@ class Coreset:
                 "weight": self.sample_weights,
                 "original": np.arange(len(self.labels)) if self.originals is None else self.originals,
                 "why": self.why,
+                **({"content": self.contents} if self.contents else {}),
             }
         )
         with atomic(folder / "coreset.parquet") as partial:
@@ -159,6 +162,7 @@ class Coreset:
                 ids=tuple(table["id"]),
                 originals=table["original"].to_numpy(dtype=np.int64),
                 captions=tuple(table["caption"]) if table["caption"].any() else (),
+                contents=tuple(table.get("content", ())),
                 weights=None if weights is None else np.array(weights),
                 **{field: facts[name] for name, field in FACTS.items()} | listed,
             )

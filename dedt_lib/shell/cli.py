@@ -84,8 +84,11 @@ def compute(
 ) -> None:
     """Compute and print one stage, under a line that says of what."""
     from ..config import Recipe, checked, load_profile
+    from ..data.listing import UNREADABLE
     from ..store import Store
 
+    if data and images:
+        raise DedtError(f"{images} and --data {data} both say where the images are: leave one of them out.")
     data = data or images
     changes = profile_changes(data, set, skip_bad, label, caption)
     budget = load_profile(profile or own_profile(data), **changes)
@@ -96,6 +99,8 @@ def compute(
         return plan_recipe(budget, chosen, until)
     out, kept = output_folder(out), Store(store)
     check_data(budget)
+    if out:
+        (out / UNREADABLE).unlink(missing_ok=True)  # of an earlier call; this one writes its own
 
     from ..experiment import Experiment
 
@@ -141,6 +146,8 @@ def run(
 
     if table and table not in TABLES and (Path(table).exists() or table.startswith("hub:")):
         return compute(verbs.run, Path(table), **options)
+    if table and table not in TABLES:
+        raise DedtError(f"{table} does not exist, and it is no table. The tables are: {', '.join(TABLES)}.")
     if table and options.get("dry_run"):
         raise DedtError(f"What a cell takes is told by: dedt plan {table} --row ROW --ratio R --probe")
     if table:

@@ -6,7 +6,7 @@ from typing import Annotated
 from ..errors import DedtError
 from .printing import amount, print_reading, print_table
 
-DROPS = ("bad", "duplicates", "near", "blank", "dark", "light", "blurry", "outliers")
+DROPS = ("bad", "duplicates", "conflicts", "near", "blank", "dark", "light", "blurry", "outliers")
 Where = Annotated[
     str,
     "your images: a folder (flat, or one subfolder per class, or splits; with metadata.jsonl or .csv or captions "
@@ -71,7 +71,7 @@ def look(
     if kinds:
         why = {name: kind for kind in reversed(kinds) for name in found.dropped(kind)}
         cleaned = out / f"{Path(data).name.partition('.')[0] or 'images'}{lists.CLEANED}"
-        lists.write_cleaned(cleaned, source, data, why)
+        lists.write_cleaned(cleaned, source, data, why, label=label, caption=caption)
         left = len(found.table) - len(why)
         print(f"wrote {cleaned}: {amount(left, 'image')}, without {amount(len(why), 'other')}")
 

@@ -63,6 +63,13 @@ def print_doubts(coreset: "Coreset") -> None:
         print(f"{what}, {how}; {coreset.copies_kept:,} of them kept")
     if coreset.conflicts:
         print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")
+    if empty := [name for name, count in zip(coreset.class_names, coreset.counts) if not count]:
+        from ..data.names import few
+
+        how = "raise the ratio" + ", or take --scope class" * (coreset.scope != "class")
+        print(
+            f"warning: no image is kept of {few(empty, FEW_CLASSES)}, so no model can be trained on it: {how}"
+        )
     if coreset.tied:
         where = "" if coreset.tied == ("all",) else f" of {', '.join(coreset.tied)}"
         doubt = "have equal scores, so their position decides; look at the encoder"

@@ -56,6 +56,7 @@ def select(experiment: "Experiment", out: Out) -> None:
     print_table(("class", "images", "kept"), counts)
     print_doubts(coreset)
     if out:
+        (out / "weights.json").unlink(missing_ok=True)  # of an earlier coreset
         coreset.save(out)
         wrote(out, "coreset.parquet", "coreset.json", *report(experiment, coreset, out))
 

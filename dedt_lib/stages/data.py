@@ -66,7 +66,7 @@ class Photographs(Stage):
 
     split: str = "train"
 
-    name = "look"
+    name, version = "look", 2
 
     @cached_property
     def listing(self) -> Listing | None:
