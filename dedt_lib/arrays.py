@@ -65,6 +65,11 @@ def slices(n: int, size: int | None = None) -> list[slice]:
     return [slice(start, start + (size or BLOCK)) for start in range(0, n, size or BLOCK)]
 
 
+def thin(rows: Array, most: int) -> Array:
+    """At most ``most`` evenly spaced rows of an array, the last one included."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))]
+
+
 def products(x: Array, y: Array, device: str | None) -> Array:
     """x @ y.T, which is nearly all the work of a distance; by PyTorch where a ``device`` is named."""
     if device is None:

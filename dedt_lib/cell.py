@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arrays import thin
 from .files import commit
 from .reweighting import effective_classes
 from .stages.base import Given, Stage, closure, published
@@ -107,8 +108,3 @@ def dro_facts(dro: dict[str, Any]) -> dict[str, Any]:
         "clipped_path": np.round(thin(dro["clipped"], 100), 4).tolist(),
         "excess_path": np.round(thin(dro["excess"].mean(axis=1), 100), 6).tolist(),
     }
-
-
-def thin(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most ``most`` evenly spaced rows of an array, the last one included."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))]

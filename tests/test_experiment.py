@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from dedt_lib import encoders, evaluation, sampling, selection, training
-from dedt_lib.cell import thin
+from dedt_lib.arrays import thin
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.stages import train as train_stage

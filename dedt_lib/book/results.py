@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arrays import thin
 from ..config.profile import flat, load_profile
 from ..errors import DedtError
 from ..files import atomic, locked, project_root, read_json, write_json
@@ -339,7 +340,7 @@ def reading(result: dict[str, Any]) -> dict[str, Any]:
         "trajectory": np.array(dro["trajectory"]),
         "clipped": np.array(dro["clipped_path"]),
         "excess": np.array(dro["excess_path"]),
-        "step": np.unique(np.linspace(0, dro["steps"] - 1, min(100, dro["steps"])).round()),
+        "step": thin(np.arange(dro["steps"]), 100),
         "burn_in": dro["burn_in"],
     }
 

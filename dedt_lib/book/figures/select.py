@@ -8,6 +8,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from ...arrays import thin
 from ...data import LabelledImages
 from ...selection import Coreset
 from .common import (
@@ -179,7 +180,7 @@ def kept_by_ratio(
             above.set(yticks=[])
             above.tick_params(labelsize=7)
             above.set_title(f"{label}, ratio {ratio:g}", fontsize=9)
-            order = order[np.unique(np.linspace(0, len(order) - 1, shown).round().astype(int))]
+            order = thin(order, shown)
             faded = (235 - 0.2 * (235 - images[order].astype(float))).astype(np.uint8)
             kept = coreset.kept[order][:, None, None, None]
             show_tiled(below, np.where(kept, images[order], faded), -(-len(order) // 2))
