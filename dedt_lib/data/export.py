@@ -208,7 +208,7 @@ def to_webdataset(found: Iterator[Item], out: Path) -> None:
 
     with webdataset.ShardWriter(str(out / "train-%06d.tar"), maxcount=10_000, verbose=0) as shards:
         for number, item in enumerate(found):
-            told = {"txt": item.caption or item.class_name, "json": _columns(item)}
+            told: dict[str, object] = {"txt": item.caption or item.class_name, "json": _columns(item)}
             told |= {"cls": item.label} if item.class_name else {}
             shards.write({"__key__": f"{number:08d}", item.suffix[1:]: item.content, **told})
 

@@ -1,6 +1,7 @@
 """A list of images: paths in a text or a table, or what the look at a data set leaves of it."""
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import DedtError
 from ..files import read_json, write_json
@@ -67,7 +68,7 @@ def write_cleaned(
         label: the column of the classes, where it was named.
         caption: the column of the captions, where it was named.
     """
-    facts = {"source": source, "data": str(data), "left_out": {}, "label": "", "caption": ""}
+    facts: dict[str, Any] = {"source": source, "data": str(data), "left_out": {}}
     if not str(data).startswith(PREFIX):
         facts["data"] = str(Path(data).absolute())
     if str(data).endswith(CLEANED):

@@ -107,9 +107,9 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> tuple[dict[str, Any], np.n
     row = {"content": "", "width": 0, "height": 0, "mode": "", "format": ""}
     row |= {"digest": "", "phash": 0, "error": ""}
     try:
-        content = file.read_bytes() if isinstance(file, Path) else file and file.read()
+        content = file.read_bytes() if isinstance(file, Path) else file.read() if file else None
         with opened(None if content is None else io.BytesIO(content)) as found:
-            row |= {"content": digest_of(content), "mode": found.mode, "format": found.format or ""}
+            row |= {"content": digest_of(content or b""), "mode": found.mode, "format": found.format or ""}
             image = upright(found, 3)
         row |= {"width": image.width, "height": image.height, "digest": _digest(image)}
         thumbnail = crop(image, THUMBNAIL)

@@ -56,8 +56,8 @@ def select(experiment: "Experiment", out: Out) -> None:
     print_table(("class", "images", "kept"), counts)
     print_doubts(coreset)
     if out:
-        (out / "weights.json").unlink(missing_ok=True)  # of an earlier coreset
         coreset.save(out)
+        (out / "weights.json").unlink(missing_ok=True)  # of an earlier coreset
         wrote(out, "coreset.parquet", "coreset.json", *report(experiment, coreset, out))
 
 
