@@ -50,7 +50,10 @@ length = [
     ("random-full-length", "full"),
 ]
 page = findings.Page(frame, [*nulls, *band, *length])
-Markdown(page.answer(weighted, "moderate-reweighted-shuffled"))
+Markdown(
+    f"{page.answer(weighted, 'moderate-reweighted-shuffled')} "
+    f"{findings.information_in_words(frame, page, 0.1)}"
+)
 
 # %% [markdown]
 # ## The table

@@ -261,6 +261,35 @@ def test_classes_are_read_by_kid_as_well():
     assert findings.by_class(PAIRED, 0.1, "kid_classwise") is None
 
 
+@pytest.mark.parametrize("agree", [True, False])
+@pytest.mark.parametrize(
+    ("gain", "told"), [(1.0, "is better than"), (-1.0, "is worse than"), (0.0, "cannot be told")]
+)
+def test_weights_carry_information_if_seeds_agree_and_shuffling_harms(agree, gain, told):
+    rng = np.random.default_rng(0)
+    weights = (
+        np.tile([0.4, 0.3, 0.2, 0.1], (5, 1))
+        if agree
+        else np.array([np.roll([0.4, 0.3, 0.2, 0.1], k) for k in range(5)])
+    )
+    cells = [
+        {
+            "row": row,
+            "ratio": 0.1,
+            "seed": seed,
+            "fid": fid,
+            "result": {"class_weights": weights[seed].tolist()},
+        }
+        for seed, noise in enumerate(rng.normal(0, 0.02, 5))
+        for row, fid in (("moderate-reweighted", 3 - gain + noise), ("moderate-reweighted-shuffled", 3.0))
+    ]
+    frame = pd.DataFrame(cells)
+    page = findings.Page(frame, [("moderate-reweighted", "moderate-reweighted-shuffled")])
+    said = findings.information_in_words(frame, page, 0.1)
+    assert said.startswith("The seeds learn similar" if agree else "The seeds do not agree") and told in said
+    assert "takes 5 seeds" in findings.information_in_words(frame, page, 0.2)
+
+
 def made_up(before, after, weights=None, K=10):
     """Classes from float [S, K], or one row of them for all seeds."""
     weights = np.tile(np.arange(1, K + 1) / 55 if weights is None else weights, (len(before), 1))

@@ -186,23 +186,50 @@ def heaviness_in_words(classes: Classes) -> str:
     )
 
 
-def steady_in_words(frame: pd.DataFrame) -> str:
-    """Whether the weights that DRO learned are alike from seed to seed: Kendall's W over the classes, and its p."""
+def agreement(frame: pd.DataFrame) -> dict[float, tuple[float, float, int]]:
+    """Whether DRO learns the same weights with each seed: ratio -> Kendall's W over the classes, p, seeds.
+
+    p is of Friedman's test, after Holm's correction for the ratios; one seed tells nothing.
+    """
     found = {
         ratio: np.array([result["class_weights"] for result in own.result])
         for ratio, own in frame[frame.row == "moderate-reweighted"].groupby("ratio")
+        if len(own) > 1
     }
-    tests = {ratio: concordance(weights) for ratio, weights in found.items() if len(weights) > 1}
+    tests = {ratio: concordance(weights) for ratio, weights in found.items()}
+    corrected = holm(np.array([p for _, p in tests.values()]))
+    return {ratio: (tests[ratio][0], p, len(found[ratio])) for ratio, p in zip(tests, corrected)}
+
+
+def steady_in_words(frame: pd.DataFrame) -> str:
+    """Whether the weights that DRO learned are alike from seed to seed, by :func:`agreement`."""
+    tests = agreement(frame)
     if not tests:
         return "Two seeds are needed to compare weights."
     said = "; ".join(
-        f"at {percent(ratio)} W {W:.2f} (p {p_in_words(p)}, {seeds_in_words(len(found[ratio]))})"
-        for (ratio, (W, _)), p in zip(tests.items(), holm(np.array([p for _, p in tests.values()])))
+        f"at {percent(ratio)} W {W:.2f} (p {p_in_words(p)}, {seeds_in_words(seeds)})"
+        for ratio, (W, p, seeds) in tests.items()
     )
     return (
         f"Agreement of the seeds on the order of the classes, by Kendall's W, 1 for one order and 0 for none: "
         f"{said}; p of Friedman's test, after Holm's correction for the ratios."
     )
+
+
+def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
+    """What the seeds' agreement and the shuffled null say together of the weights at a ratio."""
+    table = page.compare("moderate-reweighted", "moderate-reweighted-shuffled")
+    if ratio not in table.index or table.seeds[ratio] < ENOUGH:
+        return f"Whether the weights carry information takes {ENOUGH} seeds."
+    line, agree = table.loc[ratio], agreement(frame)[ratio][1] < LEVEL
+    alike = "The seeds learn similar weights" if agree else "The seeds do not agree on the weights"
+    told = {
+        BETTER: "and a model that is trained with them is better than one with the same weights on other classes",
+        WORSE: "and a model that is trained with them is worse than one with the same weights on other classes",
+        OPEN: "and a model that is trained with them cannot be told from one with the same weights on other classes",
+    }[line.verdict]
+    most = f"a gain of more than {max(0.0, -line.low):.2f} in FID lies outside the 95 % interval"
+    return f"{alike}, {told}; {most} (at {percent(ratio)}, {seeds_in_words(line.seeds)})."
 
 
 def networks_in_words(frame: pd.DataFrame) -> str:
