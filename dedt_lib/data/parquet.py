@@ -54,6 +54,7 @@ def splits(path: str | Path | None) -> Splits:
         )
     schema = _open(train[0]).schema_arrow
     column = _image_column(schema, train[0])
+    fields = _fields(schema, column)
 
     def read(split, files, notes=()):
         values = functools.cache(functools.partial(_read_column, files, column))
@@ -63,7 +64,8 @@ def splits(path: str | Path | None) -> Splits:
             files=files,
             encoded=functools.partial(_encoded_images, files, column),
             ids=row_names(split, count),
-            fields=_fields(schema, column),
+            fields=fields,
+            others=tuple(name for name in schema.names if name not in (column, *fields)),
             values=values,
             class_names=functools.partial(_names_in_metadata, schema),
             reading=Reading.of(count, notes=notes, unit="rows"),
