@@ -126,12 +126,12 @@ def test_test_images_have_the_training_images_classes_and_size(tmp_path):
     check_source("parquet", tmp_path)
     assert load("parquet", path=tmp_path, split="test") is None
     said = load("parquet", path=tmp_path).reading.line
-    assert "2 of 3 images" in said and "none of the 3 classes (row 1: 'ash', row 2: None" in said
+    assert "2 of 3 images" in said and "none of the 3 classes (test-00001: 'ash', test-00002: None" in said
 
 
 def test_a_label_outside_the_names_is_shown(tmp_path):
     path = write(tmp_path / "train.parquet", labels=[0, 1, 2, 3, -1], names=NAMES)
-    with pytest.raises(DedtError, match="2 of 5 images .*row 3: 3, row 4: -1.*correct or remove"):
+    with pytest.raises(DedtError, match="2 of 5 images .*train-00003: 3, train-00004: -1.*correct or remove"):
         load("parquet", path=path)
 
 

@@ -102,7 +102,7 @@ def test_links_are_followed_once_and_broken_or_blocking_ones_counted(tmp_path):
     found = find("folder", root)
     assert found.class_counts.tolist() == [8, 5, 4]
     assert found.reading.left_out == {
-        "beside the class folders": 1,
+        "images beside the class folders": 1,
         "broken links": 2,
         "links to a folder that was entered already": 1,
         "pipes, sockets or devices": 3,

@@ -34,11 +34,12 @@ SOURCES = (*SHAPES, *FILES)
 def detect(path: str | Path) -> str:
     """The kind of source that a path is, by its name and what lies in it: one of FILES."""
     path = Path(path)
+    suffix = path.suffix.lower()
     if str(path).startswith(hub.PREFIX):
         return "datasets"
-    if path.suffix in (".parquet", ".tar"):
-        return {".parquet": "parquet", ".tar": "webdataset"}[path.suffix]
-    if path.suffix in (".txt", ".csv", ".jsonl", ".json") and not path.is_dir():
+    if suffix in (".parquet", ".tar"):
+        return {".parquet": "parquet", ".tar": "webdataset"}[suffix]
+    if suffix in (".txt", ".csv", ".tsv", ".jsonl", ".json") and not path.is_dir():
         return "list"
     if not path.is_dir():
         return "folder"
@@ -46,9 +47,11 @@ def detect(path: str | Path) -> str:
         return "datasets"
     if metadata.find_tables(path):
         return "metadata"
+    if not parquet.holds_shards(path) and folder.holds_images(path):
+        return "folder"
     if parquet.find_files(path, "train") or parquet.holds_splits(path):
         return "parquet"
-    return "webdataset" if any(path.glob("*.tar")) else "folder"
+    return "webdataset" if tar.find_shards(path) else "folder"
 
 
 def load(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import DedtError
 from .names import few
@@ -12,16 +12,59 @@ CAPTIONS = ("caption", "captions", "text", "txt", "prompt", "description", "sent
 NONE = "none"
 NOT_LABELS = re.compile(r"(.*_)?(id|idx|index|width|height|size|seed|row)|__index_level_\d+__", re.IGNORECASE)
 """Columns that say something else than the class, whatever their values."""
+UNFIT = "holds something else than text or whole numbers"
+
+
+def by_kind(names: Iterable[str], values: Callable[[str], list]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of whole numbers or text, and the others, by their values."""
+    kinds = {name: {type(value) for value in values(name)} for name in names}
+    fields = tuple(name for name in kinds if kinds[name] <= {int, str, type(None)})
+    return fields, tuple(name for name in kinds if name not in fields)
+
+
+def plain(values: Sequence) -> list | None:
+    """The values of a column as those of a class or caption: all whole numbers, or all text.
+
+    None stands for what is missing: an empty text, or NaN.  Truth values become text, and so do numbers among texts.
+
+    Returns:
+        The values; None if some are neither whole numbers, in whatever type, nor text.
+    """
+    found = [_plain(value) for value in values]
+    kinds = {type(value) for value in found} - {type(None)}
+    if not kinds <= {int, str}:
+        return None
+    return found if len(kinds) < 2 else [None if value is None else str(value) for value in found]
+
+
+def _plain(value):
+    if value is None or value == "" or value != value:
+        return None
+    if isinstance(value, bool):
+        return str(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def in_order(values: Iterable) -> list:
+    """Different values in their order, that of numbers if all are whole numbers, be they written as text."""
+    different = set(values) - {None}
+    numbers = all(re.fullmatch(r"[-+]?[0-9]+", str(value)) for value in different)
+    return sorted(different, key=lambda value: (int(value), str(value)) if numbers else value)
 
 
 def label_column(
-    fields: Sequence[str], values: Callable[[str], list], named: Callable[[str], object], asked: str = ""
+    fields: Sequence[str],
+    others: Sequence[str],
+    values: Callable[[str], list | None],
+    named: Callable[[str], object],
+    asked: str = "",
 ) -> tuple[str, list[str]]:
     """The column of the classes: the one asked for, known by its name, or the only one that repeats as they do.
 
     Args:
         fields: Columns of integers or strings.
-        values: Of a column.
+        others: Other columns, which must be asked for or known by their name.
+        values: Of a column, as :func:`plain` gives them.
         named: Whether the classes of a column have names in its file.
         asked: A column that somebody chose, or "none".
 
@@ -29,7 +72,7 @@ def label_column(
         Its name, "" without one, and notes on columns that might have been meant.
 
     Raises:
-        DedtError: A column that is not there or holds free text; several that could be meant.
+        DedtError: A column that is not there or holds something else; several that could be meant.
     """
 
     def is_label(name: str, known: bool) -> bool:
@@ -37,45 +80,78 @@ def label_column(
         counted.pop(None, None)
         return bool(named(name)) or _repeat(counted, known)
 
-    if asked == NONE and NONE not in fields:
+    if asked == NONE and NONE not in (*fields, *others):
         return "", []
     if asked:
-        _check_there(asked, fields, "label")
+        found = _asked(asked, (*fields, *others), values, "label")
         if not is_label(asked, True):
             raise DedtError(
-                f"The column '{asked}' has {len(set(values(asked))):,} different values in {len(values(asked)):,} "
+                f"The column '{asked}' has {len(set(found)):,} different values in {len(found):,} "
                 f"rows: that is free text, and no class. Give it as --caption {asked}, and another as --label, or "
                 f"--label {NONE}."
             )
         return asked, []
-    known = [name for name in LABELS if name in fields]
+    like = _called(LABELS, (*fields, *others))
+    known = [name for name in like if values(name) is not None]
     known = known or [name for name in fields if name.lower().startswith("label")]
-    others = [name for name in fields if not NOT_LABELS.fullmatch(name) and name not in CAPTIONS]
-    candidates = known[:1] or others
+    free = [name for name in fields if not NOT_LABELS.fullmatch(name) and name.lower() not in CAPTIONS]
+    candidates = known[:1] or free
     found = [name for name in candidates if is_label(name, bool(known))]
     if len(found) > 1:
         raise DedtError(
             f"Each of the columns {few(found)} could be the class of an image: say which by "
             f"--label COLUMN, or that none is by --label {NONE}."
         )
-    notes = [
+    notes = [f"'{name}' {UNFIT}, so it is no class" for name in like if values(name) is None]
+    notes += [
         f"'{name}' has a value of its own in most rows, so it is no class" for name in known[:1] if not found
     ]
     return (found or [""])[0], notes
 
 
-def caption_column(fields: Sequence[str], label: str, asked: str = "") -> str:
-    """The column of the captions, "" without one; raises DedtError for one that was asked for and is not there."""
+def caption_column(
+    fields: Sequence[str],
+    others: Sequence[str],
+    values: Callable[[str], list | None],
+    label: str,
+    asked: str = "",
+) -> tuple[str, list[str]]:
+    """The column of the captions, "" without one, and notes on one that might have been meant.
+
+    Args:
+        fields: Columns of integers or strings.
+        others: Other columns.
+        values: Of a column, as :func:`plain` gives them.
+        label: The column of the classes.
+        asked: A column that somebody chose.
+
+    Raises:
+        DedtError: The one asked for is not there or holds something else.
+    """
     if asked:
-        _check_there(asked, fields, "caption")
-        return asked
-    return next((name for name in CAPTIONS if name in fields and name != label), "")
+        _asked(asked, (*fields, *others), values, "caption")
+        return asked, []
+    found = next((name for name in _called(CAPTIONS, fields) if name != label), "")
+    unfit = [] if found else [name for name in _called(CAPTIONS, others) if name != label]
+    return found, [f"'{name}' {UNFIT}, so it is no caption" for name in unfit]
 
 
-def _check_there(asked: str, fields: Sequence[str], what: str) -> None:
-    if asked not in fields:
-        there = few(fields) if fields else "none of integers or strings"
-        raise DedtError(f"There is no column '{asked}' for --{what}. The columns are: {there}.")
+def _called(known: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those of the names that are known, in any case, in the order of the known ones."""
+    return [name for wanted in known for name in names if name.lower() == wanted]
+
+
+def _asked(asked: str, there: Sequence[str], values: Callable[[str], list | None], what: str) -> list:
+    """The values of a column that somebody asked for."""
+    if asked not in there:
+        raise DedtError(
+            f"There is no column '{asked}' for --{what}. The columns are: {few(there) if there else 'none'}."
+        )
+    if (found := values(asked)) is None:
+        raise DedtError(
+            f"The column '{asked}' {UNFIT}, so it cannot be the {what}: give another as --{what}."
+        )
+    return found
 
 
 def _repeat(values: Counter, known: bool) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DedtError
+from . import parquet
 from .columns import NONE
 from .listing import Listing, of_split, root_of
 from .names import (
+    ARCHIVES,
     FOREIGN,
     HELD_OUT,
     few,
@@ -24,9 +26,13 @@ from .names import (
     split_words,
 )
 from .reading import Reading
+from .texts import caption_of, read_bytes, unused_notes
 
 CAPTION_FILES = (".txt", ".caption")
 IMAGE, FOLDER, HIDDEN, BESIDE = "image", "folder", "hidden", "beside the class folders"
+IMAGES_BESIDE = f"images {BESIDE}"
+OTHER_SOURCES = (".tar", ".parquet", *ARCHIVES)
+"""Files that may hold images too, which are not read where images lie in files of their own."""
 
 
 def find(path: str | Path | None, split: str = "train", *, label: str = "") -> Listing | None:
@@ -54,14 +60,22 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     """
     root = root_of(path, "folder", "a folder of images, or with one subfolder of images per class")
     left_out: Counter[str] = Counter()
-    children = _folders(root, Counter())
-    train, test, spare, notes = _layout(root, children) if _deep(children) else (root, None, [], [])
+    children = subfolders(root, Counter())
+    train, test, spare, notes = _layout(root, children) if _deep(children, [root]) else (root, None, [], [])
     for folder in spare:
         left_out[BESIDE] += sum(1 for _ in images_below(folder, left_out, [root]))
     if train != root:
-        _folders(root, left_out)
-    flat = label == NONE or not _deep(_folders(train, Counter()))
+        subfolders(root, left_out)
+    flat = label == NONE or not _deep(subfolders(train, Counter()), [root, train])
     found = _flat(root, train, left_out) if flat else _listing(root, train, left_out)
+    if left_out[IMAGES_BESIDE] > len(found.ids):
+        apart = f", or read all of them without classes (--label {NONE})" * (train == root)
+        raise DedtError(
+            f"{root} holds {left_out[IMAGES_BESIDE]:,} images beside its folders and only {len(found.ids):,} in them, which "
+            f"alone would be used: move the ones or the others away{apart}."
+        )
+    if others := _other_sources(root):
+        notes = [*notes, f"not read, because there are images beside them: {few(map(legible, others))}"]
 
     def held_out():
         if not test:
@@ -71,31 +85,46 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     return of_split(split, lambda: found, held_out, notes)
 
 
-def _deep(folders):
-    """Whether there is an image in any of the folders, at any depth."""
-    return any(True for folder in folders for _ in images_below(folder, Counter()))
+def holds_images(root: Path) -> bool:
+    """Whether images lie in a folder or, at any depth, in its subfolders."""
+    return any(True for _ in images_below(root, Counter()))
+
+
+def _deep(folders, above):
+    """Whether there is an image in any of the folders, at any depth, but none of those ``above`` again."""
+    return any(True for folder in folders for _ in images_below(folder, Counter(), above))
+
+
+def _other_sources(root):
+    """The names of what is in a folder, where people put it, and would have to be read in another way."""
+    folders = filter(os.path.isdir, (root / name for name in parquet.SUBFOLDERS))
+    names = (str(file.relative_to(root)) for folder in folders for file in folder.iterdir())
+    return sorted(name for name in names if name.lower().endswith(OTHER_SOURCES) and not is_hidden(name))
 
 
 def _flat(root, base, left_out):
     """The Listing of all images in ``base``, without classes."""
     files = tuple(sorted(images_below(base, left_out)))
     if not files:
+        others = _other_sources(base)
+        told = f" It holds {few(map(legible, others))}: unpack archives first, or give the path of a .tar or .parquet file."
         raise DedtError(
             f"{base} holds no images: add some. An image is a file that Pillow opens, and none of those that are hidden."
+            + told * bool(others)
         )
     return _of_files(root, files, np.zeros(len(files), dtype=np.int64), (), left_out, ["no classes"])
 
 
 def _listing(root, base, left_out, wanted=None):
     """The Listing of the class folders in ``base``, ids relative to ``root``; classes must be ``wanted``."""
-    folders = _folders(base, left_out)
+    folders = subfolders(base, left_out)
     images = {folder.name: sorted(images_below(folder, left_out, [root, base])) for folder in folders}
     classes = {name: files for name, files in images.items() if files}
     names = tuple(map(legible, classes))
     if wanted and names != wanted:
+        own = f"the classes {few(names)}" if names else "no class folders with images"
         raise DedtError(
-            f"{base} has the classes {few(names)}, but the training images have {few(wanted)}: give both the same "
-            "subfolders."
+            f"{base} has {own}, but the training images have {few(wanted)}: give both the same subfolders."
         )
     empty = [legible(name) for name in images if name not in classes]
     files = tuple(file for some in classes.values() for file in some)
@@ -108,11 +137,16 @@ def _of_files(root, files, labels, names, left_out, notes):
     """The Listing of image files, with the captions that lie beside them."""
     ids = tuple(legible(file.relative_to(root)) for file in files)
     beside = [next(filter(Path.is_file, map(file.with_suffix, CAPTION_FILES)), None) for file in files]
-    there = len(list(filter(None, beside)))
+    unused: dict[str, str] = {}
+    texts = {
+        file: caption_of(read_bytes(file), legible(file.relative_to(root)), unused)
+        for file in filter(None, beside)
+    }
+    captions = tuple((texts[file] or "") if file else "" for file in beside)
+    there = sum(text is not None for text in texts.values())
     if there:
         left_out["not images"] -= there
         notes = [*notes, f"{there:,} captions in text files beside the images"]
-    captions = [file.read_text("utf-8", errors="replace").strip() if file else "" for file in beside]
     return Listing(
         root=root,
         files=files,
@@ -121,8 +155,8 @@ def _of_files(root, files, labels, names, left_out, notes):
         class_names=names,
         ids=ids,
         name=legible(root.resolve().name),
-        reading=Reading.of(len(files), left_out, notes),
-        captions=tuple(captions) if there else (),
+        reading=Reading.of(len(files), left_out, [*notes, *unused_notes(unused)]),
+        captions=captions if there else (),
     )
 
 
@@ -194,7 +228,7 @@ def _layout(root, children):
 
 def _equal_subfolders(children):
     """A note if all folders have the same subfolders, as splits of a name that nobody knows would."""
-    below = {tuple(folder.name for folder in _folders(child, Counter())) for child in children}
+    below = {tuple(folder.name for folder in subfolders(child, Counter())) for child in children}
     names = below.pop() if len(children) > 1 and len(below) == 1 else ()
     return [
         f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those are the "
@@ -204,7 +238,7 @@ def _equal_subfolders(children):
 
 def _refuse_splits_below(root, children):
     """Splits one level too deep, in a folder around them or in each class, must not be read as one."""
-    kinds = {folder: {split_of(f.name) for f in _folders(folder, Counter())} for folder in children}
+    kinds = {folder: {split_of(f.name) for f in subfolders(folder, Counter())} for folder in children}
     kinds = {folder: below for folder, below in kinds.items() if below}
     both = [folder for folder, below in kinds.items() if {"train", "test"} <= below]
     if not both and all(None not in below for below in kinds.values()):
@@ -231,9 +265,17 @@ def _list(folders):
 # ---- what is in a folder ----------------------------------------------------------------------------
 
 
-def _folders(folder, left_out):
+def subfolders(folder: Path, left_out: Counter[str]) -> list[Path]:
     """The visible subfolders, links to folders too, by name; what lies beside them is counted."""
-    return [path for _, path in _entries(folder, left_out, None)]
+    found, others = [], Counter[str]()
+    for what, path in _entries(folder, others, image_suffixes()):
+        if what == FOLDER:
+            found.append(path)
+        else:
+            left_out[IMAGES_BESIDE] += 1
+    left_out[HIDDEN] += others.pop(HIDDEN, 0)
+    left_out[BESIDE] += others.total()
+    return found
 
 
 def images_below(folder: Path, left_out: Counter[str], above: Iterable[Path] = ()) -> Iterator[Path]:
@@ -276,12 +318,10 @@ def _entries(folder, left_out, suffixes):
 
 
 def _kind(entry, suffixes):
-    """IMAGE, FOLDER or why an entry is neither; without ``suffixes`` only folders count."""
+    """IMAGE, FOLDER or why an entry is neither."""
     link = entry.is_symlink()  # DirEntry would raise for one that leads to itself
     if os.path.isdir(entry) if link else entry.is_dir():
         return FOLDER
-    if suffixes is None:
-        return BESIDE
     if not (os.path.isfile(entry) if link else entry.is_file()):  # it must not be opened
         return "pipes, sockets or devices" if os.path.exists(entry) else "broken links"
     path = Path(entry)

@@ -72,12 +72,14 @@ def _read(path: str, split: str, data: Any) -> Table:
             yield f"{split} row {i}", io.BytesIO(content) if content else Path(file) if file else None
 
     root = Path(path.removeprefix(PREFIX))
+    fields = tuple(name for name, kind in kinds if name != images[0] and fits(kind))
     return Table(
         root=root,
         files=tuple(sorted({Path(file["filename"]) for file in data.cache_files})),
         encoded=encoded,
         ids=row_names(split, len(data)),
-        fields=tuple(name for name, kind in kinds if name != images[0] and fits(kind)),
+        fields=fields,
+        others=tuple(name for name, _ in kinds if name not in (images[0], *fields)),
         values=functools.cache(lambda column: list(data[column])),
         class_names=lambda column: getattr(data.features[column], "names", None),
         reading=Reading.of(len(data), unit="rows"),

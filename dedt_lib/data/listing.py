@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..errors import DedtError
 from ..files import address, atomic, create_array, read_json, sha256, write_json
 from .labelled import Labelled, LabelledImages, without_empty
-from .names import legible, one_line
+from .names import ARCHIVES, few, image_suffixes, legible, one_line
 from .reading import Reading
 
 if TYPE_CHECKING:
@@ -223,8 +223,15 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
         "list": (root.is_file(), "is not a file"),
     }.get(source, (root.exists(), "does not exist"))
     if not fits:
-        raise DedtError(f"{root} {lacks}. Give the path of {wanted}.")
+        raise DedtError(f"{root} {_what_it_is(root) or lacks}. Give the path of {wanted}.")
     return root
+
+
+def _what_it_is(root: Path) -> str:
+    """Why a file that people may well give is none to read, and what to do."""
+    if root.name.lower().endswith(ARCHIVES) and root.is_file():
+        return "is an archive: unpack it first"
+    return "is a single image" if root.suffix.lower() in image_suffixes() and root.is_file() else ""
 
 
 def of_split(
@@ -240,15 +247,30 @@ def of_split(
     """
     held_out, notes = None, list(notes)
     try:
-        held_out = test()
+        held_out = _checked(test())
     except DedtError as error:
         notes.append(f"no held-out images are used: {error}")
     if split == "test":
         return held_out
-    found = train()
+    found = _checked(train())
     notes, beside = (*notes, *found.reading.notes), held_out.reading if held_out else None
     reading = dataclasses.replace(found.reading, notes=notes, held_out=beside)
     return dataclasses.replace(found, reading=reading)
+
+
+def _checked(found):
+    """The same Listing, if any, of which no list may do without images or name one twice."""
+    if found is None:
+        return None
+    if not found.ids:
+        raise DedtError(f"{found.root} holds no images: add some.")
+    files = [os.path.abspath(found.root.parent / name) for name in found.ids]  # a.jpg is ./a.jpg
+    counts = Counter(files)
+    if twice := [name for name, file in zip(found.ids, files) if counts[file] > 1]:
+        raise DedtError(
+            f"{found.root} names images more than once ({few(dict.fromkeys(twice))}): name each of them once."
+        )
+    return found
 
 
 def _hash(file):

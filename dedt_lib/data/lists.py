@@ -5,12 +5,14 @@ from typing import Any
 
 from ..errors import DedtError
 from ..files import read_json, write_json
+from .columns import by_kind
 from .hub import PREFIX
 from .listing import Listing, root_of
-from .metadata import rows
+from .metadata import rows, there
 from .names import few, legible
 from .reading import Reading
 from .table import Splits, Table
+from .texts import read_text
 
 CLEANED = ".dedt.json"
 """The end of the name of a cleaned list."""
@@ -30,24 +32,24 @@ def splits(path: str | Path | None) -> Splits:
         DedtError: for a list that cannot be read or names nothing.
     """
     file, columns = root_of(path, "list", WANTED), dict[str, list]()
-    if file.suffix == ".txt":
-        lines = file.read_text("utf-8", errors="surrogateescape").splitlines()
-        names = [line for line in lines if line.strip()]
+    if file.suffix.lower() == ".txt":
+        lines = read_text(file, "surrogateescape").split("\n")  # splitlines would cut at other characters too
+        names = [line.rstrip("\r") for line in lines if line.strip()]
     else:
-        with open(file, encoding="utf-8") as opened:
-            head = opened.readline()
-        key = next((key for key in KEYS if key in head), KEYS[0])
-        names, columns = rows(file, key)
+        names, columns = rows(file, KEYS)
     if not names:
         raise DedtError(f"{file} names no image: give a path in each line.")
+    names = there(names, file)
     files = tuple(file.parent / name for name in names)
+    fields, others = by_kind(columns, columns.__getitem__)
     ids = tuple(map(legible, names))
     table = Table(
         root=file,
         files=files,
         encoded=lambda: zip(ids, files),
         ids=ids,
-        fields=tuple(columns),
+        fields=fields,
+        others=others,
         values=columns.__getitem__,
         reading=Reading.of(len(ids), unit="paths"),
         where=str(file),

@@ -1,16 +1,21 @@
 """The imagefolder convention of Hugging Face: images, and a table of what is said of each beside them."""
 
 import csv
+import io
 import json
+import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DedtError
 from . import folder
-from .listing import root_of
+from .columns import by_kind
+from .listing import SHOWN, root_of
 from .names import few, legible, split_of
 from .reading import Reading
 from .table import Splits, Table
+from .texts import read_text
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_NAME = "file_name"
@@ -40,23 +45,28 @@ def splits(path: str | Path | None) -> Splits:
 
     def read(file: Path) -> Table:
         names, columns = rows(file)
-        files = tuple(file.parent / name for name in names)
+        files = tuple(file.parent / name for name in there(names, file))
+        named = [legible(os.path.relpath(f, file.parent)) for f in files]
         counted: Counter[str] = Counter()
-        named = {legible(f.relative_to(file.parent)) for f in files}
-        there = {legible(f.relative_to(file.parent)) for f in folder.images_below(file.parent, counted)}
+        images = {legible(f.relative_to(file.parent)) for f in folder.images_below(file.parent, counted)}
         counted["not images"] -= 1  # the table itself
-        counted[f"images without a row in {file.name}"] += len(there - named)
-        ids = tuple(legible(f.relative_to(root)) for f in files)
+        counted[f"images without a row in {file.name}"] += len(images.difference(named))
+        ids = tuple(os.path.normpath(legible(file.parent.relative_to(root) / name)) for name in named)
+        folders = tuple(map(os.path.dirname, named))
+        in_one = all(name.partition("/")[0] not in ("", "..") for name in folders)
+        notes = ["some images lie in no folder beside the table, so folders are no classes"]
+        fields, others = by_kind(columns, columns.__getitem__)
         return Table(
             root=root,
             files=files,
             encoded=lambda: zip(ids, files),
             ids=ids,
-            fields=tuple(columns),
+            fields=fields,
+            others=others,
             values=columns.__getitem__,
-            reading=Reading.of(len(files), counted),
+            reading=Reading.of(len(files), counted, notes * (len(set(folders)) > 1 and not in_one)),
             where=str(file),
-            folders=tuple(legible(f.parent.relative_to(file.parent)) for f in files),
+            folders=folders if in_one else (),
         )
 
     return read(train), lambda: read(test) if test else None
@@ -66,7 +76,7 @@ def find_tables(root: Path) -> dict[str, Path]:
     """The tables of a folder: split -> file; that in the folder itself is of the training images."""
     found: dict[str, Path] = {}
     if root.is_dir():
-        for below in sorted(entry for entry in root.iterdir() if entry.is_dir()):
+        for below in folder.subfolders(root, Counter()):
             split, file = split_of(below.name), _table(below)
             if split and file:
                 found.setdefault(split, file)
@@ -76,35 +86,101 @@ def find_tables(root: Path) -> dict[str, Path]:
 
 
 def _table(folder: Path) -> Path | None:
-    return next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    return next((folder / name for name in NAMES if os.path.isfile(folder / name)), None)
 
 
-def rows(file: Path, key: str = FILE_NAME) -> tuple[list[str], dict[str, list]]:
-    """Reads a table (.jsonl or .csv): the names of the files, and the other columns that hold text or integers.
+def there(names: Sequence[str], file: Path) -> list[str]:
+    """The paths that a file names, absolute or below its folder; those with backslashes as Windows means them.
 
     Raises:
-        DedtError: for a line that is none, or that names no file, or one twice.
+        DedtError: none of them is there.
     """
+
+    def is_there(name: str) -> bool:
+        return os.path.exists(file.parent / name)
+
+    found = [name.replace("\\", "/") if "\\" in name and not is_there(name) else name for name in names]
+    if not any(map(is_there, found)):
+        raise DedtError(
+            f"No such file: none of the {len(found):,} images that {file} names is there ({few(found, SHOWN)}). Paths are "
+            f"absolute, or below {file.parent}."
+        )
+    return found
+
+
+def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dict[str, list]]:
+    """Reads a table (.jsonl, or with a header .csv of commas, semicolons or tabs).
+
+    Args:
+        file: The table.
+        keys: Names of the column of paths, in any case; the first one that is there is taken.
+
+    Returns:
+        The paths, and the other columns.
+
+    Raises:
+        DedtError: for a line that is none, or that names no file.
+    """
+    text = read_text(file)
     try:
-        with open(file, encoding="utf-8", newline="") as lines:
-            if file.suffix == ".csv":
-                read = list(csv.DictReader(lines))
-            else:
-                read = [json.loads(line) for line in lines if line.strip()]
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
-        raise DedtError(f"{file} cannot be read ({error}): each line is a row, in UTF-8.") from error
-    named = [isinstance(row, dict) and isinstance(row.get(key), str) for row in read]
-    bad = [i for i, is_named in enumerate(named, 1) if not is_named]
-    if bad or not read:
+        read = _lines(text) if file.suffix.lower() in (".jsonl", ".json") else _csv(text, keys)
+    except ValueError as error:
+        raise DedtError(f"{file} cannot be read ({error}): correct that row.") from error
+    if not read:
+        raise DedtError(f"{file} has no rows: give each image's path below {file.parent} in one.")
+    columns = list(dict.fromkeys(name for row in read for name in row))
+    if not (key := _key(columns, keys)):
+        wanted = " or ".join(f"'{name}'" for name in keys)
+        raise DedtError(
+            f"{file} has no column {wanted} with each image's path below {file.parent}. Its columns are: {few(columns)}."
+        )
+    bad = [i for i, row in enumerate(read, 1) if not (isinstance(row.get(key), str) and row[key])]
+    if bad:
         raise DedtError(
             f"{file} has no '{key}' in row {few(bad)}: give each image's path below {file.parent} there."
         )
     names = [row[key] for row in read]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DedtError(f"{file} names {few(twice)} more than once: keep one row for each image.")
-    columns: dict[str, list] = {}
-    for name in dict.fromkeys(name for row in read for name in row if name not in (key, None)):
-        values = [row.get(name) for row in read]
-        if all(isinstance(value, str | int | None) and not isinstance(value, bool) for value in values):
-            columns[name] = [None if value == "" else value for value in values]
-    return names, columns
+    return names, {name: [row.get(name) for row in read] for name in columns if name not in ("", key)}
+
+
+def _key(columns: Sequence[str], keys: Sequence[str]) -> str | None:
+    return next((name for key in keys for name in columns if name.lower() == key), None)
+
+
+def _lines(text: str) -> list[dict]:
+    """The rows of JSON lines; raises ValueError."""
+    read = []
+    for i, line in enumerate(text.split("\n"), 1):  # splitlines would cut at other characters too
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {i}: {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"line {i} is no JSON object")
+            read.append(row)
+    return read
+
+
+def _csv(text: str, keys: Sequence[str]) -> list[dict]:
+    """The rows of a table with a header, without spaces around what they hold; raises ValueError.
+
+    The delimiter is that by which the header has the column of paths.
+    """
+
+    def parsed(text: str, delimiter: str) -> list[list[str]]:
+        found = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        try:
+            return [row for row in ([value.strip() for value in row] for row in found) if any(row)]
+        except csv.Error as error:
+            raise ValueError(error) from error
+
+    head = text.lstrip().partition("\n")[0]
+    delimiter = next((d for d in ",;\t" if _key(sum(parsed(head, d), []), keys)), ",")
+    header, *read = parsed(text, delimiter) or [[]]
+    for i, row in enumerate(read, 1):
+        if any(row[len(header) :]):
+            raise ValueError(
+                f"row {i} has more values than the header: quote those with a '{delimiter}' in them"
+            )
+    return [dict(zip(header, row)) for row in read]

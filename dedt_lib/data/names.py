@@ -23,6 +23,9 @@ NO_DECODER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
 """Images that Pillow opens only with a plugin, so that leaving them out can be said in these words."""
 
+ARCHIVES = tuple(".zip .gz .tgz .bz2 .tbz2 .xz .txz .zst .7z .rar".split())
+"""What must be unpacked before it can be read."""
+
 
 def split_of(name: str) -> str | None:
     """Of a usual name of a split "train" or "test", else None."""

@@ -54,6 +54,7 @@ def splits(path: str | Path | None) -> Splits:
         )
     schema = _open(train[0]).schema_arrow
     column = _image_column(schema, train[0])
+    fields = _fields(schema, column)
 
     def read(split, files, notes=()):
         values = functools.cache(functools.partial(_read_column, files, column))
@@ -63,7 +64,8 @@ def splits(path: str | Path | None) -> Splits:
             files=files,
             encoded=functools.partial(_encoded_images, files, column),
             ids=row_names(split, count),
-            fields=_fields(schema, column),
+            fields=fields,
+            others=tuple(name for name in schema.names if name not in (column, *fields)),
             values=values,
             class_names=functools.partial(_names_in_metadata, schema),
             reading=Reading.of(count, notes=notes, unit="rows"),
@@ -116,6 +118,11 @@ def find_files(path: str | Path | None, split: str) -> tuple[Path, ...]:
 def holds_splits(root: Path) -> bool:
     """Whether a folder has Parquet files that are named like a split, if not quite as they must be."""
     return any(resembles_split(file.name.partition(".")[0]) for file in _files(root))
+
+
+def holds_shards(root: Path) -> bool:
+    """Whether a folder is a copy of a data set from the hub: images beside its shards belong to its description."""
+    return any("-of-" in file.name and file.parent.name in SUBFOLDERS[1:] for file in _files(root))
 
 
 def _files(root):

@@ -1,5 +1,6 @@
 """From rows of images, with columns beside them, to a Listing: what every source with columns shares."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DedtError
-from .columns import caption_column, label_column
+from .columns import caption_column, in_order, label_column, plain
 from .labelled import without_empty
 from .listing import DEFAULT_SIZE, SHOWN, Listing, of_split
 from .names import few
@@ -30,7 +31,8 @@ class Table:
         reading: What was left out.
         own_size: As of a :class:`Listing`.
         where: What messages call the table; by default its root.
-        folders: The folder of each image, which is its class where no column is and there are several.
+        folders: The folder of each image, which is its class where no column is and there are several; or ().
+        others: Columns of other kinds, which hold a class or caption only if they are called so or asked for.
     """
 
     root: Path
@@ -44,6 +46,7 @@ class Table:
     own_size: Callable[[], int] = lambda: DEFAULT_SIZE
     where: str = ""
     folders: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 Splits = tuple[Table, Callable[[], Table | None]]
@@ -70,17 +73,19 @@ def classed(
     Raises:
         DedtError: For columns that are not there, and labels that cannot be used.
     """
-    column, notes = label_column(train.fields, train.values, train.class_names, label)
-    text = caption_column(train.fields, column, caption)
-    values = train.values(column) if column else list(train.folders if len(set(train.folders)) > 1 else ())
-    if values and set(values) <= {-1, None}:
+    read = functools.cache(lambda name: plain(train.values(name)))
+    column, notes = label_column(train.fields, train.others, read, train.class_names, label)
+    text, more = caption_column(train.fields, train.others, read, column, caption)
+    notes = [*notes, *more]
+    values = (read(column) or []) if column else list(train.folders if len(set(train.folders)) > 1 else ())
+    if values and set(values) <= {-1, "-1", None}:
         notes, values = [*notes, f"'{column}' is {values[0]} everywhere, so no class"], []
     names = tuple(train.class_names(column) or ()) if column else ()
-    keys = range(len(names)) if names else sorted({value for value in values if value is not None})
+    keys = range(len(names)) if names else in_order(values) if column else sorted(set(values))
     names = names or tuple(map(str, keys))
 
     def listed(table: Table, kept: tuple[str, ...], numbers: np.ndarray | None, *notes: str) -> Listing:
-        captions = table.values(text) if text in table.fields else ()
+        captions = (plain(table.values(text)) or ()) if text in (*table.fields, *table.others) else ()
         reading = replace(table.reading, notes=(*table.reading.notes, *notes))
         return Listing(
             root=table.root,
@@ -108,7 +113,10 @@ def classed(
         table = held_out()
         if table is None or not values:
             return None if table is None else listed(table, (), None)
-        own = table.values(column) if column in table.fields else list(table.folders)
+        there = column in (*table.fields, *table.others)
+        own = plain(table.values(column)) if there else list(table.folders)
+        if not own:
+            raise DedtError(f"{table.where or table.root} has no classes, unlike the training images")
         kept = [key for key, name in zip(keys, names) if name not in empty]
         numbers = _numbers(own, kept, table)
         if missing := without_empty(numbers, class_names)[2]:
@@ -119,11 +127,12 @@ def classed(
 
 
 def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:
-    """int64 [n]: the place of each value among the classes."""
-    number = {key: k for k, key in enumerate(keys)}
-    numbers = np.array([number.get(value, -1) for value in values], dtype=np.int64)
+    """int64 [n]: the place of each value among the classes, be it a number or written as text."""
+    number = {str(key): k for k, key in enumerate(keys)}
+    found = [-1 if value is None else number.get(str(value), -1) for value in values]
+    numbers = np.array(found, dtype=np.int64)
     if len(foreign := np.flatnonzero(numbers < 0)):
-        shown = ", ".join(f"row {i}: {values[i]!r}" for i in foreign[:SHOWN])
+        shown = ", ".join(f"{table.ids[i]}: {values[i]!r}" for i in foreign[:SHOWN])
         raise DedtError(
             f"{len(foreign)} of {len(values)} images in {table.where or table.root} have no label, or one that is none "
             f"of the {len(number)} classes ({shown}): correct or remove them."

@@ -8,79 +8,94 @@ from collections import Counter
 from pathlib import Path
 
 from ..errors import DedtError
+from .columns import by_kind
 from .listing import root_of
 from .names import image_suffixes, legible, split_of, split_words
 from .reading import Reading
 from .table import Splits, Table
+from .texts import caption_of, decoded, unused_notes
 
-TEXT = ("txt", "cls", "json", "caption", "label")
+CAPTIONS, CLASSES = ("txt", "caption"), ("cls", "label")
+FURTHER = "further images of a sample (of the same name up to the first dot)"
 
 
 def splits(path: str | Path | None) -> Splits:
     """The images of WebDataset tars.
 
-    A sample is an image and, of the same name, perhaps its class (``.cls``), its caption (``.txt``) and columns
-    (``.json``).  Its id is its file and key, ``train-0000.tar/00012``.  A shard is of the split that its name speaks of,
-    and of the training images if of none.
+    A sample is the first image of a name and, of the same name up to the first dot, perhaps its class (``.cls``), its
+    caption (``.txt``) and columns (``.json``), in any order.  Its id is its file and key, ``train-0000.tar/00012``.  A
+    shard is of the split that its name or folder speaks of, and of the training images if of none.
 
     Args:
-        path: a tar file, or a folder of them.
+        path: a tar file, or a folder of them or of folders of them.
 
     Raises:
         DedtError: for files that cannot be read, or hold no image.
     """
     root = root_of(path, "webdataset", "a tar file, or of a folder of tar files")
     shards: dict[str, list[Path]] = {"train": [], "test": []}
-    for file in [root] if root.is_file() else sorted(root.glob("*.tar")):
+    for file in find_shards(root):
         words = {split_of(file.stem.partition("-")[0]), *split_words(file.stem)}
+        words |= {split_of(file.parent.name)} if file.parent != root else set()
         shards["test" if "test" in words and not root.is_file() else "train"].append(file)
     if not shards["train"]:
         raise DedtError(f"{root} holds no tar file of training images.")
     return _read(root, shards["train"]), lambda: _read(root, shards["test"]) if shards["test"] else None
 
 
+def find_shards(root: Path) -> list[Path]:
+    """The tar files in a folder, else in its subfolders, in order; a path that is a file is one."""
+
+    def below(pattern: str) -> list[Path]:
+        return sorted(file for file in root.glob(pattern) if file.suffix.lower() == ".tar" and file.is_file())
+
+    return [root] if root.is_file() else below("*") or below("*/*")
+
+
 def _read(root: Path, shards: list[Path]) -> Table:
-    """The samples of shards, in their order; only what is beside the images is kept."""
+    """The samples of shards, in the order of their images; only what is beside the images is kept."""
     ids: list[str] = []
     rows: list[dict] = []
-    left_out, suffixes = Counter[str](), image_suffixes()
+    places: dict[Path, set[int]] = {}  # of each shard the members that are a sample's image
+    left_out, suffixes, unused = Counter[str](), image_suffixes(), dict[str, str]()
     for shard in shards:
-        samples: dict[str, dict] = {}
-        for name, content in _members(shard):
+        images: dict[str, int] = {}
+        beside: dict[str, dict] = {}
+        for place, (name, content) in enumerate(_members(shard)):
             folder, _, base = name.rpartition("/")
             stem, _, kind = base.partition(".")
-            row, kind = samples.setdefault(f"{folder}/{stem}".strip("/"), {}), kind.lower()
+            key, kind = f"{folder}/{stem}".strip("/"), kind.lower()
             if f".{kind.rpartition('.')[2]}" in suffixes:
-                row["image"] = name
-            elif kind in TEXT:
-                row |= _parse(kind, content(), f"{shard}: {name}")
+                left_out[FURTHER] += images.setdefault(key, place) != place
+            elif kind in (*CAPTIONS, *CLASSES, "json"):
+                beside.setdefault(key, {}).update(_parse(kind, content(), f"{shard}: {name}", unused))
             else:
                 left_out["not images"] += 1
-        for key, row in samples.items():
-            if row.pop("image", None):
-                ids.append(f"{shard.name}/{key}")
-                rows.append(row)
-            else:
-                left_out["without an image"] += 1
+        shown = shard.name if root.is_file() else shard.relative_to(root)
+        ids += [legible(f"{shown}/{key}") for key in images]
+        rows += [beside.get(key, {}) for key in images]
+        places[shard] = set(images.values())
+        left_out["without an image"] += len(beside.keys() - images.keys())
     if not ids:
         raise DedtError(f"{root} holds no images in its tar files.")
-    names = dict.fromkeys(name for row in rows for name in row)
-    fields = [name for name in names if all(isinstance(row.get(name), str | int | None) for row in rows)]
 
     def encoded():
         for shard in shards:
-            for name, content in _members(shard):
-                if Path(name).suffix.lower() in suffixes:
+            for place, (name, content) in enumerate(_members(shard)):
+                if place in places[shard]:
                     yield f"{shard.name}/{legible(name)}", io.BytesIO(content())
 
+    values = functools.cache(lambda column: [row.get(column) for row in rows])
+    fields, others = by_kind(dict.fromkeys(name for row in rows for name in row), values)
     return Table(
         root=root,
         files=tuple(shards),
         encoded=encoded,
-        ids=tuple(map(legible, ids)),
-        fields=tuple(fields),
-        values=functools.cache(lambda column: [row.get(column) for row in rows]),
-        reading=Reading.of(len(ids), left_out, unit="samples"),
+        ids=tuple(ids),
+        fields=fields,
+        others=others,
+        values=values,
+        reading=Reading.of(len(ids), left_out, unused_notes(unused), unit="samples"),
         where=str(root),
     )
 
@@ -96,12 +111,16 @@ def _members(shard):
         raise DedtError(f"{shard} is not a whole tar file ({error}): fetch or write it again.") from error
 
 
-def _parse(kind, content, where):
-    text = content.decode("utf-8", errors="replace").strip()
-    if kind != "json":
-        return {kind: int(text) if kind == "cls" and text.lstrip("-").isdigit() else text}
+def _parse(kind, content, where, unused):
+    """The columns that a member which is no image gives its sample."""
+    if kind in CAPTIONS:
+        text = caption_of(content, where, unused)
+        return {} if text is None else {kind: text}
     try:
-        columns = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DedtError(f"{where} is no JSON ({error}).") from error
+        text = decoded(content).strip()
+        columns = json.loads(text) if kind == "json" else {kind: text}
+    except ValueError as error:
+        raise DedtError(
+            f"{where} is no {'JSON' if kind == 'json' else 'text'} in UTF-8 ({error})."
+        ) from error
     return columns if isinstance(columns, dict) else {}

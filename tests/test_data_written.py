@@ -1,0 +1,406 @@
+"""Tables, lists, captions, tars and folders as people and their programs write them."""
+
+import io
+import json
+import os
+import tarfile
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_data_sources import number_of, photo
+
+from dedt_lib import data
+from dedt_lib.errors import DedtError
+
+
+def png(i):
+    """The bytes of a photo that tells its number."""
+    file = io.BytesIO()
+    photo(i).save(file, "PNG")
+    return file.getvalue()
+
+
+def photos(folder, *numbers):
+    """Photos of these numbers, called by them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in numbers:
+        (folder / f"{i:02d}.png").write_bytes(png(i))
+    return folder
+
+
+def tar(path, *members):
+    """A tar file of (name, content) in this order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as out:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    return path
+
+
+def listed(path, **asked):
+    """The Listing of a path, of whatever kind it is."""
+    return data.find(data.detect(path), path, **asked)
+
+
+def numbers(found):
+    return [number_of(image) for image in found.decode(4, 3).images]
+
+
+# ---- tar files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_of_a_sample_may_lie_anywhere_in_a_tar(tmp_path, seed):
+    members = [(f"./{i}.png", png(i)) for i in range(6)]
+    members += [(f"./{i}.txt", b"photo %d" % i) for i in range(6)] + [
+        (f"./{i}.cls", b"%d" % (i % 2)) for i in range(6)
+    ]
+    order = np.random.default_rng(seed).permutation(len(members))
+    found = listed(tar(tmp_path / "a.tar", *(members[i] for i in order)))
+    seen = numbers(found)
+    assert sorted(seen) == list(range(6)) and found.captions == tuple(f"photo {i}" for i in seen)
+    assert found.ids == tuple(f"a.tar/./{i}" for i in seen) and found.labels.tolist() == [i % 2 for i in seen]
+
+
+def test_the_first_image_of_a_sample_in_a_tar_wins_and_the_others_are_counted(tmp_path):
+    names = ["1.png", "1.seg.png", "img.1.png", "img.2.png", "1.png"]
+    found = listed(tar(tmp_path / "a.tar", *((name, png(i)) for i, name in enumerate(names))))
+    assert found.ids == ("a.tar/1", "a.tar/img") and numbers(found) == [0, 2]
+    assert found.reading.left_out == {"further images of a sample (of the same name up to the first dot)": 3}
+    assert found.reading.seen == 5
+
+
+def test_tars_in_folders_of_splits_are_read(tmp_path):
+    for split in ("train", "val"):
+        tar(tmp_path / split / "0000.TAR", ("0.png", png(3)))
+    assert listed(tmp_path).ids == ("train/0000.TAR/0",) and listed(tmp_path, split="test").ids == (
+        "val/0000.TAR/0",
+    )
+
+
+# ---- labels ----------------------------------------------------------------------------------------------
+
+
+def jsonl(root, column, values):
+    photos(root, *range(len(values)))
+    rows = [{"file_name": f"{i:02d}.png", column: value} for i, value in enumerate(values)]
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def parquet(root, column, values):
+    pq.write_table(
+        pa.table({"image": [{"bytes": png(0)}] * len(values), column: values}), root / "train.parquet"
+    )
+
+
+def saved(root, column, values):
+    images = [photo(0)] * len(values)
+    made = datasets.Dataset.from_dict({"image": images, column: values}).cast_column(
+        "image", datasets.Image()
+    )
+    made.save_to_disk(root)
+
+
+def shard(root, column, values):
+    rows = [json.dumps({column: value}).encode() for value in values]
+    tar(
+        root / "a.tar", *(m for i, row in enumerate(rows) for m in ((f"{i}.png", png(i)), (f"{i}.json", row)))
+    )
+
+
+WRITERS = pytest.mark.parametrize("write", [jsonl, parquet, saved, shard])
+
+
+@WRITERS
+@pytest.mark.parametrize(
+    "values, names, labels",
+    [
+        ([1.0, 0.0] * 3, ("0", "1"), [1, 0] * 3),
+        ([True, False] * 3, ("False", "True"), [1, 0] * 3),
+        ([10.0, 2.0, 1.0] * 2, ("1", "2", "10"), [2, 1, 0] * 2),
+        (["10", "9", "1"] * 2, ("1", "9", "10"), [2, 1, 0] * 2),
+    ],
+)
+def test_labels_may_be_whole_numbers_of_any_type(tmp_path, write, values, names, labels):
+    write(tmp_path, "label", values)
+    found = listed(tmp_path)
+    assert found.class_names == names and found.labels.tolist() == labels
+
+
+@WRITERS
+def test_what_is_no_label_is_said(tmp_path, write):
+    write(tmp_path, "label", [0.5, 1.0] * 3)
+    found = listed(tmp_path)
+    assert (
+        found.class_names == ()
+        and "'label' holds something else than text or whole numbers" in found.reading.line
+    )
+    with pytest.raises(DedtError, match="'label' holds something else .* so it cannot be the label"):
+        listed(tmp_path, label="label")
+    with pytest.raises(DedtError, match="no column 'kind' for --label. The columns are: label"):
+        listed(tmp_path, label="kind")
+
+
+@WRITERS
+def test_a_missing_number_is_a_missing_label(tmp_path, write):
+    write(tmp_path, "label", [1.0, 0.0, None, 1.0, float("nan"), 0.0])
+    with pytest.raises(DedtError, match=r"2 of 6 images .* have no label.*\(.*2.*: None, .*4.*: None\)"):
+        listed(tmp_path)
+
+
+@WRITERS
+def test_other_columns_of_such_numbers_are_no_classes_unless_asked_for(tmp_path, write):
+    write(tmp_path, "weight", [1.0] * 6)
+    assert listed(tmp_path).class_names == () and listed(tmp_path, label="weight").class_names == ("1",)
+
+
+@pytest.mark.parametrize("write", [jsonl, shard])
+def test_numbers_among_texts_are_texts(tmp_path, write):
+    write(tmp_path, "label", ["0", 1, 0, "1", "cat", "cat"])
+    assert listed(tmp_path).class_names == ("0", "1", "cat") and listed(tmp_path).labels.tolist() == [
+        0,
+        1,
+        0,
+        1,
+        2,
+        2,
+    ]
+
+
+def test_several_captions_of_an_image_are_none_and_it_is_said(tmp_path):
+    jsonl(tmp_path, "text", [["a", "b"]] * 3)
+    assert (
+        "'text' holds something else than text or whole numbers, so it is no caption"
+        in listed(tmp_path).reading.line
+    )
+
+
+# ---- tables and lists ------------------------------------------------------------------------------------
+
+
+ROWS = "file_name,label,text\n00.png,ant,on a leaf\n01.png,bee,flies\n02.png,ant,sits\n03.png,bee,off\n"
+
+
+@pytest.mark.parametrize(
+    "text, encoding",
+    [
+        (ROWS, "utf-8-sig"),
+        (ROWS, "utf-16"),
+        (ROWS.replace(",", ";"), "utf-8"),
+        (ROWS.replace(",", "\t"), "utf-8"),
+        (ROWS.replace(",", " , "), "utf-8"),
+        (ROWS.replace("file_name,label,text", "File_Name,Label,Text"), "utf-8"),
+        (ROWS.replace("\n", "\r\n\r\n"), "utf-8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["metadata.csv", "some.CSV"])
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, name):
+    file = photos(tmp_path, *range(4)) / name
+    file.write_bytes(text.encode(encoding))
+    found = listed(tmp_path if name == "metadata.csv" else file)
+    assert found.class_names == ("ant", "bee") and found.labels.tolist() == [0, 1, 0, 1]
+    assert found.captions == ("on a leaf", "flies", "sits", "off") and numbers(found) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("metadata.csv", "name,label\n00.png,ant\n", "no column 'file_name' .* columns are: name, label"),
+        (
+            "some.csv",
+            "name,label\n00.png,ant\n",
+            "no column 'file_name' or 'path' or .* columns are: name, label",
+        ),
+        ("metadata.csv", "file_name,label\n", "has no rows"),
+        ("some.csv", "", "has no rows"),
+        ("metadata.csv", "file_name,text\n00.png,red, and big\n", "row 1 has more values than the header"),
+        ("metadata.csv", "file_name,text\n00.png,a\n ,b\n", "no 'file_name' in row 2"),
+        ("some.jsonl", '{"path": "00.png"}\n{', "line 2: "),
+        ("some.jsonl", '["00.png"]\n', "line 1 is no JSON object"),
+        ("metadata.csv", ROWS.replace("ant", "\xe4nt").encode("cp1252"), "save it as text in UTF-8"),
+        ("some.txt", "nowhere.png\n04.png\n", "No such file: none of the 2 images .*nowhere.png, 04.png"),
+        *(
+            (f"some.{kind}", f"{head}a.png\n./a.png\n", "more than once .a.png, ./a.png")
+            for kind, head in (("txt", ""), ("csv", "path\n"))
+        ),
+        ("metadata.csv", "file_name\na.png\n./a.png\n", "more than once .a.png.: name"),
+    ],
+)
+def test_lists_that_cannot_be_used_say_what_is_there(tmp_path, name, text, message):
+    photos(tmp_path, 0)
+    (tmp_path / "a.png").write_bytes(png(1))
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DedtError, match=message):
+        listed(tmp_path if name == "metadata.csv" else tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        (
+            "some.jsonl",
+            '\ufeff{"image": "00.png", "text": "a path\u2028of a file"}\n{"image": "01.png", "text": "x"}\n',
+        ),
+        ("some.csv", "file,path_type\n00.png,a\n01.png,a\n"),
+        ("some.TXT", "\ufeff00.png\r\n01.png\r\n"),
+        ("some.txt", "sub\\00.png\n01.png\n"),
+        ("metadata.csv", "file_name\nsub\\00.png\n01.png\n"),
+    ],
+)
+def test_paths_are_found_as_they_are_meant(tmp_path, name, text):
+    for folder in (tmp_path, tmp_path / "sub"):
+        photos(folder, 0, 1)
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert numbers(listed(tmp_path if name == "metadata.csv" else tmp_path / name)) == [0, 1]
+
+
+def test_names_of_a_list_are_cut_at_line_ends_only(tmp_path):
+    name = "a\u2028b\x85.png"
+    (tmp_path / name).write_bytes(png(3))
+    (tmp_path / "some.txt").write_text(f"{name}\n", encoding="utf-8")
+    assert listed(tmp_path / "some.txt").ids == (name,)
+
+
+@pytest.mark.parametrize("first", ["00.png", "../out/00.png"])
+def test_folders_of_a_table_are_classes_only_if_each_image_lies_in_one(tmp_path, first):
+    for folder in (".", "ant", "bee", "../out"):
+        photos(tmp_path / "in" / folder, 0)
+    for names, classes in (
+        (("ant/00.png", "bee/00.png"), ("ant", "bee")),
+        ((first, "ant/00.png", "bee/00.png"), ()),
+    ):
+        (tmp_path / "in" / "metadata.csv").write_text("\n".join(["file_name", *names]))
+        found = listed(tmp_path / "in")
+        assert found.class_names == classes and ("folders are no classes" in found.reading.line) == (
+            not classes
+        )
+
+
+# ---- captions --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_captions_are_read_in_usual_encodings_and_what_is_none_is_said(tmp_path, inside):
+    texts = ["ant\xe9".encode(code) for code in ("utf-8", "utf-8-sig", "utf-16", "cp1252", "utf-16-le")]
+    texts.append(b"0 0.5 0.25 1 1e-3\n1 .5 .5 1 1\n")
+    if inside:
+        path = tar(
+            tmp_path / "a.tar",
+            *(m for i, t in enumerate(texts) for m in ((f"{i}.png", png(i)), (f"{i}.txt", t))),
+        )
+    else:
+        path = photos(tmp_path / "a", *range(6))
+        for i, text in enumerate(texts):
+            (path / f"{i:02d}.txt").write_bytes(text)
+    found = listed(path)
+    assert found.captions == ("ant\xe9",) * 3 + ("",) * 3
+    assert "no captions, because they are not UTF-8: " in found.reading.line
+    assert "no captions, because they hold only numbers: " in found.reading.line
+    assert found.reading.left_out == ({} if inside else {"not images": 3})
+
+
+def test_images_of_one_stem_share_a_caption(tmp_path):
+    photo(0).save(tmp_path / "a.png"), photo(0).save(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("x")
+    found = listed(tmp_path)
+    assert found.captions == ("x", "x") and found.reading.left_out == {} and found.reading.seen == 2
+
+
+# ---- folders ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", [".", "ant"])
+@pytest.mark.parametrize("stray", ["backup.tar", "train.parquet", "data/train.parquet", "more.ZIP"])
+def test_photographs_are_read_whatever_archive_lies_beside_them(tmp_path, folder, stray):
+    photos(tmp_path / folder, *range(3))
+    tar(tmp_path / stray, ("x.png", png(1)))
+    found = listed(tmp_path)
+    assert (
+        len(found.ids) == 3
+        and f"not read, because there are images beside them: {stray}" in found.reading.line
+    )
+    assert sum(found.reading.left_out.values()) == 1
+
+
+def test_a_copy_of_a_hub_data_set_is_not_its_pictures(tmp_path):
+    photos(tmp_path / "assets", 7)
+    (tmp_path / "data").mkdir()
+    rows = {"image": [{"bytes": png(i)} for i in range(3)], "label": [0, 1, 0]}
+    pq.write_table(pa.table(rows), tmp_path / "data" / "train-00000-of-00001-0123456789abcdef.parquet")
+    assert len(listed(tmp_path).ids) == 3
+
+
+def test_a_folder_with_a_link_to_itself_is_the_folder_that_it_is(tmp_path):
+    (photos(tmp_path, *range(3)) / "self").symlink_to(".")
+    found = listed(tmp_path)
+    assert len(found.ids) == 3 and found.reading.left_out == {"links to a folder that was entered already": 1}
+
+
+def test_class_folders_of_fewer_images_than_lie_beside_them_are_refused(tmp_path):
+    photos(tmp_path, *range(4)), photos(tmp_path / "raw", *range(3))
+    with pytest.raises(
+        DedtError, match="4 images beside its folders and only 3 in them.*move .*--label none"
+    ):
+        listed(tmp_path)
+    assert len(listed(tmp_path, label="none").ids) == 7
+    (tmp_path / "00.png").unlink(), (tmp_path / "notes.md").touch()
+    left_out = {"images beside the class folders": 3, "beside the class folders": 1}
+    assert listed(tmp_path).reading.left_out == left_out
+
+
+def test_no_images_at_all_are_refused_everywhere(tmp_path):
+    parquet(tmp_path, "label", [0])
+    pq.write_table(pq.read_table(tmp_path / "train.parquet").slice(0, 0), tmp_path / "train.parquet")
+    with pytest.raises(DedtError, match="holds no images: add some"):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [("a.tar.gz", "unpack it first"), ("a.ZIP", "unpack it first"), ("a.jpg", "is a single image. Give")],
+)
+def test_a_file_that_is_no_set_of_images_is_told_from_a_path_that_is_not_there(tmp_path, name, message):
+    (tmp_path / name).touch()
+    with pytest.raises(DedtError, match=message):
+        listed(tmp_path / name)
+    if name != "a.jpg":
+        with pytest.raises(DedtError, match=f"It holds {name}: unpack archives first"):
+            listed(tmp_path)
+
+
+def test_a_flat_test_folder_beside_classes_is_told(tmp_path):
+    photos(tmp_path / "train" / "ant", 0), photos(tmp_path / "test", 1)
+    assert (
+        "test has no class folders with images, but the training images have ant"
+        in listed(tmp_path).reading.line
+    )
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    photos(tmp_path / "ant", 0)
+    stat, closed = os.stat, f"{tmp_path / 'ant'}{os.sep}"
+
+    def refusing(path, *args, **options):
+        if str(path).startswith(closed):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, *args, **options)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert data.detect(tmp_path) == "folder"
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DedtError, match="cannot be read .Permission denied.: change its permissions"):
+        listed(tmp_path)
+
+
+def test_upper_case_parquet_is_parquet(tmp_path):
+    parquet(tmp_path, "label", ["a", "b"] * 2)
+    (tmp_path / "train.parquet").rename(tmp_path / "x.PARQUET")
+    assert listed(tmp_path / "x.PARQUET").class_names == ("a", "b")
