@@ -252,7 +252,8 @@ def fit(
     bar = tqdm(None, progress, task.steps, initial=run.step, unit="step", leave=False, disable=hidden)
     # Without a checkpoint there is nothing to stop for at the end of a step.
     patient = interruption.postponed() if folder else contextlib.nullcontext()
-    with bar, patient, torch.random.fork_rng(devices=[]):
+    # Who asks for a trained network, and is the first to, may want no gradients of it.
+    with bar, patient, torch.random.fork_rng(devices=[]), torch.enable_grad():
         for epoch in range(run.epoch, task.epochs):
             for batch in run.start(epoch):
                 run.take_step(batch)

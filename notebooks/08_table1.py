@@ -31,6 +31,7 @@ from IPython.display import Markdown
 
 from dedt_lib.book import figures, findings, paper
 from dedt_lib.book import grid, results, runs, tables
+from dedt_lib.files import project_root
 
 if compute:
     results.compute_missing(profile, "table1")
@@ -115,6 +116,24 @@ runs.linked(page.shown(), "table1")
 
 # %%
 Markdown(page.summary())
+
+# %% [markdown]
+# ## The same with five seeds
+#
+# Profile `digits5` asks the same of five seeds, with larger batches and a moving
+# average of the weights that forgets the first steps. The page shows the
+# comparisons for which all five are there;
+# [the controls](20_controls.ipynb) list the runs.
+
+# %%
+results_of_five = project_root() / "results"
+five = results.read_cells("digits5", root=results_of_five)
+seeds = five.groupby(["row", "ratio"]).seed.transform("count")
+with_five = findings.Page(five[seeds == 5], pairs)
+with_five.shown()
+
+# %%
+Markdown(with_five.summary())
 
 # %% [markdown]
 # ## What follows

@@ -450,6 +450,12 @@ def test_keeping_weights_does_not_disturb_the_run(uninterrupted, tmp_path, digit
     assert kept["model.safetensors"] == plain["model.safetensors"]
 
 
+def test_who_wants_no_gradients_may_be_the_first_to_ask(uninterrupted, tmp_path, digits):
+    with torch.no_grad():
+        result, _ = run(tmp_path / "run", digits)
+    assert result.losses.tolist() == uninterrupted()[0].losses.tolist()
+
+
 def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
     rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
     run(tmp_path / "run", digits, warmup_steps=8, learning_rate=8e-4)
