@@ -25,9 +25,9 @@ PROVENANCE = ("date", "machine", "device", "threads", "python", "versions")
 def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
     """Cost ledger of a recipe: part -> {"seconds", "cpu_seconds", "images", "evaluations"}.
 
-    Every stage that the recipe needs counts in full, as if no other run had made it before.  images: those that a
-    diffusion model was trained on.  evaluations: of the network in training, in forward passes of one image; a
-    backward pass counts two.  Parts that the recipe does not need are absent.
+    Every stage that the recipe needs counts in full, as if no other run had made it before.  images: those
+    that a diffusion model was trained on.  evaluations: of the network in training, in forward passes of one
+    image; a backward pass counts two.  Parts that the recipe does not need are absent.
     """
     e, ledger = experiment, dict[str, dict[str, float]]()
     before = closure([e.model])

@@ -20,8 +20,9 @@ def upload(values: torch.Tensor, device: torch.device | str) -> torch.Tensor:
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed for what is asked for next; no result changes.
 
-    By default glibc hands the large arrays of every layer back to the system and gets them again, page by page, which
-    can take a network on photographs more time than its sums.  Other C libraries are left as they are.
+    By default glibc hands the large arrays of every layer back to the system and gets them again, page by
+    page, which can take a network on photographs more time than its sums.  Other C libraries are left as they
+    are.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,7 +1,7 @@
 """What recipes take, before anything is spent: runs, steps, network evaluations, disk, hours.
 
-The stages of an imagined lab say what they cost; those that several recipes share count once, as they do in the store.
-``probe`` times their own work on this device, on random images.
+The stages of an imagined lab say what they cost; those that several recipes share count once, as they do in
+the store. ``probe`` times their own work on this device, on random images.
 """
 
 import tempfile
@@ -73,8 +73,8 @@ def costs(stage: Stage, least: bool = False) -> list[Cost]:
 def plan(runs: Runs, least: bool = False, until: str = "evaluate") -> list[Cost]:
     """The work behind a verb of runs on an imagined lab, in the order of KINDS.
 
-    InfoBatch prunes what the losses tell it to: its runs are counted as if it pruned nothing, or with ``least`` as
-    much as it can.
+    InfoBatch prunes what the losses tell it to: its runs are counted as if it pruned nothing, or with
+    ``least`` as much as it can.
 
     Returns:
         For every kind of work one sum over its stages; of scratch the most that one of them needs.
@@ -94,8 +94,9 @@ def plan(runs: Runs, least: bool = False, until: str = "evaluate") -> list[Cost]
 def speedups(runs: Runs, least: bool = False) -> dict[tuple[str, float], tuple[float, float]]:
     """Ideal speed-ups over the run on all the data, in evaluations of the diffusion network.
 
-    (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Other encoders
-    are not in it, nor the stages that the run on all the data needs as well, nor what a device loses to small batches.
+    (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Other
+    encoders are not in it, nor the stages that the run on all the data needs as well, nor what a device loses
+    to small batches.
     """
     found = {}
     for (row, ratio, _), run in runs.items():
@@ -175,8 +176,8 @@ def seconds(work: Cost, speed: Speed) -> float:
 def probe(runs: Runs, until: str = "evaluate", *, limit: float = 5.0) -> Speed:
     """Measure this device: (kind, network) -> seconds per step, image, evaluation or pair.
 
-    Each stage does its own work on a batch of random images, and again on four times as many for as long as that takes
-    about ``limit`` seconds: the difference is free of what a stage takes once.
+    Each stage does its own work on a batch of random images, and again on four times as many for as long as
+    that takes about ``limit`` seconds: the difference is free of what a stage takes once.
 
     Raises:
         DedtError: When a batch does not fit into the device's memory.

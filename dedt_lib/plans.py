@@ -22,10 +22,10 @@ class EpochPlan:
         total: Samples of the data.
         epochs: E.
         weights: float [m], one per kept sample, or None for ones.
-        annealing_start: Share of the epochs after which all ``total`` samples are visited (0.875 in the paper, as in
-            InfoBatch; Qin et al., 2024); 1 means never.
-        tail_weights: float [total], the weights of the samples in that tail, or None for ones (as InfoBatch resets
-            its weights).
+        annealing_start: Share of the epochs after which all ``total`` samples are visited (0.875 in the
+            paper, as in InfoBatch; Qin et al., 2024); 1 means never.
+        tail_weights: float [total], the weights of the samples in that tail, or None for ones (as InfoBatch
+            resets its weights).
         seed: Of a plan that draws.
 
     Raises:
@@ -119,9 +119,9 @@ class InfoBatchPlan:
         delta: Share of the epochs with pruning.
         epochs: E.
         seed: Of the draws.
-        budget: None, or instead of r the share of the data that every pruning epoch visits: the kept share of the
-            well-learned is then chosen to meet it, and where it cannot (too few are well learned) all samples are
-            drawn from alike.
+        budget: None, or instead of r the share of the data that every pruning epoch visits: the kept share of
+            the well-learned is then chosen to meet it, and where it cannot (too few are well learned) all
+            samples are drawn from alike.
 
     Raises:
         DedtError: The ratio or budget is out of range, or there are both or none.

@@ -83,10 +83,10 @@ def ddim(
 ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
     """Turn noise into images, or into scaled latents, by DDIM (Song et al., 2021).
 
-    The schedule is the model's own (``ddim_scheduler``), else that of pixels, where the noise is recomputed from the
-    clipped clean image.  On pixels the last of the evaluations sits at the alpha-bar of t = 0, where the steps end, so
-    it changes nothing.  FutureXiang/Diffusion takes every timestep one higher; on the digits' model that changes
-    images by 0.2 grey levels on average with 20 steps, by 0.1 with 100.
+    The schedule is the model's own (``ddim_scheduler``), else that of pixels, where the noise is recomputed
+    from the clipped clean image.  On pixels the last of the evaluations sits at the alpha-bar of t = 0, where
+    the steps end, so it changes nothing.  FutureXiang/Diffusion takes every timestep one higher; on the
+    digits' model that changes images by 0.2 grey levels on average with 20 steps, by 0.1 with 100.
 
     Args:
         model: See :mod:`dedt_lib.models`.
@@ -129,8 +129,8 @@ def sample(
 ) -> np.ndarray:
     """Images of given classes.
 
-    They do not depend on ``batch_size`` or on the number of processes (up to the rounding of one grey level by
-    another order of sums).
+    They do not depend on ``batch_size`` or on the number of processes (up to the rounding of one grey level
+    by another order of sums).
 
     Args:
         model: See :mod:`dedt_lib.models`.
@@ -141,8 +141,8 @@ def sample(
         batch_size: Samples at a time.
         sampler: :func:`ddim`, or a function like it.
         decode: float [b, ...] that the sampler gives, to uint8 images.
-        folder: Keeps each finished batch, so that an interrupted call goes on (a batch that was damaged is drawn
-            again); the result is then the memory-mapped ``samples.npy`` in it.
+        folder: Keeps each finished batch, so that an interrupted call goes on (a batch that was damaged is
+            drawn again); the result is then the memory-mapped ``samples.npy`` in it.
         precision: "float32" or "bfloat16".
         processes: Those that share out the batches; every one gets all images.  This needs a folder.
         device: Where to sample.
@@ -213,12 +213,13 @@ def respaced_ddpm(
 ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
     """Turn noise into latents by ancestral sampling with fewer steps (Nichol & Dhariwal, 2021).
 
-    The clean latent is not clipped.  MDT's code cuts the decimals off when it turns decoded images into 8 bits; this
-    library rounds, here as everywhere, so its images are half a grey level brighter on average.
+    The clean latent is not clipped.  MDT's code cuts the decimals off when it turns decoded images into 8
+    bits; this library rounds, here as everywhere, so its images are half a grey level brighter on average.
 
     Args:
-        model: Has ``guided(x_t, t, labels, scale)``, which returns the noise estimate and, if it has ``learn_sigma``,
-            in as many channels again how to interpolate the log-variance (learned range); else the variance is beta.
+        model: Has ``guided(x_t, t, labels, scale)``, which returns the noise estimate and, if it has
+            ``learn_sigma``, in as many channels again how to interpolate the log-variance (learned range);
+            else the variance is beta.
         noise: float [b, C, H, W].
         labels: int64 [b].
         steps: 2..1000, spaced evenly from t = 999 to t = 0 (paper: 250).

@@ -1,11 +1,12 @@
 """The one training loop: diffusion models (plain, weighted, annealed, InfoBatch, proxy), classifiers, autoencoders.
 
-A :class:`Task` says what one kind of training does in its own way, and :func:`fit` does the rest.  Everything random
-is a function of (seed, stream, step), so a run that was killed ends with the same bits as one that was not.  Inside
-a step nothing waits for the device: losses stay there and are fetched every ``devices.FLUSH`` steps.
+A :class:`Task` says what one kind of training does in its own way, and :func:`fit` does the rest.  Everything
+random is a function of (seed, stream, step), so a run that was killed ends with the same bits as one that was
+not.  Inside a step nothing waits for the device: losses stay there and are fetched every ``devices.FLUSH``
+steps.
 
-A diffusion model is trained along a plan (:mod:`dedt_lib.plans`), which says which samples an epoch visits and with
-what weights; a weighting (group DRO) may change the weights while training.
+A diffusion model is trained along a plan (:mod:`dedt_lib.plans`), which says which samples an epoch visits
+and with what weights; a weighting (group DRO) may change the weights while training.
 """
 
 import contextlib
@@ -231,8 +232,8 @@ def fit(
 
     Args:
         task: What to train, and how.
-        folder: Where checkpoints are kept and gone on from, or None for none.  If the one there is damaged, a line
-            says so and the run begins anew.
+        folder: Where checkpoints are kept and gone on from, or None for none.  If the one there is damaged, a
+            line says so and the run begins anew.
         progress: The title of the progress bar.
         processes: Those that share the run; only the main one writes.
         keep_steps: Steps after which the EMA weights are also kept, as ``ema-STEP.safetensors``.
@@ -298,12 +299,12 @@ class Supervised(Task):
 
     Args:
         network: On ``device``.
-        loss: Called with the indices of a batch, int64 [b] on the device, and a generator on the host for what it
-            draws; returns a scalar.
+        loss: Called with the indices of a batch, int64 [b] on the device, and a generator on the host for
+            what it draws; returns a scalar.
         optimizer: Of OPTIMIZERS, over the parameters of ``network``.
         n: Samples.
-        settings: epochs, batch_size, seed, schedule (:func:`make_schedule`), and whatever else tells this run from
-            another.
+        settings: epochs, batch_size, seed, schedule (:func:`make_schedule`), and whatever else tells this run
+            from another.
         stream: Names its randomness, a function of (seed, stream, epoch).
         device: Where the network is.
     """
@@ -363,14 +364,16 @@ class TrainingSettings:
     Attributes:
         epochs: Of the plan.
         batch_size: The last partial batch is kept.
-        learning_rate: Constant after a linear warm-up over ``warmup_steps``, and over ``warmup_epochs``, each as long as
-            the first, whatever the later ones visit.  Counted in steps it is equally long for few and for many images.
+        learning_rate: Constant after a linear warm-up over ``warmup_steps``, and over ``warmup_epochs``, each
+            as long as the first, whatever the later ones visit.  Counted in steps it is equally long for few
+            and for many images.
         gradient_clip: Global norm.
         ema_decay, ema_warmup: See :func:`moving_average`.
         label_dropout: Probability.
         flip: Mirror half of the images.
         checkpoint_every: Steps.
-        precision: "float32" or "bfloat16", of the forward and backward pass; weights and optimiser stay float32.
+        precision: "float32" or "bfloat16", of the forward and backward pass; weights and optimiser stay
+            float32.
         channels_last, compile: Faster on many GPUs, the same result up to rounding.
         optimizer: A name of OPTIMIZERS.
     """
@@ -611,8 +614,8 @@ def train(
 ) -> TrainingResult:
     """Train a diffusion model on ``data`` along ``plan``; write its EMA weights into ``folder``.
 
-    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there.  ``model`` is left
-    with the EMA weights, in eval mode.
+    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there.  ``model``
+    is left with the EMA weights, in eval mode.
 
     Args:
         model: See :mod:`dedt_lib.models`.
@@ -621,8 +624,8 @@ def train(
         settings: How to train.
         seed: Of the order of the samples and of every draw.
         folder: Gets ``model.safetensors`` and ``losses.npy``.
-        weighting: None, or called with (losses [b], batch, model) to return weights [b] (GroupDRO); its losses
-            are divided by the mean weight of the batch, those of a plan's own weights are not.
+        weighting: None, or called with (losses [b], batch, model) to return weights [b] (GroupDRO); its
+            losses are divided by the mean weight of the batch, those of a plan's own weights are not.
         keep_steps: As in :func:`fit`.
         processes: As in :func:`fit`.
         progress: As in :func:`fit`.

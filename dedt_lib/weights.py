@@ -1,8 +1,9 @@
 """Weights on disk: the library's own as safetensors, and the files of published networks.
 
 No pickle is ever opened on trust.  The official files are pickles, so their SHA-256 is checked first, and
-even then only tensors are read from them.  What a name on the Hugging Face hub stands for is pinned: the names
-that the library itself uses by :data:`PINNED`, every other one from its first use on, in ``hub.lock.json``.
+even then only tensors are read from them.  What a name on the Hugging Face hub stands for is pinned: the
+names that the library itself uses by :data:`PINNED`, every other one from its first use on, in
+``hub.lock.json``.
 """
 
 import contextlib
@@ -50,8 +51,8 @@ PINNED = {
 """Name on the hub -> the commit that it stands for, and the SHA-256 of files in it.
 
 Commits and digests as other public code pins them, each in several repositories that do not copy each other;
-Stable Diffusion's as the tests of huggingface.js do.  Its files have no digest here: the commit decides them, and
-from their first use on the lock file does.
+Stable Diffusion's as the tests of huggingface.js do.  Its files have no digest here: the commit decides them,
+and from their first use on the lock file does.
 """
 
 

@@ -250,8 +250,8 @@ def proxies(frame: pd.DataFrame) -> pd.DataFrame:
     """What group DRO learned in each reweighted cell: a DataFrame by (row, ratio, seed).
 
     Returns:
-        Columns: effective classes, lightest and heaviest (class weights times K, 1 is uniform), clipped (%) and mean
-        excess, both after the burn-in.
+        Columns: effective classes, lightest and heaviest (class weights times K, 1 is uniform), clipped (%)
+        and mean excess, both after the burn-in.
     """
     found = {}
     for result in frame.result:
@@ -290,8 +290,8 @@ def whole_speedups(frame: pd.DataFrame, rows: Sequence[str], full: str = "full")
     Speed-ups are compared as logarithms, with Holm's correction for all rows and ratios.
 
     Returns:
-        Strings, "speed-up (95 % interval)" and the verdict if there is one: a line for each row by its label, a
-        column for each ratio.
+        Strings, "speed-up (95 % interval)" and the verdict if there is one: a line for each row by its label,
+        a column for each ratio.
     """
     logarithms = np.log(speedups_by_seed(frame, rows, whole=True, full=full)["CPU time"])
     by_cell = logarithms.groupby(level=["row", "ratio"])

@@ -44,8 +44,8 @@ def dial(
 ) -> Figure:
     """Several settings in one figure; in JupyterLab a slider above it shows them one at a time.
 
-    Every picture is drawn once, and the browser chooses among them, so turning waits for nothing.  A static page
-    has the figure alone.  So has a kernel that no Jupyter server started.
+    Every picture is drawn once, and the browser chooses among them, so turning waits for nothing.  A static
+    page has the figure alone.  So has a kernel that no Jupyter server started.
 
     Args:
         name: What is dialled.

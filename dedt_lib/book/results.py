@@ -1,8 +1,9 @@
 """Results of cells on disk.
 
 The result of a cell is a line of ``results/PROFILE/cells.jsonl``, and its first samples are a column of
-``results/PROFILE/samples/ROW.png``; both are committed, and everything that the book shows is read from there.  Many
-processes compute cells at once, so each first writes its own under ``pending``, from where :func:`collect` moves them.
+``results/PROFILE/samples/ROW.png``; both are committed, and everything that the book shows is read from
+there.  Many processes compute cells at once, so each first writes its own under ``pending``, from where
+:func:`collect` moves them.
 """
 
 import contextlib
@@ -286,14 +287,16 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     """All results of a profile, collected or pending, one row a cell.
 
     Returns:
-        Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps, realised
-        (images seen, as a share of those that a run on all the data sees), and what the final run cost: images,
-        evaluations (of the network), seconds, cpu_seconds; the same with ``whole_`` in front counts all that the
-        trained model costs (MODEL).  Where there are held-out images, fid_held_out; where the profile asks for
-        them, kid, precision and recall, cmmd and cmmd_unbiased.  "result" is the whole JSON.
+        Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps,
+        realised (images seen, as a share of those that a run on all the data sees), and what the final run
+        cost: images, evaluations (of the network), seconds, cpu_seconds; the same with ``whole_`` in front
+        counts all that the trained model costs (MODEL).  Where there are held-out images, fid_held_out; where
+        the profile asks for them, kid, precision and recall, cmmd and cmmd_unbiased.  "result" is the whole
+        JSON.
 
     Raises:
-        DedtError: there are no results, one is damaged, and is named, or they are of other values of the profile.
+        DedtError: there are no results, one is damaged, and is named, or they are of other values of the
+            profile.
     """
     import pandas as pd
 
@@ -349,10 +352,10 @@ def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     """What each option of group DRO changes, measured by ``tools/dro_options.py``: a row a setting.
 
     Returns:
-        Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and with_default
-        (mean correlation of the logarithms of the weights: of two seeds, and with the default's of the same
-        seed), lowest (that of the two seeds which agree least), classes.  Empty for a profile without a
-        measurement.
+        Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and
+        with_default (mean correlation of the logarithms of the weights: of two seeds, and with the default's
+        of the same seed), lowest (that of the two seeds which agree least), classes.  Empty for a profile
+        without a measurement.
     """
     import pandas as pd
 

@@ -82,7 +82,8 @@ def load(
               folder that holds or gets it (default: ``$DEDT_DATA``, else ``data/``), or one of Parquet files.
             - "folder": ``path``/CLASS/IMAGE, or ``path``/train/CLASS/IMAGE and ``path``/test/CLASS/IMAGE, or
               other usual names of splits; see :func:`dedt_lib.data.folder.find`.
-            - "metadata", "parquet", "datasets", "webdataset", "list": see ``splits`` in the module of each source.
+            - "metadata", "parquet", "datasets", "webdataset", "list": see ``splits`` in the module of each
+              source.
         split: "train" or "test".
         path: where the images are.
         image_size: pixels along a side that images of a folder (default 32) and of Parquet files (default:

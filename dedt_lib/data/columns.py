@@ -25,7 +25,8 @@ def by_kind(names: Iterable[str], values: Callable[[str], list]) -> tuple[tuple[
 def plain(values: Sequence) -> list | None:
     """The values of a column as those of a class or caption: all whole numbers, or all text.
 
-    None stands for what is missing: an empty text, or NaN.  Truth values become text, and so do numbers among texts.
+    None stands for what is missing: an empty text, or NaN.  Truth values become text, and so do numbers among
+    texts.
 
     Returns:
         The values; None if some are neither whole numbers, in whatever type, nor text.

@@ -170,8 +170,8 @@ def to_links(found: Iterator[Item], out: Path) -> None:
 def to_imagefolder(found: Iterator[Item], out: Path) -> None:
     """The imagefolder convention: ``train/`` with ``metadata.jsonl`` (file_name, text, label, weight).
 
-    ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and diffusers' ``train_text_to_image.py`` by
-    ``--train_data_dir``.
+    ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and diffusers' ``train_text_to_image.py``
+    by ``--train_data_dir``.
     """
     (out / "train").mkdir(parents=True)
     with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
@@ -216,8 +216,8 @@ def to_webdataset(found: Iterator[Item], out: Path) -> None:
 def to_kohya(found: Iterator[Item], out: Path) -> None:
     """Folders ``REPEATS_NAME`` with images and captions: the weights as whole numbers of repeats.
 
-    The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says how far the
-    rounding is off.
+    The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says
+    how far the rounding is off.
     """
     every = [item.plain() for item in found]
     weights = np.array([item.weight for item in every])

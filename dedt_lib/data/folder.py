@@ -42,18 +42,18 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     never count.  An id is the path below ``path``; a byte in it that is not UTF-8 is written ``\xNN``.
 
     Args:
-        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE; or the same without
-            the folders of classes, and then the images have none.  Splits may have any of the names in
-            :mod:`dedt_lib.data.names`, in any case.  Where there are several held-out splits the first in the order
-            of that list is taken.  A folder named like a split that holds images directly, beside other folders that
-            do, is a class; what could be either is refused.  A text file (.txt, .caption) of an image's name beside
-            it is its caption.
+        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE; or the same
+            without the folders of classes, and then the images have none.  Splits may have any of the names
+            in :mod:`dedt_lib.data.names`, in any case.  Where there are several held-out splits the first in
+            the order of that list is taken.  A folder named like a split that holds images directly, beside
+            other folders that do, is a class; what could be either is refused.  A text file (.txt, .caption)
+            of an image's name beside it is its caption.
         split: "train" or "test".
         label: "none" for images without classes, whatever folders they lie in.
 
     Returns:
-        The Listing; None for "test" without a held-out split, or with one of other classes (the reading of the
-        training images says so).
+        The Listing; None for "test" without a held-out split, or with one of other classes (the reading of
+        the training images says so).
 
     Raises:
         DedtError: for a path without images, or whose splits and classes cannot be told apart.
@@ -281,8 +281,8 @@ def subfolders(folder: Path, left_out: Counter[str]) -> list[Path]:
 def images_below(folder: Path, left_out: Counter[str], above: Iterable[Path] = ()) -> Iterator[Path]:
     """The image files in a folder at any depth; what else is there is counted in ``left_out``.
 
-    A folder is entered once, and none of those ``above``, so that links neither lead round in circles nor double a
-    class; folders come before links to them.
+    A folder is entered once, and none of those ``above``, so that links neither lead round in circles nor
+    double a class; folders come before links to them.
     """
     suffixes, todo, entered = image_suffixes(), deque([folder]), set(map(_identity, above))
     while todo:

@@ -18,7 +18,8 @@ def splits(path: str | Path | None) -> Splits:
     """The images of such a data set.
 
     Args:
-        path: the folder that ``save_to_disk`` wrote, or ``hub:NAME`` or ``hub:NAME@REVISION``, which is fetched.
+        path: the folder that ``save_to_disk`` wrote, or ``hub:NAME`` or ``hub:NAME@REVISION``, which is
+            fetched.
 
     Raises:
         DedtError: for a data set that cannot be read or fetched, or has no images.

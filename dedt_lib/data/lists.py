@@ -24,9 +24,9 @@ def splits(path: str | Path | None) -> Splits:
     """The images that a list names, which are all training images.
 
     Args:
-        path: a text with a path in each line (``.txt``); a table with a column of paths (``.csv``, ``.jsonl``:
-            ``file_name``, ``path``, ``image``, ``file`` or ``filename``) and perhaps a class and a caption.  Paths are
-            absolute or below the list's folder.
+        path: a text with a path in each line (``.txt``); a table with a column of paths (``.csv``,
+            ``.jsonl``: ``file_name``, ``path``, ``image``, ``file`` or ``filename``) and perhaps a class and
+            a caption.  Paths are absolute or below the list's folder.
 
     Raises:
         DedtError: for a list that cannot be read or names nothing.

@@ -42,9 +42,9 @@ class Look:
     """What was seen of the images of a split.
 
     Attributes:
-        table: A row for each image, in the order of the listing: id, content (digest of its encoded bytes), width,
-            height, mode, format, digest (of its pixels), phash (64 bits), error ("" or why it cannot be read), and a
-            bool column for each issue.
+        table: A row for each image, in the order of the listing: id, content (digest of its encoded bytes),
+            width, height, mode, format, digest (of its pixels), phash (64 bits), error ("" or why it cannot
+            be read), and a bool column for each issue.
         thumbnails: uint8 [n, 3, 64, 64]; black where an image cannot be read.
     """
 
@@ -73,7 +73,8 @@ class Look:
 def look(listing: Listing) -> Look:
     """Decode every image of a Listing once, a few at a time, and note what it is.
 
-    In memory are as many images as there are threads (THREADS at most); of each a thumbnail of 64 pixels stays.
+    In memory are as many images as there are threads (THREADS at most); of each a thumbnail of 64 pixels
+    stays.
     """
     thumbnails, rows = np.zeros((len(listing.ids), 3, THUMBNAIL, THUMBNAIL), np.uint8), []
     seen = tqdm(
@@ -162,12 +163,13 @@ def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
 def groups_of_copies(table: pd.DataFrame, near: int = 0) -> np.ndarray:
     """Of which image each is a copy: int64 [n], the place of an earlier one that is a copy of none, or its own.
 
-    Of images that change little by little, as in a film, one stays wherever the next would be too far from the last
-    that stays.
+    Of images that change little by little, as in a film, one stays wherever the next would be too far from
+    the last that stays.
 
     Args:
         table: Of a :class:`Look`.
-        near: 0: equal pixels.  Else perceptual hashes (of images that show something) may differ by so many bits.
+        near: 0: equal pixels.  Else perceptual hashes (of images that show something) may differ by so many
+            bits.
     """
     names = np.where(table["error"] == "", table["digest"], table["id"])
     _, number = np.unique(names.astype(str), return_inverse=True)

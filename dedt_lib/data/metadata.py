@@ -25,8 +25,8 @@ def splits(path: str | Path | None) -> Splits:
     """The images of folders with ``metadata.jsonl`` or ``metadata.csv``.
 
     The column ``file_name`` is a path below the table's folder.  The others may hold a class and a caption
-    (:mod:`dedt_lib.data.columns`); without a column of classes the folders of the images are their classes, if there
-    are several.  Images that no row names are left out, and counted.
+    (:mod:`dedt_lib.data.columns`); without a column of classes the folders of the images are their classes,
+    if there are several.  Images that no row names are left out, and counted.
 
     Args:
         path: the folder of the table, or of split folders that hold one each.

@@ -33,13 +33,14 @@ def splits(path: str | Path | None) -> Splits:
     """The images in Parquet files.
 
     Columns: a struct with ``bytes`` (``img``, ``image``, or the only one), and perhaps a class and a caption
-    (:mod:`dedt_lib.data.columns`).  Class names come from the Hugging Face metadata; without it they are the labels of
-    the training images in order.  An image's id is its split and row, counted over the files in order:
-    ``train-00000``.  Their own size is that of the training images if they are squares of one size, else 32.
+    (:mod:`dedt_lib.data.columns`).  Class names come from the Hugging Face metadata; without it they are the
+    labels of the training images in order.  An image's id is its split and row, counted over the files in
+    order: ``train-00000``.  Their own size is that of the training images if they are squares of one size,
+    else 32.
 
     Args:
-        path: a file; or a folder with ``train.parquet`` or all shards ``train-00000-of-00003.parquet`` (a hash
-            may follow), and perhaps the same of a held-out split, in it or in its subfolder ``data`` or
+        path: a file; or a folder with ``train.parquet`` or all shards ``train-00000-of-00003.parquet`` (a
+            hash may follow), and perhaps the same of a held-out split, in it or in its subfolder ``data`` or
             ``plain_text``; splits are called as in :mod:`dedt_lib.data.names`, and the first held-out one in
             the order there is taken.  Two sets of files for one split are refused.
 

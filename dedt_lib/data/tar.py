@@ -22,9 +22,10 @@ FURTHER = "further images of a sample (of the same name up to the first dot)"
 def splits(path: str | Path | None) -> Splits:
     """The images of WebDataset tars.
 
-    A sample is the first image of a name and, of the same name up to the first dot, perhaps its class (``.cls``), its
-    caption (``.txt``) and columns (``.json``), in any order.  Its id is its file and key, ``train-0000.tar/00012``.  A
-    shard is of the split that its name or folder speaks of, and of the training images if of none.
+    A sample is the first image of a name and, of the same name up to the first dot, perhaps its class
+    (``.cls``), its caption (``.txt``) and columns (``.json``), in any order.  Its id is its file and key,
+    ``train-0000.tar/00012``.  A shard is of the split that its name or folder speaks of, and of the training
+    images if of none.
 
     Args:
         path: a tar file, or a folder of them or of folders of them.

@@ -6,8 +6,9 @@ An encoder is a ``torch.nn.Module`` with
                                         channels, size, mean and standard deviation) is the encoder's own
                                         affair
 
-One that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  What a recipe may name
-is entered in :data:`dedt_lib.stages.embed.ENCODERS`; one with published weights has an entry in ``PRETRAINED`` too.
+One that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  What a recipe may
+name is entered in :data:`dedt_lib.stages.embed.ENCODERS`; one with published weights has an entry in
+``PRETRAINED`` too.
 """
 
 from collections.abc import Callable
@@ -61,7 +62,8 @@ def build(name: str, *, channels: int, num_classes: int, width: int, **settings:
         channels: Of the images, 1 or 3.
         num_classes: Of the data.
         width: Of the network's first layers.
-        settings: Further arguments of the network (ResNet18: mean, std; inceptionv3: size, dropout; clip: normalise).
+        settings: Further arguments of the network (ResNet18: mean, std; inceptionv3: size, dropout; clip:
+            normalise).
 
     Raises:
         DedtError: Unknown name.

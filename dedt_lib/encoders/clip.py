@@ -33,8 +33,8 @@ class CLIP(nn.Module):
 
     Args:
         config: Of open_clip (embed_dim, vision_cfg, text_cfg); by default the small one.
-        normalise: Divide each embedding by its length, as CLIP does to compare it with a text's; the paper's distances
-            do without.
+        normalise: Divide each embedding by its length, as CLIP does to compare it with a text's; the paper's
+            distances do without.
     """
 
     def __init__(self, config: dict | None = None, *, normalise: bool = False) -> None:

@@ -33,9 +33,9 @@ def embed(
         images: uint8 [n, C, H, W].
         batch_size: Images at a time.
         device: Where to compute.
-        path: A ``.npy`` file to write batch by batch, for features that do not fit into memory; what comes back is
-            then that file, memory-mapped and read-only.  A killed call is taken up where it was by one with the same
-            network and images; batches that were damaged since are made again.
+        path: A ``.npy`` file to write batch by batch, for features that do not fit into memory; what comes
+            back is then that file, memory-mapped and read-only.  A killed call is taken up where it was by
+            one with the same network and images; batches that were damaged since are made again.
 
     Returns:
         float32 [n, d].

@@ -14,12 +14,13 @@ class DDAE(nn.Module):
 
     Args:
         model: A trained ``models.unet.ConditionalUNet``, best with its EMA weights.
-        block: Which residual block (with its attention, if it has one) of the way up, counted from 1 at the lowest
-            resolution.  The CIFAR-10 network has 12; the DDAE code reads the 6th, the last at 8x8 pixels.
+        block: Which residual block (with its attention, if it has one) of the way up, counted from 1 at the
+            lowest resolution.  The CIFAR-10 network has 12; the DDAE code reads the 6th, the last at 8x8
+            pixels.
         t: Timestep as everywhere in this library, 0..999.  The DDAE code counts from 1, so its 11 is our 10.
         draws: Noise draws to average over.
-        seed: The noise is a function of (seed, draw) and the same for all images: the features depend neither on the
-            batch nor on the order.
+        seed: The noise is a function of (seed, draw) and the same for all images: the features depend neither
+            on the batch nor on the order.
 
     Raises:
         DedtError: There is no such block or timestep.

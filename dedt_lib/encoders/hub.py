@@ -52,8 +52,8 @@ def load_pretrained(name: str) -> Pretrained:
     """A published network by its name, in eval mode.
 
     Args:
-        name: "efficientnet-lite0", which comes with a package; "dinov2", "clip" or "siglip"; or "timm:WHERE" or
-            "open_clip:WHERE", with WHERE a repository of that library's layout on the Hugging Face hub
+        name: "efficientnet-lite0", which comes with a package; "dinov2", "clip" or "siglip"; or "timm:WHERE"
+            or "open_clip:WHERE", with WHERE a repository of that library's layout on the Hugging Face hub
             ("timm/resnet50.a1_in1k", perhaps with @REVISION) or a folder with the same files.
 
     Raises:

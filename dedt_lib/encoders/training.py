@@ -32,10 +32,10 @@ def train_classifier(
 ) -> np.ndarray:
     """Train ``network`` on LabelledImages with cross-entropy.
 
-    By default SGD with Nesterov momentum and a cosine schedule to zero (as DeepCore has them) with random shifts of up
-    to ``shift`` pixels.  Moderate-DS (Xia et al., 2023; utils.py) has epochs=200, batch_size=128,
-    learning_rate=0.1, schedule="steps", nesterov=False, shift=4, padding="zero", flip=True, and a network that
-    normalises with the data's mean and standard deviation.
+    By default SGD with Nesterov momentum and a cosine schedule to zero (as DeepCore has them) with random
+    shifts of up to ``shift`` pixels.  Moderate-DS (Xia et al., 2023; utils.py) has epochs=200,
+    batch_size=128, learning_rate=0.1, schedule="steps", nesterov=False, shift=4, padding="zero", flip=True,
+    and a network that normalises with the data's mean and standard deviation.
 
     Args:
         network: Images float [n, C, H, W] to logits [n, K].
@@ -50,8 +50,8 @@ def train_classifier(
         schedule: "cosine", or "steps" (a fifth after 30, 60 and 80 % of the epochs).
         nesterov: SGD's momentum.
         optimizer: "sgd", or "adamw", with which Inception-v3 learns from few steps.
-        folder: Keeps a checkpoint there after each epoch, and goes on from one; on a CPU the result is then the same
-            bit for bit.
+        folder: Keeps a checkpoint there after each epoch, and goes on from one; on a CPU the result is then
+            the same bit for bit.
         device: Where to train.
 
     Returns:

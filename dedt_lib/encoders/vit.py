@@ -20,10 +20,10 @@ class ClipViT(nn.Module):
     In eval mode, float32; its files are noted in the attribute ``published``.
 
     Args:
-        where: A folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained`` writes it
-            for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is looked for in
-            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).  None: a network
-            of the published make without its weights, to be timed.
+        where: A folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained``
+            writes it for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is
+            looked for in ``weights_folder()`` and in the hub's cache, and else downloaded
+            (``weights.published``).  None: a network of the published make without its weights, to be timed.
 
     Raises:
         DedtError: Files are missing, damaged or of another network, or a download fails.

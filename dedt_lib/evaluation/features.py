@@ -69,7 +69,8 @@ def extract_features(
     """Features of uint8 images by a torch-fidelity extractor.
 
     Args:
-        images: uint8 [n, C, H, W], memory-mapped or not; one channel is repeated where the network wants three.
+        images: uint8 [n, C, H, W], memory-mapped or not; one channel is repeated where the network wants
+            three.
         extractor: a name from :func:`register_classifier`, or "inception-v3-compat", the network of published
             FIDs.
         layer: by default the one for FID ("2048" of Inception; its "192" and "768" are narrower).

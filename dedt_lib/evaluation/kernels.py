@@ -28,9 +28,9 @@ def kid(real: Array, generated: Array, *, within: Array | None = None, device: s
     """Unbiased squared maximum mean discrepancy, ``k(x, y) = (x.y / d + 1)^3`` (KID; Binkowski et al., 2018).
 
     Its expectation does not depend on the number of images, unlike that of FID, so it suits classes with few.
-    Up to MOST_PAIRED images on each side it takes all pairs at once; beyond, it is the published estimate: the
-    mean over KID_SUBSETS random subsets of KID_SUBSET_SIZE images of both sides (fewer where a side has fewer),
-    the subsets being those of torch-fidelity.
+    Up to MOST_PAIRED images on each side it takes all pairs at once; beyond, it is the published estimate:
+    the mean over KID_SUBSETS random subsets of KID_SUBSET_SIZE images of both sides (fewer where a side has
+    fewer), the subsets being those of torch-fidelity.
 
     Args:
         real: float [n, d].
@@ -108,23 +108,24 @@ def cmmd(
 ) -> float:
     """1000 times the squared maximum mean discrepancy with a Gaussian kernel (CMMD; Jayasumana et al., 2024).
 
-    ``k(x, y) = exp(-|x - y|^2 / (2 sigma^2))``.  Scalar products are taken in the inputs' precision, single or
-    double, all else in double.
+    ``k(x, y) = exp(-|x - y|^2 / (2 sigma^2))``.  Scalar products are taken in the inputs' precision, single
+    or double, all else in double.
 
     Args:
         real: float [n, d], L2-normalised embeddings.
         generated: float [m, d], as well.
         sigma: width of the kernel.
         unbiased: by default every image is paired with itself too: the biased value of the published code, to
-            compare with published numbers.  Without those pairs the expectation does not depend on the number of
-            images; it is around zero, also below it, for equal distributions.
+            compare with published numbers.  Without those pairs the expectation does not depend on the number
+            of images; it is around zero, also below it, for equal distributions.
         device: where the scalar products are taken, such as "cuda"; None is NumPy.
 
     Returns:
         The value.
 
     Raises:
-        DedtError: non-finite embeddings, other widths, and fewer images than one on each side (two if unbiased).
+        DedtError: non-finite embeddings, other widths, and fewer images than one on each side (two if
+            unbiased).
     """
     least = 2 if unbiased else 1
     if min(len(real), len(generated)) < least:
@@ -147,7 +148,8 @@ def both_cmmds(
     Args:
         real: float [n, d].
         generated: float [m, d].
-        within: what :func:`within_real` says of the real side, which saves most of the time where it is large.
+        within: what :func:`within_real` says of the real side, which saves most of the time where it is
+            large.
         sigma: as of :func:`cmmd`.
         device: as of :func:`cmmd`.
 

@@ -10,8 +10,8 @@ from ..randomness import numpy_generator
 def paired_interval(ours: Array, theirs: Array, *, level: float = 0.95) -> tuple[float, float, float]:
     """Student's t interval of the mean difference of two methods that were run with the same seeds.
 
-    mean(d) -+ t sd(d) / sqrt(n) with d = ours - theirs and t the quantile of n - 1 degrees of freedom.  It holds
-    for differences that are roughly normal; one that includes zero tells the two methods not apart.
+    mean(d) -+ t sd(d) / sqrt(n) with d = ours - theirs and t the quantile of n - 1 degrees of freedom.  It
+    holds for differences that are roughly normal; one that includes zero tells the two methods not apart.
 
     Args:
         ours: float [n], one value for each seed.
@@ -159,7 +159,8 @@ def concordance(values: Array) -> tuple[float, float]:
         values: float [n, K], a row for each seed.
 
     Returns:
-        W, 0 for no agreement and 1 for one order, and p; (NaN, 1) for one seed, fewer than three classes, or no order.
+        W, 0 for no agreement and 1 for one order, and p; (NaN, 1) for one seed, fewer than three classes, or
+        no order.
     """
     from scipy.stats import friedmanchisquare
 

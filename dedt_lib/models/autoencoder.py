@@ -62,9 +62,9 @@ def small_autoencoder(
 def patched(network: "AutoencoderKL", patch: int) -> "AutoencoderKL":
     """Let an untrained AutoencoderKL read and write patches, and add to what a linear autoencoder does.
 
-    Most of the work of an AutoencoderKL is at full resolution, where it is narrowest: here patches of pixels are the
-    channels of one position of its first level.  :func:`start_linear` sets the linear autoencoder, and the
-    network, whose last layers are zero, learns the rest.
+    Most of the work of an AutoencoderKL is at full resolution, where it is narrowest: here patches of pixels
+    are the channels of one position of its first level.  :func:`start_linear` sets the linear autoencoder,
+    and the network, whose last layers are zero, learns the rest.
 
     Args:
         network: Without ``quant_conv``; changed in place, and noted in its config.
@@ -222,9 +222,9 @@ def load_autoencoder(where: Path | str) -> "AutoencoderKL":
     """An AutoencoderKL in eval mode, float32, from safetensors; a pickle is never opened.
 
     Args:
-        where: A folder in diffusers' layout (config.json, diffusion_pytorch_model.safetensors), or the name of one on
-            the Hugging Face hub, as "stabilityai/sd-vae-ft-mse".  A name is looked for in ``weights_folder()`` and in
-            the hub's cache, and else downloaded (``weights.published``).
+        where: A folder in diffusers' layout (config.json, diffusion_pytorch_model.safetensors), or the name
+            of one on the Hugging Face hub, as "stabilityai/sd-vae-ft-mse".  A name is looked for in
+            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).
 
     Returns:
         The network; its files are noted in the attribute ``published``.
@@ -245,8 +245,8 @@ def decode(
     """Scaled latents to images.
 
     Args:
-        network: On any device; it divides by its own scaling factor.  It need not be the one that encoded: MDT is
-            trained with latents of sd-vae-ft-mse and decoded with sd-vae-ft-ema.
+        network: On any device; it divides by its own scaling factor.  It need not be the one that encoded:
+            MDT is trained with latents of sd-vae-ft-mse and decoded with sd-vae-ft-ema.
         latents: float [n, c, h, w].
         size: Of the images before they were enlarged for the autoencoder, to shrink them back to.
         batch_size: Latents decoded at a time.
@@ -280,25 +280,25 @@ def encode(
     """Write the posteriors of uint8 images [n, C, H, W], resized to ``image_size``, into ``folder``.
 
     Shards ``latents-00000.npy``: float16 [m, views, 2, c, h, w], mean and deviation, unscaled; beside them
-    ``latents.json`` says whose they are.  The latents do not depend on ``batch_size`` or ``shard_size`` (up to the
-    rounding of another order of sums).  Shards that a killed call completed are kept, those that were damaged since
-    are encoded again.
+    ``latents.json`` says whose they are.  The latents do not depend on ``batch_size`` or ``shard_size`` (up
+    to the rounding of another order of sums).  Shards that a killed call completed are kept, those that were
+    damaged since are encoded again.
 
     Args:
         network: An AutoencoderKL.
         images: uint8 [n, C, H, W]; may be memory-mapped, at most one shard is in memory.
         folder: Made if it is not there.
         image_size: Pixels along a side.
-        flip: Whether to add a second view, the mirrored image, because the latent of a mirrored image is not the
-            mirrored latent.
+        flip: Whether to add a second view, the mirrored image, because the latent of a mirrored image is not
+            the mirrored latent.
         batch_size: Images at a time.
         shard_size: Images in a file.
         device: Where to encode.
         precision: "float32" or "bfloat16", of the network.
 
     Raises:
-        DedtError: Images do not fit the network, the folder holds latents of something else, posteriors are not
-            finite, or the disk is full.
+        DedtError: Images do not fit the network, the folder holds latents of something else, posteriors are
+            not finite, or the disk is full.
     """
     folder = Path(folder)
     check_fit(network, images.shape[1], image_size)

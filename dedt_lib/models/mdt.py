@@ -101,15 +101,16 @@ def variational_bits(
 ) -> Tensor:
     """The variational bound's term of step t in bits per element: float [b] (Nichol & Dhariwal, 2021).
 
-    For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the discretised -log p(x_0 | x_1).
+    For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the discretised -log p(x_0 |
+    x_1).
 
     Args:
         schedule: Of the noise.
         images: x_0, float [b, C, H, W].
         t: int64 [b].
         error: eps_theta - eps, like images.
-        fraction: The network's variance output, like images; -1 stands for the posterior's variance and 1 for beta, on
-            a logarithmic scale.
+        fraction: The network's variance output, like images; -1 stands for the posterior's variance and 1 for
+            beta, on a logarithmic scale.
     """
     reach, log_beta, log_posterior = schedule(t, "reach", "log_beta", "log_posterior")
     log_variance = log_posterior + (fraction + 1) / 2 * (log_beta - log_posterior)
@@ -124,8 +125,8 @@ def variational_bits(
 def discretised_log_likelihood(images: Tensor, distance: Tensor, log_deviation: Tensor) -> Tensor:
     """Logarithm of the Gaussian mass in the bin around each value; all arguments and the result are alike.
 
-    The bins are those of 256 grey levels in [-1, 1], the outer two open.  Latents have no grey levels and leave
-    [-1, 1], but MDT is trained with this formula.
+    The bins are those of 256 grey levels in [-1, 1], the outer two open.  Latents have no grey levels and
+    leave [-1, 1], but MDT is trained with this formula.
 
     Args:
         images: The values.
@@ -151,13 +152,13 @@ class MDTv2(nn.Module):
         input_size, in_channels: Side of the latents, and their channels.
         patch_size: Side of the square that is one token.
         hidden_size, num_heads, mlp_ratio: Of the blocks.
-        depth, decode_layer: Blocks altogether, and of them in the decoder; the others are half and half on the
-            encoder's way in and out.
+        depth, decode_layer: Blocks altogether, and of them in the decoder; the others are half and half on
+            the encoder's way in and out.
         num_classes: K; label K is the null label.
         class_dropout_prob: How often the masked pass hides the label.
         learn_sigma: Whether the variance is learned.
-        mask_ratio, mask_range: The share of hidden tokens is drawn from [mask_ratio, mask_ratio + mask_range] at every
-            step; MDT's first version has the range 0.
+        mask_ratio, mask_range: The share of hidden tokens is drawn from [mask_ratio, mask_ratio + mask_range]
+            at every step; MDT's first version has the range 0.
 
     Raises:
         DedtError: The sizes do not fit together.
@@ -266,7 +267,8 @@ class MDTv2(nn.Module):
             x: float [b, C, H, W].
             t: int [b] of 0..999.
             y: Labels, int64 [b].
-            kept: None for the unmasked pass, or int64 [b, m], the numbers of the tokens that the encoder sees.
+            kept: None for the unmasked pass, or int64 [b, m], the numbers of the tokens that the encoder
+                sees.
         """
         tokens = self.x_embedder(x) + self.pos_embed
         frequencies = get_timestep_embedding(t, FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -331,8 +333,8 @@ class MDTv2(nn.Module):
         """What the masked pass of n samples adds to a batch.
 
         Returns:
-            masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the tokens
-            that the encoder sees; m is one for the batch.
+            masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the
+            tokens that the encoder sees; m is one for the batch.
         """
         # Of a generator on the host: the device would have to be waited for.
         share = torch.rand((), generator=torch_generator(generator.initial_seed(), "mask")).item()

@@ -49,8 +49,8 @@ class StableDiffusion(nn.Module):
         image_size: Pixels along a side, a multiple of 8; by default what the pipeline was made for.
 
     Raises:
-        DedtError: A caption is without a class name or longer than the text encoder reads, the size does not fit, or
-            the pipeline predicts neither noise nor velocity.
+        DedtError: A caption is without a class name or longer than the text encoder reads, the size does not
+            fit, or the pipeline predicts neither noise nor velocity.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ def latent_size(vae: nn.Module, image_size: int) -> int:
 def load_pipeline(where: Path | str = VERSION_1_4) -> StableDiffusionPipeline:
     """A StableDiffusionPipeline in single precision, on the CPU, that samples by DDIM as the paper does.
 
-    Only safetensors are read.  There is no safety checker: it paints images black, which no metric should see.  The
-    pipeline's files are noted in its attribute ``published``.
+    Only safetensors are read.  There is no safety checker: it paints images black, which no metric should
+    see.  The pipeline's files are noted in its attribute ``published``.
 
     Args:
         where: A folder in diffusers' layout, or a name on the Hugging Face hub, which is looked for in
@@ -247,8 +247,8 @@ def tiny_pipeline(
         groups: Of the U-Net's normalisation.
         text_width: Of the text encoder.
         text_length: Of the longest prompt, in tokens.
-        seed: Of the text encoder, which stays as it is drawn: its embeddings differ from prompt to prompt, and that is
-            all the U-Net needs.
+        seed: Of the text encoder, which stays as it is drawn: its embeddings differ from prompt to prompt,
+            and that is all the U-Net needs.
 
     Raises:
         DedtError: The image size does not fit.

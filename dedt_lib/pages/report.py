@@ -126,7 +126,8 @@ def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
     """How far an image is from the nearest one kept, as a share of its distance to a single centre.
 
     Args:
-        features: float [n, d] that the coreset's ranks are of, such as those of :func:`~dedt_lib.clusters.principal`.
+        features: float [n, d] that the coreset's ranks are of, such as those of
+            :func:`~dedt_lib.clusters.principal`.
         coreset: Whose order decides what is kept at other ratios.
 
     Returns:

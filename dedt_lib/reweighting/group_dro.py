@@ -1,8 +1,8 @@
 """Group DRO of a proxy against a reference (paper, Eq. 2).
 
-``update_weights`` is the pure step.  ``GroupDRO`` is the hook that the training loop calls while it trains the proxy;
-its recorded trajectory gives the averaged weights.  Arrays are NumPy's or PyTorch's; of tensors nothing is read from
-their device.
+``update_weights`` is the pure step.  ``GroupDRO`` is the hook that the training loop calls while it trains
+the proxy; its recorded trajectory gives the averaged weights.  Arrays are NumPy's or PyTorch's; of tensors
+nothing is read from their device.
 """
 
 from typing import Any, TypeAlias
@@ -127,11 +127,12 @@ class GroupDRO:
         counts: int [K], the coreset's images per class.
         step_size, smoothing: As in :func:`update_weights`.
         clip: As in :func:`class_excess`.
-        absent: What a class without samples in the batch brings to the step, its "previous" excess (DoReMi's code)
-            or "zero", so that only the classes present gain.
+        absent: What a class without samples in the batch brings to the step, its "previous" excess (DoReMi's
+            code) or "zero", so that only the classes present gain.
         scores: Whether the losses that are compared carry the proxy's dropout ("train", DoReMi's code, whose
             networks have none; dropout makes every excess larger) or not ("eval", another forward pass).
-        burn_in: Steps in which the weights stay uniform; the average starts after them (0: the literal algorithm).
+        burn_in: Steps in which the weights stay uniform; the average starts after them (0: the literal
+            algorithm).
         window: Share of the steps after the burn-in, counted from the end, that the average is over.
         processes: Those that share the batch.
 
@@ -176,8 +177,9 @@ class GroupDRO:
         Args:
             losses: float [b], of the whole batch.
             batch: What they are of.
-            proxy: The model whose losses these are.  Clip "element" asks it for its losses pixel by pixel, and a
-                model with ``margin_losses`` is compared by those: MDT's loss weighs timesteps and masks tokens.
+            proxy: The model whose losses these are.  Clip "element" asks it for its losses pixel by pixel,
+                and a model with ``margin_losses`` is compared by those: MDT's loss weighs timesteps and masks
+                tokens.
         """
         device = losses.device
         self.weights, self.excess, self.counts = (

@@ -48,8 +48,9 @@ def select(
         seed: of a method that draws, such as "random".
         originals: int [n], for each sample the first of its class that it is an exact copy of, its own number
             if of none (``LabelledImages.originals``).  Copies shape neither Gaussians nor
-            medians, and come after all distinct samples of their group: they are kept only where the ratio asks
-            for more.  Method "random", the published baseline, looks at no sample and takes copies as they come.
+            medians, and come after all distinct samples of their group: they are kept only where the ratio
+            asks for more.  Method "random", the published baseline, looks at no sample and takes copies as
+            they come.
         ids: name of each sample; by default its number.
         class_names: name of each class; by default its number.
         options: of the method: ``ridge`` and ``threshold`` ("count", "percentile") of :class:`Gaussian`;
@@ -59,8 +60,8 @@ def select(
         The coreset.
 
     Raises:
-        DedtError: an unknown name or option, a ratio outside (0, 1], non-finite features, ``originals`` that are
-            none, or a selection that is empty.
+        DedtError: an unknown name or option, a ratio outside (0, 1], non-finite features, ``originals`` that
+            are none, or a selection that is empty.
     """
     labels = check_labels(labels)
     check_choice("selection method", method, REGISTRY)

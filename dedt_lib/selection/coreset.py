@@ -99,8 +99,8 @@ class Coreset:
     def sample_weights(self) -> Array:
         """Training weight of each sample, zero where it is removed: float64 [n].
 
-        w_i = alpha_i / p_i with p_i the class's share of the coreset (DoReMi, Xie et al., 2023); one everywhere
-        when there are no class weights.
+        w_i = alpha_i / p_i with p_i the class's share of the coreset (DoReMi, Xie et al., 2023); one
+        everywhere when there are no class weights.
         """
         if self.weights is None:
             return self.kept.astype(np.float64)

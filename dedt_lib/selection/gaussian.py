@@ -19,8 +19,8 @@ class Gaussian(Selector):
 
     Attributes:
         ridge: what is added to the diagonal of the covariance.
-        threshold: "count" keeps round(ratio * n) samples, "percentile" those strictly above the percentile, as
-            the cited code does; without ties they differ only where ratio * n is not whole.
+        threshold: "count" keeps round(ratio * n) samples, "percentile" those strictly above the percentile,
+            as the cited code does; without ties they differ only where ratio * n is not whole.
     """
 
     ridge: float = 1e-5

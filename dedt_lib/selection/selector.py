@@ -13,8 +13,9 @@ from ..errors import DedtError
 class Selector:
     """A way to choose a coreset: it scores all samples, and puts those of a group into an order.
 
-    A subclass is one published method, and its fields are the method's options; one that draws has a ``seed``.  It
-    says :meth:`scores`.  The highest are kept first, unless it has an :meth:`order` and a :meth:`count` of its own.
+    A subclass is one published method, and its fields are the method's options; one that draws has a
+    ``seed``.  It says :meth:`scores`.  The highest are kept first, unless it has an :meth:`order` and a
+    :meth:`count` of its own.
 
     Attributes:
         scope: what the cited code does, "class" (each class is a group) or "global" (all samples are one).

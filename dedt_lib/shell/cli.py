@@ -512,8 +512,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0; 2 for unusable input; 128 and the number of the signal that stopped it: 130 (Ctrl-C), 143
-        (SIGTERM).
+        The exit status: 0; 2 for unusable input; 128 and the number of the signal that stopped it: 130
+        (Ctrl-C), 143 (SIGTERM).
     """
     write_any_name()
     argv = sys.argv[1:] if argv is None else argv

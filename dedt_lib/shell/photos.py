@@ -34,8 +34,8 @@ def look(
 ) -> None:
     """Look at images before anything is chosen: what there is, what is wrong, what it will take.
 
-    Prints counts, sizes, classes, copies, leaks between splits, and images that are blank, dark, blurred or unlike all
-    others; writes the same with pictures to look.html.  A cleaned list is data for all verbs.
+    Prints counts, sizes, classes, copies, leaks between splits, and images that are blank, dark, blurred or
+    unlike all others; writes the same with pictures to look.html.  A cleaned list is data for all verbs.
 
     example:
       dedt look photos

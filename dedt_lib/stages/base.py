@@ -1,7 +1,7 @@
 """What a stage is: what it reads, what decides it, how it is made and read, and what it costs.
 
-Stages refer to each other, so a recipe is a graph: the store walks it to make what is missing, ``dedt plan`` walks
-it to add up the costs, and the book draws it.
+Stages refer to each other, so a recipe is a graph: the store walks it to make what is missing, ``dedt plan``
+walks it to add up the costs, and the book draws it.
 """
 
 import dataclasses
@@ -58,9 +58,9 @@ class Cost:
 class Stage:
     """One stage on a :class:`~dedt_lib.stages.lab.Lab`; its fields, those of a frozen dataclass, say which one.
 
-    A new stage says what it reads (:meth:`inputs`), which settings decide it beside (:meth:`decides`), how it fills
-    its folder (:meth:`work`), what is read from there (:meth:`load`), what it takes (:meth:`cost`), and what it cannot
-    do without (:meth:`check`).
+    A new stage says what it reads (:meth:`inputs`), which settings decide it beside (:meth:`decides`), how it
+    fills its folder (:meth:`work`), what is read from there (:meth:`load`), what it takes (:meth:`cost`), and
+    what it cannot do without (:meth:`check`).
     """
 
     lab: "Lab"

@@ -248,8 +248,8 @@ class PublishedEncoder(GivenEncoder):
 class DDAE(Stage):
     """The U-Net of a diffusion model that never sees a label (DDAE; Xiang et al., 2023).
 
-    Its result is the network that reads features off a decoder block; which block, at which timestep, decides the
-    features, and not the training.
+    Its result is the network that reads features off a decoder block; which block, at which timestep, decides
+    the features, and not the training.
 
     Attributes:
         seed: Of its weights and its training.

@@ -106,8 +106,9 @@ def views(lab: "Lab") -> int:
 class Real(Stage):
     """The real side of every FID, computed once: a dict.
 
-    features float32 [n, d] of all training images (memory-mapped), all: their FrechetReference, classes: the list of
-    those of each class, None for a class with too few images, empty for a profile without class-wise values.
+    features float32 [n, d] of all training images (memory-mapped), all: their FrechetReference, classes: the
+    list of those of each class, None for a class with too few images, empty for a profile without class-wise
+    values.
 
     Attributes:
         seed: Of the network of the features, where it is trained here.
@@ -186,10 +187,10 @@ class Floor(OfReal):
 class HeldOut(Stage):
     """Distances of held-out images to the training images: a dict, None without such images.
 
-    pixels, features: float64 [held_out], of at most MOST_NEIGHBOURS images without those that are training images
-    themselves (leaks: how many); pixels_threshold, features_threshold: what only 1 % of them fall below, None where
-    no image is left; reference: the FrechetReference of these images, fid: their FID to the training images, None
-    where they are too few.
+    pixels, features: float64 [held_out], of at most MOST_NEIGHBOURS images without those that are training
+    images themselves (leaks: how many); pixels_threshold, features_threshold: what only 1 % of them fall
+    below, None where no image is left; reference: the FrechetReference of these images, fid: their FID to the
+    training images, None where they are too few.
     """
 
     name, version = "held-out", 3
@@ -233,8 +234,8 @@ def distances_to_training(
 ) -> dict[str, np.ndarray]:
     """How far images are from the nearest training image: "pixels", "features" float64 [n].
 
-    With flips in training an image and its mirror image are compared, whichever is nearer.  In the features of a
-    small classifier, which sees single pixels, the nearest of all shifts by a pixel counts as well.
+    With flips in training an image and its mirror image are compared, whichever is nearer.  In the features
+    of a small classifier, which sees single pixels, the nearest of all shifts by a pixel counts as well.
 
     Args:
         lab: Where the training images are.
@@ -258,13 +259,14 @@ def distances_to_training(
 class Evaluate(Stage):
     """FID, class-wise FID and near-copies of samples: a dict of numbers.
 
-    fid float; fids: the same in the features of each of the profile's networks, of other seeds; fid_held_out: against
-    the held-out images, held_out_fid: theirs against the training images; classwise list [K], empty where the
-    profile wants none, None for a class with too few images or samples; classwise_left_out: those classes in words;
-    protocol: what the FID was measured with.
+    fid float; fids: the same in the features of each of the profile's networks, of other seeds; fid_held_out:
+    against the held-out images, held_out_fid: theirs against the training images; classwise list [K], empty
+    where the profile wants none, None for a class with too few images or samples; classwise_left_out: those
+    classes in words; protocol: what the FID was measured with.
 
-    copies: share of samples at most as far from a training image of this run as all but 1 % of the held-out images
-    are from the training images, by pixels; copies_features: by features.  None without held-out images.
+    copies: share of samples at most as far from a training image of this run as all but 1 % of the held-out
+    images are from the training images, by pixels; copies_features: by features.  None without held-out
+    images.
 
     Attributes:
         samples: The stage of the samples.
@@ -466,9 +468,9 @@ class CmmdWithin(Stage):
 class Compare(Stage):
     """What FID does not tell of samples against the training images: a dict of numbers.
 
-    kid, kid_classwise [K], precision and recall in the features of FID, the latter None where there are too few
-    images for three neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the embeddings of the profile's
-    CLIP, where it names one.  comparison_protocol: of how many images each.
+    kid, kid_classwise [K], precision and recall in the features of FID, the latter None where there are too
+    few images for three neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the
+    embeddings of the profile's CLIP, where it names one.  comparison_protocol: of how many images each.
 
     Attributes:
         metrics: The stage of the FID of the same samples.

@@ -143,8 +143,8 @@ class Graph:
         """Load every published network behind the stages ``until`` one, and nothing else: no image is read.
 
         Raises:
-            DedtError: For weights that are missing, altered or damaged, and for autoencoders that fit neither the
-                images nor each other.
+            DedtError: For weights that are missing, altered or damaged, and for autoencoders that fit neither
+                the images nor each other.
         """
         outline = Graph(Lab(self.lab.profile, counts=[1000]), self.recipe)
         found = {given.role: given.on(self.lab).result() for given in givens(outline.stages(until))}

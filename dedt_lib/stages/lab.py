@@ -21,8 +21,8 @@ from .models import MODELS, ModelSpec
 class Lab:
     """Where stages are made and read: every result is loaded once, by its address.
 
-    A profile that names a number of ``threads`` sets PyTorch's, for the whole process, because sums in another
-    order change the last bits.
+    A profile that names a number of ``threads`` sets PyTorch's, for the whole process, because sums in
+    another order change the last bits.
 
     Args:
         profile: A name, a file or a Profile.

@@ -45,7 +45,8 @@ class ModelSpec:
         sampler: See :func:`dedt_lib.sampling.sample`.
         unguided: The guidance that is none.
         evaluations: Forward passes that training takes for an image, a backward pass counting two.
-        proxy_evaluations: The same in group DRO, with the reference; one more where the scores take a pass of their own.
+        proxy_evaluations: The same in group DRO, with the reference; one more where the scores take a pass of
+            their own.
     """
 
     name: ClassVar[str]

@@ -13,9 +13,9 @@ from .train import Snapshot, Train
 class Proxy(Train):
     """The proxy of group DRO; its result is what it learned, a dict of arrays.
 
-    weights float64 [K] (averaged alpha), trajectory float64 [T, K], excess float64 [T, K] (clipped class means
-    lambda), clipped float64 [T] (share of samples clipped to zero), effective float64 [T] (effective number of
-    classes), burn_in int (steps).
+    weights float64 [K] (averaged alpha), trajectory float64 [T, K], excess float64 [T, K] (clipped class
+    means lambda), clipped float64 [T] (share of samples clipped to zero), effective float64 [T] (effective
+    number of classes), burn_in int (steps).
 
     Attributes:
         burn_in: Share of the steps before the weights move.

@@ -40,8 +40,8 @@ class Select(Stage):
     def of(cls, lab: "Lab", recipe: "Recipe") -> "Select":
         """The coreset of a recipe.
 
-        An option of its method, and the scope, is the recipe's field of that name; where that is empty or there is
-        none, METHOD_NAME in the profile's section ``select``; without one, what the cited code does.
+        An option of its method, and the scope, is the recipe's field of that name; where that is empty or
+        there is none, METHOD_NAME in the profile's section ``select``; without one, what the cited code does.
         """
         kind, profile = selection.REGISTRY[recipe.method], lab.profile.select.model_dump()
 

@@ -234,8 +234,8 @@ class TrainInfoBatch(Train):
     """A run on all the data of which InfoBatch prunes in each epoch (Qin et al., 2024).
 
     Attributes:
-        prune: "ratio": well-learned samples stay with probability ``ratio``; "budget": as many samples stay as a
-            coreset of that ratio has.
+        prune: "ratio": well-learned samples stay with probability ``ratio``; "budget": as many samples stay
+            as a coreset of that ratio has.
         ratio: See prune.
     """
 
@@ -275,7 +275,8 @@ class Snapshot(Stage):
     """The weights of a run after as many steps as another one takes.
 
     Attributes:
-        reference: The run, one that keeps its weights on its way: on all the data, or a coreset's of full length.
+        reference: The run, one that keeps its weights on its way: on all the data, or a coreset's of full
+            length.
         steps: After how many of its steps.
     """
 

@@ -95,8 +95,8 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 def class_columns(images: np.ndarray, labels: np.ndarray, num_classes: int, rows: int = 10) -> np.ndarray:
     """The first images of each class, to be tiled with a column for each: uint8 [rows * K, C, H, W].
 
-    As many rows as the class with the most images has, and ``rows`` at most; a class with fewer leaves the rest
-    of its column empty.
+    As many rows as the class with the most images has, and ``rows`` at most; a class with fewer leaves the
+    rest of its column empty.
 
     Args:
         images: uint8 [n, C, H, W].
