@@ -68,11 +68,55 @@ def test_parts_of_a_sample_may_lie_anywhere_in_a_tar(tmp_path, seed):
 
 
 def test_the_first_image_of_a_sample_in_a_tar_wins_and_the_others_are_counted(tmp_path):
-    names = ["1.png", "1.seg.png", "img.1.png", "img.2.png", "1.png"]
+    names = ["1.png", "1.seg.png", "img.1.png", "img.2.png", "Shot 2024-01-02 at 10.00.33.png", "1.png"]
     found = listed(tar(tmp_path / "a.tar", *((name, png(i)) for i, name in enumerate(names))))
-    assert found.ids == ("a.tar/1", "a.tar/img") and numbers(found) == [0, 2]
-    assert found.reading.left_out == {"further images of a sample (of the same name up to the first dot)": 3}
-    assert found.reading.seen == 5
+    assert found.ids == ("a.tar/1", "a.tar/img.1", "a.tar/img.2", "a.tar/Shot 2024-01-02 at 10.00.33")
+    assert numbers(found) == [0, 2, 3, 4] and found.reading.seen == 6
+    assert found.reading.left_out == {"further images of a sample (of the same name up to the first dot)": 2}
+
+
+def test_a_tar_of_a_folder_holds_its_links_and_nothing_hidden(tmp_path):
+    (
+        photos(tmp_path / "all", 0, 1),
+        photos(tmp_path / "all" / ".thumbs", 2),
+        photos(tmp_path / "all" / "@eaDir", 3),
+    )
+    os.link(tmp_path / "all" / "01.png", tmp_path / "all" / "02.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as out:
+        out.add(tmp_path / "all", "all")
+    found = listed(tmp_path / "a.tar")
+    assert sorted(found.ids) == [f"a.tar/all/{i:02d}" for i in range(3)] and sorted(numbers(found)) == [
+        0,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("split", ["train", "val", "test"]),
+        ("part", ["train", "val", "test"]),
+        ("status", ["success"]),
+        ("made", ["2024"]),
+        ("license", ["CC-BY", "CC0"]),
+    ],
+)
+def test_columns_that_say_something_else_are_no_classes(tmp_path, column, values):
+    photos(tmp_path, *range(12))
+    lines = [f"file_name,{column}", *(f"{i:02d}.png,{values[i % len(values)]}" for i in range(12))]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    assert listed(tmp_path).class_names == ()
+
+
+def test_whole_numbers_of_a_column_with_gaps_are_whole_numbers(tmp_path):
+    photos(tmp_path, *range(8))
+    lines = [
+        "file_name,label",
+        *(f"{i:02d}.png,{label}" for i, label in enumerate(["10.0", "0.0", "2.0", "1.0"] * 2)),
+    ]
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    assert listed(tmp_path).class_names == ("0", "1", "2", "10")
 
 
 def test_tars_in_folders_of_splits_are_read(tmp_path):

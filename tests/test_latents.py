@@ -5,6 +5,7 @@ import pytest
 import tiny
 import torch
 from diffusers import AutoencoderKL
+from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from PIL import Image
 
 from dedt_lib import latents
@@ -188,7 +189,7 @@ def test_a_pickle_is_refused(network, tmp_path):
     network.save_pretrained(tmp_path, safe_serialization=False)
     with pytest.raises(DedtError, match="diffusion_pytorch_model.bin is a pickle.*Convert it"):
         load_autoencoder(tmp_path)
-    (tmp_path / module.WEIGHTS).write_bytes((tmp_path / "diffusion_pytorch_model.bin").read_bytes())
+    (tmp_path / SAFETENSORS_WEIGHTS_NAME).write_bytes((tmp_path / "diffusion_pytorch_model.bin").read_bytes())
     with pytest.raises(DedtError, match="holds no AutoencoderKL that can be read"):
         load_autoencoder(tmp_path)
 
@@ -199,7 +200,7 @@ def test_folders_that_hold_something_else_are_told(network, tmp_path):
     ):
         load_autoencoder(tmp_path)
     network.save_pretrained(tmp_path)
-    weights, config = tmp_path / module.WEIGHTS, tmp_path / module.CONFIG
+    weights, config = tmp_path / SAFETENSORS_WEIGHTS_NAME, tmp_path / CONFIG_NAME
     settings = json.loads(config.read_text())
     config.write_text(json.dumps(settings | {"layers_per_block": 2}))
     with pytest.raises(DedtError, match="belong to another network.*lack .* more"):

@@ -1,7 +1,9 @@
 """From people's photographs to a report and to files that trainers read."""
 
 import dataclasses
+import io
 import json
+import os
 import re
 import shlex
 from types import SimpleNamespace
@@ -93,12 +95,12 @@ def test_the_look_finds_what_is_there(folder):
     assert leaked.tolist() == [True, True]
 
 
-def test_near_pairs_are_those_of_all_pairs():
-    a, b = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, (2, 40))
-    a[7] = b[30] ^ 0b1011
-    bits = [[bin((int(x) ^ int(y)) & (2**64 - 1)).count("1") for y in b] for x in a]
-    pairs = [(i, j) for i in range(40) for j in range(40) if bits[i][j] <= 3]
-    assert [*zip(*look._near_pairs(a, b, 3, block=7))] == pairs == [(7, 30)]
+def test_what_is_near_is_near_in_blocks_too():
+    a, b = np.random.default_rng(0).integers(0, 2**64, (2, 40), dtype=np.uint64)
+    a[7] = b[30] ^ np.uint64(0b1011)
+    bits = [[bin(int(x) ^ int(y)).count("1") for y in b] for x in a]
+    near = [min(row) <= 3 for row in bits]
+    assert look._is_near(a, b, 3, block=7).tolist() == near and near.count(True) == 1
 
 
 def seen_as(hashes, digests=None, error=""):
@@ -113,6 +115,8 @@ def test_a_film_is_no_single_near_copy():
     film = seen_as([2**i - 1 for i in range(20)])  # each frame a bit from the next, and 19 from first to last
     assert look.groups_of_copies(film, 6).tolist() == [0] * 7 + [7] * 7 + [14] * 6
     assert look.groups_of_copies(film).tolist() == list(range(20))
+    classes = np.array([0, 1] * 10)  # every second frame: two bits from one of a class to its next
+    assert look.groups_of_copies(film, 6, classes).tolist()[:10] == [0, 1, 0, 1, 0, 1, 0, 1, 8, 9]
     # A held-out frame is compared with every training frame, not with those that would stay.
     assert look.leaks(film.iloc[:7], film.iloc[7:]).tolist() == [True] * 6 + [False] * 7
 
@@ -404,16 +408,75 @@ def test_stems_are_short_and_no_two_are_alike():
     ]
     stems = export.stems(ids)
     assert stems[:6] == ["a.jpg", "a.png", "A.gif", "%2Eb", "b", "shard.tar%2F00.1"]
+    for alike in (["photo.jpg", "photo.png", "photo.jpg.jpg"], ["IMG_1.JPG", "img_1.jpg"]):
+        assert len({stem.lower() for stem in export.stems(alike)}) == len(alike)
     assert len(set(map(str.lower, stems))) == len(ids) and max(map(len, stems)) <= export.LONGEST
 
 
 def test_classes_that_are_numbers_stay_these_numbers(tmp_path):
-    for name in ("3", "10", "11"):
+    for name in ("3", "10", "-11"):
         (tmp_path / "digits" / name).mkdir(parents=True)
-        picture(int(name)).save(tmp_path / "digits" / name / "x.png")
+        picture(abs(int(name))).save(tmp_path / "digits" / name / "x.png")
     (tar,) = told(chosen(tmp_path, tmp_path / "digits"), "webdataset", tmp_path).glob("*.tar")
     samples = webdataset.WebDataset(str(tar), shardshuffle=False).decode()
     assert all(f"{sample['cls']}" == sample["json"]["label"] for sample in samples)
+
+
+def test_a_list_keeps_captions_and_odd_names_or_says_why_not(tmp_path, capsys):
+    odd = tmp_path / "photos" / os.fsdecode(b"caf\xe9.png")
+    odd.parent.mkdir()
+    picture(0).save(odd), picture(1).save(tmp_path / "photos" / "plain.png")
+    (tmp_path / "photos" / "plain.txt").write_text("plain, as said")
+    coreset = chosen(tmp_path, tmp_path / "photos")
+    out = told(coreset, "list", tmp_path)
+    rows = (out / "weights.csv").read_bytes()
+    assert (
+        b"caf\xe9.png" in rows and b'"plain, as said"' in rows and rows.startswith(b"path,id,weight,caption")
+    )
+    assert sorted(map(os.fsdecode, (out / "images.txt").read_bytes().splitlines())) == [
+        str(odd),
+        str(tmp_path / "photos" / "plain.png"),
+    ]
+    odd.rename(odd.with_name("a\nb.png"))
+    (tmp_path / "second").mkdir()
+    coreset = chosen(tmp_path / "second", tmp_path / "photos")
+    assert main(["export", str(coreset), "--to", "list", "--out", str(tmp_path / "out")]) == 2
+    assert "has a line break in its name" in capsys.readouterr().err
+
+
+def test_pictures_of_cameras_are_jpegs():
+    two = io.BytesIO()
+    picture(0).save(two, "MPO", save_all=True, append_images=[picture(1)])
+    assert Image.open(two).format == "MPO" and export.suffix_of(two.getvalue()) == ".jpg"
+
+
+def test_an_empty_class_is_told_before_a_reference_is_trained(tmp_path, capsys):
+    for k, name in enumerate(("many", "few")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(2 if k else 20):
+            picture(20 * k + i, (40, 40) if k else (96, 72)).save(tmp_path / "photos" / name / f"{i}.png")
+    store = ["--store", str(tmp_path / "s"), "--ratio", "0.1"]
+    for seed in range(4):  # uniformly at random some seed keeps none of the few
+        argv = [
+            "reweight",
+            str(tmp_path / "photos"),
+            "--method",
+            "random",
+            "--scope",
+            "global",
+            "--seed",
+            str(seed),
+        ]
+        if (
+            main([argv[0].replace("reweight", "select"), *argv[1:], *store]) == 0
+            and "few" in (said := capsys.readouterr().out).partition("warning: no image is kept of ")[2]
+        ):
+            break
+    else:
+        pytest.fail(f"every seed keeps one: {said}")
+    assert main([*argv, *store]) == 2
+    assert "Class(es) few keep no image at ratio 0.1" in capsys.readouterr().err
+    assert not list((tmp_path / "s").glob("training/*"))
 
 
 def test_an_image_that_changed_since_is_not_exported(tmp_path, capsys):

@@ -5,13 +5,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import DedtError
-from .names import few
+from .names import few, split_of
 
 LABELS = ("label", "labels", "fine_label", "class", "class_name", "category", "cls")
 CAPTIONS = ("caption", "captions", "text", "txt", "prompt", "description", "sentence", "title", "alt")
 NONE = "none"
-NOT_LABELS = re.compile(r"(.*_)?(id|idx|index|width|height|size|seed|row)|__index_level_\d+__", re.IGNORECASE)
+NOT_LABELS = re.compile(
+    r"(.*_)?(id|idx|index|width|height|size|seed|row|split|fold|subset|status|license|licence|rating|camera)"
+    r"|__index_level_\d+__",
+    re.IGNORECASE,
+)
 """Columns that say something else than the class, whatever their values."""
+WHOLE = re.compile(r"[-+]?[0-9]+(\.0*)?")
+"""A whole number as a table writes it, whose column had gaps."""
 UNFIT = "holds something else than text or whole numbers"
 
 
@@ -32,6 +38,9 @@ def plain(values: Sequence) -> list | None:
         The values; None if some are neither whole numbers, in whatever type, nor text.
     """
     found = [_plain(value) for value in values]
+    texts = [value for value in found if isinstance(value, str)]
+    if any("." in text for text in texts) and all(WHOLE.fullmatch(text) for text in texts):
+        found = [int(float(value)) if isinstance(value, str) else value for value in found]
     kinds = {type(value) for value in found} - {type(None)}
     if not kinds <= {int, str}:
         return None
@@ -104,9 +113,11 @@ def label_column(
             f"--label COLUMN, or that none is by --label {NONE}."
         )
     notes = [f"'{name}' {UNFIT}, so it is no class" for name in like if values(name) is None]
-    notes += [
-        f"'{name}' has a value of its own in most rows, so it is no class" for name in known[:1] if not found
-    ]
+    for name in known[:1] if not found else ():
+        empty = not any(value is not None for value in values(name) or ())
+        notes.append(
+            f"'{name}' {'is empty' if empty else 'has a value of its own in most rows'}, so it is no class"
+        )
     return (found or [""])[0], notes
 
 
@@ -161,5 +172,6 @@ def _repeat(values: Counter, known: bool) -> bool:
     words = sum(len(str(value).split()) for value in values)
     if not known:
         few = rows // 10 if words > 2 * different else min(rows // 2, 50)
-        return bool(rows) and different <= max(1, rows // 10, few)
+        splits = all(split_of(str(value)) for value in values)
+        return different > 1 and not splits and different <= max(rows // 10, few)
     return bool(rows) and (2 * different <= rows or (rows < 20 and words <= 2 * different))

@@ -1,5 +1,6 @@
 """A coreset as files that trainers read: nothing is decoded or lost, and the weights come along."""
 
+import csv
 import io
 import json
 import os
@@ -80,9 +81,13 @@ class Item:
 def safe(text: str) -> str:
     """A text as the name of a file: letters, digits, spaces, ``.``, ``-`` and ``_`` stay, others are written as %XX."""
     name = re.sub(r"[^\w .-]|^\.", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text) or "_"
-    if len(name.encode()) <= LONGEST:
-        return name
-    return f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}-{sha256(text.encode()).hexdigest()[:12]}"
+    return name if len(name.encode()) <= LONGEST else marked(text, name)
+
+
+def marked(text: str, name: str = "") -> str:
+    """Such a name that ends in a digest of the text."""
+    start = (name or safe(text)).encode()[: LONGEST - 13].decode(errors="ignore")
+    return f"{start}-{sha256(text.encode()).hexdigest()[:12]}"
 
 
 def stems(ids: Sequence[str]) -> list[str]:
@@ -94,16 +99,19 @@ def stems(ids: Sequence[str]) -> list[str]:
         safe(root if suffix.lower() in image_suffixes() else root + suffix)
         for root, suffix in map(splitext, ids)
     ]
-    often = Counter(map(str.lower, short))
-    return [safe(name) if often[stem.lower()] > 1 else stem for name, stem in zip(ids, short)]
+    for other in (safe, marked):  # the second also tells apart what differs in case alone
+        often = Counter(map(str.lower, short))
+        short = [other(name) if often[stem.lower()] > 1 else stem for name, stem in zip(ids, short)]
+    return short
 
 
-def items(table: pd.DataFrame, listing: Listing) -> Iterator[Item]:
-    """The kept images of a coreset, in its order.
+def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item]:
+    """The kept images of a coreset, in its order; classes, captions and weights are those of the coreset.
 
     Args:
         table: ``coreset.parquet``.
         listing: The images it was chosen from.
+        classed: Whether its classes are those of the images, and not clusters that stand in for them.
 
     Raises:
         DedtError: Kept images are no longer there, or others than those that were chosen.
@@ -114,8 +122,9 @@ def items(table: pd.DataFrame, listing: Listing) -> Iterator[Item]:
             f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select again."
         )
     kept["stem"] = stems(list(kept.index))
-    classed = bool(listing.class_names)
-    numbered = classed and all(name.isdecimal() for name in listing.class_names)
+    names = set(table["class_name"])
+    numbered = classed and all(re.fullmatch(r"-?[0-9]+", name) for name in names)
+    numbered &= len({int(name) for name in names}) == len(names) if numbered else False
     encoded = tqdm(zip(listing.ids, listing.encoded()), "export", len(listing.ids), unit="image", leave=False)
     for name, (_, file) in encoded:
         if name not in kept.index or file is None:
@@ -141,7 +150,8 @@ def suffix_of(content: bytes) -> str:
     """The usual suffix of an encoded image, such as ".jpg"."""
     with Image.open(io.BytesIO(content)) as image:
         kind = image.format or "PNG"
-    return {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")
+    usual = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
+    return usual.get(kind, f".{kind.lower()}")
 
 
 # ---- the formats -------------------------------------------------------------------------------------
@@ -156,15 +166,22 @@ def to_list(found: Iterator[Item], out: Path) -> None:
                 "These images lie inside other files and have no path of their own: choose another --to, such as "
                 "imagefolder or webdataset."
             )
-        rows.append({"path": str(item.source.absolute()), **_columns(item)})
+        if "\n" in (path := str(item.source.absolute())):
+            raise DedtError(
+                f"{path!r} has a line break in its name, which no list can hold: choose another --to."
+            )
+        rows.append({"path": path, **_columns(item), "caption": item.caption})
     (out / "images.txt").write_text("".join(f"{row['path']}\n" for row in rows), "utf-8", "surrogateescape")
-    pd.DataFrame(rows).to_csv(out / "weights.csv", index=False)
+    _write_table(rows, out / "weights.csv")
 
 
 def to_links(found: Iterator[Item], out: Path) -> None:
-    """Folders of classes with links to the images, and their captions beside them."""
+    """Folders of classes with links to the images, and their captions beside them; ``weights.csv``."""
+    rows = []
     for item in found:
-        _write(item, out / safe(item.class_name or "images"), link=True)
+        path = _write(item, out / safe(item.class_name or "images"), link=True)
+        rows.append({"path": str(path.relative_to(out)), **_columns(item)})
+    _write_table(rows, out / "weights.csv")
 
 
 def to_imagefolder(found: Iterator[Item], out: Path) -> None:
@@ -286,7 +303,7 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
 
     def counted() -> Iterator[Item]:
-        for item in items(table, listing):
+        for item in items(table, listing, source["classed"]):
             counts[item.class_name] += 1
             yield item
 
@@ -303,6 +320,14 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
     return counts
 
 
+def _write_table(rows: Sequence[dict[str, object]], path: Path) -> None:
+    """A CSV file; names that are not UTF-8 stay as they are."""
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
+        table.writeheader()
+        table.writerows(rows)
+
+
 def _columns(item: Item) -> dict[str, object]:
     named = {"label": item.class_name} if item.class_name else {}
     return {"id": item.id, **named, "weight": item.weight}
@@ -312,6 +337,8 @@ def _write(item: Item, folder: Path, *, link: bool = False, caption: bool = True
     """The image in a folder, and its caption beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / item.name
+    if path.exists():
+        raise DedtError(f"Two images would be called {path.name} in {folder}: rename one of them.")
     if link and item.source:
         os.symlink(item.source.absolute(), path)
     else:

@@ -160,7 +160,7 @@ def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
 # ---- copies ------------------------------------------------------------------------------------------
 
 
-def groups_of_copies(table: pd.DataFrame, near: int = 0) -> np.ndarray:
+def groups_of_copies(table: pd.DataFrame, near: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
     """Of which image each is a copy: int64 [n], the place of an earlier one that is a copy of none, or its own.
 
     Of images that change little by little, as in a film, one stays wherever the next would be too far from
@@ -170,19 +170,38 @@ def groups_of_copies(table: pd.DataFrame, near: int = 0) -> np.ndarray:
         table: Of a :class:`Look`.
         near: 0: equal pixels.  Else perceptual hashes (of images that show something) may differ by so many
             bits.
+        labels: Near copies are looked for in each class, int [n]; by default in all images.
     """
     names = np.where(table["error"] == "", table["digest"], table["id"])
     _, number = np.unique(names.astype(str), return_inverse=True)
     first = first_alike(number)
     if not near:
         return first
-    of, places = first.copy(), np.flatnonzero(_telling(table) & (first == np.arange(len(table))))
-    hashes = table["phash"].to_numpy()[places]
-    for later, earlier in zip(*_near_pairs(hashes, hashes, near)):
-        i, j = places[later], places[earlier]
-        if j < i and of[i] == i and of[j] == j:
-            of[i] = j
+    labels = np.zeros(len(table), dtype=np.int64) if labels is None else labels
+    hashes = table["phash"].to_numpy().view(np.uint64)
+    of, stay = first.copy(), {label: _Hashes() for label in set(labels.tolist())}
+    for i in np.flatnonzero(_telling(table) & (first == np.arange(len(table)))).tolist():
+        of[i] = stay[int(labels[i])].nearest_or(i, hashes[i], near)
     return of[first]
+
+
+class _Hashes:
+    """The hashes of the images that stay, as they grow."""
+
+    def __init__(self) -> None:
+        self._hashes, self._places = np.empty(64, dtype=np.uint64), list[int]()
+
+    def nearest_or(self, place: int, value: np.uint64, bits: int) -> int:
+        """The first image with a hash within so many bits; else this one, which stays."""
+        count = len(self._places)
+        close = np.flatnonzero(np.bitwise_count(self._hashes[:count] ^ value) <= bits)
+        if len(close):
+            return self._places[close[0]]
+        if count == len(self._hashes):
+            self._hashes = np.resize(self._hashes, 2 * count)
+        self._hashes[count] = value
+        self._places.append(place)
+        return place
 
 
 def _telling(table: pd.DataFrame) -> np.ndarray:
@@ -190,25 +209,16 @@ def _telling(table: pd.DataFrame) -> np.ndarray:
     return (table["error"] == "").to_numpy() & ~table["blank"].to_numpy()
 
 
-def _near_pairs(
-    a: np.ndarray, b: np.ndarray, bits: int = NEAR, block: int = 1024
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of places in ``a`` and ``b`` whose 64-bit hashes differ by at most so many bits, sorted."""
-    a, b = a.view(np.uint64), b.view(np.uint64)
-    found = [
-        np.nonzero(np.bitwise_count(a[start : start + block, None] ^ b[None]) <= bits)
-        for start in range(0, len(a), block)
-    ]
-    rows = [rows + start * block for start, (rows, _) in enumerate(found)]
-    empty = np.empty(0, dtype=np.int64)
-    return np.concatenate([empty, *rows]), np.concatenate([empty, *(columns for _, columns in found)])
+def _is_near(a: np.ndarray, b: np.ndarray, bits: int = NEAR, block: int = 1024) -> np.ndarray:
+    """Which hashes uint64 [n] in ``a`` differ from one in ``b`` by at most so many bits: bool [n]."""
+    parts = (a[start : start + block, None] ^ b[None] for start in range(0, len(a), block))
+    return np.concatenate([np.empty(0, bool), *((np.bitwise_count(part) <= bits).any(1) for part in parts)])
 
 
 def leaks(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
     """Held-out images of which the training images hold an exact or near copy: bool [m]."""
     known = train["digest"][train["error"] == ""]
     found = np.array(test["digest"].isin(known) & (test["error"] == ""))
-    telling = np.flatnonzero(_telling(test))
-    near, _ = _near_pairs(test["phash"].to_numpy()[telling], train["phash"].to_numpy()[_telling(train)])
-    found[telling[near]] = True
+    own, theirs = (table["phash"].to_numpy().view(np.uint64)[_telling(table)] for table in (test, train))
+    found[_telling(test)] |= _is_near(own, theirs)
     return found

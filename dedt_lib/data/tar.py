@@ -3,19 +3,22 @@
 import functools
 import io
 import json
+import re
 import tarfile
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import DedtError
 from .columns import by_kind
 from .listing import root_of
-from .names import image_suffixes, legible, split_of, split_words
+from .names import image_suffixes, is_hidden, legible, split_of, split_words
 from .reading import Reading
 from .table import Splits, Table
 from .texts import caption_of, decoded, unused_notes
 
 CAPTIONS, CLASSES = ("txt", "caption"), ("cls", "label")
+PARTS = re.compile(r"(.*?)\.([A-Za-z][\w-]*(?:\.[A-Za-z][\w-]*)*)")
+"""A sample's name, and what tells its part: behind the first dot but those of times, as in 10.00.33.png."""
 FURTHER = "further images of a sample (of the same name up to the first dot)"
 
 
@@ -64,7 +67,7 @@ def _read(root: Path, shards: list[Path]) -> Table:
         beside: dict[str, dict] = {}
         for place, (name, content) in enumerate(_members(shard)):
             folder, _, base = name.rpartition("/")
-            stem, _, kind = base.partition(".")
+            stem, kind = match.groups() if (match := PARTS.fullmatch(base)) else (base, "")
             key, kind = f"{folder}/{stem}".strip("/"), kind.lower()
             if f".{kind.rpartition('.')[2]}" in suffixes:
                 left_out[FURTHER] += images.setdefault(key, place) != place
@@ -106,7 +109,8 @@ def _members(shard):
     try:
         with tarfile.open(shard) as tar:
             for member in tar:
-                if member.isfile() and not Path(member.name).name.startswith("."):
+                hidden = any(map(is_hidden, PurePosixPath(member.name).parts))
+                if (member.isfile() or member.islnk()) and not hidden:
                     yield member.name, tar.extractfile(member).read
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DedtError(f"{shard} is not a whole tar file ({error}): fetch or write it again.") from error

@@ -26,7 +26,7 @@ MEANING = {
     "bad": "images that cannot be read",
     "duplicates": "exact copies of another image of the same class",
     "conflicts": "exact copies of one another in different classes",
-    "near": "near copies of another image (perceptual hash)",
+    "near": "near copies of another image of the same class (perceptual hash)",
     "leaks": "held-out images with a copy among the training images",
     "blank": "with little information",
     "dark": "dark all over",
@@ -82,7 +82,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     assert listing is not None  # only held-out images may be missing
     seen = stage.look
     table, n = seen.table, len(seen.table)
-    exact, near = groups_of_copies(table), groups_of_copies(table, NEAR)
+    exact, near = groups_of_copies(table), groups_of_copies(table, NEAR, listing.labels)
     conflicts = np.flatnonzero(in_conflict(exact, listing.labels))
     of, own = {"duplicates": originals_of(exact, listing.labels), "near": near}, np.arange(n)
     places = {

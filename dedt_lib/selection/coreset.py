@@ -40,7 +40,7 @@ class Coreset:
             that their position decides.
         originals: int64 [n], of which sample each is an exact copy, its own number if of none; or None.
         captions: a text for each sample, or ().
-        source: where the images are (source, path, label, caption), or None.
+        source: where the images are (source, path, label, caption) and if they have classes (classed), or None.
         contents: a digest of each sample's encoded image, or ().
     """
 

@@ -147,7 +147,9 @@ def run(
     if table and table not in TABLES and (Path(table).exists() or table.startswith("hub:")):
         return compute(verbs.run, Path(table), **options)
     if table and table not in TABLES:
-        raise DedtError(f"{table} does not exist, and it is no table. The tables are: {', '.join(TABLES)}.")
+        raise DedtError(
+            f"Unknown table '{table}', and there are no images of that name. Choose one of: {', '.join(TABLES)}."
+        )
     if table and options.get("dry_run"):
         raise DedtError(f"What a cell takes is told by: dedt plan {table} --row ROW --ratio R --probe")
     if table:

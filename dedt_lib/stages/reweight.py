@@ -6,6 +6,7 @@ import numpy as np
 
 from ..randomness import numpy_generator
 from ..reweighting import GroupDRO, effective_classes
+from . import needs
 from .base import Stage, uncounted
 from .train import Snapshot, Train
 
@@ -51,9 +52,11 @@ class Proxy(Train):
         return {**super().decides(), "dro": self.dro}
 
     def weigh(self):
+        coreset = self.coreset.result()
+        needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
         # Not the stage's own result, which the run goes on with.
         reference = self.reference.load(self.reference.folder)
-        return GroupDRO(reference, self.coreset.result().counts, processes=self.lab.processes, **self.dro)
+        return GroupDRO(reference, coreset.counts, processes=self.lab.processes, **self.dro)
 
     def load(self, folder):
         with np.load(folder / "dro.npz") as file:

@@ -113,6 +113,7 @@ class Select(Stage):
         if self.lab.has_files:
             path = p.path if p.path.startswith("hub:") else str(Path(p.path).absolute())
             said["source"] = {"source": p.source, "path": path, "label": p.label, "caption": p.caption}
+            said["source"]["classed"] = bool(self.lab.photographs.listing.class_names)
             said["contents"] = tuple(self.lab.photos.look.table["content"])
         return dataclasses.replace(Coreset.load(folder), **said)
 

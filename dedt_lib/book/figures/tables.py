@@ -83,7 +83,7 @@ def figure_2(
         floor = np.array(floor, dtype=float)
         top.hlines(floor, places - 0.4, places + 0.4, color="crimson", lw=1.2, label=FLOOR)
     top.set(ylabel="class-wise FID")
-    top.legend(fontsize=8)
+    legend_above(figure, top)
     mean, low, high = mean_interval(K * weights)
     bottom.bar(places, mean - 1, bottom=1, width=0.6, color="C2")
     bottom.vlines(places, low, high, color="0.15", lw=1)
