@@ -156,7 +156,10 @@ def test_the_named_columns_win(tmp_path):
     [
         ({"label": [0, 1]}, "has 0 columns that could be the images .*Its columns are: label: int64"),
         ({"a": [{"bytes": b""}], "b": [{"bytes": b""}], "label": [0]}, "2 columns .* images .*img or image"),
-        ({"img": [{"bytes": b""}], "x": [1], "y": [1]}, "columns x, y could be the class .*--label COLUMN"),
+        (
+            {"img": [{"bytes": b""}] * 6, "x": [1, 2] * 3, "y": [1, 2] * 3},
+            "columns x, y could be the class .*--label COLUMN",
+        ),
     ],
 )
 def test_columns_that_do_not_fit_are_listed(tmp_path, columns, message):
