@@ -112,8 +112,9 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
         if (found := sha256(path)).startswith(digits):
             return path
         raise DedtError(
-            f"{path} is not the official {url.rpartition('/')[2]}: its SHA-256 begins with {found[:16]}, not with "
-            f"{digits[:16]}. It is incomplete or was altered; delete it and run again, or fetch it from {url}. {hint}"
+            f"{path} is not the official {url.rpartition('/')[2]}: its SHA-256 begins with {found[:16]}, not "
+            f"with {digits[:16]}. It is incomplete or was altered; delete it and run again, or fetch it from "
+            f"{url}. {hint}"
         )
     import http.client
 
@@ -126,8 +127,8 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)  # named when it is verified
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise DedtError(
-            f"{path.name} could not be downloaded ({error}). Run again, or fetch {url} by other means and put it "
-            f"into {path.parent}; its SHA-256 begins with {digits}."
+            f"{path.name} could not be downloaded ({error}). Run again, or fetch {url} by other means and "
+            f"put it into {path.parent}; its SHA-256 begins with {digits}."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -153,8 +154,8 @@ def full_disk_told(what: str) -> Iterator[None]:
         if isinstance(error, DedtError) or not is_disk_full(error):
             raise
         raise DedtError(
-            f"No space left on the disk {what}. Free some space and run the same command again: what is complete "
-            "is kept, and training goes on from its last checkpoint."
+            f"No space left on the disk {what}. Free some space and run the same command again: what is "
+            "complete is kept, and training goes on from its last checkpoint."
         ) from error
 
 

@@ -38,7 +38,8 @@ KNOWN = {
 ImageNet (732 and up) are their mean."""
 
 KINDS = (
-    "images autoencoder latents pipeline encoder features reference proxy training sampling decoding measuring comparison"
+    "images autoencoder latents pipeline encoder features reference proxy training sampling decoding "
+    "measuring comparison"
 ).split()
 """Kinds of work in the order of the stages; "reference" is the run on all the data, plain."""
 
@@ -211,8 +212,8 @@ def _time(stage: Stage, limit: float) -> Speed:
                 manifest = small.manifest()
             except torch.OutOfMemoryError as error:
                 raise DedtError(
-                    f"The probe of '{small.name}' ran out of the device's memory. Lower the batch_size of its section of "
-                    "the profile; --set unet.batch_size=8 does so for a trial of the U-Net."
+                    f"The probe of '{small.name}' ran out of the device's memory. Lower the batch_size of "
+                    "its section of the profile; --set unet.batch_size=8 does so for a trial of the U-Net."
                 ) from error
         parts, whole = manifest.get("part_seconds", {}), manifest.get("training_seconds", manifest["seconds"])
         for cost in small.cost():

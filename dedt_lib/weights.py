@@ -264,8 +264,8 @@ def hub_files(where: str | Path, what: str, weights: Sequence[str], config: str 
         missing = [config] * (not (folder / config).exists()) + [choice] * (not found)
         if missing:
             raise DedtError(
-                f"{folder} holds no {' and no '.join(missing)}. Put {config} and {choice} of {what} there, as "
-                "save_pretrained writes them."
+                f"{folder} holds no {' and no '.join(missing)}. Put {config} and {choice} of {what} there, "
+                "as save_pretrained writes them."
             )
         return config, found[0]
 
@@ -289,7 +289,8 @@ def read_network(make: Callable[..., Any], files: Published, what: str, **how: A
         network, report = make(files.folder, local_files_only=True, output_loading_info=True, **how)
     except Exception as error:
         raise DedtError(
-            f"{files.folder} holds no {what} that can be read ({error}). Fetch or save its {config} and {weights} again."
+            f"{files.folder} holds no {what} that can be read ({error}). Fetch or save its {config} and "
+            f"{weights} again."
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise DedtError(
@@ -330,8 +331,8 @@ def published(
     if not folder:
         if not HUB_NAME.fullmatch(str(where)):
             raise DedtError(
-                f"{where} does not exist. Give {what} as a folder with {needs}, or by its name on the Hugging "
-                "Face hub (owner/name, or owner/name@revision)."
+                f"{where} does not exist. Give {what} as a folder with {needs}, or by its name on the "
+                "Hugging Face hub (owner/name, or owner/name@revision)."
             )
         name, revision = _revision(str(where))
         try:
@@ -339,10 +340,10 @@ def published(
         except Exception as error:  # the hub's client raises errors of several libraries
             address = name if revision == "main" else f"{name}/tree/{revision}"
             raise DedtError(
-                f"There is no folder {where}, and {what} of that name on the Hugging Face hub could not be fetched "
-                f"({reason(error)}). Run again with a network; or fetch {needs} from "
-                f"https://huggingface.co/{address} by other means and put them into {named}, or give the folder "
-                "that holds them."
+                f"There is no folder {where}, and {what} of that name on the Hugging Face hub could not be "
+                f"fetched ({reason(error)}). Run again with a network; or fetch {needs} from "
+                f"https://huggingface.co/{address} by other means and put them into {named}, or give the "
+                "folder that holds them."
             ) from error
         commit = folder.name
     found = Published(str(where), commit, folder, {file: sha256(folder / file) for file in used(folder)})
@@ -404,8 +405,8 @@ def _compare_with_lock(found):
     for file, expected in {**pinned, **before["files"]}.items():
         if found.files.get(file, expected) != expected:
             raise DedtError(
-                f"{(found.folder / file).resolve()} is not what {found.name} stood for before: its SHA-256 begins "
-                f"with {found.files[file][:16]}, not with {expected[:16]}. "
+                f"{(found.folder / file).resolve()} is not what {found.name} stood for before: its SHA-256 "
+                f"begins with {found.files[file][:16]}, not with {expected[:16]}. "
                 + ("Delete it and run again" if found.commit else "Put the former file back")
                 + f"; or, if the new one is meant, take {found.name} out of {weights_folder() / LOCK}."
             )

@@ -27,7 +27,8 @@ def expected():
         data = "" if row in ("full", "early-stopping") else f" ({tables.percent(ratio)})"
         lines.append(f"| {grid.LABELS[row]}{data} | {cell['steps']:,} | {cell['fid']:.2f} |")
     lines.append(
-        f"| *two halves of the real digits (half as many images: about twice too high)* | | {found[0]['floor']['fid']:.2f} |"
+        f"| *two halves of the real digits (half as many images: about twice too high)* | | "
+        f"{found[0]['floor']['fid']:.2f} |"
     )
     return "\n".join(lines) + "\n"
 
@@ -46,8 +47,8 @@ def measured():
     return (
         f"Choosing takes {' and '.join(took)},\n"
         f"in CPU time on one thread, and at most {gib:.1f} GiB ([measured](benchmarks/photos.json)). "
-        "By its nearest\nneighbours in the features of the default encoder a held-out image of CIFAR-10 is named rightly in\n"
-        f"{given} of all cases, in "
+        "By its nearest\nneighbours in the features of the default encoder a held-out image of CIFAR-10 is "
+        f"named rightly in\n{given} of all cases, in "
         f"those of a ResNet-18 trained for {epochs} epochs on {images:,} of its images in {trained}\n"
         "([measured](benchmarks/encoders.json)).\n"
     )

@@ -103,8 +103,8 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
         for line in order.itertuples()
     )
     return (
-        f"**{head}.** Kendall's tau between the paper's order and the order of the means here, 1 for the same "
-        f"order: {taus}; p after Holm's correction for the ratios."
+        f"**{head}.** Kendall's tau between the paper's order and the order of the means here, 1 for the "
+        f"same order: {taus}; p after Holm's correction for the ratios."
     )
 
 
@@ -180,9 +180,9 @@ def heaviness_in_words(classes: Classes) -> str:
     )
     return (
         f"**{head}.** The rank correlation between class weight and class-wise FID before reweighting is "
-        f"{rank:.2f} over {len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); the "
-        f"paper's claim would make it negative. Heavier than 1/K are {_listed(classes.names[heavy])}; of these, "
-        f"{_listed(classes.names[heavy & easy])} have an FID below the median."
+        f"{rank:.2f} over {len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); "
+        f"the paper's claim would make it negative. Heavier than 1/K are {_listed(classes.names[heavy])}; of "
+        f"these, {_listed(classes.names[heavy & easy])} have an FID below the median."
     )
 
 
@@ -211,8 +211,8 @@ def steady_in_words(frame: pd.DataFrame) -> str:
         for ratio, (W, p, seeds) in tests.items()
     )
     return (
-        f"Agreement of the seeds on the order of the classes, by Kendall's W, 1 for one order and 0 for none: "
-        f"{said}; p of Friedman's test, after Holm's correction for the ratios."
+        f"Agreement of the seeds on the order of the classes, by Kendall's W, 1 for one order and 0 for "
+        f"none: {said}; p of Friedman's test, after Holm's correction for the ratios."
     )
 
 
@@ -240,9 +240,9 @@ def networks_in_words(frame: pd.DataFrame) -> str:
     values = np.array(fids).T
     pairs = [rank_correlation(a, b)[0] for a, b in itertools.combinations(values, 2)]
     return (
-        f"The FIDs of {values.shape[1]} cells were measured in the features of {len(values)} networks that differ "
-        f"only in their seed. The rank correlations between two networks' FIDs are {min(pairs):.3f} to "
-        f"{max(pairs):.3f}; the mean FID is {', '.join(f'{mean:.2f}' for mean in values.mean(axis=1))}."
+        f"The FIDs of {values.shape[1]} cells were measured in the features of {len(values)} networks that "
+        f"differ only in their seed. The rank correlations between two networks' FIDs are {min(pairs):.3f} "
+        f"to {max(pairs):.3f}; the mean FID is {', '.join(f'{mean:.2f}' for mean in values.mean(axis=1))}."
     )
 
 
@@ -323,8 +323,9 @@ def copies_in_words(frame: pd.DataFrame) -> str:
     head = "No" if most["mean"] < 0.01 else "A little" if most["mean"] < 0.05 else "Yes"
     everyone = share(shares.loc["full", 1.0]) if ("full", 1.0) in shares.index else "no results yet"
     return (
-        f"**{head}.** The largest share of near-copies among the samples is {share(most)}, of {LABELS[row]} at "
-        f"{percent(ratio)}. With all the data it is {everyone}. One per cent is what held-out real images show."
+        f"**{head}.** The largest share of near-copies among the samples is {share(most)}, of {LABELS[row]} "
+        f"at {percent(ratio)}. With all the data it is {everyone}. One per cent is what held-out real images "
+        "show."
     )
 
 
@@ -351,9 +352,9 @@ def floor_in_words(result: dict[str, Any]) -> str:
     floor, held_out = result["floor"]["fid"], result.get("held_out_fid")
     said = f"The FID of held-out real images is {held_out:.2f}. " if held_out is not None else ""
     return (
-        f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. The bias of "
-        "FID is roughly proportional to one over the number of images, and a half has half as many as a model "
-        f"draws: at the models' number of samples the real-vs-real FID would be about {floor / 2:.2f}."
+        f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. The bias "
+        "of FID is roughly proportional to one over the number of images, and a half has half as many as a "
+        f"model draws: at the models' number of samples the real-vs-real FID would be about {floor / 2:.2f}."
     )
 
 

@@ -211,7 +211,8 @@ def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None =
         return {name: result}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DedtError(
-            f"{where} is no result of a cell ({error!r}); delete it and run: make tables PROFILE={folder.name}"
+            f"{where} is no result of a cell ({error!r}); delete it and run: make tables "
+            f"PROFILE={folder.name}"
         ) from error
 
 
@@ -262,8 +263,9 @@ def _read_sheet(path: Path) -> dict[str, np.ndarray]:
         return {}
     except Exception as error:  # Pillow raises errors of many kinds
         raise DedtError(
-            f"{path} is no picture of samples ({error}). Delete it to do without, or delete its cells' lines in "
-            f"{path.parent.parent / 'cells.jsonl'} as well and run: make tables PROFILE={path.parent.parent.name}"
+            f"{path} is no picture of samples ({error}). Delete it to do without, or delete its cells' lines "
+            f"in {path.parent.parent / 'cells.jsonl'} as well and run: make tables "
+            f"PROFILE={path.parent.parent.name}"
         ) from error
 
 

@@ -304,7 +304,8 @@ class Profile(Section):
         side = self.autoencoder.image_size // self.autoencoder.downsampling
         if self.unet.latent and side % 2 ** (levels - 1):
             raise ValueError(
-                f"the latents are {side} wide, which {levels} levels in unet.channels cannot halve: choose fewer levels"
+                f"the latents are {side} wide, which {levels} levels in unet.channels cannot halve: choose "
+                "fewer levels"
             )
         own = "pipeline" in (self.autoencoder.weights, self.autoencoder.decoder_weights)
         if own and not self.stable_diffusion.weights:
@@ -351,7 +352,8 @@ def find_profile(name: str | Path, folder: Path = Path()) -> Path:
         )
     if file.stem in profile_names() and file.resolve().parent != PROFILES.resolve():
         raise DedtError(
-            f"{file} has the name of one of the library's profiles: rename it, so that results are kept apart."
+            f"{file} has the name of one of the library's profiles: rename it, so that results are kept "
+            "apart."
         )
     return file.resolve()
 

@@ -98,19 +98,20 @@ class Recipe(BaseModel):
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
         if self.balancing and (self.reweighting or not self.has_coreset):
             raise ValueError(
-                "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping nor "
-                "infobatch"
+                "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping "
+                "nor infobatch"
             )
         if not self.reweighting and (self.null or self.reference != "full"):
             raise ValueError("null and reference are of reweighting, which is not asked for")
         if self.full_length and (not self.has_coreset or self.annealing):
             raise ValueError(
-                "full_length trains longer on a coreset, so it goes with neither early_stopping, infobatch nor annealing"
+                "full_length trains longer on a coreset, so it goes with neither early_stopping, infobatch "
+                "nor annealing"
             )
         if self.plan and (not self.has_coreset or self.weighting == "draw"):
             raise ValueError(
-                "a plan chooses from a coreset in every epoch, so it goes with neither early_stopping, infobatch nor "
-                "drawn classes"
+                "a plan chooses from a coreset in every epoch, so it goes with neither early_stopping, "
+                "infobatch nor drawn classes"
             )
         if self.infobatch and (self.reweighting or self.early_stopping):
             raise ValueError(

@@ -146,8 +146,8 @@ def find(
     if source == "folder":
         if caption or label not in ("", NONE):
             raise DedtError(
-                f"{path} has no columns, so --label and --caption have nothing to name: the folders are the classes "
-                f"(--label {NONE}: there are none), and a text file beside an image is its caption."
+                f"{path} has no columns, so --label and --caption have nothing to name: the folders are the "
+                f"classes (--label {NONE}: there are none), and a text file beside an image is its caption."
             )
         return folder.find(path, split, label=label)
     if source == "list" and path and str(path).endswith(lists.CLEANED):

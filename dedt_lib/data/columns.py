@@ -97,8 +97,8 @@ def label_column(
         if not is_label(asked, True):
             raise DedtError(
                 f"The column '{asked}' has {len(set(found)):,} different values in {len(found):,} "
-                f"rows: that is free text, and no class. Give it as --caption {asked}, and another as --label, or "
-                f"--label {NONE}."
+                f"rows: that is free text, and no class. Give it as --caption {asked}, and another as "
+                f"--label, or --label {NONE}."
             )
         return asked, []
     like = _called(LABELS, (*fields, *others))

@@ -95,10 +95,8 @@ def stems(ids: Sequence[str]) -> list[str]:
 
     A caption lies beside its image under the same stem, so that a.jpg and a.png cannot both be called a.
     """
-    short = [
-        safe(root if suffix.lower() in image_suffixes() else root + suffix)
-        for root, suffix in map(splitext, ids)
-    ]
+    known = image_suffixes()
+    short = [safe(root if end.lower() in known else root + end) for root, end in map(splitext, ids)]
     for other in (safe, marked):  # the second also tells apart what differs in case alone
         often = Counter(map(str.lower, short))
         short = [other(name) if often[stem.lower()] > 1 else stem for name, stem in zip(ids, short)]
@@ -119,12 +117,13 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
     kept = table[table["kept"]].set_index("id")
     if gone := sorted(set(kept.index) - set(listing.ids)):
         raise DedtError(
-            f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select again."
+            f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select "
+            "again."
         )
     kept["stem"] = stems(list(kept.index))
     names = set(table["class_name"])
-    numbered = classed and all(re.fullmatch(r"-?[0-9]+", name) for name in names)
-    numbered &= len({int(name) for name in names}) == len(names) if numbered else False
+    numbers = {int(name) for name in names if re.fullmatch(r"-?[0-9]+", name)}
+    numbered = classed and len(numbers) == len(names)
     encoded = tqdm(zip(listing.ids, listing.encoded()), "export", len(listing.ids), unit="image", leave=False)
     for name, (_, file) in encoded:
         if name not in kept.index or file is None:
@@ -163,8 +162,8 @@ def to_list(found: Iterator[Item], out: Path) -> None:
     for item in found:
         if item.source is None:
             raise DedtError(
-                "These images lie inside other files and have no path of their own: choose another --to, such as "
-                "imagefolder or webdataset."
+                "These images lie inside other files and have no path of their own: choose another --to, "
+                "such as imagefolder or webdataset."
             )
         if "\n" in (path := str(item.source.absolute())):
             raise DedtError(
@@ -293,7 +292,8 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
         raise DedtError(f"The images of {source['path']} are no files: there is nothing to export.")
     if listing.root.is_dir() and out.resolve().is_relative_to(listing.root.resolve()):
         raise DedtError(
-            f"{out} lies among the images in {listing.root}, and would be taken for some of them: give --out a folder elsewhere."
+            f"{out} lies among the images in {listing.root}, and would be taken for some of them: give --out "
+            "a folder elsewhere."
         )
     with open(folder / "coreset.parquet", "rb") as file:
         table = pd.read_parquet(file)

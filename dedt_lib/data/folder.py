@@ -71,8 +71,8 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     if left_out[IMAGES_BESIDE] > len(found.ids):
         apart = f", or read all of them without classes (--label {NONE})" * (train == root)
         raise DedtError(
-            f"{root} holds {left_out[IMAGES_BESIDE]:,} images beside its folders and only {len(found.ids):,} in them, which "
-            f"alone would be used: move the ones or the others away{apart}."
+            f"{root} holds {left_out[IMAGES_BESIDE]:,} images beside its folders and only {len(found.ids):,} "
+            f"in them, which alone would be used: move the ones or the others away{apart}."
         )
     if others := _other_sources(root):
         notes = [*notes, f"not read, because there are images beside them: {few(map(legible, others))}"]
@@ -109,8 +109,8 @@ def _flat(root, base, left_out):
         others = _other_sources(base)
         told = f" It holds {few(map(legible, others))}: unpack archives first, or give the path of a .tar or .parquet file."
         raise DedtError(
-            f"{base} holds no images: add some. An image is a file that Pillow opens, and none of those that are hidden."
-            + told * bool(others)
+            f"{base} holds no images: add some. An image is a file that Pillow opens, and none of those that "
+            "are hidden." + told * bool(others)
         )
     return _of_files(root, files, np.zeros(len(files), dtype=np.int64), (), left_out, ["no classes"])
 
@@ -181,9 +181,9 @@ def _layout(root, children):
         raise DedtError(f"{root} holds {_list(folders)}, {why}.")
 
     both = (
-        f"named like splits, beside {_list(others)}: are these splits or classes? For splits use train/CLASS/IMAGE "
-        "and test/CLASS/IMAGE, or give the path of the one to use; for classes put the images of each directly "
-        "into its folder, or rename them"
+        f"named like splits, beside {_list(others)}: are these splits or classes? For splits use "
+        "train/CLASS/IMAGE and test/CLASS/IMAGE, or give the path of the one to use; for classes put the "
+        "images of each directly into its folder, or rename them"
     )
     if nested(trains):
         if len(trains) > 1:
@@ -205,21 +205,21 @@ def _layout(root, children):
     if not plain and trains:
         refuse(
             exact,
-            "named like splits, but the images lie in them directly: put those of each class into a folder of its "
-            "own in the split (train/CLASS/IMAGE), or rename them if they are classes",
+            "named like splits, but the images lie in them directly: put those of each class into a folder "
+            "of its own in the split (train/CLASS/IMAGE), or rename them if they are classes",
         )
     if not plain and tests:
         refuse(
             [*tests, *others],
-            "held-out images, but no training images: name their folder train, or give the path of the folder that "
-            "holds the class folders",
+            "held-out images, but no training images: name their folder train, or give the path of the "
+            "folder that holds the class folders",
         )
     words = set().union(*(split_words(folder.name) for folder in others))
     if not plain and (nested(others) or {"train", "test"} <= words):
         refuse(
             others,
-            "which look like splits of another name: call them train and test (or val), with a folder for each "
-            "class in them, or give the path of the one to use",
+            "which look like splits of another name: call them train and test (or val), with a folder for "
+            "each class in them, or give the path of the one to use",
         )
     _refuse_splits_below(root, children)
     notes = [f"'{folder.name}' is a class, because it holds images like its neighbours" for folder in exact]
@@ -231,8 +231,8 @@ def _equal_subfolders(children):
     below = {tuple(folder.name for folder in subfolders(child, Counter())) for child in children}
     names = below.pop() if len(children) > 1 and len(below) == 1 else ()
     return [
-        f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those are the "
-        "classes, call the folders around them train and test"
+        f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those "
+        "are the classes, call the folders around them train and test"
     ] * (len(names) > 1)
 
 

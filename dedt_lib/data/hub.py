@@ -46,8 +46,9 @@ def _open(path: str) -> dict[str, Any]:
             found = datasets.load_from_disk(path)
     except Exception as error:
         raise DedtError(
-            f"The data set {path} cannot be read ({str(error).strip() or type(error).__name__}): give the folder that "
-            f"save_to_disk wrote, or {PREFIX}NAME of one on the Hugging Face hub, which needs a network."
+            f"The data set {path} cannot be read ({str(error).strip() or type(error).__name__}): give the "
+            f"folder that save_to_disk wrote, or {PREFIX}NAME of one on the Hugging Face hub, which needs a "
+            "network."
         ) from error
     return dict(found) if isinstance(found, dict) else {"train": found}
 

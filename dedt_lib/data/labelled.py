@@ -74,7 +74,8 @@ class LabelledImages(Labelled):
         images, labels, known = self.images, self.labels, len(self.class_names)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DedtError(
-                f"Images must be uint8 of shape [n, channels, height, width]; got {images.dtype} {images.shape}."
+                f"Images must be uint8 of shape [n, channels, height, width]; got {images.dtype} "
+                f"{images.shape}."
             )
         if not len(images) == len(labels) == len(self.ids):
             raise DedtError(

@@ -203,8 +203,8 @@ class Listing(Labelled):
             return where
         shown = "\n  ".join(named[:SHOWN])
         raise DedtError(
-            f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove them, "
-            f"or leave them out by --skip-bad (data.skip_bad = true in a profile):\n  {shown}"
+            f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove "
+            f"them, or leave them out by --skip-bad (data.skip_bad = true in a profile):\n  {shown}"
         )
 
 

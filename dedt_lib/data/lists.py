@@ -109,6 +109,7 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
     place = {name: i for i, name in enumerate(found.ids)}
     if gone := sorted(set(why) - set(place)):
         raise DedtError(
-            f"{file} was made of other images: {data} has no {few(gone, 3)}. Look at it again: dedt look {data} --drop ..."
+            f"{file} was made of other images: {data} has no {few(gone, 3)}. Look at it again: dedt look "
+            f"{data} --drop ..."
         )
     return found.without({place[name]: reason for name, reason in why.items()})

@@ -33,7 +33,7 @@ WORDS = {"low_information": "blank", "odd_aspect_ratio": "odd shape"}
 """What an issue is called here, where that is another word."""
 TABLE = "look.parquet"
 WINDOW = 64  # images that are read ahead
-THREADS = 8  # which decode at once: images of 24 megapixels take each of them 150 MB
+THREADS = 8  # which decode at once, each a whole image
 STRIP = 2**20  # bytes of pixels that are hashed at a time
 
 

@@ -39,8 +39,8 @@ def splits(path: str | Path | None) -> Splits:
     train, test = tables.get("train"), tables.get("test")
     if not train:
         raise DedtError(
-            f"{root} holds no metadata.jsonl or metadata.csv of training images: put it beside them, or beside their "
-            "folders, or into the folder train."
+            f"{root} holds no metadata.jsonl or metadata.csv of training images: put it beside them, or "
+            "beside their folders, or into the folder train."
         )
 
     def read(file: Path) -> Table:
@@ -132,7 +132,8 @@ def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dic
     if not (key := _key(columns, keys)):
         wanted = " or ".join(f"'{name}'" for name in keys)
         raise DedtError(
-            f"{file} has no column {wanted} with each image's path below {file.parent}. Its columns are: {few(columns)}."
+            f"{file} has no column {wanted} with each image's path below {file.parent}. Its columns are: "
+            f"{few(columns)}."
         )
     bad = [i for i, row in enumerate(read, 1) if not (isinstance(row.get(key), str) and row[key])]
     if bad:

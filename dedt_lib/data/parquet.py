@@ -50,8 +50,8 @@ def splits(path: str | Path | None) -> Splits:
     root, train = _root(path), find_files(path, "train")
     if not train:
         raise DedtError(
-            f"{root} holds no train.parquet and no shards such as train-00000-of-00001.parquet. Give a Parquet "
-            f"file, or a folder with such files{''.join(f'; {note}' for note in _unused(root, ()))}."
+            f"{root} holds no train.parquet and no shards such as train-00000-of-00001.parquet. Give a "
+            f"Parquet file, or a folder with such files{''.join(f'; {note}' for note in _unused(root, ()))}."
         )
     schema = _open(train[0]).schema_arrow
     column = _image_column(schema, train[0])
@@ -143,8 +143,8 @@ def _one_family(families):
     if numbers != tuple(range(first, first + wanted)):
         start = re.match(r"[a-z]+[-_]?", files[0].name, re.IGNORECASE)[0]
         raise DedtError(
-            f"{files[0].parent} holds {len(files)} of the {wanted} files {start}*.parquet: add those that are "
-            "missing."
+            f"{files[0].parent} holds {len(files)} of the {wanted} files {start}*.parquet: add those that "
+            "are missing."
         )
     return files
 
@@ -176,8 +176,8 @@ def _image_column(schema, file):
         return (named or images)[0]
     columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
     raise DedtError(
-        f"{file} has {len(images)} columns that could be the images (a struct with 'bytes'); name one of them "
-        f"{' or '.join(IMAGE_COLUMNS)}. Its columns are: {columns}"
+        f"{file} has {len(images)} columns that could be the images (a struct with 'bytes'); name one of "
+        f"them {' or '.join(IMAGE_COLUMNS)}. Its columns are: {columns}"
     )
 
 

@@ -134,7 +134,7 @@ def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:
     if len(foreign := np.flatnonzero(numbers < 0)):
         shown = ", ".join(f"{table.ids[i]}: {values[i]!r}" for i in foreign[:SHOWN])
         raise DedtError(
-            f"{len(foreign)} of {len(values)} images in {table.where or table.root} have no label, or one that is none "
-            f"of the {len(number)} classes ({shown}): correct or remove them."
+            f"{len(foreign)} of {len(values)} images in {table.where or table.root} have no label, or one "
+            f"that is none of the {len(number)} classes ({shown}): correct or remove them."
         )
     return numbers

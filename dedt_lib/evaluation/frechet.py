@@ -176,8 +176,8 @@ def classwise_frechet(
         elif not partial:
             images = len(reference or ()) if real_labels is None else np.equal(real_labels, k).sum()
             raise DedtError(
-                f"Class {k} has {images} and {len(side)} images to compare, and FID needs two on each side (four "
-                "for the floor): add images of that class, or draw more samples."
+                f"Class {k} has {images} and {len(side)} images to compare, and FID needs two on each side "
+                "(four for the floor): add images of that class, or draw more samples."
             )
     return values
 

@@ -29,8 +29,8 @@ def paired_interval(ours: Array, theirs: Array, *, level: float = 0.95) -> tuple
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if ours.ndim != 1 or ours.shape != theirs.shape or not np.isfinite([ours, theirs]).all():
         raise DedtError(
-            f"A paired interval takes one finite value of each side for each seed; got shapes {ours.shape} and "
-            f"{theirs.shape}."
+            f"A paired interval takes one finite value of each side for each seed; got shapes {ours.shape} "
+            f"and {theirs.shape}."
         )
     if len(ours) < 2:
         raise DedtError(

@@ -80,7 +80,8 @@ def select(
     class_names = tuple(map(str, range(K)) if class_names is None else class_names)
     if len(ids) != n or len(class_names) < K:
         raise DedtError(
-            f"{len(ids)} ids for {n} samples and {len(class_names)} names for {K} classes: there must be one each."
+            f"{len(ids)} ids for {n} samples and {len(class_names)} names for {K} classes: there must be one "
+            "each."
         )
 
     originals = as_originals(originals, n)

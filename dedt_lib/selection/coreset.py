@@ -190,7 +190,7 @@ def class_to_sample_weights(weights: Array, counts: Array) -> Array:
         raise DedtError(f"{weights.size} class weights for {counts.size} classes: there must be one each.")
     if (counts == 0).any():
         raise DedtError(
-            f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot be "
-            "weighted. Use scope='class' or a larger ratio."
+            f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot "
+            "be weighted. Use scope='class' or a larger ratio."
         )
     return weights * counts.sum() / counts

@@ -194,7 +194,8 @@ def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
     print(
-        "evaluations: forward passes of one image; a backward pass counts two; pairs: of images, for distances"
+        "evaluations: forward passes of one image; a backward pass counts two; pairs: of images, for "
+        "distances"
     )
     if works != least:
         print("a .. b: the losses decide how much InfoBatch prunes, from all that it may to nothing")

@@ -98,8 +98,8 @@ class TrainedEncoder(Stage):
     def check(self):
         if len(self.lab.class_names) == 1:
             raise DedtError(
-                f"All images are of one class, so there is nothing that the {self.label} could learn from their "
-                f"labels. {self.advice}"
+                f"All images are of one class, so there is nothing that the {self.label} could learn from "
+                f"their labels. {self.advice}"
             )
 
     def load(self, folder):
@@ -230,8 +230,8 @@ class PublishedEncoder(GivenEncoder):
         path = "" if self.weights == PUBLISHED[self.network] else self.weights
         if path and "/" not in path and "." not in path:
             raise DedtError(
-                f"Unknown weights '{self.weights}' for {self.network}. Choose '{PUBLISHED[self.network]}', the path of "
-                "a file, or '' to train it on your images."
+                f"Unknown weights '{self.weights}' for {self.network}. Choose '{PUBLISHED[self.network]}', "
+                "the path of a file, or '' to train it on your images."
             )
         return path
 
@@ -279,7 +279,8 @@ class DDAE(Stage):
         blocks = len(u.channels) * (u.layers + 1)
         if block > blocks:
             raise DedtError(
-                f"The decoder of this U-Net has blocks 1 to {blocks}; set encoders.ddae.block, now {block}, to one of them."
+                f"The decoder of this U-Net has blocks 1 to {blocks}; set encoders.ddae.block, now {block}, "
+                "to one of them."
             )
 
     def work(self, folder):

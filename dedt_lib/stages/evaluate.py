@@ -127,8 +127,8 @@ class Real(Stage):
     def check(self):
         if self.lab.n < needs.REAL_IMAGES:
             raise DedtError(
-                f"FID and its real-against-real value need {needs.REAL_IMAGES} training images in all, and there are "
-                f"{self.lab.n}: add images."
+                f"FID and its real-against-real value need {needs.REAL_IMAGES} training images in all, and "
+                f"there are {self.lab.n}: add images."
             )
 
     def work(self, folder):
@@ -307,9 +307,9 @@ class Evaluate(Stage):
             left_out = needs.left_out(lab.class_counts, drawn, lab.class_names)
         how, precision = extractor(lab), lab.profile.sample.precision
         protocol = (
-            f"FID of {len(images)} samples (seed {self.samples.model.seed}) against all {lab.n} training images, "
-            f"labels in the shares of the training images, {generated.shape[1]} features of {how.extractor}, "
-            f"layer {how.layer}"
+            f"FID of {len(images)} samples (seed {self.samples.model.seed}) against all {lab.n} training "
+            f"images, labels in the shares of the training images, {generated.shape[1]} features of "
+            f"{how.extractor}, layer {how.layer}"
         )
         fids = [real["all"].distance(self.generated(seed)) for seed, real in enumerate(reals)]
         start = time.perf_counter()
@@ -427,8 +427,8 @@ class CmmdReal(Stage):
     def check(self):
         if len(self.lab.class_names) == 1 and isinstance(cmmd_network(self.lab), SmallClip):
             raise DedtError(
-                "CMMD is to be measured by a CLIP trained on these images, but they have one class, of which it would "
-                "learn nothing: leave CMMD out (--set evaluate.cmmd='\"\"'), or give weights (--set "
+                "CMMD is to be measured by a CLIP trained on these images, but they have one class, of which "
+                "it would learn nothing: leave CMMD out (--set evaluate.cmmd='\"\"'), or give weights (--set "
                 "encoders.clip.weights=openai)."
             )
 

@@ -34,13 +34,13 @@ class Graph:
         )
         if stopped and recipe.ratio not in ratios:
             raise DedtError(
-                f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of the "
-                f"profile only, so it cannot be had at equal steps for {recipe.ratio}."
+                f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of "
+                f"the profile only, so it cannot be had at equal steps for {recipe.ratio}."
             )
         if recipe.reference == "equal-steps" and self.spec.proxy_epochs != self.spec.settings.epochs:
             raise DedtError(
-                f"The proxy of '{recipe.model}' takes fewer steps than a run on the coreset, and the run on all the data "
-                "keeps no weights there, so reference equal-steps is of other models."
+                f"The proxy of '{recipe.model}' takes fewer steps than a run on the coreset, and the run on "
+                "all the data keeps no weights there, so reference equal-steps is of other models."
             )
 
     @property

@@ -118,8 +118,8 @@ class Train(Stage):
             needs.no_empty_class(kept, lab.class_names, ratio, advice)
         elif kept[0] < len(lab.class_names):
             raise DedtError(
-                f"Of {lab.n} images {kept[0]} are kept, so some of the {len(lab.class_names)} classes keep no image at "
-                f"ratio {ratio:g}: {needs.ADVICE}."
+                f"Of {lab.n} images {kept[0]} are kept, so some of the {len(lab.class_names)} classes keep "
+                f"no image at ratio {ratio:g}: {needs.ADVICE}."
             )
 
     # ---- what it visits
