@@ -56,7 +56,7 @@ rule cell:
     resources:
         gpu=1,
     shell:
-        'DEDT_RESULTS="$(realpath -m -- "$(dirname -- {output[0]:q})/../..")" TQDM_DISABLE=1'
+        'DEDT_RESULTS="$(CDPATH= cd -- "$(dirname -- {output[0]:q})/../.." && pwd)" TQDM_DISABLE=1'
         " papermill notebooks/cell.ipynb {log:q} --cwd notebooks --no-progress-bar"
         " -r profile {GIVEN:q} -r row {wildcards.row:q} -p percent {wildcards.percent:q} -p seed {wildcards.seed:q}"
 

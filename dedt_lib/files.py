@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 5
 """Seconds of waiting for another process before a line says so, and between two messages among ranks."""
+ZEROS = 2**24
+"""Bytes that are written at a time where room on the disk cannot be claimed otherwise."""
 SILENCE = 60
 """Seconds without a byte after which a download is given up."""
 
@@ -213,7 +215,12 @@ def create_array(path: str | Path, shape: tuple, dtype: Any) -> "np.memmap":
 
     array = np.lib.format.open_memmap(path, "w+", dtype, tuple(shape))
     with open(path, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+        else:  # as on macOS
+            file.seek(array.offset)
+            for start in range(0, array.nbytes, ZEROS):
+                file.write(bytes(min(ZEROS, array.nbytes - start)))
     return array
 
 

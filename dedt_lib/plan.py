@@ -186,14 +186,10 @@ def probe(runs: Runs, until: str = "evaluate", *, limit: float = 5.0) -> Speed:
     lab = next(iter(runs.values())).lab
     if lab.profile.threads:
         torch.set_num_threads(lab.profile.threads)
-    timed = [
-        (ALIKE.get(cost.kind, cost.kind), cost, stage)
-        for stage in stages(runs, until).values()
-        for cost in costs(stage)
-        if cost.network
-    ]
+    timed = [(cost, stage) for stage in stages(runs, until).values() for cost in costs(stage) if cost.network]
     speed = {("comparison", "distances"): _pair_seconds(lab)}
-    for kind, cost, stage in tqdm(timed, desc="probe", unit="part", leave=False):
+    for cost, stage in tqdm(timed, desc="probe", unit="part", leave=False):
+        kind = ALIKE.get(cost.kind, cost.kind)
         if (kind, cost.network) not in speed:
             speed = _time(stage, limit) | speed
         speed[cost.kind, cost.network] = speed[kind, cost.network]

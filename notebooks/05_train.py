@@ -191,7 +191,7 @@ ledger.round(1).astype({"steps": int, "images seen": int})
 # *loss* ([Reweight](04_reweight.ipynb)). DoReMi
 # ([Xie et al., 2023](https://arxiv.org/abs/2305.10429)), the source of this
 # kind of weights, *samples* by them: it draws a class with probability
-# $\alpha_i$, then one of its images. The bars below are one epoch of such a
+# $\alpha_i$, then one of its images. The bars below are one epoch of such
 # draws, and the short lines are the expected counts.
 
 # %%

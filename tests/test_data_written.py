@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+import unicodedata
 
 import datasets
 import numpy as np
@@ -346,6 +347,22 @@ def test_captions_are_read_in_usual_encodings_and_what_is_none_is_said(tmp_path,
     assert "no captions, because they are not UTF-8: " in found.reading.line
     assert "no captions, because they hold only numbers: " in found.reading.line
     assert found.reading.left_out == ({} if inside else {"not images": 3})
+
+
+def test_a_list_may_spell_an_accent_in_another_way_than_the_file(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "caf\xe9.png") for form in ("NFC", "NFD"))
+    for there, said in ((composed, apart), (apart, composed)):
+        folder = tmp_path / there
+        folder.mkdir()
+        (folder / there).write_bytes(png(3))
+        (folder / "list.csv").write_text(f"path\n{said}\n", encoding="utf-8")
+        assert numbers(listed(folder / "list.csv")) == [3]
+
+
+def test_captions_may_lie_in_files_with_a_suffix_in_capitals(tmp_path):
+    photos(tmp_path, 0)
+    (tmp_path / "00.TXT").write_text("a leaf")
+    assert listed(tmp_path).captions == ("a leaf",)
 
 
 def test_images_of_one_stem_share_a_caption(tmp_path):

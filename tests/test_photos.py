@@ -95,6 +95,33 @@ def test_the_look_finds_what_is_there(folder):
     assert leaked.tolist() == [True, True]
 
 
+def test_a_killed_look_goes_on(folder, tmp_path, monkeypatch, capfd):
+    listing, see, seen = data.find("folder", folder), look._see, []
+    whole, n = look.look(listing), len(listing.ids)
+    monkeypatch.setattr(look, "PART", 4)
+
+    def stops(item):
+        seen.append(item[0])
+        if item[0] == listing.ids[10]:
+            raise KeyboardInterrupt
+        return see(item)
+
+    monkeypatch.setattr(look, "_see", stops)
+    with pytest.raises(KeyboardInterrupt):
+        look.look(listing, tmp_path)
+    parts = sorted(path.name for path in tmp_path.glob("*.parquet") if path.name[0] == ".")
+    assert parts == [".part-00000000.parquet", ".part-00000004.parquet"]
+    with open(tmp_path / parts[0], "r+b") as file:  # one of them is damaged meanwhile
+        file.write(b"?")
+    seen.clear()
+    monkeypatch.setattr(look, "_see", lambda item: seen.append(item[0]) or see(item))
+    resumed = look.look(listing, tmp_path)
+    assert sorted(seen) == sorted({*listing.ids} - {*listing.ids[4:8]}) and len(seen) == n - 4
+    assert "is damaged" in capfd.readouterr().err
+    pd.testing.assert_frame_equal(resumed.table, whole.table)
+    assert np.array_equal(resumed.thumbnails, whole.thumbnails)
+
+
 def test_what_is_near_is_near_in_blocks_too():
     a, b = np.random.default_rng(0).integers(0, 2**64, (2, 40), dtype=np.uint64)
     a[7] = b[30] ^ np.uint64(0b1011)
@@ -214,6 +241,14 @@ def test_the_next_commands_repeat_the_options(options, capsys):
     recipe = Recipe(**{name: how[name] for name in how.keys() & Recipe.model_fields.keys()})
     said = options_of(SimpleNamespace(profile=budget, recipe=recipe))
     assert sorted(shlex.split(said)) == sorted(shlex.split(options.replace(" photographs", "")))
+
+
+def test_the_next_commands_name_a_profile_by_its_file(tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_text('extends = "photos"\nunet.epochs = 7\n')
+    changed = load_profile(load_profile(own), **{"unet.epochs": 8})
+    said = options_of(SimpleNamespace(profile=changed, recipe=Recipe()))
+    assert shlex.split(said) == ["--profile", str(own), "--set", "unet.epochs=8"]
 
 
 def test_a_class_without_a_kept_image_is_said_and_not_trained_on(kept, tmp_path, capsys):
@@ -342,11 +377,12 @@ def test_torch_draws_by_the_weights(exported):
 
 def test_weights_become_repeats(tmp_path):
     items = [
-        export.Item(f"{i}", f"{i}", None, b"image", ".png", i, "abc"[i], "", weight)
+        export.Item(f"{i}", f"{i}", None, b"image", ".png", i, "abc"[i], "said" * (i == 1), weight)
         for i, weight in enumerate((0.5, 1.4, 9))
     ]
     export.to_kohya(iter(items), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10_c", "1_a", "3_b", "repeats.json"]
+    assert sorted(file.name for file in (tmp_path / "3_b").iterdir()) == ["1.png", "1.txt"]
     error = json.loads((tmp_path / "repeats.json").read_text())["largest relative error"]
     assert error == pytest.approx(max(abs(np.array([1, 3, 10]) / 14 / (np.array([0.5, 1.4, 9]) / 10.9) - 1)))
 

@@ -18,6 +18,7 @@ from dedt_lib.files import (
     address,
     atomic,
     atomic_folder,
+    create_array,
     intact,
     intact_or_removed,
     locked,
@@ -504,6 +505,18 @@ def test_a_kill_between_seal_and_file_leaves_the_file_before_sealed(tmp_path, mo
 
 
 # ---- files ---------------------------------------------------------------------------------------
+
+
+def test_room_for_an_array_is_claimed_with_or_without_the_system_s_help(monkeypatch, tmp_path):
+    monkeypatch.setattr(files_module, "ZEROS", 100)
+    claimed = [create_array(tmp_path / "with.npy", (7, 33), np.uint8)]
+    monkeypatch.delattr(os, "posix_fallocate")  # macOS has none
+    claimed.append(create_array(tmp_path / "without.npy", (7, 33), np.uint8))
+    for array in claimed:
+        array[3] = 5
+        array.flush()
+    whole, other = ((tmp_path / f"{name}.npy").read_bytes() for name in ("with", "without"))
+    assert whole == other and np.load(tmp_path / "without.npy").sum() == 5 * 33
 
 
 def test_an_atomic_write_is_seen_whole_or_not_at_all(tmp_path):

@@ -295,6 +295,12 @@ class Profile(Section):
     stable_diffusion: StableDiffusion = StableDiffusion()
     sample: Sample
     evaluate: Evaluate
+    _file: Path | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """Where it was read from, before changes."""
+        return self._file
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
@@ -335,9 +341,15 @@ def load_profile(name: "str | Path | Profile", /, **changes: Any) -> Profile:
         DedtError: For an unknown profile, key or value, with the valid or the nearest ones.
     """
     if isinstance(name, Profile):
-        return checked(Profile, {**flat(name.model_dump()), **flat(changes)}) if changes else name
-    values = {key: value for key, (value, _) in read_profile(find_profile(name)).items()}
-    return checked(Profile, {**values, **flat(changes)})
+        if not changes:
+            return name
+        file, values = name.file, flat(name.model_dump())
+    else:
+        file = find_profile(name)
+        values = {key: value for key, (value, _) in read_profile(file).items()}
+    made = checked(Profile, {**values, **flat(changes)})
+    made._file = file
+    return made
 
 
 def find_profile(name: str | Path, folder: Path = Path()) -> Path:

@@ -235,11 +235,18 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
     The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says
     how far the rounding is off.
     """
-    every = [item.plain() for item in found]
-    weights = np.array([item.weight for item in every])
+    paths, weighed, unsorted = [], [], out / ".unsorted"
+    for item in map(Item.plain, found):
+        paths.append(_write(item, unsorted / safe(item.class_name or "images")))
+        weighed.append(item.weight)
+    weights = np.array(weighed)
     repeats = np.clip(np.rint(weights / weights.min()), 1, MOST_REPEATS).astype(int)
-    for item, often in zip(every, repeats):
-        _write(item, out / f"{often}_{safe(item.class_name or 'images')}")
+    for path, often in zip(paths, repeats):
+        folder = out / f"{often}_{path.parent.name}"
+        folder.mkdir(exist_ok=True)
+        for file in filter(Path.exists, (path, path.with_suffix(".txt"))):
+            file.rename(folder / file.name)
+    shutil.rmtree(unsorted)
     share, wanted = repeats / repeats.sum(), weights / weights.sum()
     write_json(out / "repeats.json", {"largest relative error": float(abs(share / wanted - 1).max())})
 

@@ -28,7 +28,7 @@ from .names import (
 from .reading import Reading
 from .texts import caption_of, read_bytes, unused_notes
 
-CAPTION_FILES = (".txt", ".caption")
+CAPTION_FILES = (".txt", ".caption", ".TXT")
 IMAGE, FOLDER, HIDDEN, BESIDE = "image", "folder", "hidden", "beside the class folders"
 IMAGES_BESIDE = f"images {BESIDE}"
 OTHER_SOURCES = (".tar", ".parquet", *ARCHIVES)

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE = 32
 IN_MEMORY = 2**31  # bytes; more pixels than that stay in their file and are read as they are needed
+WINDOW = 64  # images that are read ahead
+THREADS = 8  # which decode at once, each a whole image
 SHOWN = 5
 NO_CLASS = "images"
 """The one class of images without classes."""
@@ -178,12 +180,20 @@ class Listing(Labelled):
         """The images that can be read, uint8 [m, channels, size, size], and (place, why) of the others."""
         count, bad = len(self.labels), []
         images = allocate((count, channels, size, size), np.uint8)
-        bar = tqdm(self.encoded(), f"decode {self.name}", count, unit="image", leave=False, delay=2)
-        for i, (_, file) in enumerate(bar):
+
+        def decoded(item):
             try:
-                images[i - len(bad)] = read_image(file, size, channels)
+                return read_image(item[1], size, channels)
             except Exception as error:  # a decoder may raise anything on a damaged file
-                bad.append((i, why_unreadable(error)))
+                return why_unreadable(error)
+
+        found = ahead(decoded, self.encoded())
+        bar = tqdm(found, f"decode {self.name}", count, unit="image", leave=False, delay=2)
+        for i, pixels in enumerate(bar):
+            if isinstance(pixels, str):
+                bad.append((i, pixels))
+            else:
+                images[i - len(bad)] = pixels
         return images[: count - len(bad)], bad
 
     def refuse(self, bad: Sequence[tuple[int, str]], skip_bad: bool, report: str | Path | None) -> str:
@@ -206,6 +216,16 @@ class Listing(Labelled):
             f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove "
             f"them, or leave them out by --skip-bad (data.skip_bad = true in a profile):\n  {shown}"
         )
+
+
+def ahead(work: Callable[[Any], Any], items: Iterable) -> Iterator:
+    """``work`` of each item, in order, by several threads that are a few items ahead."""
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        items = iter(items)
+        running = [pool.submit(work, item) for item in itertools.islice(items, WINDOW)]
+        while running:
+            yield running.pop(0).result()
+            running += [pool.submit(work, item) for item in itertools.islice(items, 1)]
 
 
 def root_of(path: str | Path | None, source: str, wanted: str) -> Path:

@@ -1,5 +1,6 @@
 """A list of images: paths in a text or a table, or what the look at a data set leaves of it."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,14 @@ def splits(path: str | Path | None) -> Splits:
 
 
 def write_cleaned(
-    path: Path, source: str, data: str | Path, why: dict[str, str], *, label: str = "", caption: str = ""
+    path: Path,
+    source: str,
+    data: str | Path,
+    why: dict[str, str],
+    *,
+    images: int,
+    label: str = "",
+    caption: str = "",
 ) -> None:
     """Write a list of all images of a data set but some; of a cleaned list one that leaves out more.
 
@@ -67,6 +75,7 @@ def write_cleaned(
         source: kind of the data set.
         data: where it is.
         why: id of each image that is left out -> the reason.
+        images: how many were looked at.
         label: the column of the classes, where it was named.
         caption: the column of the captions, where it was named.
     """
@@ -75,7 +84,7 @@ def write_cleaned(
         facts["data"] = str(Path(data).absolute())
     if str(data).endswith(CLEANED):
         facts |= read_json(data)
-    facts["left_out"] |= why
+    facts |= {"images": images + len(facts["left_out"]), "left_out": facts["left_out"] | why}
     write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})
 
 
@@ -112,4 +121,7 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
             f"{file} was made of other images: {data} has no {few(gone, 3)}. Look at it again: dedt look "
             f"{data} --drop ..."
         )
+    if more := len(place) - facts.get("images", len(place)):
+        note = f"images {'added' if more > 0 else 'gone'} since they were looked at: {abs(more):,}"
+        found = dataclasses.replace(found, reading=found.reading.without(0, "", note))
     return found.without({place[name]: reason for name, reason in why.items()})

@@ -3,9 +3,7 @@
 import hashlib
 import io
 import itertools
-import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,8 +13,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from ..files import intact_or_removed, sealed
 from .labelled import first_alike
-from .listing import Listing, crop, digest_of, opened, upright, why_unreadable
+from .listing import Listing, ahead, crop, digest_of, opened, upright, why_unreadable
 
 THUMBNAIL = 64
 SIDE = 128  # pixels of the longer side at which brightness, blur and information are judged
@@ -32,8 +31,7 @@ ISSUES = {
 WORDS = {"low_information": "blank", "odd_aspect_ratio": "odd shape"}
 """What an issue is called here, where that is another word."""
 TABLE = "look.parquet"
-WINDOW = 64  # images that are read ahead
-THREADS = 8  # which decode at once, each a whole image
+PART = 512  # images between two files from which a killed look goes on
 STRIP = 2**20  # bytes of pixels that are hashed at a time
 
 
@@ -70,43 +68,57 @@ class Look:
         return cls(table, np.load(folder / "thumbnails.npy", mmap_mode="r"))
 
 
-def look(listing: Listing) -> Look:
+def look(listing: Listing, folder: Path | None = None) -> Look:
     """Decode every image of a Listing once, a few at a time, and note what it is.
 
     In memory are as many images as there are threads (THREADS at most); of each a thumbnail of 64 pixels
     stays.
+
+    Args:
+        listing: The images.
+        folder: Where what was seen is noted every PART images, so that a killed look goes on from there.
     """
-    thumbnails, rows = np.zeros((len(listing.ids), 3, THUMBNAIL, THUMBNAIL), np.uint8), []
-    seen = tqdm(
-        ahead(_see, listing.encoded()), f"look at {listing.name}", len(listing.ids), unit="image", leave=False
-    )
-    for i, (row, thumbnail) in enumerate(seen):
-        rows.append({"id": listing.ids[i], **row})
-        if thumbnail is not None:
-            thumbnails[i] = thumbnail
-    table = pd.DataFrame(rows)
+    thumbnails, parts = np.zeros((len(listing.ids), 3, THUMBNAIL, THUMBNAIL), np.uint8), []
+    encoded = iter(listing.encoded())
+    with tqdm(desc=f"look at {listing.name}", total=len(listing.ids), unit="image", leave=False) as bar:
+        for start in range(0, len(listing.ids), PART):
+            files = itertools.islice(encoded, min(PART, len(listing.ids) - start))
+            part = _part(files, folder and folder / f".part-{start:08d}.parquet", bar)
+            for place, thumbnail in enumerate(part.pop("thumbnail"), start):
+                if thumbnail:
+                    thumbnails[place] = np.frombuffer(thumbnail, np.uint8).reshape(thumbnails.shape[1:])
+            parts.append(part)
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "id", listing.ids)
     issues = _issues(table)
     return Look(table[[name for name in table if ":" not in name]].assign(**issues), thumbnails)
 
 
-def ahead(work: Any, items: Iterable) -> Iterator:
-    """``work`` of each item, in order, by several threads that are a few items ahead."""
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        items = iter(items)
-        running = [pool.submit(work, item) for item in itertools.islice(items, WINDOW)]
-        while running:
-            yield running.pop(0).result()
-            running += [pool.submit(work, item) for item in itertools.islice(items, 1)]
+def _part(files: Iterable[tuple[str, Path | BinaryIO | None]], path: Path | None, bar: tqdm) -> pd.DataFrame:
+    """A row for each of some images, with its thumbnail: read from ``path``, or seen now and noted there."""
+    if path and intact_or_removed(path):
+        bar.update(sum(1 for _ in files))
+        with open(path, "rb") as file:
+            return pd.read_parquet(file)
+    rows = []
+    for row in ahead(_see, files):
+        rows.append(row)
+        bar.update()
+    part = pd.DataFrame(rows)
+    if path:
+        with sealed(path) as partial, open(partial, "wb") as file:
+            part.to_parquet(file, index=False)
+    return part
 
 
-def _see(item: tuple[str, Path | BinaryIO | None]) -> tuple[dict[str, Any], np.ndarray | None]:
-    """The row of one image, and its thumbnail uint8 [3, 64, 64]."""
+def _see(item: tuple[str, Path | BinaryIO | None]) -> dict[str, Any]:
+    """The row of one image, with its thumbnail: the bytes of uint8 [3, 64, 64], none where it cannot be read."""
     import imagehash
 
     _, file = item
     raw: dict[str, dict] = {}
     row = {"content": "", "width": 0, "height": 0, "mode": "", "format": ""}
-    row |= {"digest": "", "phash": 0, "error": ""}
+    row |= {"digest": "", "phash": 0, "error": "", "thumbnail": b""}
     try:
         content = file.read_bytes() if isinstance(file, Path) else file.read() if file else None
         with opened(None if content is None else io.BytesIO(content)) as found:
@@ -121,9 +133,9 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> tuple[dict[str, Any], np.n
             if measure.name not in raw:
                 raw[measure.name] = measure.calculate(image)
         row |= {f"{kind}:{key}": value for kind, values in raw.items() for key, value in values.items()}
-        return row, thumbnail
+        return {**row, "thumbnail": thumbnail.tobytes()}
     except Exception as error:  # a decoder may raise anything on a damaged file
-        return {**row, "error": why_unreadable(error)}, None
+        return {**row, "error": why_unreadable(error)}
 
 
 def _digest(image: Image.Image) -> str:

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DedtError
@@ -90,7 +91,9 @@ def _table(folder: Path) -> Path | None:
 
 
 def there(names: Sequence[str], file: Path) -> list[str]:
-    """The paths that a file names, absolute or below its folder; those with backslashes as Windows means them.
+    """The paths that a file names, absolute or below its folder, in the spelling of what is there.
+
+    A backslash may mean a slash, as on Windows, and an accent be part of its letter or a sign of its own.
 
     Raises:
         DedtError: none of them is there.
@@ -99,7 +102,12 @@ def there(names: Sequence[str], file: Path) -> list[str]:
     def is_there(name: str) -> bool:
         return os.path.exists(file.parent / name)
 
-    found = [name.replace("\\", "/") if "\\" in name and not is_there(name) else name for name in names]
+    def spellings(name: str) -> Iterator[str]:
+        yield name
+        yield (slashed := name.replace("\\", "/"))
+        yield from (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+
+    found = [next(filter(is_there, spellings(name)), name) for name in names]
     if not any(map(is_there, found)):
         raise DedtError(
             f"No such file: none of the {len(found):,} images that {file} names is there ({few(found, SHOWN)}). Paths are "

@@ -2,12 +2,11 @@
 
 import functools
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from .listing import Listing, read_image
+from .listing import Listing, ahead, read_image
 from .look import Look, groups_of_copies
 
 
@@ -58,5 +57,4 @@ class Pixels:
             self._place, self._files = 0, iter(self._listing.encoded())
         files = [file for _, file in itertools.islice(self._files, start - self._place, stop - self._place)]
         self._place = stop
-        with ThreadPoolExecutor() as pool:
-            return np.stack(list(pool.map(lambda file: read_image(file, size, channels), files)))
+        return np.stack([*ahead(lambda file: read_image(file, size, channels), files)])

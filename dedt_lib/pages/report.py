@@ -77,9 +77,9 @@ def options_of(experiment: "Experiment") -> str:
     profile, words = experiment.profile, list[str]()
     said = experiment.recipe.model_dump(exclude={"ratio", "reweighting"}, exclude_defaults=True)
     said |= {name: getattr(profile.data, name) for name in ("label", "caption", "skip_bad")}
-    base = load_profile(profile.name) if profile.name in profile_names() else profile
-    file = profile.name + ".toml" * (profile.name not in profile_names())
-    said |= {"profile": file if file != "photos" else ""}
+    base = load_profile(profile.file or profile)
+    named = profile.name if profile.name in profile_names() else str(profile.file)
+    said |= {"profile": named if named != "photos" else ""}
     for name, value in said.items():
         if value not in ("", False):
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]

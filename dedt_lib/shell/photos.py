@@ -71,7 +71,7 @@ def look(
     if kinds:
         why = {name: kind for kind in reversed(kinds) for name in found.dropped(kind)}
         cleaned = out / f"{Path(data).name.partition('.')[0] or 'images'}{lists.CLEANED}"
-        lists.write_cleaned(cleaned, source, data, why, label=label, caption=caption)
+        lists.write_cleaned(cleaned, source, data, why, images=len(found.table), label=label, caption=caption)
         left = len(found.table) - len(why)
         print(f"wrote {cleaned}: {amount(left, 'image')}, without {amount(len(why), 'other')}")
 

@@ -66,7 +66,7 @@ class Photographs(Stage):
 
     split: str = "train"
 
-    name, version = "look", 2
+    name, version, resumable = "look", 2, True
 
     @cached_property
     def listing(self) -> Listing | None:
@@ -91,7 +91,7 @@ class Photographs(Stage):
         }
 
     def work(self, folder):
-        look(self.listing).save(folder)
+        look(self.listing, folder).save(folder)
 
     def load(self, folder):
         p, seen, found = self.lab.profile.data, Look.load(folder), self.listing
