@@ -17,6 +17,7 @@ from PIL import Image
 from dedt_lib import data
 from dedt_lib.book import figures
 from dedt_lib.data import check_source, find, load
+from dedt_lib.data.listing import opened
 from dedt_lib.data.names import resembles_split, split_of
 from dedt_lib.errors import DedtError
 from dedt_lib.selection import Coreset
@@ -436,3 +437,15 @@ def test_what_per_class_leaves_out_is_counted(tmp_path, capsys):
 
 def test_readings_of_sources_are_public():
     assert data.Reading.of(3, {"hidden": 2, "not images": 0}).facts["left_out"] == {"hidden": 2}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pytest has filters of its own
+def test_panoramas_are_read_up_to_a_size(tmp_path, monkeypatch):
+    Image.new("1", (16_000, 12_000)).save(tmp_path / "panorama.png")
+    with opened(tmp_path / "panorama.png") as image:
+        assert image.size == (16_000, 12_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(
+        DedtError, match=r"panorama.png \(it has more than 268 million pixels; make it smaller\)"
+    ):
+        load("folder", path=tmp_path)

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,10 @@ NO_CLASS = "images"
 """The one class of images without classes."""
 UNREADABLE = "unreadable.txt"
 """The list of the images that cannot be decoded, a line each."""
+MOST_PIXELS = 2**28
+"""Of an image: panoramas have more than Pillow's limit of 179 million; so many in colour take 0.8 GB."""
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # from which Pillow warns; twice as many it refuses
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -350,6 +355,8 @@ def why_unreadable(error: Exception) -> str:
     """Why an image cannot be decoded, in a line, without its name: what is stored is found by content."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "no image of a kind that Pillow knows"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MOST_PIXELS / 1e6:.0f} million pixels; make it smaller"
     return legible((isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__)
 
 
