@@ -120,7 +120,7 @@ import functools
 from dedt_lib.sampling import sample
 
 decode = experiment.samples.decode
-few = experiment.sample_labels()[:300]
+few = experiment.sample_labels()[:200]
 
 
 @functools.cache
@@ -136,7 +136,7 @@ rows = [draw("all data", s)[:10] for s in scales]
 figures.image_rows(rows, [f"s = {s:g}" for s in scales])
 
 # %% [markdown]
-# A few hundred samples are enough to compare scales with each other. They do
+# Two hundred samples are enough to compare scales with each other. They do
 # not compare with the tables of results, because all three measures depend on
 # the number of samples.
 

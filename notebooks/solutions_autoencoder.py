@@ -48,12 +48,12 @@ network = latents.autoencoder(experiment.lab).result()
 # latent then have?** ([Exercise](14_latents.ipynb))
 #
 # A profile of your own is a file; single values can also be given to
-# `load_profile`. To save time both autoencoders are trained for ten epochs, and
+# `load_profile`. To save time both autoencoders are trained for five epochs, and
 # compared with each other.
 
 # %%
 def reconstruction(channels):
-    change = {"autoencoder.channels": channels, "autoencoder.epochs": 10}
+    change = {"autoencoder.channels": channels, "autoencoder.epochs": 5}
     shorter = load_profile(profile, **change)
     trial = Experiment(shorter, model="mdt", seed=seed)
     coder = latents.autoencoder(trial.lab).result()

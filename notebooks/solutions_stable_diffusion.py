@@ -92,7 +92,7 @@ def by_quarter(batches, **columns):
     return table.groupby(quarter).mean().T
 
 
-def batches(chosen, count=20):
+def batches(chosen, count=8):
     settings, chosen = experiment.settings, torch.as_tensor(chosen)
     return [
         draw_batch(experiment.latents, chosen, settings, seed, step)
@@ -130,7 +130,7 @@ by_quarter(
 
 # %%
 real = experiment.real()["all"]
-few = experiment.sample_labels()[:300]
+few = experiment.sample_labels()[:200]
 
 
 def fid(model, scale):
@@ -158,7 +158,7 @@ order.rank().astype(int)
 
 # %% [markdown]
 # Where the ranks differ between columns, a statement about the models without
-# its scale is a statement about nothing. Where they agree, 300 samples of one
+# its scale is a statement about nothing. Where they agree, 200 samples of one
 # seed still leave open whether they would with the next seed.
 #
 # **What do samples look like that are guided by the pre-trained model?**
@@ -209,7 +209,7 @@ figures.image_rows(list(rows.values()), list(rows))
 
 # %%
 kept = experiment.select().kept.nonzero()[0]
-drawn = batches(kept)
+drawn = batches(kept, count=20)
 timesteps = torch.cat([batch.t for batch in drawn])
 margin = losses(tuned, drawn) - losses(models["all data"], drawn)
 by_quarter(
