@@ -181,7 +181,12 @@ def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
     again = tmp_path / "again.dedt.json"  # what is left of a cleaned list is cleaned once more
     lists.write_cleaned(again, "list", cleaned, {"dog/01.png": "dark"}, images=5)
     assert data.find("list", again).reading.notes == () and len(data.find("list", again).ids) == 4
-    (tmp_path / "cat" / "00.png").unlink()
+    (tmp_path / "cat" / "00.png").unlink()  # what was left out may well be deleted
+    (tmp_path / "cat" / "06.png").unlink()
+    gone = data.find("list", cleaned)
+    assert gone.reading.notes == ("images gone since they were looked at: 1",)
+    assert len(gone.ids) == 4 and gone.reading.left_out["blank"] == 1
+    photo(0).save(tmp_path / "cat" / "renamed.png")
     with pytest.raises(DedtError, match="made of other images: .* has no cat/00.png"):
         data.find("list", cleaned)
 

@@ -98,14 +98,14 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         caption: as of :func:`dedt_lib.data.find`.
 
     Raises:
-        DedtError: for a list that cannot be read, or one of other images.
+        DedtError: for a list that cannot be read, or where images that it leaves out may have other names now.
     """
     from . import find as find_in
 
     file = root_of(path, "list", WANTED)
     facts = read_json(file)
     try:
-        source, data, why = facts["source"], facts["data"], facts["left_out"]
+        source, data, why, seen = (facts[key] for key in ("source", "data", "left_out", "images"))
     except (KeyError, TypeError) as error:
         raise DedtError(f"{file} is no list that `dedt look --drop` wrote: write it again.") from error
     label, caption = label or facts.get("label", ""), caption or facts.get("caption", "")
@@ -116,12 +116,13 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # only CIFAR-10 is a folder, and that is no file to look at
     place = {name: i for i, name in enumerate(found.ids)}
-    if gone := sorted(set(why) - set(place)):
+    gone = sorted(set(why) - set(place))
+    if gone and len(place) + len(gone) > seen:  # with new names they might come back
         raise DedtError(
             f"{file} was made of other images: {data} has no {few(gone, 3)}. Look at it again: dedt look "
             f"{data} --drop ..."
         )
-    if more := len(place) - facts.get("images", len(place)):
+    if more := len(place) - seen:
         note = f"images {'added' if more > 0 else 'gone'} since they were looked at: {abs(more):,}"
         found = dataclasses.replace(found, reading=found.reading.without(0, "", note))
-    return found.without({place[name]: reason for name, reason in why.items()})
+    return found.without({place[name]: reason for name, reason in why.items() if name in place})
