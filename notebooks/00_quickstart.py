@@ -157,9 +157,9 @@ Markdown(
 
 # %% [markdown]
 # Even two random halves of the real images are not at distance zero, because
-# each is a small sample. A half holds half as many images as each model draws,
-# which makes the value about twice as large as at the models' number of
-# images.
+# each is a small sample. Where each model draws as many images as there are
+# real ones, as for the digits, a half holds half as many, and the value is
+# about twice as large as at the models' number of images.
 
 # %%
 Markdown(

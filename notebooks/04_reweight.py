@@ -267,8 +267,8 @@ np.allclose(weighted.sample_weights[weighted.indices], by_hand)
 #   without a rare class is divided by little, and a batch with one by much.
 #   The final training therefore divides by $b$.
 # - Where classes are unequal, uniform $\alpha$ already changes the training,
-#   because every class then counts the same. A row of
-#   [Table I](08_table1.ipynb) isolates this effect (`balancing=True`).
+#   because every class then counts the same. A row of the
+#   [controls](20_controls.ipynb) isolates this effect (`balancing=True`).
 # - Dropout raises the proxy's losses but not the reference's, so it inflates
 #   every excess. The digits' network has no dropout. For others,
 #   `reweight.scores = "eval"` in a profile compares the losses without

@@ -97,8 +97,10 @@ images = ddim(model, noise, classes, steps=steps, guidance=w)
 torch.allclose(x.clamp(-1, 1), images, atol=1e-3)
 
 # %% [markdown]
-# The last timestep is $t=0$. The code that the paper builds on takes every
-# timestep one higher, and its last step leads from $t=1$ to $t=0$.
+# The last timestep is $t=0$. A public code whose settings agree with the
+# paper's ([FutureXiang/Diffusion](https://github.com/FutureXiang/Diffusion))
+# takes every timestep one higher, and its last step leads from $t=1$ to
+# $t=0$.
 #
 # ## Step by step
 #

@@ -202,10 +202,10 @@ def kept(**how):
 
 # %% [markdown]
 # A ratio of 10 % has two readings. InfoBatch *as published* draws a tenth of
-# the well-learned images. InfoBatch *to budget* keeps a tenth of all images; at
-# this ratio it has to draw from all images alike, and at larger ratios it keeps
-# all that are not well learned. The figure compares both with the annealed
-# coreset.
+# the well-learned images. InfoBatch *to budget* keeps a tenth of all images:
+# all that are not well learned and a few of the others, or, where more than a
+# tenth are not well learned, a tenth drawn from all images alike. The figure
+# compares both with the annealed coreset.
 
 # %%
 everything = range(len(data))

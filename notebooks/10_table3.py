@@ -190,13 +190,13 @@ check.round(2)
 # ## What follows
 #
 # The speed-up of the final training is arithmetic: fewer images, fewer steps.
-# What it is worth depends on the stages before it. The reference *is* one run on
-# all the data, so a recipe that has to train it cannot be faster than that run.
-# Such a recipe pays off only if the reference exists already, or if several
-# coresets share it. Selection alone needs a feature extractor, which is trained
-# once and serves all ratios and seeds, although the ledger counts it in full
-# each time. A DDAE is a diffusion model that was trained on all the data, so a
-# recipe that trains one first has spent what it wants to save.
+# What it is worth depends on the stages before it. The reference *is* one run
+# on all the data, so a recipe that has to train it cannot be faster than that
+# run. Such a recipe pays off only if the reference exists already, or if
+# several coresets share it. Selection alone needs a feature extractor, which
+# serves all ratios, although the ledger counts it in full each time. A DDAE
+# is a diffusion model that was trained on all the data, so a recipe that
+# trains one first has spent what it wants to save.
 
 # %% [markdown]
 # ## The runs behind this page

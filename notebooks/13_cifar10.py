@@ -9,12 +9,12 @@
 # %% [markdown]
 # # Real CIFAR-10: selecting from fifty thousand images
 #
-# The digits fit into one figure; CIFAR-10
-# ([Krizhevsky, 2009](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf))
-# does not. This chapter selects coresets of all its 50,000 training images on a
+# The digits fit into one figure; CIFAR-10 ([Krizhevsky,
+# 2009](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf)) does
+# not. This chapter selects coresets of all its 50,000 training images on a
 # CPU, with the commands that you would use. To train the published model on
-# them takes a GPU (`dedt plan --profile short` estimates the time); a small one
-# is trained on [the next page](13b_photographs.ipynb).
+# them takes a GPU (`dedt plan table1 --profile short --probe` estimates the
+# time); a small one is trained on [the next page](13b_photographs.ipynb).
 #
 # The page reads what `tools/cifar10.py` measured and computes nothing.
 

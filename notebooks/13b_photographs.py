@@ -65,13 +65,15 @@ Image(project_root() / "book" / "_static" / "front.jpg")
 # makes latents of 4 channels and 8 by 8 positions out of 32 by 32 pixels
 # ([the chapter on latents](14_latents.ipynb)); the diffusion model is a
 # class-conditional U-Net of 0.65 million weights on these latents. Everything
-# else is the method as the chapters describe it. Two things differ from the
-# paper's Table I besides the size. EfficientNet-Lite0
-# ([Tan and Le, 2019](https://proceedings.mlr.press/v97/tan19a.html)), which was
-# trained on ImageNet, stands where the paper has Inception and CLIP. FID is
-# measured in the features of a ResNet-18 that was trained on these images and
-# selects nothing. The images came from a copy of CIFAR-10 in JPEG files, which
-# lose a little of each image.
+# else is the method as the chapters describe it. More than the size differs
+# from the paper's Table I: the model works on latents, guidance is 2 instead
+# of 0.3, each class has a band of its own, and group DRO has a burn-in.
+# EfficientNet-Lite0 ([Tan and Le,
+# 2019](https://proceedings.mlr.press/v97/tan19a.html)), which was trained on
+# ImageNet, stands where the paper has Inception and CLIP. FID is measured in
+# the features of a ResNet-18 that was trained on these images and selects
+# nothing. The images came from a copy of CIFAR-10 in JPEG files, which lose a
+# little of each image.
 
 # %%
 Markdown(
@@ -84,9 +86,11 @@ Markdown(
 #
 # FID by share of the images kept: the mean over the seeds, and after ± half
 # the width of its 95 % interval. Lower is better. A row names its feature
-# extractor, then its selector. The columns on the right are the paper's, for
-# all of CIFAR-10 and in the features of Inception: **only the order inside a
-# column compares**.
+# extractor, then its selector. Rows with *annealing* see all the data in the
+# last eighth of the epochs ([Table II](09_table2.ipynb)), so they see more
+# than their column says. The columns on the right are the paper's, for all of
+# CIFAR-10 and in the features of Inception: **only the order inside a column
+# compares**.
 
 # %%
 published = {
@@ -249,7 +253,7 @@ runs.behind(frame, "table1-latent")
 #
 # - Which share of each row's FID is the distance that even real images have, and
 #   what is the rest? ([Solution](solutions_results.ipynb#Photographs))
-# - In the paper the Gaussian's FID at 10 % is 2.7 times that of a random coreset.
-#   Why is a factor smaller where all models are poor?
-#   ([Solution](solutions_results.ipynb#Photographs))
+# - In the paper the Gaussian's FID at 10 % is 2.7 times that of a random
+#   coreset. What is the factor here, and what can and cannot explain that it
+#   is another one? ([Solution](solutions_results.ipynb#Photographs))
 # - Next: [into latent space](14_latents.ipynb).

@@ -9,12 +9,12 @@
 # %% [markdown]
 # # What does a transformer learn from masked tokens?
 #
-# The Masked Diffusion Transformer
-# ([Gao et al., 2023](https://arxiv.org/abs/2303.14389)) cuts a latent into
-# **tokens** and trains on every image twice: once with all tokens, and once
-# with a third or more of them masked. It thereby learns to infer parts of an
-# image from their context. The paper prunes the data of the small version,
-# MDT-S. This chapter writes its loss out and looks at what the network infers.
+# The Masked Diffusion Transformer ([Gao et al.,
+# 2023](https://arxiv.org/abs/2303.14389)) cuts a latent into **tokens** and
+# trains on every image twice: once with all tokens, and once with 30 to 50 %
+# of them masked. It thereby learns to infer parts of an image from their
+# context. The paper prunes the data of the small version, MDT-S. This chapter
+# writes its loss out and looks at what the network infers.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -160,9 +160,9 @@ with torch.no_grad():
 same
 
 # %% [markdown]
-# Timesteps with a signal-to-noise ratio above five are easy, and they count
-# less. The left panel shows the weight. The predicted variance interpolates
-# between two known bounds (right panel).
+# At timesteps with a signal-to-noise ratio above five little is left to
+# restore in the image, and they count less. The left panel shows the weight.
+# The predicted variance interpolates between two known bounds (right panel).
 
 # %%
 schedule = model.schedule

@@ -114,9 +114,10 @@ print(f"{pairs.min():.2f} to {pairs.max():.2f}")
 # ## The loss
 #
 # The loss is that of [diffusion on latents](14b_latent_diffusion.ipynb), with
-# two differences. The noise levels are those of the published pipeline, and the
-# U-Net is given the vectors of a caption in place of a class. In one sample of
-# ten it is given the empty caption.
+# two differences. The noise levels are those of the published pipeline, and
+# the U-Net is given the vectors of a caption in place of a class.
+# Pre-training gave it the empty caption in one sample of ten, as the batch
+# below does; fine-tuning shows it every caption.
 
 # %%
 generator = torch.manual_seed(seed)

@@ -137,8 +137,8 @@ figures.image_rows(rows, [f"s = {s:g}" for s in scales])
 
 # %% [markdown]
 # Two hundred samples are enough to compare scales with each other. They do
-# not compare with the tables of results, because all three measures depend on
-# the number of samples.
+# not compare with the tables of results, because FID and recall depend on the
+# number of samples.
 
 # %%
 from dedt_lib import evaluation

@@ -69,9 +69,10 @@ experiment = Experiment(photos, ratio=ratio, scope="class")
 #
 # A selector sees features only, and faults of the images are easy to miss
 # there. So look at the images first. *Exact copies* have the same pixels.
-# *Near copies* have almost the same **perceptual hash**: 64 bits that say where
-# an image is bright and that hardly change when the image is resized. *Blank*,
-# *dark* and *blurry* images are found by their own pixels.
+# *Near copies* have almost the same **perceptual hash**: 64 bits that say
+# which coarse patterns of light and dark are strong in an image and that
+# hardly change when it is resized. *Blank*, *dark* and *blurry* images are
+# found by their own pixels.
 
 # %%
 from dedt_lib.pages.look import findings

@@ -102,11 +102,11 @@ parts = parts.groupby(quarter).sum()
 (100 * parts / parts.sum()).round(0).rename_axis("share (%)").T
 
 # %% [markdown]
-# Near the data the noise is small beside the signal, and hard to tell from it:
-# the squared error of the noise is largest there. Yet an error there hardly
-# changes the image. The weight moves a part of the loss to the timesteps at
-# which the image takes shape; without it the easy timesteps would count for
-# still more.
+# Near the data the noise is small beside the signal, and hard to tell from
+# it: the squared error of the noise is largest there. Yet an error there
+# hardly changes the image. The weight moves a part of the loss to the
+# timesteps at which the image takes shape; without it the timesteps near the
+# data would count for still more.
 #
 # ## Sampling MDT
 #
@@ -221,9 +221,11 @@ pd.DataFrame(outcome).T.round(2)
 
 # %% [markdown]
 # The gain is the mean weight of the hard classes less that of the others, and
-# the spread is the standard deviation among the hard classes. A rule separates
-# the hard classes while its spread is small beside its gain. A large excess
-# acts exponentially: with the previous excess a class that had one large sample
-# rises at every step until it is seen again, and a few classes take the weight
-# of all. With a batch of ten times the size nearly every class is in every
-# batch, so that the two rules come to almost the same.
+# the spread is the standard deviation among the hard classes. A rule
+# separates the hard classes while its spread is small beside its gain. With
+# ten times the excess neither does: the spread is about as large as the gain
+# with zero, and larger with the previous excess. A large excess acts
+# exponentially: with the previous excess a class that had one large sample
+# rises at every step until it is seen again, and a few classes take the
+# weight of all. With a batch of ten times the size nearly every class is in
+# every batch, so that the two rules come to almost the same.

@@ -233,8 +233,9 @@ Markdown(
 )
 
 # %% [markdown]
-# The same holds for the outlier at the other end. Moderate-DS is symmetric in
-# ranks and avoids both ends at every ratio that saves anything.
+# The outlier at the other end is kept only when all images are. But for this
+# rounding Moderate-DS is symmetric in ranks, and it avoids both ends at
+# nearly every ratio.
 
 # %% [markdown]
 # ## Reweight

@@ -297,9 +297,10 @@ half = {
 pd.DataFrame(half).T.rename_axis("seeds").round(3)
 
 # %% [markdown]
-# From two seeds to five the width falls mostly because $t$ does; after that it
-# falls with $\sqrt n$ alone, and four times the seeds halve it. An effect
-# smaller than the half width is likely to stay inconclusive.
+# From two seeds to five the width falls mostly because $t$ does. From three
+# seeds to five it halves, and from five it takes thirteen to halve it again.
+# With many seeds, where $t$ hardly changes, it takes four times as many. An
+# effect smaller than the half width is likely to stay inconclusive.
 
 # %% [markdown]
 # ## Controls
@@ -442,8 +443,8 @@ share.rename(columns=tables.percent).round(1)
 # learned, and what the missing images would have added. Only the last part
 # differs between coresets.
 #
-# **Why is a factor between two rows smaller where all models are poor?**
-# ([Exercise](13b_photographs.ipynb))
+# **What can explain that the factor between the Gaussian and a random coreset
+# is another one here?** ([Exercise](13b_photographs.ipynb))
 
 # %%
 means = by_row.rename(columns=tables.percent)["10 %"]
@@ -456,7 +457,10 @@ Markdown(f"The factor is {factor:.2f} here and {theirs:.2f} in the paper.")
 
 # %% [markdown]
 # FID is a squared distance of means plus a term of covariances. An error that
-# all models share, such as blurred texture, adds a large part to every row.
-# The difference between two rows stays, and its share of the whole falls.
-# Factors therefore compare only between models of similar quality; differences,
-# with their intervals, compare better.
+# all models share, such as blurred texture, adds a large part to every row
+# and pulls a factor towards one. It cannot carry it beyond one: a factor
+# below one means that the order of the two rows is the reverse of the
+# paper's. That needs another reason, such as the short training, the other
+# encoder or the stronger guidance, and an interval over several seeds.
+# Factors compare only between models of similar quality; differences, with
+# their intervals, compare better.

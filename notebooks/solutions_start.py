@@ -100,12 +100,15 @@ steps = {
 pd.Series(steps, name="steps").to_frame()
 
 # %% [markdown]
-# The coreset and the weighted coreset have the same images and the same number
-# of steps. Only the class weights differ, so their difference in FID belongs to
-# the weights. The coreset and the early-stopping control have the same steps
-# but other images, so their difference belongs to the images. The run on all
-# the data differs from the coreset in both, and its difference cannot be
-# assigned to either.
+# The coreset and the weighted coreset have the same images and the same
+# number of steps. Only the class weights differ, so their difference in FID
+# belongs to the weights. The coreset and the early-stopping control have the
+# same steps but other images, so their difference belongs to the images. The
+# run on all the data differs from the coreset in both, and its difference
+# cannot be assigned to either. The two runs on all the data have the same
+# images and differ in their steps alone, so their difference belongs to the
+# steps. The weighted coreset and the early-stopping control differ in images
+# and in weights.
 
 # %% [markdown]
 # ## Your own images

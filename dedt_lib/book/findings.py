@@ -339,7 +339,7 @@ def made_in_words(frame: pd.DataFrame, table: str, profile: str | Profile) -> st
     dates = sorted({note["date"] for note in notes})
     missing = len(wanted - set(there))
     return (
-        f"{len(own)} runs over {seeds_in_words(own.seed.nunique())}"
+        f"{len(own)} run{'s' * (len(own) > 1)} over {seeds_in_words(own.seed.nunique())}"
         + (f" ({missing} more are not there yet)" if missing else "")
         + f", made on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}"
         f" on {_listed(sorted({note['machine'] for note in notes}))}"
@@ -350,11 +350,13 @@ def made_in_words(frame: pd.DataFrame, table: str, profile: str | Profile) -> st
 def floor_in_words(result: dict[str, Any]) -> str:
     """What FID real images have, from the result of a cell: sentences."""
     floor, held_out = result["floor"]["fid"], result.get("held_out_fid")
+    n, m = sum(result["real_class_counts"]), int(result["protocol"].split()[2])  # "FID of m samples ..."
     said = f"The FID of held-out real images is {held_out:.2f}. " if held_out is not None else ""
     return (
         f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. The bias "
-        "of FID is roughly proportional to one over the number of images, and a half has half as many as a "
-        f"model draws: at the models' number of samples the real-vs-real FID would be about {floor / 2:.2f}."
+        "of FID is roughly proportional to 1/m + 1/n for m images on one side and n on the other. A half has "
+        f"{n // 2:,}; with the {m:,} samples of a model against all {n:,} real images the real-vs-real FID "
+        f"would be about {floor * (1 / m + 1 / n) * n / 4:.2f}."
     )
 
 

@@ -3,7 +3,7 @@
 Of version 1 a profile can have the optimiser and the fixed mask ratio (``mdt.optimizer = "adamw"``,
 ``mdt.mask_range = 0``); its decoder of two plain blocks and its unweighted loss are not implemented.
 
-Every image is learned from twice: once whole, and once with a third or more of its tokens hidden from the
+Every image is learned from twice: once whole, and once with 30 to 50 % of its tokens hidden from the
 encoder, so that the network has to infer parts from their surroundings.
 """
 

@@ -52,7 +52,8 @@ if TYPE_CHECKING:
 # Read from the folder, because config.profile takes longer to import than --help may take.
 PROFILES = sorted(file.stem for file in (Path(__file__).parents[1] / "config" / "profiles").glob("*.toml"))
 # An option: its type, its help, and what stands for its value.
-Named = Annotated[str, f"{', '.join(PROFILES)} or a .toml file (default: photos of your images, else digits)"]
+ANY = f"{', '.join(PROFILES)} or a .toml file"
+Named = Annotated[str, f"{ANY} (default: photos of your images, else digits)"]
 Images = Annotated[Path | None, get_args(photos.Where)[1], "PATH"]
 Changes = Annotated[
     Sequence[str], "change one value of the profile, such as unet.epochs=50; may be repeated", "KEY=VALUE"
@@ -210,7 +211,9 @@ def run_cell(
 
 
 def cells(
-    *, table: Annotated[str, "only this one, such as table1 (default: all)"] = "", profile: Named = "digits"
+    *,
+    table: Annotated[str, "only this one, such as table1 (default: all)"] = "",
+    profile: Annotated[str, ANY] = "digits",
 ) -> None:
     """List the cells of a table or of all tables, whether their result is there, and the command for each.
 
@@ -320,7 +323,7 @@ def print_plan(runs: "Runs", probe: bool, until: str = "evaluate") -> None:
     print("not counted: decoding image files, selection, held-out images, what is downloaded")
 
 
-def profile(name: Named = "digits", *, set: Changes = ()) -> None:
+def profile(name: Annotated[str, ANY] = "digits", *, set: Changes = ()) -> None:
     """Print all values of a profile as TOML, each with where it comes from: a file, --set, or the default.
 
     example:
