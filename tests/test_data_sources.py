@@ -171,7 +171,7 @@ def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
 
     cleaned = tmp_path / "clean.dedt.json"
     why = {"cat/00.png": "duplicates", "dog/03.png": "blank"}
-    lists.write_cleaned(cleaned, "folder", tmp_path, why, images=6)
+    lists.write_cleaned(cleaned, "folder", tmp_path, why, listing=data.find("folder", tmp_path))
     found = data.find(data.detect(cleaned), cleaned)
     assert found.reading.left_out["duplicates"] == found.reading.left_out["blank"] == 1
     assert [number_of(image) for image in found.decode(8, 3).images] == [2, 4, 1, 5]
@@ -179,7 +179,7 @@ def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
     photo(6).save(tmp_path / "cat" / "06.png")
     assert data.find("list", cleaned).reading.notes == ("images added since they were looked at: 1",)
     again = tmp_path / "again.dedt.json"  # what is left of a cleaned list is cleaned once more
-    lists.write_cleaned(again, "list", cleaned, {"dog/01.png": "dark"}, images=5)
+    lists.write_cleaned(again, "list", cleaned, {"dog/01.png": "dark"}, listing=data.find("list", cleaned))
     assert data.find("list", again).reading.notes == () and len(data.find("list", again).ids) == 4
     (tmp_path / "cat" / "00.png").unlink()  # what was left out may well be deleted
     (tmp_path / "cat" / "06.png").unlink()

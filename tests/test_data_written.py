@@ -14,6 +14,7 @@ import pytest
 from test_data_sources import number_of, photo
 
 from dedt_lib import data
+from dedt_lib.data import lists
 from dedt_lib.errors import DedtError
 
 
@@ -465,3 +466,73 @@ def test_upper_case_parquet_is_parquet(tmp_path):
     parquet(tmp_path, "label", ["a", "b"] * 2)
     (tmp_path / "train.parquet").rename(tmp_path / "x.PARQUET")
     assert listed(tmp_path / "x.PARQUET").class_names == ("a", "b")
+
+
+# ---- splits and classes that a reader would take for others -----------------------------------------------
+
+
+def test_no_classes_are_asked_for_of_a_table_beside_folders_too(tmp_path):
+    photos(tmp_path / "cat", 0, 1), photos(tmp_path / "dog", 2, 3)
+    names = ["cat/00.png", "cat/01.png", "dog/02.png", "dog/03.png"]
+    (tmp_path / "metadata.jsonl").write_text(
+        "".join(json.dumps({"file_name": name}) + "\n" for name in names)
+    )
+    assert listed(tmp_path).class_names == ("cat", "dog")
+    assert listed(tmp_path, label="none").class_names == ()
+
+
+def test_a_table_that_names_splits_is_refused(tmp_path):
+    photos(tmp_path / "train", 0, 1), photos(tmp_path / "test", 2)
+    names = ["train/00.png", "train/01.png", "test/02.png"]
+    (tmp_path / "metadata.jsonl").write_text(
+        "".join(json.dumps({"file_name": name}) + "\n" for name in names)
+    )
+    with pytest.raises(DedtError, match="names images of test, train, which are splits: put a table"):
+        listed(tmp_path)
+
+
+def test_of_several_held_out_splits_the_first_in_order_is_taken(tmp_path):
+    for place, name in enumerate(("dev", "test", "train")):
+        photos(tmp_path / "tables" / name, place)
+        (tmp_path / "tables" / name / "metadata.csv").write_text(f"file_name\n{place:02d}.png\n")
+        tar(tmp_path / "tars" / f"{name}-0000.tar", (f"{place}.png", png(place)))
+    for source in ("tables", "tars"):
+        held_out = data.find(data.detect(tmp_path / source), tmp_path / source, "test")
+        assert numbers(held_out) == [1] and numbers(listed(tmp_path / source)) == [2]
+    assert "other splits, left out: dev" in listed(tmp_path / "tars").reading.line
+    splits = {name: datasets.Dataset.from_dict({"image": [photo(0)]}) for name in ("train", "test", "extra")}
+    splits = {name: some.cast_column("image", datasets.Image()) for name, some in splits.items()}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    assert "other splits, left out: extra" in listed(tmp_path / "saved").reading.line
+
+
+def test_a_link_in_a_tar_to_what_is_not_there_is_an_error(tmp_path):
+    path = tar(tmp_path / "a.tar", ("0.png", png(0)))
+    with tarfile.open(path, "a") as out:
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "gone.png"
+        out.addfile(link)
+    with pytest.raises(DedtError, match="a.tar is not a whole tar file"):
+        listed(path)
+
+
+def test_a_cleaned_list_of_rows_is_of_the_file_that_was_looked_at(tmp_path):
+    rows = {"image": [{"bytes": png(i)} for i in range(3)]}
+    pq.write_table(pa.table(rows), tmp_path / "train.parquet")
+    cleaned = tmp_path / "c.dedt.json"
+    source = {"source": "parquet", "data": tmp_path / "train.parquet"}
+    lists.write_cleaned(cleaned, *source.values(), {"train-00000": "bad"}, listing=listed(source["data"]))
+    assert numbers(listed(cleaned)) == [1, 2]
+    pq.write_table(pa.table({"image": rows["image"][::-1]}), tmp_path / "train.parquet")
+    with pytest.raises(DedtError, match="train.parquet was written anew since .*c.dedt.json was made of it"):
+        listed(cleaned)
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photos(tmp_path / "captioned", 0)
+    (tmp_path / "captioned" / "metadata.csv").write_text("file_name,text\n00.png,a leaf\n")
+    assert data.detect("~/captioned") == "metadata" and listed("~/captioned").captions == ("a leaf",)
+    found = listed("~/captioned")
+    lists.write_cleaned(tmp_path / "c.dedt.json", "metadata", "~/captioned", {}, listing=found)
+    assert listed(tmp_path / "c.dedt.json").ids == found.ids

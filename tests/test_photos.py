@@ -25,11 +25,12 @@ from dedt_lib.data.sample import sample_photographs
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.pages.look import findings
-from dedt_lib.pages.report import _commands, options_of, write_report
+from dedt_lib.pages.report import OF_WEIGHTS, _commands, options_of, write_report
 from dedt_lib.selection import Coreset
 from dedt_lib.shell.cli import main
 from dedt_lib.shell.printing import print_doubts
 from dedt_lib.stages import Lab
+from dedt_lib.stages.embed import Embed, encoder
 from dedt_lib.store import Store
 
 NASTY = "<b>cats & dogs"
@@ -225,6 +226,7 @@ def test_the_report_shows_class_weights_around_one_and_asks_for_no_others(kept, 
     [
         " photographs",
         " photographs --method gaussian --scope class --seed 3 --label none --skip-bad",
+        " photographs --burn-in 0 --balancing",
         " --profile digits --set unet.epochs=7 --set 'data.class_names=[\"a b\"]'",
     ],
 )
@@ -236,11 +238,14 @@ def test_the_next_commands_repeat_the_options(options, capsys):
             "dedt_lib.experiment.Experiment", lambda *what, **how: made.append((*what, how)) or 1 / 0
         )
         with pytest.raises(ZeroDivisionError):
-            main(shlex.split(f"select --ratio 0.3{options}"))
+            main(shlex.split(f"train --ratio 0.3{options}"))
     ((budget, how),) = made
     recipe = Recipe(**{name: how[name] for name in how.keys() & Recipe.model_fields.keys()})
-    said = options_of(SimpleNamespace(profile=budget, recipe=recipe))
-    assert sorted(shlex.split(said)) == sorted(shlex.split(options.replace(" photographs", "")))
+    experiment = SimpleNamespace(profile=budget, recipe=recipe)
+    asked = [word.replace("0", "0.0") if word == "0" else word for word in shlex.split(options)]
+    asked = sorted(word for word in asked if word != "photographs")
+    assert sorted(shlex.split(options_of(experiment))) == asked
+    assert "--balancing" not in options_of(experiment, *OF_WEIGHTS)
 
 
 def test_the_next_commands_name_a_profile_by_its_file(tmp_path):
@@ -662,3 +667,46 @@ def test_each_encoder_sees_photographs_at_its_own_size(folder, kept, monkeypatch
     x.select()
     assert set(sizes) == {(224, 224)} and x.lab.shape == (3, 32, 32)
     assert not (kept[0] / "other" / "images").exists()
+
+
+def test_an_imagined_lab_reads_no_photograph(folder):
+    profile = load_profile("photos", **{"data.source": "folder", "data.path": str(folder)})
+    lab = Lab(profile, counts=[4, 4])
+    assert Embed(lab, encoder(lab)).seen is lab.images
+
+
+def test_held_out_images_are_numbered_as_the_training_images(tmp_path):
+    for split in ("train", "test"):
+        for k, name in enumerate(("ant", "bee", "cat")):
+            (tmp_path / "a" / split / name).mkdir(parents=True)
+            for i in range(4):
+                picture(10 * k + i + 50 * (split == "test")).save(tmp_path / "a" / split / name / f"{i}.png")
+    for file in (tmp_path / "a" / "train" / "ant").iterdir():
+        file.write_bytes(b"torn")
+    (tmp_path / "a" / "test" / "cat" / "0.png").write_bytes(b"torn")
+    changes = {"data.source": "folder", "data.path": str(tmp_path / "a"), "data.skip_bad": True}
+    lab = Lab(load_profile("photos", **changes), store=Store(tmp_path / "store"), report=tmp_path)
+    assert lab.class_names == lab.test.class_names == ("bee", "cat")
+    assert lab.test.labels.tolist() == [0] * 4 + [1] * 3
+    unreadable, of_test = ((tmp_path / f"{start}unreadable.txt").read_text() for start in ("", "test-"))
+    assert unreadable.count("train/ant/") == 4 and "test" not in unreadable
+    assert of_test.count("\n") == 1 and "test/cat/0.png" in of_test
+
+
+def test_clusters_need_a_network_that_is_not_trained_on_them(tmp_path):
+    picture(0).save(tmp_path / "a.png")
+    changes = {"data.source": "folder", "data.path": str(tmp_path), "select.cluster_encoder": "resnet18"}
+    with pytest.raises(DedtError, match="'resnet18' would have to be trained on these clusters first"):
+        assert Lab(load_profile("photos", **changes), store=Store(tmp_path / "store")).photos
+
+
+def test_samples_do_not_go_among_the_images(tmp_path, capsys):
+    picture(0).save(tmp_path / "a.png")
+    assert main(["run", str(tmp_path), "--out", str(tmp_path / "everything")]) == 2
+    assert "everything lies among the images in" in capsys.readouterr().err
+    assert not (tmp_path / "everything").exists()
+
+
+def test_a_webdataset_may_be_written_under_any_name(kept, tmp_path):
+    export.export(kept[1], "webdataset", tmp_path / "100% mine")
+    assert (tmp_path / "100% mine" / "train-000000.tar").exists()

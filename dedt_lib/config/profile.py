@@ -5,7 +5,7 @@
 
 import tomllib
 from difflib import SequenceMatcher
-from functools import reduce
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -295,12 +295,11 @@ class Profile(Section):
     stable_diffusion: StableDiffusion = StableDiffusion()
     sample: Sample
     evaluate: Evaluate
-    _file: Path | None = None
 
-    @property
+    @cached_property
     def file(self) -> Path | None:
-        """Where it was read from, before changes."""
-        return self._file
+        """Where :func:`load_profile` read it, before changes; it tells no two profiles apart."""
+        return None
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
@@ -348,7 +347,7 @@ def load_profile(name: "str | Path | Profile", /, **changes: Any) -> Profile:
         file = find_profile(name)
         values = {key: value for key, (value, _) in read_profile(file).items()}
     made = checked(Profile, {**values, **flat(changes)})
-    made._file = file
+    vars(made)["file"] = file
     return made
 
 

@@ -33,7 +33,7 @@ SOURCES = (*SHAPES, *FILES)
 
 def detect(path: str | Path) -> str:
     """The kind of source that a path is, by its name and what lies in it: one of FILES."""
-    path = Path(path)
+    path = Path(path).expanduser()
     suffix = path.suffix.lower()
     if str(path).startswith(hub.PREFIX):
         return "datasets"

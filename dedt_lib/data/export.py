@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -200,29 +201,36 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> None:
 def to_datasets(found: Iterator[Item], out: Path) -> None:
     """A data set that ``datasets.load_from_disk`` reads: image, label (where there are classes), text, weight, id."""
     import datasets
+    from datasets.arrow_writer import ArrowWriter
 
-    every = list(found)
-    names = dict(sorted({item.label: item.class_name for item in every}.items()))
-    number = {label: i for i, label in enumerate(names)}
-    columns = {
-        "image": [{"bytes": item.content, "path": item.name} for item in every],
-        **{name: [_columns(item)[name] for item in every] for name in ("id", "weight")},
-        "text": [item.caption or item.class_name for item in every],
-    }
     kinds = {"id": "string", "weight": "float64", "text": "string"}
-    features = {"image": datasets.Image()}
-    if all(names.values()):
-        columns["label"] = [number[item.label] for item in every]
-        features["label"] = datasets.ClassLabel(names=list(names.values()))
-    features |= {name: datasets.Value(kind) for name, kind in kinds.items()}
-    datasets.Dataset.from_dict(columns, features=datasets.Features(features)).save_to_disk(out)
+    features = datasets.Features(image=datasets.Image(), **{k: datasets.Value(v) for k, v in kinds.items()})
+    labels, names = [], {}
+    with tempfile.TemporaryDirectory(prefix=".dedt-", dir=out.parent) as folder:
+        rows = str(Path(folder) / "rows.arrow")
+        with ArrowWriter(features=features, path=rows, writer_batch_size=16) as writer:
+            for item in found:
+                text = item.caption or item.class_name
+                image = {"bytes": item.content, "path": item.name}
+                writer.write({"image": image, "id": item.id, "weight": item.weight, "text": text})
+                labels.append(item.label)
+                names[item.label] = item.class_name
+            writer.finalize()
+        written = datasets.Dataset.from_file(rows)
+        if all(names.values()):
+            number = {label: k for k, label in enumerate(sorted(names))}
+            kind = datasets.ClassLabel(names=[names[label] for label in number])
+            written = written.add_column("label", [number[label] for label in labels])
+            written = written.cast_column("label", kind)
+        written.save_to_disk(out)
 
 
 def to_webdataset(found: Iterator[Item], out: Path) -> None:
     """Tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight) and, with classes, ``.cls`` of each."""
     import webdataset
 
-    with webdataset.ShardWriter(str(out / "train-%06d.tar"), maxcount=10_000, verbose=0) as shards:
+    pattern = str(out).replace("%", "%%") + "/train-%06d.tar"
+    with webdataset.ShardWriter(pattern, maxcount=10_000, verbose=0) as shards:
         for number, item in enumerate(found):
             told: dict[str, object] = {"txt": item.caption or item.class_name, "json": _columns(item)}
             told |= {"cls": item.label} if item.class_name else {}

@@ -2,6 +2,7 @@
 
 import functools
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def splits(path: str | Path | None) -> Splits:
     train = known[0]
     test = next((names[name] for name in HELD_OUT if name in names and names[name] != train), None)
     read = functools.partial(_read, str(path))
-    return read("train", found[train]), lambda: read("test", found[test]) if test else None
+    others = [name for name in found if name not in (train, test)]
+    notes = [f"other splits, left out: {few(others)}"] * bool(others)
+    return read("train", found[train], notes), lambda: read("test", found[test]) if test else None
 
 
 def _open(path: str) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def _open(path: str) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {"train": found}
 
 
-def _read(path: str, split: str, data: Any) -> Table:
+def _read(path: str, split: str, data: Any, notes: Iterable[str] = ()) -> Table:
     import datasets
 
     kinds = data.features.items()
@@ -84,6 +87,6 @@ def _read(path: str, split: str, data: Any) -> Table:
         others=tuple(name for name, _ in kinds if name not in (images[0], *fields)),
         values=functools.cache(lambda column: list(data[column])),
         class_names=lambda column: getattr(data.features[column], "names", None),
-        reading=Reading.of(len(data), unit="rows"),
+        reading=Reading.of(len(data), notes=notes, unit="rows"),
         where=path,
     )

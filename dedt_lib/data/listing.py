@@ -201,15 +201,21 @@ class Listing(Labelled):
                 images[i - len(bad)] = pixels
         return images[: count - len(bad)], bad
 
-    def refuse(self, bad: Sequence[tuple[int, str]], skip_bad: bool, report: str | Path | None) -> str:
+    def refuse(
+        self,
+        bad: Sequence[tuple[int, str]],
+        skip_bad: bool,
+        report: str | Path | None,
+        name: str = UNREADABLE,
+    ) -> str:
         """List the images that cannot be read; unless they may be left out, and others are there, complain."""
         if not bad:
             return ""
         where, reasons = "", dict(bad)
         files = itertools.islice(self.encoded(), max(reasons) + 1)
-        named = [one_line(f"{name} ({reasons[i]})") for i, (name, _) in enumerate(files) if i in reasons]
+        named = [one_line(f"{image} ({reasons[i]})") for i, (image, _) in enumerate(files) if i in reasons]
         if report:
-            path = Path(report) / UNREADABLE
+            path = Path(report) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as partial:
                 partial.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DedtError
-from ..files import read_json, write_json
+from ..files import address, read_json, write_json
 from .columns import by_kind
 from .hub import PREFIX
 from .listing import Listing, root_of
@@ -17,6 +17,8 @@ from .texts import read_text
 
 CLEANED = ".dedt.json"
 """The end of the name of a cleaned list."""
+BY_ROW = ("parquet", "datasets")
+"""Sources whose images have no name but the number of their row."""
 WANTED = "a list of images (.txt, .csv, .jsonl)"
 KEYS = ("file_name", "path", "image", "file", "filename")
 
@@ -64,7 +66,7 @@ def write_cleaned(
     data: str | Path,
     why: dict[str, str],
     *,
-    images: int,
+    listing: Listing,
     label: str = "",
     caption: str = "",
 ) -> None:
@@ -75,16 +77,18 @@ def write_cleaned(
         source: kind of the data set.
         data: where it is.
         why: id of each image that is left out -> the reason.
-        images: how many were looked at.
+        listing: the images that were looked at.
         label: the column of the classes, where it was named.
         caption: the column of the captions, where it was named.
     """
     facts: dict[str, Any] = {"source": source, "data": str(data), "left_out": {}}
     if not str(data).startswith(PREFIX):
-        facts["data"] = str(Path(data).absolute())
+        facts["data"] = str(Path(data).expanduser().absolute())
     if str(data).endswith(CLEANED):
         facts |= read_json(data)
-    facts |= {"images": images + len(facts["left_out"]), "left_out": facts["left_out"] | why}
+    facts |= {"images": len(listing.ids) + len(facts["left_out"]), "left_out": facts["left_out"] | why}
+    if facts["source"] in BY_ROW:
+        facts["content"] = address("", listing.hashes())
     write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})
 
 
@@ -115,6 +119,11 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         raise DedtError(f"{file} is a list of other images, and these cannot be used: {error}") from error
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # only CIFAR-10 is a folder, and that is no file to look at
+    if facts.get("content", "") and facts["content"] != address("", found.hashes()):
+        raise DedtError(
+            f"{data} was written anew since {file} was made of it, and its rows may be other images now. Look "
+            f"at it again: dedt look {data} --drop ..."
+        )
     place = {name: i for i, name in enumerate(found.ids)}
     gone = sorted(set(why) - set(place))
     if gone and len(place) + len(gone) > seen:  # with new names they might come back

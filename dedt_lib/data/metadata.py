@@ -13,7 +13,7 @@ from ..errors import DedtError
 from . import folder
 from .columns import by_kind
 from .listing import SHOWN, root_of
-from .names import few, legible, split_of
+from .names import HELD_OUT, TRAINING, few, legible, split_of
 from .reading import Reading
 from .table import Splits, Table
 from .texts import read_text
@@ -54,6 +54,12 @@ def splits(path: str | Path | None) -> Splits:
         counted[f"images without a row in {file.name}"] += len(images.difference(named))
         ids = tuple(os.path.normpath(legible(file.parent.relative_to(root) / name)) for name in named)
         folders = tuple(map(os.path.dirname, named))
+        first = {name.partition("/")[0] for name in folders}
+        if len(first) > 1 and all(map(split_of, first)):
+            raise DedtError(
+                f"{file} names images of {few(sorted(first))}, which are splits: put a table with its own images "
+                "into each of these folders."
+            )
         in_one = all(name.partition("/")[0] not in ("", "..") for name in folders)
         notes = ["some images lie in no folder beside the table, so folders are no classes"]
         fields, others = by_kind(columns, columns.__getitem__)
@@ -77,7 +83,8 @@ def find_tables(root: Path) -> dict[str, Path]:
     """The tables of a folder: split -> file; that in the folder itself is of the training images."""
     found: dict[str, Path] = {}
     if root.is_dir():
-        for below in folder.subfolders(root, Counter()):
+        known = {below.name.lower(): below for below in folder.subfolders(root, Counter())}
+        for below in (known[name] for name in (*TRAINING, *HELD_OUT) if name in known):
             split, file = split_of(below.name), _table(below)
             if split and file:
                 found.setdefault(split, file)

@@ -33,11 +33,14 @@ def split_of(name: str) -> str | None:
     return "train" if name in TRAINING else "test" if name in HELD_OUT else None
 
 
+def words(name: str) -> list[str]:
+    """The words in a name, in lower case: ["seg", "train"] of ``seg_train``, ["train"] of ``trainset2017``."""
+    return [NOUN.sub("", word.lower()) for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+
+
 def split_words(name: str) -> set[str]:
     """The splits that words in a name speak of: {"train"} for ``seg_train``, ``trainA`` or ``train2017``."""
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
-    splits = (split_of(NOUN.sub("", word.lower())) for word in words)
-    return {split for split in splits if split}
+    return {split for split in map(split_of, words(name)) if split}
 
 
 def resembles_split(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DedtError
-from .columns import caption_column, in_order, label_column, plain
+from .columns import NONE, caption_column, in_order, label_column, plain
 from .labelled import without_empty
 from .listing import DEFAULT_SIZE, SHOWN, Listing, of_split
 from .names import few
@@ -77,7 +77,8 @@ def classed(
     column, notes = label_column(train.fields, train.others, read, train.class_names, label)
     text, more = caption_column(train.fields, train.others, read, column, caption)
     notes = [*notes, *more]
-    values = (read(column) or []) if column else list(train.folders if len(set(train.folders)) > 1 else ())
+    by_folder = label != NONE and len(set(train.folders)) > 1
+    values = (read(column) or []) if column else list(train.folders if by_folder else ())
     if values and set(values) <= {-1, "-1", None}:
         notes, values = [*notes, f"'{column}' is {values[0]} everywhere, so no class"], []
     names = tuple(train.class_names(column) or ()) if column else ()

@@ -6,12 +6,13 @@ import json
 import re
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import DedtError
 from .columns import by_kind
 from .listing import root_of
-from .names import image_suffixes, is_hidden, legible, split_of, split_words
+from .names import HELD_OUT, few, image_suffixes, is_hidden, legible, words
 from .reading import Reading
 from .table import Splits, Table
 from .texts import caption_of, decoded, unused_notes
@@ -28,7 +29,7 @@ def splits(path: str | Path | None) -> Splits:
     A sample is the first image of a name and, of the same name up to the first dot, perhaps its class
     (``.cls``), its caption (``.txt``) and columns (``.json``), in any order.  Its id is its file and key,
     ``train-0000.tar/00012``.  A shard is of the split that its name or folder speaks of, and of the training
-    images if of none.
+    images if of none; of several held-out splits the first in the order of HELD_OUT is taken.
 
     Args:
         path: a tar file, or a folder of them or of folders of them.
@@ -37,14 +38,17 @@ def splits(path: str | Path | None) -> Splits:
         DedtError: for files that cannot be read, or hold no image.
     """
     root = root_of(path, "webdataset", "a tar file, or of a folder of tar files")
-    shards: dict[str, list[Path]] = {"train": [], "test": []}
+    shards: dict[str, list[Path]] = {}
     for file in find_shards(root):
-        words = {split_of(file.stem.partition("-")[0]), *split_words(file.stem)}
-        words |= {split_of(file.parent.name)} if file.parent != root else set()
-        shards["test" if "test" in words and not root.is_file() else "train"].append(file)
-    if not shards["train"]:
+        said = {file.stem.partition("-")[0].lower(), *words(file.stem)}
+        said |= {file.parent.name.lower()} if file.parent != root else set()
+        split = next((name for name in HELD_OUT if name in said and not root.is_file()), "train")
+        shards.setdefault(split, []).append(file)
+    if "train" not in shards:
         raise DedtError(f"{root} holds no tar file of training images.")
-    return _read(root, shards["train"]), lambda: _read(root, shards["test"]) if shards["test"] else None
+    test, *others = [name for name in HELD_OUT if name in shards] or [""]
+    notes = [f"other splits, left out: {few(others)}"] * bool(others)
+    return _read(root, shards["train"], notes), lambda: _read(root, shards[test]) if test else None
 
 
 def find_shards(root: Path) -> list[Path]:
@@ -56,7 +60,7 @@ def find_shards(root: Path) -> list[Path]:
     return [root] if root.is_file() else below("*") or below("*/*")
 
 
-def _read(root: Path, shards: list[Path]) -> Table:
+def _read(root: Path, shards: list[Path], notes: Sequence[str] = ()) -> Table:
     """The samples of shards, in the order of their images; only what is beside the images is kept."""
     ids: list[str] = []
     rows: list[dict] = []
@@ -99,7 +103,7 @@ def _read(root: Path, shards: list[Path]) -> Table:
         fields=fields,
         others=others,
         values=values,
-        reading=Reading.of(len(ids), left_out, unused_notes(unused), unit="samples"),
+        reading=Reading.of(len(ids), left_out, [*notes, *unused_notes(unused)], unit="samples"),
         where=str(root),
     )
 
@@ -112,7 +116,7 @@ def _members(shard):
                 hidden = any(map(is_hidden, PurePosixPath(member.name).parts))
                 if (member.isfile() or member.islnk()) and not hidden:
                     yield member.name, tar.extractfile(member).read
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, KeyError) as error:  # KeyError: a link to what is not there
         raise DedtError(f"{shard} is not a whole tar file ({error}): fetch or write it again.") from error
 
 

@@ -35,6 +35,7 @@ def pictures(listing: Listing, places: Iterable[int], side: int = SHOWN_SIDE) ->
     for place, (_, file) in enumerate(listing.encoded()):
         if place in wanted and file is not None:
             with Image.open(file) as image:
+                image.draft("RGB", (side, side))  # a JPEG is decoded no larger than it has to be
                 small = upright(image, 3)
             small.thumbnail((side, side))
             found[place] = data_uri(small)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SHOWN, CLASSES, POINTS, PROBED, BINS = 20, 20, 2000, 1500, 40
 IN_WORDS = ("source", "path", "label", "caption", "skip_bad")
 """What of the data the command line says by its own options, not by --set."""
+OF_WEIGHTS = ("balancing", "null", "reference")
+"""Fields of a recipe that no choice of images has."""
 RATIOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
@@ -51,16 +53,23 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         map=_map(features, coreset),
         knee=_knee(features, coreset),
         encoder=stage.encoder.network if stage else "",
-        commands=_commands(coreset, folder, options_of(experiment)),
+        commands=_commands(coreset, folder, options_of(experiment), options_of(experiment, *OF_WEIGHTS)),
         empty=[name for name, count in zip(coreset.class_names, coreset.counts) if not count],
     )
 
 
-def _commands(coreset: Coreset, folder: Path, how: str = "") -> list[tuple[str, str]]:
-    """What can be done next: (in words, the command); how: the options that made the coreset, but for the ratio."""
+def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -> list[tuple[str, str]]:
+    """What can be done next: (in words, the command).
+
+    Args:
+        coreset: What was kept.
+        folder: Where it is.
+        how: The options of the recipe, but for the ratio.
+        choice: Those of them that are not of class weights.
+    """
     data, ratio = shlex.quote(str((coreset.source or {}).get("path", "PATH"))), coreset.ratio
     export = f"dedt export {shlex.quote(str(folder))} --to imagefolder --out for-diffusers"
-    weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g}{how} --out weighted")
+    weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g}{choice} --out weighted")
     weighted = " --reweighting" if coreset.weights is not None else ""
     train = f"dedt run {data} --ratio {ratio:g}{how}{weighted} --out everything"
     trains = [] if (coreset.counts == 0).any() else [("train and measure a small model on it", train)]
@@ -68,20 +77,20 @@ def _commands(coreset: Coreset, folder: Path, how: str = "") -> list[tuple[str, 
         ("files for a trainer", export),
         *([weights] if trains and not weighted else []),
         *trains,
-        ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g}{how} --out other"),
+        ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g}{choice} --out other"),
     ]
 
 
-def options_of(experiment: "Experiment") -> str:
-    """The options of ``dedt`` that make a recipe from its images, but for the ratio and the class weights."""
+def options_of(experiment: "Experiment", *but: str) -> str:
+    """The options of ``dedt`` that make a recipe from its images, but for the ratio, --reweighting and ``but``."""
     profile, words = experiment.profile, list[str]()
-    said = experiment.recipe.model_dump(exclude={"ratio", "reweighting"}, exclude_defaults=True)
+    said = experiment.recipe.model_dump(exclude={"ratio", "reweighting", *but}, exclude_defaults=True)
     said |= {name: getattr(profile.data, name) for name in ("label", "caption", "skip_bad")}
     base = load_profile(profile.file or profile)
     named = profile.name if profile.name in profile_names() else str(profile.file)
     said |= {"profile": named if named != "photos" else ""}
     for name, value in said.items():
-        if value not in ("", False):
+        if value != "" and value is not False:  # a burn-in of 0 is said
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     own, usual = (flat(one.model_dump(mode="json")) for one in (profile, base))
     for key, value in own.items():

@@ -98,10 +98,13 @@ def compute(
     until = "evaluate" if stage is verbs.run else stage.__name__
     if dry_run:
         return plan_recipe(budget, chosen, until)
+    if stage in (verbs.run, verbs.sample):
+        check_beside(out, budget)
     out, kept = output_folder(out), Store(store)
     check_data(budget)
     if out:
-        (out / UNREADABLE).unlink(missing_ok=True)  # of an earlier call; this one writes its own
+        for listed in (UNREADABLE, f"test-{UNREADABLE}"):  # of an earlier call; this one writes its own
+            (out / listed).unlink(missing_ok=True)
 
     from ..experiment import Experiment
 
@@ -392,7 +395,8 @@ def profile_changes(
     """What the options on data, --set and --skip-bad change in the profile, by dotted keys."""
     from ..data import detect
 
-    changes = {"data.source": detect(data), "data.path": str(data)} if data else {}
+    path = str(data if str(data).startswith("hub:") else data.expanduser()) if data else ""
+    changes = {"data.source": detect(path), "data.path": path} if data else {}
     changes |= {f"data.{name}": column for name, column in (("label", label), ("caption", caption)) if column}
     for item in set:
         key, equals, value = item.partition("=")
@@ -410,6 +414,18 @@ def own_profile(data: Path | None) -> str:
 def output_folder(path: Path | None) -> Path | None:
     """The folder of --out, made before anything is computed; None when it was not given."""
     return path and make_folder(path, "Give --out")
+
+
+def check_beside(out: Path | None, profile: "Profile") -> None:
+    """Refuse a folder for pictures that lies among the images, of which they would be taken for some."""
+    from ..data import FILES
+
+    root, given = Path(profile.data.path).expanduser(), profile.data.path and profile.data.source in FILES
+    if out and given and root.is_dir() and out.resolve().is_relative_to(root.resolve()):
+        raise DedtError(
+            f"{out} lies among the images in {root}, and the samples in it would be taken for some of them: "
+            "give --out a folder elsewhere."
+        )
 
 
 def check_data(profile: "Profile") -> None:

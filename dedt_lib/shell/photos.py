@@ -63,7 +63,7 @@ def look(
 
     where = {"data.source": source, "data.path": data, "data.label": label, "data.caption": caption}
     profile = load_profile("photos", **where, **{"data.skip_bad": True})
-    found = findings(Lab(profile, store=Store(store)), quick=quick)
+    found = findings(Lab(profile, store=Store(store), report=out), quick=quick)
     print_reading(found.listing.reading)
     print_table(("", "", ""), found.rows, text=(0, 2))
     write_look(found, out)
@@ -71,7 +71,7 @@ def look(
     if kinds:
         why = {name: kind for kind in reversed(kinds) for name in found.dropped(kind)}
         cleaned = out / f"{Path(data).name.partition('.')[0] or 'images'}{lists.CLEANED}"
-        lists.write_cleaned(cleaned, source, data, why, images=len(found.table), label=label, caption=caption)
+        lists.write_cleaned(cleaned, source, data, why, listing=found.listing, label=label, caption=caption)
         left = len(found.table) - len(why)
         print(f"wrote {cleaned}: {amount(left, 'image')}, without {amount(len(why), 'other')}")
 

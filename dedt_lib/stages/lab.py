@@ -11,9 +11,10 @@ import torch
 from ..config import Profile, load_profile
 from ..data import FILES, LabelledImages
 from ..data.photos import Photos
+from ..errors import DedtError
 from ..processes import Processes
 from ..store import Store
-from .base import Stage, published
+from .base import Given, Stage, published
 from .data import Images, Photographs
 from .models import MODELS, ModelSpec
 
@@ -116,8 +117,14 @@ class Lab:
         assert found is not None  # only held-out images may be missing
         if found.class_names:
             return found
-        from .embed import Clusters
+        from .embed import Clusters, encoder
 
+        name = self.profile.select.cluster_encoder
+        if not isinstance(encoder(self, name), Given):
+            raise DedtError(
+                f"Images without classes are put into clusters, and '{name}' would have to be trained on these "
+                "clusters first: set select.cluster_encoder to a published network."
+            )
         labels = Clusters(self).result()
         return found.of_classes(labels, tuple(f"cluster {k + 1}" for k in range(labels.max() + 1)))
 

@@ -113,7 +113,7 @@ class Select(Stage):
         reading = data.reading and data.reading.facts
         said = {"reading": reading, "conflicts": data.conflicts, "captions": data.captions}
         if self.lab.has_files:
-            path = p.path if p.path.startswith("hub:") else str(Path(p.path).absolute())
+            path = p.path if p.path.startswith("hub:") else str(Path(p.path).expanduser().absolute())
             said["source"] = {"source": p.source, "path": path, "label": p.label, "caption": p.caption}
             said["source"]["classed"] = bool(self.lab.photographs.listing.class_names)
             said["contents"] = tuple(self.lab.photos.look.table["content"])
