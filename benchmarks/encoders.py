@@ -21,6 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from dedt_lib import data, encoders
 from dedt_lib.config import load_profile
+from dedt_lib.data.photos import Pixels
 from dedt_lib.devices import keep_freed_memory
 from dedt_lib.experiment import Experiment
 from dedt_lib.stages.data import Photographs
@@ -48,7 +49,7 @@ def held_out(experiment, name, path):
     """Features and labels of the held-out images, by an encoder; the features are kept in a file."""
     network, _ = experiment.encoder
     photos = Photographs(experiment.lab, "test").result()
-    images = photos.at(getattr(network, "size", experiment.lab.shape[-1]))
+    images = Pixels(photos, getattr(network, "size", experiment.lab.shape[-1]))
     if not path.exists():
         encoders.embed(network, images, batch_size=8 if name == LITE0 else 256, path=path)
     return np.load(path), photos.labels

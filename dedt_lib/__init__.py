@@ -1,7 +1,7 @@
 """Pruning then reweighting: data-efficient training of diffusion models.
 
 The modules follow the data: ``data``, ``encoders``, ``selection``, ``reweighting``, ``training``,
-``sampling``, ``evaluation``, ``tables``.  ``experiment`` ties them into one run, ``figures`` draws.
+``sampling``, ``evaluation``, ``book.tables``.  ``experiment`` ties them into one run, ``book.figures`` draws.
 Nothing heavy is imported here, so that ``import dedt_lib`` stays quick.
 """
 

@@ -35,7 +35,7 @@ def cluster(features: Array, clusters: int) -> np.ndarray:
 
     Args:
         features: float [n, d].
-        clusters: How many, K <= n.
+        clusters: How many, at most one for each image.
 
     Returns:
         int64 [n], 0..K-1, the largest cluster first.

@@ -16,7 +16,7 @@ RESIDENT = 2**30
 
 
 class Latents:
-    """Posteriors that :func:`encode` wrote, as a source of training samples.
+    """Posteriors that :func:`dedt_lib.models.autoencoder.encode` wrote, as a source of training samples.
 
     Below 1 GiB they are kept on the device after :meth:`to`, else read row by row; the samples are the same.
 

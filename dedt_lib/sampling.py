@@ -137,7 +137,7 @@ def sample(
         labels: int64 [n].
         seed: Each sample's noise is a function of (seed, its number).
         steps: Of the sampler.
-        guidance: Its scale; 1 is none.
+        guidance: As the sampler takes it: 0 is none for :func:`ddim`, 1 for :func:`respaced_ddpm`.
         batch_size: Samples at a time.
         sampler: :func:`ddim`, or a function like it.
         decode: float [b, ...] that the sampler gives, to uint8 images.

@@ -502,19 +502,15 @@ def shuffled_epoch(plan: EpochPlan | InfoBatchPlan, seed: int, epoch: int) -> tu
     return indices[order], weights[order]
 
 
-def weighted_mean(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """sum(w l) / sum(w): the batch-normalised weighted loss of DoReMi; weights of one change no bit."""
-    return (losses * weights).mean() / weights.mean()
-
-
 def batch_loss(losses: torch.Tensor, weights: torch.Tensor, normalised: bool = True) -> torch.Tensor:
-    """The loss of a batch: :func:`weighted_mean`, or sum(w l) / b, in which each weight counts as it stands.
+    """The loss of a batch: sum(w l) / sum(w), or sum(w l) / b, in which each weight counts as it stands.
 
     A batch that holds few samples of large weight divides most of that weight away when it is normalised: on
     long tails a rare class then counts for less than its weight asks.  Group DRO divides all the same, as
     DoReMi's code does; fixed weights do not.
     """
-    return weighted_mean(losses, weights) if normalised else (losses * weights).mean()
+    weighted = (losses * weights).mean()
+    return weighted / weights.mean() if normalised else weighted  # weights of one change no bit
 
 
 class _Diffusion(Task):

@@ -24,10 +24,10 @@ from dedt_lib.training import (
     CHECKPOINT,
     EpochPlan,
     InfoBatchPlan,
+    batch_loss,
     draw_batch,
     shuffled_epoch,
     train,
-    weighted_mean,
 )
 from dedt_lib.weights import read_tensors
 
@@ -312,8 +312,8 @@ def test_weights_that_are_not_one_change_the_model(uninterrupted, tmp_path, digi
 
 def test_the_weighted_loss_is_normalised_by_the_batch():
     losses, weights = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 0.0, 3.0])
-    assert weighted_mean(losses, weights).item() == pytest.approx(13 / 4)
-    assert weighted_mean(losses, 5 * weights).item() == pytest.approx(13 / 4)
+    assert batch_loss(losses, weights).item() == pytest.approx(13 / 4)
+    assert batch_loss(losses, 5 * weights).item() == pytest.approx(13 / 4)
 
 
 class LossOfClass(torch.nn.Module):

@@ -70,8 +70,7 @@ def load(
 ) -> LabelledImages | None:
     """Load images by the name of their source.
 
-    Images of a folder and of Parquet files are centre-cropped to a square and resized; transparent pixels are
-    put over white.
+    Images in files are centre-cropped to a square and resized; transparent pixels are put over white.
 
     Args:
         source: one of

@@ -19,6 +19,9 @@ class Labelled:
     labels: np.ndarray
     class_names: tuple[str, ...]
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     @property
     def class_counts(self) -> np.ndarray:
         """Images per class: int64 [K]; of images without classes [n]."""
@@ -98,9 +101,6 @@ class LabelledImages(Labelled):
         for field in ("images", "labels"):
             if not (array := getattr(self, field)).flags.c_contiguous:
                 object.__setattr__(self, field, np.ascontiguousarray(array))
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     @functools.cached_property
     def fingerprint(self) -> str:

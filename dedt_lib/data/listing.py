@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import PIL
@@ -70,10 +70,6 @@ class Listing(Labelled):
     own_size: Callable[[], int] = lambda: DEFAULT_SIZE
     captions: tuple[str, ...] = ()
     dropped: tuple[int, ...] = ()
-
-    def of_classes(self, labels: np.ndarray, class_names: tuple[str, ...]) -> Self:
-        """The same images in other classes: labels int64 [n], 0..K-1, and K names."""
-        return dataclasses.replace(self, labels=labels, class_names=class_names)
 
     def without(self, why: Mapping[int, str]) -> "Listing":
         """The same without some images: their place -> why.  Classes that lose all images go too, which is noted.

@@ -1,7 +1,7 @@
 """Parquet files in the Hugging Face schema: a struct of image bytes, and a label.
 
-pyarrow reads them a row group at a time.  The ``datasets`` package would do so too, but it is one more
-dependency and first copies every file into a cache of its own.
+pyarrow reads them a row group at a time.  The ``datasets`` package would first copy every file into a cache of
+its own.
 """
 
 import contextlib

@@ -20,37 +20,29 @@ class Photos(Listing):
 
     look: Look
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     @functools.cached_property
     def copies(self) -> np.ndarray:
         """For each image the first one with the same pixels: int64 [n]."""
         return groups_of_copies(self.look.table)
 
-    def at(self, size: int) -> "Pixels":
-        """Their pixels in colour at ``size`` x ``size``, decoded when a slice is read."""
-        return Pixels(self, size, 3)
-
 
 class Pixels:
-    """The pixels of a Listing as an array uint8 [n, C, size, size] that is read in slices, best in order.
+    """The pixels of a Listing in colour, an array uint8 [n, 3, size, size] that is read in slices, best in order.
 
     Args:
         listing: Images that can all be read.
         size: Pixels along a side.
-        channels: 1 or 3.
     """
 
-    def __init__(self, listing: Listing, size: int, channels: int) -> None:
-        self.shape = (len(listing.ids), channels, size, size)
+    def __init__(self, listing: Listing, size: int) -> None:
+        self.shape = (len(listing), 3, size, size)
         self._listing, self._place, self._files = listing, 0, iter(listing.encoded())
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """uint8 [m, C, size, size] of the images from rows.start to rows.stop."""
+        """uint8 [m, 3, size, size] of the images from rows.start to rows.stop."""
         n, channels, size, _ = self.shape
         start, stop, _ = rows.indices(n)
         if start < self._place:

@@ -13,7 +13,7 @@ class Classifier(nn.Module):
 
 
 class SmallClassifier(Classifier):
-    """Three plain convolutions and 64 features, for FID and nothing else."""
+    """Three plain convolutions and ``width`` features, for FID and nothing else."""
 
     def __init__(self, channels: int, num_classes: int, width: int = 64) -> None:
         super().__init__()

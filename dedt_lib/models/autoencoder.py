@@ -383,5 +383,5 @@ def _check_finite(shard, start):
     if not finite.all():
         raise DedtError(
             f"The latents of image {start + int(finite.argmin())} are not finite: the autoencoder's weights "
-            "are damaged, or its training went astray. Fetch or train it again, or use precision 'float32'."
+            "are damaged, or its training went astray. Fetch or train it again."
         )

@@ -63,11 +63,11 @@ class Block(nn.Module):
     skip: whether a second sequence is merged into the input, as in a U-Net.
     """
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, side: int, skip: bool = False) -> None:
+    def __init__(self, width: int, num_heads: int, side: int, skip: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attn = BiasedAttention(width, num_heads, side)
-        self.mlp = Mlp(width, int(width * mlp_ratio), act_layer=partial(nn.GELU, approximate="tanh"))
+        self.mlp = Mlp(width, 4 * width, act_layer=partial(nn.GELU, approximate="tanh"))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
 
@@ -151,7 +151,7 @@ class MDTv2(nn.Module):
     Args:
         input_size, in_channels: Side of the latents, and their channels.
         patch_size: Side of the square that is one token.
-        hidden_size, num_heads, mlp_ratio: Of the blocks.
+        hidden_size, num_heads: Of the blocks.
         depth, decode_layer: Blocks altogether, and of them in the decoder; the others are half and half on
             the encoder's way in and out.
         num_classes: K; label K is the null label.
@@ -173,7 +173,6 @@ class MDTv2(nn.Module):
         hidden_size: int = 384,
         depth: int = 12,
         num_heads: int = 6,
-        mlp_ratio: float = 4.0,
         num_classes: int = 1000,
         class_dropout_prob: float = 0.1,
         learn_sigma: bool = True,
@@ -197,7 +196,7 @@ class MDTv2(nn.Module):
             )
 
         def blocks(count, skip=False):
-            return nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, side, skip) for _ in range(count))
+            return nn.ModuleList(Block(hidden_size, num_heads, side, skip) for _ in range(count))
 
         half = (depth - decode_layer) // 2
         self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size)

@@ -19,7 +19,7 @@ from .common import bars, data_uri, write_page
 if TYPE_CHECKING:
     from ..stages.lab import Lab
 
-SHOWN, NEIGHBOURS, TRIED = 24, 20, 16
+SHOWN, NEIGHBOURS = 24, 20
 OUTLIERS = 0.01
 """Share of the images, those least like others, that are shown as outliers."""
 MEANING = {

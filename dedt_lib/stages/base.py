@@ -235,5 +235,5 @@ def published(stages: Iterable[Stage]) -> dict[str, Any]:
 
 
 def size(network: nn.Module) -> int:
-    """Bytes of a network's state in single precision."""
+    """Bytes of a network's state, as it is."""
     return sum(value.numel() * value.element_size() for value in network.state_dict().values())

@@ -417,7 +417,7 @@ class Embed(Stage):
 
     def work(self, folder):
         network, seen = self.reader(), self.seen.result()
-        images = seen.at(getattr(network, "size", OWN_SIZE)) if isinstance(seen, Photos) else seen.images
+        images = Pixels(seen, getattr(network, "size", OWN_SIZE)) if isinstance(seen, Photos) else seen.images
         # On a CPU no more large images at a time are any faster, only larger.
         batch_size = 256 if images.shape[2] <= 64 else 32 if self.lab.gpu else 8
         how = {"device": self.lab.device, "path": folder / self.file}
@@ -459,7 +459,7 @@ def seconds_to_embed(stage: Embed) -> float:
         ):  # what is done once is not timed
             start = time.perf_counter()
             look(some)
-            pixels = Pixels(some, getattr(network, "size", OWN_SIZE), 3)
+            pixels = Pixels(some, getattr(network, "size", OWN_SIZE))
             encoders.embed(network, pixels, batch_size=TRIED, device=lab.device)
         return (time.perf_counter() - start) / len(few.ids) * len(found.ids)
     except Exception:  # an image that cannot be read, of which the look speaks

@@ -1,5 +1,6 @@
 """What outlives a recipe: the profile, the store, the device, and all that was loaded once."""
 
+import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -126,7 +127,8 @@ class Lab:
                 "clusters first: set select.cluster_encoder to a published network."
             )
         labels = Clusters(self).result()
-        return found.of_classes(labels, tuple(f"cluster {k + 1}" for k in range(labels.max() + 1)))
+        names = tuple(f"cluster {k + 1}" for k in range(labels.max() + 1))
+        return dataclasses.replace(found, labels=labels, class_names=names)
 
     @property
     def pool(self) -> LabelledImages | Photos:

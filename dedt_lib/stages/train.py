@@ -169,7 +169,12 @@ class Train(Stage):
     @property
     def kept_steps(self) -> set[int]:
         """Steps after which its weights are kept too, to see what more steps bring."""
-        return kept_steps(self.lab, self.spec) if self.is_reference or self.full_length else set()
+        if not (self.is_reference or self.full_length):
+            return set()
+        ratios = self.spec.section.ratios
+        return {
+            steps_at(self.lab, self.spec, ratio, annealing) for ratio in ratios for annealing in (False, True)
+        }
 
     def build(self, seed: int | None = None) -> nn.Module:
         """The model, freshly initialised."""
@@ -337,10 +342,3 @@ def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False)
     start = lab.profile.train.annealing_start if annealing else 1.0
     plan = EpochPlan(np.arange(count), total=lab.n, epochs=spec.settings.epochs, annealing_start=start)
     return plan.steps(spec.settings.batch_size)
-
-
-def kept_steps(lab: "Lab", spec: ModelSpec) -> set[int]:
-    """Steps of the run on all the data whose weights the controls at equal compute ask for."""
-    return {
-        steps_at(lab, spec, ratio, annealing) for ratio in spec.section.ratios for annealing in (False, True)
-    }
