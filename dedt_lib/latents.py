@@ -1,5 +1,6 @@
 """Latents on disk as a source of training samples: memory-mapped shards, of which only the rows in need are read."""
 
+import copy
 from pathlib import Path
 from typing import Self
 
@@ -53,12 +54,13 @@ class Latents:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Self:
-        """This source, drawing on ``device`` from now on."""
-        self.device, self.resident = torch.device(device), None
-        self.labels = self.labels.to(device)
+        """The same source, drawing on ``device``."""
+        moved = copy.copy(self)
+        moved.device, moved.resident = torch.device(device), None
+        moved.labels = self.labels.to(device)
         if sum(shard.nbytes for shard in self.shards) < RESIDENT:
-            self.resident = torch.from_numpy(np.concatenate(self.shards)).to(self.device)
-        return self
+            moved.resident = torch.from_numpy(np.concatenate(self.shards)).to(device)
+        return moved
 
     def draw(
         self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator

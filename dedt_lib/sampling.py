@@ -101,12 +101,13 @@ def ddim(
         float [b, C, H, W], pixels in [-1, 1]; with ``keep`` (that, list of x_t).
     """
     scheduler = getattr(model, "ddim_scheduler", pixel_scheduler)()
-    scheduler.set_timesteps(steps, device=noise.device)
+    # The timesteps stay on the host: the scheduler looks at their values, and a device would have to be waited for.
+    scheduler.set_timesteps(steps)
     x_t, kept = noise, []
     for number, t in enumerate(scheduler.timesteps):
         if number in keep:
             kept.append(x_t)
-        eps = guided_noise(model, x_t, t.expand(len(labels)), labels, guidance)
+        eps = guided_noise(model, x_t, t.to(noise.device).expand(len(labels)), labels, guidance)
         x_t = scheduler.step(eps, t, x_t, eta=0.0, use_clipped_model_output=True).prev_sample
     x_0 = x_t.clamp(-1, 1) if scheduler.config.clip_sample else x_t
     return (x_0, [*kept, x_0]) if keep else x_0
@@ -240,8 +241,7 @@ def respaced_ddpm(
     variance = "learned_range" if model.learn_sigma else "fixed_large"
     how = {"variance_type": variance, "clip_sample": False, "timestep_spacing": "linspace"}
     scheduler = DDPMScheduler(**NOISE_SCHEDULE, **how)
-    # The timesteps stay on the host: the scheduler looks at their values, and a device would have to be waited for.
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(steps)  # on the host, as in ddim
     x_t, kept = noise, []
     for number, t in enumerate(scheduler.timesteps):
         if number in keep:

@@ -10,6 +10,7 @@ and with what weights; a weighting (group DRO) may change the weights while trai
 """
 
 import contextlib
+import copy
 import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -425,7 +426,7 @@ class Source(Protocol):
     labels: torch.Tensor
 
     def to(self, device: torch.device | str) -> Self:
-        """This source, on ``device`` from now on."""
+        """The same source on ``device``."""
 
     def draw(
         self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
@@ -443,9 +444,10 @@ class PixelImages:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Self:
-        """This source, on ``device`` from now on."""
-        self.images, self.labels = self.images.to(device), self.labels.to(device)
-        return self
+        """The same source on ``device``."""
+        moved = copy.copy(self)
+        moved.images, moved.labels = self.images.to(device), self.labels.to(device)
+        return moved
 
     def draw(
         self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
@@ -564,7 +566,9 @@ class _Diffusion(Task):
         for layer in self._row_layers:
             layer.share_rows(mine, len(drawn))
         with autocast(self.options.precision, self.device):
-            losses = model.losses(self.processes.mine(drawn))
+            own = self.processes.mine(drawn)
+            # A batch may have fewer rows than there are processes.
+            losses = model.losses(own) if len(own) else next(model.parameters()).flatten()[:0]
             everyone = self.processes.gather(losses.detach(), len(drawn))
             if self.weighting is not None:
                 weights = weights * self.weighting(everyone, drawn, model)

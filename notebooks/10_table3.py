@@ -116,7 +116,11 @@ for row in rows:
         "here, training": at_ratios(training, row),
         "here, whole recipe": at_ratios(whole, row),
     }
-figures.speedup_by_ratio(panels, ratios)
+if rows:
+    shown = figures.speedup_by_ratio(panels, ratios)
+else:
+    shown = Markdown("No results yet.")
+shown
 
 # %% [markdown]
 # ## Where the time goes
@@ -126,7 +130,9 @@ figures.speedup_by_ratio(panels, ratios)
 # measuring are grey, because the trained model does not need them.
 
 # %%
-smallest, seed = frame.ratio.min(), frame.seed.min()
+full = frame[frame.row == "full"].sort_values("seed")
+base, seed = full[["cpu_seconds", "seed"]].iloc[0] if len(full) else (1, 0)
+smallest = frame.ratio.min()
 first = frame[(frame.ratio == smallest) & (frame.seed == seed)]
 costs = {result["row"]: result["costs"] for result in first.result}
 ledgers = {
@@ -136,9 +142,11 @@ ledgers = {
     for row in dict.fromkeys([*paper.TABLE_1, *rows])
     if row in costs
 }
-full = frame[(frame.row == "full") & (frame.seed == seed)]
-base = full.cpu_seconds.iloc[0]
-figures.cost_bars(ledgers, base)
+if len(full) and ledgers:
+    shown = figures.cost_bars(ledgers, base)
+else:
+    shown = Markdown("No results yet.")
+shown
 
 # %%
 embeds = {

@@ -69,10 +69,14 @@ shown
 # the distance between two bars with the length of the thin lines.
 
 # %%
-floor = frame.result.iloc[0]["floor"]["classwise"]
-figures.figure_2(
-    classes.before, classes.after, classes.weights, classes.names, floor
-)
+if classes:
+    floor = frame.result.iloc[0]["floor"]["classwise"]
+    shown = figures.figure_2(
+        classes.before, classes.after, classes.weights, classes.names, floor
+    )
+else:
+    shown = Markdown("No results yet.")
+shown
 
 # %% [markdown]
 # ## Are the heavier classes the easy ones?
@@ -83,9 +87,11 @@ figures.figure_2(
 # horizontal line, into the left half.
 
 # %%
-figures.weight_and_difficulty(
-    classes.weights, classes.before, classes.names
-)
+if classes:
+    shown = figures.weight_and_difficulty(
+        classes.weights, classes.before, classes.names
+    )
+shown
 
 # %%
 Markdown(findings.heaviness_in_words(classes))
@@ -98,8 +104,10 @@ Markdown(findings.heaviness_in_words(classes))
 # %%
 from dedt_lib.evaluation import rank_correlation
 
-gain = (classes.before - classes.after).mean(axis=0)
-rank, p = rank_correlation(classes.weights.mean(axis=0), gain)
+rank, p = float("nan"), 1.0
+if classes:
+    gain = (classes.before - classes.after).mean(axis=0)
+    rank, p = rank_correlation(classes.weights.mean(axis=0), gain)
 Markdown(
     "The rank correlation between class weight and gain is "
     f"{rank:.2f} (p {findings.p_in_words(p)}). A positive one would mean "
@@ -114,7 +122,9 @@ Markdown(
 # [The controls](20_controls.ipynb) test this with Kendall's W.
 
 # %%
-figures.weights_by_seed(classes.weights, classes.names)
+if classes:
+    shown = figures.weights_by_seed(classes.weights, classes.names)
+shown
 
 # %% [markdown]
 # ## What follows

@@ -84,7 +84,11 @@ figures.differences(
 
 # %%
 order = findings.same_order(frame, paper.TABLE_1)
-figures.rank_slopes(order, grid.LABELS)
+if len(order):
+    shown = figures.rank_slopes(order, grid.LABELS)
+else:
+    shown = Markdown("No results yet.")
+shown
 
 # %%
 Markdown(findings.order_in_words(frame, paper.TABLE_1))
@@ -101,10 +105,8 @@ smallest = float(frame.ratio.min())
 classes = findings.by_class(frame, smallest)
 Markdown(
     f"{findings.gains_in_words(classes)}\n\n"
-    f"Are the heavier classes the easy ones? "
+    "Are the heavier classes the easy ones? "
     f"{findings.heaviness_in_words(classes)}"
-    if classes
-    else "No results yet."
 )
 
 # %% [markdown]

@@ -59,10 +59,10 @@ result["costs"]
 figures.loss_curves({grid.LABELS[row]: experiment.training()["losses"]})
 
 # %% [markdown]
-# Samples, one class per column.
+# Samples, one class per column, of up to twenty classes.
 
 # %%
-K = len(experiment.data.class_names)
+K = min(20, len(experiment.data.class_names))
 sheet = figures.class_columns(
     experiment.sample(), experiment.sample_labels(), K
 )

@@ -434,3 +434,8 @@ def test_fid_by_several_networks():
         findings.networks_in_words(pd.DataFrame({"result": [{}]}))
         == "FID was measured with one network only."
     )
+
+
+def test_without_classes_there_is_nothing_to_say_of_them():
+    assert findings.gains_in_words(None) == findings.heaviness_in_words(None) == "No results yet."
+    assert findings.class_gains(None).empty

@@ -358,8 +358,9 @@ def test_draws_have_the_mean_and_deviation_of_the_posterior(source, written):
 def test_resident_and_memory_mapped_draws_are_the_same(source, monkeypatch):
     mapped = source.draw(INDICES, FLIP, torch_generator(0, "x"))
     assert source.resident is None
-    assert source.to("cpu") is source and source.resident is not None
-    assert torch.equal(source.draw(INDICES, FLIP, torch_generator(0, "x")), mapped)
+    resident = source.to("cpu")
+    assert resident.resident is not None and source.resident is None
+    assert torch.equal(resident.draw(INDICES, FLIP, torch_generator(0, "x")), mapped)
     monkeypatch.setattr(latents, "RESIDENT", 0)
     assert source.to("cpu").resident is None
 

@@ -18,7 +18,7 @@ LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_pre
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
-    """Reference, proxy with group DRO and weighted run, with dropout and uneven batches, and the samples."""
+    """Reference, proxy with group DRO and weighted run, with dropout and uneven batches, the samples and their FID."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
     for name, how in (
         ("one", []),
@@ -36,7 +36,7 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     assert weights[0].std() > 0
     # The class weights may differ in their last digits, and with them the address of the weighted run.
     models = [sorted(root.glob("*/*/model.safetensors")) for root in (one, two)]
-    assert len(models[0]) == len(models[1]) == 4  # encoder, reference, proxy, weighted run
+    assert len(models[0]) == len(models[1]) == 5  # encoder, reference, proxy, weighted run, FID network
     # Not the weights themselves: a bias before a GroupNorm has no gradient but rounding, which Adam makes
     # large.
     for stage in ("training", "proxy"):

@@ -14,6 +14,7 @@ import torch
 import dedt_lib
 from dedt_lib import sampling
 from dedt_lib.book import results
+from dedt_lib.config import load_profile
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import address
@@ -398,3 +399,20 @@ def test_a_module_imports_nothing_from_above_it(module):
 def test_every_part_that_the_rules_name_is_there():
     parts = {module.relative_to(LIBRARY).parts[0].removesuffix(".py") for module in MODULES}
     assert FLOOR | METHOD | ABOVE | {"stages", "config"} <= parts
+
+
+def test_the_digits_are_computed_on_the_cpu_wherever_there_is_a_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    labs = [Lab(name, counts=[1]) for name in ("digits", "photos")]
+    assert [(lab.device, lab.device_name) for lab in labs] == [("cpu", "cpu"), ("cuda", "a GPU")]
+    assert Lab("digits", device="cuda", counts=[1]).device == "cuda"
+
+
+def test_the_reference_at_equal_steps_is_kept_in_any_scope():
+    """Rounded class by class the shares are 370 images of 3,515, and in one band 352: other steps an epoch."""
+    lab = Lab(load_profile("digits", **{"unet.batch_size": 32}), counts=[95] * 37)
+    changes = {"method": "moderate", "scope": "global", "reweighting": True, "reference": "equal-steps"}
+    proxy = Experiment(lab, **changes).proxy
+    assert proxy.outline().steps(32) != proxy.reference.steps
+    assert proxy.reference.steps in proxy.reference.reference.kept_steps

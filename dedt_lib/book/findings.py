@@ -141,22 +141,28 @@ def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float, flo
     return heavy, easy, *rank_correlation(heaviness, difficulty)
 
 
-def class_gains(classes: Classes) -> pd.DataFrame:
+def class_gains(classes: Classes | None) -> pd.DataFrame:
     """Class-wise FID, or KID, with weights minus without, by class: the columns of ``Page.table``.
 
     Holm's correction covers the classes; one that lacks a value is left out.
     """
-    found = {
-        name: paired(after, before)
-        for name, before, after in zip(classes.names, classes.before.T, classes.after.T)
-        if np.isfinite([before, after]).all()
-    }
+    found = (
+        {
+            name: paired(after, before)
+            for name, before, after in zip(classes.names, classes.before.T, classes.after.T)
+            if np.isfinite([before, after]).all()
+        }
+        if classes
+        else {}
+    )
     return judged(pd.DataFrame.from_dict(found, orient="index", columns=COLUMNS), -1)
 
 
-def gains_in_words(classes: Classes) -> str:
+def gains_in_words(classes: Classes | None) -> str:
     """Which classes reweighting helps, which it harms, and which gain most and least."""
     gains = class_gains(classes)
+    if classes is None or gains.empty:
+        return "No results yet."
     if len(classes.seeds) < ENOUGH:
         head = f"**Too few seeds for a verdict** ({len(classes.seeds)})"
     else:
@@ -172,8 +178,10 @@ def gains_in_words(classes: Classes) -> str:
     )
 
 
-def heaviness_in_words(classes: Classes) -> str:
+def heaviness_in_words(classes: Classes | None) -> str:
     """Whether the heavier classes are the easy ones, as the paper says of its Figure 2."""
+    if classes is None:
+        return "No results yet."
     heavy, easy, rank, p = heavy_and_easy(classes)
     head = (
         "Inconclusive" if p >= LEVEL else "Yes" if rank < 0 else "No, the heavier classes are the hard ones"

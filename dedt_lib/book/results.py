@@ -56,7 +56,7 @@ def results_folder(profile: Named, root: Root = None) -> Path:
 
 
 FREE = re.compile(
-    r"name|seeds|tables|threads|data\.(path|skip_bad)|train\.(checkpoint_every|channels_last|compile)|.*\.ratios"
+    r"name|seeds|tables|device|threads|data\.(path|skip_bad)|train\.(checkpoint_every|channels_last|compile)|.*\.ratios"
 )
 """Keys of a profile that may change while its results stay: what is computed, where, and how fast."""
 
@@ -160,6 +160,7 @@ def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> 
     if not any(folder.glob("pending/*.json")):
         return 0
     with locked(folder / "pending" / "collect", "the results of another process"):
+        check_settings(profile, root=root, keep=True)
         found = _pending(folder, names)
         sheets: dict[Path, dict[str, np.ndarray]] = {}
         for name, result in found.items():

@@ -283,6 +283,7 @@ class Profile(Section):
     name: str
     tables: tuple[Literal[TABLES], ...] = PAPER
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
+    device: Literal["", "cpu"] = ""  # "": the GPU if there is one
     threads: int = Field(0, ge=0)  # of the CPU; more change the order of sums, and so the last bits.  0: all
     data: Data
     encoders: Encoders

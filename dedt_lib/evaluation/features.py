@@ -88,11 +88,14 @@ def extract_features(
     """
     network = _feature_network(extractor, layer, weights_path).to("cuda" if cuda else "cpu")
     check_images(images)
-    if out is None:
-        return _fill_features(network, images, batch_size, np.empty)
-    with atomic(out) as partial:
-        _fill_features(network, images, batch_size, functools.partial(create_array, partial)).flush()
-    return np.load(out, mmap_mode="r")
+    try:
+        if out is None:
+            return _fill_features(network, images, batch_size, np.empty)
+        with atomic(out) as partial:
+            _fill_features(network, images, batch_size, functools.partial(create_array, partial)).flush()
+        return np.load(out, mmap_mode="r")
+    finally:
+        network.to("cpu")  # a classifier that was registered is in use elsewhere
 
 
 def _fill_features(network: torch.nn.Module, images: Array, batch_size: int, allocate: Callable) -> Any:

@@ -293,7 +293,7 @@ def encode(
             the mirrored latent.
         batch_size: Images at a time.
         shard_size: Images in a file.
-        device: Where to encode.
+        device: Where to encode; afterwards the network is where it was.
         precision: "float32" or "bfloat16", of the network.
 
     Raises:
@@ -303,6 +303,7 @@ def encode(
     folder = Path(folder)
     check_fit(network, images.shape[1], image_size)
     check_choice("precision", precision, ("float32", "bfloat16"))
+    home = next(network.parameters()).device
     network.to(device).eval()
     side = image_size // downsampling(network)
     row = [2 if flip else 1, 2, network.config.latent_channels, side, side]
@@ -336,6 +337,7 @@ def encode(
             _check_finite(shard, start)
             with sealed(path) as partial, open(partial, "wb") as file:
                 np.save(file, shard)
+    network.to(home)
 
 
 def _moments(network, pixels):

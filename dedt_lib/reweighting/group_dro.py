@@ -206,7 +206,9 @@ class GroupDRO:
 
     @torch.no_grad()
     def _all_rows(self, model, compared, batch):
-        losses = getattr(model, compared)(self.processes.mine(batch))
+        own = self.processes.mine(batch)
+        shape = batch.images.shape[1:] if compared == "element_losses" else ()
+        losses = getattr(model, compared)(own) if len(own) else batch.images.new_zeros((0, *shape))
         return self.processes.gather(losses, len(batch))
 
     @property

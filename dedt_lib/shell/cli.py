@@ -320,7 +320,8 @@ def print_plan(runs: "Runs", probe: bool, until: str = "evaluate") -> None:
     if until in ("train", "sample", "evaluate"):
         print_speedups(*(planning.speedups(runs, least) for least in (False, True)))
     if speed:
-        print_speed(speed, sum(planning.seconds(work, speed) for work in works))
+        device = next(iter(runs.values())).lab.device_name
+        print_speed(speed, sum(planning.seconds(work, speed) for work in works), device)
     else:
         print("hours: the same command with --probe measures this device, in a minute or a few")
     print("not counted: decoding image files, selection, held-out images, what is downloaded")

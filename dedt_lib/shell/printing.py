@@ -227,14 +227,12 @@ def print_speedups(speedups: Speedups, most: Speedups) -> None:
     print_table(("row", *map(percent, ratios)), lines)
 
 
-def print_speed(speed: Speed, total: float) -> None:
-    """What the probe measured, in milliseconds, and what it comes to: ``total`` seconds at the most."""
-    import torch
-
+def print_speed(speed: Speed, total: float, device: str) -> None:
+    """What the probe measured, in milliseconds, and what it comes to on a device: ``total`` seconds at the most."""
     from ..plan import UNITS
     from ..stages.embed import LABELS
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"
+    device = "this CPU" if device == "cpu" else device
     print(f"in all {duration(total)} on {device}, one run after the other")
     kinds: dict[tuple[str, str], list[str]] = {}
     for (kind, network), value in speed.items():

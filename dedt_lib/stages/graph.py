@@ -6,7 +6,7 @@ from ..config import Recipe
 from ..errors import DedtError
 from ..training import TrainingSettings
 from . import evaluate, latents
-from .base import Stage, givens, walk
+from .base import Stage, closure, givens, walk
 from .embed import Embed, encoder
 from .lab import Lab
 from .models import ModelSpec
@@ -153,8 +153,15 @@ class Graph:
     def check(self, until: str = "evaluate") -> None:
         """Raise DedtError for what cannot be had, before it is computed: published networks, then numbers of images.
 
+        Several processes then make together what they have to, since later on one of them works alone while
+        the others wait for it.
+
         until: As of :meth:`stages`.
         """
         self.check_weights(until)
         for stage in walk(self.stages(until)):
             stage.check()
+        if self.lab.processes.count > 1:
+            for stage in closure(self.stages(until)).values():
+                if stage.together:
+                    self.lab.folder(stage)

@@ -29,7 +29,7 @@ class Lab:
     Args:
         profile: A name, a file or a Profile.
         store: A Store (default: ``$DEDT_STORE``, else ``runs/``).
-        device: Such as "cuda"; by default the GPU if there is one.
+        device: Such as "cuda"; by default the profile's, or the GPU if there is one.
         report: A folder for the list of images that cannot be read (default: the store's).
         counts: Training images of each class, for an *imagined* lab: one that counts and times stages without
             data or published weights.
@@ -50,7 +50,8 @@ class Lab:
         self.store = store or Store()
         self.report = report
         self.processes = Processes.from_environment(device)
-        self.device = self.processes.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        usual = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = self.processes.device or self.profile.device or usual
         self._loaded: dict[Hashable, Any] = {}
         if self.profile.threads and not self.imagined:
             torch.set_num_threads(self.profile.threads)
@@ -60,6 +61,11 @@ class Lab:
         """Where distances are computed: the GPU, or None for NumPy."""
         return self.device if str(self.device).startswith("cuda") else None
 
+    @property
+    def device_name(self) -> str:
+        """What computes, in words."""
+        return torch.cuda.get_device_name() if self.gpu else "cpu"
+
     # ---- stages
 
     def folder(self, stage: Stage) -> Path:
@@ -67,7 +73,7 @@ class Lab:
 
         def work(folder: Path) -> dict[str, Any]:
             stage.check()
-            return {**(stage.work(folder) or {}), **published([stage])}
+            return {"device": self.device_name, **(stage.work(folder) or {}), **published([stage])}
 
         processes = self.processes if stage.together else None
         run = partial(self.store.run, stage.name, stage.identity, work, stage.resumable, processes)

@@ -8,7 +8,7 @@ from ..randomness import numpy_generator
 from ..reweighting import GroupDRO, effective_classes
 from . import needs
 from .base import Stage, uncounted
-from .train import Snapshot, Train
+from .train import Snapshot, Train, steps_at
 
 
 class Proxy(Train):
@@ -36,8 +36,9 @@ class Proxy(Train):
     def reference(self) -> Train | Snapshot:
         """The run that its losses are compared with."""
         whole = Train.on_everything(self.lab, self.model, self.seed)
-        steps = self.outline().steps(self.settings.batch_size)
-        return Snapshot(self.lab, whole, steps) if self.equal_steps else whole
+        if not self.equal_steps:
+            return whole
+        return Snapshot(self.lab, whole, steps_at(self.lab, self.spec, self.coreset.ratio))
 
     @property
     def dro(self):
@@ -55,7 +56,7 @@ class Proxy(Train):
         coreset = self.coreset.result()
         needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
         # Not the stage's own result, which the run goes on with.
-        reference = self.reference.load(self.reference.folder)
+        reference = self.reference.load(self.reference.folder).to(self.lab.device)
         return GroupDRO(reference, coreset.counts, processes=self.lab.processes, **self.dro)
 
     def load(self, folder):

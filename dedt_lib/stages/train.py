@@ -219,7 +219,7 @@ class Train(Stage):
         return np.load(self.folder / "losses.npy")
 
     def load(self, folder):
-        return load_weights(self.build(), self.weights_file).to(self.lab.device).eval()
+        return load_weights(self.build(), self.weights_file).eval()
 
     def cost(self) -> Iterable[Cost]:
         tail = ", annealed" if self.annealing else ""
@@ -328,7 +328,7 @@ class Snapshot(Stage):
         return self.reference.losses[: self.steps]
 
     def load(self, folder):
-        return load_weights(self.reference.build(), self.weights_file).to(self.lab.device).eval()
+        return load_weights(self.reference.build(), self.weights_file).eval()
 
     cost = uncounted  # the reference keeps it on its way
 
