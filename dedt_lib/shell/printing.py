@@ -200,7 +200,8 @@ def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
     if works != least:
         print("a .. b: the losses decide how much InfoBatch prunes, from all that it may to nothing")
     kept, room = sum(work.bytes for work in works), 2 * max(work.scratch for work in works)
-    print(f"disk: {scaled(kept, 'B')} kept, and up to {scaled(room, 'B')} more for each run under way")
+    more = f", and up to {scaled(room, 'B')} more for each run under way" if room else ""
+    print(f"disk: {scaled(kept, 'B')} kept{more}")
 
 
 def print_speedups(speedups: Speedups, most: Speedups) -> None:
