@@ -22,9 +22,12 @@ CHAPTERS := $(HEADS) $(filter-out $(HEADS),$(CHAPTERS))
 EXECUTED := $(CHAPTERS:notebooks/%.py=$(BUILD)/notebooks/%.ipynb)
 ESTIMATE := $(if $(filter digits smoke,$(PROFILE)),,$(if $(wildcard $(BUILD)/_build/html/index.html),,estimate))
 FIRST := $(if $(wildcard $(BUILD)/_build/html/index.html),,$(BUILD)/first/.built)
-LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/*/*/*.py dedt_lib/config/profiles/$(NAME).toml)
+LIBRARY := $(wildcard dedt_lib/*.py dedt_lib/*/*.py dedt_lib/*/*/*.py dedt_lib/config/profiles/*.toml)
 LIBRARY := $(filter-out dedt_lib/shell/%.py dedt_lib/__main__.py,$(LIBRARY))
-RESULTS := $(wildcard $(addprefix results/$(NAME)/,*.json* samples/*.png pending/*.json))
+# Some chapters read the results of other profiles beside those of their own.
+RESULTS := $(wildcard results/*/*.json* results/*/*.png results/*/samples/*.png results/$(NAME)/pending/*.json)
+RESULTS += $(wildcard benchmarks/*.json)
+RESULTS += $(if $(filter 1,$(words $(PROFILE))),$(filter %.toml,$(wildcard $(PROFILE))))
 PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 
 .PHONY: help estimate setup pair book pdf test lab tables bench clean clean-all
@@ -32,6 +35,13 @@ PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 # Chapters run side by side; in the store one waits for what another is computing, so nothing is computed twice.
 JOBS ?= 2
 MAKEFLAGS += --jobs=$(JOBS)
+# What is removed first is not in use meanwhile, and pages are printed when they are there.
+ifneq ($(filter clean clean-all,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
+ifneq ($(filter book,$(MAKECMDGOALS)),)
+pdf: | book
+endif
 
 help:
 	@echo "make book    run the main job on the digits, build the book, say where to open it  (20 minutes, once)"
@@ -76,7 +86,11 @@ $(BUILD)/_build/html/index.html: $(FIRST) $(EXECUTED) $(PROSE)
 	@touch $@
 
 # One page by plain Sphinx, printed by a browser; looked for first, since the chapters take long.
-BROWSER ?= $(firstword $(shell command -v chromium chromium-browser google-chrome google-chrome-stable))
+# A BROWSER in the environment is somebody's for the web.
+ifneq ($(origin BROWSER),command line)
+BROWSER := $(firstword $(shell for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+	command -v $$name; done 2>/dev/null))
+endif
 PRINT := --headless --disable-gpu --no-pdf-header-footer --generate-pdf-document-outline
 PRINT += --virtual-time-budget=60000 $(if $(filter 0,$(shell id -u)),--no-sandbox)
 
@@ -92,7 +106,7 @@ $(BUILD)/book.pdf: $(BUILD)/_build/html/index.html
 	@$(BIN)/sphinx-build -q -W -n --keep-going -b singlehtml -c $(BUILD)/book $(BUILD) $(BUILD)/_build/page
 	@sed 's|"book/intro.html#|"#|g' $(BUILD)/_build/page/book/intro.html >$(BUILD)/_build/page/book.html
 	@"$(BROWSER)" $(PRINT) --print-to-pdf=$@ "$$PWD/$(BUILD)/_build/page/book.html" \
-		2>$(BUILD)/_build/page/log || { tail -n 5 $(BUILD)/_build/page/log; exit 1; }
+		2>$(BUILD)/_build/page/log && test -s $@ || { tail -n 5 $(BUILD)/_build/page/log; exit 1; }
 
 # Pages that only read results are there long before the chapters that train; those have no output yet.
 READ := $(BUILD)/notebooks/08_table1.ipynb $(BUILD)/notebooks/11_figure2.ipynb
@@ -100,7 +114,8 @@ $(filter-out $(READ),$(EXECUTED)): | $(FIRST)
 $(BUILD)/first/.built: $(READ)
 	@rm -rf $(BUILD)/first && mkdir -p $(BUILD)/first/notebooks && cp -Rp book _toc.yml $(BUILD)/first/
 	@cp notebooks/*.ipynb $(BUILD)/first/notebooks/ && cp $^ $(BUILD)/first/notebooks/
-	@$(BIN)/jupyter-book build $(BUILD)/first --config book/_config.yml -q >/dev/null 2>&1
+	@$(BIN)/jupyter-book build $(BUILD)/first --config book/_config.yml -q >$(BUILD)/first/log 2>&1 || { \
+		tail -n 20 $(BUILD)/first/log; exit 1; }
 	@touch $@
 	@echo "The first pages are there: open $(@D)/_build/html/notebooks/08_table1.html; the other chapters are running"
 

@@ -28,7 +28,7 @@ def pending(cells):
 
 
 def before(wildcards):
-    cell = cell_before(wildcards.row, float(wildcards.percent) / 100, wildcards.seed)
+    cell = cell_before(wildcards.row, round(float(wildcards.percent) / 100, 10), wildcards.seed)
     return pending([cell] if cell else [])
 
 

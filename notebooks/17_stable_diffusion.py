@@ -226,7 +226,8 @@ from diffusers import StableDiffusionPipeline
 
 from dedt_lib.sampling import initial_noise
 
-folder = tempfile.mkdtemp()
+temporary = tempfile.TemporaryDirectory()
+folder = temporary.name
 experiment.save_pipeline(folder)
 opened = StableDiffusionPipeline.from_pretrained(folder)
 opened.set_progress_bar_config(disable=True)

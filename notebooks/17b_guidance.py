@@ -97,7 +97,8 @@ from diffusers import StableDiffusionPipeline
 ours = experiment.spec.sampler(
     model, noise, classes, steps=steps, guidance=s - 1
 )
-folder = tempfile.mkdtemp()
+temporary = tempfile.TemporaryDirectory()
+folder = temporary.name
 full.save_pipeline(folder)
 opened = StableDiffusionPipeline.from_pretrained(folder)
 opened.set_progress_bar_config(disable=True)

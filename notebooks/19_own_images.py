@@ -205,7 +205,8 @@ from pathlib import Path
 
 from dedt_lib.data.export import export
 
-folder = Path(tempfile.mkdtemp())
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
 coreset.save(folder / "coreset")
 export(folder / "coreset", "imagefolder", folder / "for-training")
 pd.read_json(

@@ -35,7 +35,7 @@ check_parameters("profile", "row", "percent", "seed")
 from dedt_lib.book import figures, grid, results
 
 experiment, result = results.run_cell(
-    profile, row, percent / 100, seed, pending=True
+    profile, row, round(percent / 100, 10), seed, pending=True
 )
 
 # %% [markdown]

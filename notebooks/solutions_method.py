@@ -57,7 +57,7 @@ folder = Path(tempfile.mkdtemp())
 for i in range(20):
     of_class = folder / names[data.labels[i]]
     of_class.mkdir(exist_ok=True)
-    Image.fromarray(data.images[i].squeeze()).save(of_class / f"{i}.png")
+    Image.fromarray(data.images[i, 0]).save(of_class / f"{i}.png")
 first = next(folder.rglob("0.png"))
 first.write_bytes(first.read_bytes()[: first.stat().st_size // 2])
 
@@ -78,22 +78,19 @@ except DedtError as error:
 # chapter.
 
 # %%
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial.distance import pdist
 
 
 def nearest_pairs(vectors, count=3):
     means = [vectors[data.labels == k].mean(axis=0) for k in range(K)]
-    apart = np.triu(squareform(pdist(means)))
-    apart[apart == 0] = np.inf
-    order = apart.ravel().argsort(kind="stable")[:count]
-    rows, columns = np.unravel_index(order, apart.shape)
+    order = pdist(means).argsort(kind="stable")[:count]
+    rows, columns = (side[order] for side in np.triu_indices(K, 1))
     return [f"{names[i]} and {names[j]}" for i, j in zip(rows, columns)]
 
 
 pixels = data.images.reshape(len(data), -1).astype(float)
-ranks = pd.RangeIndex(1, 4, name="rank")
 pairs = {"in pixels": pixels, "in features": features}
-pd.DataFrame({k: nearest_pairs(v) for k, v in pairs.items()}, index=ranks)
+pd.DataFrame({k: nearest_pairs(v) for k, v in pairs.items()})
 
 # %% [markdown]
 # The two columns need not agree. Pixels count ink in the same place, while the

@@ -57,7 +57,8 @@ decode = experiment.samples.decode
 # ([Exercise](17_stable_diffusion.ipynb))
 
 # %%
-folder = tempfile.mkdtemp()
+temporary = tempfile.TemporaryDirectory()
+folder = temporary.name
 full.save_pipeline(folder)
 opened = StableDiffusionPipeline.from_pretrained(folder)
 opened.set_progress_bar_config(disable=True)

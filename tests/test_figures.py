@@ -339,3 +339,12 @@ def test_a_dial_is_a_figure_and_in_jupyterlab_a_slider_too(monkeypatch):
     slider, pictures = box.children
     assert slider.options == ("0.1", "0.4", "0.9")
     assert len({picture.value for picture in pictures.children}) == 3
+
+
+def test_a_hundred_classes_have_few_names():
+    names = [f"class {k}" for k in range(100)]
+    axes = figures.classwise_bars({"FID": np.ones(100)}, names).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == names[::4]
+    reading = {"trajectory": np.full((3, 100), 0.01), "burn_in": 0}
+    drawn = figures.weight_trajectories({"all": reading}, names).axes[0]
+    assert len(drawn.lines) > 100 and not drawn.get_legend().get_texts()

@@ -29,6 +29,7 @@ FEWER = {"09_table2": {"epochs": 8}}
 EXTRA["09_table2"] |= FEWER["09_table2"]
 
 sys.path.insert(0, str(ROOT / "tools"))
+import pair  # noqa: E402
 from pair import derive  # noqa: E402
 from readme import filled  # noqa: E402
 
@@ -218,3 +219,18 @@ def test_a_chapter_without_a_picture_or_with_a_warning_fails(cell, said, tmp_pat
 def test_the_readme_shows_the_committed_results():
     readme = (ROOT / "README.md").read_text()
     assert filled(readme) == readme
+
+
+def test_a_notebook_that_was_edited_elsewhere_is_kept(tmp_path, capsys):
+    (tmp_path / "a.py").write_text("# %%\n1 + 1\n")
+    pair.main(tmp_path)
+    notebook = nbformat.read(tmp_path / "a.ipynb", 4)
+    pair.main(tmp_path)
+    assert not (tmp_path / "mine").exists()
+    notebook.cells.append(nbformat.v4.new_code_cell("my_answer = 3"))
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    os.utime(tmp_path / "a.py", (0, 0))
+    pair.main(tmp_path)
+    assert "my_answer" in (tmp_path / "mine" / "a.ipynb").read_text()
+    assert (tmp_path / "a.ipynb").read_text() == derive(tmp_path / "a.py")
+    assert "a.ipynb had been edited: kept as" in capsys.readouterr().out

@@ -109,8 +109,9 @@ def test_make_pdf_prints_one_page_whose_links_stay_in_it(checkout, tmp_path):
         checkout / ".venv" / "bin" / "my browser",
         checkout / "_build" / "smoke" / "_build" / "page",
     )
-    for program in (browser, browser.with_name("sphinx-build")):
-        program.write_text(STUB)
+    prints = """for word; do case "$word" in --print-to-pdf=*) echo pdf >"${word#*=}";; esac; done\n"""
+    for program, more in ((browser, prints), (browser.with_name("sphinx-build"), "")):
+        program.write_text(STUB + more)
         program.chmod(0o755)
     (page / "book").mkdir(parents=True)
     (page / "book" / "intro.html").write_text('<a href="book/intro.html#dedt_lib.errors">')
@@ -119,6 +120,9 @@ def test_make_pdf_prints_one_page_whose_links_stay_in_it(checkout, tmp_path):
     assert (page / "book.html").read_text() == '<a href="#dedt_lib.errors">'
     *_, pdf, opened = (tmp_path / "calls").read_text().splitlines()
     assert (pdf, opened) == ("--print-to-pdf=_build/smoke/book.pdf", str(page / "book.html"))
+    browser.write_text(STUB)  # one that prints nothing, and says nothing of it
+    (checkout / "_build" / "smoke" / "book.pdf").unlink()
+    assert run(checkout, *built, f"BROWSER={browser}").returncode != 0
 
 
 def test_snakemake_hands_a_profile_on_as_it_is(checkout, tmp_path):

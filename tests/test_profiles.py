@@ -73,7 +73,7 @@ TINY = {
 """Keys that say how large something is -> a tiny value, or how a value is made tiny."""
 
 CHOICES = """
-name tables data.source data.path data.class_names data.channels data.skip_bad encoders.default
+name tables device data.source data.path data.class_names data.channels data.skip_bad encoders.default
 encoders.resnet18.weights encoders.resnet18.learning_rate encoders.resnet18.procedure
 encoders.inceptionv3.weights encoders.inceptionv3.learning_rate encoders.clip.weights
 encoders.clip.learning_rate encoders.clip.normalise encoders.ddae.block encoders.ddae.timestep
@@ -401,3 +401,16 @@ def test_an_autoencoder_of_no_pipeline_is_refused():
         DedtError, match="'pipeline' is that of stable_diffusion.weights, which names no pipeline"
     ):
         load_profile("digits", **{"autoencoder.weights": "pipeline"})
+
+
+def test_a_path_in_a_profile_lies_where_the_profile_does(tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    own = tmp_path / "own" / "mine.toml"
+    own.write_text('extends = "photos"\ndata.path = "my-photos"\n')
+    (tmp_path / "own" / "other.toml").write_text('extends = "mine.toml"\n')
+    monkeypatch.chdir(tmp_path)
+    for name in ("own/mine.toml", tmp_path / "own" / "other.toml"):
+        assert load_profile(name).data.path == str(tmp_path / "own" / "my-photos")
+    assert load_profile("own/mine.toml", **{"data.path": "here"}).data.path == "here"
+    own.write_text('extends = "photos"\ndata.path = "hub:some/where"\n')
+    assert load_profile(own).data.path == "hub:some/where" and load_profile(own).called == str(own)

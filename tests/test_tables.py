@@ -111,17 +111,20 @@ def test_pending_cells_are_read_and_collected_unchanged(smoke, tmp_path):
             row, percent, seed = name.split("-")
             kept = results.read_samples("smoke", row, int(percent) / 100, int(seed), root=tmp_path)
             assert np.array_equal(kept, images)
-        assert results.done("smoke", root=tmp_path) == {"random-10-0", "random-10-1"}
+        assert results.done(tiny.profile(), root=tmp_path) == {"random-10-0", "random-10-1"}
 
     check()
-    assert results.collect("smoke", ["random-10-1"], root=tmp_path) == 1
+    assert results.collect(tiny.profile(), ["random-10-1"], root=tmp_path) == 1
     check()
-    assert results.collect("smoke", root=tmp_path) == 1 and results.collect("smoke", root=tmp_path) == 0
+    assert (
+        results.collect(tiny.profile(), root=tmp_path) == 1
+        and results.collect(tiny.profile(), root=tmp_path) == 0
+    )
     check()
     lines = (folder / "cells.jsonl").read_text().splitlines()
     sheet = (folder / "samples" / "random.png").read_bytes()
     wait(tmp_path, {**cell, "fid": 7.0}, 1)
-    assert results.collect("smoke", root=tmp_path) == 1
+    assert results.collect(tiny.profile(), root=tmp_path) == 1
     again = (folder / "cells.jsonl").read_text().splitlines()
     assert again[0] == lines[0] and again[1] != lines[1] and '"fid":7.0' in again[1]
     assert (folder / "samples" / "random.png").read_bytes() == sheet
@@ -132,10 +135,10 @@ def test_a_collection_that_was_killed_is_done_again(smoke, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            results.collect("smoke", root=tmp_path)
+            results.collect(tiny.profile(), root=tmp_path)
     assert len(results.read_cells(tiny.profile(), root=tmp_path)) == 1
     assert (
-        results.collect("smoke", root=tmp_path) == 1
+        results.collect(tiny.profile(), root=tmp_path) == 1
         and len(results.read_cells(tiny.profile(), root=tmp_path)) == 1
     )
 
@@ -317,3 +320,28 @@ def test_results_are_of_one_setting_of_their_profile(tmp_path):
         with pytest.raises(DedtError, match=r"unet.batch_size = 25, now 7.*move that folder away"):
             use(changed, root=tmp_path)
     assert results.done(profile, root=tmp_path) == set()
+
+
+def test_results_that_are_committed_say_of_which_values():
+    kept = list((Path(__file__).parents[1] / "results").glob("*/cells.jsonl"))
+    assert kept and all(file.with_name("profile.json").exists() for file in kept)
+
+
+def test_a_line_of_another_profile_or_twice_is_refused(smoke, tmp_path):
+    wait(tmp_path, {"row": "random", **smoke.cell()}, 0)
+    results.collect("smoke", root=tmp_path)
+    file = tmp_path / "smoke" / "cells.jsonl"
+    line = file.read_text()
+    file.write_text(line + line.replace('"fid":', '"fid":1'))
+    with pytest.raises(DedtError, match="line 2 of .* is of random-10-0 once more: delete one of the two"):
+        results.read_cells("smoke", root=tmp_path)
+    file.write_text(line.replace('"profile":"smoke"', '"profile":"short"'))
+    with pytest.raises(DedtError, match="it is of the profile short"):
+        results.read_cells("smoke", root=tmp_path)
+
+
+def test_a_ratio_of_three_digits_is_the_same_behind_its_name():
+    for ratio in (0.333, 1 / 3, 0.1, 0.3, 0.07):
+        percent = float(grid.cell_name("random", ratio, 0).split("-")[1])
+        assert round(percent / 100, 10) == round(ratio, 10)
+    assert round(float(grid.cell_name("random", 0.333, 0).split("-")[1]) / 100, 10) == 0.333

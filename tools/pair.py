@@ -1,6 +1,7 @@
 """Derive each notebooks/*.ipynb from its .py: no outputs, cell ids 0, 1, 2, ..
 
-Always in this direction: ``jupytext --sync`` would let a newer .ipynb overwrite an edited .py.
+Always in this direction: ``jupytext --sync`` would let a newer .ipynb overwrite an edited .py.  A notebook whose cells
+were edited elsewhere than in JupyterLab, which saves both, is kept as ``notebooks/mine/NAME.ipynb``.
 """
 
 from pathlib import Path
@@ -22,9 +23,23 @@ def derive(source):
     return nbformat.writes(notebook, version=4) + "\n"
 
 
-def main():
-    for source in sorted(NOTEBOOKS.glob("*.py")):
+def edited(source, target, text):
+    """Whether a notebook is newer than its source and has other cells."""
+    if not target.exists() or target.stat().st_mtime <= source.stat().st_mtime:
+        return False
+    ours, theirs = (nbformat.reads(t, 4).cells for t in (target.read_text(), text))
+    return [(cell.cell_type, cell.source) for cell in ours] != [
+        (cell.cell_type, cell.source) for cell in theirs
+    ]
+
+
+def main(folder=NOTEBOOKS):
+    for source in sorted(folder.glob("*.py")):
         target, text = source.with_suffix(".ipynb"), derive(source)
+        if edited(source, target, text):
+            (folder / "mine").mkdir(exist_ok=True)
+            target.replace(folder / "mine" / target.name)
+            print(f"{target.name} had been edited: kept as {folder.name}/mine/{target.name}")
         if not target.exists() or target.read_text() != text:
             target.write_text(text)
             print(f"paired {target.name}")

@@ -6,6 +6,7 @@ cifar10-latent and trains what is not in the store.
 
 import argparse
 import json
+import math
 import re
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def measured():
     epochs, images = encoders["resnet18"]["epochs"], encoders["settings"]["train"]
     return (
         f"Choosing takes {' and '.join(took)},\n"
-        f"in CPU time on one thread, and at most {gib:.1f} GiB ([measured](benchmarks/photos.json)). "
+        f"in CPU time on one thread, and at most {math.ceil(10 * gib) / 10} GiB ([measured](benchmarks/photos.json)). "
         "By its nearest\nneighbours in the features of the default encoder a held-out image of CIFAR-10 is "
         f"named rightly in\n{given} of all cases, in "
         f"those of a ResNet-18 trained for {epochs} epochs on {images:,} of its images in {trained}\n"

@@ -212,7 +212,7 @@ def cell_recipe(row: str, ratio: float, seed: int) -> dict[str, Any]:
 
 def cell_name(row: str, ratio: float, seed: int) -> str:
     """``ROW-PERCENT-SEED``, what a cell is called in file names and in ``cells.jsonl``."""
-    return f"{row}-{ratio * 100:g}-{seed}"
+    return f"{row}-{ratio * 100:.10g}-{seed}"
 
 
 def command(cell: Cell, profile: str, table: str = "") -> str:

@@ -84,7 +84,7 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> 
             f"The results in {file.parent} were made with other values of the profile: {few}{more}. "
             "Undo the change, give the profile another name, or move that folder away to compute them anew."
         )
-    if keep and not file.exists():
+    if keep and not file.exists() and not (file.parent / "cells.jsonl").exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, now)
 
@@ -197,7 +197,10 @@ def _collected(folder: Path) -> dict[str, dict[str, Any]]:
     """Results that are collected, by the names of their cells."""
     path, found = folder / "cells.jsonl", dict[str, dict[str, Any]]()
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
-        found |= _parsed(line, f"line {number} of {path}", folder)
+        where = f"line {number} of {path}"
+        ((name, result),) = _parsed(line, where, folder).items()
+        if found.setdefault(name, result) is not result:
+            raise DedtError(f"{where} is of {name} once more: delete one of the two lines.")
     return found
 
 
@@ -209,6 +212,8 @@ def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None =
         name = cell_name(result["row"], result["recipe"]["ratio"], result["recipe"]["seed"])
         if name != (expected or result.pop("cell")):
             raise ValueError(f"it is of {name}")
+        if result["profile"] != folder.name:
+            raise ValueError(f"it is of the profile {result['profile']}")
         return {name: result}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DedtError(
@@ -308,7 +313,7 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     pending = _pending(folder)  # first: what is collected in between is then found twice, not never
     found = _collected(folder) | pending
     if not found:
-        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={folder.name}")
+        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={load_profile(profile).called}")
     return pd.DataFrame([_columns(found[name]) for name in sorted(found, key=_order)])
 
 

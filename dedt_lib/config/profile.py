@@ -302,6 +302,11 @@ class Profile(Section):
         """Where :func:`load_profile` read it, before changes; it tells no two profiles apart."""
         return None
 
+    @property
+    def called(self) -> str:
+        """What a command names it by: its name, or the path of its file."""
+        return str(self.file) if self.file and self.name not in profile_names() else self.name
+
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
         levels = len(self.unet.channels)
@@ -382,6 +387,9 @@ def read_profile(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, tupl
     base = values.pop("extends", "")
     inherited = read_profile(find_profile(base, file.parent), (*extending, file)) if base else {}
     own = flat({"name": file.stem, **values})
+    path = str(own.get("data.path", ""))
+    if path and not path.startswith("hub:"):  # as what it extends, it lies where the file does
+        own["data.path"] = str(file.parent / Path(path).expanduser())
     return {**inherited, **{key: (value, file.name) for key, value in own.items()}}
 
 

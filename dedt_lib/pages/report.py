@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..clusters import principal
-from ..config.profile import flat, load_profile, profile_names
+from ..config.profile import flat, load_profile
 from ..data.photos import Photos
 from ..selection import Coreset
 from .common import bars, into_box, pictures, write_page
@@ -87,8 +87,7 @@ def options_of(experiment: "Experiment", *but: str) -> str:
     said = experiment.recipe.model_dump(exclude={"ratio", "reweighting", *but}, exclude_defaults=True)
     said |= {name: getattr(profile.data, name) for name in ("label", "caption", "skip_bad")}
     base = load_profile(profile.file or profile)
-    named = profile.name if profile.name in profile_names() else str(profile.file)
-    said |= {"profile": named if named != "photos" else ""}
+    said |= {"profile": profile.called if profile.name != "photos" else ""}
     for name, value in said.items():
         if value != "" and value is not False:  # a burn-in of 0 is said
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]

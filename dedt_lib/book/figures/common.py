@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -34,6 +35,11 @@ Reading = Mapping[str, Any]
 
 sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})
+# Names of classes in letters that the usual font lacks.
+FALLBACK = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Arial Unicode MS")
+plt.rcParams["font.family"] = ["sans-serif", *(f for f in FALLBACK if f in font_manager.get_font_names())]
+MOST_NAMED = 25
+"""So many classes can be named beside one another."""
 
 
 def plain_ticks(axis: Axis, *ticks: float) -> None:
@@ -50,10 +56,15 @@ def plain(names: Iterable[str]) -> list[str]:
 
 
 def class_ticks(axes: Axes, names: Names, letters: int = LETTERS) -> None:
-    """A tick for each class on the x axis, where so many letters fit; names that would touch are tilted."""
-    crowded = any(len(a) + len(b) + 2 > 2 * letters / len(names) for a, b in pairwise(names))
+    """A tick for each class on the x axis, where so many letters fit; names that would touch are tilted.
+
+    Of more than MOST_NAMED classes every second has a name, or every third, and so on.
+    """
+    each = -(-len(names) // MOST_NAMED)
+    shown = plain(names)[::each]
+    crowded = any(len(a) + len(b) + 2 > 2 * letters / len(shown) for a, b in pairwise(shown))
     tilted: dict[str, Any] = {"rotation": 35, "ha": "right"} if crowded else {}
-    axes.set_xticks(range(len(names)), plain(names), **tilted)
+    axes.set_xticks(range(0, len(names), each), shown, **tilted)
 
 
 def class_bars(axes: Axes, values: Mapping[str, Classwise], names: Names) -> None:

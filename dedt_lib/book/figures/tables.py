@@ -50,6 +50,7 @@ def classwise_bars(
         floor = np.array(floor, dtype=float)
         axes.hlines(floor, places - 0.4, places + 0.4, color="0.2", lw=1.2, label=FLOOR)
     axes.set(xlabel="class", ylabel="class-wise FID")
+    class_ticks(axes, class_names)
     axes.legend(title=None, fontsize=8)
     return finished(figure)
 

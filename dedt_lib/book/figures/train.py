@@ -7,7 +7,18 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from .common import WIDTH, Arrays, Names, Reading, class_ticks, finished, panel_grid, plain, plain_ticks
+from .common import (
+    MOST_NAMED,
+    WIDTH,
+    Arrays,
+    Names,
+    Reading,
+    class_ticks,
+    finished,
+    panel_grid,
+    plain,
+    plain_ticks,
+)
 
 
 def loss_curves(runs: Arrays) -> Figure:
@@ -106,15 +117,16 @@ def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> 
         class_names: names of the classes, in their order.
     """
     figure, panels = panel_grid(len(readings), 3.4, columns=len(readings), sharey=True)
-    for axes, (label, reading) in zip(panels, readings.items()):
+    for axes, (title, reading) in zip(panels, readings.items()):
         step = reading.get("step", np.arange(len(reading["trajectory"])))
         for k, name in enumerate(plain(class_names)):
             relative, line = len(class_names) * reading["trajectory"][:, k], ("-", "--", ":")[k // 10 % 3]
-            axes.plot(step, relative, color=f"C{k % 10}", ls=line, label=name, lw=1.2)
+            label = name if len(class_names) <= MOST_NAMED else None
+            axes.plot(step, relative, color=f"C{k % 10}", ls=line, label=label, lw=1.2)
         if reading["burn_in"]:
             axes.axvspan(0, reading["burn_in"], color="0.9", label="burn-in")
         axes.axhline(1, color="0.4", lw=0.8, ls="--")
-        axes.set(title=label, xlabel="proxy step", yscale="log")
+        axes.set(title=title, xlabel="proxy step", yscale="log")
     panels[0].set_ylabel("class weight $K\\alpha$")
     plain_ticks(panels[0].yaxis, 0.1, 0.2, 0.5, 1, 2, 5)
     handles, labels = axes.get_legend_handles_labels()
