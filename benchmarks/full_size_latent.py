@@ -8,7 +8,6 @@ after a checkpoint and started again), draws a sample and decodes it, and writes
 """
 
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from peak_memory import peak_gib
 
 from dedt_lib import latents, training
 from dedt_lib.files import write_json
@@ -138,7 +138,7 @@ def main():
             "sampling_seconds_per_step": round(sampling / SAMPLING_STEPS, 2),
             "decoding_seconds_per_image": round(decoding, 2),
             "sample_shape": list(image.shape),
-            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            "peak_memory_gib": round(peak_gib(), 2),
             **provenance(),
         }
     write_json(RESULT, result)

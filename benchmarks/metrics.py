@@ -7,12 +7,12 @@ near-copies, whose cost is proportional to the training images and to the sample
 """
 
 import json
-import resource
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from peak_memory import peak_gib
 
 from dedt_lib import evaluation
 from dedt_lib.files import write_json
@@ -54,7 +54,7 @@ def main() -> None:
         "cell_without_near_copies_minutes_on_two_cores": round(
             sum(seconds[name] for name in ("kid", "cmmd", "precision_recall")) / 2 / 60, 2
         ),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_gib": round(peak_gib(), 2),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -37,7 +37,8 @@ def dedt(*arguments):
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"dedt {' '.join(arguments)} failed")
-    return {"seconds": round(time.perf_counter() - start, 2), "peak_gib": round(usage.ru_maxrss / 2**20, 2)}
+    gib = usage.ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20)
+    return {"seconds": round(time.perf_counter() - start, 2), "peak_gib": round(gib, 2)}
 
 
 def main():
