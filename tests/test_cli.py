@@ -668,7 +668,7 @@ def test_an_experiment_loads_no_library_that_only_training_needs():
 
 
 def test_a_printed_profile_says_where_values_come_from_and_is_a_profile(capsys, tmp_path):
-    assert cli.main(["profile", "short", "--set", "unet.epochs=5", "--set", "data.path=here"]) == 0
+    assert cli.main(["profile", "short", "--set", "unet.epochs=5", "--set", "data.path=/here"]) == 0
     printed = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     for line in (
@@ -676,12 +676,12 @@ def test_a_printed_profile_says_where_values_come_from_and_is_a_profile(capsys, 
         "steps = 50 # short.toml",
         "layers = 2 # paper.toml",
         "depth = 12 # default",
-        'path = "here" # --set',
+        'path = "/here" # --set',
     ):
         assert line in lines
     (tmp_path / "mine.toml").write_text(printed)
     assert load_profile(tmp_path / "mine.toml") == load_profile(
-        "short", **{"unet.epochs": 5, "data.path": "here"}
+        "short", **{"unet.epochs": 5, "data.path": "/here"}
     )
 
 

@@ -152,7 +152,7 @@ def made_up_results(folder, seeds):
     for line in (ROOT / "results" / "digits" / "cells.jsonl").read_text().splitlines():
         first = json.loads(line)
         for seed in range(first["recipe"]["seed"], seeds, 3) if first["recipe"]["seed"] < 3 else ():
-            cell = {**first, "recipe": {**first["recipe"], "seed": seed}}
+            cell = {**first, "profile": "smoke", "recipe": {**first["recipe"], "seed": seed}}
             cell["fid"] *= 1 + 0.01 * noise.normal()
             cell["cell"] = grid.cell_name(cell["row"], cell["recipe"]["ratio"], seed)
             lines.append(json.dumps(cell))
