@@ -402,14 +402,11 @@ def test_a_page_says_how_its_results_were_made():
         f"1 run over 1 seed ({len(cells) - 1} more are not there yet), made on 2001-02-03 on x86_64 with PyTorch 9.9."
     )
     assert findings.made_in_words(frame[:0], "figure2", "smoke") == "No results yet."
-    digits = {
-        "floor": {"fid": 0.5},
-        "real_class_counts": [150] * 10,
-        "protocol": "FID of 1500 samples (seed 3)",
-    }
+    protocol = "FID of 1500 samples (seed 3) against all 1500 training images, labels in the shares"
+    digits = {"floor": {"fid": 0.5}, "protocol": protocol}
     real = findings.floor_in_words(digits)
     assert "is 0.50." in real and "A half has 750" in real and "would be about 0.25" in real
-    fewer = findings.floor_in_words({**digits, "protocol": "FID of 750 samples"})
+    fewer = findings.floor_in_words({**digits, "protocol": protocol.replace("1500", "750", 1)})
     assert "with the 750 samples of a model against all 1,500 real images" in fewer and "about 0.38." in fewer
     held_out = findings.floor_in_words({**digits, "held_out_fid": 0.3})
     assert held_out.startswith("The FID of held-out real images is 0.30. ")

@@ -5,6 +5,7 @@ and sentences that say so, never an error, because a page shows what is there.
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -358,7 +359,7 @@ def made_in_words(frame: pd.DataFrame, table: str, profile: str | Profile) -> st
 def floor_in_words(result: dict[str, Any]) -> str:
     """What FID real images have, from the result of a cell: sentences."""
     floor, held_out = result["floor"]["fid"], result.get("held_out_fid")
-    n, m = sum(result["real_class_counts"]), int(result["protocol"].split()[2])  # "FID of m samples ..."
+    m, n = map(int, re.findall(r"FID of (\d+) samples .* all (\d+) training", result["protocol"])[0])
     said = f"The FID of held-out real images is {held_out:.2f}. " if held_out is not None else ""
     return (
         f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. The bias "
