@@ -178,6 +178,12 @@ figures.figure_2(
 Markdown(findings.gains_in_words(classes))
 
 # %% [markdown]
+# Do the seeds learn the same weights ([Controls](20_controls.ipynb))?
+
+# %%
+Markdown(findings.steady_in_words(frame))
+
+# %% [markdown]
 # By KID, with class weights minus without:
 
 # %%
