@@ -82,6 +82,11 @@ def make_folder(folder: Path, how: str) -> Path:
     return folder
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder that is there, or anything in it."""
+    return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
+
+
 def address(stage: str, identity: Any) -> str:
     """Sixteen hex digits that name the result of ``stage`` that ``identity`` decides, which JSON can hold."""
     text = json.dumps({"stage": stage, "identity": identity}, sort_keys=True, allow_nan=False)

@@ -147,15 +147,10 @@ def class_gains(classes: Classes | None) -> pd.DataFrame:
 
     Holm's correction covers the classes; one that lacks a value is left out.
     """
-    found = (
-        {
-            name: paired(after, before)
-            for name, before, after in zip(classes.names, classes.before.T, classes.after.T)
-            if np.isfinite([before, after]).all()
-        }
-        if classes
-        else {}
-    )
+    sides = zip(classes.names, classes.before.T, classes.after.T) if classes else ()
+    found = {
+        name: paired(after, before) for name, before, after in sides if np.isfinite([before, after]).all()
+    }
     return judged(pd.DataFrame.from_dict(found, orient="index", columns=COLUMNS), -1)
 
 

@@ -32,7 +32,7 @@ Root = str | os.PathLike | None
 """The folder of all results, or None for the usual one (:func:`results_folder`)."""
 
 MODEL = ("data", "embed", "select", "latents", "reference", "reweight", "train")
-"""The parts of a cost ledger that a trained model costs, in order; its samples and their measuring are the others."""
+"""The parts of a ledger that a trained model costs, in order; its samples and their measuring are the others."""
 
 UNITS = {
     "images": "images",
@@ -56,7 +56,8 @@ def results_folder(profile: Named, root: Root = None) -> Path:
 
 
 FREE = re.compile(
-    r"name|seeds|tables|device|threads|data\.(path|skip_bad)|train\.(checkpoint_every|channels_last|compile)|.*\.ratios"
+    r"name|seeds|tables|device|threads|data\.(path|skip_bad)|.*\.ratios"
+    r"|train\.(checkpoint_every|channels_last|compile)"
 )
 """Keys of a profile that may change while its results stay: what is computed, where, and how fast."""
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import read_json, write_json
+from ..files import lies_in, read_json, write_json
 from . import find
 from .listing import Listing, digest_of
 from .names import image_suffixes
@@ -305,7 +305,7 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
     listing = find(source["source"], source["path"], label=source["label"], caption=source["caption"])
     if not isinstance(listing, Listing):
         raise DedtError(f"The images of {source['path']} are no files: there is nothing to export.")
-    if listing.root.is_dir() and out.resolve().is_relative_to(listing.root.resolve()):
+    if lies_in(out, listing.root):
         raise DedtError(
             f"{out} lies among the images in {listing.root}, and would be taken for some of them: give --out "
             "a folder elsewhere."

@@ -34,8 +34,8 @@ THREADS = 8  # which decode at once, each a whole image
 SHOWN = 5
 NO_CLASS = "images"
 """The one class of images without classes."""
-UNREADABLE = "unreadable.txt"
-"""The list of the images that cannot be decoded, a line each."""
+UNREADABLE = {"train": "unreadable.txt", "test": "test-unreadable.txt"}
+"""Split -> the list of its images that cannot be decoded, a line each."""
 MOST_PIXELS = 2**28
 """Of an image: panoramas have more than Pillow's limit of 179 million; so many in colour take 0.8 GB."""
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # from which Pillow warns; twice as many it refuses
@@ -202,7 +202,7 @@ class Listing(Labelled):
         bad: Sequence[tuple[int, str]],
         skip_bad: bool,
         report: str | Path | None,
-        name: str = UNREADABLE,
+        split: str = "train",
     ) -> str:
         """List the images that cannot be read; unless they may be left out, and others are there, complain."""
         if not bad:
@@ -211,7 +211,7 @@ class Listing(Labelled):
         files = itertools.islice(self.encoded(), max(reasons) + 1)
         named = [one_line(f"{image} ({reasons[i]})") for i, (image, _) in enumerate(files) if i in reasons]
         if report:
-            path = Path(report) / name
+            path = Path(report) / UNREADABLE[split]
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as partial:
                 partial.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")

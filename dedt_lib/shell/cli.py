@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from .. import __version__, interruption
 from ..errors import DedtError
-from ..files import make_folder
+from ..files import lies_in, make_folder
 from . import photos, verbs
 from .printing import amount, describe, print_reading, print_speed, print_speedups, print_table, print_works
 
@@ -103,7 +103,7 @@ def compute(
     out, kept = output_folder(out), Store(store)
     check_data(budget)
     if out:
-        for listed in (UNREADABLE, f"test-{UNREADABLE}"):  # of an earlier call; this one writes its own
+        for listed in UNREADABLE.values():  # of an earlier call; this one writes its own
             (out / listed).unlink(missing_ok=True)
 
     from ..experiment import Experiment
@@ -152,7 +152,8 @@ def run(
         return compute(verbs.run, Path(table), **options)
     if table and table not in TABLES:
         raise DedtError(
-            f"Unknown table '{table}', and there are no images of that name. Choose one of: {', '.join(TABLES)}."
+            f"Unknown table '{table}', and there are no images of that name. Choose one of: "
+            f"{', '.join(TABLES)}."
         )
     if table and options.get("dry_run"):
         raise DedtError(f"What a cell takes is told by: dedt plan {table} --row ROW --ratio R --probe")
@@ -422,7 +423,7 @@ def check_beside(out: Path | None, profile: "Profile") -> None:
     from ..data import FILES
 
     root, given = Path(profile.data.path).expanduser(), profile.data.path and profile.data.source in FILES
-    if out and given and root.is_dir() and out.resolve().is_relative_to(root.resolve()):
+    if out and given and lies_in(out, root):
         raise DedtError(
             f"{out} lies among the images in {root}, and the samples in it would be taken for some of them: "
             "give --out a folder elsewhere."

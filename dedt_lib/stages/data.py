@@ -10,7 +10,6 @@ import PIL
 
 from .. import data
 from ..data import LabelledImages, Listing
-from ..data.listing import UNREADABLE
 from ..data.look import Look, look
 from ..data.photos import Photos
 from ..files import address
@@ -50,9 +49,8 @@ class Images(Stage):
             if photos is None:
                 return None
             pixels = photos.decode(p.image_size, p.channels, lab.store)
-            return (
-                pixels.of_classes(lab.class_names) if self.split == "test" and photos.class_names else pixels
-            )
+            labelled = self.split == "test" and photos.class_names
+            return pixels.of_classes(lab.class_names) if labelled else pixels
         how: dict[str, Any] = p.model_dump(include={"path", "image_size", "channels", "skip_bad"})
         how |= {"per_class": p.per_class if self.split == "train" else None}
         images = data.load(p.source, split=self.split, **how, store=lab.store, report=lab.report)
@@ -103,8 +101,7 @@ class Photographs(Stage):
         p, seen, found = self.lab.profile.data, Look.load(folder), self.listing
         bad = np.flatnonzero(~seen.readable)
         errors, report = [(int(i), seen.table["error"][i]) for i in bad], self.lab.report
-        name = UNREADABLE if self.split == "train" else f"{self.split}-{UNREADABLE}"
-        where = found.refuse(errors, p.skip_bad, report or self.lab.store.root, name)
+        where = found.refuse(errors, p.skip_bad, report or self.lab.store.root, self.split)
         why = dict.fromkeys(bad.tolist(), f"unreadable{where}")
         if p.per_class and self.split == "train":
             good = np.setdiff1d(np.arange(len(found.ids)), bad)

@@ -17,6 +17,7 @@ from torch import nn
 from .. import encoders
 from ..clusters import cluster
 from ..config.recipe import ENCODERS
+from ..data import Listing
 from ..data.look import look
 from ..data.photos import Photos, Pixels
 from ..encoder_names import is_pretrained
@@ -143,7 +144,7 @@ class InceptionV3(TrainedEncoder):
 
     @property
     def settings(self):
-        # Small data gives it few steps, in which AdamW brings it further than the SGD of the other classifiers.
+        # Small data gives it few steps, in which AdamW brings it further than the other classifiers' SGD.
         return {**super().settings, "optimizer": "adamw"}
 
 
@@ -331,7 +332,7 @@ class PretrainedEncoder(GivenEncoder):
 
 
 class OwnEncoder(PretrainedEncoder):
-    """A network in ENCODERS that needs no training here: made without arguments, what is random in it from one seed."""
+    """A network in ENCODERS that needs no training: made without arguments, what is random in it from one seed."""
 
     def _identity(self):
         values = defaults(ENCODERS[self.weights])
@@ -345,7 +346,7 @@ class OwnEncoder(PretrainedEncoder):
 
 
 class Clusters(Stage):
-    """Classes for photographs that have none: k-means on the directions of their features; int64 [n], largest first."""
+    """Classes for photographs without: k-means on the directions of their features; int64 [n], largest first."""
 
     name, file = "clusters", "labels.npy"
 
@@ -369,7 +370,7 @@ Encoder = TrainedEncoder | PublishedEncoder | PretrainedEncoder | DDAE
 OWN_SIZE = 224
 """Pixels at which a published network sees photographs, if it says no other size."""
 
-# A stage that trains it, whose section of the profile may name published weights instead; or a network as it is.
+# A stage that trains it, whose section of the profile may name published weights; or a network as it is.
 ENCODERS.update({"resnet18": ResNet18, "inceptionv3": InceptionV3, "clip-rn50": SmallClip, "ddae": DDAE})
 
 
@@ -397,7 +398,7 @@ class Embed(Stage):
 
     @property
     def seen(self) -> Images | Photographs:
-        """What the encoder is shown: published ones see photographs at their own size, others the profile's pixels."""
+        """What the encoder sees: a published one photographs at its own size, others the profile's pixels."""
         own_size = isinstance(self.encoder, Given) and self.lab.has_files and not self.lab.imagined
         return self.lab.photographs if own_size else self.lab.images
 
@@ -445,23 +446,24 @@ TRIED = 12
 
 
 def seconds_to_embed(stage: Embed) -> float:
-    """About how long photographs take to be looked at and embedded; 0 where that is done, or nobody asked for files."""
+    """About how long photographs take to be looked at and embedded; 0 where that is done, or of no files."""
     lab = stage.lab
     found = lab.photographs.listing
     if found is None or not isinstance(stage.seen, Photographs) or lab.store.has(stage.name, stage.identity):
         return 0.0
     few = found.without(dict.fromkeys(range(TRIED, len(found.ids)), "")) if len(found.ids) > TRIED else found
+    network = stage.reader()
+
+    def see(some: Listing) -> None:
+        look(some)
+        pixels = Pixels(some, getattr(network, "size", OWN_SIZE))
+        encoders.embed(network, pixels, batch_size=TRIED, device=lab.device)
+
     try:
-        network, start = stage.reader(), 0.0
-        for some in (
-            few.without(dict.fromkeys(range(1, len(few.ids)), "")),
-            few,
-        ):  # what is done once is not timed
-            start = time.perf_counter()
-            look(some)
-            pixels = Pixels(some, getattr(network, "size", OWN_SIZE))
-            encoders.embed(network, pixels, batch_size=TRIED, device=lab.device)
-        return (time.perf_counter() - start) / len(few.ids) * len(found.ids)
+        see(few.without(dict.fromkeys(range(1, len(few)), "")))  # what is done once is not timed
+        start = time.perf_counter()
+        see(few)
+        return (time.perf_counter() - start) / len(few) * len(found)
     except Exception:  # an image that cannot be read, of which the look speaks
         return 0.0
 

@@ -48,7 +48,7 @@ class FidInception(Given):
 
 @dataclass(frozen=True)
 class Extractor:
-    """What FID is measured with: torch-fidelity's extractor, its layer, its file, and the key of its weights."""
+    """What FID is measured with: torch-fidelity's extractor, its layer, its file, the key of its weights."""
 
     extractor: str
     layer: str
