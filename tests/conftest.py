@@ -1,8 +1,10 @@
 """Fixtures that several test files share."""
 
 import os
+import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent.parent / "tools"))
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import numpy as np
@@ -36,6 +38,14 @@ def digits():
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """An experiment under the smoke profile; ``smoke.change(...)`` shares its store and networks."""
-    return Experiment(
-        tiny.profile(), store=Store(tmp_path_factory.mktemp("store")), device="cpu", method="random"
-    )
+    store = Store(tmp_path_factory.mktemp("store"))
+    return Experiment(tiny.profile(), store=store, device="cpu", method="random")
+
+
+@pytest.fixture
+def no_network(tmp_path, monkeypatch):
+    """The empty folder of weights of a machine without the hub and without its cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"

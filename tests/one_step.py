@@ -19,7 +19,6 @@ from dedt_lib.training import train
 
 FIT = {"epochs": 1, "batch_size": 2, "learning_rate": 1e-3, "seed": 0}
 UNET = {"block_channels": (4, 4, 4), "layers": 1, "attention": (False,) * 3, "groups": 4}
-MDT = {"hidden_size": 16, "depth": 2, "num_heads": 2, "decode_layer": 2}
 
 
 def photographs(channels, size, classes=2):
@@ -69,18 +68,20 @@ def unet(images):
     return diffusion(build_model("unet", channels=channels, image_size=size, num_classes=2, **UNET), images)
 
 
+def train_autoencoder(vae, images):
+    autoencoder.train_autoencoder(vae, images, image_size=images.images.shape[-1], **FIT)
+    return vae
+
+
 def latent_models(images):
     """The autoencoder, then MDT and Stable Diffusion's U-Net on its latents."""
     _, channels, size, _ = images.images.shape
     vae = watched(autoencoder.small_autoencoder(channels, widths=(4, 4, 4, 4)))
-    yield (
-        "autoencoder",
-        lambda: autoencoder.train_autoencoder(vae, images, image_size=size, **FIT) is None or vae,
-    )
+    yield "autoencoder", lambda: train_autoencoder(vae, images)
     with tempfile.TemporaryDirectory() as folder:
         autoencoder.encode(vae, images.images, folder, image_size=size, flip=True)
         source = latents.Latents(folder, images.labels, scaling_factor=1.0)
-        mdt = build_model("mdt", input_size=size // 8, patch_size=2, num_classes=2, **MDT)
+        mdt = tiny.mdt(input_size=size // 8, num_classes=2)
         yield "mdt", lambda: diffusion(mdt, source)
         pipe = stable_diffusion.tiny_pipeline(vae, image_size=size, block_channels=(8, 8))
         sd = stable_diffusion.StableDiffusion(pipe, images.class_names, image_size=size)

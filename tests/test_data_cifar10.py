@@ -1,21 +1,19 @@
 """CIFAR-10: a small archive in the original's format stands in for it, with its own checksums."""
 
-import contextlib
 import hashlib
-import http.server
 import io
 import os
 import pickle
 import socket
 import struct
 import tarfile
-import threading
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tiny import Bomb, Site, png
 from torchvision.datasets import CIFAR10
 
 from dedt_lib.data import check_source, cifar10, load
@@ -24,6 +22,7 @@ from dedt_lib.errors import DedtError
 from dedt_lib.files import project_root
 
 PER_BATCH = 10
+BATCH_NAMES = [f"data_batch_{i}" for i in range(1, 6)]
 
 
 class Python2Pickler(pickle._Pickler):
@@ -90,11 +89,10 @@ def stand_in(original, monkeypatch, tmp_path):
     """Makes the stand-in the original, puts the data under tmp_path, and leaves no address to fetch from."""
     sums = {name: md5(content) for name, content in members().items()}
     monkeypatch.setattr(cifar10, "SHA256", hashlib.sha256(original).hexdigest())
-    monkeypatch.setattr(
-        CIFAR10, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)]
-    )
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": sums["batches.meta"]})
+    meta, *train, test = ([name, sums[name]] for name in ("batches.meta", *BATCH_NAMES, "test_batch"))
+    monkeypatch.setattr(CIFAR10, "train_list", train)
+    monkeypatch.setattr(CIFAR10, "test_list", [test])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta[1]})
     monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:9/{CIFAR10.filename}")
     monkeypatch.setenv("DEDT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -108,30 +106,13 @@ def folder(tmp_path, original):
     return tmp_path / "data"
 
 
-@contextlib.contextmanager
-def server(content, length=None, status=200):
-    """Serves ``content`` at every path, announced as ``length`` bytes; gives the address and the requests."""
-    requests = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content) if length is None else length))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{httpd.server_port}/{CIFAR10.filename}", requests
-        finally:
-            httpd.shutdown()
-            thread.join()
+@pytest.fixture
+def site(original, monkeypatch):
+    """A server that has the archive."""
+    site = Site(original)
+    monkeypatch.setattr(CIFAR10, "url", f"{site.url}/{CIFAR10.filename}")
+    yield site
+    site.close()
 
 
 def assert_complete(train, test):
@@ -155,32 +136,25 @@ def test_class_names_are_in_the_official_order():
     assert CLASS_NAMES == tuple(names.split())
 
 
-def test_it_is_downloaded_once_and_unpacked(original, tmp_path, monkeypatch):
-    with server(original) as (url, requests):
-        monkeypatch.setattr(CIFAR10, "url", url)
-        assert_complete(load("cifar10"), load("cifar10", split="test"))
-        assert requests == [f"/{CIFAR10.filename}"]
+def test_it_is_downloaded_once_and_unpacked(site, tmp_path):
+    assert_complete(load("cifar10"), load("cifar10", split="test"))
+    assert site.requests == [f"/{CIFAR10.filename}"]
+    site.close()
     (tmp_path / "data" / CIFAR10.filename).unlink()
     assert_complete(load("cifar10", path=tmp_path / "data"), load("cifar10", split="test"))
 
 
 @pytest.mark.parametrize("fault", ["cut off", "other content", "not found"])
-def test_a_download_that_goes_wrong_leaves_nothing_behind(original, tmp_path, monkeypatch, fault):
-    answer = {
-        "cut off": {"content": original[:1000], "length": len(original)},
-        "other content": {"content": b"<html>Please log in</html>"},
-        "not found": {"content": b"", "status": 404},
-    }[fault]
-    words = {
-        "cut off": "invalid hash value",
-        "other content": "invalid hash value",
-        "not found": "404",
-    }
-    with server(**answer) as (url, _):
-        monkeypatch.setattr(CIFAR10, "url", url)
-        with pytest.raises(DedtError) as error:
-            load("cifar10")
-    for part in (words[fault], url, CIFAR10.filename, f"put it into {tmp_path / 'data'}", "Run again"):
+def test_a_download_that_goes_wrong_leaves_nothing_behind(site, tmp_path, fault):
+    if fault == "cut off":
+        site.send = site.content[:1000]
+    else:
+        site.send = site.content = b"<html>Please log in</html>"
+    site.status = 404 if fault == "not found" else 200
+    with pytest.raises(DedtError) as error:
+        load("cifar10")
+    why = "404" if fault == "not found" else "invalid hash value"
+    for part in (why, CIFAR10.url, CIFAR10.filename, f"put it into {tmp_path / 'data'}", "Run again"):
         assert part in str(error.value)
     assert [p.name for p in (tmp_path / "data").iterdir()] == [".cifar10.lock"]
 
@@ -190,20 +164,9 @@ def test_without_network_the_message_says_what_to_fetch_and_where_to(tmp_path, m
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/x.tar.gz"
         monkeypatch.setattr(CIFAR10, "url", url)
-        with pytest.raises(
-            DedtError, match=f"could not be downloaded .*fetch {url} .* put it into {tmp_path / 'data'}"
-        ):
+        told = f"could not be downloaded .*fetch {url} .* put it into {tmp_path / 'data'}"
+        with pytest.raises(DedtError, match=told):
             load("cifar10")
-
-
-class Bomb:
-    """A pickle that makes a file when it is opened."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 def test_a_foreign_archive_is_never_opened(folder, tmp_path):
@@ -257,12 +220,9 @@ def test_the_default_folder_is_in_the_project(monkeypatch):
 
 
 def write_parquet(path, labels):
-    def png(k):
-        file = io.BytesIO()
-        Image.new("RGB", (40, 32), (k, 0, 0)).save(file, "PNG")
-        return {"bytes": file.getvalue(), "path": None}
-
-    pq.write_table(pa.table({"img": [png(k) for k in range(len(labels))], "label": labels}), path)
+    images = [Image.new("RGB", (40, 32), (k, 0, 0)) for k in range(len(labels))]
+    rows = [{"bytes": png(image), "path": None} for image in images]
+    pq.write_table(pa.table({"img": rows, "label": labels}), path)
 
 
 @pytest.mark.parametrize("labels", [list(range(10)), list(CLASS_NAMES)])

@@ -1,8 +1,6 @@
 """``tools/dro_options.py`` and the table that chapter 04 makes of what it wrote."""
 
-import importlib.util
-from pathlib import Path
-
+import dro_options
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,45 +12,31 @@ from dedt_lib.experiment import Experiment
 from dedt_lib.files import write_json
 from dedt_lib.store import Store
 
-TOOL = Path(__file__).parent.parent / "tools" / "dro_options.py"
-
 
 @pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("dro_options", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def measured(tool, tmp_path_factory):
+def measured(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
     profile = tiny.profile(seeds=(0, 1), **{"data.per_class": 20, "unet.epochs": 4})
-    return profile, store, tool.measure(profile, store)
+    return profile, store, dro_options.measure(profile, store)
 
 
-def test_every_setting_is_a_row_around_the_default(tool, measured):
+def test_every_setting_is_a_row_around_the_default(measured):
     _, _, rows = measured
-    assert [row["setting"] for row in rows] == list(tool.SETTINGS)
+    assert [row["setting"] for row in rows] == list(dro_options.SETTINGS)
     assert rows[0]["with_default"] == pytest.approx([1, 1])
     for row in rows:
         weights = np.array(row["weights"])
         assert weights.shape == (2, 10) and weights.sum(axis=1) == pytest.approx([1, 1], abs=1e-3)
-        assert (
-            1 <= row["effective_classes"] <= 10
-            and 0 <= row["clipped"] <= 1
-            and len(row["between_seeds"]) == 1
-        )
+        assert 1 <= row["effective_classes"] <= 10 and 0 <= row["clipped"] <= 1
+        assert len(row["between_seeds"]) == 1
 
 
 def test_a_window_is_read_from_the_trajectory_that_is_there(measured):
     profile, store, rows = measured
     trained = len(list((store.root / "proxy").glob("*/manifest.json")))
     recipe = {"method": "moderate", "encoder": "resnet18", "ratio": 0.1, "reweighting": True, "seed": 1}
-    windowed = Experiment(
-        load_profile(profile, **{"reweight.window": 0.5}), store=store, device="cpu", **recipe
-    )
+    half = load_profile(profile, **{"reweight.window": 0.5})
+    windowed = Experiment(half, store=store, device="cpu", **recipe)
     row = next(row for row in rows if row["setting"] == "average of the last half")
     np.testing.assert_allclose(windowed.reweight()["weights"], row["weights"][1], atol=1e-5)
     # Two seeds of the ten settings that need a proxy of their own, and the one above.

@@ -126,13 +126,14 @@ class Pixels(nn.Module):
         return values
 
 
-@pytest.mark.parametrize("name", ["resnet18", "inceptionv3", "clip"])
+@pytest.fixture(scope="module")
+def resnet18():
+    return network("resnet18", 2)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "inception", "clip"])
 def test_features_do_not_depend_on_the_batch(name, digits, request):
-    net = {
-        "resnet18": lambda: network("resnet18", 2),
-        "inceptionv3": lambda: request.getfixturevalue("inception"),
-        "clip": lambda: request.getfixturevalue("clip"),
-    }[name]()
+    net = request.getfixturevalue(name)
     images = digits.images[::4]
     whole, parts = encoders.embed(net, images), encoders.embed(net, images, batch_size=3)
     assert whole.dtype == np.float32 and whole.std() > 0.01
@@ -149,13 +150,18 @@ def test_embedding_to_a_file_is_the_embedding_in_memory(tmp_path, digits):
     np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), in_memory)
 
 
-def test_a_killed_embedding_goes_on_where_it_was(tmp_path, digits):
-    path = tmp_path / "features.npy"
-    expected = encoders.embed(Pixels(), digits.images, batch_size=7)
+@pytest.fixture
+def partial(tmp_path, digits):
+    """What an embedding in batches of seven leaves that is killed in the fifth."""
     with pytest.raises(KeyboardInterrupt):
-        encoders.embed(Pixels(killed_in=5), digits.images, batch_size=7, path=path)
-    assert not path.exists()
-    partial = path.with_name("features.npy.partial")
+        encoders.embed(Pixels(killed_in=5), digits.images, batch_size=7, path=tmp_path / "features.npy")
+    assert not (tmp_path / "features.npy").exists()
+    return tmp_path / "features.npy.partial"
+
+
+def test_a_killed_embedding_goes_on_where_it_was(partial, digits):
+    path = partial.with_suffix("")
+    expected = encoders.embed(Pixels(), digits.images, batch_size=7)
     partial.write_bytes(partial.read_bytes() + bytes(4 * 64) + b"a row of its batch, and half of another")
     second = Pixels()
     np.testing.assert_array_equal(encoders.embed(second, digits.images, batch_size=7, path=path), expected)
@@ -168,12 +174,9 @@ def test_a_killed_embedding_goes_on_where_it_was(tmp_path, digits):
     [(0, None, 3), (60, None, 3), (200, None, 4), (3000, None, 4), (0, 0, 6), (0, 128, 6), (0, 3000, 5)],
     ids=["header", "end of header", "first batch", "second", "empty", "header alone", "a batch and a half"],
 )
-def test_batches_that_were_damaged_are_embedded_again(place, length, again, tmp_path, digits, capsys):
-    path = tmp_path / "features.npy"
+def test_batches_that_were_damaged_are_embedded_again(place, length, again, partial, digits, capsys):
+    path = partial.with_suffix("")
     expected = encoders.embed(Pixels(), digits.images, batch_size=7)
-    with pytest.raises(KeyboardInterrupt):
-        encoders.embed(Pixels(killed_in=5), digits.images, batch_size=7, path=path)
-    partial = path.with_name("features.npy.partial")
     content = bytearray(partial.read_bytes()[:length])
     assert length is None or len(content) == length
     if length is None:
@@ -186,12 +189,9 @@ def test_batches_that_were_damaged_are_embedded_again(place, length, again, tmp_
     assert (f"{partial} is damaged at row" in capsys.readouterr().err) == (again > 3)
 
 
-def test_a_partial_file_of_other_weights_is_not_taken_up(tmp_path, digits):
-    path = tmp_path / "features.npy"
-    with pytest.raises(KeyboardInterrupt):
-        encoders.embed(Pixels(killed_in=4), digits.images, batch_size=7, path=path)
+def test_a_partial_file_of_other_weights_is_not_taken_up(partial, digits):
     other = Pixels(scale=2.0)
-    features = encoders.embed(other, digits.images, batch_size=7, path=path)
+    features = encoders.embed(other, digits.images, batch_size=7, path=partial.with_suffix(""))
     np.testing.assert_array_equal(features, encoders.embed(Pixels(scale=2.0), digits.images))
 
 

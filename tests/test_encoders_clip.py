@@ -51,15 +51,13 @@ def test_images_are_prepared_as_by_open_clip():
     import open_clip
 
     net = small()
-    transform = open_clip.image_transform(
-        32, is_train=False, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD
-    )
+    moments = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    transform = open_clip.image_transform(32, is_train=False, **moments)
     for shape in [(8, 8), (48, 40)]:
         pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
         found = net.preprocess(to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None]))[0]
-        levels = (
-            (found - transform(Image.fromarray(pixels))).abs() * torch.tensor(module.STD)[:, None, None] * 255
-        )
+        differences = (found - transform(Image.fromarray(pixels))).abs()
+        levels = differences * torch.tensor(module.STD)[:, None, None] * 255
         assert found.shape == (3, 32, 32)
         assert levels.max() < 1.01 and levels.mean() < 0.02
 
@@ -105,9 +103,7 @@ def test_images_of_one_class_are_not_negatives_of_each_other():
     loss, warm = module.contrastive_loss, torch.tensor(1.0)
     torch.testing.assert_close(loss(swapped, text, labels, warm), loss(text, text, labels, warm))
     # Aligned by class, only the choice between two equal captions is left: log 2.
-    assert module.contrastive_loss(aligned, aligned, labels, scale).item() == pytest.approx(
-        math.log(2), abs=1e-4
-    )
+    assert loss(aligned, aligned, labels, scale).item() == pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_the_temperature_is_bounded():

@@ -48,12 +48,8 @@ def test_features_are_as_wide_as_their_block(block, width, model, images):
 
 
 def test_features_are_what_the_upsampler_gets(model, images):
-    seen = []
-    hook = (
-        model.net.up_blocks[0]
-        .upsamplers[0]
-        .register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    )
+    seen, (upsampler,) = [], model.net.up_blocks[0].upsamplers
+    hook = upsampler.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     features = encoders.DDAE(model, 2).features(images)
     hook.remove()
     assert torch.equal(features, seen[0].mean(dim=(2, 3)))
@@ -74,10 +70,10 @@ def test_images_are_noised_to_the_timestep_without_labels(model, images, monkeyp
 def test_features_depend_on_the_seed_but_not_on_batch_order_or_mode(model, digits):
     net = encoders.DDAE(model, 2).train()
     features = encoders.embed(net, digits.images)
-    np.testing.assert_allclose(
-        encoders.embed(net, digits.images, batch_size=7), features, rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_allclose(encoders.embed(net, digits.images[::-1])[::-1], features, rtol=1e-4, atol=1e-5)
+    in_parts = encoders.embed(net, digits.images, batch_size=7)
+    backwards = encoders.embed(net, digits.images[::-1])[::-1]
+    np.testing.assert_allclose(in_parts, features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(backwards, features, rtol=1e-4, atol=1e-5)
     other = encoders.embed(encoders.DDAE(model, 2, seed=1), digits.images)
     assert abs(other - features).max() > 1e-4
 

@@ -76,28 +76,28 @@ def test_a_killed_training_ends_with_the_same_bits(make, changes, tmp_path, digi
     assert [file.name for file in tmp_path.glob("*.safetensors")] == [CHECKPOINT]
 
 
-def half_trained(network, digits, folder, patch, after=3):
-    with patch.context() as context, pytest.raises(KeyboardInterrupt):
-        tiny.interrupt(context, after)
-        train(network, digits, folder=folder)
-    return folder / CHECKPOINT
+@pytest.fixture
+def checkpoint(tmp_path, digits, monkeypatch):
+    """That of a training of ``dropped`` that was killed after three steps."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.interrupt(patch, 3)
+        train(dropped(), digits, folder=tmp_path)
+    return tmp_path / CHECKPOINT
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, digits, monkeypatch):
-    half_trained(dropped(), digits, tmp_path, monkeypatch)
+def test_a_checkpoint_of_another_run_is_refused(checkpoint, tmp_path, digits):
     with pytest.raises(DedtError, match="cannot be taken up .*settings are.*Delete it"):
         train(dropped(), digits, folder=tmp_path, learning_rate=0.1)
     with pytest.raises(DedtError, match="cannot be taken up"):
         train(resnet(), digits, folder=tmp_path)
 
 
-def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(tmp_path, digits, monkeypatch, capsys):
+def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(checkpoint, tmp_path, digits, capsys):
     whole, again = dropped(), dropped()
     train(whole, digits)
-    file = half_trained(dropped(), digits, tmp_path, monkeypatch)
-    file.write_bytes(file.read_bytes()[:-10])
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
     train(again, digits, folder=tmp_path)
-    assert f"{file} is damaged" in capsys.readouterr().err
+    assert f"{checkpoint} is damaged" in capsys.readouterr().err
     tiny.assert_same_weights(whole, again)
 
 

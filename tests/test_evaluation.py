@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+import tiny
 import torch
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
@@ -76,12 +77,6 @@ def test_singular_covariances_work():
 def test_the_distance_is_symmetric():
     real, generated = draw(80), draw(60, seed=1, scale=2.0)
     assert frechet_distance(real, generated) == pytest.approx(frechet_distance(generated, real))
-
-
-def test_classwise_distances_look_at_one_class_each():
-    features, labels = draw(60), np.arange(60) % 3
-    moved = features + np.array([0.0, 1.0, 2.0])[labels, None]
-    np.testing.assert_allclose(classwise_frechet(features, labels, moved, labels), [0, 5, 20], atol=1e-9)
 
 
 def torch_fidelity_fid(real, generated):
@@ -204,18 +199,10 @@ def test_torch_fidelity_agrees_on_the_same_images(extractor, digits):
     generator = np.random.default_rng(0)
     generated = generator.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
     features = [evaluation.extract_features(images, extractor) for images in (digits.images, generated)]
-    theirs = calculate_metrics(
-        input1=Images(digits.images),
-        input2=Images(generated),
-        fid=True,
-        feature_extractor=extractor,
-        feature_layer_fid="features",
-        batch_size=20,
-        cuda=False,
-        cache=False,
-        save_cpu_ram=True,
-        verbose=False,
-    )["frechet_inception_distance"]
+    sides = {"input1": Images(digits.images), "input2": Images(generated)}
+    how = {"feature_extractor": extractor, "feature_layer_fid": "features", "batch_size": 20, "fid": True}
+    on_this_machine = {"cuda": False, "cache": False, "save_cpu_ram": True, "verbose": False}
+    theirs = calculate_metrics(**sides, **how, **on_this_machine)["frechet_inception_distance"]
     assert theirs > 0 and frechet_distance(*features) == pytest.approx(theirs, rel=1e-6)
 
 
@@ -277,21 +264,9 @@ def test_inception_weights_may_be_safetensors(inception, colours, tmp_path):
     network, file = inception
     save_file(network.state_dict(), tmp_path / "inception.safetensors")
     options = {"layer": "192", "batch_size": 2}
-    features = [
-        extract_features(colours, INCEPTION, weights_path=path, **options)
-        for path in (file, tmp_path / "inception.safetensors")
-    ]
-    np.testing.assert_array_equal(*features)
-
-
-class Opened:
-    """A pickle of this calls ``touch`` when it is opened."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return type(self.path).touch, (self.path,)
+    features = extract_features(colours, INCEPTION, weights_path=file, **options)
+    same = extract_features(colours, INCEPTION, weights_path=tmp_path / "inception.safetensors", **options)
+    np.testing.assert_array_equal(features, same)
 
 
 def test_weights_that_cannot_be_used(colours, tmp_path):
@@ -305,7 +280,7 @@ def test_weights_that_cannot_be_used(colours, tmp_path):
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(DedtError, match="other.pth does not hold the weights of 'inception-v3-compat'"):
         extract(tmp_path / "other.pth")
-    torch.save({"fc.weight": Opened(tmp_path / "opened")}, tmp_path / "code.pth")
+    torch.save({"fc.weight": tiny.Bomb(tmp_path / "opened")}, tmp_path / "code.pth")
     with pytest.raises(DedtError, match="code.pth is damaged or not a file of weights"):
         extract(tmp_path / "code.pth")
     assert not (tmp_path / "opened").exists()

@@ -1,23 +1,16 @@
 """``tools/fid_over_steps.py``."""
 
-import importlib.util
-from pathlib import Path
-
+import fid_over_steps
 import tiny
 
 from dedt_lib.stages import Lab
 from dedt_lib.store import Store
 
-TOOL = Path(__file__).parent.parent / "tools" / "fid_over_steps.py"
-
 
 def test_every_run_is_measured_on_its_way_and_at_its_end(tmp_path):
-    spec = importlib.util.spec_from_file_location("fid_over_steps", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     profile = tiny.profile(**{"tables": ("controls",), "data.per_class": 20, "unet.epochs": 4})
     lab = Lab(profile, store=Store(tmp_path), device="cpu")
-    rows = tool.measure(lab, (0,))
+    rows = fid_over_steps.measure(lab, (0,))
     ends = {ratio: max(row["steps"] for row in rows if row["ratio"] == ratio) for ratio in (1.0, 0.1, 0.4)}
     assert set(ends.values()) == {4 * 8}  # as many steps for few images as for all
     assert all(sum(row["ratio"] == ratio for row in rows) >= 3 for ratio in ends)

@@ -1,12 +1,10 @@
 """Signals ask a run to stop."""
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
+import tiny
 
 from dedt_lib import interruption
 from dedt_lib.interruption import Stopped, asked, handled, postponed
@@ -75,5 +73,4 @@ with interruption.handled(), interruption.postponed():
 
 @pytest.mark.parametrize("waits, status", [(("0", "0"), 7), (("0.3", "0"), -signal.SIGTERM)])
 def test_a_second_signal_ends_at_once_unless_it_is_the_first_sent_twice(waits, status):
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", CHILD, *waits], env=here).returncode == status
+    assert tiny.python("-c", CHILD, *waits).returncode == status

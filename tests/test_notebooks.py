@@ -3,15 +3,17 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import pair
 import papermill
 import pytest
+import tiny
+from pair import derive
+from readme import filled
 
 from dedt_lib.book import grid, results
 from dedt_lib.book.notebook import heading_id
@@ -28,11 +30,6 @@ EXTRA |= {path.stem: {"compute": True} for path in NOTEBOOKS if "\ncompute = Fal
 FEWER = {"09_table2": {"epochs": 8}}
 EXTRA["09_table2"] |= FEWER["09_table2"]
 
-sys.path.insert(0, str(ROOT / "tools"))
-import pair  # noqa: E402
-from pair import derive  # noqa: E402
-from readme import filled  # noqa: E402
-
 
 @pytest.fixture
 def surroundings(tmp_path_factory, monkeypatch):
@@ -45,18 +42,14 @@ def surroundings(tmp_path_factory, monkeypatch):
 
 def run(name, output, **parameters):
     source = ROOT / "notebooks" / f"{name}.ipynb"
-    return papermill.execute_notebook(
-        source, output, parameters, cwd=ROOT / "notebooks", progress_bar=False, kernel_name="python3"
-    )
+    how = {"cwd": ROOT / "notebooks", "progress_bar": False, "kernel_name": "python3"}
+    return papermill.execute_notebook(source, output, parameters, **how)
 
 
 def nbval(notebook, mode):
     """Run a notebook, each of its cells as a test; ``--nbval`` compares the outputs with those in the file."""
     options = f"{mode} --nbval-current-env --nbval-cell-timeout=900 -p no:cacheprovider -p chapter_outputs -q"
-    command = [sys.executable, "-m", "pytest", *options.split(), notebook.name]
-    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": path}
-    finished = subprocess.run(command, cwd=notebook.parent, env=environment, capture_output=True, text=True)
+    finished = tiny.python("-m", "pytest", *options.split(), notebook.name, cwd=notebook.parent)
     assert finished.returncode == 0, finished.stdout[-5000:]
     assert "passed" in finished.stdout
 
@@ -128,12 +121,8 @@ def test_a_chapter_reads_the_same_in_jupyterlab(name):
     assert not re.findall(r"\{[\w:-]+\}`|^(?:`{3,}|:{3,})\{|^\(\S+\)=$", prose, re.MULTILINE)
     links = re.findall(r"\]\((?!https?:)([^)#]+)", prose)
     assert [link for link in links if not (ROOT / "notebooks" / link).is_file()] == []
-    hidden = [
-        "".join(c["source"])
-        for c in cells
-        if {"remove-cell", "hide-input"} & {*c["metadata"].get("tags", [])}
-    ]
-    assert len(hidden) == 1 and hidden[0].splitlines()[-1].startswith("check_parameters(")
+    hidden = [c for c in cells if {"remove-cell", "hide-input"} & {*c["metadata"].get("tags", [])}]
+    assert len(hidden) == 1 and hidden[0]["source"][-1].startswith("check_parameters(")
 
 
 @pytest.mark.parametrize("name", RESULT_PAGES)

@@ -1,11 +1,9 @@
 """Every network takes images of every size that it says it takes, and says so of those that it does not."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 from dedt_lib.encoders.training import random_flip, random_shift
@@ -14,15 +12,11 @@ from dedt_lib.models import build_model
 from dedt_lib.pixels import channels_first, to_float
 from dedt_lib.randomness import torch_generator
 
-HERE = Path(__file__).parent
-
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_network_trains_a_step_on_photographs(channels):
     """In a process of its own: a kernel that fails ends it, and its last line says with which network."""
-    command = [sys.executable, str(HERE / "one_step.py"), str(channels), "32", "64", "128", "256"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = tiny.python(Path(__file__).with_name("one_step.py"), channels, 32, 64, 128, 256)
     assert done.returncode == 0 and done.stdout.endswith("done\n"), (done.stdout[-100:], done.stderr[-2000:])
 
 
@@ -57,8 +51,7 @@ def test_a_narrow_network_trains_on_small_grey_images(width):
         "network = encoders.build('resnet18', channels=1, num_classes=10, width=int(sys.argv[1]))\n"
         "encoders.train_classifier(network, data, epochs=1, batch_size=10, learning_rate=0.1, seed=0)"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
-    done = subprocess.run([sys.executable, "-c", code, str(width)], capture_output=True, env=environment)
+    done = tiny.python("-c", code, width)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

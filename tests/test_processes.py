@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 import time
@@ -6,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from dedt_lib.files import locked, read_json
@@ -14,18 +14,14 @@ from dedt_lib.store import Store
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 # With --cpu accelerate starts a single process, whatever --num_processes says; --multi_gpu needs no GPU.
-LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no"
+LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --num_processes 2 --main_process_port 0 "
+LAUNCH += "--mixed_precision no --dynamo_backend no"
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
     """Reference, proxy with group DRO and weighted run, with dropout and uneven batches, the samples and their FID."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
-    for name, how in (
-        ("one", []),
-        ("two", [*LAUNCH.split(), "--num_processes", "2", "--main_process_port", "0"]),
-    ):
-        command = [sys.executable, *how, str(SCRIPT), str(tmp_path / name)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    for name, how in (("one", []), ("two", LAUNCH.split())):
+        done = tiny.python(*how, SCRIPT, tmp_path / name, ACCELERATE_USE_CPU="true", timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = tmp_path / "one", tmp_path / "two"
     for root, count in ((one, 1), (two, 2)):
@@ -40,11 +36,8 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     # Not the weights themselves: a bias before a GroupNorm has no gradient but rounding, which Adam makes
     # large.
     for stage in ("training", "proxy"):
-        losses = [
-            sorted((np.load(path) for path in root.glob(f"{stage}/*/losses.npy")), key=len)
-            for root in (one, two)
-        ]
-        for ours, theirs in zip(*losses):
+        losses = [[np.load(path) for path in root.glob(f"{stage}/*/losses.npy")] for root in (one, two)]
+        for ours, theirs in zip(*(sorted(curves, key=len) for curves in losses)):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     samples = [np.load(next(root.glob("samples/*/samples.npy"))).astype(int) for root in (one, two)]
     assert samples[0].shape == (40, 1, 8, 8) and np.abs(samples[0] - samples[1]).max() <= 1
@@ -52,20 +45,16 @@ def test_two_processes_give_the_result_of_one(tmp_path):
 
 def test_two_processes_wait_for_a_lock_longer_than_for_each_other(tmp_path):
     """The lock is held for twice the time after which a message among them fails."""
-    command = [sys.executable, str(SCRIPT.with_name("two_waiting.py"))]
+
+    def start(rank):
+        command = [sys.executable, SCRIPT.with_name("two_waiting.py"), rank, tmp_path]
+        heard = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=tiny.environment(RANK=rank), **heard)
+
     folder = Store(tmp_path).folder("stage", {"size": 3})
     folder.parent.mkdir()
     with locked(folder, "it"):
-        ranks = [
-            subprocess.Popen(
-                [*command, str(rank), str(tmp_path)],
-                env={**os.environ, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in (0, 1)
-        ]
+        ranks = [start("0"), start("1")]
         assert ranks[0].stdout.readline() == ranks[1].stdout.readline() == "True\n"
         time.sleep(4)
     for rank in ranks:

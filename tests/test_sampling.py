@@ -8,9 +8,7 @@ from diffusers import DDIMScheduler
 
 from dedt_lib import sampling
 from dedt_lib.errors import DedtError
-from dedt_lib.models.mdt import MDTv2
 from dedt_lib.models.schedule import NOISE_SCHEDULE, power_cosine
-from dedt_lib.randomness import seeded
 from dedt_lib.sampling import (
     balanced_labels,
     ddim,
@@ -172,13 +170,18 @@ def test_pixels_are_rounded_to_the_nearest_grey():
     assert to_uint8(values).tolist() == [0, 0, 1, 254, 255, 255]
 
 
-def test_interrupted_sampling_goes_on_from_the_last_batch(tmp_path, model):
+@pytest.fixture
+def interrupted(tmp_path, model):
+    """The folder of samples that were interrupted in the third batch of three."""
     with pytest.raises(KeyboardInterrupt):
         draw(Recorder(model, patience=10), folder=tmp_path)
+    return tmp_path
+
+
+def test_interrupted_sampling_goes_on_from_the_last_batch(interrupted, model):
     recorder = Recorder(model)
-    resumed = draw(recorder, folder=tmp_path)
+    assert np.array_equal(draw(recorder, folder=interrupted), draw(model))
     assert len(recorder.times) == 4  # two of three batches were there
-    assert np.array_equal(resumed, draw(model))
 
 
 def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
@@ -193,30 +196,21 @@ def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
     assert np.array_equal(draw(model, folder=tmp_path), draw(model))
 
 
-DAMAGE = [
-    lambda b: b[:-5],
-    lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:],
-    lambda b: b"",
-    lambda b: b"x" + b[1:],
-]
+DAMAGE = [*tiny.DAMAGE, lambda b: b"x" + b[1:]]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_batch_that_was_damaged_is_drawn_again_and_no_other(tmp_path, model, damage, capsys):
-    with pytest.raises(KeyboardInterrupt):
-        draw(Recorder(model, patience=10), folder=tmp_path)
-    first = min(tmp_path.glob(".batch-*.npy"))
+def test_a_batch_that_was_damaged_is_drawn_again_and_no_other(interrupted, model, damage, capsys):
+    first = min(interrupted.glob(".batch-*.npy"))
     first.write_bytes(damage(first.read_bytes()))
     recorder = Recorder(model)
-    assert np.array_equal(draw(recorder, folder=tmp_path), draw(model))
+    assert np.array_equal(draw(recorder, folder=interrupted), draw(model))
     assert len(recorder.times) == 8 and f"{first} is damaged" in capsys.readouterr().err
-    assert {path.name for path in tmp_path.iterdir()} == {"samples.npy", ".samples.npy.seal"}
+    assert {path.name for path in interrupted.iterdir()} == {"samples.npy", ".samples.npy.seal"}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_samples_that_were_damaged_before_the_stage_was_complete_are_drawn_again(
-    tmp_path, model, damage, capsys
-):
+def test_samples_damaged_before_their_stage_was_complete_are_drawn_again(damage, tmp_path, model, capsys):
     whole = np.array(draw(model, folder=tmp_path))
     file = tmp_path / "samples.npy"
     file.write_bytes(damage(file.read_bytes()))
@@ -303,9 +297,8 @@ def test_a_point_is_recovered_whatever_the_noise():
     point = torch.linspace(-3, 3, 64).view(1, 4, 4, 4)
     model = Known(lambda x_t, a: ((x_t - a.sqrt() * point) / (1 - a).sqrt(), torch.zeros_like(x_t)))
     for seed in (0, 7):
-        found = respaced_ddpm(
-            model, noise(3, seed), LABELS, steps=20, guidance=1, generators=generators(first=seed)
-        )
+        settings = {"steps": 20, "guidance": 1, "generators": generators(first=seed)}
+        found = respaced_ddpm(model, noise(3, seed), LABELS, **settings)
         torch.testing.assert_close(found, point.expand(3, -1, -1, -1), rtol=0, atol=2e-3)
 
 
@@ -326,19 +319,13 @@ def test_a_model_without_learned_variance_uses_beta():
     x_0 = noise(1) / BARS[999].sqrt().float()
     share, rest = BARS[0].sqrt() * beta, (1 - beta).sqrt() * (1 - BARS[0])
     mean = (share * x_0 + rest * noise(1)) / (1 - BARS[999])
-    torch.testing.assert_close(
-        found, ((mean + beta.sqrt() * drawn) / BARS[0].sqrt()).float(), rtol=1e-3, atol=1e-3
-    )
+    expected = (mean + beta.sqrt() * drawn) / BARS[0].sqrt()
+    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
 def mdt():
-    sizes = dict(input_size=4, patch_size=1, hidden_size=16, depth=2, num_heads=2, decode_layer=2)
-    model = seeded(0, "mdt", lambda: MDTv2(**sizes, num_classes=10)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
-    return model
+    return tiny.mdt(input_size=4, patch_size=1).eval()
 
 
 def test_a_sample_does_not_depend_on_its_batch(mdt):
@@ -351,10 +338,8 @@ def test_a_sample_does_not_depend_on_its_batch(mdt):
 
 def test_samples_follow_label_guidance_and_generator(mdt):
     def drawn(label=3, guidance=3.8, seed=0):
-        draws = generators(1, first=seed)
-        return respaced_ddpm(
-            mdt, noise(1), torch.tensor([label]), steps=5, guidance=guidance, generators=draws
-        )
+        settings = {"steps": 5, "guidance": guidance, "generators": generators(1, first=seed)}
+        return respaced_ddpm(mdt, noise(1), torch.tensor([label]), **settings)
 
     reference = drawn()
     assert torch.equal(reference, drawn())

@@ -1,22 +1,17 @@
 import errno
 import functools
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors import safe_open
 
 from dedt_lib import checkpoint, interruption, training
 from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
-from dedt_lib.models.mdt import MDTv2
 from dedt_lib.processes import Processes
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.selection import class_to_sample_weights
@@ -38,24 +33,15 @@ def everything(data, **changes):
     return EpochPlan(**{"indices": np.arange(len(data)), "total": len(data), "epochs": 4, **changes})
 
 
-def run(
-    folder, digits, *, plan=None, dropout=0.0, dro=False, infobatch=False, seed=0, keep_steps=(), **changes
-):
+def run(folder, digits, *, plan=None, dropout=0.0, dro=False, infobatch=False, seed=0, keep=(), **changes):
     """Train the tiny U-Net into ``folder``; returns the result and what the folder then holds."""
     folder.mkdir(exist_ok=True)
     if infobatch:
         plan = InfoBatchPlan(len(digits), prune_ratio=0.1, epochs=4, delta=0.75)
     weighting = GroupDRO(tiny.unet(seed=9), digits.class_counts, burn_in=2) if dro else None
-    result = train(
-        tiny.unet(dropout=dropout),
-        digits,
-        plan or everything(digits),
-        tiny.settings(**changes),
-        seed=seed,
-        folder=folder,
-        weighting=weighting,
-        keep_steps=keep_steps,
-    )
+    where = {"folder": folder, "weighting": weighting, "keep_steps": keep, "seed": seed}
+    model, plan = tiny.unet(dropout=dropout), plan or everything(digits)
+    result = train(model, digits, plan, tiny.settings(**changes), **where)
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
     return result, files
 
@@ -69,24 +55,21 @@ def uninterrupted(tmp_path_factory, digits):
 # ---- interrupted and resumed ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "after", [2, 8, 12, 15], ids=["before a checkpoint", "mid-epoch", "at an epoch", "late"]
-)
+WHEN = {2: "before a checkpoint", 8: "mid-epoch", 12: "at an epoch", 15: "late"}
+
+
+@pytest.mark.parametrize("after", WHEN, ids=WHEN.get)
 @pytest.mark.parametrize("kind", [{}, {"dropout": 0.3}, {"dro": True}, {"infobatch": True}])
 def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path, monkeypatch, digits, kind, after):
-    kind = {**kind, "keep_steps": (5, 10)}
+    kind = {**kind, "keep": (5, 10)}
     whole, expected = uninterrupted(**kind)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         tiny.interrupt(patch, after)
         run(tmp_path / "parts", digits, **kind)
     assert (tmp_path / "parts" / CHECKPOINT).exists() == (after >= 3)
     resumed, files = run(tmp_path / "parts", digits, **kind)
-    assert files == expected and set(files) == {
-        "model.safetensors",
-        "losses.npy",
-        "ema-000005.safetensors",
-        "ema-000010.safetensors",
-    }
+    kept = {"ema-000005.safetensors", "ema-000010.safetensors"}
+    assert files == expected and set(files) == {"model.safetensors", "losses.npy", *kept}
     assert resumed.losses.tolist() == whole.losses.tolist()
     assert (resumed.steps, resumed.images_seen) == (whole.steps, whole.images_seen)
     assert whole.steps == TOTAL_STEPS and (whole.images_seen < 120 if "infobatch" in kind else True)
@@ -142,10 +125,7 @@ def test_a_process_killed_while_it_saves_a_checkpoint_loses_nothing(uninterrupte
     whole, expected = uninterrupted()
     folder = tmp_path / "killed"
     folder.mkdir()
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder)], env=here, capture_output=True, text=True
-    )
+    child = tiny.python("-c", CHILD, folder)
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert list(folder.glob("*.partial")) + list(folder.glob(".*.partial"))
     assert (folder / CHECKPOINT).exists() and not (folder / "model.safetensors").exists()
@@ -185,15 +165,21 @@ def test_a_full_disk_keeps_the_last_checkpoint(uninterrupted, tmp_path, monkeypa
 # ---- checkpoints ---------------------------------------------------------------------------------
 
 
-def half_trained(folder, digits, monkeypatch, **kind):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        tiny.interrupt(patch, 8)
-        run(folder, digits, **kind)
-    return folder / CHECKPOINT
+@pytest.fixture
+def half_trained(tmp_path, monkeypatch, digits):
+    """Start a run of a kind and kill it after eight steps; returns its checkpoint."""
+
+    def start(**kind):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            tiny.interrupt(patch, 8)
+            run(tmp_path / "run", digits, **kind)
+        return tmp_path / "run" / CHECKPOINT
+
+    return start
 
 
-def test_a_checkpoint_is_plain_tensors_and_json(tmp_path, monkeypatch, digits):
-    content = half_trained(tmp_path / "run", digits, monkeypatch, dro=True).read_bytes()
+def test_a_checkpoint_is_plain_tensors_and_json(half_trained):
+    content = half_trained(dro=True).read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     facts = json.loads(header.pop("__metadata__")["run"])
@@ -219,24 +205,23 @@ def flip(content, place):
     [lambda b: b[: len(b) // 2], lambda b: b"", *(lambda b, p=p: flip(b, p) for p in (0.001, 0.5, 0.999))],
 )
 def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(
-    uninterrupted, tmp_path, monkeypatch, digits, damage, capsys
+    damage, half_trained, uninterrupted, digits, capsys
 ):
     _, expected = uninterrupted()
-    checkpoint = half_trained(tmp_path / "run", digits, monkeypatch)
+    checkpoint = half_trained()
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
-    assert run(tmp_path / "run", digits)[1] == expected
+    assert run(checkpoint.parent, digits)[1] == expected
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{checkpoint} is damaged" in line and "begins anew" in line
 
 
-def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(
-    uninterrupted, tmp_path, monkeypatch, digits, capsys
+def test_damaged_weights_that_were_kept_on_the_way_are_made_again(
+    half_trained, uninterrupted, digits, capsys
 ):
-    _, expected = uninterrupted(keep_steps=(5,))
-    half_trained(tmp_path / "run", digits, monkeypatch, keep_steps=(5,))
-    kept = tmp_path / "run" / "ema-000005.safetensors"
+    _, expected = uninterrupted(keep=(5,))
+    kept = half_trained(keep=(5,)).with_name("ema-000005.safetensors")
     kept.write_bytes(flip(kept.read_bytes(), 0.9))
-    assert run(tmp_path / "run", digits, keep_steps=(5,))[1] == expected
+    assert run(kept.parent, digits, keep=(5,))[1] == expected
     assert f"{kept} is damaged" in capsys.readouterr().err
 
 
@@ -245,19 +230,16 @@ def test_damaged_weights_that_a_run_kept_on_its_way_are_made_again(
 
 @pytest.mark.parametrize("step", [0, 7, TOTAL_STEPS - 1])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_a_checkpoint_of_the_step_under_way(
-    uninterrupted, tmp_path, monkeypatch, digits, step, signum
-):
-    whole, expected = uninterrupted(keep_steps=(5,))
+def test_a_signal_leaves_a_checkpoint_of_its_step(step, signum, uninterrupted, tmp_path, monkeypatch, digits):
+    whole, expected = uninterrupted(keep=(5,))
     with monkeypatch.context() as patch, pytest.raises(interruption.Stopped) as stopped:
         tiny.signal_at(patch, step, signum)
         with interruption.handled():
-            run(tmp_path / "parts", digits, keep_steps=(5,))
+            run(tmp_path / "parts", digits, keep=(5,))
     assert stopped.value.signum == signum
-    with safe_open(tmp_path / "parts" / CHECKPOINT, "pt") as file:
-        assert json.loads(file.metadata()["run"])["step"] == step + 1
+    assert tiny.step_of(tmp_path / "parts" / CHECKPOINT) == step + 1
     taken = tiny.recorded(monkeypatch, lambda run: run.step)
-    resumed, files = run(tmp_path / "parts", digits, keep_steps=(5,))
+    resumed, files = run(tmp_path / "parts", digits, keep=(5,))
     assert files == expected and resumed.losses.tolist() == whole.losses.tolist()
     assert len(taken) == TOTAL_STEPS - step - 1
 
@@ -277,19 +259,17 @@ def test_all_processes_stop_at_the_step_at_which_one_is_asked(tmp_path, digits):
             self.waited += 1
 
     two = Two()
+    where = {"seed": 0, "folder": tmp_path, "processes": two}
     with pytest.raises(interruption.Stopped):
-        train(
-            tiny.unet(), digits, everything(digits), tiny.settings(), seed=0, folder=tmp_path, processes=two
-        )
+        train(tiny.unet(), digits, everything(digits), tiny.settings(), **where)
     assert two.waited == 1  # the main one is not ended by the others while it writes
-    with safe_open(tmp_path / CHECKPOINT, "pt") as file:
-        assert json.loads(file.metadata()["run"])["step"] == 5
+    assert tiny.step_of(tmp_path / CHECKPOINT) == 5
 
 
-def test_a_checkpoint_without_class_weights_does_not_fit_a_proxy(tmp_path, monkeypatch, digits):
-    half_trained(tmp_path / "run", digits, monkeypatch)
+def test_a_checkpoint_without_class_weights_does_not_fit_a_proxy(half_trained, digits):
+    folder = half_trained().parent
     with pytest.raises(DedtError, match="cannot be taken up"):
-        run(tmp_path / "run", digits, dro=True)
+        run(folder, digits, dro=True)
 
 
 # ---- weights -------------------------------------------------------------------------------------
@@ -439,14 +419,14 @@ def test_ema_decay_is_an_upper_bound(tmp_path, monkeypatch, digits):
 
 def test_kept_weights_are_the_average_at_that_step(tmp_path, digits):
     run(tmp_path / "short", digits, plan=everything(digits, epochs=2))
-    run(tmp_path / "long", digits, keep_steps=(8,))
+    run(tmp_path / "long", digits, keep=(8,))
     short, kept = tmp_path / "short" / "model.safetensors", tmp_path / "long" / "ema-000008.safetensors"
     assert kept.read_bytes() == short.read_bytes()
 
 
 def test_keeping_weights_does_not_disturb_the_run(uninterrupted, tmp_path, digits):
     _, plain = uninterrupted()
-    _, kept = run(tmp_path / "kept", digits, keep_steps=range(TOTAL_STEPS))
+    _, kept = run(tmp_path / "kept", digits, keep=range(TOTAL_STEPS))
     assert kept["model.safetensors"] == plain["model.safetensors"]
 
 
@@ -456,35 +436,30 @@ def test_who_wants_no_gradients_may_be_the_first_to_ask(uninterrupted, tmp_path,
     assert result.losses.tolist() == uninterrupted()[0].losses.tolist()
 
 
-def test_the_learning_rate_warms_up_linearly(tmp_path, monkeypatch, digits):
-    rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
-    run(tmp_path / "run", digits, warmup_steps=8, learning_rate=8e-4)
-    np.testing.assert_allclose(rates, np.minimum(np.arange(1, 17), 8) * 1e-4)
-
-
-@pytest.mark.parametrize("kind, length", [("annealed", 3), ("infobatch", 12)])
-def test_a_warm_up_in_epochs_is_as_long_as_the_first_says(tmp_path, monkeypatch, digits, kind, length):
-    rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
-    # One step an epoch on the coreset, then four.
-    annealed = everything(digits, indices=np.arange(8), epochs=4, annealing_start=0.75)
-    infobatch = InfoBatchPlan(len(digits), prune_ratio=0.9, epochs=4, delta=0.75)
-    plan = {"annealed": annealed, "infobatch": infobatch}[kind]
-    run(tmp_path / "run", digits, plan=plan, warmup_steps=0, warmup_epochs=3.0, learning_rate=1e-3)
-    np.testing.assert_allclose(rates, np.minimum(np.arange(1, len(rates) + 1) / length, 1) * 1e-3)
-
-
-@pytest.mark.parametrize("kind", ["annealed", "infobatch"])
-def test_the_warm_up_is_equally_long_for_few_and_for_many_images_and_never_starts_again(
-    tmp_path, monkeypatch, digits, kind
+@pytest.mark.parametrize(
+    "kind, warm_up, length",
+    [
+        ("whole", {"warmup_steps": 8}, 8),
+        # In steps it is equally long for few and for many images ...
+        ("annealed", {"warmup_steps": 5}, 5),
+        ("infobatch", {"warmup_steps": 5}, 5),
+        # ... and in epochs as long as the first of them say.
+        ("annealed", {"warmup_steps": 0, "warmup_epochs": 3.0}, 3),
+        ("infobatch", {"warmup_steps": 0, "warmup_epochs": 3.0}, 12),
+    ],
+)
+def test_the_learning_rate_warms_up_linearly_and_never_again(
+    tmp_path, monkeypatch, digits, kind, warm_up, length
 ):
     rates = tiny.recorded(monkeypatch, lambda run: run.optimizer.param_groups[0]["lr"], before=True)
     plan = {
+        "whole": everything(digits),
         # One step an epoch on the coreset, then four.
         "annealed": everything(digits, indices=np.arange(8), epochs=4, annealing_start=0.75),
         "infobatch": InfoBatchPlan(len(digits), prune_ratio=0.9, epochs=4, delta=0.75),
     }[kind]
-    run(tmp_path / "run", digits, plan=plan, warmup_steps=5, learning_rate=1e-3)
-    np.testing.assert_allclose(rates, np.minimum(np.arange(1, len(rates) + 1) / 5, 1) * 1e-3)
+    run(tmp_path / "run", digits, plan=plan, learning_rate=1e-3, **warm_up)
+    np.testing.assert_allclose(rates, np.minimum(np.arange(1, len(rates) + 1) / length, 1) * 1e-3)
 
 
 def test_training_lowers_the_loss(tmp_path, digits):
@@ -504,22 +479,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_checkpoint(tmp_
             run.parameters[0].data.fill_(torch.nan)
 
     tiny.on_step(monkeypatch, spoil, before=True)
-    with pytest.raises(
-        DedtError, match="loss of the ConditionalUNet is nan at step 4. Lower the learning rate"
-    ):
-        run(tmp_path / "run", digits, keep_steps=(3, 5))
+    told = "loss of the ConditionalUNet is nan at step 4. Lower the learning rate"
+    with pytest.raises(DedtError, match=told):
+        run(tmp_path / "run", digits, keep=(3, 5))
     assert [path.name for path in (tmp_path / "run").glob("ema-*")] == ["ema-000003.safetensors"]
-    with safe_open(tmp_path / "run" / CHECKPOINT, "pt") as file:
-        assert json.loads(file.metadata()["run"])["step"] == 3
+    assert tiny.step_of(tmp_path / "run" / CHECKPOINT) == 3
 
 
 # ---- on a device that cannot be read -------------------------------------------------------------
-
-
-def mdt():
-    return MDTv2(
-        input_size=8, patch_size=2, in_channels=1, hidden_size=16, depth=2, num_heads=2, decode_layer=2
-    )
 
 
 @pytest.mark.parametrize("kind", ["plain", "weighted", "infobatch", "dro", "dro eval", "dro element", "mdt"])
@@ -528,15 +495,15 @@ def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
     monkeypatch.setitem(training.OPTIMIZERS, "adam", torch.optim.Adam)  # fused there is none
     draws = training.torch_generator  # nor are there generators
     monkeypatch.setattr(training, "torch_generator", lambda *a: draws(*a[:3]))
-    make = mdt if kind == "mdt" else tiny.unet
+    model = tiny.mdt(in_channels=1) if kind == "mdt" else tiny.unet()
     plan = everything(digits, weights=np.linspace(1, 2, 30) if kind == "weighted" else None)
     if kind == "infobatch":
         plan = InfoBatchPlan(30, prune_ratio=0.1, epochs=4)
-    options = dict(
-        zip(("clip", "scores"), {"dro eval": ("sample", "eval"), "dro element": ("element",)}.get(kind, ()))
-    )
-    dro = GroupDRO(tiny.unet().to("meta"), digits.class_counts, **options) if "dro" in kind else None
-    task = training._Diffusion(make(), digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
+    options = {"dro eval": {"clip": "sample", "scores": "eval"}, "dro element": {"clip": "element"}}
+    dro = None
+    if "dro" in kind:
+        dro = GroupDRO(tiny.unet().to("meta"), digits.class_counts, **options.get(kind, {}))
+    task = training._Diffusion(model, digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
     run = training._Run(task)
     for batch in run.start(0):
         run.take_step(batch)

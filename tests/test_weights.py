@@ -1,57 +1,26 @@
 import hashlib
-import http.server
 import pickle
 import shutil
-import threading
 import time
+from functools import partial
 from operator import attrgetter
 
 import pytest
 import torch
 from huggingface_hub import constants
+from tiny import Bomb, Server, Site
 
 from dedt_lib import encoders, store, weights
+from dedt_lib.config.profile import load_profile, profile_names
+from dedt_lib.encoders.vit import CLIP_VIT, ClipViT
 from dedt_lib.errors import DedtError
+from dedt_lib.models.autoencoder import load_autoencoder
+from dedt_lib.models.stable_diffusion import VERSION_1_4, load_pipeline
 from dedt_lib.randomness import seeded
 
 
 def network(width=8, seed=0):
     return seeded(seed, "weights", lambda: encoders.SmallClassifier(1, 10, width))
-
-
-class Server:
-    """A server on this machine, whose ``answer(handler)`` writes what is sent."""
-
-    def __init__(self):
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.answer(self)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        serve = {"target": self.server.serve_forever, "kwargs": {"poll_interval": 0.02}}
-        threading.Thread(**serve, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-class Bomb:
-    """Leaves a trace when it is unpickled."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return (open, (str(self.trace), "w"))
 
 
 # ---- the library's own files -------------------------------------------------------------------------
@@ -105,22 +74,6 @@ def test_addresses_and_hashes_are_the_libraries_own():
         weights.official("vgg")
 
 
-class Site(Server):
-    """A server with one file; ``send`` is what it really sends."""
-
-    def __init__(self, content):
-        super().__init__()
-        self.send = self.content = content
-        self.requests = 0
-
-    def answer(self, handler):
-        self.requests += 1
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(self.content)))
-        handler.end_headers()
-        handler.wfile.write(self.send)
-
-
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     """A site with the official file of "resnet18-imagenet", and an empty weights folder."""
@@ -144,9 +97,9 @@ def read():
 
 
 def test_a_download_is_verified_kept_and_not_repeated(site, tmp_path):
-    assert torch.equal(read()["head"], torch.arange(3.0))
-    assert torch.equal(read()["head"], torch.arange(3.0))
-    assert site.requests == 1
+    for _ in range(2):
+        assert torch.equal(read()["head"], torch.arange(3.0))
+    assert len(site.requests) == 1
     assert [file.name for file in (tmp_path / "weights").iterdir()] == [site.file]
 
 
@@ -180,7 +133,7 @@ def test_a_damaged_file_in_the_folder_is_told_and_kept(site, tmp_path):
     file.write_bytes(site.content[:-1])
     with pytest.raises(DedtError, match=f"{site.file} is not the official.*delete it and run again"):
         read()
-    assert file.exists() and site.requests == 1
+    assert file.exists() and len(site.requests) == 1
 
 
 def test_pytorchs_own_cache_is_used(site, tmp_path):
@@ -188,7 +141,7 @@ def test_pytorchs_own_cache_is_used(site, tmp_path):
     cache.mkdir(parents=True)
     (cache / site.file).write_bytes(site.content)
     assert weights.locate("resnet18-imagenet") == cache / site.file
-    assert site.requests == 0
+    assert not site.requests
 
 
 def test_a_file_of_ones_own_is_safetensors_or_the_official_one(site, tmp_path):
@@ -202,7 +155,7 @@ def test_a_file_of_ones_own_is_safetensors_or_the_official_one(site, tmp_path):
         weights.read_official("resnet18-imagenet", pickled)
     with pytest.raises(DedtError, match="nowhere.pth does not exist"):
         weights.locate("resnet18-imagenet", tmp_path / "nowhere.pth")
-    assert not (tmp_path / "trace").exists() and site.requests == 0
+    assert not (tmp_path / "trace").exists() and not site.requests
 
 
 def test_even_a_verified_pickle_runs_no_code(tmp_path, monkeypatch):
@@ -230,8 +183,7 @@ def test_weights_lie_in_the_project_by_default(monkeypatch):
 # ---- the hub -----------------------------------------------------------------------------------------
 
 NAME, WHAT, FILES = "someone/net", "the network", ("model.safetensors", "model.bin")
-
-
+VAE = "stabilityai/sd-vae-ft-mse"
 COMMIT = "0" * 40
 
 
@@ -245,7 +197,7 @@ class Hub(Server):
         super().__init__()
         self.files = {"config.json": b"{}", "model.safetensors": b"tensors", "model.bin": b"a pickle"}
         self.digests = {name: hashlib.sha256(content).hexdigest() for name, content in self.files.items()}
-        self.requests, self.revisions = [], {"main": COMMIT}
+        self.revisions = {"main": COMMIT}
 
     def answer(self, handler):
         prefix, _, rest = handler.path.partition("/resolve/")
@@ -266,11 +218,9 @@ class Hub(Server):
 
 
 @pytest.fixture
-def empty_machine(tmp_path, monkeypatch):
-    """Neither weights nor a cache, and no address of a hub that would answer."""
-    monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+def empty_machine(no_network, tmp_path, monkeypatch):
+    """Neither weights nor a cache, and no address of a hub that would answer, though it may be asked."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     connect(monkeypatch, "http://127.0.0.1:9")
     return tmp_path
@@ -340,6 +290,23 @@ def test_without_a_hub_one_is_told_at_once_what_to_fetch_and_where_to_put_it(emp
         str(empty_machine / "weights" / NAME),
     ):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "load, what, name, files",
+    [
+        (partial(load_autoencoder, VAE), "autoencoder", VAE, "config.json and diffusion_pytorch_model.safe"),
+        (ClipViT, "CLIP of CMMD", CLIP_VIT, "config.json and model.safetensors or pytorch_model.bin"),
+        (load_pipeline, "Stable Diffusion pipeline", VERSION_1_4, "model_index.json, scheduler, .* and vae"),
+    ],
+)
+def test_each_published_network_says_what_to_fetch_and_where_to_put_it(load, what, name, files, no_network):
+    start = time.perf_counter()
+    told = f"the {what} of that name .*offline mode is enabled.*fetch {files}.*from https://huggingface.co/{name}"
+    with pytest.raises(DedtError, match=told) as error:
+        load()
+    assert f"put them into {no_network / name}" in str(error.value)
+    assert time.perf_counter() - start < 5
 
 
 def test_offline_mode_asks_nobody(hub, monkeypatch):
@@ -431,9 +398,8 @@ def test_a_revision_is_said_after_the_name(hub, revision):
 
 
 def test_a_revision_that_there_is_not_is_told(hub):
-    with pytest.raises(
-        DedtError, match=f"fetch .* from https://huggingface.co/{NAME}/tree/v9 by other means"
-    ):
+    address = f"https://huggingface.co/{NAME}/tree/v9"
+    with pytest.raises(DedtError, match=f"fetch .* from {address} by other means"):
         find(f"{NAME}@v9")
 
 
@@ -445,24 +411,15 @@ def test_a_pinned_name_is_its_commit_and_its_content(hub, empty_machine, monkeyp
     forget_cache(empty_machine)
     (weights.weights_folder() / weights.LOCK).unlink()
     publish(hub, COMMIT, old="2" * 40)
-    with pytest.raises(
-        DedtError, match=f"begins with {hub.digests['model.safetensors'][:16]}, not with {digest[:16]}"
-    ):
+    other = hub.digests["model.safetensors"]
+    with pytest.raises(DedtError, match=f"begins with {other[:16]}, not with {digest[:16]}"):
         find()
 
 
 def test_every_hub_name_of_the_library_is_pinned():
-    from dedt_lib.config.profile import load_profile, profile_names
-    from dedt_lib.encoders.vit import CLIP_VIT
-    from dedt_lib.models.stable_diffusion import VERSION_1_4
-
-    keys = (
-        "autoencoder.weights",
-        "autoencoder.decoder_weights",
-        "stable_diffusion.weights",
-        "evaluate.cmmd_weights",
-    )
-    named = {attrgetter(key)(load_profile(name)) for name in profile_names() for key in keys}
+    profiles = [load_profile(name) for name in profile_names()]
+    keys = ("autoencoder.weights", "autoencoder.decoder_weights", "stable_diffusion.weights")
+    named = {attrgetter(key)(p) for p in profiles for key in (*keys, "evaluate.cmmd_weights")}
     assert {CLIP_VIT, VERSION_1_4, *named} - {"", "pipeline"} <= set(weights.PINNED)
     for commit, files in weights.PINNED.values():
         assert len(commit) == 40 and all(len(digest) == 64 for digest in files.values())
@@ -482,9 +439,8 @@ def test_a_folder_of_ones_own_keeps_to_its_name(hub, file):
     own = fill(weights.weights_folder() / NAME, "config.json", "model.safetensors")
     assert weights.hub_files(NAME, WHAT, FILES).commit is None and set(lock()) == {NAME}
     (own / file).write_bytes(b"another")
-    with pytest.raises(
-        DedtError, match=f"{file} is not what {NAME} stood for before.*Put the former file back"
-    ):
+    told = f"{file} is not what {NAME} stood for before.*Put the former file back"
+    with pytest.raises(DedtError, match=told):
         find()
     assert weights.hub_files(own, WHAT, FILES).files[file] == hashlib.sha256(b"another").hexdigest()
 

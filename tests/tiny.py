@@ -1,14 +1,24 @@
 """The real components at their smallest size, for the tests and for the processes they start."""
 
 import dataclasses
+import http.server
+import io
+import json
+import os
 import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from dedt_lib import data, training
 from dedt_lib.config.profile import load_profile
+from dedt_lib.experiment import Experiment
 from dedt_lib.models import build_model
 from dedt_lib.randomness import seeded
 from dedt_lib.training import TrainingSettings
@@ -50,6 +60,11 @@ def profile(**changes):
     return load_profile("smoke", **{**PROFILE, **changes})
 
 
+def beside(experiment, recipe, **changes):
+    """An experiment in the store of another one, under the profile above with changes."""
+    return Experiment(profile(**changes), store=experiment.store, device="cpu", **recipe)
+
+
 def settings(**changes):
     return dataclasses.replace(SETTINGS, **changes)
 
@@ -60,12 +75,33 @@ def digits(per_class=3):
 
 def unet(seed=0, dropout=0.0):
     """A one-level U-Net for the digits."""
-    sizes = {"block_channels": [8], "layers": 1, "attention": [False], "groups": 4}
-    return seeded(
-        seed,
-        "tiny",
-        lambda: build_model("unet", channels=1, image_size=8, num_classes=10, dropout=dropout, **sizes),
-    )
+    sizes = {"block_channels": [8], "layers": 1, "attention": [False], "groups": 4, "dropout": dropout}
+    digits = {"channels": 1, "image_size": 8, "num_classes": 10}
+    return seeded(seed, "tiny", lambda: build_model("unet", **digits, **sizes))
+
+
+def mdt(seed=0, **changes):
+    """A small MDT none of whose weights is zero, as many of a fresh one are."""
+    sizes = {"input_size": 8, "hidden_size": 16, "depth": 2, "num_heads": 2, "decode_layer": 2}
+    model = seeded(seed, "mdt", lambda: build_model("mdt", **{**sizes, "num_classes": 10, **changes}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+# ---- files -------------------------------------------------------------------------------------------
+
+
+def png(image):
+    """The bytes of a PNG of an image, or of an array of pixels."""
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_images(root, classes=("ash", "birch", "cedar"), each=4, size=(7, 5)):
@@ -77,6 +113,23 @@ def write_images(root, classes=("ash", "birch", "cedar"), each=4, size=(7, 5)):
             pixels = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / name / f"{i}.png")
     return root
+
+
+class Bomb:
+    """A pickle that makes the folder ``trace`` when it is opened."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+# What may happen to a file: it is cut off, a bit of it flips, it is empty.
+DAMAGE = [lambda b: b[:-5], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:], lambda b: b""]
+
+
+# ---- runs that are watched or stopped ----------------------------------------------------------------
 
 
 def on_step(patch, action, *, before=False):
@@ -118,3 +171,65 @@ def recorded(patch, look, **when):
 def assert_same_weights(first, second):
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values()):
         assert torch.equal(a, b), name
+
+
+def step_of(checkpoint):
+    """After how many steps a checkpoint was written."""
+    with safe_open(checkpoint, "pt") as file:
+        return json.loads(file.metadata()["run"])["step"]
+
+
+# ---- other processes ---------------------------------------------------------------------------------
+
+
+def environment(**variables):
+    """Variables with which another process finds the library and the tests."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
+
+
+def python(*arguments, cwd=None, timeout=None, **variables):
+    """``python *arguments``, when it has ended."""
+    command, how = [sys.executable, *map(str, arguments)], {"cwd": cwd, "timeout": timeout}
+    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, **how)
+
+
+class Server:
+    """A server on this machine, whose ``answer(handler)`` writes what is sent."""
+
+    def __init__(self):
+        server, self.requests = self, []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        serve = {"target": self.server.serve_forever, "kwargs": {"poll_interval": 0.02}}
+        threading.Thread(**serve, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Site(Server):
+    """A server with one file under every name; ``send`` is what it really sends."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.send = self.content = content
+        self.status = 200
+
+    def answer(self, handler):
+        self.requests.append(handler.path)
+        handler.send_response(self.status)
+        handler.send_header("Content-Length", str(len(self.content)))
+        handler.end_headers()
+        handler.wfile.write(self.send)
