@@ -1,11 +1,9 @@
 """Other people's folders and files: nothing is left out without a word, and nothing counts that should not."""
 
-import io
 import json
 import os
 import shutil
-import subprocess
-import sys
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +14,7 @@ from PIL import Image
 
 from dedt_lib import data
 from dedt_lib.book import figures
-from dedt_lib.data import check_source, find, load
+from dedt_lib.data import check_source, find, load, look
 from dedt_lib.data.listing import opened
 from dedt_lib.data.names import resembles_split, split_of
 from dedt_lib.errors import DedtError
@@ -39,19 +37,8 @@ def adds_up(reading):
 
 def select(capsys, path, out, *more):
     sizes = ["--set", "data.image_size=8", "--set", "data.channels=3", "--method", "random", "--ratio", "0.5"]
-    code = cli.main(
-        [
-            "select",
-            "--data",
-            str(path),
-            *sizes,
-            "--store",
-            str(out / "store"),
-            "--out",
-            str(out / "out"),
-            *more,
-        ]
-    )
+    where = ["--data", str(path), "--store", str(out / "store"), "--out", str(out / "out")]
+    code = cli.main(["select", *where, *sizes, *more])
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 
@@ -120,9 +107,8 @@ def test_links_are_followed_once_and_broken_or_blocking_ones_counted(tmp_path):
 def test_splits_have_many_names_and_ids_start_at_the_path(tmp_path, train, test):
     tiny.write_images(tmp_path / train, TWO)
     tiny.write_images(tmp_path / test, TWO, each=2)
-    images, held_out = (
-        load("folder", path=tmp_path, split=split, image_size=4) for split in ("train", "test")
-    )
+    images = load("folder", path=tmp_path, image_size=4)
+    held_out = load("folder", path=tmp_path, image_size=4, split="test")
     assert images.class_names == TWO and len(images) == 8 and len(held_out) == 4
     assert images.ids[0] == f"{train}/ant/0.png" and held_out.ids[0] == f"{test}/ant/0.png"
     assert all((tmp_path / name).is_file() for name in (*images.ids, *held_out.ids))
@@ -130,16 +116,10 @@ def test_splits_have_many_names_and_ids_start_at_the_path(tmp_path, train, test)
 
 
 def test_names_of_splits():
-    assert [split_of(n) for n in ("Train", "VALIDATION", "eval", "trains", "cat")] == [
-        "train",
-        *["test"] * 2,
-        None,
-        None,
-    ]
-    assert [resembles_split(n) for n in ("seg_train", "val2017", "TestSet", "trainA", "kfold-3")] == [
-        True
-    ] * 5
-    assert [resembles_split(n) for n in ("contest", "cat", "trainer", "part", "7")] == [False] * 5
+    assert split_of("Train") == "train" and split_of("VALIDATION") == split_of("eval") == "test"
+    assert split_of("trains") is None and split_of("cat") is None
+    assert all(map(resembles_split, ("seg_train", "val2017", "TestSet", "trainA", "kfold-3")))
+    assert not any(map(resembles_split, ("contest", "cat", "trainer", "part", "7")))
 
 
 def test_of_several_held_out_splits_one_is_taken_and_the_others_counted(tmp_path):
@@ -182,10 +162,8 @@ def test_what_looks_like_splits_but_is_not_clear_is_refused(tmp_path, folders, m
 def test_folders_with_equal_subfolders_are_classes_and_it_is_said(tmp_path):
     tiny.write_images(tmp_path, ["cat/indoor", "cat/outdoor", "dog/indoor", "dog/outdoor"])
     found = find("folder", tmp_path)
-    assert (
-        found.class_names == ("cat", "dog")
-        and "each with the subfolders 'indoor', 'outdoor'" in found.reading.line
-    )
+    assert found.class_names == ("cat", "dog")
+    assert "each with the subfolders 'indoor', 'outdoor'" in found.reading.line
 
 
 def test_unusable_held_out_images_and_empty_classes_do_not_block_training(tmp_path):
@@ -203,10 +181,9 @@ def test_unusable_held_out_images_and_empty_classes_do_not_block_training(tmp_pa
 
 
 def table(n=6, labels=None, label="label", names=None, value=0, **more):
-    file = io.BytesIO()
-    Image.new("RGB", (4, 4), (value, 0, 0)).save(file, "PNG")
+    image = {"bytes": tiny.png(Image.new("RGB", (4, 4), (value, 0, 0)))}
     labels = [k % 2 for k in range(n)] if labels is None else labels
-    found = pa.table({"image": [{"bytes": file.getvalue()}] * len(labels), label: labels, **more})
+    found = pa.table({"image": [image] * len(labels), label: labels, **more})
     if not names:
         return found
     features = {label: {"names": names, "_type": "ClassLabel"}}
@@ -237,24 +214,23 @@ def test_one_family_of_parquet_files_is_a_split(tmp_path, files):
 @pytest.mark.parametrize(
     "files, message",
     [
+        (["train-00000-of-00001-aaaaaaaa", "train-00000-of-00001-bbbbbbbb"], "aaaaaaaa.*bbbbbbbb"),
+        (["train-00000-of-00001", "train-00000-of-00002"], "00001.parquet and .*00002.parquet"),
+        (["train", "data/train"], "two sets"),
+        (["train", "train-00000-of-00001"], "two sets"),
+        (["train-00000-of-00002-aaaaaaaa"], "holds 1 of the 2"),
         (
-            ["train-00000-of-00001-aaaaaaaa.parquet", "train-00000-of-00001-bbbbbbbb.parquet"],
-            "aaaaaaaa.*bbbbbbbb",
+            ["train-00000-of-00003", "train-00002-of-00003"],
+            "2 of the 3 files train-.*add those that are missing",
         ),
-        (
-            ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"],
-            "00001.parquet and .*00002.parquet",
-        ),
-        (["train.parquet", "data/train.parquet"], "two sets"),
-        (["train.parquet", "train-00000-of-00001.parquet"], "two sets"),
-        (["train-00000-of-00002-aaaaaaaa.parquet"], "holds 1 of the 2"),
-        (["train_noisy-00000-of-00001.parquet"], "no train.parquet.*train_noisy"),
+        (["train_noisy-00000-of-00001"], "no train.parquet.*train_noisy"),
     ],
 )
 def test_two_uploads_or_missing_shards_are_refused(tmp_path, files, message):
-    write(tmp_path, *files)
-    with pytest.raises(DedtError, match=message):
-        check_source("parquet", tmp_path)
+    write(tmp_path, *(f"{name}.parquet" for name in files))
+    for use in (check_source, load):
+        with pytest.raises(DedtError, match=message):
+            use("parquet", path=tmp_path)
 
 
 def test_labels_of_minus_one_or_names_without_images_do_not_block(tmp_path):
@@ -269,11 +245,8 @@ def test_labels_of_minus_one_or_names_without_images_do_not_block(tmp_path):
 @pytest.mark.parametrize(
     "column, labels",
     [
-        *(
-            (column, labels)
-            for column in ("text", "label", "labels")
-            for labels in ([f"a photo of thing {k}" for k in range(40)], list(range(40)))
-        ),
+        *((column, [f"a photo of thing {k}" for k in range(40)]) for column in ("text", "label", "labels")),
+        *((column, list(range(40))) for column in ("text", "label", "labels")),
         ("text", [f"a photo of thing {k // 2}" for k in range(40)]),
         ("label", [-1] * 6),
         ("label", [0.5] * 6),
@@ -296,10 +269,6 @@ def test_the_column_that_repeats_is_the_label(tmp_path):
 
 
 def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, monkeypatch, capsys):
-    import struct
-
-    from dedt_lib.data import look
-
     root = tiny.write_images(tmp_path / "images", TWO)
     picture(root / "cat" / "0.png").write_text("not an image")
     real, odd = look.upright, Image.open(root / "bee" / "2.png").tobytes()
@@ -384,9 +353,8 @@ def test_names_that_no_encoding_has_can_be_chosen_from_and_drawn(tmp_path, capsy
     figure = figures.class_counts({"kept": coreset.counts}, coreset.class_names)
     figure.canvas.draw()
     assert figure.axes[0].get_xticklabels()[0].get_text() == r"\$x_{\$"
-    figures.feature_planes(
-        {"": np.eye(len(coreset.labels))}, coreset.labels, coreset.class_names
-    ).canvas.draw()
+    features = {"": np.eye(len(coreset.labels))}
+    figures.feature_planes(features, coreset.labels, coreset.class_names).canvas.draw()
 
 
 def test_paths_that_are_not_utf8_and_names_of_several_lines(tmp_path, capsys):
@@ -408,22 +376,15 @@ def test_paths_that_are_not_utf8_and_names_of_several_lines(tmp_path, capsys):
 def test_an_output_that_lacks_a_letter_does_not_end_the_run(tmp_path):
     root = tiny.write_images(tmp_path / "images", ("蟻", "bee"))
     code = f"import sys; from dedt_lib.shell import cli; sys.exit(cli.main(['plan', '--data', {str(root)!r}, '--row', 'x\\u8759']))"
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-    )
+    found = tiny.python("-c", code, PYTHONIOENCODING="ascii")
     assert found.returncode == 2 and r"\u8759" in found.stderr and "Traceback" not in found.stderr
 
 
 def test_what_per_class_leaves_out_is_counted(tmp_path, capsys):
     reading = load("digits", per_class=50).reading
     assert load("digits").reading is None
-    assert reading.line == (
-        "1,500 images seen, 500 images used, 1,000 left out: "
-        "1,000 beyond the first 50 of each class (per_class)"
-    )
+    beyond = "1,000 left out: 1,000 beyond the first 50 of each class (per_class)"
+    assert reading.line == f"1,500 images seen, 500 images used, {beyond}"
     root = tiny.write_images(tmp_path / "images", TWO)
     (root / "notes.txt").touch()
     _, printed, _ = select(capsys, root, tmp_path, "--set", "data.per_class=3")
@@ -445,7 +406,6 @@ def test_panoramas_are_read_up_to_a_size(tmp_path, monkeypatch):
     with opened(tmp_path / "panorama.png") as image:
         assert image.size == (16_000, 12_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(
-        DedtError, match=r"panorama.png \(it has more than 268 million pixels; make it smaller\)"
-    ):
+    told = r"panorama.png \(it has more than 268 million pixels; make it smaller\)"
+    with pytest.raises(DedtError, match=told):
         load("folder", path=tmp_path)

@@ -3,11 +3,14 @@
 import json
 
 import datasets
+import pandas as pd
 import pytest
 import webdataset
 from PIL import Image
+from tiny import write_jsonl
 
 from dedt_lib import data
+from dedt_lib.data import lists
 from dedt_lib.errors import DedtError
 
 CLASSES = ("cat", "dog")
@@ -39,17 +42,14 @@ def classes(root, n=6):
 
 def metadata(root, n=6, name="metadata.jsonl", label=True):
     """The imagefolder convention."""
-    rows = [
-        {"file_name": f"{i:02d}.png", "text": f"photo {i}", **({"label": CLASSES[i % 2]} if label else {})}
-        for i in range(n)
-    ]
-    for i in range(n):
-        photo(i).save(root / f"{i:02d}.png")
+    rows = [{"file_name": f"{i:02d}.png", "text": f"photo {i}"} for i in range(n)]
+    for i, row in enumerate(rows):
+        photo(i).save(root / row["file_name"])
+        row |= {"label": CLASSES[i % 2]} if label else {}
     if name.endswith(".jsonl"):
-        (root / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(root / name, rows)
     else:
-        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
-        (root / name).write_text("\n".join(lines) + "\n")
+        pd.DataFrame(rows).to_csv(root / name, index=False)
 
 
 def saved(root, n=6, label=True):
@@ -116,7 +116,7 @@ def test_columns_are_told_apart_or_named(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
     for i, row in enumerate(rows):
         row |= {"place": ("sea", "hill", "sea")[i % 3], "long": f"a long tale {i}"}
-    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(tmp_path / "metadata.jsonl", rows)
 
     def of(**asked):
         return data.find("metadata", tmp_path, **asked)
@@ -126,9 +126,8 @@ def test_columns_are_told_apart_or_named(tmp_path):
     assert of(label="none").class_names == ()
     with pytest.raises(DedtError, match="free text, and no class. Give it as --caption long"):
         of(label="long")
-    with pytest.raises(
-        DedtError, match="no column 'nothing' for --caption. The columns are: text, label, place"
-    ):
+    unknown = "no column 'nothing' for --caption. The columns are: text, label, place"
+    with pytest.raises(DedtError, match=unknown):
         of(caption="nothing")
 
 
@@ -160,8 +159,6 @@ def test_splits_of_flat_folders_and_of_tables(tmp_path):
 
 
 def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
-    from dedt_lib.data import lists
-
     classes(tmp_path)
     (tmp_path / "some.txt").write_text("cat/00.png\ndog/01.png\n")
     assert data.detect(tmp_path / "some.txt") == "list"
@@ -196,7 +193,6 @@ def test_a_data_set_on_the_hub_needs_a_network(monkeypatch):
         raise ConnectionError(f"no network to fetch {name}")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(
-        DedtError, match="hub:me/photos cannot be read .no network to fetch me/photos.*save_to_disk"
-    ):
+    told = "hub:me/photos cannot be read .no network to fetch me/photos.*save_to_disk"
+    with pytest.raises(DedtError, match=told):
         data.find(data.detect("hub:me/photos"), "hub:me/photos")

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 from test_data_sources import number_of, photo
 
 from dedt_lib import data
@@ -20,9 +21,7 @@ from dedt_lib.errors import DedtError
 
 def png(i):
     """The bytes of a photo that tells its number."""
-    file = io.BytesIO()
-    photo(i).save(file, "PNG")
-    return file.getvalue()
+    return tiny.png(photo(i))
 
 
 def photos(folder, *numbers):
@@ -59,9 +58,8 @@ def numbers(found):
 @pytest.mark.parametrize("seed", range(3))
 def test_parts_of_a_sample_may_lie_anywhere_in_a_tar(tmp_path, seed):
     members = [(f"./{i}.png", png(i)) for i in range(6)]
-    members += [(f"./{i}.txt", b"photo %d" % i) for i in range(6)] + [
-        (f"./{i}.cls", b"%d" % (i % 2)) for i in range(6)
-    ]
+    members += [(f"./{i}.txt", b"photo %d" % i) for i in range(6)]
+    members += [(f"./{i}.cls", b"%d" % (i % 2)) for i in range(6)]
     order = np.random.default_rng(seed).permutation(len(members))
     found = listed(tar(tmp_path / "a.tar", *(members[i] for i in order)))
     seen = numbers(found)
@@ -78,55 +76,38 @@ def test_the_first_image_of_a_sample_in_a_tar_wins_and_the_others_are_counted(tm
 
 
 def test_a_tar_of_a_folder_holds_its_links_and_nothing_hidden(tmp_path):
-    (
-        photos(tmp_path / "all", 0, 1),
-        photos(tmp_path / "all" / ".thumbs", 2),
-        photos(tmp_path / "all" / "@eaDir", 3),
-    )
+    photos(tmp_path / "all", 0, 1)
+    photos(tmp_path / "all" / ".thumbs", 2), photos(tmp_path / "all" / "@eaDir", 3)
     os.link(tmp_path / "all" / "01.png", tmp_path / "all" / "02.png")
     with tarfile.open(tmp_path / "a.tar", "w") as out:
         out.add(tmp_path / "all", "all")
     found = listed(tmp_path / "a.tar")
-    assert sorted(found.ids) == [f"a.tar/all/{i:02d}" for i in range(3)] and sorted(numbers(found)) == [
-        0,
-        1,
-        1,
-    ]
+    assert sorted(found.ids) == [f"a.tar/all/{i:02d}" for i in range(3)]
+    assert sorted(numbers(found)) == [0, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("column", "values"),
+    "column, values, classes",
     [
-        ("split", ["train", "val", "test"]),
-        ("part", ["train", "val", "test"]),
-        ("status", ["success"]),
-        ("made", ["2024"]),
-        ("license", ["CC-BY", "CC0"]),
+        *((column, ["train", "val", "test"], ()) for column in ("split", "part")),
+        ("status", ["success"], ()),
+        ("made", ["2024"], ()),
+        ("license", ["CC-BY", "CC0"], ()),
+        ("label", ["10.0", "0.0", "2.0", "1.0"], ("0", "1", "2", "10")),  # as of a column with gaps
     ],
 )
-def test_columns_that_say_something_else_are_no_classes(tmp_path, column, values):
+def test_columns_that_say_something_else_are_no_classes(tmp_path, column, values, classes):
     photos(tmp_path, *range(12))
     lines = [f"file_name,{column}", *(f"{i:02d}.png,{values[i % len(values)]}" for i in range(12))]
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
-    assert listed(tmp_path).class_names == ()
-
-
-def test_whole_numbers_of_a_column_with_gaps_are_whole_numbers(tmp_path):
-    photos(tmp_path, *range(8))
-    lines = [
-        "file_name,label",
-        *(f"{i:02d}.png,{label}" for i, label in enumerate(["10.0", "0.0", "2.0", "1.0"] * 2)),
-    ]
-    (tmp_path / "metadata.csv").write_text("\n".join(lines))
-    assert listed(tmp_path).class_names == ("0", "1", "2", "10")
+    assert listed(tmp_path).class_names == classes
 
 
 def test_tars_in_folders_of_splits_are_read(tmp_path):
     for split in ("train", "val"):
         tar(tmp_path / split / "0000.TAR", ("0.png", png(3)))
-    assert listed(tmp_path).ids == ("train/0000.TAR/0",) and listed(tmp_path, split="test").ids == (
-        "val/0000.TAR/0",
-    )
+    assert listed(tmp_path).ids == ("train/0000.TAR/0",)
+    assert listed(tmp_path, split="test").ids == ("val/0000.TAR/0",)
 
 
 # ---- labels ----------------------------------------------------------------------------------------------
@@ -135,28 +116,22 @@ def test_tars_in_folders_of_splits_are_read(tmp_path):
 def jsonl(root, column, values):
     photos(root, *range(len(values)))
     rows = [{"file_name": f"{i:02d}.png", column: value} for i, value in enumerate(values)]
-    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.write_jsonl(root / "metadata.jsonl", rows)
 
 
 def parquet(root, column, values):
-    pq.write_table(
-        pa.table({"image": [{"bytes": png(0)}] * len(values), column: values}), root / "train.parquet"
-    )
+    images = [{"bytes": png(0)}] * len(values)
+    pq.write_table(pa.table({"image": images, column: values}), root / "train.parquet")
 
 
 def saved(root, column, values):
-    images = [photo(0)] * len(values)
-    made = datasets.Dataset.from_dict({"image": images, column: values}).cast_column(
-        "image", datasets.Image()
-    )
-    made.save_to_disk(root)
+    made = datasets.Dataset.from_dict({"image": [photo(0)] * len(values), column: values})
+    made.cast_column("image", datasets.Image()).save_to_disk(root)
 
 
 def shard(root, column, values):
-    rows = [json.dumps({column: value}).encode() for value in values]
-    tar(
-        root / "a.tar", *(m for i, row in enumerate(rows) for m in ((f"{i}.png", png(i)), (f"{i}.json", row)))
-    )
+    rows = [(f"{i}.json", json.dumps({column: value}).encode()) for i, value in enumerate(values)]
+    tar(root / "a.tar", *((f"{i}.png", png(i)) for i in range(len(rows))), *rows)
 
 
 WRITERS = pytest.mark.parametrize("write", [jsonl, parquet, saved, shard])
@@ -182,10 +157,8 @@ def test_labels_may_be_whole_numbers_of_any_type(tmp_path, write, values, names,
 def test_what_is_no_label_is_said(tmp_path, write):
     write(tmp_path, "label", [0.5, 1.0] * 3)
     found = listed(tmp_path)
-    assert (
-        found.class_names == ()
-        and "'label' holds something else than text or whole numbers" in found.reading.line
-    )
+    assert found.class_names == ()
+    assert "'label' holds something else than text or whole numbers" in found.reading.line
     with pytest.raises(DedtError, match="'label' holds something else .* so it cannot be the label"):
         listed(tmp_path, label="label")
     with pytest.raises(DedtError, match="no column 'kind' for --label. The columns are: label"):
@@ -208,22 +181,14 @@ def test_other_columns_of_such_numbers_are_no_classes_unless_asked_for(tmp_path,
 @pytest.mark.parametrize("write", [jsonl, shard])
 def test_numbers_among_texts_are_texts(tmp_path, write):
     write(tmp_path, "label", ["0", 1, 0, "1", "cat", "cat"])
-    assert listed(tmp_path).class_names == ("0", "1", "cat") and listed(tmp_path).labels.tolist() == [
-        0,
-        1,
-        0,
-        1,
-        2,
-        2,
-    ]
+    assert listed(tmp_path).class_names == ("0", "1", "cat")
+    assert listed(tmp_path).labels.tolist() == [0, 1, 0, 1, 2, 2]
 
 
 def test_several_captions_of_an_image_are_none_and_it_is_said(tmp_path):
     jsonl(tmp_path, "text", [["a", "b"]] * 3)
-    assert (
-        "'text' holds something else than text or whole numbers, so it is no caption"
-        in listed(tmp_path).reading.line
-    )
+    said = listed(tmp_path).reading.line
+    assert "'text' holds something else than text or whole numbers, so it is no caption" in said
 
 
 # ---- tables and lists ------------------------------------------------------------------------------------
@@ -257,11 +222,7 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, na
     "name, text, message",
     [
         ("metadata.csv", "name,label\n00.png,ant\n", "no column 'file_name' .* columns are: name, label"),
-        (
-            "some.csv",
-            "name,label\n00.png,ant\n",
-            "no column 'file_name' or 'path' or .* columns are: name, label",
-        ),
+        ("some.csv", "name,label\n0,ant\n", "no column 'file_name' or 'path' or .* columns are: name, label"),
         ("metadata.csv", "file_name,label\n", "has no rows"),
         ("some.csv", "", "has no rows"),
         ("metadata.csv", "file_name,text\n00.png,red, and big\n", "row 1 has more values than the header"),
@@ -270,10 +231,8 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, na
         ("some.jsonl", '["00.png"]\n', "line 1 is no JSON object"),
         ("metadata.csv", ROWS.replace("ant", "\xe4nt").encode("cp1252"), "save it as text in UTF-8"),
         ("some.txt", "nowhere.png\n04.png\n", "No such file: none of the 2 images .*nowhere.png, 04.png"),
-        *(
-            (f"some.{kind}", f"{head}a.png\n./a.png\n", "more than once .a.png, ./a.png")
-            for kind, head in (("txt", ""), ("csv", "path\n"))
-        ),
+        ("some.txt", "a.png\n./a.png\n", "more than once .a.png, ./a.png"),
+        ("some.csv", "path\na.png\n./a.png\n", "more than once .a.png, ./a.png"),
         ("metadata.csv", "file_name\na.png\n./a.png\n", "more than once .a.png.: name"),
     ],
 )
@@ -290,7 +249,7 @@ def test_lists_that_cannot_be_used_say_what_is_there(tmp_path, name, text, messa
     [
         (
             "some.jsonl",
-            '\ufeff{"image": "00.png", "text": "a path\u2028of a file"}\n{"image": "01.png", "text": "x"}\n',
+            '\ufeff{"image": "00.png", "text": "a\u2028path"}\n{"image": "01.png", "text": "x"}\n',
         ),
         ("some.csv", "file,path_type\n00.png,a\n01.png,a\n"),
         ("some.TXT", "\ufeff00.png\r\n01.png\r\n"),
@@ -316,15 +275,12 @@ def test_names_of_a_list_are_cut_at_line_ends_only(tmp_path):
 def test_folders_of_a_table_are_classes_only_if_each_image_lies_in_one(tmp_path, first):
     for folder in (".", "ant", "bee", "../out"):
         photos(tmp_path / "in" / folder, 0)
-    for names, classes in (
-        (("ant/00.png", "bee/00.png"), ("ant", "bee")),
-        ((first, "ant/00.png", "bee/00.png"), ()),
-    ):
+    in_classes = ["ant/00.png", "bee/00.png"]
+    for names, classes in ((in_classes, ("ant", "bee")), ([first, *in_classes], ())):
         (tmp_path / "in" / "metadata.csv").write_text("\n".join(["file_name", *names]))
         found = listed(tmp_path / "in")
-        assert found.class_names == classes and ("folders are no classes" in found.reading.line) == (
-            not classes
-        )
+        assert found.class_names == classes
+        assert ("folders are no classes" in found.reading.line) == (not classes)
 
 
 # ---- captions --------------------------------------------------------------------------------------------
@@ -335,10 +291,8 @@ def test_captions_are_read_in_usual_encodings_and_what_is_none_is_said(tmp_path,
     texts = ["ant\xe9".encode(code) for code in ("utf-8", "utf-8-sig", "utf-16", "cp1252", "utf-16-le")]
     texts.append(b"0 0.5 0.25 1 1e-3\n1 .5 .5 1 1\n")
     if inside:
-        path = tar(
-            tmp_path / "a.tar",
-            *(m for i, t in enumerate(texts) for m in ((f"{i}.png", png(i)), (f"{i}.txt", t))),
-        )
+        captions = [(f"{i}.txt", text) for i, text in enumerate(texts)]
+        path = tar(tmp_path / "a.tar", *((f"{i}.png", png(i)) for i in range(6)), *captions)
     else:
         path = photos(tmp_path / "a", *range(6))
         for i, text in enumerate(texts):
@@ -382,10 +336,8 @@ def test_photographs_are_read_whatever_archive_lies_beside_them(tmp_path, folder
     photos(tmp_path / folder, *range(3))
     tar(tmp_path / stray, ("x.png", png(1)))
     found = listed(tmp_path)
-    assert (
-        len(found.ids) == 3
-        and f"not read, because there are images beside them: {stray}" in found.reading.line
-    )
+    assert len(found.ids) == 3
+    assert f"not read, because there are images beside them: {stray}" in found.reading.line
     assert sum(found.reading.left_out.values()) == 1
 
 
@@ -405,9 +357,8 @@ def test_a_folder_with_a_link_to_itself_is_the_folder_that_it_is(tmp_path):
 
 def test_class_folders_of_fewer_images_than_lie_beside_them_are_refused(tmp_path):
     photos(tmp_path, *range(4)), photos(tmp_path / "raw", *range(3))
-    with pytest.raises(
-        DedtError, match="4 images beside its folders and only 3 in them.*move .*--label none"
-    ):
+    more = "4 images beside its folders and only 3 in them.*move .*--label none"
+    with pytest.raises(DedtError, match=more):
         listed(tmp_path)
     assert len(listed(tmp_path, label="none").ids) == 7
     (tmp_path / "00.png").unlink(), (tmp_path / "notes.md").touch()
@@ -437,10 +388,8 @@ def test_a_file_that_is_no_set_of_images_is_told_from_a_path_that_is_not_there(t
 
 def test_a_flat_test_folder_beside_classes_is_told(tmp_path):
     photos(tmp_path / "train" / "ant", 0), photos(tmp_path / "test", 1)
-    assert (
-        "test has no class folders with images, but the training images have ant"
-        in listed(tmp_path).reading.line
-    )
+    said = listed(tmp_path).reading.line
+    assert "test has no class folders with images, but the training images have ant" in said
 
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
@@ -474,9 +423,7 @@ def test_upper_case_parquet_is_parquet(tmp_path):
 def test_no_classes_are_asked_for_of_a_table_beside_folders_too(tmp_path):
     photos(tmp_path / "cat", 0, 1), photos(tmp_path / "dog", 2, 3)
     names = ["cat/00.png", "cat/01.png", "dog/02.png", "dog/03.png"]
-    (tmp_path / "metadata.jsonl").write_text(
-        "".join(json.dumps({"file_name": name}) + "\n" for name in names)
-    )
+    tiny.write_jsonl(tmp_path / "metadata.jsonl", [{"file_name": name} for name in names])
     assert listed(tmp_path).class_names == ("cat", "dog")
     assert listed(tmp_path, label="none").class_names == ()
 
@@ -484,9 +431,7 @@ def test_no_classes_are_asked_for_of_a_table_beside_folders_too(tmp_path):
 def test_a_table_that_names_splits_is_refused(tmp_path):
     photos(tmp_path / "train", 0, 1), photos(tmp_path / "test", 2)
     names = ["train/00.png", "train/01.png", "test/02.png"]
-    (tmp_path / "metadata.jsonl").write_text(
-        "".join(json.dumps({"file_name": name}) + "\n" for name in names)
-    )
+    tiny.write_jsonl(tmp_path / "metadata.jsonl", [{"file_name": name} for name in names])
     with pytest.raises(DedtError, match="names images of test, train, which are splits: put a table"):
         listed(tmp_path)
 
@@ -519,9 +464,8 @@ def test_a_link_in_a_tar_to_what_is_not_there_is_an_error(tmp_path):
 def test_a_cleaned_list_of_rows_is_of_the_file_that_was_looked_at(tmp_path):
     rows = {"image": [{"bytes": png(i)} for i in range(3)]}
     pq.write_table(pa.table(rows), tmp_path / "train.parquet")
-    cleaned = tmp_path / "c.dedt.json"
-    source = {"source": "parquet", "data": tmp_path / "train.parquet"}
-    lists.write_cleaned(cleaned, *source.values(), {"train-00000": "bad"}, listing=listed(source["data"]))
+    cleaned, path = tmp_path / "c.dedt.json", tmp_path / "train.parquet"
+    lists.write_cleaned(cleaned, "parquet", path, {"train-00000": "bad"}, listing=listed(path))
     assert numbers(listed(cleaned)) == [1, 2]
     pq.write_table(pa.table({"image": rows["image"][::-1]}), tmp_path / "train.parquet")
     with pytest.raises(DedtError, match="train.parquet was written anew since .*c.dedt.json was made of it"):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_photos import picture
+import tiny
+from test_photos import pictures
 
 from dedt_lib.shell.cli import main
 
@@ -21,12 +22,8 @@ SMALL = {
     **{"sample.count": 40, "sample.batch_size": 40, "data.image_size": 8, "reweight.burn_in": 0},
 }
 TRAINING = [word for key, value in SMALL.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-STAND_INS = {
-    "reweight": TRAINING,
-    "run photos": TRAINING,
-    "plan": TRAINING,
-    "run table1": ["--profile", "smoke"],
-}
+STAND_INS = dict.fromkeys(("reweight", "run photos", "plan"), TRAINING)
+STAND_INS["run table1"] = ["--profile", "smoke"]
 """What is typed behind a command to make it short, by how it begins."""
 NETWORK = {"hub:": "which needs a network", "dinov2": "could not be fetched"}
 """What a command that asks a network for something says without one."""
@@ -45,16 +42,11 @@ def typed(tmp_path_factory):
     """A function that types a command beside images of every kind; commands find what those before them made."""
     root = tmp_path_factory.mktemp("home")
     for name, count in {"photos/sea": 40, "photos/wood": 30, "captioned": 20}.items():
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            picture(len(name) * 100 + i, (48, 40)).save(root / name / f"{i:02d}.jpg")
-    (root / "captioned" / "metadata.jsonl").write_text(
-        "".join(
-            json.dumps({"file_name": f"{i:02d}.jpg", "text": f"picture {i}", "label": "ab"[i % 2]}) + "\n"
-            for i in range(20)
-        )
-    )
+        seeds = {f"{i:02d}.jpg": len(name) * 100 + i for i in range(count)}
+        pictures(root / name, seeds, size=(48, 40))
     files = sorted((root / "captioned").glob("*.jpg"))
+    told = [{"file_name": f.name, "text": f"picture {f.stem}", "label": "ab"[int(f.stem) % 2]} for f in files]
+    tiny.write_jsonl(root / "captioned" / "metadata.jsonl", told)
     rows = {"image": [{"bytes": f.read_bytes(), "path": f.name} for f in files], "category": [0, 1] * 10}
     pd.DataFrame(rows).to_parquet(root / "photos.parquet")
     (root / "shards").mkdir()
