@@ -155,21 +155,15 @@ class Case:
     told: str
 
 
+MODEL = {"method": "random", "model": "convolution"}
+HARDEST, HALF = ({"method": "random", "plan": name} for name in ("hardest", "half"))
 CASES = {
     "thumbnail": Case(ENCODERS, Thumbnail, {"encoder": "thumbnail"}, "thumbnail", "encoder thumbnail"),
     "narrow": Case(ENCODERS, Narrow, {"encoder": "narrow"}, "narrow", "encoder narrow"),
     "norm": Case(selection.REGISTRY, Norm, {"method": "norm"}, "ResNet-18", "norm at ratio 0.1"),
-    "convolution": Case(
-        MODELS,
-        ConvolutionSpec,
-        {"method": "random", "model": "convolution"},
-        "one convolution",
-        "model convolution",
-    ),
-    "hardest": Case(
-        plans.REGISTRY, Hardest, {"method": "random", "plan": "hardest"}, "coreset, hardest", "plan hardest"
-    ),
-    "half": Case(plans.REGISTRY, Half, {"method": "random", "plan": "half"}, "coreset, half", "plan half"),
+    "convolution": Case(MODELS, ConvolutionSpec, MODEL, "one convolution", "model convolution"),
+    "hardest": Case(plans.REGISTRY, Hardest, HARDEST, "coreset, hardest", "plan hardest"),
+    "half": Case(plans.REGISTRY, Half, HALF, "coreset, half", "plan half"),
 }
 
 
@@ -177,9 +171,8 @@ CASES = {
 def place(tmp_path_factory):
     """A folder with a profile, in which the instructions share a store."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "tiny.toml").write_text(
-        'extends = "smoke"\ndata.per_class = 30\nunet.epochs = 2\nunet.batch_size = 10\n'
-    )
+    sizes = "data.per_class = 30\nunet.epochs = 2\nunet.batch_size = 10\n"
+    (folder / "tiny.toml").write_text(f'extends = "smoke"\n{sizes}')
     return folder
 
 
@@ -252,9 +245,8 @@ def test_a_plan_needs_a_coreset_of_its_own(other, smoke, monkeypatch):
 
 def test_the_page_shows_what_is_tested():
     def classes(text):
-        return {
-            part.name: ast.unparse(part) for part in ast.parse(text).body if isinstance(part, ast.ClassDef)
-        }
+        parts = [part for part in ast.parse(text).body if isinstance(part, ast.ClassDef)]
+        return {part.name: ast.unparse(part) for part in parts}
 
     page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
     shown = classes("\n".join(re.findall("```python\n(.*?)```", page, re.DOTALL)))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tiny
 
-from dedt_lib.book import findings
 from dedt_lib.config.profile import load_profile
 from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
@@ -43,9 +42,8 @@ def test_no_copy_is_taken_while_there_are_distinct_images(choice, scope, ratio):
     assert len(coreset.indices) == 80 * ratio and coreset.copies == 40 and coreset.copies_kept == 0
     distinct = originals == np.arange(80)
     assert coreset.rank[~distinct].min() > coreset.rank[distinct & (labels == 0)].max()
-    assert sorted(coreset.rank[labels == 0] if scope == "class" else coreset.rank) == list(
-        range(40 if scope == "class" else 80)
-    )
+    ranks = coreset.rank[labels == 0] if scope == "class" else coreset.rank
+    assert sorted(ranks) == list(range(len(ranks)))
 
 
 def test_copies_fill_what_distinct_images_leave_open():
@@ -90,9 +88,7 @@ def test_a_class_of_one_image_and_its_copies_has_no_gaussian():
 
 
 def images(*values):
-    pixels = np.array([value for value, _ in values], np.uint8)[:, None, None, None] * np.ones(
-        (1, 2, 2), np.uint8
-    )
+    pixels = np.stack([np.full((1, 2, 2), value, np.uint8) for value, _ in values])
     labels = np.array([label for _, label in values])
     return LabelledImages(pixels, labels, ("a", "b"), tuple(map(str, range(len(labels)))))
 
@@ -151,10 +147,8 @@ def test_scores_that_are_tied_are_named():
     everything = select(np.ones_like(features), labels, method="moderate", scope="global", ratio=0.5)
     assert everything.tied == ("all",)
     assert select(None, labels, method="random", ratio=0.5).tied == ()
-    assert (
-        select(np.random.default_rng(0).normal(size=(80, 200)), labels, method="gaussian", ratio=0.5).tied
-        == ()
-    )
+    wide = np.random.default_rng(0).normal(size=(80, 200))
+    assert select(wide, labels, method="gaussian", ratio=0.5).tied == ()
 
 
 def test_an_encoder_that_tells_nothing_apart_is_said_to(own, capsys, monkeypatch):
@@ -186,9 +180,8 @@ def test_what_is_advised_for_one_class_works(tmp_path, capsys):
     tiny.write_images(tmp_path / "images", ("ash",), each=8)
     assert command(tmp_path, "select", "--encoder=resnet18") == 2
     error = capsys.readouterr().err
-    assert all(
-        way in error for way in ("--encoder ddae", "encoders.resnet18.weights=imagenet", "--method random")
-    )
+    for way in ("--encoder ddae", "encoders.resnet18.weights=imagenet", "--method random"):
+        assert way in error
     for way in ("--encoder=ddae", "--method=random"):
         assert command(tmp_path, "select", way, "--ratio=0.5", "--set", "encoders.ddae.epochs=1") == 0
         assert "4 of 8 images kept" in capsys.readouterr().out
@@ -223,25 +216,19 @@ def test_a_block_that_the_ddae_lacks_is_refused_before_it_is_trained(tmp_path, m
 
 
 def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke):
-    def key(**changes):
-        recipe = {"method": "gaussian", "encoder": "resnet18", "ratio": 0.15}
-        x = Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", **recipe)
-        return x.coreset.folder.name, x.select()
-
-    (plain, count), (named, _), (other, percentile) = (
-        key(), key(select={"gaussian_threshold": "count"}), key(select={"gaussian_threshold": "percentile"})
-    )  # fmt: skip
-    assert plain == named != other
+    recipe = {"method": "gaussian", "encoder": "resnet18", "ratio": 0.15}
+    plain = tiny.beside(smoke, recipe)
+    counted = tiny.beside(smoke, recipe, **{"select.gaussian_threshold": "count"})
+    by_percentile = tiny.beside(smoke, recipe, **{"select.gaussian_threshold": "percentile"})
+    assert plain.coreset.address == counted.coreset.address != by_percentile.coreset.address
     labels, features = smoke.data.labels, smoke.change(method="gaussian", encoder="resnet18").embed()
     choice = {"method": "gaussian", "ratio": 0.15, "ridge": smoke.profile.select.gaussian_ridge}
-    expected = select(features, labels, **choice, threshold="percentile")
-    assert percentile.indices.tolist() == expected.indices.tolist() != count.indices.tolist()
+    expected = select(features, labels, **choice, threshold="percentile").indices.tolist()
+    assert by_percentile.select().indices.tolist() == expected != plain.select().indices.tolist()
 
-    def clip(**changes):
-        return Experiment(tiny.profile(**changes), store=smoke.store, device="cpu", encoder="clip-rn50")
-
-    raw, unit = (clip(**{"encoders.clip.normalise": normalise}) for normalise in (False, True))
-    assert raw.embedding.address == clip().embedding.address != unit.embedding.address
+    clip = {"encoder": "clip-rn50"}
+    raw, unit = (tiny.beside(smoke, clip, **{"encoders.clip.normalise": unit}) for unit in (False, True))
+    assert raw.embedding.address == tiny.beside(smoke, clip).embedding.address != unit.embedding.address
     embedding = raw.embed()
     expected = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
     np.testing.assert_allclose(unit.embed(), expected, atol=1e-6)
@@ -253,13 +240,3 @@ def test_early_stopping_counts_the_steps_of_what_it_stands_for(smoke, capsys, mo
     steps = x.steps_at(0.1, annealing=True)
     assert f"the weights after {steps} of the 96 steps" in capsys.readouterr().out
     assert steps != x.steps_at(0.1)
-
-
-@pytest.mark.parametrize("values", [(0.0, 1.0, 2.0), (-3.0, -2.0, 1.0)])
-def test_rows_at_or_below_zero_have_a_place_in_the_order(values):
-    import pandas as pd
-
-    rows = ("random", "moderate", "gaussian")
-    frame = pd.DataFrame({"row": rows, "ratio": 0.1, "cmmd": values})
-    published = {row: (value, 0, 0, 0) for row, value in zip(rows, (1, 2, 3))}
-    assert findings.same_order(frame, published, "cmmd").loc["10 %", "ours"] == list(rows)

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from dedt_lib import encoders, evaluation, sampling, selection, training
+from dedt_lib import encoders, evaluation, sampling, selection
 from dedt_lib.arrays import thin
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
@@ -86,15 +86,10 @@ def test_all_data_is_the_same_run_by_any_method(smoke):
 
 
 def test_the_reference_is_the_run_on_all_data(smoke, reweighted):
-    assert (
-        smoke.store.manifest(reweighted.reference_run.folder)["key"]
-        == smoke.change(ratio=1.0).training()["key"]
-    )
+    whole = smoke.change(ratio=1.0).training()["key"]
+    assert smoke.store.manifest(reweighted.reference_run.folder)["key"] == whole
     reweighted.reweight()
-    assert (
-        reweighted.proxy.manifest()["identity"]["inputs"]["reference"]
-        == smoke.change(ratio=1.0).training()["key"]
-    )
+    assert reweighted.proxy.manifest()["identity"]["inputs"]["reference"] == whole
 
 
 def test_early_stopping_uses_the_weights_that_the_full_run_kept(smoke):
@@ -113,8 +108,7 @@ def test_seeds_are_different_runs(smoke):
 def test_how_often_checkpoints_are_written_changes_no_address(smoke, nothing_is_computed):
     smoke.training()
     nothing_is_computed()
-    profile = tiny.profile(**{"train.checkpoint_every": 1})
-    often = Experiment(profile, store=smoke.store, device="cpu", method="random")
+    often = tiny.beside(smoke, {"method": "random"}, **{"train.checkpoint_every": 1})
     assert often.training()["key"] == smoke.training()["key"]
 
 
@@ -148,17 +142,10 @@ def test_the_scope_is_the_recipes_then_the_profiles(smoke):
 
 
 def test_an_interrupted_experiment_goes_on(smoke, tmp_path, monkeypatch):
-    take_step = training._Run.take_step
-
-    def stop(run, *given):
-        if run.step == 30:
-            raise KeyboardInterrupt
-        take_step(run, *given)
-
     recipe = {"method": "random", "ratio": 0.4}
     interrupted = Experiment(tiny.profile(), store=Store(tmp_path), device="cpu", **recipe)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "take_step", stop)
+        tiny.interrupt(patch, 30)
         interrupted.training()
     resumed, whole = interrupted.training(), smoke.change(ratio=0.4).training()
     assert resumed["key"] == whole["key"] and resumed["files"] == whole["files"]
@@ -185,10 +172,8 @@ def test_costs_do_not_depend_on_what_ran_before(smoke, tmp_path):
     after = Experiment(smoke.profile, store=Store(tmp_path), **alone.recipe.model_dump())
     after.change(method="moderate").cell()  # makes encoder, features and all that is measured against
     shared = {part: cost["seconds"] for part, cost in after.costs().items()}
-    made = {
-        stage.address: stage.manifest()["seconds"] for stage in (after.embedding, after.embedding.encoder)
-    }
-    assert shared["embed"] == pytest.approx(sum(made.values())) and shared["embed"] > 0
+    made = [stage.manifest()["seconds"] for stage in (after.embedding, after.embedding.encoder)]
+    assert shared["embed"] == pytest.approx(sum(made)) and shared["embed"] > 0
     assert list(shared) == list(alone.costs())
 
 
@@ -203,11 +188,8 @@ def test_a_null_takes_the_weights_of_another_run(smoke, reweighted):
 
 def test_the_reference_may_stop_where_the_proxy_does(reweighted):
     stopped = reweighted.change(reference="equal-steps").proxy
-    assert (
-        stopped.reference.steps
-        == reweighted.model.steps
-        == stopped.outline().steps(stopped.settings.batch_size)
-    )
+    steps = stopped.outline().steps(stopped.settings.batch_size)
+    assert stopped.reference.steps == reweighted.model.steps == steps
     assert stopped.address != reweighted.proxy.address
     with pytest.raises(DedtError, match="keeps its weights at the ratios"):
         reweighted.change(reference="equal-steps", ratio=0.3)
@@ -259,13 +241,11 @@ def test_drawn_classes_are_a_run_of_their_own(smoke, reweighted):
 
 
 def test_the_precision_of_sampling_is_its_own_and_stands_in_the_protocol(smoke):
-    def evaluate(precision):
-        profile = tiny.profile(**{"sample.precision": precision})
-        return Experiment(profile, store=smoke.store, device="cpu", method="random").evaluate()["protocol"]
-
-    plain = evaluate("float32")
-    assert "sampled in" not in plain
-    assert evaluate("bfloat16") == plain + ", sampled in bfloat16"
+    plain, half = (
+        tiny.beside(smoke, {"method": "random"}, **{"sample.precision": precision}).evaluate()["protocol"]
+        for precision in ("float32", "bfloat16")
+    )
+    assert "sampled in" not in plain and half == plain + ", sampled in bfloat16"
 
 
 def test_balancing_lets_every_class_count_the_same_without_dro(smoke, reweighted):
@@ -281,12 +261,7 @@ def test_balancing_lets_every_class_count_the_same_without_dro(smoke, reweighted
 
 def test_class_weights_in_the_tail(smoke, reweighted):
     annealed = reweighted.change(annealing=True)
-    keep = Experiment(
-        tiny.profile(**{"train.annealing_weights": "keep"}),
-        store=smoke.store,
-        device="cpu",
-        **annealed.recipe.model_dump(),
-    )
+    keep = tiny.beside(smoke, annealed.recipe.model_dump(), **{"train.annealing_weights": "keep"})
     assert (annealed.plan().epoch(7)[1] == 1).all()
     coreset = keep.weighted_coreset()
     indices, weights = keep.plan().epoch(7)
@@ -305,11 +280,8 @@ def test_any_encoder_can_choose_the_coreset(smoke, encoder, width):
 
 
 def test_the_readout_of_a_ddae_is_part_of_its_features(smoke):
-    keys = set()
-    for block in (1, 2):
-        profile = tiny.profile(**{"encoders.ddae.block": block})
-        keys.add(Experiment(profile, store=smoke.store, device="cpu", encoder="ddae").embedding.address)
-    assert len(keys) == 2
+    of_blocks = [tiny.beside(smoke, {"encoder": "ddae"}, **{"encoders.ddae.block": k}) for k in (1, 2)]
+    assert len({experiment.embedding.address for experiment in of_blocks}) == 2
 
 
 def test_variants_of_the_selector_are_coresets_of_their_own(smoke):
@@ -414,18 +386,16 @@ def test_a_ratio_that_the_full_run_does_not_keep_is_refused_at_once(smoke):
 
 def test_a_ratio_that_came_after_the_full_run_says_what_to_delete(smoke):
     folder = smoke.change(ratio=1.0).model.folder
-    profile = tiny.profile(**{"unet.ratios": (0.1, 0.3, 0.4)})
     recipe = {"method": "random", "ratio": 0.3, "early_stopping": True}
-    with pytest.raises(
-        DedtError, match=f"{folder} is older than the ratios in the profile .*Delete that folder"
-    ):
-        Experiment(profile, store=smoke.store, device="cpu", **recipe).train()
+    later = tiny.beside(smoke, recipe, **{"unet.ratios": (0.1, 0.3, 0.4)})
+    told = f"{folder} is older than the ratios in the profile .*Delete that folder"
+    with pytest.raises(DedtError, match=told):
+        later.train()
 
 
 def test_a_class_that_the_coreset_lost_cannot_be_trained_on(smoke):
-    with pytest.raises(
-        DedtError, match="some of the 10 classes keep no image at ratio 0.02: raise the ratio"
-    ):
+    told = "some of the 10 classes keep no image at ratio 0.02: raise the ratio"
+    with pytest.raises(DedtError, match=told):
         smoke.change(ratio=0.02, scope="global").training()
 
 

@@ -16,6 +16,7 @@ from dedt_lib.selection import select
 
 NAMES = tuple("0123456789")
 K = len(NAMES)
+LABELS = {"random": "Uniform random", "moderate": "Moderate-DS", "clip": "CLIP", "full": "All data"}
 
 
 @pytest.fixture
@@ -28,11 +29,8 @@ def frame(rng):
     """Results of three rows at two ratios and of the run on all the data, two seeds."""
     cells = [(row, ratio, seed) for row in ("random", "moderate") for ratio in (0.1, 0.4) for seed in (0, 1)]
     cells += [("full", 1.0, 0), ("full", 1.0, 1)]
-    rows = [
-        {"row": row, "ratio": ratio, "seed": seed, "fid": rng.uniform(0.5, 2), "realised": ratio}
-        for row, ratio, seed in cells
-    ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(cells, columns=["row", "ratio", "seed"])
+    return frame.assign(fid=rng.uniform(0.5, 2, len(cells)), realised=frame.ratio)
 
 
 def drawn(figure, panels):
@@ -101,9 +99,8 @@ def test_neighbours_of_another_class_are_framed():
 
 def test_kept_beside_removed_with_a_row_for_each_class(rng):
     coreset = select(rng.normal(size=(40, 3)), np.repeat(np.arange(4), 10), method="moderate", ratio=0.5)
-    images = np.broadcast_to(
-        np.where(coreset.kept, 200, 50).astype(np.uint8)[:, None, None, None], (40, 1, 8, 8)
-    )
+    grey = np.where(coreset.kept, 200, 50).astype(np.uint8)
+    images = np.broadcast_to(grey[:, None, None, None], (40, 1, 8, 8))
     samples = np.full((6, 1, 8, 8), 100, dtype=np.uint8), np.arange(6) % 4
     panels = drawn(figures.kept_and_removed(images, {"a": coreset}, per_side=4, drawn=samples), 3)
     assert {text.get_text() for text in panels[0].texts} == set(coreset.class_names)
@@ -132,10 +129,8 @@ def test_the_map_of_photographs_draws_some_of_them(axes_known, rng):
     images = rng.integers(0, 256, (40, 3, 8, 8), dtype=np.uint8)
     (axes,) = drawn(figures.feature_map(rng.normal(size=(40, axes_known)), coreset, images, shown=15), 1)
     assert len(axes.get_images()) == 15
-    assert dict(zip(texts(axes), (len(dots.get_offsets()) for dots in axes.collections))) == {
-        "removed": 30,
-        "kept": 10,
-    }
+    dots = [len(points.get_offsets()) for points in axes.collections]
+    assert dict(zip(texts(axes), dots)) == {"removed": 30, "kept": 10}
 
 
 def test_the_knee_marks_the_ratio():
@@ -175,14 +170,10 @@ def test_epochs_of_different_plans():
 
 
 def test_fid_over_images_leaves_out_rows_without_results(frame):
-    lines = {
-        "Uniform random": ["random"],
-        "InfoBatch": ["infobatch-annealed"],
-        "All data, stopped there": ["full"],
-    }
-    figure = figures.fid_by_images(frame, lines, dashed=["All data, stopped there"], floor=0.3)
+    lines = {"Uniform random": ["random"], "InfoBatch": ["infobatch-annealed"], "All data": ["full"]}
+    figure = figures.fid_by_images(frame, lines, dashed=["All data"], floor=0.3)
     (axes,) = drawn(figure, 1)
-    assert texts(axes) == ["Uniform random", "All data, stopped there", "real-vs-real FID"]
+    assert texts(axes) == ["Uniform random", "All data", "real-vs-real FID"]
 
 
 def test_speedups_with_a_gap():
@@ -192,12 +183,8 @@ def test_speedups_with_a_gap():
 
 
 def test_the_ranks_of_two_orders():
-    order = pd.DataFrame(
-        {
-            "10 %": {"ours": ["a", "b", "c"], "paper": ["c", "b", "a"]},
-            "40 %": {"ours": ["a", "b"], "paper": ["a", "b"]},
-        }
-    ).T
+    orders = {"ours": [list("abc"), list("ab")], "paper": [list("cba"), list("ab")]}
+    order = pd.DataFrame(orders, index=["10 %", "40 %"])
     panels = drawn(figures.rank_slopes(order, {"a": "row a", "b": "row b", "c": "row c"}), 2)
     ends = {line.get_label(): list(line.get_ydata()) for line in panels[0].lines}
     assert ends == {"row c": [1, 3], "row b": [2, 2], "row a": [3, 1]}
@@ -231,9 +218,8 @@ def test_differences_without_results_are_an_empty_figure():
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_means_over_ratios_have_the_intervals_of_their_seeds(frame, seeds):
-    labels = {"random": "Uniform random", "moderate": "Moderate-DS", "clip": "CLIP", "full": "All data"}
     own, rows = frame[frame.seed < seeds], ["random", "moderate", "clip"]
-    figure = figures.fid_by_ratio(own, rows, labels, dashed=["moderate"], floor=0.3, full="full")
+    figure = figures.fid_by_ratio(own, rows, LABELS, dashed=["moderate"], floor=0.3, full="full")
     (axes,) = drawn(figure, 1)
     assert {*texts(axes)} == {"Uniform random", "Moderate-DS", "All data", "real-vs-real FID"}
     expected = intervals(own[own.row == "random"], "ratio")
@@ -295,28 +281,25 @@ def test_the_weights_of_groups_of_classes(rng):
 def test_metrics_by_ratio_leave_out_what_is_not_there(frame):
     frame["cmmd"] = None
     metrics = {"fid": "FID", "cmmd": "CMMD"}
-    labels = {"random": "Uniform random", "moderate": "Moderate-DS", "clip": "CLIP", "full": "All data"}
-    figure = figures.metrics_by_ratio(frame, ["random", "moderate", "clip"], labels, metrics, full="full")
+    figure = figures.metrics_by_ratio(frame, ["random", "moderate", "clip"], LABELS, metrics, full="full")
     (axes,) = drawn(figure, 1)
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
-        "Uniform random",
-        "Moderate-DS",
-        "All data",
-    ]
-    drawn(figures.metrics_by_ratio(frame.iloc[:0], [], labels, metrics), 0)
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["Uniform random", "Moderate-DS", "All data"]
+    drawn(figures.metrics_by_ratio(frame.iloc[:0], [], LABELS, metrics), 0)
 
 
 def test_a_ratio_has_a_row_and_a_selector_a_column():
     data = tiny.digits(40)
     z = data.images.reshape(len(data), -1).astype(float)
+    methods = ("gaussian", "moderate")
     by_ratio = {
-        ratio: {m: select(z, data.labels, method=m, ratio=ratio) for m in ("gaussian", "moderate")}
+        ratio: {method: select(z, data.labels, method=method, ratio=ratio) for method in methods}
         for ratio in (0.1, 0.5, 0.9)
     }
     figure = figures.kept_by_ratio(data.images, by_ratio, of_class=1)
     drawn(figure, 2 * 2 * 3)
     histograms = figure.axes[::4], figure.axes[1::4]
-    for column, method in zip(histograms, ("gaussian", "moderate")):
+    for column, method in zip(histograms, methods):
         for axes, (ratio, coresets) in zip(column, by_ratio.items()):
             removed, both = (sum(bar.get_height() for bar in bars) for bars in axes.containers)
             assert axes.get_title() == f"{method}, ratio {ratio:g}"

@@ -86,10 +86,8 @@ def test_a_page_tells_only_what_it_named():
 
 
 def test_a_sentence_has_difference_interval_and_seeds():
-    frame = results(
-        random={0.1: [2, 2, 2, 2, 2], 0.2: [2, 2, 2], 0.3: [2]},
-        moderate={0.1: around(3), 0.2: [1, 2, 3], 0.3: [2.5]},
-    )
+    moderate = {0.1: around(3), 0.2: [1, 2, 3], 0.3: [2.5]}
+    frame = results(random={0.1: [2] * 5, 0.2: [2] * 3, 0.3: [2]}, moderate=moderate)
     page = findings.Page(frame, [PAIR])
     assert page.answer(*PAIR) == (
         "**Not at any ratio, and worse at some.** FID, *ResNet-18, Moderate-DS* minus *Uniform random* (5 seeds), "
@@ -104,10 +102,8 @@ def test_a_sentence_has_difference_interval_and_seeds():
     }
     frame = frame.rename(columns={"fid": "cmmd"}).assign(fid=1.0)
     page = findings.Page(frame, [PAIR, (*PAIR, "cmmd")])
-    assert (
-        "CMMD, *ResNet-18, Moderate-DS* minus *Uniform random* (5 seeds), at 10 %: +1.0200 (0.7"
-        in page.answer(*PAIR, "cmmd")
-    )
+    of_cmmd = "CMMD, *ResNet-18, Moderate-DS* minus *Uniform random* (5 seeds), at 10 %: +1.0200 (0.7"
+    assert of_cmmd in page.answer(*PAIR, "cmmd")
     assert page.shown(value="cmmd")["10 %"].iloc[0].startswith("+1.0200 (0.7")
     assert page.shown(PAIR)["20 %"].iloc[0] == "+0.00 (0.00 to 0.00, 3 seeds)"
 
@@ -179,8 +175,9 @@ def test_the_order_of_rows_is_kendalls_tau():
 
 def test_rows_at_or_below_zero_have_a_place_in_the_order_and_missing_ones_have_none():
     frame = results(random=[-0.1], moderate=[0.0], gaussian=[float("nan")])
-    order = findings.same_order(frame, THREE).loc["10 %"]
-    assert order["ours"] == ["random", "moderate"] and order["tau"] == 1
+    for value in ("fid", "cmmd"):
+        order = findings.same_order(frame.rename(columns={"fid": value}), THREE, value).loc["10 %"]
+        assert order["ours"] == ["random", "moderate"] and order["tau"] == 1
 
 
 def test_the_order_in_words():
@@ -205,44 +202,33 @@ def test_the_order_in_words():
 # ---- class by class --------------------------------------------------------------------------------
 
 
-def class_results(**rows):
+def class_results(plain, reweighted):
     """Cells at 10 % with class-wise FID and class weights, one pair of lists per seed."""
     cells = [
-        {
-            "row": row.replace("_", "-"),
-            "ratio": 0.1,
-            "seed": seed,
-            "result": {"class_names": list("abcd"), "classwise": fid, "class_weights": weights},
-        }
-        for row, given in rows.items()
+        (row, 0.1, seed, {"class_names": list("abcd"), "classwise": fid, "class_weights": weights})
+        for row, given in zip(("moderate", "moderate-reweighted"), (plain, reweighted))
         for seed, (fid, weights) in given.items()
     ]
     return pd.DataFrame(cells, columns=["row", "ratio", "seed", "result"])
 
 
-def paired(before, after, weights):
-    """One seed, with class-wise FID without and with weights."""
-    return class_results(moderate={0: (before, None)}, moderate_reweighted={0: (after, weights)})
-
-
+WEIGHTS = [0.4, 0.3, 0.2, 0.1]
 PAIRED = class_results(
-    moderate={0: ([1, 2, 3, 4], None), 1: ([1, 2, 3, 4], None), 2: ([9, 9, 9, 9], None)},
-    moderate_reweighted={
-        1: ([0, 3, 3, 2], [0.4, 0.3, 0.2, 0.1]),
-        0: ([0, 3, 2, 6], [0.4, 0.3, 0.2, 0.1]),
-    },
+    {0: ([1, 2, 3, 4], None), 1: ([1, 2, 3, 4], None), 2: ([9, 9, 9, 9], None)},
+    {1: ([0, 3, 3, 2], WEIGHTS), 0: ([0, 3, 2, 6], WEIGHTS)},
 )
 
 
 def test_a_class_without_a_value_is_passed_over():
-    weights = [0.4, 0.3, 0.2, 0.1]
-    classes = findings.by_class(paired([1, 2, None, 4], [0, 3, None, 2], weights), 0.1)
+    one_seed = class_results({0: ([1, 2, None, 4], None)}, {0: ([0, 3, None, 2], WEIGHTS)})
+    classes = findings.by_class(one_seed, 0.1)
     assert findings.class_gains(classes).difference.to_dict() == {"a": -1, "b": 1, "d": -2}
     heavy, easy, rank, p = findings.heavy_and_easy(classes)
     assert heavy.tolist() == [True, True, False, False] and easy.tolist() == [True, False, False, False]
     assert rank == pytest.approx(-1) and p == pytest.approx(2 / 6)
     assert "over 4 classes" in findings.heaviness_in_words(classes)
-    assert findings.by_class(paired([None] * 4, [None] * 4, weights), 0.1) is None
+    without = class_results({0: ([None] * 4, None)}, {0: ([None] * 4, WEIGHTS)})
+    assert findings.by_class(without, 0.1) is None
 
 
 def test_classes_are_paired_by_seed():
@@ -254,9 +240,9 @@ def test_classes_are_paired_by_seed():
 
 
 def test_classes_are_read_by_kid_as_well():
-    frame = PAIRED.assign(
-        result=[{**result, "kid_classwise": [2 * x for x in result["classwise"]]} for result in PAIRED.result]
-    )
+    kid = [[2 * value for value in result["classwise"]] for result in PAIRED.result]
+    both = [{**result, "kid_classwise": values} for result, values in zip(PAIRED.result, kid)]
+    frame = PAIRED.assign(result=both)
     assert findings.by_class(frame, 0.1, "kid_classwise").after.tolist() == [[0, 6, 4, 12], [0, 6, 6, 4]]
     assert findings.by_class(PAIRED, 0.1, "kid_classwise") is None
 
@@ -267,24 +253,14 @@ def test_classes_are_read_by_kid_as_well():
 )
 def test_weights_carry_information_if_seeds_agree_and_shuffling_harms(agree, gain, told):
     rng = np.random.default_rng(0)
-    weights = (
-        np.tile([0.4, 0.3, 0.2, 0.1], (5, 1))
-        if agree
-        else np.array([np.roll([0.4, 0.3, 0.2, 0.1], k) for k in range(5)])
-    )
+    own, shuffled = "moderate-reweighted", "moderate-reweighted-shuffled"
     cells = [
-        {
-            "row": row,
-            "ratio": 0.1,
-            "seed": seed,
-            "fid": fid,
-            "result": {"class_weights": weights[seed].tolist()},
-        }
+        (row, 0.1, seed, fid, {"class_weights": np.roll(WEIGHTS, 0 if agree else seed).tolist()})
         for seed, noise in enumerate(rng.normal(0, 0.02, 5))
-        for row, fid in (("moderate-reweighted", 3 - gain + noise), ("moderate-reweighted-shuffled", 3.0))
+        for row, fid in ((own, 3 - gain + noise), (shuffled, 3.0))
     ]
-    frame = pd.DataFrame(cells)
-    page = findings.Page(frame, [("moderate-reweighted", "moderate-reweighted-shuffled")])
+    frame = pd.DataFrame(cells, columns=["row", "ratio", "seed", "fid", "result"])
+    page = findings.Page(frame, [(own, shuffled)])
     said = findings.information_in_words(frame, page, 0.1)
     assert said.startswith("The seeds learn similar" if agree else "The seeds do not agree") and told in said
     assert "takes 5 seeds" in findings.information_in_words(frame, page, 0.2)
@@ -306,24 +282,21 @@ def test_gains_of_classes_are_corrected_together():
     assert gains.p_holm.tolist() == pytest.approx(list(evaluation.holm(gains.p)))
     said = findings.gains_in_words(classes)
     assert said.startswith("**Of 10 classes, reweighting improves 1** (a) and harms 1 (b) after Holm's")
-    assert (
-        "is that of class a, -2.0" in said
-        and "5 seeds), better; the smallest is that of class b, +1.99 (" in said
-    )
+    assert "is that of class a, -2.0" in said
+    assert "5 seeds), better; the smallest is that of class b, +1.99 (" in said
     few = findings.gains_in_words(findings.by_class(PAIRED, 0.1))
-    assert few.startswith(
-        "**Too few seeds for a verdict** (2). The largest gain in class-wise FID is that of class a, -1.00 (-1.00 to"
-    )
+    assert few.startswith("**Too few seeds for a verdict** (2). The largest gain in class-wise FID is ")
+    assert "is that of class a, -1.00 (-1.00 to" in few
+
+
+CORRELATION = "The rank correlation between class weight and class-wise FID before reweighting is"
 
 
 @pytest.mark.parametrize(
     "difficulty, words",
     [
         (np.arange(10), "**No, the heavier classes are the hard ones.** The rank correlation"),
-        (
-            -np.arange(10),
-            "**Yes.** The rank correlation between class weight and class-wise FID before reweighting is -1.00",
-        ),
+        (-np.arange(10), f"**Yes.** {CORRELATION} -1.00"),
         ([2, 0, 1, 9, 3, 8, 4, 7, 5, 6], "**Inconclusive.** "),  # rho is 0.41, and p 0.25
     ],
 )
@@ -427,10 +400,8 @@ def test_fid_by_several_networks():
     cells = pd.DataFrame({"result": [{"fids": [x, 2 * x, x**2]} for x in (1.0, 2.0, 3.0, 5.0)]})
     said = findings.networks_in_words(cells)
     assert "4 cells" in said and "3 networks" in said and "1.000 to 1.000" in said and "2.75, 5.50" in said
-    assert (
-        findings.networks_in_words(pd.DataFrame({"result": [{}]}))
-        == "FID was measured with one network only."
-    )
+    one = findings.networks_in_words(pd.DataFrame({"result": [{}]}))
+    assert one == "FID was measured with one network only."
 
 
 def test_without_classes_there_is_nothing_to_say_of_them():

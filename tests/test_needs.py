@@ -36,30 +36,25 @@ def folder(root, counts):
     return {"data.source": "folder", "data.path": str(root), "data.channels": 3, "data.per_class": 0}
 
 
+GAUSSIAN, RANDOM = {"method": "gaussian"}, {"method": "random"}
 CASES = [
     ([12, 3], {"ratio": 0.1}, {}, "train", "class1 keep no image at ratio 0.1: raise it to 0.167 or more"),
-    ([12, 3], {"ratio": 0.1, "method": "random"}, {}, "reweight", "class1 keep no image at ratio 0.1"),
+    ([12, 3], {"ratio": 0.1, **RANDOM}, {}, "reweight", "class1 keep no image at ratio 0.1"),
     (
         [3, 3, 3],
         {"ratio": 0.2, "scope": "global"},
         {},
         "evaluate",
-        "Of 9 images 1 are kept, so some of the 3 classes",
+        "Of 9 images 1 are kept, so some of the 3",
     ),
     ([3, 3], {"ratio": 0.1}, {}, "select", "keeps none: raise the ratio"),
-    (
-        [6, 1],
-        {"method": "gaussian", "ratio": 1.0},
-        {},
-        "select",
-        "class1 have fewer than the 2 images.*drop the class",
-    ),
-    ([6, 1], {"method": "gaussian", "ratio": 0.6}, {}, "run", "class1 have fewer than the 2 images"),
+    ([6, 1], {"ratio": 1.0, **GAUSSIAN}, {}, "select", "class1 have fewer than the 2 images.*drop the class"),
+    ([6, 1], {"ratio": 0.6, **GAUSSIAN}, {}, "run", "class1 have fewer than the 2 images"),
     ([1], {"ratio": 1.0}, {}, "run", "need 4 training images in all, and there are 1"),
     ([8, 8], {"ratio": 0.5}, {"sample.count": 1}, "evaluate", "--set sample.count=2"),
     (
         [8],
-        {"ratio": 0.5, "method": "random"},
+        {"ratio": 0.5, **RANDOM},
         {},
         "run",
         "of one class.*FID network.*--set evaluate.network=inceptionv3",
@@ -79,22 +74,15 @@ def test_what_cannot_be_had_is_refused_before_anything_is_computed(
 ):
     data = folder(tmp_path / "images", counts)
     options = [f"--{name}={value}" for name, value in recipe.items()]
-    for name, value in ({k: data[k] for k in ("data.channels", "data.per_class")} | changes).items():
+    for name, value in {"data.channels": 3, "data.per_class": 0, **changes}.items():
         options += ["--set", f"{name}={value}"]
     given = ["--profile", "smoke", "--data", data["data.path"], "--store", str(tmp_path / "store"), *options]
     assert cli.main([verb, *given]) == 2
     error = capsys.readouterr().err
     assert error.startswith("dedt: ") and error.count("\n") == 1
     x = Experiment(tiny.profile(**data, **changes), store=Store(tmp_path / "store"), device="cpu", **recipe)
-    verbs = {
-        "select": x.select,
-        "train": x.train,
-        "reweight": x.reweight,
-        "evaluate": x.evaluate,
-        "run": x.cell,
-    }
     with pytest.raises(DedtError, match=message):
-        verbs[verb]()
+        x.cell() if verb == "run" else getattr(x, verb)()
 
 
 @pytest.mark.parametrize("method", ["random", "gaussian", "moderate"])

@@ -13,6 +13,7 @@ from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
+from dedt_lib.shell.cli import main
 from dedt_lib.stages import Lab, Stage, closure
 from dedt_lib.stages.embed import ENCODERS, Embed, FidClassifier, encoder
 from dedt_lib.stages.latents import source_shape
@@ -313,13 +314,10 @@ def test_known_data_is_counted_without_being_there():
     real = Experiment(everything, device="cpu").data.class_counts.tolist()
     assert planning.survey(everything) == ([150] * 10, None) and real == [150] * 10
     assert planning.survey(tiny.profile())[0] == DIGITS
-    for name, images, classes in (
-        ("paper", 50_000, 10),
-        ("imagenet", 1_281_167, 1000),
-        ("imagenette", 9469, 10),
-    ):
+    published = {"paper": (50_000, 10), "imagenet": (1_281_167, 1000), "imagenette": (9469, 10)}
+    for name, numbers in published.items():
         lab = imagined(name)
-        assert (lab.n, len(lab.class_names)) == (images, classes)
+        assert (lab.n, len(lab.class_names)) == numbers
 
 
 def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
@@ -345,8 +343,6 @@ def test_an_unknown_row_is_an_error():
 
 
 def test_a_verb_of_a_recipe_takes_what_its_stages_take(tmp_path, capsys):
-    from dedt_lib.shell.cli import main
-
     for k, folder in enumerate(("a", "b")):
         tiny.write_images(tmp_path / "photos", [folder], each=12 + k, size=(40, 33))
     photos = [str(tmp_path / "photos"), "--ratio", "0.5", "--dry-run", "--store", str(tmp_path / "store")]
@@ -366,9 +362,8 @@ def test_a_verb_of_a_recipe_takes_what_its_stages_take(tmp_path, capsys):
 def test_the_probe_times_every_kind_of_work():
     small = {"encoders.clip.batch_size": 10, "encoders.inceptionv3.batch_size": 5, "evaluate.batch_size": 10}
     lab = imagined("", **small)
-    chosen = runs(
-        lab, *((f"{row}-reweighted", 0.2, 0) for row in ("moderate", "mdt-gaussian", "sd-moderate"))
-    )
+    rows = ("moderate-reweighted", "mdt-gaussian-reweighted", "sd-moderate-reweighted")
+    chosen = runs(lab, *((row, 0.2, 0) for row in rows))
     works = planning.plan(chosen)
     speed = planning.probe(chosen, limit=0)
     assert set(speed) == {(work.kind, work.network) for work in works}

@@ -24,9 +24,8 @@ def test_infobatch_agrees_with_the_package(golden):
     """Same counts, same samples that must stay, same weights; only the random draw may differ."""
     reference = golden("infobatch")
     n = reference["losses"].shape[1]
-    ours = public_name(
-        n, prune_ratio=float(reference["prune_ratio"]), delta=float(reference["delta"]), epochs=4
-    )
+    settings = {name: float(reference[name]) for name in ("prune_ratio", "delta")}
+    ours = public_name(n, epochs=4, **settings)
     for e in range(4):
         ours.scores = reference[f"scores_before_{e}"].astype(np.float64)
         indices, weights = ours.epoch(e)
@@ -175,10 +174,8 @@ def test_classes_are_drawn_by_their_weights():
 
 
 def test_each_epoch_is_drawn_anew_and_alike():
-    plan, again = (
-        ClassDrawPlan(np.arange(20), np.arange(20) % 2, [0.5, 0.5], seed=1, total=20, epochs=8)
-        for _ in range(2)
-    )
+    labels, how = np.arange(20) % 2, {"seed": 1, "total": 20, "epochs": 8}
+    plan, again = (ClassDrawPlan(np.arange(20), labels, [0.5, 0.5], **how) for _ in range(2))
     assert plan.epoch(3)[0].tolist() == again.epoch(3)[0].tolist() != plan.epoch(4)[0].tolist()
 
 

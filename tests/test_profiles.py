@@ -6,6 +6,7 @@ weights are stand-ins of the published layout, in the places in which the publis
 
 import math
 import shutil
+from functools import partial
 from operator import attrgetter
 
 import numpy as np
@@ -39,6 +40,7 @@ from dedt_lib.weights import read_tensors
 
 NETWORKS = ("encoders.resnet18", "encoders.inceptionv3", "encoders.clip", "evaluate", "autoencoder")
 MODELS = ("unet", "mdt", "stable_diffusion")
+CHANNELS = ("unet", "autoencoder", "stable_diffusion")
 TINY = {
     **{f"{section}.epochs": 1 for section in (*NETWORKS, "encoders.ddae")},
     **{f"{section}.epochs": 2 for section in MODELS},
@@ -46,10 +48,7 @@ TINY = {
     **{f"{section}.ratios": (0.8,) for section in MODELS},
     **{f"{section}.steps": 3 for section in MODELS},
     **{f"{section}.image_size": lambda size: min(size, 32) for section in ("data", "autoencoder")},
-    **{
-        f"{section}.channels": lambda widths: (8,) * len(widths)
-        for section in ("unet", "autoencoder", "stable_diffusion")
-    },
+    **{f"{part}.channels": lambda widths: (8,) * len(widths) for part in CHANNELS},
     "mdt.proxy_epochs": 1,
     "stable_diffusion.pretraining_epochs": 1,
     "sample.count": 20,
@@ -140,11 +139,8 @@ def published(tmp_path_factory, inception):  # noqa: F811
         def save(state):
             return lambda path: torch.save(state, path)
 
-        make = {
-            "inceptionv3-imagenet": lambda: inception_v3(init_weights=False, transform_input=True),
-            "resnet18-imagenet": resnet18,
-        }
-        for name, network in make.items():
+        plain_inception = partial(inception_v3, init_weights=False, transform_input=True)
+        for name, network in (("inceptionv3-imagenet", plain_inception), ("resnet18-imagenet", resnet18)):
             official(name, save(seeded(0, name, network).state_dict()), "new.pth")
         official("inception-fid", save(inception[0].state_dict()), "new.pth")
         clip = seeded(0, "clip", encoders.rn50).model.state_dict()
@@ -244,7 +240,7 @@ MISSING = [
 
 
 @pytest.fixture
-def without(published, tmp_path, monkeypatch):
+def without(published, no_network, tmp_path, monkeypatch):
     """Make one of the published networks unreachable; the others stay."""
 
     def remove(missing):
@@ -252,12 +248,9 @@ def without(published, tmp_path, monkeypatch):
         for file in (path for path in published.rglob("*") if path.is_file()):
             name = file.relative_to(published).as_posix()
             if not name.startswith((absent, weights.LOCK)):
-                (tmp_path / "weights" / name).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / "weights" / name).symlink_to(file)
-        monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+                (no_network / name).parent.mkdir(parents=True, exist_ok=True)
+                (no_network / name).symlink_to(file)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         latents.published_autoencoder.cache_clear()
         return absent
 
@@ -268,9 +261,8 @@ def without(published, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, row, missing", MISSING)
 def test_weights_that_are_missing_are_told_before_anything_is_computed(name, row, missing, without, tmp_path):
     absent, store = without(missing), Store(tmp_path / "store")
-    experiment = Experiment(
-        shrunk(name, **{"data.path": "/nowhere"}), store=store, **grid.cell_recipe(row, 0.8, 0)
-    )
+    profile = shrunk(name, **{"data.path": "/nowhere"})
+    experiment = Experiment(profile, store=store, **grid.cell_recipe(row, 0.8, 0))
     with pytest.raises(DedtError, match=absent) as error:
         experiment.cell()
     assert str(tmp_path / "weights") in str(error.value)
@@ -279,10 +271,9 @@ def test_weights_that_are_missing_are_told_before_anything_is_computed(name, row
 
 def test_only_what_a_stage_needs_is_looked_for(without, images, tmp_path):
     without("stabilityai")
+    profile = shrunk("imagenet", **{"data.path": images["imagenet"]})
     recipe = grid.cell_recipe("mdt-moderate", 0.8, 0)
-    experiment = Experiment(
-        shrunk("imagenet", **{"data.path": images["imagenet"]}), store=Store(tmp_path / "s"), **recipe
-    )
+    experiment = Experiment(profile, store=Store(tmp_path / "s"), **recipe)
     experiment.check_weights("select")
     assert len(experiment.select().indices) < 12
     for stage in (experiment.reweight, experiment.train, experiment.sample, experiment.compare):
@@ -297,6 +288,13 @@ def test_the_command_looks_for_weights_before_it_reads_images(without, images, t
     assert "sd-vae-ft-mse" in capsys.readouterr().err and not (tmp_path / "store").exists()
 
 
+@pytest.fixture
+def odd(published, tmp_path):
+    """The folder of an autoencoder that fits no published network, beside those."""
+    autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
+    return str(tmp_path / "odd")
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -304,33 +302,25 @@ def test_the_command_looks_for_weights_before_it_reads_images(without, images, t
         ({"autoencoder.image_size": 20}, "multiple of 8"),
         (
             {"autoencoder.weights": "odd"},
-            "odd makes 6 channels of latents, one for 4 pixels, but .*ema reads 4, one for 8",
+            "odd makes 6 channels of latents, .* 4 pixels, but .*ema reads 4, one for 8",
         ),
     ],
 )
-def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, message, published, tmp_path):
+def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, message, odd, tmp_path):
     if "autoencoder.weights" in change:
-        autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(
-            tmp_path / "odd"
-        )
-        change = {"autoencoder.weights": str(tmp_path / "odd")}
-    experiment = Experiment(
-        shrunk("imagenet", **{"data.path": "/nowhere"}, **change),
-        store=Store(tmp_path / "store"),
-        model="mdt",
-    )
+        change = {"autoencoder.weights": odd}
+    profile = shrunk("imagenet", **{"data.path": "/nowhere"}, **change)
+    experiment = Experiment(profile, store=Store(tmp_path / "store"), model="mdt")
     with pytest.raises(DedtError, match=message):
         experiment.cell()
     assert not (tmp_path / "store").exists()
 
 
-def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(published, tmp_path):
-    autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
-    profile = shrunk("imagenette", **{"data.path": "/nowhere", "autoencoder.weights": str(tmp_path / "odd")})
+def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(odd, tmp_path):
+    profile = shrunk("imagenette", **{"data.path": "/nowhere", "autoencoder.weights": odd})
     experiment = Experiment(profile, store=Store(tmp_path / "store"), model="stable-diffusion")
-    with pytest.raises(
-        DedtError, match='makes 6 channels.*U-Net of .* takes 4.*autoencoder.weights = "pipeline"'
-    ):
+    told = 'makes 6 channels.*U-Net of .* takes 4.*autoencoder.weights = "pipeline"'
+    with pytest.raises(DedtError, match=told):
         experiment.check_weights()
 
 
@@ -338,11 +328,8 @@ def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(published, tmp_pa
 
 
 def tune(images, store, pipeline=VERSION_1_4, **changes):
-    profile = shrunk(
-        "imagenette",
-        **{"data.path": images["imagenette"], "stable_diffusion.weights": str(pipeline)},
-        **changes,
-    )
+    own = {"data.path": images["imagenette"], "stable_diffusion.weights": str(pipeline)}
+    profile = shrunk("imagenette", **own, **changes)
     recipe = {"model": "stable-diffusion", "method": "random", "ratio": 0.8}
     return Experiment(profile, store=store, device="cpu", **recipe)
 
@@ -370,9 +357,8 @@ def test_each_part_of_a_pipeline_decides_the_result(change, published, images, t
     change(tmp_path / "other")
     store = Store(tmp_path / "store")
     one, other = tune(images, store), tune(images, store, tmp_path / "other")
-    assert (
-        latents.encoded(one.lab).address == latents.encoded(other.lab).address
-    )  # the autoencoder is the same
+    # The autoencoder is the same.
+    assert latents.encoded(one.lab).address == latents.encoded(other.lab).address
     assert one.training()["key"] != other.training()["key"]
     assert not np.array_equal(one.training()["losses"], other.training()["losses"])
     shutil.copytree(published / VERSION_1_4, tmp_path / "same")
@@ -391,15 +377,13 @@ def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, pub
     assert weights.key_of(opened.vae) == latents.decoder(lab).address == key
     assert latents.autoencoder(lab).address == weights.key_of(latents.pipeline(lab).result().vae)
     x_0 = torch.randn(2, *experiment.latents.shape, generator=torch.Generator().manual_seed(0))
-    assert np.array_equal(
-        autoencoder.decode(opened.vae, x_0, size=32), experiment.samples.decode(x_0).numpy()
-    )
+    decoded = autoencoder.decode(opened.vae, x_0, size=32)
+    assert np.array_equal(decoded, experiment.samples.decode(x_0).numpy())
 
 
 def test_an_autoencoder_of_no_pipeline_is_refused():
-    with pytest.raises(
-        DedtError, match="'pipeline' is that of stable_diffusion.weights, which names no pipeline"
-    ):
+    told = "'pipeline' is that of stable_diffusion.weights, which names no pipeline"
+    with pytest.raises(DedtError, match=told):
         load_profile("digits", **{"autoencoder.weights": "pipeline"})
 
 

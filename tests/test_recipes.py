@@ -33,10 +33,6 @@ def test_every_profile_is_valid(name):
     assert profile.name == name and all(0 < ratio < 1 for ratio in profile.unet.ratios)
 
 
-def test_smoke_and_digits_are_there():
-    assert {"smoke", "digits"} <= set(profile_names())
-
-
 @pytest.mark.parametrize("name", profile_names())
 def test_a_profile_holds_only_what_is_its_own(name):
     own = tomllib.loads((PROFILES / f"{name}.toml").read_text())
@@ -160,7 +156,7 @@ def test_a_bad_value_is_named(key, value):
         ({"data.image_size": 7}, "data.image_size must be divisible by 2 for 2 levels"),
         (
             {"unet.latent": True, "autoencoder.image_size": 4},
-            "the latents are 1 wide, which 2 levels in unet.channels",
+            "the latents are 1 wide, which 2 levels in",
         ),
         (
             {"autoencoder.patch": 3},
@@ -194,12 +190,8 @@ def test_a_file_that_is_not_toml(tmp_path):
 
 def test_the_default_recipe_is_the_papers_smallest_coreset():
     recipe = Recipe()
-    assert (recipe.method, recipe.ratio, recipe.reweighting, recipe.annealing) == (
-        "moderate",
-        0.1,
-        False,
-        False,
-    )
+    assert (recipe.method, recipe.ratio) == ("moderate", 0.1)
+    assert not recipe.reweighting and not recipe.annealing
 
 
 @pytest.mark.parametrize(
@@ -231,54 +223,25 @@ def test_a_copy_of_a_profile_needs_a_name_of_its_own(tmp_path):
 
 def test_the_paper_profile_holds_the_published_settings():
     paper = load_profile("paper")
-    assert (paper.data.source, paper.unet.epochs, paper.unet.batch_size, paper.unet.learning_rate) == (
-        "cifar10",
-        2000,
-        128,
-        1e-4,
-    )
-    assert (paper.unet.steps, paper.unet.guidance, paper.sample.count) == (100, 0.3, 50_000)
-    assert (paper.unet.ema_decay, paper.train.label_dropout, paper.train.flip, paper.train.warmup_steps) == (
-        0.9999,
-        0.1,
-        True,
-        13 * -(-50_000 // 128),
-    )
+    unet, train, ddae = paper.unet, paper.train, paper.encoders.ddae
+    assert (paper.data.source, paper.evaluate.network) == ("cifar10", "inceptionv3")
+    assert (unet.epochs, unet.batch_size, unet.learning_rate, unet.ema_decay) == (2000, 128, 1e-4, 0.9999)
+    assert (unet.steps, unet.guidance, paper.sample.count) == (100, 0.3, 50_000)
+    assert (train.label_dropout, train.flip, train.warmup_steps) == (0.1, True, 13 * -(-50_000 // 128))
     assert (paper.reweight.burn_in, paper.reweight.step_size, paper.reweight.smoothing) == (0, 1, 1e-3)
-    assert (paper.select.moderate_scope, paper.train.annealing_start, paper.evaluate.network) == (
-        "global",
-        0.875,
-        "inceptionv3",
-    )
-    assert (paper.encoders.ddae.block, paper.encoders.ddae.timestep, paper.encoders.resnet18.procedure) == (
-        6,
-        11,
-        "published",
-    )
+    assert (paper.select.moderate_scope, train.annealing_start) == ("global", 0.875)
+    assert (ddae.block, ddae.timestep, paper.encoders.resnet18.procedure) == (6, 11, "published")
 
 
 def test_imagenet_and_imagenette_hold_the_published_settings_of_the_latent_models():
     imagenet, imagenette = load_profile("imagenet"), load_profile("imagenette")
     for p in (imagenet, imagenette):
-        assert (p.data.source, p.data.path, p.data.image_size, p.autoencoder.image_size, p.data.channels) == (
-            "folder",
-            "",
-            256,
-            256,
-            3,
-        )
-        assert (p.sample.count, p.train.flip, p.train.gradient_clip, p.evaluate.classwise) == (
-            50_000,
-            True,
-            1.0,
-            False,
-        )
-        assert (p.evaluate.network, p.train.label_dropout) == ("inceptionv3", 0.1)
-    assert (imagenet.tables, imagenet.encoders.default, imagenet.evaluate.cmmd) == (
-        ("table4",),
-        "inceptionv3",
-        "vit-l-14-336",
-    )
+        assert (p.data.source, p.data.path, p.data.image_size, p.data.channels) == ("folder", "", 256, 3)
+        assert (p.autoencoder.image_size, p.sample.count) == (256, 50_000)
+        assert (p.train.flip, p.train.gradient_clip, p.train.label_dropout) == (True, 1.0, 0.1)
+        assert (p.evaluate.network, p.evaluate.classwise) == ("inceptionv3", False)
+    assert (imagenet.tables, imagenet.encoders.default) == (("table4",), "inceptionv3")
+    assert imagenet.evaluate.cmmd == "vit-l-14-336"
     assert (imagenet.encoders.inceptionv3.weights, imagenet.encoders.inceptionv3.size) == ("imagenet", 299)
     assert imagenet.autoencoder.weights == "stabilityai/sd-vae-ft-mse"
     assert imagenet.autoencoder.decoder_weights == "stabilityai/sd-vae-ft-ema"

@@ -19,6 +19,7 @@ from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.files import address
 from dedt_lib.models import autoencoder
+from dedt_lib.models.stable_diffusion import VERSION_1_4, tiny_pipeline
 from dedt_lib.pixels import to_float
 from dedt_lib.plans import EpochPlan
 from dedt_lib.reweighting import GroupDRO
@@ -43,14 +44,8 @@ def fit(experiment, folder, *, weights=None, **changes):
     plan = EpochPlan(indices, total=len(experiment.data), epochs=4, weights=weights)
     sizes = {"epochs": 4, "batch_size": 8, "checkpoint_every": 3}
     settings = dataclasses.replace(experiment.settings, **{**changes, **sizes})
-    return train(
-        experiment.build_model(),
-        latents.source(experiment.lab, experiment.spec).result(),
-        plan,
-        settings,
-        seed=0,
-        folder=folder,
-    )
+    source = latents.source(experiment.lab, experiment.spec).result()
+    return train(experiment.build_model(), source, plan, settings, seed=0, folder=folder)
 
 
 def test_weights_of_one_change_no_bit(latent, tmp_path):
@@ -72,12 +67,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(latent, tmp_path, monkeypatch
 
 
 def test_a_fresh_model_does_not_depend_on_what_was_loaded_before_it(latent, smoke):
-    def fresh():
-        return Experiment(
-            tiny.profile(), store=Store(smoke.store.root), device="cpu", model=latent.recipe.model
-        )
-
-    unloaded, loaded = fresh(), fresh()
+    unloaded, loaded = (tiny.beside(smoke, {"model": latent.recipe.model}) for _ in range(2))
     latents.source(loaded.lab, loaded.spec).result()
     one, other = (experiment.build_model(seed=3).state_dict() for experiment in (unloaded, loaded))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -108,15 +98,9 @@ def test_unguided_samples_come_from_the_same_training_without_guidance(model, sc
         if model == "mdt":
             patch.setattr(network, "forward", watched)
             predict = type(network).forward.__get__(network)
-        images = sampling.sample(
-            network,
-            np.arange(4),
-            seed=0,
-            batch_size=4,
-            sampler=unguided.spec.sampler,
-            decode=unguided.samples.decode,
-            **unguided.spec.sampling(True),
-        )
+        how = {"sampler": unguided.spec.sampler, "decode": unguided.samples.decode}
+        how |= {"seed": 0, "batch_size": 4, **unguided.spec.sampling(True)}
+        images = sampling.sample(network, np.arange(4), **how)
     assert len(asked) == unguided.spec.section.steps and images.shape[0] == 4
     assert all(count == 4 and (labels != network.null_label).all() for count, labels in asked)
 
@@ -137,14 +121,11 @@ def test_fid_can_be_measured_in_the_features_of_a_resnet18(tmp_path):
     features = evaluate.features(lab, images)
     assert features.shape == (4, evaluate.width(lab)) == (4, 64)
     with torch.no_grad():
-        np.testing.assert_allclose(
-            features, network.result().features(to_float(torch.from_numpy(images))), rtol=1e-5
-        )
+        expected = network.result().features(to_float(torch.from_numpy(images)))
+    np.testing.assert_allclose(features, expected, rtol=1e-5)
     chooses = embed.encoder(lab, "resnet18", 0)
-    assert (type(network.result()), network.settings["flip"]) == (
-        type(chooses.result()),
-        lab.profile.train.flip,
-    )
+    assert type(network.result()) is type(chooses.result())
+    assert network.settings["flip"] == lab.profile.train.flip
     first = [next(stage.result().parameters()) for stage in (network, chooses)]
     assert not torch.equal(*first), "the encoder that chooses may not be the one that judges"
     assert evaluate.views(lab) == 1 + lab.profile.train.flip
@@ -167,9 +148,8 @@ def test_class_weights_are_learned_and_change_the_run(latent):
 
 def test_the_latents_are_encoded_once(smoke):
     mdt, stable = (smoke.change(model=name) for name in LATENT)
-    assert latents.encoded(mdt.lab).address == latents.encoded(stable.lab).address and len(
-        mdt.latents
-    ) == len(smoke.data)
+    assert latents.encoded(mdt.lab).address == latents.encoded(stable.lab).address
+    assert len(mdt.latents) == len(smoke.data)
 
 
 def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
@@ -179,16 +159,14 @@ def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
         for model in (proxy, reference):
             for parameter in model.parameters():
                 parameter.normal_(std=0.1)
-    batch = draw_batch(
-        latents.source(mdt.lab, mdt.spec).result(), torch.arange(20), mdt.settings, 0, 0, proxy
-    )
+    source = latents.source(mdt.lab, mdt.spec).result()
+    batch = draw_batch(source, torch.arange(20), mdt.settings, 0, 0, proxy)
     dro = GroupDRO(reference, np.full(10, 5))
     with torch.no_grad():
         dro(proxy.losses(batch), batch, proxy)
         margins = (proxy.margin_losses(batch) - reference.margin_losses(batch)).clamp(min=0)
-    expected = [
-        margins[batch.labels == k].mean().item() if (batch.labels == k).any() else 0 for k in range(10)
-    ]
+    of_class = [margins[batch.labels == k] for k in range(10)]
+    expected = [own.mean().item() if len(own) else 0 for own in of_class]
     np.testing.assert_allclose(dro.excess, expected, rtol=1e-5, atol=1e-8)
 
 
@@ -229,8 +207,6 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """An autoencoder and a pipeline of the layout that the hub has, with three-channel images."""
-    from dedt_lib.models.stable_diffusion import tiny_pipeline
-
     root = tmp_path_factory.mktemp("weights")
     vae = autoencoder.small_autoencoder(3, widths=(8, 8, 8))
     vae.save_pretrained(root / "vae")
@@ -240,42 +216,29 @@ def weights(tmp_path_factory):
 
 @pytest.mark.parametrize("model", LATENT)
 def test_a_folder_of_pictures_goes_all_the_way(model, pictures, weights, tmp_path):
-    profile = tiny.profile(
-        **{
-            "data.source": "folder",
-            "data.path": str(pictures),
-            "data.image_size": 16,
-            "data.channels": 3,
-            "data.per_class": 0,
-            "autoencoder.image_size": 16,
-            "autoencoder.weights": str(weights / "vae"),
-            "autoencoder.decoder_weights": str(weights / "vae"),
-            "stable_diffusion.weights": str(weights / "pipeline"),
-            "train.flip": True,
-            "sample.count": 12,
-            "mdt.ratios": (0.5,),
-            "stable_diffusion.ratios": (0.5,),
-            "evaluate.classwise": False,
-            "data.class_names": ("tench", "spaniel", "parachute"),
-        },
-    )
+    names = ("tench", "spaniel", "parachute")
+    vae, pipeline = str(weights / "vae"), str(weights / "pipeline")
+    changes = {
+        "data": {"source": "folder", "path": str(pictures), "per_class": 0, "class_names": names},
+        "autoencoder": {"image_size": 16, "weights": vae, "decoder_weights": vae},
+        "stable_diffusion": {"weights": pipeline, "ratios": (0.5,)},
+    }
+    images = {"data.image_size": 16, "data.channels": 3, "train.flip": True}
+    sizes = {"mdt.ratios": (0.5,), "sample.count": 12, "evaluate.classwise": False}
     given = {"method": "moderate", "ratio": 0.5, "reweighting": True, "encoder": "resnet18", "model": model}
+    profile = tiny.profile(**changes, **images, **sizes)
     experiment = Experiment(profile, store=Store(tmp_path), device="cpu", **given)
     cell = experiment.cell()
-    assert cell["class_names"] == ["tench", "spaniel", "parachute"]
+    assert cell["class_names"] == list(names)
     assert cell["class_counts"] == [6, 6, 6] and cell["classwise"] == [] and np.isfinite(cell["fid"])
     assert experiment.sample().shape == (12, 3, 16, 16)
     assert experiment.latents.views == 2  # with the mirror images
 
 
 def test_the_u_net_on_latents_goes_all_the_way(tmp_path):
-    changes = {
-        "unet.latent": True,
-        "autoencoder.patch": 2,
-        "autoencoder.channels": (8, 16),
-        "evaluate.cmmd": "",
-    }
-    profile = tiny.profile(**changes, **{"autoencoder.image_size": 8, "unet.ratios": (0.4,)})
+    patches = {"autoencoder.patch": 2, "autoencoder.channels": (8, 16), "autoencoder.image_size": 8}
+    unet = {"unet.latent": True, "unet.ratios": (0.4,)}
+    profile = tiny.profile(**patches, **unet, **{"evaluate.cmmd": ""})
     given = {"method": "moderate", "ratio": 0.4, "reweighting": True, "annealing": True}
     experiment = Experiment(profile, store=Store(tmp_path), device="cpu", **given)
     cell = experiment.cell()
@@ -284,15 +247,9 @@ def test_the_u_net_on_latents_goes_all_the_way(tmp_path):
     assert experiment.sample().shape == (100, 1, 8, 8)
 
 
-def test_weights_that_are_not_there_are_named(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))
+def test_weights_that_are_not_there_are_named(no_network, tmp_path):
     latents.published_autoencoder.cache_clear()
-    published = {
-        "autoencoder.weights": "stabilityai/sd-vae-ft-mse",
-        "stable_diffusion.weights": "CompVis/stable-diffusion-v1-4",
-    }
+    published = {"autoencoder.weights": "stabilityai/sd-vae-ft-mse", "stable_diffusion.weights": VERSION_1_4}
     experiment = Experiment(tiny.profile(**published), store=Store(tmp_path), device="cpu", model="mdt")
     with pytest.raises(DedtError, match="sd-vae-ft-mse"):
         experiment.latents  # noqa: B018
@@ -335,17 +292,14 @@ def test_all_settings_but_those_of_speed_are_in_the_address(model, smoke):
     """A changed setting of training is another address; one of speed is not."""
 
     def run(**changes):
-        experiment = Experiment(tiny.profile(), store=smoke.store, device="cpu", method="random", model=model)
+        experiment = tiny.beside(smoke, {"method": "random", "model": model})
         spec = experiment.spec
         spec.__dict__["settings"] = dataclasses.replace(spec.settings, **changes)
         return experiment.model.address
 
     settings = smoke.change(model=model).settings
-    kept = {
-        field.name
-        for field in dataclasses.fields(settings)
-        if run(**{field.name: other(getattr(settings, field.name))}) == run()
-    }
+    changed = {field.name: other(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    kept = {name for name, value in changed.items() if run(**{name: value}) == run()}
     assert kept == {"checkpoint_every", "channels_last", "compile"}
 
 

@@ -3,10 +3,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import tiny
 from PIL import Image
+from test_findings import results as frame_of
 
 from dedt_lib.book import grid, paper, results, tables
 from dedt_lib.config.profile import load_profile
@@ -104,9 +104,8 @@ def test_pending_cells_are_read_and_collected_unchanged(smoke, tmp_path):
     folder = tmp_path / "smoke"
 
     def check():
-        assert list(results.read_cells(tiny.profile(), root=tmp_path).result) == [
-            cell for _, cell, _ in waiting
-        ]
+        kept = results.read_cells(tiny.profile(), root=tmp_path)
+        assert list(kept.result) == [cell for _, cell, _ in waiting]
         for name, _, images in waiting:
             row, percent, seed = name.split("-")
             kept = results.read_samples("smoke", row, int(percent) / 100, int(seed), root=tmp_path)
@@ -114,13 +113,9 @@ def test_pending_cells_are_read_and_collected_unchanged(smoke, tmp_path):
         assert results.done(tiny.profile(), root=tmp_path) == {"random-10-0", "random-10-1"}
 
     check()
-    assert results.collect(tiny.profile(), ["random-10-1"], root=tmp_path) == 1
-    check()
-    assert (
-        results.collect(tiny.profile(), root=tmp_path) == 1
-        and results.collect(tiny.profile(), root=tmp_path) == 0
-    )
-    check()
+    for names, count in ((["random-10-1"], 1), ((), 1), ((), 0)):
+        assert results.collect(tiny.profile(), names, root=tmp_path) == count
+        check()
     lines = (folder / "cells.jsonl").read_text().splitlines()
     sheet = (folder / "samples" / "random.png").read_bytes()
     wait(tmp_path, {**cell, "fid": 7.0}, 1)
@@ -131,16 +126,16 @@ def test_pending_cells_are_read_and_collected_unchanged(smoke, tmp_path):
 
 
 def test_a_collection_that_was_killed_is_done_again(smoke, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
     wait(tmp_path, {"row": "random", **smoke.cell()}, 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            results.collect(tiny.profile(), root=tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", killed)
+        results.collect(tiny.profile(), root=tmp_path)
     assert len(results.read_cells(tiny.profile(), root=tmp_path)) == 1
-    assert (
-        results.collect(tiny.profile(), root=tmp_path) == 1
-        and len(results.read_cells(tiny.profile(), root=tmp_path)) == 1
-    )
+    assert results.collect(tiny.profile(), root=tmp_path) == 1
+    assert len(results.read_cells(tiny.profile(), root=tmp_path)) == 1
 
 
 def test_a_result_under_the_name_of_another_cell_is_refused(smoke, tmp_path):
@@ -191,14 +186,18 @@ def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_pat
     assert file.read_bytes() == good and len(results.read_cells(tiny.profile())) == 1
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:50] + b"x" + b[51:]]
-)
+def sheet_of_samples(root, shape):
+    """The file and the images of a picture of samples of the row "random"."""
+    file = root / "digits" / "samples" / "random.png"
+    file.parent.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
+    results._write_sheet(file, {"random-10-0": images})
+    return file, images
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b[:50] + b"x" + b[51:]])
 def test_a_damaged_picture_of_samples_is_named(damage, tmp_path):
-    (tmp_path / "digits" / "samples").mkdir(parents=True)
-    picture = tmp_path / "digits" / "samples" / "random.png"
-    images = np.random.default_rng(0).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
-    results._write_sheet(picture, {"random-10-0": images})
+    picture, _ = sheet_of_samples(tmp_path, (1, 8, 8))
     picture.write_bytes(damage(picture.read_bytes()))
     with pytest.raises(DedtError, match=f"{picture} is no picture of samples .*Delete it to do without"):
         results.read_samples("digits", "random", 0.1, 0, root=tmp_path)
@@ -217,12 +216,6 @@ def test_a_class_without_a_value_is_not_the_worst(smoke, tmp_path):
 
 
 # ---- what the book prints ------------------------------------------------------------------------
-
-
-def frame_of(**fid):
-    """Cells of rows at 10 %, one number per seed."""
-    cells = [(row, 0.1, seed, value) for row, values in fid.items() for seed, value in enumerate(values)]
-    return pd.DataFrame(cells, columns=["row", "ratio", "seed", "fid"])
 
 
 def test_a_table_prints_mean_and_interval_and_a_dash_for_what_is_missing():
@@ -288,9 +281,7 @@ def test_only_missing_cells_are_computed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16)])
 def test_samples_come_back_from_their_picture(shape, tmp_path, monkeypatch):
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
-    images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
-    (tmp_path / "digits" / "samples").mkdir(parents=True)
-    results._write_sheet(tmp_path / "digits" / "samples" / "random.png", {"random-10-0": images})
+    _, images = sheet_of_samples(tmp_path, shape)
     assert np.array_equal(results.read_samples("digits", "random", 0.1, 0), images)
     assert results.read_samples("digits", "random", 0.2, 0) is None
 
@@ -323,7 +314,7 @@ def test_results_are_of_one_setting_of_their_profile(tmp_path):
 
 
 def test_results_that_are_committed_say_of_which_values():
-    kept = list((Path(__file__).parents[1] / "results").glob("*/cells.jsonl"))
+    kept = list((ROOT / "results").glob("*/cells.jsonl"))
     assert kept and all(file.with_name("profile.json").exists() for file in kept)
 
 
