@@ -96,7 +96,7 @@ def test_a_tar_of_a_folder_holds_its_links_and_nothing_hidden(tmp_path):
         ("label", ["10.0", "0.0", "2.0", "1.0"], ("0", "1", "2", "10")),  # as of a column with gaps
     ],
 )
-def test_columns_that_say_something_else_are_no_classes(tmp_path, column, values, classes):
+def test_which_columns_of_a_table_are_classes(tmp_path, column, values, classes):
     photos(tmp_path, *range(12))
     lines = [f"file_name,{column}", *(f"{i:02d}.png,{values[i % len(values)]}" for i in range(12))]
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
