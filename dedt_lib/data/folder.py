@@ -16,6 +16,7 @@ from .names import (
     ARCHIVES,
     FOREIGN,
     HELD_OUT,
+    METADATA,
     few,
     image_suffixes,
     is_hidden,
@@ -77,6 +78,10 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     if others := _other_sources(root):
         notes = [*notes, f"not read, because there are images beside them: {few(map(legible, others))}"]
 
+    if tables := [f.relative_to(root) for below in subfolders(train, Counter()) for f in _tables(below)]:
+        whole = "one table of all the images, beside the folders, would be"
+        notes = [*notes, f"not read: {few(map(legible, tables))}; {whole}"]
+
     def held_out():
         if not test:
             return None
@@ -100,6 +105,10 @@ def _other_sources(root):
     folders = filter(os.path.isdir, (root / name for name in parquet.SUBFOLDERS))
     names = (str(file.relative_to(root)) for folder in folders for file in folder.iterdir())
     return sorted(name for name in names if name.lower().endswith(OTHER_SOURCES) and not is_hidden(name))
+
+
+def _tables(folder):
+    return filter(Path.is_file, map(folder.joinpath, METADATA))
 
 
 def _flat(root, base, left_out):
