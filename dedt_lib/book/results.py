@@ -296,7 +296,7 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     """All results of a profile, collected or pending, one row a cell.
 
     Returns:
-        Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps,
+        Columns: profile (as commands name it), row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps,
         realised (images seen, as a share of those that a run on all the data sees), and what the final run
         cost: images, evaluations (of the network), seconds, cpu_seconds; the same with ``whole_`` in front
         counts all that the trained model costs (MODEL).  Where there are held-out images, fid_held_out; where
@@ -310,12 +310,13 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     import pandas as pd
 
     check_settings(profile, root=root)
-    folder = results_folder(profile, root)
+    profile, folder = load_profile(profile), results_folder(profile, root)
     pending = _pending(folder)  # first: what is collected in between is then found twice, not never
     found = _collected(folder) | pending
     if not found:
-        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={load_profile(profile).called}")
-    return pd.DataFrame([_columns(found[name]) for name in sorted(found, key=_order)])
+        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={profile.called}")
+    made = pd.DataFrame([_columns(found[name]) for name in sorted(found, key=_order)])
+    return made.assign(profile=profile.called)
 
 
 def _columns(result: dict[str, Any]) -> dict[str, Any]:
