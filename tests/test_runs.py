@@ -51,6 +51,8 @@ def test_a_line_has_seeds_dates_commits_and_a_command_that_works(frame, tmp_path
 def test_the_command_names_an_own_profile_by_its_file(tmp_path):
     (tmp_path / "mine.toml").write_text('extends = "digits"')
     shutil.copytree(results.results_folder("digits"), tmp_path / "mine")
+    cells = tmp_path / "mine" / "cells.jsonl"
+    cells.write_text(cells.read_text().replace('"profile":"digits"', '"profile":"mine"'))
     own = results.read_cells(tmp_path / "mine.toml", root=tmp_path)
     assert f"--profile {tmp_path / 'mine.toml'}" in runs.behind(own, ["moderate"]).data
 
