@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DedtError
 from . import parquet
 from .columns import NONE
-from .listing import Listing, of_split, root_of
+from .listing import Files, Listing, of_split, root_of
 from .names import (
     ARCHIVES,
     FOREIGN,
@@ -158,7 +158,7 @@ def _of_files(root, files, labels, names, left_out, notes):
         notes = [*notes, f"{there:,} captions in text files beside the images"]
     return Listing(
         root=root,
-        files=files,
+        files=Files(files),
         encoded=functools.partial(zip, ids, files),
         labels=labels,
         class_names=names,
