@@ -48,10 +48,9 @@ def measured():
     return (
         f"Choosing takes {' and '.join(took)},\n"
         f"in CPU time on one thread, and at most {math.ceil(10 * gib) / 10} GiB ([measured](benchmarks/photos.json)). "
-        "By its nearest\nneighbours in the features of the default encoder a held-out image of CIFAR-10 is "
-        f"named rightly in\n{given} of all cases, in "
-        f"those of a ResNet-18 trained for {epochs} epochs on {images:,} of its images in {trained}\n"
-        "([measured](benchmarks/encoders.json)).\n"
+        "With\nthe default encoder's features, nearest neighbours classify "
+        f"{given} of held-out CIFAR-10 images correctly,\nwith those of a ResNet-18 trained for {epochs} epochs "
+        f"on {images:,} of its images {trained}\n([measured](benchmarks/encoders.json)).\n"
     )
 
 
