@@ -278,7 +278,7 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
     shares = np.array(list(percentages))
     if len(shares) == 0:
         return "No results yet."
-    mean, low, high = mean_interval(shares)
+    mean, low, high = map(float, mean_interval(shares))
     if len(shares) == 1:
         verdict = "One seed has no interval."
     elif low > 50:
