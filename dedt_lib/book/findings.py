@@ -22,7 +22,7 @@ from .comparisons import (
     LEVEL,
     OPEN,
     WORSE,
-    Page,  # noqa: F401  # notebooks take it from here
+    Page,
     between,
     entry,
     judged,

@@ -321,18 +321,15 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
 
 def _columns(result: dict[str, Any]) -> dict[str, Any]:
     """The columns of :func:`read_cells` from the result of a cell."""
-    costs, train = result["costs"], result["costs"]["train"]
-    same = ("row", "fid", "copies", "steps", "realised")
+    costs, same = result["costs"], ("row", "fid", "copies", "steps", "realised")
+    whole = [cost for part, cost in costs.items() if part in MODEL]
     return {
         **{name: result[name] for name in same},
         **{name: result["recipe"][name] for name in ("ratio", "seed")},
         "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
         **{name: result.get(name) for name in (*MORE_METRICS, "copies_features", "fid_held_out")},
-        **{unit: train[unit] for unit in UNITS},
-        **{
-            f"whole_{unit}": sum(cost[unit] for part, cost in costs.items() if part in MODEL)
-            for unit in UNITS
-        },
+        **{unit: costs["train"][unit] for unit in UNITS},
+        **{f"whole_{unit}": sum(cost[unit] for cost in whole) for unit in UNITS},
         "result": result,
     }
 
@@ -348,14 +345,9 @@ def reading(result: dict[str, Any]) -> dict[str, Any]:
         proxy), and burn_in (steps), with T at most 100.
     """
     dro = result["dro"]
-    return {
-        "weights": np.array(result["class_weights"]),
-        "trajectory": np.array(dro["trajectory"]),
-        "clipped": np.array(dro["clipped_path"]),
-        "excess": np.array(dro["excess_path"]),
-        "step": thin(np.arange(dro["steps"]), 100),
-        "burn_in": dro["burn_in"],
-    }
+    paths = {"trajectory": dro["trajectory"], "clipped": dro["clipped_path"], "excess": dro["excess_path"]}
+    arrays = {name: np.array(path) for name, path in (paths | {"weights": result["class_weights"]}).items()}
+    return {**arrays, "step": thin(np.arange(dro["steps"]), 100), "burn_in": dro["burn_in"]}
 
 
 def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":

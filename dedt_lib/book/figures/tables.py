@@ -185,8 +185,7 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
     axes.set_xticks(steps[:1] + [b for a, b in itertools.pairwise(steps) if b > 1.3 * a])
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)
 
 
 def _by_ratio(axes, frame, rows, labels, value, dashed, full):
