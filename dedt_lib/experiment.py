@@ -80,20 +80,22 @@ class Experiment(Graph):
         """The recipe's surrogate encoder and the manifest of its training."""
         return self.embedding.reader(), self.embedding.encoder.manifest()
 
+    def _result(self, verb: str) -> Any:
+        """What the first of the last stages of a verb gives, after a check that it can be had."""
+        self.check(verb)
+        return self.stages(verb)[0].result()
+
     def embed(self) -> np.ndarray:
         """Features of all training images by the encoder: float32 [n, d], memory-mapped and read-only."""
-        self.check("embed")
-        return self.embedding.result()
+        return self._result("embed")
 
     def select(self) -> Coreset:
         """The recipe's coreset, without class weights."""
-        self.check("select")
-        return self.coreset.result()
+        return self._result("select")
 
     def reweight(self) -> dict[str, Any]:
         """What group DRO learned on this coreset: see :class:`~dedt_lib.stages.reweight.Proxy`."""
-        self.check("reweight")
-        return self.proxy.result()
+        return self._result("reweight")
 
     @property
     def training_run(self) -> Train:
@@ -132,8 +134,7 @@ class Experiment(Graph):
 
     def sample(self) -> np.ndarray:
         """Generated images: uint8 [samples, C, H, W]; their classes are :meth:`sample_labels`."""
-        self.check("sample")
-        return self.samples.result()
+        return self._result("sample")
 
     def sample_labels(self) -> np.ndarray:
         """Classes of the samples, in the shares of the training images: int64 [samples]."""
@@ -156,8 +157,7 @@ class Experiment(Graph):
 
     def evaluate(self) -> dict[str, Any]:
         """FID, class-wise FID and near-copies: see :class:`~dedt_lib.stages.evaluate.Evaluate`."""
-        self.check()
-        return self.metrics.result()
+        return self._result("evaluate")
 
     def compare(self) -> dict[str, Any]:
         """The metrics beside FID: see :class:`~dedt_lib.stages.evaluate.Compare`."""
@@ -166,8 +166,7 @@ class Experiment(Graph):
 
     def floor(self) -> dict[str, Any]:
         """Real half against real half: see :class:`~dedt_lib.stages.evaluate.Floor`."""
-        self.check("measure")
-        return evaluate.Floor(self.lab).result()
+        return self._result("measure")
 
     # ---- what the stages share -----------------------------------------------------------------------
 

@@ -85,8 +85,9 @@ figures.distance_strips(
 #
 # A **reference** model is trained on all the data, a **proxy** on the coreset
 # only. Where the loss of the proxy stays above the loss of the reference, the
-# coreset lacks information about the class, and the class gains weight. Each
-# line is a class; one is the weight without reweighting.
+# class gains weight: the coreset may lack information about it, or the proxy has
+# not trained for long enough. Each line is a class; one is the weight without
+# reweighting.
 
 # %%
 weighted = plain.change(reweighting=True)

@@ -51,7 +51,9 @@ name = data.class_names[shown]
 # ## Gaussian
 #
 # Fit a Gaussian to the features $z$ of each class, with mean $\mu$ and
-# covariance $\Sigma$. The score of an image is its log-density,
+# covariance $\Sigma$. (The paper writes one mean and one covariance; the method
+# that it cites fits a Gaussian to each class, as here.) The score of an image is its
+# log-density,
 #
 # $$S(z) = -\tfrac12\left[(z-\mu)^\top\Sigma^{-1}(z-\mu)
 #   + \ln|\Sigma| + d\ln 2\pi\right],$$
@@ -91,7 +93,8 @@ figures.score_histogram(gaussian, f"log-density, class {name}", shown)
 # The score is the distance to the centre of the class, which is the
 # coordinate-wise median of its features. Sort the distances and keep the
 # quantiles from $\tfrac12-\tfrac R2$ to $\tfrac12+\tfrac R2$, where $R$ is the
-# ratio. The kept images form a *band* around the median distance.
+# ratio. The kept images form a *band* around the median distance. (The paper's
+# "within R/2 from the median" is read as ranks, because $R$ is no distance.)
 
 # %%
 centre = np.median(z, axis=0)

@@ -50,11 +50,13 @@ names = experiment.data.class_names
 # maximise,
 #
 # $$\min_\theta\max_{\alpha\in\Delta}\sum_{i=1}^K
-#   \alpha_i\left(\ell_i(\theta)-\ell_{\mathrm{ref}}(\theta_0)\right).$$
+#   \alpha_i\left(\ell(\theta;D_{s_i})
+#   -\ell_{\mathrm{ref}}(\theta_0;D_{s_i})\right),$$
 #
-# The difference in brackets is the **excess loss** of class $i$: the loss of
+# with $D_{s_i}$ the images of class $i$ in the coreset. The difference in brackets is the **excess loss** of class $i$: the loss of
 # the proxy minus the loss of the reference. A negative excess is clipped to
-# zero, sample by sample. At each step the clipped class means $\lambda_i$
+# zero, sample by sample; the clip acts on the weights only, and the proxy is trained
+# on the weighted losses as they are. At each step the clipped class means $\lambda_i$
 # move the weights by exponentiated gradient ascent, and a little smoothing
 # pulls them back towards uniform,
 #
@@ -233,7 +235,8 @@ Markdown(
 # classes) and how reproducible they are: the correlation of the logarithms of
 # the weights between two seeds of a setting (the mean and the lowest pair),
 # and with the default's weights of the same seed. A setting whose seeds
-# disagree has learned the seed and not the classes.
+# disagree has learned the seed and not the classes. The seeds share one coreset,
+# so this is agreement between trainings and not between coresets.
 
 # %%
 from dedt_lib.book import findings, results

@@ -85,7 +85,9 @@ figures.image_rows(
 #
 # In one sample of ten the class is replaced by a null label. The same network
 # thereby learns to predict without a class, which guidance needs. Here is the
-# loss of one batch, with every random draw in sight.
+# loss of one batch, with every random draw in sight. The mean over all pixels
+# stands for the sum. For the gradient that is a factor; for group DRO it is part of
+# the step size, since the weights move by $e^{\eta\lambda}$.
 
 # %%
 generator = torch.manual_seed(seed)
@@ -192,7 +194,8 @@ ledger.round(1).astype({"steps": int, "images seen": int})
 # ([Xie et al., 2023](https://arxiv.org/abs/2305.10429)), the source of this
 # kind of weights, *samples* by them: it draws a class with probability
 # $\alpha_i$, then one of its images. The bars below are one epoch of such
-# draws, and the short lines are the expected counts.
+# draws, and the short lines are the expected counts. The paper does not say
+# which of the two it uses.
 
 # %%
 weighted = experiment.change(reweighting=True)

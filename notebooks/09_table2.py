@@ -55,7 +55,8 @@ Markdown(page.answer(ours, "early-stopping-annealed"))
 # FID, the mean over the seeds and half the width of its 95 % interval. In
 # brackets are the images that were really seen, as a share of those that a run
 # on all the data sees. The first two rows are the paper's, and the others are
-# controls. All rows see all the data in the last eighth of the epochs, except
+# controls. All rows see all the data in the last eighth of the epochs, in which all
+# class weights are one (the paper does not say), except
 # *All data, equal steps*, which sees all the data from the start and stops
 # after as many steps as the annealed coreset takes.
 
@@ -117,7 +118,8 @@ figures.fid_by_images(
 #
 # The first line is the question of this page. The second replaces the coreset
 # by one drawn uniformly at random. The third and fourth are InfoBatch in two
-# readings, explained below. The last line is the gain from annealing itself.
+# readings, explained below. The last line is what annealing adds, with its
+# additional steps.
 
 # %%
 runs.linked(page.shown(), page.rows)
@@ -132,8 +134,9 @@ Markdown(page.summary())
 # epoch of all the data has as many steps as ten epochs of a coreset of 10 %, so
 # the annealed run is longer, and most so at the smallest ratio. The first line
 # is the fair question, since both of its rows take the same number of steps.
-# If it is not below zero, the coreset of the first seven eighths contributed
-# nothing that all the data would not have.
+# Where it is above zero, the coreset of the first seven eighths was worse than
+# all the data; where it is inconclusive, the page does not say whether the
+# coreset contributed anything.
 #
 # InfoBatch *to budget* and the annealed coreset of the same ratio see almost
 # the same number of images, so the fourth line compares them directly. InfoBatch

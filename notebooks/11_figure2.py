@@ -48,8 +48,9 @@ gains = findings.class_gains(classes).drop(columns="deviation")
 gains.round(3)
 
 # %% [markdown]
-# The same by KID. It needs no covariance, which the samples of one class
-# estimate poorly.
+# The same by KID, a kernel distance in the same features
+# ([Terms](../book/glossary.md)). It needs no covariance, which the samples of one
+# class estimate poorly.
 
 # %%
 by_kernel = findings.by_class(frame, ratio, "kid_classwise")
@@ -65,8 +66,9 @@ shown
 #
 # Bars are means over the seeds, and thin lines are their 95 % intervals. Red
 # lines are the real-vs-real FID of a class. It compares two halves of the real
-# images, which are half as many, and is therefore about twice too high. Compare
-# the distance between two bars with the length of the thin lines.
+# images, which are half as many, and is therefore about twice too high. A thin
+# line is the interval of one mean by itself; whether two bars differ is in the table
+# above, whose intervals are paired.
 
 # %%
 if classes:
@@ -98,8 +100,9 @@ Markdown(findings.heaviness_in_words(classes))
 
 # %% [markdown]
 # A second correlation asks whether weight buys quality: do the classes with the
-# larger weights have the larger gains? Its p, like that of the first, is the
-# share of all orders of the classes whose correlation is at least as large.
+# larger weights have the larger gains? Its p, like that of the first, is
+# two-sided: how often 99,999 random orders of the classes have a correlation at
+# least as far from zero.
 
 # %%
 from dedt_lib.evaluation import rank_correlation
@@ -119,12 +122,17 @@ Markdown(
 #
 # The figure has one line per seed. Lines that cross freely mean that the
 # weights depend more on the random draw than on the classes.
-# [The controls](20_controls.ipynb) test this with Kendall's W.
+# [The controls](20_controls.ipynb) test this with Kendall's W. The table has what
+# moved the weights: the mean excess loss of each seed's proxy after the burn-in.
 
 # %%
 if classes:
     shown = figures.weights_by_seed(classes.weights, classes.names)
 shown
+
+# %%
+learned = frame[(frame.row == "moderate-reweighted") & (frame.ratio == ratio)]
+findings.proxies(learned).droplevel(["row", "ratio"]).round(3)
 
 # %% [markdown]
 # ## What follows

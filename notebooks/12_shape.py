@@ -60,7 +60,9 @@ Is it better than all the data, stopped after as many steps?
 #
 # The first two lines are the questions above. The next two split the recipe
 # into its steps. The last line asks the second question of the annealed
-# recipe of [Table II](09_table2.ipynb).
+# recipe of [Table II](09_table2.ipynb). In the committed results of profile
+# `digits` all seeds of a row share one coreset, *Uniform random* apart
+# ([Table I](08_table1.ipynb)).
 
 # %%
 runs.linked(page.shown(), page.rows)
@@ -112,9 +114,9 @@ Markdown(
 # %% [markdown]
 # ## What does the whole recipe cost?
 #
-# Times as fast as one run on all the data, in CPU time, at the smallest ratio:
-# the final training alone, and with feature extractor, selection, reference and
-# proxy. Below one means slower. [Table III](10_table3.ipynb) has all ratios.
+# One run on all the data over the recipe, in network evaluations, at the
+# smallest ratio: the final training alone, and with reference and proxy. Below one
+# means more work. [Table III](10_table3.ipynb) has all ratios.
 
 # %%
 import pandas as pd
@@ -122,7 +124,7 @@ import pandas as pd
 recipes = [r for r in ("moderate", ours, annealed) if r in set(frame.row)]
 few = frame[frame.ratio.isin([smallest, 1.0])]
 cost = {
-    name: tables.speedups(few, recipes, whole=whole)["CPU time"]
+    name: tables.speedups(few, recipes, whole=whole)["network evaluations"]
     for name, whole in {"training": False, "whole recipe": True}.items()
 }
 pd.DataFrame(cost).round(2)
@@ -167,14 +169,15 @@ U-Net has {weights / 1000:.0f} thousand weights and takes
 # - **The metric.** FID is measured in the features of a small classifier of
 #   digits. It asks for atypical digits as well as for typical ones, so a
 #   selector that excludes the atypical ones may be penalised.
-# - **The seeds.** The summary under the table says which differences they can
-#   detect. Smaller differences may exist.
+# - **The seeds.** With five seeds or more the summary under the table says which
+#   differences they can detect; with fewer the page makes no verdict. Smaller
+#   differences may exist.
 # - **The settings.** All rows share one guidance scale, one learning rate and
 #   one step size of group DRO. Other settings may change the order of the rows.
 #
 # ## What follows
 #
-# A "no" on this page says that a claim does not hold for *all* data sets.
+# A *worse* or a *no* on a page says that a claim does not hold for its images.
 # "Inconclusive" says nothing about whether it holds. Whether a claim holds on
 # CIFAR-10 takes the paper's own sizes, which the profiles `short` and `paper`
 # contain. What transfers from the digits is the method of asking: paired seeds,

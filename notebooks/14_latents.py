@@ -200,18 +200,18 @@ losses["real half against real half"] = {"FID": experiment.floor()["fid"]}
 pd.DataFrame(losses).T.round(2)
 
 # %% [markdown]
-# A half holds half as many images, and FID grows as the number of images
-# shrinks. At the full number of images, chance alone would give about half of
-# the value in the last row. This is the scale for the FID of the
-# reconstructions.
+# Reconstructions are compared with their own originals, so a perfect autoencoder
+# would have an FID of zero. The last row is only a scale for how large FIDs are
+# here. A half holds half as many images, and FID grows as the number of images
+# shrinks; two independent full sets would have about half of that value.
 
 # %%
 price = losses["decoded from a sample"]["FID"]
 chance = experiment.floor()["fid"] / 2
 Markdown(
     f"The reconstructions have a FID of {price:.2f} against their own "
-    f"originals, {'less' if price < chance else 'more'} than the "
-    f"{chance:.2f} of chance."
+    "originals; two independent sets of as many real images would have about "
+    f"{chance:.2f}."
 )
 
 # %% [markdown]

@@ -171,9 +171,9 @@ Markdown(
     f"Measured on {settings['train']:,} training and {settings['test']:,} "
     f"held-out images. The ResNet-18's own accuracy is {100 * own:.1f} %. By "
     "Moderate-DS the two coresets share "
-    f"{100 * shared['moderate']['value']:.0f} %, about what two "
-    "random tenths share, and by the Gaussian "
-    f"{100 * shared['gaussian']['value']:.0f} %. "
+    f"{100 * shared['moderate']['value']:.0f} %, and by the Gaussian "
+    f"{100 * shared['gaussian']['value']:.0f} %; two random tenths share "
+    "10 % on average. "
     "Another encoder means another coreset."
 )
 

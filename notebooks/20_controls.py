@@ -10,8 +10,8 @@
 # # Controls: do the class weights carry information?
 #
 # A row can beat another for a reason that has nothing to do with its method.
-# Each row of this page removes exactly one possible reason: the *order* of the
-# learned weights, the *seed* that learned them, the *full training* of the
+# Each row of this page removes one possible reason, or a few that belong together:
+# the *order* of the learned weights, the *seed* that learned them, the *full training* of the
 # reference, group DRO itself, or the *short training* of a small coreset. The
 # decisive control is the shuffled null: the same $K$ weights, assigned to other
 # classes by a random permutation. `compute = True` computes missing cells.
@@ -80,7 +80,8 @@ Markdown(findings.steady_in_words(frame))
 # The second test is the second line below. The other lines are three more
 # comparisons of the learned weights. *Another seed's weights* were learned by
 # a proxy, a reference and a feature extractor that share nothing with this run
-# but the images. *Reference at equal steps* compares the proxy with a reference
+# but the images. Seed $s$ takes those of seed $s+1$, so each vector of weights
+# stands in two of the differences, and their interval is approximate. *Reference at equal steps* compares the proxy with a reference
 # after the same number of steps, so that the excess loss measures the images
 # and not the length of training.
 
@@ -166,11 +167,10 @@ runs.linked(held_out, "controls")
 # %% [markdown]
 # ## What follows
 #
-# If the learned weights are not better than shuffled ones, whatever gain
-# reweighting has comes from unequal weights as such, and not from what group
-# DRO learned about the classes. If they are better than shuffled ones but not
-# than another seed's, the information is real and shared by the seeds, which is
-# the outcome that the method needs. A gain over balance matters only for a
+# Where learned and shuffled weights cannot be told apart, nothing shows that what
+# group DRO learned about the classes matters. Where they are better than shuffled
+# ones and, within a stated interval, as good as another seed's, the information is
+# real and shared by the seeds, which is the outcome that the method needs. A gain over balance matters only for a
 # coreset that is unbalanced. Each of these statements is about weights near
 # those of this profile: weights close to $1/K$ leave any null little to change.
 
@@ -188,8 +188,8 @@ runs.behind(frame, "controls")
 # ## In short
 #
 # The shuffled null keeps the weights and destroys their meaning, so it
-# separates information from imbalance. Kendall's W says whether two seeds learn
-# the same weights, at no cost. Full-length training and another feature network
+# separates information from imbalance. Kendall's W says how far the seeds agree on
+# the order of the classes, at no cost. Full-length training and another feature network
 # exclude two further explanations, too few steps and the choice of the metric.
 #
 # ## Try it

@@ -468,8 +468,9 @@ pd.Series(
 # A set has distance zero to itself. Held-out images are as real, and yet their
 # distance is not zero. They are fewer than the training images, which raises
 # FID by its bias, and they are other images. The third line has equally few
-# images out of the training set itself, so it shows the first of the two
-# reasons alone.
+# images, but they are a part of the training set and share its noise: its bias is
+# roughly proportional to $1/m-1/n$ instead of $1/m+1/n$. So it shows only a part
+# of what small numbers alone add.
 #
 # **A model returns its training images. What detects it?**
 # ([Exercise](07_evaluate.ipynb))
@@ -485,7 +486,7 @@ pd.Series(
         "FID": abs(fid(real, real)),
         "precision (%)": 100 * precision,
         "recall (%)": 100 * recall,
-        "near-copies (%)": 100 * (distances < threshold).mean(),
+        "near-copies (%)": 100 * (distances <= threshold).mean(),
         "FID against held-out images": fid(held_out, real),
     }
 ).round(2).to_frame("the copying model")

@@ -31,6 +31,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from dedt_lib.book import figures, findings, grid, paper, results, tables
+from dedt_lib.files import project_root
 
 if compute:
     for table in ("table1", "table2", "table3"):
@@ -42,7 +43,7 @@ smallest = frame.ratio.min()
 # %% [markdown]
 # ## Table I
 #
-# **At which ratio does the dashed line cross the coresets?**
+# **Does the dashed line cross the lines of the coresets?**
 # ([Exercise](08_table1.ipynb))
 #
 # Mean FID of each row minus that of all the data at equal steps. Below zero
@@ -91,7 +92,7 @@ Markdown(
 
 # %% [markdown]
 # So the row that wins a column looks better than it is, the more so the more
-# rows there are. A comparison that was named before the results were read has
+# rows there are. A comparison that is named before the results are read has
 # no such bias, and Holm's correction pays for naming several.
 
 # %% [markdown]
@@ -166,23 +167,23 @@ pd.DataFrame(
 # **How many coresets must share a reference?**
 # ([Exercise](10_table3.ipynb))
 #
-# Let $F$ be the cost of a run on all the data, $E$ that of the encoder, and $c$
-# the cost of selection, proxy and final training. The reference costs $F$
-# again. $m$ coresets that share encoder and reference are faster than $m$ runs
-# on all the data where $F+E+mc < mF$.
+# Let $F$ be the cost of a run on all the data, in network evaluations, and $c$
+# that of proxy and final training. The reference costs $F$ again. $m$ coresets
+# that share a reference take less than $m$ runs on all the data where
+# $F+mc < mF$.
 
 # %%
 own = frame[(frame.row == ours) & (frame.ratio < 1)]
 own = own.drop_duplicates("ratio").set_index("ratio").sort_index()
 costs = own.result.map(lambda result: result["costs"])
-seconds = pd.DataFrame(
-    [{k: v["cpu_seconds"] for k, v in cost.items()} for cost in costs],
+work = pd.DataFrame(
+    [{k: v["evaluations"] for k, v in cost.items()} for cost in costs],
     index=own.index,
-    columns=["embed", "reference", "select", "proxy", "train"],
+    columns=["reference", "reweight", "train"],
 )
-F = frame[frame.row == "full"].cpu_seconds.mean()
-each = seconds[["select", "proxy", "train"]].sum(axis=1)
-once = seconds[["reference", "embed"]].sum(axis=1)
+F = frame[frame.row == "full"].evaluations.mean()
+each = work[["reweight", "train"]].sum(axis=1)
+once = work.reference
 answer = pd.DataFrame(
     {
         "each coreset, in full runs": each / F,
@@ -202,10 +203,10 @@ answer.rename(tables.percent).round(2)
 # ([Exercise](10_table3.ipynb))
 
 # %%
-rest = seconds[["reference", "embed", "select", "proxy"]].sum(axis=1)
+rest = work[["reference", "reweight"]].sum(axis=1)
 pd.DataFrame(
     {
-        "whole recipe": F / seconds.sum(axis=1),
+        "whole recipe": F / work.sum(axis=1),
         "final training free": F / rest,
     }
 ).rename(tables.percent).round(2)
@@ -223,13 +224,15 @@ pd.DataFrame(
 # ([Exercise](11_figure2.ipynb))
 
 # %%
-proxies = findings.proxies(frame[(frame.row == ours) & (frame.ratio < 1)])
+five = results.read_cells("digits5", root=project_root() / "results")
+proxies = findings.proxies(five[(five.row == ours) & (five.ratio < 1)])
 columns = ["clipped (%)", "mean excess", "effective classes"]
 by_ratio = proxies.groupby("ratio")[columns].mean()
 by_ratio.rename(tables.percent).round(3)
 
 # %% [markdown]
-# The effective number of classes is $K$ for uniform weights. A proxy that has
+# The means over the seeds of profile `digits5`, which the page reads. The effective
+# number of classes is $K$ for uniform weights. A proxy that has
 # seen more images is less behind the reference, so its excess loss has less to
 # move the weights with. Read the first and the last line against this.
 #
@@ -373,7 +376,7 @@ pd.DataFrame({"simulated": chance, "1 / seeds": expected}).rename_axis(
 # %%
 from scipy.stats import hypergeom
 
-from dedt_lib.files import project_root, read_json
+from dedt_lib.files import read_json
 
 folder = project_root() / "results" / "cifar10-cpu"
 measured = read_json(folder / "selection.json")
@@ -437,11 +440,11 @@ share = (100 * floor / by_row).rename(index=grid.LABELS).rename_axis(None)
 share.rename(columns=tables.percent).round(1)
 
 # %% [markdown]
-# The entries are per cent, and slightly too large: a half has fewer images than
-# the samples are compared with, so the distance of the halves is an upper bound.
-# The rest is what the autoencoder cannot reproduce, what the network has not
-# learned, and what the missing images would have added. Only the last part
-# differs between coresets.
+# The entries are per cent, and a third too large: the bias of FID is roughly
+# proportional to $1/m+1/n$, which for two halves of 5,000 is 4/3 of what it is for
+# 5,000 samples and 10,000 images. The rest has several causes, which do not add up:
+# the autoencoder, the short training and the missing images. The autoencoder is
+# the only one that is the same for all coresets.
 #
 # **What can explain that the factor between the Gaussian and a random coreset
 # is another one here?** ([Exercise](13b_photographs.ipynb))

@@ -341,6 +341,13 @@ def test_photographs_are_read_whatever_archive_lies_beside_them(tmp_path, folder
     assert sum(found.reading.left_out.values()) == 1
 
 
+def test_tables_in_the_folders_of_classes_are_said_to_be_not_read(tmp_path):
+    for name in ("ant", "bee"):
+        photos(tmp_path / name, 1, 2)
+        (tmp_path / name / "metadata.csv").write_text("file_name,text\n1.png,small\n")
+    assert "not read: ant/metadata.csv, bee/metadata.csv; one table" in listed(tmp_path).reading.line
+
+
 def test_a_copy_of_a_hub_data_set_is_not_its_pictures(tmp_path):
     photos(tmp_path / "assets", 7)
     (tmp_path / "data").mkdir()

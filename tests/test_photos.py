@@ -488,6 +488,26 @@ def test_an_image_that_changed_since_is_not_exported(tmp_path, capsys):
     assert "lies among the images" in capsys.readouterr().err and not inside.exists()
 
 
+def test_an_image_that_is_in_another_class_by_now_is_not_exported(tmp_path, capsys):
+    table = tmp_path / "photos" / "metadata.csv"
+    table.parent.mkdir()
+    for i in range(6):
+        picture(i).save(table.parent / f"{i}.png")
+
+    def write(classes, said="said"):
+        rows = (f"{i}.png,{label},{said} {i}\n" for i, label in enumerate(classes))
+        table.write_text("file_name,label,text\n" + "".join(rows))
+
+    write("aaabbb")
+    coreset = chosen(tmp_path, table.parent)
+    write("aabbbb")
+    assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
+    assert "Kept images changed class since (1), such as 2.png" in capsys.readouterr().err
+    write("xxxyyy", "said better")  # a class that is called otherwise is the same class
+    lines = (told(coreset, "imagefolder", tmp_path) / "train" / "metadata.jsonl").read_text().splitlines()
+    assert {json.loads(line)["text"] for line in lines} == {f"said better {i}" for i in range(6)}
+
+
 def test_copies_in_other_classes_are_conflicts_and_no_duplicates(tmp_path, capsys):
     own = {"a/own.png": 2, "a/own again.png": 2, "b/own.png": 3, "b/own again.png": 3}
     photos = pictures(tmp_path / "photos", {"a/same.png": 1, "b/same.png": 1, **own})

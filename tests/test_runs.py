@@ -1,6 +1,7 @@
 """A printed number leads to the runs that it is made of."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -45,6 +46,15 @@ def test_a_line_has_seeds_dates_commits_and_a_command_that_works(frame, tmp_path
         assert f"{seed}: {fid:.4f}" in shown
     assert own.result.iloc[0]["provenance"]["date"] in shown
     assert "dedt run table1 --row moderate --ratio 0.1 --seed 0 --profile digits" in shown
+
+
+def test_the_command_names_an_own_profile_by_its_file(tmp_path):
+    (tmp_path / "mine.toml").write_text('extends = "digits"')
+    shutil.copytree(results.results_folder("digits"), tmp_path / "mine")
+    cells = tmp_path / "mine" / "cells.jsonl"
+    cells.write_text(cells.read_text().replace('"profile":"digits"', '"profile":"mine"'))
+    own = results.read_cells(tmp_path / "mine.toml", root=tmp_path)
+    assert f"--profile {tmp_path / 'mine.toml'}" in runs.behind(own, ["moderate"]).data
 
 
 def test_the_command_names_a_table_that_has_the_cell():

@@ -266,6 +266,15 @@ def test_a_speedup_is_the_full_run_over_the_run():
     expected = {"images": 10, "network evaluations": 10, "CPU time": 10, "wall clock": 4}
     assert tables.speedups(frame, ["moderate"]).loc[row].to_dict() == pytest.approx(expected)
     assert (tables.speedups(frame, ["moderate"], whole=True).loc[row] == 0.5).all()
+    told = tables.whole_speedups(frame, ["moderate", "random"])
+    assert told.to_dict() == {"10 %": {"ResNet-18, Moderate-DS": "0.50"}}
+    assert tables.whole_speedups(frame[:0], ["moderate"]).empty
+
+
+@pytest.mark.parametrize("profile", ["digits", "digits5", "cifar10-latent"])
+def test_every_part_of_a_ledger_is_of_the_model_or_of_its_measuring(profile):
+    known = {*results.MODEL, "sample", "evaluate"}
+    assert all(known >= result["costs"].keys() for result in results.read_cells(profile).result)
 
 
 def test_only_missing_cells_are_computed(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ HEADS = {
     frozenset([WORSE]): "No",
     frozenset([OPEN]): "Inconclusive",
     frozenset([BETTER, OPEN]): "At some ratios, inconclusive at others",
-    frozenset([WORSE, OPEN]): "Not at any ratio, and worse at some",
+    frozenset([WORSE, OPEN]): "No at some ratios, inconclusive at others",
 }
 """What :meth:`Page.answer` begins with, by the verdicts at the ratios."""
 
@@ -43,7 +43,8 @@ class Page:
         pairs: all that were named, as (row, other, value).
         table: by (row, other, value, ratio).  Columns: difference (mean over the seeds of ``row`` minus
             ``other``), low and high (its 95 % paired t interval, NaN for one seed), deviation (of the
-            differences), seeds, p (of the paired t test), p_holm (corrected for the whole page), verdict.
+            differences), seeds, p (of the paired t test), p_holm (corrected for the whole page; NaN below
+            ENOUGH seeds), verdict.
 
     Raises:
         DedtError: a pair names a row that no table has.
@@ -132,20 +133,25 @@ class Page:
         if tested.empty:
             return f"{said}There is one seed, so there are no intervals, and this page makes no verdict."
         said += "In brackets is the 95 % interval of the paired t test. "
-        most, m = tested.seeds.max(), len(tested)
+        most, m = tested.seeds.max(), (tested.seeds >= ENOUGH).sum()
         if most < ENOUGH:
             return f"{said}A verdict takes {ENOUGH} seeds, and there are {most}: this page makes none."
-        deviations = tested[tested.seeds == most].deviation.groupby("value", sort=False).median()
-        shown = " or ".join(
-            f"{detectable_difference(deviation, most, level=LEVEL / m):.{metric(value).digits}f} "
-            f"in {metric(value).label}"
-            for value, deviation in deviations.items()
-        )
+
+        def found(value: str, deviations: pd.Series) -> str:
+            least, usual, largest = (
+                f"{detectable_difference(deviation, most, level=LEVEL / m):.{metric(value).digits}f}"
+                for deviation in deviations.quantile([0, 0.5, 1])
+            )
+            spread = f" ({least} to {largest}, as the seeds of a comparison scatter)" * (least != largest)
+            return f"{usual} in {metric(value).label}{spread}"
+
+        groups = tested[tested.seeds == most].deviation.groupby("value", sort=False)
         return (
-            f"{said}*Better* and *worse* stand only where p is below {LEVEL} after Holm's correction for all "
-            f"{m} comparisons of this page, from {ENOUGH} seeds at least. A comparison with neither word is "
+            f"{said}*Better* and *worse* stand only where p is below {LEVEL} after Holm's correction for the "
+            f"{m} comparisons of this page that have {ENOUGH} seeds at least. A comparison with neither word is "
             "inconclusive, which does not mean that the two are equal: at the strictest level of the "
-            f"correction {most} seeds find a true difference of {shown} in four of five repetitions."
+            f"correction {most} seeds find, in four of five repetitions, a true difference of "
+            f"{' or '.join(found(value, own) for value, own in groups)}."
         )
 
 
@@ -170,11 +176,13 @@ def paired(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
 
 
 def judged(table: pd.DataFrame, sign: np.ndarray | int) -> pd.DataFrame:
-    """The table with p_holm and verdict; ``sign`` is -1 where a negative difference is the better one."""
-    p_holm = holm(table.p)
+    """The table with p_holm and verdict; ``sign`` is -1 where a negative difference is the better one.
+
+    Only comparisons that can get a verdict are corrected for, so that an unfinished row changes none.
+    """
+    p_holm = holm(table.p.where(table.seeds >= ENOUGH))
     verdict = np.where(sign * table.difference > 0, BETTER, WORSE)
-    told = (p_holm < LEVEL) & (table.seeds >= ENOUGH)
-    return table.assign(p_holm=p_holm, verdict=np.where(told, verdict, OPEN))
+    return table.assign(p_holm=p_holm, verdict=np.where(p_holm < LEVEL, verdict, OPEN))
 
 
 def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:

@@ -6,14 +6,14 @@ and sentences that say so, never an error, because a page shows what is there.
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..config.profile import Profile
-from ..evaluation import concordance, holm, rank_correlation
+from ..evaluation import concordance, holm, mean_interval, rank_correlation
 from . import paper
 from .comparisons import (
     BETTER,
@@ -22,7 +22,7 @@ from .comparisons import (
     LEVEL,
     OPEN,
     WORSE,
-    Page,  # noqa: F401  # notebooks take it from here
+    Page,
     between,
     entry,
     judged,
@@ -30,7 +30,7 @@ from .comparisons import (
     seeds_in_words,
 )
 from .grid import LABELS, cells
-from .tables import intervals, percent, speedups_by_seed
+from .tables import intervals, percent
 
 
 class Classes(NamedTuple):
@@ -169,8 +169,8 @@ def gains_in_words(classes: Classes | None) -> str:
         )
     most, least = gains.difference.idxmin(), gains.difference.idxmax()
     return (
-        f"{head}. The largest gain in class-wise FID is that of class {most}, {entry(gains.loc[most])}; the "
-        f"smallest is that of class {least}, {entry(gains.loc[least])}."
+        f"{head}. Class-wise FID falls most, or rises least, for class {most}, {entry(gains.loc[most])}; it "
+        f"rises most, or falls least, for class {least}, {entry(gains.loc[least])}."
     )
 
 
@@ -211,12 +211,12 @@ def steady_in_words(frame: pd.DataFrame) -> str:
     if not tests:
         return "Two seeds are needed to compare weights."
     said = "; ".join(
-        f"at {percent(ratio)} W {W:.2f} (p {p_in_words(p)}, {seeds_in_words(seeds)})"
+        f"at {percent(ratio)} W {W:.2f} (p {p_in_words(p)}, {seeds_in_words(seeds)}; by chance {1 / seeds:.2f})"
         for ratio, (W, p, seeds) in tests.items()
     )
     return (
-        f"Agreement of the seeds on the order of the classes, by Kendall's W, 1 for one order and 0 for "
-        f"none: {said}; p of Friedman's test, after Holm's correction for the ratios."
+        f"Agreement of the seeds on the order of the classes, by Kendall's W, which is 1 for one order: {said}; "
+        "p of Friedman's test, after Holm's correction for the ratios."
     )
 
 
@@ -225,8 +225,12 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
     table = page.compare("moderate-reweighted", "moderate-reweighted-shuffled")
     if ratio not in table.index or table.seeds[ratio] < ENOUGH:
         return f"Whether the weights carry information takes {ENOUGH} seeds."
-    line, agree = table.loc[ratio], agreement(frame)[ratio][1] < LEVEL
-    alike = "The seeds learn similar weights" if agree else "The seeds do not agree on the weights"
+    line, (W, p, _) = table.loc[ratio], agreement(frame)[ratio]
+    alike = (
+        f"The seeds agree on the order of the classes more than by chance (W {W:.2f})"
+        if p < LEVEL
+        else f"No agreement of the seeds on the order of the classes was found (W {W:.2f})"
+    )
     told = {
         BETTER: "and a model that is trained with them is better than one with the same weights on other classes",
         WORSE: "and a model that is trained with them is worse than one with the same weights on other classes",
@@ -274,42 +278,20 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
     shares = np.array(list(percentages))
     if len(shares) == 0:
         return "No results yet."
-    majority = judged(pd.DataFrame([paired(shares, np.full_like(shares, 50))], columns=COLUMNS), 1).iloc[0]
-    verdict = {
-        BETTER: "This is the majority that the paper expects.",
-        WORSE: "This is not the majority that the paper expects.",
-        OPEN: "Whether this is a majority is inconclusive.",
-    }[majority.verdict]
-    ends = (majority.low + 50, majority.high + 50)
-    clipped = between(f"{shares.mean():.0f} %", ends, len(shares), digits=0)
+    mean, low, high = map(float, mean_interval(shares))
+    if len(shares) == 1:
+        verdict = "One seed has no interval."
+    elif low > 50:
+        verdict = "This is the majority that the paper expects."
+    elif high < 50:
+        verdict = "This is not the majority that the paper expects."
+    else:
+        verdict = "Whether this is a majority is inconclusive."
+    clipped = between(f"{mean:.0f} %", (low, high), len(shares), digits=0)
     return f"Of Stable Diffusion's margins {clipped} are clipped. {verdict}"
 
 
 # ---- costs and copies ------------------------------------------------------------------------------
-
-
-def whole_speedups(frame: pd.DataFrame, rows: Sequence[str], full: str = "full") -> pd.DataFrame:
-    """How many times as fast as one run on all the data the whole recipes are, by CPU time.
-
-    Speed-ups are compared as logarithms, with Holm's correction for all rows and ratios.
-
-    Returns:
-        Strings, "speed-up (95 % interval)" and the verdict if there is one: a line for each row by its label,
-        a column for each ratio.
-    """
-    logarithms = np.log(speedups_by_seed(frame, rows, whole=True, full=full)["CPU time"])
-    by_cell = logarithms.groupby(level=["row", "ratio"])
-    found = [paired(own, 0 * own) for _, own in by_cell]
-    table = judged(pd.DataFrame(found, by_cell.size().index, columns=COLUMNS), 1)
-    words = {BETTER: ", faster", WORSE: ", slower", OPEN: ""}
-
-    def printed(line: pd.Series) -> str:
-        speed, *ends = np.exp([line.difference, line.low, line.high])
-        return between(f"{speed:.2f}", ends, line.seeds, usual=table.seeds.max()) + words[line.verdict]
-
-    entries = pd.Series([printed(line) for _, line in table.iterrows()], table.index, dtype=object)
-    wide = entries.unstack().reindex([row for row in rows if row in table.index]).fillna("–")
-    return wide.rename(index=LABELS, columns=percent).rename_axis(index=None, columns=None)
 
 
 def copies_in_words(frame: pd.DataFrame) -> str:
@@ -323,13 +305,11 @@ def copies_in_words(frame: pd.DataFrame) -> str:
         return between(f"{mean:.1f} %", ends, line.seeds, digits=1)
 
     row, ratio = shares["mean"].idxmax()
-    most = shares.loc[row, ratio]
-    head = "No" if most["mean"] < 0.01 else "A little" if most["mean"] < 0.05 else "Yes"
     everyone = share(shares.loc["full", 1.0]) if ("full", 1.0) in shares.index else "no results yet"
     return (
-        f"**{head}.** The largest share of near-copies among the samples is {share(most)}, of {LABELS[row]} "
-        f"at {percent(ratio)}. With all the data it is {everyone}. One per cent is what held-out real images "
-        "show."
+        f"The largest of {len(shares)} mean shares of near-copies among the samples is "
+        f"{share(shares.loc[row, ratio])}, of {LABELS[row]} at {percent(ratio)}. With all the data it is "
+        f"{everyone}. One per cent is what held-out real images show, against all the training images."
     )
 
 
@@ -368,29 +348,21 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def options(table: pd.DataFrame) -> str:
-    """What the measurement says of the defaults of group DRO (``results.dro_options``): a sentence or two.
+    """How alike the seeds' weights are by setting of group DRO (``results.dro_options``): a sentence or two.
 
-    Correlations of K classes are compared by Fisher's z, of which the difference of two has the variance
-    2 / (K - 3), with Holm's correction for all settings.
+    It describes: the settings share seeds, and the lowest of three correlations follows no known law.
     """
-    from scipy.stats import norm
-
     if table.empty:
         return "Their effect was not measured for this profile."
-    default, others = table.loc["default"], table.drop("default")
-    z = np.arctanh(np.clip(table.lowest, -0.9999, 0.9999))
-    away = (z.drop("default") - z["default"]) / np.sqrt(2 / (default.classes - 3))
-    told = holm(2 * norm.sf(np.abs(away))) < LEVEL
+    default, others = table.loc["default"], table.drop("default").lowest
 
-    def named(rows: pd.DataFrame) -> str:
-        return ", ".join(f"{setting} ({lowest:.2f})" for setting, lowest in rows.lowest.items()) or "none"
+    def named(setting: Any) -> str:
+        return f"{others[setting]:.2f} ({setting})"
 
     return (
-        f"Two seeds of the default correlate by {default.lowest:.2f} at the least, over "
-        f"{default.classes:.0f} classes; those of the other settings by {others.lowest.min():.2f} to "
-        f"{others.lowest.max():.2f}. Told to do more than the default's: {named(others[told & (away > 0)])}; "
-        f"less: {named(others[told & (away < 0)])} (Fisher's z, p < {LEVEL} after Holm's correction for "
-        f"{len(others)} settings)."
+        f"The lowest rank correlation between the weights of two seeds is {default.lowest:.2f} for the "
+        f"default, and {named(others.idxmin())} to {named(others.idxmax())} for the other settings. Few seeds "
+        f"and {default.classes:.0f} classes carry no test of which setting is steadier."
     )
 
 

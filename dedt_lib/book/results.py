@@ -296,7 +296,7 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     """All results of a profile, collected or pending, one row a cell.
 
     Returns:
-        Columns: row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps,
+        Columns: profile (as commands name it), row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps,
         realised (images seen, as a share of those that a run on all the data sees), and what the final run
         cost: images, evaluations (of the network), seconds, cpu_seconds; the same with ``whole_`` in front
         counts all that the trained model costs (MODEL).  Where there are held-out images, fid_held_out; where
@@ -310,28 +310,26 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     import pandas as pd
 
     check_settings(profile, root=root)
-    folder = results_folder(profile, root)
+    profile, folder = load_profile(profile), results_folder(profile, root)
     pending = _pending(folder)  # first: what is collected in between is then found twice, not never
     found = _collected(folder) | pending
     if not found:
-        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={load_profile(profile).called}")
-    return pd.DataFrame([_columns(found[name]) for name in sorted(found, key=_order)])
+        raise DedtError(f"No results in {folder}. Run: make tables PROFILE={profile.called}")
+    made = pd.DataFrame([_columns(found[name]) for name in sorted(found, key=_order)])
+    return made.assign(profile=profile.called)
 
 
 def _columns(result: dict[str, Any]) -> dict[str, Any]:
     """The columns of :func:`read_cells` from the result of a cell."""
-    costs, train = result["costs"], result["costs"]["train"]
-    same = ("row", "fid", "copies", "steps", "realised")
+    costs, same = result["costs"], ("row", "fid", "copies", "steps", "realised")
+    whole = [cost for part, cost in costs.items() if part in MODEL]
     return {
         **{name: result[name] for name in same},
         **{name: result["recipe"][name] for name in ("ratio", "seed")},
         "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
         **{name: result.get(name) for name in (*MORE_METRICS, "copies_features", "fid_held_out")},
-        **{unit: train[unit] for unit in UNITS},
-        **{
-            f"whole_{unit}": sum(cost[unit] for part, cost in costs.items() if part in MODEL)
-            for unit in UNITS
-        },
+        **{unit: costs["train"][unit] for unit in UNITS},
+        **{f"whole_{unit}": sum(cost[unit] for cost in whole) for unit in UNITS},
         "result": result,
     }
 
@@ -347,14 +345,9 @@ def reading(result: dict[str, Any]) -> dict[str, Any]:
         proxy), and burn_in (steps), with T at most 100.
     """
     dro = result["dro"]
-    return {
-        "weights": np.array(result["class_weights"]),
-        "trajectory": np.array(dro["trajectory"]),
-        "clipped": np.array(dro["clipped_path"]),
-        "excess": np.array(dro["excess_path"]),
-        "step": thin(np.arange(dro["steps"]), 100),
-        "burn_in": dro["burn_in"],
-    }
+    paths = {"trajectory": dro["trajectory"], "clipped": dro["clipped_path"], "excess": dro["excess_path"]}
+    arrays = {name: np.array(path) for name, path in (paths | {"weights": result["class_weights"]}).items()}
+    return {**arrays, "step": thin(np.arange(dro["steps"]), 100), "burn_in": dro["burn_in"]}
 
 
 def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":

@@ -62,10 +62,10 @@ def behind(frame: pd.DataFrame, rows: Rows) -> HTML:
 def _lines(own: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     """The lines of :func:`behind` of one row, as HTML."""
     for ratio, cells in own.sort_values("seed").groupby("ratio"):
-        row, kept, result = cells.row.iloc[0], tables.percent(ratio), cells.result.iloc[0]
+        row, kept, first = cells.row.iloc[0], tables.percent(ratio), cells.iloc[0]
         notes = [result["provenance"] for result in cells.result]
         made = dict.fromkeys(f"{note['date']}, {note.get('commit', 'not noted')}" for note in notes)
-        of_first = grid.command((row, ratio, cells.seed.iloc[0]), result["profile"])
+        of_first = grid.command((row, ratio, first.seed), first.profile)
         yield (
             f"<span id='{_anchor(row, kept)}'>{escape(grid.LABELS[row])}</span>",
             kept,

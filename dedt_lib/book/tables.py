@@ -151,6 +151,18 @@ def speedups_by_seed(
     return pd.DataFrame(times, pd.MultiIndex.from_frame(own[["row", "ratio"]]), UNITS.values())
 
 
+def whole_speedups(frame: pd.DataFrame, rows: Iterable[str], full: str = "full") -> pd.DataFrame:
+    """How many times less work whole recipes are than one run on all the data, in network evaluations.
+
+    Returns:
+        Strings: a line for each row by its label, a column for each ratio.
+    """
+    means = speedups_by_seed(frame, rows := list(rows), True, full)["network evaluations"]
+    wide = means.groupby(level=[0, 1]).mean().map("{:.2f}".format).unstack()
+    wide = wide.reindex([row for row in rows if row in wide.index]).fillna("–")
+    return wide.rename(index=LABELS, columns=percent).rename_axis(index=None, columns=None)
+
+
 def speedups(
     frame: pd.DataFrame, rows: Iterable[str], whole: bool = False, full: str = "full"
 ) -> pd.DataFrame:

@@ -401,11 +401,8 @@ Model = TypeVar("Model", bound=BaseModel)
 def checked(model: type[Model], values: dict[str, Any]) -> Model:
     """A pydantic ``model`` of the ``values`` (dotted or nested), with its complaints as one DedtError."""
     values, known = flat(values), keys(model)
-    lines = [
-        f"unknown parameter '{key}'; the nearest: {', '.join(nearest(key, known))}"
-        for key in values
-        if key not in known
-    ]
+    wrong = [(key, ", ".join(nearest(key, known))) for key in values if key not in known]
+    lines = [f"unknown parameter '{key}'; the nearest: {alike}" for key, alike in wrong]
     try:
         if not lines:
             return model(**nested(values))

@@ -105,7 +105,7 @@ def stems(ids: Sequence[str]) -> list[str]:
 
 
 def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item]:
-    """The kept images of a coreset, in its order; classes, captions and weights are those of the coreset.
+    """The kept images of a coreset, in its order, by class and weight as they were chosen, with today's captions.
 
     Args:
         table: ``coreset.parquet``.
@@ -113,7 +113,7 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
         classed: Whether its classes are those of the images, and not clusters that stand in for them.
 
     Raises:
-        DedtError: Kept images are no longer there, or others than those that were chosen.
+        DedtError: Kept images are no longer there, or others than those that were chosen, or in other classes.
     """
     kept = table[table["kept"]].set_index("id")
     if gone := sorted(set(kept.index) - set(listing.ids)):
@@ -121,12 +121,15 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
             f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select "
             "again."
         )
+    if moved := _moved(kept, listing) if classed else []:
+        raise DedtError(f"Kept images changed class since ({len(moved)}), such as {moved[0]}: select again.")
     kept["stem"] = stems(list(kept.index))
     names = set(table["class_name"])
     numbers = {int(name) for name in names if re.fullmatch(r"-?[0-9]+", name)}
     numbered = classed and len(numbers) == len(names)
-    encoded = tqdm(zip(listing.ids, listing.encoded()), "export", len(listing.ids), unit="image", leave=False)
-    for name, (_, file) in encoded:
+    captions = listing.captions or [""] * len(listing.ids)
+    found = zip(listing.ids, captions, listing.encoded())
+    for name, caption, (_, file) in tqdm(found, "export", len(captions), unit="image", leave=False):
         if name not in kept.index or file is None:
             continue
         row, path = kept.loc[name], file if isinstance(file, Path) else None
@@ -141,9 +144,16 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
             suffix=path.suffix.lower() if path and path.suffix else suffix_of(content),
             label=int(row["class_name"] if numbered else row["class"]),
             class_name=row["class_name"] if classed else "",
-            caption=row.get("caption") or "",
+            caption=caption,
             weight=float(row["weight"]),
         )
+
+
+def _moved(kept: pd.DataFrame, listing: Listing) -> list[str]:
+    """Kept images whose class is not that of most that were chosen with them, whatever the classes are called."""
+    now = pd.Series(listing.labels, listing.ids).reindex(kept.index)
+    most = now.groupby(kept["class_name"]).transform(lambda labels: labels.mode()[0])
+    return list(kept.index[now != most])
 
 
 def suffix_of(content: bytes) -> str:

@@ -11,11 +11,12 @@ import numpy as np
 from ..errors import DedtError
 from . import parquet
 from .columns import NONE
-from .listing import Listing, of_split, root_of
+from .listing import Files, Listing, of_split, root_of
 from .names import (
     ARCHIVES,
     FOREIGN,
     HELD_OUT,
+    METADATA,
     few,
     image_suffixes,
     is_hidden,
@@ -77,6 +78,10 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     if others := _other_sources(root):
         notes = [*notes, f"not read, because there are images beside them: {few(map(legible, others))}"]
 
+    if tables := [f.relative_to(root) for below in subfolders(train, Counter()) for f in _tables(below)]:
+        whole = "one table of all the images, beside the folders, would be"
+        notes = [*notes, f"not read: {few(map(legible, tables))}; {whole}"]
+
     def held_out():
         if not test:
             return None
@@ -100,6 +105,10 @@ def _other_sources(root):
     folders = filter(os.path.isdir, (root / name for name in parquet.SUBFOLDERS))
     names = (str(file.relative_to(root)) for folder in folders for file in folder.iterdir())
     return sorted(name for name in names if name.lower().endswith(OTHER_SOURCES) and not is_hidden(name))
+
+
+def _tables(folder):
+    return filter(Path.is_file, map(folder.joinpath, METADATA))
 
 
 def _flat(root, base, left_out):
@@ -149,7 +158,7 @@ def _of_files(root, files, labels, names, left_out, notes):
         notes = [*notes, f"{there:,} captions in text files beside the images"]
     return Listing(
         root=root,
-        files=files,
+        files=Files(files),
         encoded=functools.partial(zip, ids, files),
         labels=labels,
         class_names=names,

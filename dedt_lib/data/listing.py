@@ -42,6 +42,17 @@ Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # from which Pillow warns; twice as m
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
+class Files(tuple[Path, ...]):
+    """The files of a Listing, which those without some of its images share; they are hashed once."""
+
+    @functools.cached_property
+    def content(self) -> str:
+        """A digest of what is in all of them, which are read in pieces and several at once."""
+        with ThreadPoolExecutor() as pool:
+            hashes = tqdm(pool.map(_hash, self), "hash", len(self), unit="file", leave=False, delay=2)
+            return address("", list(hashes))
+
+
 @dataclass(frozen=True)
 class Listing(Labelled):
     """Labelled images that were found but not decoded.
@@ -60,7 +71,7 @@ class Listing(Labelled):
     """
 
     root: Path
-    files: tuple[Path, ...]
+    files: Files
     encoded: Callable[[], Iterable[tuple[str, Path | BinaryIO | None]]]
     labels: np.ndarray
     class_names: tuple[str, ...]
@@ -149,7 +160,7 @@ class Listing(Labelled):
         identity = {
             "version": 3,
             "source": self.name,
-            "files": address("", self.hashes()),
+            "files": self.files.content,
             "left out": self.dropped,
             "image_size": image_size,
             "channels": channels,
@@ -170,12 +181,6 @@ class Listing(Labelled):
         path, listed = folder / "images.npy", folder / "unreadable.json"
         bad = read_json(listed) if listed.exists() else []
         return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None), bad
-
-    def hashes(self) -> list[str]:
-        """SHA-256 of each file, read in pieces and several at once."""
-        with ThreadPoolExecutor() as pool:
-            hashes = pool.map(_hash, self.files)
-            return list(tqdm(hashes, f"hash {self.name}", len(self.files), unit="file", leave=False, delay=2))
 
     def _pixels(self, size, channels, allocate=np.empty):
         """The images that can be read, uint8 [m, channels, size, size], and (place, why) of the others."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DedtError
-from ..files import address, read_json, write_json
+from ..files import read_json, write_json
 from .columns import by_kind
 from .hub import PREFIX
 from .listing import Listing, root_of
@@ -88,7 +88,7 @@ def write_cleaned(
         facts |= read_json(data)
     facts |= {"images": len(listing.ids) + len(facts["left_out"]), "left_out": facts["left_out"] | why}
     if facts["source"] in BY_ROW:
-        facts["content"] = address("", listing.hashes())
+        facts["content"] = listing.files.content
     write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})
 
 
@@ -119,7 +119,7 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         raise DedtError(f"{file} is a list of other images, and these cannot be used: {error}") from error
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # only CIFAR-10 is a folder, and that is no file to look at
-    if facts.get("content", "") and facts["content"] != address("", found.hashes()):
+    if facts.get("content", "") and facts["content"] != found.files.content:
         raise DedtError(
             f"{data} was written anew since {file} was made of it, and its rows may be other images now. Look "
             f"at it again: dedt look {data} --drop ..."

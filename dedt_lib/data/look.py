@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from ..arrays import groups
 from ..files import intact_or_removed, sealed
 from .labelled import first_alike
 from .listing import Listing, ahead, crop, digest_of, opened, upright, why_unreadable
@@ -184,36 +185,19 @@ def groups_of_copies(table: pd.DataFrame, near: int = 0, labels: np.ndarray | No
             bits.
         labels: Near copies are looked for in each class, int [n]; by default in all images.
     """
-    names = np.where(table["error"] == "", table["digest"], table["id"])
-    _, number = np.unique(names.astype(str), return_inverse=True)
-    first = first_alike(number)
+    first = first_alike(np.where(table["error"] == "", table["digest"], table["id"]).astype(str))
     if not near:
         return first
+    of, told = first.copy(), np.flatnonzero(_telling(table) & (first == np.arange(len(table))))
     labels = np.zeros(len(table), dtype=np.int64) if labels is None else labels
-    hashes = table["phash"].to_numpy().view(np.uint64)
-    of, stay = first.copy(), {label: _Hashes() for label in set(labels.tolist())}
-    for i in np.flatnonzero(_telling(table) & (first == np.arange(len(table)))).tolist():
-        of[i] = stay[int(labels[i])].nearest_or(i, hashes[i], near)
+    for members in groups(labels[told], "class"):
+        places = told[members]
+        hashes = table["phash"].to_numpy().view(np.uint64)[places]
+        for k, place in enumerate(places):
+            if of[place] == place:  # it stays, and those near it that no earlier one took are its copies
+                close = places[k:][np.bitwise_count(hashes[k:] ^ hashes[k]) <= near]
+                of[close[of[close] == close]] = place
     return of[first]
-
-
-class _Hashes:
-    """The hashes of the images that stay, as they grow."""
-
-    def __init__(self) -> None:
-        self._hashes, self._places = np.empty(64, dtype=np.uint64), list[int]()
-
-    def nearest_or(self, place: int, value: np.uint64, bits: int) -> int:
-        """The first image with a hash within so many bits; else this one, which stays."""
-        count = len(self._places)
-        close = np.flatnonzero(np.bitwise_count(self._hashes[:count] ^ value) <= bits)
-        if len(close):
-            return self._places[close[0]]
-        if count == len(self._hashes):
-            self._hashes = np.resize(self._hashes, 2 * count)
-        self._hashes[count] = value
-        self._places.append(place)
-        return place
 
 
 def _telling(table: pd.DataFrame) -> np.ndarray:

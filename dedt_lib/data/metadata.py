@@ -13,12 +13,11 @@ from ..errors import DedtError
 from . import folder
 from .columns import by_kind
 from .listing import SHOWN, root_of
-from .names import HELD_OUT, TRAINING, few, legible, split_of
+from .names import HELD_OUT, METADATA, TRAINING, few, legible, split_of
 from .reading import Reading
 from .table import Splits, Table
 from .texts import read_text
 
-NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_NAME = "file_name"
 
 
@@ -94,7 +93,7 @@ def find_tables(root: Path) -> dict[str, Path]:
 
 
 def _table(folder: Path) -> Path | None:
-    return next((folder / name for name in NAMES if os.path.isfile(folder / name)), None)
+    return next((folder / name for name in METADATA if os.path.isfile(folder / name)), None)
 
 
 def there(names: Sequence[str], file: Path) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DedtError
 from .columns import NONE, caption_column, in_order, label_column, plain
 from .labelled import without_empty
-from .listing import DEFAULT_SIZE, SHOWN, Listing, of_split
+from .listing import DEFAULT_SIZE, SHOWN, Files, Listing, of_split
 from .names import few
 from .reading import Reading
 
@@ -90,7 +90,7 @@ def classed(
         reading = replace(table.reading, notes=(*table.reading.notes, *notes))
         return Listing(
             root=table.root,
-            files=table.files,
+            files=Files(table.files),
             encoded=table.encoded,
             labels=np.zeros(len(table.ids), dtype=np.int64) if numbers is None else numbers,
             class_names=kept,

@@ -250,12 +250,9 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[Any]], text: Iter
     lines = [tuple(one_line(str(entry)) for entry in line) for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     left = {k % len(widths) for k in text}
+    pads = [str.ljust if k in left else str.rjust for k in range(len(widths))]
     for line in lines:
-        cells = [
-            entry.ljust(width) if k in left else entry.rjust(width)
-            for k, (entry, width) in enumerate(zip(line, widths))
-        ]
-        print(("  " + "  ".join(cells)).rstrip())
+        print("".join("  " + pad(entry, width) for pad, entry, width in zip(pads, line, widths)).rstrip())
 
 
 def amount(count: int, one: str, many: str | None = None) -> str:

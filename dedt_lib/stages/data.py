@@ -12,7 +12,6 @@ from .. import data
 from ..data import LabelledImages, Listing
 from ..data.look import Look, look
 from ..data.photos import Photos
-from ..files import address
 from .base import Cost, Stage, uncounted
 
 
@@ -88,7 +87,7 @@ class Photographs(Stage):
             return {"split": self.split}
         found, few = self.listing, self.split == "train" and self.lab.profile.data.per_class
         return {
-            "files": address("", found.hashes()),
+            "files": found.files.content,
             "left out": found.dropped,
             "pillow": PIL.__version__,
             **({"per_class": few} if few else {}),

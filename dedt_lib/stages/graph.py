@@ -28,11 +28,8 @@ class Graph:
 
     def __init__(self, lab: Lab, recipe: Recipe) -> None:
         self.lab, self.recipe = lab, recipe
-        ratios, stopped = (
-            (*self.spec.section.ratios, 1.0),
-            recipe.early_stopping or recipe.reference == "equal-steps",
-        )
-        if stopped and recipe.ratio not in ratios:
+        ratios = (*self.spec.section.ratios, 1.0)
+        if (recipe.early_stopping or recipe.reference == "equal-steps") and recipe.ratio not in ratios:
             raise DedtError(
                 f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of "
                 f"the profile only, so it cannot be had at equal steps for {recipe.ratio}."

@@ -82,8 +82,10 @@ def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None
     )
 
 
-def finished(figure: Figure) -> Figure:
-    """The figure, laid out, and no longer held by pyplot."""
+def finished(figure: Figure, legend: Axes | None = None) -> Figure:
+    """The figure, laid out, with the legend of a panel if one is given, and no longer held by pyplot."""
+    if legend is not None:
+        legend.legend(fontsize=8)
     figure.tight_layout()
     plt.close(figure)
     return figure

@@ -41,8 +41,7 @@ def latent_histogram(values: np.ndarray) -> Figure:
         axes.hist(values[:, k].ravel(), bins, density=True, histtype="step", lw=1.4, label=f"channel {k}")
     axes.plot(bins, np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi), "--", color="0.25", label="standard normal")
     axes.set(xlabel="value of a scaled latent", ylabel="density")
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)
 
 
 def masked_tokens(images: np.ndarray, kept: Arrays, side: int) -> Figure:
@@ -90,5 +89,4 @@ def guidance_schedule(scales: Arrays) -> Figure:
         axes.plot(values, ls=["-", "--", ":", "-."][k % 4], lw=1.6, label=label)
     axes.invert_xaxis()
     axes.set(xlabel="timestep $t$ (sampling goes from left to right)", ylabel="guidance scale")
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)

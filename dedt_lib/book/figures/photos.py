@@ -63,5 +63,4 @@ def knee(curve: Sequence[tuple[float, float]], ratio: float) -> Figure:
     axes.plot(shares, distances, "o-", ms=4)
     axes.axvline(100 * ratio, color="crimson", ls="--", lw=1.2, label=f"{100 * ratio:g} % are kept here")
     axes.set(xlabel="images kept (%)", ylabel="distance to the\nnearest kept one (%)", ylim=(0, None))
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)

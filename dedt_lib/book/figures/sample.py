@@ -60,5 +60,4 @@ def nearest_histogram(distances: Arrays, threshold: float) -> Figure:
         sns.kdeplot(x=values, ax=axes, label=label, cut=0)
     axes.axvline(threshold, color="crimson", ls="--", label="near-copy threshold")
     axes.set(xlabel="distance to the nearest training image (grey levels)", ylabel="density")
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)

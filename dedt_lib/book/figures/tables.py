@@ -185,8 +185,7 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
     axes.set_xticks(steps[:1] + [b for a, b in itertools.pairwise(steps) if b > 1.3 * a])
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.minorticks_off()
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)
 
 
 def _by_ratio(axes, frame, rows, labels, value, dashed, full):
@@ -338,7 +337,7 @@ def rank_slopes(order: pd.DataFrame, labels: Labels) -> Figure:
 
 
 def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure:
-    """What each recipe costs, stage by stage, in units of one run on all the data; in grey what only measures it.
+    """What each recipe costs until its model is trained, stage by stage, in units of one run on all the data.
 
     Args:
         ledgers: label -> {stage: cost}.
@@ -347,11 +346,10 @@ def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure
     figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(ledgers) + 1.2))
     labels = list(ledgers)
     left = np.zeros(len(labels))
-    for k, stage in enumerate((*MODEL, "sample", "evaluate")):
+    for k, stage in enumerate(MODEL):
         values = np.array([ledgers[label].get(stage, 0) for label in labels]) / full
-        colour = f"C{k}" if stage in MODEL else {"sample": "0.7", "evaluate": "0.85"}[stage]
         if values.max(initial=0) > 0.005:
-            axes.barh(labels, values, left=left, color=colour, label=stage)
+            axes.barh(labels, values, left=left, color=f"C{k}", label=stage)
         left += values
     axes.axvline(1, color="0.3", ls="--", lw=1)
     axes.invert_yaxis()

@@ -70,8 +70,7 @@ def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Names) -> 
     axes.axhline(np.sum(expected) / len(expected), color="0.4", lw=0.8, ls="--", label="all classes alike")
     axes.set(xlabel="class", ylabel="images")
     class_ticks(axes, class_names)
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)
 
 
 def losses_by_timestep(t: np.ndarray, losses: np.ndarray) -> Figure:
@@ -105,8 +104,7 @@ def epoch_sizes(sizes: Mapping[str, Sequence[int]], total: int) -> Figure:
         )
     axes.set(xlabel="epoch", ylabel="samples visited (% of all)", ylim=(0, 105))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)
 
 
 def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> Figure:
@@ -167,8 +165,7 @@ def clipped_share(readings: Mapping[str, Reading]) -> Figure:
         axes.plot(100 * (np.arange(len(smooth)) + size) / len(clipped), 100 * smooth, label=label, lw=1.4)
     axes.axhline(50, color="0.4", lw=0.8, ls="--", label="proxy as good as reference")
     axes.set(xlabel="proxy's run (%)", ylabel="clipped to zero (% of samples)", ylim=(0, 100))
-    axes.legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, axes)
 
 
 def group_weights(runs: Arrays, groups: Arrays) -> Figure:
@@ -189,5 +186,4 @@ def group_weights(runs: Arrays, groups: Arrays) -> Figure:
         axes.set(title=title, xlabel="proxy step", yscale="log")
     panels[0].set_ylabel("class weight $K\\alpha$")
     plain_ticks(panels[0].yaxis, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
-    panels[0].legend(fontsize=8)
-    return finished(figure)
+    return finished(figure, panels[0])
