@@ -148,9 +148,10 @@ def run(
     """
     from ..config.profile import TABLES
 
-    if row and table not in TABLES:
+    images = bool(table) and table not in TABLES and (Path(table).exists() or table.startswith(HUB))
+    if row and (images or not table):
         raise DedtError("--row belongs to a table: dedt run table1 --row NAME --ratio R --seed S")
-    if table and table not in TABLES and (Path(table).exists() or table.startswith(HUB)):
+    if images:
         return compute(verbs.run, Path(table), **options)
     if table and table not in TABLES:
         raise DedtError(
