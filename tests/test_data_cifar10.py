@@ -171,11 +171,7 @@ def test_a_download_that_goes_wrong_leaves_nothing_behind(original, tmp_path, mo
         "other content": {"content": b"<html>Please log in</html>"},
         "not found": {"content": b"", "status": 404},
     }[fault]
-    words = {
-        "cut off": "invalid hash value",
-        "other content": "invalid hash value",
-        "not found": "404",
-    }
+    words = {"cut off": "invalid hash value", "other content": "invalid hash value", "not found": "404"}
     with server(**answer) as (url, _):
         monkeypatch.setattr(CIFAR10, "url", url)
         with pytest.raises(DedtError) as error:

@@ -242,10 +242,7 @@ def paired(before, after, weights):
 
 PAIRED = class_results(
     moderate={0: ([1, 2, 3, 4], None), 1: ([1, 2, 3, 4], None), 2: ([9, 9, 9, 9], None)},
-    moderate_reweighted={
-        1: ([0, 3, 3, 2], [0.4, 0.3, 0.2, 0.1]),
-        0: ([0, 3, 2, 6], [0.4, 0.3, 0.2, 0.1]),
-    },
+    moderate_reweighted={1: ([0, 3, 3, 2], [0.4, 0.3, 0.2, 0.1]), 0: ([0, 3, 2, 6], [0.4, 0.3, 0.2, 0.1])},
 )
 
 

@@ -257,7 +257,7 @@ def test_a_folder_of_pictures_goes_all_the_way(model, pictures, weights, tmp_pat
             "stable_diffusion.ratios": (0.5,),
             "evaluate.classwise": False,
             "data.class_names": ("tench", "spaniel", "parachute"),
-        },
+        }
     )
     given = {"method": "moderate", "ratio": 0.5, "reweighting": True, "encoder": "resnet18", "model": model}
     experiment = Experiment(profile, store=Store(tmp_path), device="cpu", **given)

@@ -307,10 +307,7 @@ def test_two_processes_compute_a_stage_once(tmp_path):
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path), *names],
-            env=here,
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", CHILD, str(tmp_path), *names], env=here, stdout=subprocess.PIPE, text=True
         )
         for names in (("one", "two"), ("two", "one"))
     ]

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from os.path import splitext
@@ -291,15 +291,8 @@ def to_torch(found: Iterator[Item], out: Path) -> None:
     np.save(out / "weights.npy", np.array([weights[path] for path in sorted(weights)]))
 
 
-FORMATS: dict[str, Callable[[Iterator[Item], Path], None]] = {
-    "list": to_list,
-    "links": to_links,
-    "imagefolder": to_imagefolder,
-    "datasets": to_datasets,
-    "webdataset": to_webdataset,
-    "kohya": to_kohya,
-    "torch": to_torch,
-}
+WRITERS = (to_list, to_links, to_imagefolder, to_datasets, to_webdataset, to_kohya, to_torch)
+FORMATS = {write.__name__.removeprefix("to_"): write for write in WRITERS}
 
 
 def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counter[str]:
@@ -381,8 +374,7 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
                 f"{folder} says nothing of where its images are: select again, and from image files."
             )
         known = {name: source[name] for name in ("source", "path", "label", "caption", "classed")}
-        with open(folder / "coreset.parquet", "rb") as file:
-            return known, pd.read_parquet(file)
+        return known, pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DedtError(f"The coreset in {folder} cannot be read ({error!r}): select again.") from error
 

@@ -57,15 +57,14 @@ class Look:
 
     def save(self, folder: Path) -> None:
         """Write ``look.parquet`` and ``thumbnails.npy``."""
-        with open(folder / TABLE, "wb") as file:  # of a path pyarrow takes no name that is not UTF-8
-            self.table.to_parquet(file, index=False)
+        # Of a path pyarrow takes no name that is not UTF-8.
+        (folder / TABLE).write_bytes(self.table.to_parquet(index=False))
         np.save(folder / "thumbnails.npy", self.thumbnails)
 
     @classmethod
     def load(cls, folder: Path) -> "Look":
         """Read what :meth:`save` wrote."""
-        with open(folder / TABLE, "rb") as file:
-            table = pd.read_parquet(file)
+        table = pd.read_parquet(io.BytesIO((folder / TABLE).read_bytes()))
         return cls(table, np.load(folder / "thumbnails.npy", mmap_mode="r"))
 
 
@@ -99,16 +98,15 @@ def _part(files: Iterable[tuple[str, Path | BinaryIO | None]], path: Path | None
     """A row for each of some images, with its thumbnail: read from ``path``, or seen now and noted there."""
     if path and intact_or_removed(path):
         bar.update(sum(1 for _ in files))
-        with open(path, "rb") as file:
-            return pd.read_parquet(file)
+        return pd.read_parquet(io.BytesIO(path.read_bytes()))
     rows = []
     for row in ahead(_see, files):
         rows.append(row)
         bar.update()
     part = pd.DataFrame(rows)
     if path:
-        with sealed(path) as partial, open(partial, "wb") as file:
-            part.to_parquet(file, index=False)
+        with sealed(path) as partial:
+            partial.write_bytes(part.to_parquet(index=False))
     return part
 
 
