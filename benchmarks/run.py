@@ -117,20 +117,12 @@ def bare_loop(model, data, settings, epochs):
     parameters = list(model.parameters())
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
     ema = EMAModel(
-        parameters,
-        decay=settings.ema_decay,
-        use_ema_warmup=True,
-        inv_gamma=1.0,
-        power=2 / 3,
-        foreach=True,
+        parameters, decay=settings.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=2 / 3, foreach=True
     )
     steps = NOISE_SCHEDULE["num_train_timesteps"]
     betas = torch.linspace(NOISE_SCHEDULE["beta_start"], NOISE_SCHEDULE["beta_end"], steps)
     signal = torch.cumprod(1 - betas, dim=0)
-    signal_scale, noise_scale = (
-        signal.sqrt()[:, None, None, None],
-        (1 - signal).sqrt()[:, None, None, None],
-    )
+    signal_scale, noise_scale = (signal.sqrt()[:, None, None, None], (1 - signal).sqrt()[:, None, None, None])
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     warmup_steps = settings.warmup_epochs * -(-len(data) // settings.batch_size)
     losses = []

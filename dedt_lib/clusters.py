@@ -20,6 +20,8 @@ def principal(features: Array, components: int = COMPONENTS) -> np.ndarray:
     from sklearn.decomposition import PCA
 
     n, d = features.shape
+    if n == 1:  # it has no spread
+        return np.zeros((1, 1), np.float32)
 
     def unit(rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, np.float32)

@@ -27,6 +27,8 @@ PATIENCE = 5
 """Seconds of waiting for another process before a line says so, and between two messages among ranks."""
 ZEROS = 2**24
 """Bytes that are written at a time where room on the disk cannot be claimed otherwise."""
+HUB = "hub:"
+"""What the name of a data set of the Hugging Face hub begins with."""
 SILENCE = 60
 """Seconds without a byte after which a download is given up."""
 
@@ -80,6 +82,11 @@ def make_folder(folder: Path, how: str) -> Path:
             f"Cannot create {folder} ({error.strerror}). {how} a folder that can be written."
         ) from error
     return folder
+
+
+def from_everywhere(path: str | Path) -> str:
+    """A path of data as it holds in any folder; the name of a data set of the hub stays."""
+    return str(path) if str(path).startswith(HUB) else str(Path(path).expanduser().absolute())
 
 
 def lies_in(path: Path, folder: Path) -> bool:

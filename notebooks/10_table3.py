@@ -55,8 +55,8 @@ Markdown(
 # more work than training on all the data.** The unit is a *network evaluation*:
 # one image through a diffusion network once; a training step counts three for
 # each image. The count is the same on every machine and for every seed. The
-# other feature extractors are small networks of another kind, and are listed at
-# the end of this page.
+# other feature extractors are small networks of another kind, and are listed
+# below.
 
 # %%
 runs.linked(tables.whole_speedups(frame, rows), rows)

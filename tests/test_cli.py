@@ -560,6 +560,7 @@ def test_a_plan_of_nothing_is_one_line_and_status_two(argv, complaint, dedt_plan
         (["run", "table1", "--row", "random", "--set", "unet.epochs=1"], "cannot be combined"),
         (["run", "table1", "--row", "random", "--burn-in", "0"], "--burn-in cannot be combined"),
         (["run", "--row", "random"], "--row belongs to a table"),
+        (["run", ".", "--row", "random"], "--row belongs to a table"),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(argv, complaint, dedt):
@@ -567,6 +568,13 @@ def test_bad_input_is_one_line_and_status_two(argv, complaint, dedt):
     assert status == 2 and printed == ""
     assert complained.startswith("dedt: ") and complaint in complained
     assert complained.count("\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["select", ""], ["select", "--out", ""], ["embed", "--data", ""]])
+def test_an_empty_path_is_not_the_current_folder(argv, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(argv)
+    assert "an empty path" in capsys.readouterr().err
 
 
 def test_an_output_folder_that_cannot_be_made_is_noticed_before_the_work(dedt, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 import unicodedata
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -228,7 +229,8 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, na
         ("metadata.csv", "file_name,text\n00.png,red, and big\n", "row 1 has more values than the header"),
         ("metadata.csv", "file_name,text\n00.png,a\n ,b\n", "no 'file_name' in row 2"),
         ("some.jsonl", '{"path": "00.png"}\n{', "line 2: "),
-        ("some.jsonl", '["00.png"]\n', "line 1 is no JSON object"),
+        ("some.jsonl", '["00.png"]\n', "entry 1 is no JSON object"),
+        ("some.jsonl", '{"path": "00.png"}\n7\n', "line 2 is no JSON object"),
         ("metadata.csv", ROWS.replace("ant", "\xe4nt").encode("cp1252"), "save it as text in UTF-8"),
         ("some.txt", "nowhere.png\n04.png\n", "No such file: none of the 2 images .*nowhere.png, 04.png"),
         ("some.txt", "a.png\n./a.png\n", "more than once .a.png, ./a.png"),
@@ -318,6 +320,61 @@ def test_captions_may_lie_in_files_with_a_suffix_in_capitals(tmp_path):
     photos(tmp_path, 0)
     (tmp_path / "00.TXT").write_text("a leaf")
     assert listed(tmp_path).captions == ("a leaf",)
+
+
+def test_captions_that_are_named_by_the_whole_file_are_found(tmp_path):
+    photo(0).save(tmp_path / "a.png"), photo(1).save(tmp_path / "b.png")
+    (tmp_path / "a.png.txt").write_text("a leaf"), (tmp_path / "b.txt").write_text("")
+    found = listed(tmp_path)
+    assert found.captions == ("a leaf", "") and "1 captions in text files" in found.reading.line
+    assert "1 of these files are empty" in found.reading.line and not found.reading.left_out
+
+
+@pytest.mark.parametrize("name", ["list.json", "list.jsonl", "list.csv", "list.txt"])
+def test_lists_are_read_as_people_write_them(tmp_path, name):
+    photos(tmp_path / "my photos", 0, 1)
+    paths = [f"my photos/0{i}.png" for i in range(2)]
+    rows = [{"image_path": path, "text": "a leaf"} for path in paths]
+    text = {
+        ".json": json.dumps(rows, indent=1),
+        ".jsonl": "\n".join(map(json.dumps, rows)),
+        ".csv": "image_path,text\n" + "".join(f"{path},a leaf\n" for path in paths),
+        ".txt": f'"my photos\\00.png"\n  {paths[1]}  \n',
+    }[Path(name).suffix]
+    (tmp_path / name).write_text(text)
+    assert listed(tmp_path / name).ids == tuple(paths)
+
+
+def test_settings_of_a_generator_are_no_classes(tmp_path):
+    photos(tmp_path, *range(20))
+    rows = "".join(f"{i:02d}.png,a leaf {i},{7.5 + i % 2},{20 + i % 2},{0.25 * (i % 3)}\n" for i in range(20))
+    (tmp_path / "metadata.csv").write_text(f"file_name,prompt,cfg_scale,steps,weightiness\n{rows}")
+    found = listed(tmp_path)
+    assert not found.class_names and "captions by the column 'prompt'" in found.reading.line
+
+
+def test_the_column_of_the_classes_is_named_unless_it_was_asked_for(tmp_path):
+    photos(tmp_path, *range(12))
+    (tmp_path / "metadata.csv").write_text(
+        "file_name,kind\n" + "".join(f"{i:02d}.png,k{i % 2}\n" for i in range(12))
+    )
+    assert "classes by the column 'kind'" in listed(tmp_path).reading.line
+    assert "by the column" not in listed(tmp_path, label="kind").reading.line
+
+
+def test_a_folder_around_the_folders_of_classes_is_told(tmp_path):
+    for name in ("cat", "dog"):
+        photos(tmp_path / "outer" / "photos" / name, 1, 2)
+    (tmp_path / "outer" / "log").mkdir()
+    line = listed(tmp_path / "outer").reading.line
+    assert "the only class is 'photos', with the subfolders 'cat', 'dog'" in line
+    assert f"give the path {tmp_path / 'outer' / 'photos'}" in line
+
+
+def test_folders_may_be_called_as_files_are(tmp_path):
+    for name in ("x.tar", "x.parquet"):
+        photos(tmp_path / name / "a", 1)
+        assert data.detect(tmp_path / name) == "folder" and listed(tmp_path / name).class_names == ("a",)
 
 
 def test_images_of_one_stem_share_a_caption(tmp_path):

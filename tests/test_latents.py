@@ -14,13 +14,7 @@ from dedt_lib import latents
 from dedt_lib.errors import DedtError
 from dedt_lib.latents import Latents
 from dedt_lib.models import autoencoder as module
-from dedt_lib.models.autoencoder import (
-    decode,
-    encode,
-    load_autoencoder,
-    small_autoencoder,
-    train_autoencoder,
-)
+from dedt_lib.models.autoencoder import decode, encode, load_autoencoder, small_autoencoder, train_autoencoder
 from dedt_lib.pixels import resize, to_float
 from dedt_lib.randomness import seeded, torch_generator
 from dedt_lib.weights import key_of

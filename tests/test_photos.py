@@ -402,7 +402,7 @@ def test_clusters_are_no_captions_and_no_classes(tmp_path):
     coreset = chosen(tmp_path, photos, "--label", "none")
     lines = (told(coreset, "imagefolder", tmp_path) / "train" / "metadata.jsonl").read_text()
     assert {json.loads(line)["text"] for line in lines.splitlines()} == {""} and "label" not in lines
-    assert [path.name for path in told(coreset, "kohya", tmp_path).glob("*_*")] == ["1_images"]
+    assert [path.name for path in told(coreset, "kohya", tmp_path).glob("*_*")] == ["1_"]
     assert "label" not in datasets.load_from_disk(told(coreset, "datasets", tmp_path)).features
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..data import SOURCES
 from ..errors import DedtError
+from ..files import HUB
 from ..reweighting import ABSENT, CLIPS, SCORES
 from ..selection import CENTRES, THRESHOLDS
 from .recipe import known_encoder
@@ -388,7 +389,7 @@ def read_profile(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, tupl
     inherited = read_profile(find_profile(base, file.parent), (*extending, file)) if base else {}
     own = flat({"name": file.stem, **values})
     path = str(own.get("data.path", ""))
-    if path and not path.startswith("hub:"):  # as what it extends, it lies where the file does
+    if path and not path.startswith(HUB):  # as what it extends, it lies where the file does
         own["data.path"] = str(file.parent / Path(path).expanduser())
     return {**inherited, **{key: (value, file.name) for key, value in own.items()}}
 

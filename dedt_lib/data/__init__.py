@@ -1,5 +1,6 @@
 """Labelled images: one type, several sources, one module for each source."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from ..arrays import check_choice
 from ..errors import DedtError
+from ..files import HUB
 from . import cifar10, digits, folder, hub, lists, metadata, parquet, tar
 from .columns import NONE
 from .labelled import LabelledImages
@@ -35,15 +37,15 @@ def detect(path: str | Path) -> str:
     """The kind of source that a path is, by its name and what lies in it: one of FILES."""
     path = Path(path).expanduser()
     suffix = path.suffix.lower()
-    if str(path).startswith(hub.PREFIX):
+    if str(path).startswith(HUB):
         return "datasets"
-    if suffix in (".parquet", ".tar"):
+    if suffix in (".parquet", ".tar") and not path.is_dir():
         return {".parquet": "parquet", ".tar": "webdataset"}[suffix]
     if suffix in (".txt", ".csv", ".tsv", ".jsonl", ".json") and not path.is_dir():
         return "list"
     if not path.is_dir():
         return "folder"
-    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+    if any(os.path.isfile(path / name) for name in ("dataset_info.json", "dataset_dict.json")):
         return "datasets"
     if metadata.find_tables(path):
         return "metadata"

@@ -12,10 +12,12 @@ CAPTIONS = ("caption", "captions", "text", "txt", "prompt", "description", "sent
 NONE = "none"
 NOT_LABELS = re.compile(
     r"(.*_)?(id|idx|index|width|height|size|seed|row|split|fold|subset|status|license|licence|rating|camera)"
-    r"|__index_level_\d+__",
+    r"|(.*_)?(steps?|cfg|scale|strength|score|sampler|scheduler)|guidance.*|__index_level_\d+__",
     re.IGNORECASE,
 )
 """Columns that say something else than the class, whatever their values."""
+FRACTION = re.compile(r"[-+]?[0-9]*\.[0-9]+([eE][-+]?[0-9]+)?")
+"""A number as a table without types writes it, that may not be whole."""
 WHOLE = re.compile(r"[-+]?[0-9]+(\.0*)?")
 """A whole number as a table writes it, whose column had gaps."""
 UNFIT = "holds something else than text or whole numbers"
@@ -23,9 +25,15 @@ UNFIT = "holds something else than text or whole numbers"
 
 def by_kind(names: Iterable[str], values: Callable[[str], list]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns of whole numbers or text, and the others, by their values."""
-    kinds = {name: {type(value) for value in values(name)} for name in names}
+    kinds = {name: set(map(_kind, values(name))) for name in names}
     fields = tuple(name for name in kinds if kinds[name] <= {int, str, type(None)})
     return fields, tuple(name for name in kinds if name not in fields)
+
+
+def _kind(value: object) -> type:
+    """The type of a value, float for the text of a number that is not whole."""
+    written = isinstance(value, str) and FRACTION.fullmatch(value) and not WHOLE.fullmatch(value)
+    return float if written else type(value)
 
 
 def plain(values: Sequence) -> list | None:

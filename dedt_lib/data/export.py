@@ -1,5 +1,6 @@
 """A coreset as files that trainers read: nothing is decoded or lost, and the weights come along."""
 
+import contextlib
 import csv
 import io
 import json
@@ -8,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from os.path import splitext
@@ -21,16 +22,18 @@ from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import lies_in, read_json, write_json
+from ..files import full_disk_told, lies_in, make_folder, read_json, write_json
 from . import find
 from .listing import Listing, digest_of
 from .names import image_suffixes
 
 MOST_REPEATS = 10
 """By kohya's convention a folder says how often its images are seen in an epoch; weights become such whole numbers."""
+OWN_REPEATS = re.compile(r"^\d+_(?=.)")
 PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """What both torchvision's ImageFolder and kohya's scripts take for an image, by its suffix."""
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+PARTIAL = ".dedt-"
 LONGEST = 200
 """Bytes of a file name before its suffix; most file systems take 255 in all."""
 
@@ -75,7 +78,10 @@ class Item:
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(self.content)) as image:
             turned = ImageOps.exif_transpose(image)
-            (turned if turned.mode in PNG_MODES else turned.convert("RGB")).save(buffer, "PNG")
+            if turned.mode not in PNG_MODES:
+                turned = turned.convert("RGB")
+                turned.info.pop("icc_profile", None)  # of other colours than these
+            turned.save(buffer, "PNG")
         return replace(self, suffix=".png", content=buffer.getvalue())
 
 
@@ -216,7 +222,7 @@ def to_datasets(found: Iterator[Item], out: Path) -> None:
     kinds = {"id": "string", "weight": "float64", "text": "string"}
     features = datasets.Features(image=datasets.Image(), **{k: datasets.Value(v) for k, v in kinds.items()})
     labels, names = [], {}
-    with tempfile.TemporaryDirectory(prefix=".dedt-", dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=out.parent) as folder:
         rows = str(Path(folder) / "rows.arrow")
         with ArrowWriter(features=features, path=rows, writer_batch_size=16) as writer:
             for item in found:
@@ -251,16 +257,20 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
     """Folders ``REPEATS_NAME`` with images and captions: the weights as whole numbers of repeats.
 
     The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says
-    how far the rounding is off.
+    how far the rounding is off.  An image without a caption is trained on NAME, the name of its class without
+    the repeats that it may have had; where that cannot be the name of a folder it becomes the caption.
     """
     paths, weighed, unsorted = [], [], out / ".unsorted"
     for item in map(Item.plain, found):
-        paths.append(_write(item, unsorted / safe(item.class_name or "images")))
+        prompt = OWN_REPEATS.sub("", item.class_name)
+        name = safe(prompt) if prompt else ""
+        caption = item.caption or prompt * (name != prompt)
+        paths.append(_write(replace(item, caption=" ".join(caption.split())), unsorted / f"_{name}"))
         weighed.append(item.weight)
     weights = np.array(weighed)
     repeats = np.clip(np.rint(weights / weights.min()), 1, MOST_REPEATS).astype(int)
     for path, often in zip(paths, repeats):
-        folder = out / f"{often}_{path.parent.name}"
+        folder = out / f"{often}{path.parent.name}"
         folder.mkdir(exist_ok=True)
         for file in filter(Path.exists, (path, path.with_suffix(".txt"))):
             file.rename(folder / file.name)
@@ -281,50 +291,44 @@ def to_torch(found: Iterator[Item], out: Path) -> None:
     np.save(out / "weights.npy", np.array([weights[path] for path in sorted(weights)]))
 
 
-FORMATS: dict[str, Callable[[Iterator[Item], Path], None]] = {
-    "list": to_list,
-    "links": to_links,
-    "imagefolder": to_imagefolder,
-    "datasets": to_datasets,
-    "webdataset": to_webdataset,
-    "kohya": to_kohya,
-    "torch": to_torch,
-}
+WRITERS = (to_list, to_links, to_imagefolder, to_datasets, to_webdataset, to_kohya, to_torch)
+FORMATS = {write.__name__.removeprefix("to_"): write for write in WRITERS}
 
 
-def export(folder: Path, to: str, out: Path) -> Counter[str]:
-    """Write the kept images of a coreset in a format; what is at ``out`` after an error is removed.
+def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counter[str]:
+    """Write the kept images of a coreset in a format: all of them, or none.
 
     Args:
         folder: With ``coreset.parquet`` and ``coreset.json``.
         to: One of FORMATS.
         out: A folder that is not there yet, or empty.
+        data: Where the images are now, if they were moved.
 
     Returns:
         Images by class, as they were written.
 
     Raises:
-        DedtError: The coreset or its images are not there, the folder is not empty, or the counts differ.
+        DedtError: The coreset or its images are not there, the folder is not empty, the disk is full, or the
+            counts differ.
     """
     check_choice("format", to, FORMATS)
-    if out.exists() and any(out.iterdir()):
-        raise DedtError(f"{out} is not empty: give --out a new folder.")
-    source = read_json(folder / "coreset.json").get("source")
-    if not source:
-        raise DedtError(f"{folder} says nothing of where its images are: select again, and from image files.")
-    listing = find(source["source"], source["path"], label=source["label"], caption=source["caption"])
+    _check_empty(out)
+    source, table = _read(folder)
+    path = str(data or source["path"])
+    try:
+        listing = find(source["source"], path, label=source["label"], caption=source["caption"])
+    except DedtError as error:
+        raise DedtError(f"{error} If the images were moved, say where they are: --data DATA") from error
     if not isinstance(listing, Listing):
-        raise DedtError(f"The images of {source['path']} are no files: there is nothing to export.")
+        raise DedtError(f"The images of {path} are no files: there is nothing to export.")
     if lies_in(out, listing.root):
         raise DedtError(
             f"{out} lies among the images in {listing.root}, and would be taken for some of them: give --out "
             "a folder elsewhere."
         )
-    with open(folder / "coreset.parquet", "rb") as file:
-        table = pd.read_parquet(file)
     if "content" not in table:
         raise DedtError(f"{folder} was not chosen from image files: there is nothing to export.")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "Give --out")
     counts: Counter[str] = Counter()
 
     def counted() -> Iterator[Item]:
@@ -334,15 +338,45 @@ def export(folder: Path, to: str, out: Path) -> Counter[str]:
 
     wanted = int(table["kept"].sum())
     try:
-        FORMATS[to](counted(), out)
-        if counts.total() != wanted:
-            raise DedtError(
-                f"{counts.total()} of {wanted} kept images could be written: the others are no longer there."
-            )
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+        # In a folder of its own until it is complete, for a process that is killed or that others run beside.
+        with (
+            full_disk_told(f"while writing {out}"),
+            tempfile.TemporaryDirectory(prefix=PARTIAL, dir=out, ignore_cleanup_errors=True) as partial,
+        ):
+            FORMATS[to](counted(), Path(partial))
+            if counts.total() != wanted:
+                raise DedtError(
+                    f"{counts.total()} of {wanted} kept images could be written: the others are no longer there."
+                )
+            _check_empty(out)
+            for written in Path(partial).iterdir():
+                written.rename(out / written.name)
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            out.rmdir()
     return counts
+
+
+def _check_empty(out: Path) -> None:
+    """Raise DedtError for a folder with anything in it but what a killed export left."""
+    if out.exists() and not out.is_dir():
+        raise DedtError(f"{out} is a file: give --out a new folder.")
+    if out.exists() and not all(path.name.startswith(PARTIAL) for path in out.iterdir()):
+        raise DedtError(f"{out} is not empty: give --out a new folder.")
+
+
+def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
+    """Where the images of a coreset are, and its table."""
+    try:
+        source = read_json(folder / "coreset.json")["source"]
+        if not source:
+            raise DedtError(
+                f"{folder} says nothing of where its images are: select again, and from image files."
+            )
+        known = {name: source[name] for name in ("source", "path", "label", "caption", "classed")}
+        return known, pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise DedtError(f"The coreset in {folder} cannot be read ({error!r}): select again.") from error
 
 
 def _write_table(rows: Sequence[dict[str, object]], path: Path) -> None:

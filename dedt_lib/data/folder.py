@@ -145,17 +145,18 @@ def _listing(root, base, left_out, wanted=None):
 def _of_files(root, files, labels, names, left_out, notes):
     """The Listing of image files, with the captions that lie beside them."""
     ids = tuple(legible(file.relative_to(root)) for file in files)
-    beside = [next(filter(Path.is_file, map(file.with_suffix, CAPTION_FILES)), None) for file in files]
+    beside = [next(filter(Path.is_file, _caption_files(file)), None) for file in files]
     unused: dict[str, str] = {}
     texts = {
         file: caption_of(read_bytes(file), legible(file.relative_to(root)), unused)
         for file in filter(None, beside)
     }
     captions = tuple((texts[file] or "") if file else "" for file in beside)
-    there = sum(text is not None for text in texts.values())
+    there, said = (sum(map(test, texts.values())) for test in (lambda text: text is not None, bool))
     if there:
         left_out["not images"] -= there
-        notes = [*notes, f"{there:,} captions in text files beside the images"]
+        notes = [*notes, f"{said:,} captions in text files beside the images"]
+        notes += [f"{there - said:,} of these files are empty"] * (there > said)
     return Listing(
         root=root,
         files=Files(files),
@@ -167,6 +168,11 @@ def _of_files(root, files, labels, names, left_out, notes):
         reading=Reading.of(len(files), left_out, [*notes, *unused_notes(unused)]),
         captions=captions if there else (),
     )
+
+
+def _caption_files(image):
+    """Where the caption of an image may be: a.txt for a.png, or as some downloaders write it a.png.txt."""
+    return [*map(image.with_suffix, CAPTION_FILES), image.with_name(f"{image.name}.txt")]
 
 
 # ---- which folders are splits, and which are classes ------------------------------------------------
@@ -236,7 +242,13 @@ def _layout(root, children):
 
 
 def _equal_subfolders(children):
-    """A note if all folders have the same subfolders, as splits of a name that nobody knows would."""
+    """A note if all folders have the same subfolders, as splits of a name that nobody knows would, or one has some."""
+    shaped = [folder for folder in children if _shape(folder)]
+    if len(shaped) == 1 and len(inner := [f for f in subfolders(shaped[0], Counter()) if _shape(f)]) > 1:
+        return [
+            f"the only class is {_list(shaped)}, with the subfolders {_list(inner)}; if those are the classes, give "
+            f"the path {legible(shaped[0])}"
+        ]
     below = {tuple(folder.name for folder in subfolders(child, Counter())) for child in children}
     names = below.pop() if len(children) > 1 and len(below) == 1 else ()
     return [

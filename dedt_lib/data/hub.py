@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DedtError
+from ..files import HUB
 from .names import HELD_OUT, TRAINING, few
 from .parquet import row_names
 from .reading import Reading
 from .table import Splits, Table
-
-PREFIX = "hub:"
 
 
 def splits(path: str | Path | None) -> Splits:
@@ -42,15 +41,17 @@ def _open(path: str) -> dict[str, Any]:
     import datasets
 
     try:
-        if path.startswith(PREFIX):
-            name, _, revision = path.removeprefix(PREFIX).partition("@")
+        if path.startswith(HUB):
+            name, _, revision = path.removeprefix(HUB).partition("@")
+            if not name:
+                raise ValueError("it has no name")
             found = datasets.load_dataset(name, revision=revision or None)
         else:
             found = datasets.load_from_disk(path)
     except Exception as error:
         raise DedtError(
             f"The data set {path} cannot be read ({str(error).strip() or type(error).__name__}): give the "
-            f"folder that save_to_disk wrote, or {PREFIX}NAME of one on the Hugging Face hub, which needs a "
+            f"folder that save_to_disk wrote, or {HUB}NAME of one on the Hugging Face hub, which needs a "
             "network."
         ) from error
     return dict(found) if isinstance(found, dict) else {"train": found}
@@ -76,7 +77,7 @@ def _read(path: str, split: str, data: Any, notes: Iterable[str] = ()) -> Table:
             content, file = stored.get("bytes"), stored.get("path")
             yield f"{split} row {i}", io.BytesIO(content) if content else Path(file) if file else None
 
-    root = Path(path.removeprefix(PREFIX))
+    root = Path(path.removeprefix(HUB))
     fields = tuple(name for name, kind in kinds if name != images[0] and fits(kind))
     return Table(
         root=root,

@@ -203,11 +203,7 @@ class Listing(Labelled):
         return images[: count - len(bad)], bad
 
     def refuse(
-        self,
-        bad: Sequence[tuple[int, str]],
-        skip_bad: bool,
-        report: str | Path | None,
-        split: str = "train",
+        self, bad: Sequence[tuple[int, str]], skip_bad: bool, report: str | Path | None, split: str = "train"
     ) -> str:
         """List the images that cannot be read; unless they may be left out, and others are there, complain."""
         if not bad:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DedtError
-from ..files import read_json, write_json
+from ..files import HUB, from_everywhere, read_json, write_json
 from .columns import by_kind
-from .hub import PREFIX
 from .listing import Listing, root_of
 from .metadata import rows, there
 from .names import few, legible
@@ -19,8 +18,10 @@ CLEANED = ".dedt.json"
 """The end of the name of a cleaned list."""
 BY_ROW = ("parquet", "datasets")
 """Sources whose images have no name but the number of their row."""
+SUFFIXES = (".parquet", ".tar", ".txt", ".csv", ".tsv", ".jsonl", ".json")
+"""What the name of a file of data may end in."""
 WANTED = "a list of images (.txt, .csv, .jsonl)"
-KEYS = ("file_name", "path", "image", "file", "filename")
+KEYS = ("file_name", "path", "image", "file", "filename", "image_path", "filepath")
 
 
 def splits(path: str | Path | None) -> Splits:
@@ -28,8 +29,7 @@ def splits(path: str | Path | None) -> Splits:
 
     Args:
         path: a text with a path in each line (``.txt``); a table with a column of paths (``.csv``,
-            ``.jsonl``: ``file_name``, ``path``, ``image``, ``file`` or ``filename``) and perhaps a class and
-            a caption.  Paths are absolute or below the list's folder.
+            ``.jsonl``: ``file_name`` or another of KEYS) and perhaps a class and a caption.  Paths are absolute or below the list's folder.
 
     Raises:
         DedtError: for a list that cannot be read or names nothing.
@@ -60,6 +60,27 @@ def splits(path: str | Path | None) -> Splits:
     return table, lambda: None
 
 
+def name_of_cleaned(data: str | Path) -> str:
+    """What the cleaned list of some data is called."""
+    name = Path(str(data).removeprefix(HUB)).absolute().name.removesuffix(CLEANED)
+    suffix = Path(name).suffix
+    return f"{name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name}{CLEANED}"
+
+
+def check_replaces(path: Path, data: str | Path) -> None:
+    """Raise DedtError where a cleaned list would replace that of other data."""
+    there = read_json(path).get("data", "") if path.exists() else ""
+    if there and there != _where(data) and path.absolute() != Path(data).absolute():
+        raise DedtError(f"{path} is the list of {there}: give --out another folder for that of {data}.")
+
+
+def _where(data: str | Path) -> str:
+    """Where data is, from everywhere; of a cleaned list where its images are."""
+    if str(data).endswith(CLEANED):
+        return str(read_json(data)["data"])
+    return from_everywhere(data)
+
+
 def write_cleaned(
     path: Path,
     source: str,
@@ -81,9 +102,7 @@ def write_cleaned(
         label: the column of the classes, where it was named.
         caption: the column of the captions, where it was named.
     """
-    facts: dict[str, Any] = {"source": source, "data": str(data), "left_out": {}}
-    if not str(data).startswith(PREFIX):
-        facts["data"] = str(Path(data).expanduser().absolute())
+    facts: dict[str, Any] = {"source": source, "data": _where(data), "left_out": {}}
     if str(data).endswith(CLEANED):
         facts |= read_json(data)
     facts |= {"images": len(listing.ids) + len(facts["left_out"]), "left_out": facts["left_out"] | why}

@@ -57,15 +57,14 @@ class Look:
 
     def save(self, folder: Path) -> None:
         """Write ``look.parquet`` and ``thumbnails.npy``."""
-        with open(folder / TABLE, "wb") as file:  # of a path pyarrow takes no name that is not UTF-8
-            self.table.to_parquet(file, index=False)
+        # Of a path pyarrow takes no name that is not UTF-8.
+        (folder / TABLE).write_bytes(self.table.to_parquet(index=False))
         np.save(folder / "thumbnails.npy", self.thumbnails)
 
     @classmethod
     def load(cls, folder: Path) -> "Look":
         """Read what :meth:`save` wrote."""
-        with open(folder / TABLE, "rb") as file:
-            table = pd.read_parquet(file)
+        table = pd.read_parquet(io.BytesIO((folder / TABLE).read_bytes()))
         return cls(table, np.load(folder / "thumbnails.npy", mmap_mode="r"))
 
 
@@ -99,16 +98,15 @@ def _part(files: Iterable[tuple[str, Path | BinaryIO | None]], path: Path | None
     """A row for each of some images, with its thumbnail: read from ``path``, or seen now and noted there."""
     if path and intact_or_removed(path):
         bar.update(sum(1 for _ in files))
-        with open(path, "rb") as file:
-            return pd.read_parquet(file)
+        return pd.read_parquet(io.BytesIO(path.read_bytes()))
     rows = []
     for row in ahead(_see, files):
         rows.append(row)
         bar.update()
     part = pd.DataFrame(rows)
     if path:
-        with sealed(path) as partial, open(partial, "wb") as file:
-            part.to_parquet(file, index=False)
+        with sealed(path) as partial:
+            partial.write_bytes(part.to_parquet(index=False))
     return part
 
 
@@ -123,7 +121,9 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> dict[str, Any]:
     try:
         content = file.read_bytes() if isinstance(file, Path) else file.read() if file else None
         with opened(None if content is None else io.BytesIO(content)) as found:
-            row |= {"content": digest_of(content or b""), "mode": found.mode, "format": found.format or ""}
+            several = " of several pages" * (getattr(found, "is_animated", False) and found.format != "MPO")
+            row |= {"content": digest_of(content or b""), "mode": f"{found.mode}{several}"}
+            row["format"] = found.format or ""
             image = upright(found, 3)
         row |= {"width": image.width, "height": image.height, "digest": _digest(image)}
         thumbnail = crop(image, THUMBNAIL)
@@ -211,10 +211,10 @@ def _is_near(a: np.ndarray, b: np.ndarray, bits: int = NEAR, block: int = 1024) 
     return np.concatenate([np.empty(0, bool), *((np.bitwise_count(part) <= bits).any(1) for part in parts)])
 
 
-def leaks(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
-    """Held-out images of which the training images hold an exact or near copy: bool [m]."""
-    known = train["digest"][train["error"] == ""]
-    found = np.array(test["digest"].isin(known) & (test["error"] == ""))
-    own, theirs = (table["phash"].to_numpy().view(np.uint64)[_telling(table)] for table in (test, train))
-    found[_telling(test)] |= _is_near(own, theirs)
+def leaks(others: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """Images of a table of which there is an exact or near copy among the others: bool [n]."""
+    known = others["digest"][others["error"] == ""]
+    found = np.array(table["digest"].isin(known) & (table["error"] == ""))
+    own, theirs = (some["phash"].to_numpy().view(np.uint64)[_telling(some)] for some in (table, others))
+    found[_telling(table)] |= _is_near(own, theirs)
     return found

@@ -99,7 +99,8 @@ def _table(folder: Path) -> Path | None:
 def there(names: Sequence[str], file: Path) -> list[str]:
     """The paths that a file names, absolute or below its folder, in the spelling of what is there.
 
-    A backslash may mean a slash, as on Windows, and an accent be part of its letter or a sign of its own.
+    A path may stand in quotes and begin with ``~``, a backslash may mean a slash, as on Windows, and an accent
+    be part of its letter or a sign of its own.
 
     Raises:
         DedtError: none of them is there.
@@ -110,7 +111,8 @@ def there(names: Sequence[str], file: Path) -> list[str]:
 
     def spellings(name: str) -> Iterator[str]:
         yield name
-        yield (slashed := name.replace("\\", "/"))
+        yield (bare := os.path.expanduser(name.strip().strip("\"'")))
+        yield (slashed := bare.replace("\\", "/"))
         yield from (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
 
     found = [next(filter(is_there, spellings(name)), name) for name in names]
@@ -163,7 +165,12 @@ def _key(columns: Sequence[str], keys: Sequence[str]) -> str | None:
 
 
 def _lines(text: str) -> list[dict]:
-    """The rows of JSON lines; raises ValueError."""
+    """The rows of JSON lines, or of one array of objects; raises ValueError."""
+    if text.lstrip().startswith("["):
+        read = json.loads(text)
+        if bad := [i for i, row in enumerate(read, 1) if not isinstance(row, dict)]:
+            raise ValueError(f"entry {bad[0]} is no JSON object")
+        return read
     read = []
     for i, line in enumerate(text.split("\n"), 1):  # splitlines would cut at other characters too
         if line.strip():

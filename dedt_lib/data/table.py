@@ -76,7 +76,9 @@ def classed(
     read = functools.cache(lambda name: plain(train.values(name)))
     column, notes = label_column(train.fields, train.others, read, train.class_names, label)
     text, more = caption_column(train.fields, train.others, read, column, caption)
-    notes = [*notes, *more]
+    chosen = {"classes": column if column != label else "", "captions": text if text != caption else ""}
+    told = [f"{what} by the column '{name}'" for what, name in chosen.items() if name]
+    notes = [*told, *notes, *more]
     by_folder = label != NONE and len(set(train.folders)) > 1
     values = (read(column) or []) if column else list(train.folders if by_folder else ())
     if values and set(values) <= {-1, "-1", None}:

@@ -142,12 +142,7 @@ def classwise_references(
 
 
 def classwise_frechet(
-    real: Any,
-    real_labels: Array | None,
-    generated: Array,
-    generated_labels: Array,
-    *,
-    partial: bool = False,
+    real: Any, real_labels: Array | None, generated: Array, generated_labels: Array, *, partial: bool = False
 ) -> Array:
     """Frechet distance of each class (paper, Fig. 2).
 

@@ -140,15 +140,9 @@ def rank_correlation(x: Array, y: Array) -> tuple[float, float]:
     if not norm.all():
         return float("nan"), 1.0
     x_ranks, y_ranks = ranks / norm[:, None]
-    found = permutation_test(
-        (x_ranks,),
-        lambda x, axis: x @ y_ranks,
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=99_999,
-        batch=10_000,
-        rng=numpy_generator(0, "permutations"),
-    )
+    how = {"permutation_type": "pairings", "vectorized": True, "n_resamples": 99_999, "batch": 10_000}
+    rng = numpy_generator(0, "permutations")
+    found = permutation_test((x_ranks,), lambda x, axis: x @ y_ranks, rng=rng, **how)
     return float(found.statistic), float(found.pvalue)
 
 

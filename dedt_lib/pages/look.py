@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,11 @@ import pandas as pd
 from PIL import Image
 
 from ..clusters import principal
+from ..config.profile import TABLES
 from ..data import Listing
 from ..data.labelled import in_conflict, originals_of
 from ..data.look import ISSUES, NEAR, WORDS, Look, groups_of_copies, leaks
+from ..files import atomic
 from .common import bars, data_uri, write_page
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ MEANING = {
     "duplicates": "exact copies of another image of the same class",
     "conflicts": "exact copies of one another in different classes",
     "near": "near copies of another image of the same class (perceptual hash)",
-    "leaks": "held-out images with a copy among the training images",
+    "leaks": "training images with a copy or near copy among the held-out images",
     "blank": "with little information",
     "dark": "dark all over",
     "light": "light all over",
@@ -62,12 +65,32 @@ class Findings:
         """A row for each image."""
         return self.look.table
 
-    def dropped(self, kind: str) -> list[str]:
-        """Ids of the images that ``--drop kind`` leaves out."""
-        places = self.places[kind]
-        if kind == "near":
-            places = np.union1d(places, self.places["duplicates"])
-        return [self.listing.ids[i] for i in places]
+    def dropped(self, kinds: Sequence[str]) -> dict[str, str]:
+        """What ``--drop`` leaves out: id -> the first of its kinds.
+
+        Near copies, exact ones among them, are looked for last, and only among the images that stay otherwise.
+        """
+        why = {int(i): kind for kind in reversed(kinds) if kind != "near" for i in self.places[kind]}
+        if "near" in kinds:
+            stay = np.setdiff1d(np.arange(len(self.table)), list(why))
+            of = copies(self.table.iloc[stay], self.listing.labels[stay])
+            near = (of["near"] != np.arange(len(stay))) & (of["exact"] == np.arange(len(stay)))
+            near |= of["duplicates"] != np.arange(len(stay))
+            why |= dict.fromkeys(stay[near].tolist(), "near")
+        return {self.listing.ids[i]: kind for i, kind in why.items()}
+
+
+def copies(table: pd.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Of which image each is a copy, or its own place: "exact", "duplicates" of its class, "near"; int64 [n] each.
+
+    Of near copies an image stays in which nothing looks wrong, and of several such the largest.
+    """
+    flawed = np.any([table[WORDS.get(name, name)] for name in ISSUES], axis=0)
+    order = np.lexsort((-(table["width"] * table["height"]), flawed))
+    near = np.empty(len(table), dtype=np.int64)
+    near[order] = order[groups_of_copies(table.iloc[order], NEAR, labels[order])]
+    exact = groups_of_copies(table)
+    return {"exact": exact, "duplicates": originals_of(exact, labels), "near": near}
 
 
 def findings(lab: "Lab", *, quick: bool = False) -> Findings:
@@ -82,19 +105,19 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     assert listing is not None  # only held-out images may be missing
     seen = stage.look
     table, n = seen.table, len(seen.table)
-    exact, near = groups_of_copies(table), groups_of_copies(table, NEAR, listing.labels)
+    of, own = copies(table, listing.labels), np.arange(n)
+    exact = of.pop("exact")
     conflicts = np.flatnonzero(in_conflict(exact, listing.labels))
-    of, own = {"duplicates": originals_of(exact, listing.labels), "near": near}, np.arange(n)
     places = {
         "bad": np.flatnonzero(~seen.readable),
         "duplicates": np.flatnonzero(of["duplicates"] != own),
         "conflicts": conflicts[np.argsort(exact[conflicts], kind="stable")],
-        "near": np.flatnonzero((near != own) & (exact == own)),
+        "near": np.flatnonzero((of["near"] != own) & (exact == own)),
         **{WORDS.get(name, name): np.flatnonzero(table[WORDS.get(name, name)]) for name in ISSUES},
     }
     test = type(stage)(lab, "test")
     if test.listing is not None:
-        places["leaks"] = np.flatnonzero(leaks(table, test.look.table))
+        places["leaks"] = np.flatnonzero(leaks(test.look.table, table))
     seconds = None
     if not quick:
         places["outliers"], seconds = _outliers(lab, seen)
@@ -121,17 +144,12 @@ def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
         ", ".join(f"{count:,} {kind}" for kind, count in Counter(good[name]).most_common())
         for name in ("format", "mode")
     )
-    rows = [
-        ("images", f"{len(table):,}", sizes),
-        ("sizes", "", median),
-        ("formats", "", f"{kinds}; modes: {modes}"),
-    ]
+    rows = [("images", f"{len(table):,}", sizes), ("sizes", "", median)]
+    rows.append(("formats", "", f"{kinds}; modes: {modes}"))
     if listing.class_names:
         counts = listing.class_counts
         ends = [f"{listing.class_names[k]} {counts[k]:,}" for k in (counts.argmax(), counts.argmin())]
-        equal = (
-            f"{counts[0]:,} images each" if len(set(counts.tolist())) == 1 else f"{', '.join(ends)} images"
-        )
+        equal = f"{', '.join(ends)} images" if np.ptp(counts) else f"{counts[0]:,} images each"
         rows.append(("classes", f"{len(counts):,}", equal))
     if listing.captions:
         rows.append(("captions", f"{sum(map(bool, listing.captions)):,}", ""))
@@ -150,11 +168,9 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
     run = Experiment(Lab(lab.profile, counts=[n]))
     ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
     steps, p = run.steps_at(run.recipe.ratio), lab.profile.data
-    words = [
-        p.path,
-        *(["--label", p.label] if p.label else []),
-        *(["--caption", p.caption] if p.caption else []),
-    ]
+    named = (("--label", p.label), ("--caption", p.caption))
+    path = f"./{p.path}" if p.path in TABLES else p.path  # dedt run would take it for the paper's table
+    words = [path, *(word for option in named if option[1] for word in option)]
     how_long = f"dedt run {shlex.join(words)} --ratio {ratio} --dry-run"
     return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; how long: {how_long}"
 
@@ -188,10 +204,15 @@ def _charts(listing: Listing, table: pd.DataFrame) -> dict[str, Any]:
 
 
 def write_look(found: Findings, folder: Path) -> None:
-    """Write ``look.html``, with pictures of what was found."""
-    groups = []
+    """Write ``look.html``, with pictures of what was found, and ``look.csv``, which names all of it."""
+    ids, groups = found.listing.ids, []
+    of = {kind: found.of.get(kind, np.arange(len(ids))) for kind in found.places}
+    told = [(kind, ids[i], ids[of[kind][i]]) for kind, places in found.places.items() for i in places]
+    lines = pd.DataFrame(told, columns=["finding", "image", "stays"]).to_csv(index=False)
+    with atomic(folder / "look.csv") as partial:
+        partial.write_text(lines, "utf-8", "surrogateescape")
     for kind, places in found.places.items():
-        if not len(places) or kind == "leaks":
+        if not len(places):
             continue
         shown = places[:SHOWN].tolist()
         if kind in found.of:

@@ -1,5 +1,6 @@
 """Which samples are kept, and why; its files."""
 
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,9 +92,7 @@ class Coreset:
     @property
     def kept(self) -> Array:
         """Whether each sample is in the coreset: bool [n]."""
-        mask = np.zeros(len(self.labels), dtype=bool)
-        mask[self.indices] = True
-        return mask
+        return np.isin(np.arange(len(self.labels)), self.indices)
 
     @property
     def sample_weights(self) -> Array:
@@ -132,8 +131,7 @@ class Coreset:
             }
         )
         with atomic(folder / "coreset.parquet") as partial:
-            with open(partial, "wb") as file:  # of a path pyarrow takes no name that is not UTF-8
-                table.to_parquet(file, index=False)
+            partial.write_bytes(table.to_parquet(index=False))  # a path must be UTF-8 for pyarrow
         facts = {name: getattr(self, field) for name, field in FACTS.items()} | {
             "samples": len(self.labels),
             "kept": len(self.indices),
@@ -150,8 +148,7 @@ class Coreset:
         folder = Path(folder)
         facts = read_json(folder / "coreset.json")
         try:
-            with open(folder / "coreset.parquet", "rb") as file:
-                table = pd.read_parquet(file)
+            table = pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
             weights = facts["class_weights"]
             listed = {name: tuple(facts[name]) for name in ("class_names", "tied")}
             return cls(

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from .. import __version__, interruption
 from ..errors import DedtError
-from ..files import lies_in, make_folder
+from ..files import HUB, lies_in, make_folder
 from . import photos, verbs
 from .printing import amount, describe, print_reading, print_speed, print_speedups, print_table, print_works
 
@@ -148,7 +148,10 @@ def run(
     """
     from ..config.profile import TABLES
 
-    if table and table not in TABLES and (Path(table).exists() or table.startswith("hub:")):
+    images = bool(table) and table not in TABLES and (Path(table).exists() or table.startswith(HUB))
+    if row and (images or not table):
+        raise DedtError("--row belongs to a table: dedt run table1 --row NAME --ratio R --seed S")
+    if images:
         return compute(verbs.run, Path(table), **options)
     if table and table not in TABLES:
         raise DedtError(
@@ -159,8 +162,6 @@ def run(
         raise DedtError(f"What a cell takes is told by: dedt plan {table} --row ROW --ratio R --probe")
     if table:
         return run_cell(table, row, **options)
-    if row:
-        raise DedtError("--row belongs to a table: dedt run table1 --row NAME --ratio R --seed S")
     compute(verbs.run, **options)
 
 
@@ -290,8 +291,11 @@ def plan(
 def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
     """What a verb takes of a recipe: ``--dry-run``."""
     from ..experiment import Experiment
+    from ..stages.base import walk
 
     run = Experiment(imagined_lab(budget), **recipe.model_dump())
+    for stage in walk(run.stages(until)):
+        stage.check()
     print(f"profile {budget.name}: {describe(run)}; what is stored already is counted too")
     print_plan({("this recipe", recipe.ratio, recipe.seed): run}, True, until)
 
@@ -397,7 +401,7 @@ def profile_changes(
     """What the options on data, --set and --skip-bad change in the profile, by dotted keys."""
     from ..data import detect
 
-    path = str(data if str(data).startswith("hub:") else data.expanduser()) if data else ""
+    path = str(data if str(data).startswith(HUB) else data.expanduser()) if data else ""
     changes = {"data.source": detect(path), "data.path": path} if data else {}
     changes |= {f"data.{name}": column for name, column in (("label", label), ("caption", caption)) if column}
     for item in set:
@@ -506,7 +510,8 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
     elif kind is bool:
         how = {"action": "store_true"}
     else:
-        how["type"] = next((part for part in parts if part is not NoneType), kind)
+        inner = next((part for part in parts if part is not NoneType), kind)
+        how["type"] = given_path if inner is Path else inner
     if get_origin(kind) is Sequence:
         how["action"] = "append"
     if not name.startswith("-"):
@@ -514,6 +519,13 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
     if default is not False and default not in (None, "", ()):
         help += f" (default: {default})"
     group.add_argument(name, help=help, **how)
+
+
+def given_path(text: str) -> Path:
+    """The path that an option names; none is the current folder, which an unset variable must not mean."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path")
+    return Path(text)
 
 
 def flag(name: str) -> str:
@@ -540,10 +552,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     write_any_name()
     argv = sys.argv[1:] if argv is None else argv
-    options = vars(make_parser(*argv[:1]).parse_args(argv))
-    action, _ = options.pop("action"), options.pop("verb")
     try:
         with interruption.handled():
+            options = vars(make_parser(*argv[:1]).parse_args(argv))
+            action, _ = options.pop("action"), options.pop("verb")
             action(**options)
     except DedtError as error:
         print(f"dedt: {error}", file=sys.stderr)
@@ -554,7 +566,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"dedt: {error.strerror or error}: {error.filename}; stored results are kept", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"dedt: {error.strerror or error}{where}; stored results are kept", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         signum = int(getattr(error, "signum", signal.SIGINT))

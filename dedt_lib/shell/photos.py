@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 from ..errors import DedtError
+from ..files import make_folder
 from .printing import amount, print_reading, print_table
 
-DROPS = ("bad", "duplicates", "conflicts", "near", "blank", "dark", "light", "blurry", "outliers")
+DROPS = ("bad", "duplicates", "conflicts", "near", "leaks", "blank", "dark", "light", "blurry", "outliers")
 Where = Annotated[
     str,
     "your images: a folder (flat, or one subfolder per class, or splits; with metadata.jsonl or .csv or "
@@ -35,7 +36,8 @@ def look(
     """Look at images before anything is chosen: what there is, what is wrong, what it will take.
 
     Prints counts, sizes, classes, copies, leaks between splits, and images that are blank, dark, blurred or
-    unlike all others; writes the same with pictures to look.html.  A cleaned list is data for all verbs.
+    unlike all others; writes the same with pictures to look.html, and all names to look.csv.  A cleaned list
+    is data for all verbs.
 
     example:
       dedt look photos
@@ -57,7 +59,9 @@ def look(
     source = detect(data)
     if source not in FILES:
         raise DedtError(f"{data} holds no image files.")
-    out.mkdir(parents=True, exist_ok=True)
+    cleaned = make_folder(out, "Give --out") / lists.name_of_cleaned(data)
+    if kinds:
+        lists.check_replaces(cleaned, data)
 
     from ..stages.lab import Lab
 
@@ -67,10 +71,9 @@ def look(
     print_reading(found.listing.reading)
     print_table(("", "", ""), found.rows, text=(0, 2))
     write_look(found, out)
-    print(f"wrote {out / 'look.html'}")
+    print(f"wrote {out / 'look.html'} and look.csv")
     if kinds:
-        why = {name: kind for kind in reversed(kinds) for name in found.dropped(kind)}
-        cleaned = out / f"{Path(data).name.partition('.')[0] or 'images'}{lists.CLEANED}"
+        why = found.dropped(kinds)
         lists.write_cleaned(cleaned, source, data, why, listing=found.listing, label=label, caption=caption)
         left = len(found.table) - len(why)
         print(f"wrote {cleaned}: {amount(left, 'image')}, without {amount(len(why), 'other')}")
@@ -83,6 +86,7 @@ def export(
         str, "list, links, imagefolder, datasets, webdataset, kohya or torch; see below", "FORMAT"
     ] = "",
     out: Annotated[Path | None, "a new folder", "FOLDER"] = None,
+    data: Annotated[Path | None, "where the images are now, if they were moved", "DATA"] = None,
 ) -> None:
     """Write the kept images of a coreset as files that trainers read, with captions and weights.
 
@@ -91,7 +95,8 @@ def export(
     imagefolder  metadata.jsonl for datasets.load_dataset("imagefolder") and diffusers' training scripts
     datasets     for datasets.load_from_disk
     webdataset   tar files
-    kohya        folders REPEATS_CLASS with captions in text files; weights as repeats
+    kohya        folders REPEATS_CLASS with captions in text files; weights as repeats.  sd-scripts looks for
+                 them with --caption_extension .txt
     torch        for torchvision's ImageFolder, with weights.npy for a WeightedRandomSampler
 
     example:
@@ -105,7 +110,7 @@ def export(
         raise DedtError(
             f"dedt export CORESET --to FORMAT --out FOLDER, with a FORMAT of: {', '.join(FORMATS)}."
         )
-    counts = write(coreset, to, out)
+    counts = write(coreset, to, out, data)
     if len(counts) > 1:
         print_table(("class", "images"), sorted(counts.items()))
     print(f"wrote {out}: {amount(counts.total(), 'image')}, all that were kept")

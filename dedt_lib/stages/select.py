@@ -2,13 +2,12 @@
 
 import dataclasses
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import selection
 from ..data.names import few
 from ..errors import DedtError
-from ..files import address
+from ..files import address, from_everywhere
 from ..selection import Coreset, Selector
 from . import needs
 from .base import Stage, uncounted
@@ -113,8 +112,8 @@ class Select(Stage):
         reading = data.reading and data.reading.facts
         said = {"reading": reading, "conflicts": data.conflicts, "captions": data.captions}
         if self.lab.has_files:
-            path = p.path if p.path.startswith("hub:") else str(Path(p.path).expanduser().absolute())
-            said["source"] = {"source": p.source, "path": path, "label": p.label, "caption": p.caption}
+            said["source"] = {"source": p.source, "path": from_everywhere(p.path)}
+            said["source"] |= {"label": p.label, "caption": p.caption}
             said["source"]["classed"] = bool(self.lab.photographs.listing.class_names)
             said["contents"] = tuple(self.lab.photos.look.table["content"])
         return dataclasses.replace(Coreset.load(folder), **said)

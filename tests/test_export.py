@@ -1,0 +1,118 @@
+"""Exports are whole or nothing, and say to each trainer what it reads."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_photos import chosen, picture, told
+
+from dedt_lib.data import export
+from dedt_lib.shell.cli import main
+
+
+def made(root, *names):
+    """A folder of small pictures of these names."""
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(i).save(root / name)
+    return root
+
+
+def test_kohyas_scripts_read_the_name_of_the_class_as_it_is(tmp_path):
+    root = made(tmp_path / "mixed", "5_cat, white/a.png", "10_sks dog/a.png", "a/b.png", "l'ete/a.png")
+    (root / "a" / "b.txt").write_text("two\nlines")
+    kohya = told(chosen(tmp_path, root), "kohya", tmp_path)
+    prompts = {path.parent.name: path.read_text() for path in kohya.rglob("*.txt")}
+    assert prompts == {"1_cat%2C white": "cat, white", "1_a": "two lines", "1_l%27ete": "l'ete"}
+    assert (kohya / "1_sks dog").is_dir()
+
+
+def test_an_export_that_is_killed_is_no_export(tmp_path):
+    root = made(tmp_path / "photos", *(f"{i}.png" for i in range(6)))
+    coreset, out = chosen(tmp_path, root), tmp_path / "out"
+    code = (
+        "import os, sys; from pathlib import Path; from dedt_lib.data import export\n"
+        "def killed(found, out):\n"
+        "    export._write(next(found), out); os._exit(9)\n"
+        "export.FORMATS['links'] = killed; export.export(Path(sys.argv[1]), 'links', Path(sys.argv[2]))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, coreset, out]).returncode == 9
+    assert [path.name.startswith(export.PARTIAL) for path in out.iterdir()] == [True]
+    assert main(["export", str(coreset), "--to", "links", "--out", str(out)]) == 0
+    assert len(list((out / "images").iterdir())) == 6
+
+
+def test_of_two_exports_into_one_folder_one_is_refused(tmp_path, monkeypatch, capsys):
+    coreset = chosen(tmp_path, made(tmp_path / "photos", "0.png", "1.png"))
+    argv, links = ["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")], export.to_links
+
+    def slow(found, out):
+        monkeypatch.setitem(export.FORMATS, "links", links)
+        assert main(argv) == 0  # the other one, meanwhile
+        links(found, out)
+
+    monkeypatch.setitem(export.FORMATS, "links", slow)
+    assert main(argv) == 2 and "is not empty" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"images", "weights.csv"}
+
+
+def test_a_full_disk_leaves_nothing_and_is_told(tmp_path, monkeypatch, capsys):
+    coreset = chosen(tmp_path, made(tmp_path / "photos", "0.png"))
+
+    def full(found, out):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(export.FORMATS, "links", full)
+    assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
+    assert "No space left on the disk while writing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_were_moved_are_found_where_they_are(tmp_path, capsys):
+    root = made(tmp_path / "photos", "0.png", "1.png")
+    coreset = chosen(tmp_path, root)
+    root.rename(tmp_path / "elsewhere")
+    argv = ["export", str(coreset), "--to", "torch", "--out", str(tmp_path / "out")]
+    assert main(argv) == 2 and "say where they are: --data" in capsys.readouterr().err
+    assert main([*argv, "--data", str(tmp_path / "elsewhere")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("coreset.json", b"[]"),
+        ("coreset.json", b"{"),
+        ("coreset.json", json.dumps({"source": {"path": "/x"}}).encode()),
+        ("coreset.parquet", b"PAR1"),
+        ("coreset.parquet", None),
+    ],
+)
+def test_a_damaged_coreset_is_told(tmp_path, capsys, file, content):
+    coreset = chosen(tmp_path, made(tmp_path / "photos", "0.png"))
+    if content is None:
+        (coreset / file).unlink()
+    else:
+        (coreset / file).write_bytes(content)
+    assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert str(coreset) in said and "Traceback" not in said and ("again" in said)
+
+
+def test_colours_of_print_are_exported_without_their_profile(tmp_path):
+    root = tmp_path / "prints"
+    root.mkdir()
+    picture(0).convert("CMYK").save(root / "a.tif", icc_profile=b"of other colours")
+    (written,) = told(chosen(tmp_path, root), "kohya", tmp_path).rglob("*.png")
+    with Image.open(written) as image:
+        assert image.mode == "RGB" and "icc_profile" not in image.info
+
+
+def test_an_export_to_a_file_is_refused(tmp_path, capsys):
+    coreset = chosen(tmp_path, made(tmp_path / "photos", "0.png"))
+    assert main(["export", str(coreset), "--to", "links", "--out", str(coreset / "coreset.json")]) == 2
+    assert "is a file: give --out a new folder" in capsys.readouterr().err
+    assert os.path.getsize(coreset / "coreset.json") and Path(coreset).is_dir()

@@ -1,0 +1,101 @@
+"""What a look leaves out, and what it names."""
+
+import json
+
+import pandas as pd
+import pytest
+from test_photos import picture
+
+from dedt_lib.shell.cli import main
+
+
+def looked(root, out, *options):
+    """The ids that ``dedt look --drop`` leaves out, with the reason of each."""
+    store = ["--store", str(out / "store"), "--quick", "--out", str(out)]
+    assert main(["look", str(root), *store, *options]) == 0
+    return json.loads((out / f"{root.name}.dedt.json").read_text())["left_out"]
+
+
+def test_near_copies_are_told_among_what_stays(tmp_path):
+    for i in range(3):
+        (tmp_path / "burst").mkdir(exist_ok=True)
+        image = picture(i)
+        image.point(lambda value: value * 0.1).save(tmp_path / "burst" / f"{i}-a-dark.png")
+        image.save(tmp_path / "burst" / f"{i}-b-lit.png")
+    left_out = looked(tmp_path / "burst", tmp_path / "out", "--drop", "near,dark")
+    assert left_out == {f"{i}-a-dark.png": "dark" for i in range(3)}
+
+
+def test_of_near_copies_the_one_without_a_flaw_stays_and_then_the_largest(tmp_path):
+    (tmp_path / "burst").mkdir()
+    image = picture(4, (256, 192))
+    image.resize((128, 96)).save(tmp_path / "burst" / "a-small.png")
+    image.resize((512, 384)).point(lambda value: value * 0.1).save(tmp_path / "burst" / "b-dark.png")
+    image.save(tmp_path / "burst" / "c-large.png")
+    left_out = looked(tmp_path / "burst", tmp_path / "out", "--drop", "near")
+    assert left_out == {"a-small.png": "near", "b-dark.png": "near"}
+
+
+def test_leaks_are_named_and_can_be_left_out_of_training(tmp_path):
+    for split, seeds in {"train": range(6), "test": (2, 9)}.items():
+        for name in ("a", "b"):
+            (tmp_path / "splits" / split / name).mkdir(parents=True)
+            for seed in seeds:
+                picture(10 * seed + (name == "b")).save(tmp_path / "splits" / split / name / f"{seed}.png")
+    left_out = looked(tmp_path / "splits", tmp_path / "out", "--drop", "leaks")
+    assert left_out == {f"train/{name}/2.png": "leaks" for name in "ab"}
+    named = pd.read_csv(tmp_path / "out" / "look.csv")
+    assert set(named.image[named.finding == "leaks"]) == set(left_out)
+    assert "among the held-out images" in (tmp_path / "out" / "look.html").read_text()
+
+
+def test_every_image_of_a_finding_is_named(tmp_path):
+    (tmp_path / "photos").mkdir()
+    picture(0).save(tmp_path / "photos" / "good.png")
+    for i in range(40):
+        (tmp_path / "photos" / f"{i}.png").write_text("no image")
+    looked(tmp_path / "photos", tmp_path / "out", "--drop", "bad")
+    named = pd.read_csv(tmp_path / "out" / "look.csv")
+    assert set(named.image[named.finding == "bad"]) == {f"{i}.png" for i in range(40)}
+
+
+def test_a_cleaned_list_has_the_whole_name_and_replaces_no_other(tmp_path, capsys):
+    for name in ("photos.v1", "photos.v2", "other/photos.v2"):
+        (tmp_path / name).mkdir(parents=True)
+        picture(0).save(tmp_path / name / "a.png"), picture(0).save(tmp_path / name / "b.png")
+    for name in ("photos.v1", "photos.v2", "photos.v2"):
+        assert looked(tmp_path / name, tmp_path / "out", "--drop", "duplicates") == {"b.png": "duplicates"}
+    argv = [
+        "look",
+        str(tmp_path / "other" / "photos.v2"),
+        "--drop",
+        "duplicates",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(argv) == 2 and "is the list of" in capsys.readouterr().err
+
+
+def test_pages_behind_the_first_are_told(tmp_path, capsys):
+    (tmp_path / "stacks").mkdir()
+    first, *others = (picture(i) for i in range(3))
+    first.save(tmp_path / "stacks" / "a.tif", save_all=True, append_images=others)
+    looked(tmp_path / "stacks", tmp_path / "out", "--drop", "bad")
+    assert "modes: 1 RGB of several pages" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_called_as_a_table_is_run_by_its_path(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table1").mkdir()
+    picture(0).save("table1/a.png")
+    assert main(["look", "table1", "--quick", "--store", "store", "--out", "out"]) == 0
+    assert "dedt run ./table1 --ratio" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["afile", "afile/below"])
+def test_a_folder_that_cannot_be_made_is_told_first(tmp_path, capsys, name):
+    (tmp_path / "photos").mkdir()
+    picture(0).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "afile").write_text("")
+    assert main(["look", str(tmp_path / "photos"), "--out", str(tmp_path / name)]) == 2
+    assert "Give --out a folder that can be written" in capsys.readouterr().err
