@@ -296,12 +296,12 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     """All results of a profile, collected or pending, one row a cell.
 
     Returns:
-        Columns: profile (as commands name it), row, ratio, seed, fid, worst (largest class-wise FID), copies, copies_features, steps,
-        realised (images seen, as a share of those that a run on all the data sees), and what the final run
-        cost: images, evaluations (of the network), seconds, cpu_seconds; the same with ``whole_`` in front
-        counts all that the trained model costs (MODEL).  Where there are held-out images, fid_held_out; where
-        the profile asks for them, kid, precision and recall, cmmd and cmmd_unbiased.  "result" is the whole
-        JSON.
+        Columns: profile (as commands name it), row, ratio, seed, fid, worst (largest class-wise FID), copies,
+        copies_features, steps, realised (images seen, as a share of those that a run on all the data sees), and
+        what the final run cost: images, evaluations (of the network), seconds, cpu_seconds; the same with
+        ``whole_`` in front counts all that the trained model costs (MODEL).  Where there are held-out images,
+        fid_held_out; where the profile asks for them, kid, precision and recall, cmmd and cmmd_unbiased.
+        "result" is the whole JSON.
 
     Raises:
         DedtError: there are no results, one is damaged, and is named, or they are of other values of the

@@ -182,7 +182,7 @@ def _layout(root, children):
     """(folder of the training classes, that of the held-out ones or None, folders to leave out, notes)."""
     if not any(resembles_split(folder.name) for folder in children):
         _refuse_splits_below(root, children)
-        return root, None, [], _equal_subfolders(children)
+        return root, None, [], _doubts(children)
     shapes = {folder: shape for folder in children if (shape := _shape(folder))}
     trains, tests, others = (
         [folder for folder in shapes if split_of(folder.name) == kind] for kind in ("train", "test", None)
@@ -241,8 +241,8 @@ def _layout(root, children):
     return root, None, [], notes
 
 
-def _equal_subfolders(children):
-    """A note if all folders have the same subfolders, as splits of a name that nobody knows would, or one has some."""
+def _doubts(children):
+    """A note where the classes may lie one level deeper: in the only folder, or in each as in an unknown split."""
     shaped = [folder for folder in children if _shape(folder)]
     if len(shaped) == 1 and len(inner := [f for f in subfolders(shaped[0], Counter()) if _shape(f)]) > 1:
         return [

@@ -76,9 +76,7 @@ def classed(
     read = functools.cache(lambda name: plain(train.values(name)))
     column, notes = label_column(train.fields, train.others, read, train.class_names, label)
     text, more = caption_column(train.fields, train.others, read, column, caption)
-    chosen = {"classes": column if column != label else "", "captions": text if text != caption else ""}
-    told = [f"{what} by the column '{name}'" for what, name in chosen.items() if name]
-    notes = [*told, *notes, *more]
+    notes = [*notes, *more]
     by_folder = label != NONE and len(set(train.folders)) > 1
     values = (read(column) or []) if column else list(train.folders if by_folder else ())
     if values and set(values) <= {-1, "-1", None}:
@@ -108,7 +106,12 @@ def classed(
     empty: tuple[str, ...] = ()
     if values:
         labels, class_names, empty = without_empty(_numbers(values, keys, train), names)
-    notes = notes if values else [*notes, "no classes"]
+    found = {
+        "classes": column if values and column != label else "",
+        "captions": text if text != caption else "",
+    }
+    told = [f"{what} by the column '{name}'" for what, name in found.items() if name]
+    notes = [*told, *notes] if values else [*told, *notes, "no classes"]
     if empty:
         notes = [*notes, f"without images, so no class: {few(empty, SHOWN)}"]
 
