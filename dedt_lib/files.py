@@ -27,6 +27,11 @@ PATIENCE = 5
 """Seconds of waiting for another process before a line says so, and between two messages among ranks."""
 ZEROS = 2**24
 """Bytes that are written at a time where room on the disk cannot be claimed otherwise."""
+GO_ON = (
+    "Free some space and run the same command again: what is complete is kept, and training goes on from its last "
+    "checkpoint."
+)
+"""What to do where a disk is full."""
 HUB = "hub:"
 """What the name of a data set of the Hugging Face hub begins with."""
 SILENCE = 60
@@ -160,17 +165,14 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def full_disk_told(what: str) -> Iterator[None]:
-    """Raise a DedtError where the block finds the disk full; ``what`` says in words when that was."""
+def full_disk_told(what: str, then: str = GO_ON) -> Iterator[None]:
+    """Raise a DedtError where the block finds the disk full: in words when that was, and what to do ``then``."""
     try:
         yield
     except Exception as error:
         if isinstance(error, DedtError) or not is_disk_full(error):
             raise
-        raise DedtError(
-            f"No space left on the disk {what}. Free some space and run the same command again: what is "
-            "complete is kept, and training goes on from its last checkpoint."
-        ) from error
+        raise DedtError(f"No space left on the disk {what}. {then}") from error
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from .errors import DedtError
 from .evaluation import THUMBNAIL, neighbour_radii
 from .experiment import Experiment
 from .stages import Cost, Lab, Stage, closure, evaluate
+from .stages.embed import number_of_clusters
 from .stages.sample import Sample
 from .stages.select import Select
 from .stages.train import Snapshot, Train, TrainInfoBatch
@@ -141,6 +142,9 @@ def survey(profile: Profile) -> tuple[list[int], Reading | None]:
         # Only held-out images may be missing, and only CIFAR-10 is a folder.
         assert isinstance(found, data.Listing)
         counts, reading = found.class_counts.tolist(), found.reading
+        if not found.class_names:  # clusters will stand in for them; here they are equally large
+            n, k = len(found), number_of_clusters(profile, len(found))
+            counts = [n // k + (i < n % k) for i in range(k)]
     if per_class:
         return [min(count, per_class) for count in counts], reading.first(per_class, counts)
     return list(counts), None if known else reading

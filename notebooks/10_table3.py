@@ -78,9 +78,9 @@ runs.linked(training.round(2), rows)
 
 # %% [markdown]
 # The rows were made on different days and beside other work, and an evaluation
-# of the same network did not take equally long on them. So the times of
-# different rows do not compare; images and network evaluations do. Here is how
-# long an evaluation took.
+# of the same network did not take equally long in each. So the times of
+# different rows do not compare; images and network evaluations do. The table
+# shows how long an evaluation took.
 
 # %%
 own = frame[frame.row.isin([*rows, "full"])]

@@ -132,8 +132,8 @@ signal.round(4)
 # %% [markdown]
 # ## The paper's sentence
 #
-# The paper's sentence has two parts, and both can be checked for this seed, by
-# the results of the tables.
+# The paper's sentence has two parts. These are the numbers of this seed for both,
+# by the results of the tables.
 
 # %%
 fids = frame[frame.seed == seed].set_index(["row", "ratio"]).fid

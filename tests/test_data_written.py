@@ -325,9 +325,14 @@ def test_captions_may_lie_in_files_with_a_suffix_in_capitals(tmp_path):
 def test_captions_that_are_named_by_the_whole_file_are_found(tmp_path):
     photo(0).save(tmp_path / "a.png"), photo(1).save(tmp_path / "b.png")
     (tmp_path / "a.png.txt").write_text("a leaf"), (tmp_path / "b.txt").write_text("")
+    (tmp_path / "a.txt").write_text("of another image")
+    photo(2).save(tmp_path / "a.jpg")
     found = listed(tmp_path)
-    assert found.captions == ("a leaf", "") and "1 captions in text files" in found.reading.line
-    assert "1 of these files are empty" in found.reading.line and not found.reading.left_out
+    assert (
+        found.captions == ("of another image", "a leaf", "")
+        and "2 captions in text files" in found.reading.line
+    )
+    assert "1 empty text files beside images" in found.reading.line and not found.reading.left_out
 
 
 @pytest.mark.parametrize("name", ["list.json", "list.jsonl", "list.csv", "list.txt"])
@@ -353,6 +358,12 @@ def test_settings_of_a_generator_are_no_classes(tmp_path):
     assert not found.class_names and "captions by the column 'prompt'" in found.reading.line
 
 
+def test_a_caption_that_is_a_number_is_a_caption(tmp_path):
+    photos(tmp_path, *range(3))
+    (tmp_path / "metadata.csv").write_text("file_name,text\n00.png,a red cat\n01.png,12.50\n02.png,open\n")
+    assert listed(tmp_path).captions == ("a red cat", "12.50", "open")
+
+
 def test_the_column_of_the_classes_is_named_unless_it_was_asked_for(tmp_path):
     photos(tmp_path, *range(12))
     (tmp_path / "metadata.csv").write_text(
@@ -369,6 +380,7 @@ def test_a_folder_around_the_folders_of_classes_is_told(tmp_path):
     line = listed(tmp_path / "outer").reading.line
     assert "the only class is 'photos', with the subfolders 'cat', 'dog'" in line
     assert f"give the path {tmp_path / 'outer' / 'photos'}" in line
+    assert "the only class" not in listed(tmp_path / "outer", label="none").reading.line
 
 
 def test_folders_may_be_called_as_files_are(tmp_path):

@@ -43,7 +43,7 @@ def test_an_export_that_is_killed_is_no_export(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, coreset, out]).returncode == 9
     assert [path.name.startswith(export.PARTIAL) for path in out.iterdir()] == [True]
     assert main(["export", str(coreset), "--to", "links", "--out", str(out)]) == 0
-    assert len(list((out / "images").iterdir())) == 6
+    assert len(list((out / "images").iterdir())) == 6 and not list(out.glob(f"{export.PARTIAL}*"))
 
 
 def test_of_two_exports_into_one_folder_one_is_refused(tmp_path, monkeypatch, capsys):
@@ -78,6 +78,15 @@ def test_images_that_were_moved_are_found_where_they_are(tmp_path, capsys):
     root.rename(tmp_path / "elsewhere")
     argv = ["export", str(coreset), "--to", "torch", "--out", str(tmp_path / "out")]
     assert main(argv) == 2 and "say where they are: --data" in capsys.readouterr().err
+    assert main([*argv, "--data", str(tmp_path / "elsewhere")]) == 0
+
+
+def test_images_behind_a_cleaned_list_may_be_moved_too(tmp_path):
+    root = made(tmp_path / "photos", "0.png", "1.png")
+    assert main(["look", str(root), "--quick", "--drop", "bad", "--out", str(tmp_path)]) == 0
+    coreset = chosen(tmp_path, tmp_path / "photos.dedt.json")
+    root.rename(tmp_path / "elsewhere")
+    argv = ["export", str(coreset), "--to", "torch", "--out", str(tmp_path / "out")]
     assert main([*argv, "--data", str(tmp_path / "elsewhere")]) == 0
 
 

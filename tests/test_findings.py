@@ -154,13 +154,13 @@ def test_a_page_says_what_its_seeds_could_have_shown():
     frame = results(random={0.1: [2] * 5, 0.2: [2] * 5}, moderate={0.1: around(1), 0.2: around(2)})
     said = findings.Page(frame, [PAIR]).summary()
     least = evaluation.detectable_difference(np.std(FIVE, ddof=1), 5, level=0.05 / 2)
-    assert "for the 2 comparisons of this page that have 5 seeds" in said
+    assert "for the 2 comparisons of this page with at least 5 seeds" in said
     assert said.endswith(
         f"5 seeds find, in four of five repetitions, a true difference of {least:.2f} in FID."
     )
     spread = np.where((frame.row == "moderate") & (frame.ratio == 0.2), 3, 1)
     said = findings.Page(frame.assign(fid=spread * frame.fid), [PAIR]).summary()
-    assert f"{2 * least:.2f} in FID ({least:.2f} to {3 * least:.2f}, as the seeds" in said
+    assert f"{2 * least:.2f} in FID ({least:.2f} to {3 * least:.2f}, by how much" in said
     few = findings.Page(frame[frame.seed < 3], [PAIR]).summary()
     assert few.endswith("A verdict takes 5 seeds, and there are 3: this page makes none.")
     one = findings.Page(frame[frame.seed < 1], [PAIR]).summary()

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from test_photos import picture
 
+from dedt_lib.data import lists
 from dedt_lib.shell.cli import main
 
 
@@ -90,6 +91,45 @@ def test_a_folder_that_is_called_as_a_table_is_run_by_its_path(tmp_path, capsys,
     picture(0).save("table1/a.png")
     assert main(["look", "table1", "--quick", "--store", "store", "--out", "out"]) == 0
     assert "dedt run ./table1 --ratio" in capsys.readouterr().out
+
+
+def test_near_copies_of_an_image_that_another_class_has_too_are_found(tmp_path):
+    for name, image in {"a/0": picture(0), "b/1": picture(0), "b/2": picture(0).resize((90, 68))}.items():
+        (tmp_path / "pairs" / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "pairs" / f"{name}.png")
+    assert looked(tmp_path / "pairs", tmp_path / "out", "--drop", "near") == {"b/2.png": "near"}
+
+
+def test_leaks_without_held_out_images_are_none(tmp_path):
+    (tmp_path / "photos").mkdir()
+    picture(0).save(tmp_path / "photos" / "a.png")
+    assert looked(tmp_path / "photos", tmp_path / "out", "--drop", "leaks") == {}
+
+
+def test_an_animation_with_a_damaged_later_page_is_read(tmp_path):
+    (tmp_path / "gifs").mkdir()
+    first, *others = (picture(i) for i in range(3))
+    first.save(tmp_path / "whole.gif", save_all=True, append_images=others)
+    content = (tmp_path / "whole.gif").read_bytes()
+    first.save(tmp_path / "one.gif")
+    least = (tmp_path / "one.gif").stat().st_size
+    for cut in range(least + 10, least + 200, 8):
+        (tmp_path / "gifs" / f"{cut}.gif").write_bytes(content[:cut])
+    assert looked(tmp_path / "gifs", tmp_path / "out", "--drop", "bad") == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "name"), [("hub:mnist", "mnist"), ("hub:me/cats.v2", "cats.v2"), ("/", "images")]
+)
+def test_cleaned_lists_are_called_after_their_data(data, name):
+    assert lists.name_of_cleaned(data) == f"{name}.dedt.json"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}"])
+def test_what_is_no_cleaned_list_is_told(tmp_path, capsys, content):
+    (tmp_path / "other.dedt.json").write_text(content)
+    assert main(["look", str(tmp_path / "other.dedt.json"), "--drop", "bad", "--out", str(tmp_path)]) == 2
+    assert "is no list that `dedt look --drop` wrote" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["afile", "afile/below"])

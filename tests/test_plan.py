@@ -354,6 +354,9 @@ def test_a_verb_of_a_recipe_takes_what_its_stages_take(tmp_path, capsys):
     assert not (tmp_path / "store").exists()
     assert main(["run", "table1", "--row", "random", "--dry-run"]) == 2
     assert "dedt plan table1 --row" in capsys.readouterr().err
+    flat = tiny.write_images(tmp_path / "flat", ["."], each=40)
+    assert main(["select", str(flat), *photos[1:], "--encoder", "efficientnet-lite0"]) == 0
+    assert "40 images in 2 classes" in capsys.readouterr().out  # clusters
     single = tiny.write_images(tmp_path / "single", ["a"], each=1)
     assert main(["run", str(single), "--ratio", "1", "--dry-run"]) == 2
     assert "FID and its real-against-real value need 4" in capsys.readouterr().err

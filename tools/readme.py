@@ -75,9 +75,11 @@ def found():
         own = [page.compare(*pair).loc[0.1] for page in pages.values()]
         entries = [comparisons.entry(line, usual=most) for line, most in zip(own, seeds.values())]
         lines.append(f"| {question} | {' | '.join(entries)} |")
-    verdicts = [verdict for page in pages.values() for verdict in page.table.verdict]
+    enough = [page.table[page.table.seeds >= comparisons.ENOUGH] for page in pages.values()]
+    verdicts = [verdict for table in enough for verdict in table.verdict]
     better, worse = map(verdicts.count, (comparisons.BETTER, comparisons.WORSE))
-    lines.append(f"\nOf these {len(verdicts)} comparisons {better} are *better* and {worse} *worse*.")
+    said = f"Of the {len(verdicts)} comparisons with five seeds {better} are *better* and {worse} *worse*"
+    lines.append(f"\n{said}; fewer seeds give no verdict.")
     return "\n".join(lines) + "\n"
 
 

@@ -133,7 +133,7 @@ class Page:
         if tested.empty:
             return f"{said}There is one seed, so there are no intervals, and this page makes no verdict."
         said += "In brackets is the 95 % interval of the paired t test. "
-        most, m = tested.seeds.max(), (tested.seeds >= ENOUGH).sum()
+        most, m = tested.seeds.max(), int((tested.seeds >= ENOUGH).sum())
         if most < ENOUGH:
             return f"{said}A verdict takes {ENOUGH} seeds, and there are {most}: this page makes none."
 
@@ -142,13 +142,13 @@ class Page:
                 f"{detectable_difference(deviation, most, level=LEVEL / m):.{metric(value).digits}f}"
                 for deviation in deviations.quantile([0, 0.5, 1])
             )
-            spread = f" ({least} to {largest}, as the seeds of a comparison scatter)" * (least != largest)
+            spread = f" ({least} to {largest}, by how much a comparison's seeds scatter)" * (least != largest)
             return f"{usual} in {metric(value).label}{spread}"
 
         groups = tested[tested.seeds == most].deviation.groupby("value", sort=False)
         return (
             f"{said}*Better* and *worse* stand only where p is below {LEVEL} after Holm's correction for the "
-            f"{m} comparisons of this page that have {ENOUGH} seeds at least. A comparison with neither word is "
+            f"{m} comparison{'s' * (m != 1)} of this page with at least {ENOUGH} seeds. A comparison with neither word is "
             "inconclusive, which does not mean that the two are equal: at the strictest level of the "
             f"correction {most} seeds find, in four of five repetitions, a true difference of "
             f"{' or '.join(found(value, own) for value, own in groups)}."
@@ -188,7 +188,7 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int) -> pd.DataFrame:
 def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
     """A line of a table of comparisons: +0.42 (0.31 to 0.53, 5 seeds), worse; ``usual`` as in :func:`between`."""
     verdict = "" if line.verdict == OPEN else f", {line.verdict}"
-    mean = f"{line.difference:+.{digits}f}"
+    mean = f"{line.difference:+z.{digits}f}"
     return between(mean, (line.low, line.high), line.seeds, digits, usual) + verdict
 
 
@@ -196,7 +196,7 @@ def between(
     mean: str, ends: Iterable[float], seeds: float, digits: int = 2, usual: float | None = None
 ) -> str:
     """A mean with its interval and seeds: 0.42 (0.31 to 0.53, 5 seeds); the ``usual`` number of seeds is left out."""
-    interval = " to ".join(f"{end:.{digits}f}" for end in ends) if seeds > 1 else ""
+    interval = " to ".join(f"{end:z.{digits}f}" for end in ends) if seeds > 1 else ""
     number = seeds_in_words(seeds) if seeds != usual else ""
     inside = ", ".join(filter(None, [interval, number]))
     return f"{mean} ({inside})" if inside else mean

@@ -360,7 +360,7 @@ def options(table: pd.DataFrame) -> str:
         return f"{others[setting]:.2f} ({setting})"
 
     return (
-        f"The lowest rank correlation between the weights of two seeds is {default.lowest:.2f} for the "
+        f"The lowest correlation between the logarithms of two seeds' weights is {default.lowest:.2f} for the "
         f"default, and {named(others.idxmin())} to {named(others.idxmax())} for the other settings. Few seeds "
         f"and {default.classes:.0f} classes carry no test of which setting is steadier."
     )

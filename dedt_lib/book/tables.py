@@ -152,7 +152,7 @@ def speedups_by_seed(
 
 
 def whole_speedups(frame: pd.DataFrame, rows: Iterable[str], full: str = "full") -> pd.DataFrame:
-    """How many times less work whole recipes are than one run on all the data, in network evaluations.
+    """The work of one run on all the data over that of whole recipes, in network evaluations; below one they take more.
 
     Returns:
         Strings: a line for each row by its label, a column for each ratio.

@@ -25,15 +25,20 @@ UNFIT = "holds something else than text or whole numbers"
 
 def by_kind(names: Iterable[str], values: Callable[[str], list]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns of whole numbers or text, and the others, by their values."""
-    kinds = {name: set(map(_kind, values(name))) for name in names}
-    fields = tuple(name for name in kinds if kinds[name] <= {int, str, type(None)})
-    return fields, tuple(name for name in kinds if name not in fields)
+    read = {name: values(name) for name in names}
+    fields = tuple(
+        name
+        for name, found in read.items()
+        if {type(value) for value in found} <= {int, str, type(None)} and not _are_fractions(found)
+    )
+    return fields, tuple(name for name in read if name not in fields)
 
 
-def _kind(value: object) -> type:
-    """The type of a value, float for the text of a number that is not whole."""
-    written = isinstance(value, str) and FRACTION.fullmatch(value) and not WHOLE.fullmatch(value)
-    return float if written else type(value)
+def _are_fractions(values: Sequence) -> bool:
+    """Whether texts are numbers, of which some are not whole."""
+    texts = [value for value in values if isinstance(value, str) and value]
+    numbers = all(WHOLE.fullmatch(text) or FRACTION.fullmatch(text) for text in texts)
+    return numbers and not all(map(WHOLE.fullmatch, texts))
 
 
 def plain(values: Sequence) -> list | None:

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import full_disk_told, lies_in, make_folder, read_json, write_json
-from . import find
+from ..files import HUB, full_disk_told, lies_in, make_folder, read_json, write_json
+from . import detect, find
 from .listing import Listing, digest_of
 from .names import image_suffixes
 
@@ -156,10 +156,13 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
 
 
 def _moved(kept: pd.DataFrame, listing: Listing) -> list[str]:
-    """Kept images whose class is not that of most that were chosen with them, whatever the classes are called."""
-    now = pd.Series(listing.labels, listing.ids).reindex(kept.index)
-    most = now.groupby(kept["class_name"]).transform(lambda labels: labels.mode()[0])
-    return list(kept.index[now != most])
+    """Kept images that are in another class now; a class that has another name altogether is the same class."""
+    names = listing.class_names or ("",)
+    now = pd.Series([names[k] for k in listing.labels], listing.ids).reindex(kept.index)
+    was = kept["class_name"]
+    most = now.groupby(was).transform(lambda own: own.mode()[0])
+    renamed = ~was.isin(names) & (now == most) & (was.groupby(most).transform("nunique") == 1)
+    return list(kept.index[(now != was) & ~renamed])
 
 
 def suffix_of(content: bytes) -> str:
@@ -258,7 +261,8 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
 
     The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says
     how far the rounding is off.  An image without a caption is trained on NAME, the name of its class without
-    the repeats that it may have had; where that cannot be the name of a folder it becomes the caption.
+    the repeats that it may have had; where that cannot be the name of a folder it becomes the caption, and
+    without classes it is empty.
     """
     paths, weighed, unsorted = [], [], out / ".unsorted"
     for item in map(Item.plain, found):
@@ -314,11 +318,13 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
     check_choice("format", to, FORMATS)
     _check_empty(out)
     source, table = _read(folder)
-    path = str(data or source["path"])
+    path, kind = str(data or source["path"]), detect(data) if data else source["source"]
     try:
-        listing = find(source["source"], path, label=source["label"], caption=source["caption"])
+        listing = find(kind, path, label=source["label"], caption=source["caption"])
     except DedtError as error:
-        raise DedtError(f"{error} If the images were moved, say where they are: --data DATA") from error
+        gone = not data and not path.startswith(HUB) and not Path(path).exists()
+        moved = " If the images were moved, say where they are: --data DATA" * gone
+        raise DedtError(f"{error}{moved}") from error
     if not isinstance(listing, Listing):
         raise DedtError(f"The images of {path} are no files: there is nothing to export.")
     if lies_in(out, listing.root):
@@ -340,7 +346,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
     try:
         # In a folder of its own until it is complete, for a process that is killed or that others run beside.
         with (
-            full_disk_told(f"while writing {out}"),
+            full_disk_told(f"while writing {out}", "Free some space and export again: nothing was kept."),
             tempfile.TemporaryDirectory(prefix=PARTIAL, dir=out, ignore_cleanup_errors=True) as partial,
         ):
             FORMATS[to](counted(), Path(partial))
@@ -351,6 +357,8 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
             _check_empty(out)
             for written in Path(partial).iterdir():
                 written.rename(out / written.name)
+            for left in out.glob(f"{PARTIAL}*"):  # of killed exports
+                shutil.rmtree(left, ignore_errors=True)
     finally:
         with contextlib.suppress(OSError):  # it holds something
             out.rmdir()

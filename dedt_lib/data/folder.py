@@ -67,6 +67,7 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
         left_out[BESIDE] += sum(1 for _ in images_below(folder, left_out, [root]))
     if train != root:
         subfolders(root, left_out)
+    notes = [] if label == NONE and train == root else notes  # they are of classes
     flat = label == NONE or not _deep(subfolders(train, Counter()), [root, train])
     found = _flat(root, train, left_out) if flat else _listing(root, train, left_out)
     if left_out[IMAGES_BESIDE] > len(found.ids):
@@ -155,8 +156,8 @@ def _of_files(root, files, labels, names, left_out, notes):
     there, said = (sum(map(test, texts.values())) for test in (lambda text: text is not None, bool))
     if there:
         left_out["not images"] -= there
-        notes = [*notes, f"{said:,} captions in text files beside the images"]
-        notes += [f"{there - said:,} of these files are empty"] * (there > said)
+        notes = [*notes, *[f"{said:,} captions in text files beside the images"] * (said > 0)]
+        notes += [f"{there - said:,} empty text files beside images"] * (there > said)
     return Listing(
         root=root,
         files=Files(files),
@@ -171,8 +172,8 @@ def _of_files(root, files, labels, names, left_out, notes):
 
 
 def _caption_files(image):
-    """Where the caption of an image may be: a.txt for a.png, or as some downloaders write it a.png.txt."""
-    return [*map(image.with_suffix, CAPTION_FILES), image.with_name(f"{image.name}.txt")]
+    """Where the caption of an image may be: as some downloaders write it in a.png.txt, or in a.txt."""
+    return [image.with_name(f"{image.name}.txt"), *map(image.with_suffix, CAPTION_FILES)]
 
 
 # ---- which folders are splits, and which are classes ------------------------------------------------
@@ -243,11 +244,12 @@ def _layout(root, children):
 
 def _doubts(children):
     """A note where the classes may lie one level deeper: in the only folder, or in each as in an unknown split."""
-    shaped = [folder for folder in children if _shape(folder)]
-    if len(shaped) == 1 and len(inner := [f for f in subfolders(shaped[0], Counter()) if _shape(f)]) > 1:
+    used = [folder for folder in children if _deep([folder], [folder.parent])]
+    inner = [f for f in subfolders(used[0], Counter()) if _deep([f], used)] if len(used) == 1 else []
+    if len(inner) > 1:
         return [
-            f"the only class is {_list(shaped)}, with the subfolders {_list(inner)}; if those are the classes, give "
-            f"the path {legible(shaped[0])}"
+            f"the only class is {_list(used)}, with the subfolders {_list(inner)}; if those are the classes, give "
+            f"the path {legible(used[0])}"
         ]
     below = {tuple(folder.name for folder in subfolders(child, Counter())) for child in children}
     names = below.pop() if len(children) > 1 and len(below) == 1 else ()

@@ -1,6 +1,7 @@
 """A list of images: paths in a text or a table, or what the look at a data set leaves of it."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ BY_ROW = ("parquet", "datasets")
 """Sources whose images have no name but the number of their row."""
 SUFFIXES = (".parquet", ".tar", ".txt", ".csv", ".tsv", ".jsonl", ".json")
 """What the name of a file of data may end in."""
-WANTED = "a list of images (.txt, .csv, .jsonl)"
+WANTED = "a list of images (.txt, .csv, .tsv, .jsonl, .json)"
 KEYS = ("file_name", "path", "image", "file", "filename", "image_path", "filepath")
 
 
@@ -28,8 +29,9 @@ def splits(path: str | Path | None) -> Splits:
     """The images that a list names, which are all training images.
 
     Args:
-        path: a text with a path in each line (``.txt``); a table with a column of paths (``.csv``,
-            ``.jsonl``: ``file_name`` or another of KEYS) and perhaps a class and a caption.  Paths are absolute or below the list's folder.
+        path: a text with a path in each line (``.txt``); a table (``.csv``, ``.tsv``, ``.jsonl``, ``.json``)
+            with a column of paths, ``file_name`` or another of KEYS, and perhaps a class and a caption.  Paths
+            are absolute or below the list's folder.
 
     Raises:
         DedtError: for a list that cannot be read or names nothing.
@@ -62,23 +64,28 @@ def splits(path: str | Path | None) -> Splits:
 
 def name_of_cleaned(data: str | Path) -> str:
     """What the cleaned list of some data is called."""
-    name = Path(str(data).removeprefix(HUB)).absolute().name.removesuffix(CLEANED)
+    path = os.path.abspath(os.path.expanduser(str(data).removeprefix(HUB)))
+    name = os.path.basename(path).removesuffix(CLEANED) or "images"
     suffix = Path(name).suffix
     return f"{name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name}{CLEANED}"
 
 
 def check_replaces(path: Path, data: str | Path) -> None:
     """Raise DedtError where a cleaned list would replace that of other data."""
-    there = read_json(path).get("data", "") if path.exists() else ""
-    if there and there != _where(data) and path.absolute() != Path(data).absolute():
+    there = _images_of(path) if path.exists() else ""
+    if there and there != _where(data):
         raise DedtError(f"{path} is the list of {there}: give --out another folder for that of {data}.")
 
 
 def _where(data: str | Path) -> str:
     """Where data is, from everywhere; of a cleaned list where its images are."""
-    if str(data).endswith(CLEANED):
-        return str(read_json(data)["data"])
-    return from_everywhere(data)
+    return _images_of(data) if str(data).endswith(CLEANED) else from_everywhere(data)
+
+
+def _images_of(cleaned: str | Path) -> str:
+    """Where the images of a cleaned list are; "" of what is none."""
+    facts = read_json(cleaned)
+    return str(facts.get("data", "")) if isinstance(facts, dict) else ""
 
 
 def write_cleaned(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..arrays import groups
 from ..files import intact_or_removed, sealed
-from .labelled import first_alike
+from .labelled import first_alike, originals_of
 from .listing import Listing, ahead, crop, digest_of, opened, upright, why_unreadable
 
 THUMBNAIL = 64
@@ -116,15 +116,15 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> dict[str, Any]:
 
     _, file = item
     raw: dict[str, dict] = {}
-    row = {"content": "", "width": 0, "height": 0, "mode": "", "format": ""}
+    row: dict[str, Any] = {"content": "", "width": 0, "height": 0, "mode": "", "format": ""}
     row |= {"digest": "", "phash": 0, "error": "", "thumbnail": b""}
     try:
         content = file.read_bytes() if isinstance(file, Path) else file.read() if file else None
         with opened(None if content is None else io.BytesIO(content)) as found:
-            several = " of several pages" * (getattr(found, "is_animated", False) and found.format != "MPO")
-            row |= {"content": digest_of(content or b""), "mode": f"{found.mode}{several}"}
-            row["format"] = found.format or ""
+            row |= {"content": digest_of(content or b""), "mode": found.mode, "format": found.format or ""}
             image = upright(found, 3)
+        if row["format"] != "MPO":  # of which cameras make one picture with a preview
+            row["mode"] += _pages(content or b"")
         row |= {"width": image.width, "height": image.height, "digest": _digest(image)}
         thumbnail = crop(image, THUMBNAIL)
         image.thumbnail((SIDE, SIDE))
@@ -137,6 +137,15 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> dict[str, Any]:
         return {**row, "thumbnail": thumbnail.tobytes()}
     except Exception as error:  # a decoder may raise anything on a damaged file
         return {**row, "error": why_unreadable(error)}
+
+
+def _pages(content: bytes) -> str:
+    """What is said of an image with more pages than the first, which alone is used."""
+    try:
+        with opened(io.BytesIO(content)) as image:
+            return " of several pages" * getattr(image, "is_animated", False)
+    except Exception:  # a later page is damaged
+        return ""
 
 
 def _digest(image: Image.Image) -> str:
@@ -183,13 +192,15 @@ def groups_of_copies(table: pd.DataFrame, near: int = 0, labels: np.ndarray | No
         table: Of a :class:`Look`.
         near: 0: equal pixels.  Else perceptual hashes (of images that show something) may differ by so many
             bits.
-        labels: Near copies are looked for in each class, int [n]; by default in all images.
+        labels: Near copies, and exact ones with them, are looked for in each class, int [n]; by default in all
+            images.
     """
     first = first_alike(np.where(table["error"] == "", table["digest"], table["id"]).astype(str))
     if not near:
         return first
-    of, told = first.copy(), np.flatnonzero(_telling(table) & (first == np.arange(len(table))))
     labels = np.zeros(len(table), dtype=np.int64) if labels is None else labels
+    first = originals_of(first, labels)
+    of, told = first.copy(), np.flatnonzero(_telling(table) & (first == np.arange(len(table))))
     for members in groups(labels[told], "class"):
         places = told[members]
         hashes = table["phash"].to_numpy().view(np.uint64)[places]

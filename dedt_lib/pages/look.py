@@ -68,22 +68,20 @@ class Findings:
     def dropped(self, kinds: Sequence[str]) -> dict[str, str]:
         """What ``--drop`` leaves out: id -> the first of its kinds.
 
-        Near copies, exact ones among them, are looked for last, and only among the images that stay otherwise.
+        Near copies, exact ones among them, are looked for last, among the images that stay otherwise.
         """
-        why = {int(i): kind for kind in reversed(kinds) if kind != "near" for i in self.places[kind]}
+        why = {int(i): kind for kind in reversed(kinds) if kind != "near" for i in self.places.get(kind, ())}
         if "near" in kinds:
             stay = np.setdiff1d(np.arange(len(self.table)), list(why))
             of = copies(self.table.iloc[stay], self.listing.labels[stay])
-            near = (of["near"] != np.arange(len(stay))) & (of["exact"] == np.arange(len(stay)))
-            near |= of["duplicates"] != np.arange(len(stay))
-            why |= dict.fromkeys(stay[near].tolist(), "near")
+            why |= dict.fromkeys(stay[of["near"] != np.arange(len(stay))].tolist(), "near")
         return {self.listing.ids[i]: kind for i, kind in why.items()}
 
 
 def copies(table: pd.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Of which image each is a copy, or its own place: "exact", "duplicates" of its class, "near"; int64 [n] each.
 
-    Of near copies an image stays in which nothing looks wrong, and of several such the largest.
+    Of near copies an image stays in which nothing looks wrong, and of several such the largest, be it a later one.
     """
     flawed = np.any([table[WORDS.get(name, name)] for name in ISSUES], axis=0)
     order = np.lexsort((-(table["width"] * table["height"]), flawed))
@@ -112,7 +110,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
         "bad": np.flatnonzero(~seen.readable),
         "duplicates": np.flatnonzero(of["duplicates"] != own),
         "conflicts": conflicts[np.argsort(exact[conflicts], kind="stable")],
-        "near": np.flatnonzero((of["near"] != own) & (exact == own)),
+        "near": np.flatnonzero((of["near"] != own) & (of["duplicates"] == own)),
         **{WORDS.get(name, name): np.flatnonzero(table[WORDS.get(name, name)]) for name in ISSUES},
     }
     test = type(stage)(lab, "test")
@@ -206,8 +204,11 @@ def _charts(listing: Listing, table: pd.DataFrame) -> dict[str, Any]:
 def write_look(found: Findings, folder: Path) -> None:
     """Write ``look.html``, with pictures of what was found, and ``look.csv``, which names all of it."""
     ids, groups = found.listing.ids, []
-    of = {kind: found.of.get(kind, np.arange(len(ids))) for kind in found.places}
-    told = [(kind, ids[i], ids[of[kind][i]]) for kind, places in found.places.items() for i in places]
+    told = [
+        (kind, ids[i], ids[found.of[kind][i]] if kind in found.of else "")
+        for kind, places in found.places.items()
+        for i in places
+    ]
     lines = pd.DataFrame(told, columns=["finding", "image", "stays"]).to_csv(index=False)
     with atomic(folder / "look.csv") as partial:
         partial.write_text(lines, "utf-8", "surrogateescape")

@@ -291,11 +291,9 @@ def plan(
 def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
     """What a verb takes of a recipe: ``--dry-run``."""
     from ..experiment import Experiment
-    from ..stages.base import walk
 
     run = Experiment(imagined_lab(budget), **recipe.model_dump())
-    for stage in walk(run.stages(until)):
-        stage.check()
+    run.check_counts(until)
     print(f"profile {budget.name}: {describe(run)}; what is stored already is counted too")
     print_plan({("this recipe", recipe.ratio, recipe.seed): run}, True, until)
 

@@ -95,8 +95,8 @@ def export(
     imagefolder  metadata.jsonl for datasets.load_dataset("imagefolder") and diffusers' training scripts
     datasets     for datasets.load_from_disk
     webdataset   tar files
-    kohya        folders REPEATS_CLASS with captions in text files; weights as repeats.  sd-scripts looks for
-                 them with --caption_extension .txt
+    kohya        folders REPEATS_CLASS, without classes REPEATS_, with captions in text files, which sd-scripts
+                 reads with --caption_extension .txt; weights as repeats
     torch        for torchvision's ImageFolder, with weights.npy for a WeightedRandomSampler
 
     example:

@@ -30,6 +30,7 @@ from .data import Images, Photographs
 from .training import decisive, epochs_cost, everything, train_on_everything, training_cost
 
 if TYPE_CHECKING:
+    from ..config import Profile
     from .lab import Lab
 
 MOST_CLUSTERS, IMAGES_A_CLUSTER = 10, 20  # where the profile names no number
@@ -345,6 +346,11 @@ class OwnEncoder(PretrainedEncoder):
         return self._identity()
 
 
+def number_of_clusters(profile: "Profile", images: int) -> int:
+    """How many clusters stand in for the classes of so many images."""
+    return profile.select.clusters or max(1, min(MOST_CLUSTERS, images // IMAGES_A_CLUSTER))
+
+
 class Clusters(Stage):
     """Classes for photographs without: k-means on the directions of their features; int64 [n], largest first."""
 
@@ -358,8 +364,7 @@ class Clusters(Stage):
 
     def work(self, folder):
         features = self.inputs()["features"].result()
-        k = self.lab.profile.select.clusters or max(1, min(MOST_CLUSTERS, len(features) // IMAGES_A_CLUSTER))
-        np.save(folder / self.file, cluster(features, k))
+        np.save(folder / self.file, cluster(features, number_of_clusters(self.lab.profile, len(features))))
 
     cost = uncounted  # a few passes over the features
 

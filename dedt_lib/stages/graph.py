@@ -147,6 +147,11 @@ class Graph:
         found = {given.role: given.on(self.lab).result() for given in givens(outline.stages(until))}
         latents.check_autoencoders(found, self.lab)
 
+    def check_counts(self, until: str = "evaluate") -> None:
+        """Raise DedtError for what profile and numbers of images do not allow, by what the lab has counted."""
+        for stage in walk(self.stages(until)):
+            stage.check()
+
     def check(self, until: str = "evaluate") -> None:
         """Raise DedtError for what cannot be had, before it is computed: published networks, then numbers of images.
 
@@ -156,8 +161,7 @@ class Graph:
         until: As of :meth:`stages`.
         """
         self.check_weights(until)
-        for stage in walk(self.stages(until)):
-            stage.check()
+        self.check_counts(until)
         if self.lab.processes.count > 1:
             for stage in closure(self.stages(until)).values():
                 if stage.together:
