@@ -52,8 +52,8 @@ name = data.class_names[shown]
 #
 # Fit a Gaussian to the features $z$ of each class, with mean $\mu$ and
 # covariance $\Sigma$. (The paper writes one mean and one covariance; the method
-# that it cites fits a Gaussian to each class, as here.) The score of an image is its
-# log-density,
+# that it cites fits a Gaussian to each class, as here.) The score of an image
+# is its log-density,
 #
 # $$S(z) = -\tfrac12\left[(z-\mu)^\top\Sigma^{-1}(z-\mu)
 #   + \ln|\Sigma| + d\ln 2\pi\right],$$

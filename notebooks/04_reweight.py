@@ -53,12 +53,13 @@ names = experiment.data.class_names
 #   \alpha_i\left(\ell(\theta;D_{s_i})
 #   -\ell_{\mathrm{ref}}(\theta_0;D_{s_i})\right),$$
 #
-# with $D_{s_i}$ the images of class $i$ in the coreset. The difference in brackets is the **excess loss** of class $i$: the loss of
-# the proxy minus the loss of the reference. A negative excess is clipped to
-# zero, sample by sample; the clip acts on the weights only, and the proxy is trained
-# on the weighted losses as they are. At each step the clipped class means $\lambda_i$
-# move the weights by exponentiated gradient ascent, and a little smoothing
-# pulls them back towards uniform,
+# with $D_{s_i}$ the images of class $i$ in the coreset. The difference in
+# brackets is the **excess loss** of class $i$: the loss of the proxy minus the
+# loss of the reference. A negative excess is clipped to zero, sample by sample;
+# the clip acts on the weights only, and the proxy is trained on the weighted
+# losses as they are. At each step the clipped class means $\lambda_i$ move the
+# weights by exponentiated gradient ascent, and a little smoothing pulls them
+# back towards uniform,
 #
 # $$\alpha_i' \propto \alpha_i\,e^{\eta\lambda_i},\qquad
 #   \alpha_i = (1-c)\,\alpha_i' + c/K .$$

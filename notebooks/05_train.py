@@ -86,8 +86,8 @@ figures.image_rows(
 # In one sample of ten the class is replaced by a null label. The same network
 # thereby learns to predict without a class, which guidance needs. Here is the
 # loss of one batch, with every random draw in sight. The mean over all pixels
-# stands for the sum. For the gradient that is a factor; for group DRO it is part of
-# the step size, since the weights move by $e^{\eta\lambda}$.
+# stands for the sum. For the gradient that is a factor; for group DRO it is
+# part of the step size, since the weights move by $e^{\eta\lambda}$.
 
 # %%
 generator = torch.manual_seed(seed)

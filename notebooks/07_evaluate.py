@@ -188,8 +188,8 @@ figures.nearest_pairs(
 # %% [markdown]
 # Which distance is too small? Held-out real digits give the answer, because no
 # model has copied them. The threshold is the first percentile of their
-# distances to the training images, the dashed line below. A sample at or below the
-# threshold counts as a **near-copy**. Held-out images that also occur among
+# distances to the training images, the dashed line below. A sample at or below
+# the threshold counts as a **near-copy**. Held-out images that also occur among
 # the training images would move the threshold to zero, so they are left out.
 # Where training mirrors images, the mirror images are compared too.
 

@@ -61,11 +61,11 @@ Markdown(page.answer(ours, "random"))
 # left**; only the order inside a column can, and
 # [the summary of Tables I to III](12_shape.ipynb) compares it.
 #
-# In the committed results of profile `digits` all seeds of a row share one feature
-# extractor, and so one coreset; only *Uniform random* draws another one with each
-# seed. The intervals of the other rows are those of training on *this* coreset. In
-# those of `digits5`, below, each seed has an extractor of its own, as it has in a
-# cell that is computed today.
+# In the committed results of profile `digits` all seeds of a row share one
+# feature extractor, and so one coreset; only *Uniform random* draws another one
+# with each seed. The intervals of the other rows are those of training on
+# *this* coreset. In those of `digits5`, below, each seed has an extractor of
+# its own, as it has in a cell that is computed today.
 
 # %%
 theirs = tables.layout(frame, "table1", published=paper.TABLE_1)

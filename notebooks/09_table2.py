@@ -55,10 +55,10 @@ Markdown(page.answer(ours, "early-stopping-annealed"))
 # FID, the mean over the seeds and half the width of its 95 % interval. In
 # brackets are the images that were really seen, as a share of those that a run
 # on all the data sees. The first two rows are the paper's, and the others are
-# controls. All rows see all the data in the last eighth of the epochs, in which all
-# class weights are one (the paper does not say), except
-# *All data, equal steps*, which sees all the data from the start and stops
-# after as many steps as the annealed coreset takes.
+# controls. All rows see all the data in the last eighth of the epochs, in which
+# all class weights are one (the paper does not say), except *All data, equal
+# steps*, which sees all the data from the start and stops after as many steps
+# as the annealed coreset takes.
 
 # %%
 frame["seen"] = 100 * frame.realised
@@ -238,8 +238,8 @@ reduces the share below $1-p$.
 # %% [markdown]
 # The paper does not say what its "InfoBatch at 10 %" is. The row *InfoBatch*
 # skips well-learned images at a rate of one minus the ratio, and *to budget* is
-# the fair comparison at equal data. The first epoch keeps every image, because no image
-# has a loss yet.
+# the fair comparison at equal data. The first epoch keeps every image, because
+# no image has a loss yet.
 #
 # ## Does a low loss describe the image or the noise?
 #

@@ -115,8 +115,8 @@ Markdown(
 # ## What does the whole recipe cost?
 #
 # One run on all the data over the recipe, in network evaluations, at the
-# smallest ratio: the final training alone, and with reference and proxy. Below one
-# means more work. [Table III](10_table3.ipynb) has all ratios.
+# smallest ratio: the final training alone, and with reference and proxy. Below
+# one means more work. [Table III](10_table3.ipynb) has all ratios.
 
 # %%
 import pandas as pd
@@ -198,10 +198,10 @@ runs.behind(frame, page.rows)
 # ## In short
 #
 # The recipe has to pass two tests, against a random coreset and against
-# stopping early, and the second decides whether pruning is useful. Its steps are tested
-# separately, because a gain of one can hide a loss of the other. The cost of
-# the reference on all the data belongs to the recipe, so a speed-up of the final
-# training alone overstates it.
+# stopping early, and the second decides whether pruning is useful. Its steps
+# are tested separately, because a gain of one can hide a loss of the other. The
+# cost of the reference on all the data belongs to the recipe, so a speed-up of
+# the final training alone overstates it.
 #
 # ## Try it
 #

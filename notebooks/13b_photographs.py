@@ -10,10 +10,10 @@
 # # Table I on photographs: does a chosen coreset beat a random one?
 #
 # Everything so far was seen on images of 8 by 8 pixels. This page asks the
-# question of [Table I](08_table1.ipynb) of CIFAR-10
-# ([Krizhevsky, 2009](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf)),
-# at a size that a laptop can train: profile `cifar10-latent`. The
-# page reads what was committed of it and computes nothing.
+# question of [Table I](08_table1.ipynb) of CIFAR-10 ([Krizhevsky,
+# 2009](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf)), at a
+# size that a laptop can train: profile `cifar10-latent`. The page reads what
+# was committed of it and computes nothing.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -120,10 +120,11 @@ runs.linked(by_kernel, "table1-latent")
 # %% [markdown]
 # ## The comparisons
 #
-# They are on record since commit 69ecb63, together with the first seed and before
-# the other seeds were run. The first line is the question of this page. The next four split it into encoder, selector and weights. *Equal steps*
-# is all the data, stopped after as many steps as the coreset takes. *As many
-# steps as all data* lets a coreset of a tenth train until the end.
+# They are on record since commit 69ecb63, together with the first seed and
+# before the other seeds were run. The first line is the question of this page.
+# The next four split it into encoder, selector and weights. *Equal steps* is
+# all the data, stopped after as many steps as the coreset takes. *As many steps
+# as all data* lets a coreset of a tenth train until the end.
 
 # %%
 runs.linked(page.shown(), "table1-latent")
@@ -223,8 +224,8 @@ copies = tables.layout(frame, "table1-latent", "by_features")
 runs.linked(copies, "table1-latent")
 
 # %% [markdown]
-# A row whose interval lies above one per cent is nearer to its training images than
-# real images are.
+# A row whose interval lies above one per cent is nearer to its training images
+# than real images are.
 
 # %%
 shares = tables.intervals(frame, ["row", "ratio"], "by_features")
@@ -236,9 +237,10 @@ listed = ", ".join(
 Markdown(f"Those rows are, by features: {listed or 'none'}.")
 
 # %% [markdown]
-# Typical images are nearer to others as well, so this is a reason to look and not
-# yet a proof of copying. By pixels a large share alone is no sign of copying: a blurred image is closer to
-# most images than a sharp one is, and so is a typical one, which guidance prefers.
+# Typical images are nearer to others as well, so this is a reason to look and
+# not yet a proof of copying. By pixels a large share alone is no sign of
+# copying: a blurred image is closer to most images than a sharp one is, and so
+# is a typical one, which guidance prefers.
 
 # %%
 frame["by_pixels"] = 100 * frame.copies.astype(float)

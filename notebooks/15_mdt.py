@@ -11,12 +11,12 @@
 #
 # The Masked Diffusion Transformer ([Gao et al.,
 # 2023](https://arxiv.org/abs/2303.14389)) cuts a latent into **tokens** and
-# trains on every image twice: once with all tokens, and once with 30 to 50 %
-# of them masked. It thereby learns to infer parts of an image from their
-# context. (The paper says "mask ratio 0.3" and the optimiser Adan. Adan belongs to
-# the second version of MDT, which draws the share from 0.3 to 0.5; that version is
-# taken here.) The paper prunes the data of the small version, MDT-S. This chapter
-# writes its loss out and looks at what the network infers.
+# trains on every image twice: once with all tokens, and once with 30 to 50 % of
+# them masked. It thereby learns to infer parts of an image from their context.
+# (The paper says "mask ratio 0.3" and the optimiser Adan. Adan belongs to the
+# second version of MDT, which draws the share from 0.3 to 0.5; that version is
+# taken here.) The paper prunes the data of the small version, MDT-S. This
+# chapter writes its loss out and looks at what the network infers.
 
 # %% tags=["parameters"]
 profile = "digits"

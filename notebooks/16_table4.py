@@ -70,18 +70,16 @@ fid = tables.layout(frame, "table4", published=paper.TABLE_4_FID)
 runs.linked(fid, "table4")
 
 # %%
-Markdown(
-    f"{findings.made_in_words(frame, 'table4', profile)} "
-    + (findings.floor_in_words(frame.result.iloc[0]) if len(frame) else "")
-)
-
-# %%
 means = frame.groupby(["ratio", "row"]).fid.mean()
 columns = [
     f"{own.min():.2f} to {own.max():.2f} at {tables.percent(ratio)}"
     for ratio, own in means.groupby(level="ratio")
 ]
-Markdown(f"The mean FIDs of the rows are {', '.join(columns)}.")
+Markdown(
+    f"{findings.made_in_words(frame, 'table4', profile)} "
+    + (findings.floor_in_words(frame.result.iloc[0]) if len(frame) else "")
+    + f" The mean FIDs of the rows are {', '.join(columns) or 'not there'}."
+)
 
 # %% [markdown]
 # FID against the real images includes the error of the autoencoder, which
@@ -180,9 +178,9 @@ Markdown(f"- By FID: {orders[0]}\n- By CMMD: {orders[1]}")
 #
 # Where a whole column lies far above all the data, the control included, so few
 # steps do not suffice, and its differences are differences between poor models.
-# Images of 8 pixels, 16 tokens and a network of 4 blocks are far from ImageNet. And
-# in the committed results of profile `digits` all seeds of a row share one coreset,
-# *Uniform random* apart.
+# Images of 8 pixels, 16 tokens and a network of 4 blocks are far from ImageNet.
+# And in the committed results of profile `digits` all seeds of a row share one
+# coreset, *Uniform random* apart.
 #
 # FID and CMMD need not agree. They use different features, and FID follows the
 # covariance while CMMD follows the whole distribution. A claim that holds by

@@ -71,9 +71,10 @@ Markdown(
 
 # %% [markdown]
 # Every run starts from the same pre-trained pipeline. The seed decides the
-# order of the images, the noise and the samples; in the committed results
-# of profile `digits` all seeds of a row share one coreset, *Uniform random* apart. Without guidance, *the same
-# models* have these FIDs; nothing was trained again.
+# order of the images, the noise and the samples; in the committed results of
+# profile `digits` all seeds of a row share one coreset, *Uniform random* apart.
+# Without guidance, *the same models* have these FIDs; nothing was trained
+# again.
 
 # %%
 table = tables.layout(everything, "table5-unguided")

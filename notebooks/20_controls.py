@@ -10,11 +10,12 @@
 # # Controls: do the class weights carry information?
 #
 # A row can beat another for a reason that has nothing to do with its method.
-# Each row of this page removes one possible reason, or a few that belong together:
-# the *order* of the learned weights, the *seed* that learned them, the *full training* of the
-# reference, group DRO itself, or the *short training* of a small coreset. The
-# decisive control is the shuffled null: the same $K$ weights, assigned to other
-# classes by a random permutation. `compute = True` computes missing cells.
+# Each row of this page removes one possible reason, or a few that belong
+# together: the *order* of the learned weights, the *seed* that learned them,
+# the *full training* of the reference, group DRO itself, or the *short
+# training* of a small coreset. The decisive control is the shuffled null: the
+# same $K$ weights, assigned to other classes by a random permutation. `compute
+# = True` computes missing cells.
 
 # %% tags=["parameters"]
 profile = "digits5"
@@ -78,12 +79,13 @@ Markdown(findings.steady_in_words(frame))
 # ## Do the weights help?
 #
 # The second test is the second line below. The other lines are three more
-# comparisons of the learned weights. *Another seed's weights* were learned by
-# a proxy, a reference and a feature extractor that share nothing with this run
+# comparisons of the learned weights. *Another seed's weights* were learned by a
+# proxy, a reference and a feature extractor that share nothing with this run
 # but the images. Seed $s$ takes those of seed $s+1$, so each vector of weights
-# stands in two of the differences, and their interval is approximate. *Reference at equal steps* compares the proxy with a reference
-# after the same number of steps, so that the excess loss measures the images
-# and not the length of training.
+# stands in two of the differences, and their interval is approximate.
+# *Reference at equal steps* compares the proxy with a reference after the same
+# number of steps, so that the excess loss measures the images and not the
+# length of training.
 
 # %%
 runs.linked(page.shown(*nulls), "controls")
@@ -167,12 +169,13 @@ runs.linked(held_out, "controls")
 # %% [markdown]
 # ## What follows
 #
-# Where learned and shuffled weights cannot be told apart, nothing shows that what
-# group DRO learned about the classes matters. Where they are better than shuffled
-# ones and, within a stated interval, as good as another seed's, the information is
-# real and shared by the seeds, which is the outcome that the method needs. A gain over balance matters only for a
-# coreset that is unbalanced. Each of these statements is about weights near
-# those of this profile: weights close to $1/K$ leave any null little to change.
+# Where learned and shuffled weights cannot be told apart, nothing shows that
+# what group DRO learned about the classes matters. Where they are better than
+# shuffled ones and, within a stated interval, as good as another seed's, the
+# information is real and shared by the seeds, which is the outcome that the
+# method needs. A gain over balance matters only for a coreset that is
+# unbalanced. Each of these statements is about weights near those of this
+# profile: weights close to $1/K$ leave any null little to change.
 
 # %% [markdown]
 # ## The runs behind this page
@@ -188,9 +191,10 @@ runs.behind(frame, "controls")
 # ## In short
 #
 # The shuffled null keeps the weights and destroys their meaning, so it
-# separates information from imbalance. Kendall's W says how far the seeds agree on
-# the order of the classes, at no cost. Full-length training and another feature network
-# exclude two further explanations, too few steps and the choice of the metric.
+# separates information from imbalance. Kendall's W says how far the seeds agree
+# on the order of the classes, at no cost. Full-length training and another
+# feature network exclude two further explanations, too few steps and the choice
+# of the metric.
 #
 # ## Try it
 #

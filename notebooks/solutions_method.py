@@ -392,10 +392,10 @@ pd.Series(
 
 # %% [markdown]
 # The difference is taken from the images at the profile's own number of steps.
-# All rows start from the same noise and follow the same path from noise to image, in longer
-# or shorter straight pieces. Few pieces cut the corners of the path. The rough
-# shape is decided early and survives. What the late steps would have refined
-# is what differs.
+# All rows start from the same noise and follow the same path from noise to
+# image, in longer or shorter straight pieces. Few pieces cut the corners of the
+# path. The rough shape is decided early and survives. What the late steps would
+# have refined is what differs.
 #
 # **Are digits at a guidance weight of 10 still digits, and what is lost?**
 # ([Exercise](06_sample.ipynb))

@@ -231,10 +231,10 @@ by_ratio = proxies.groupby("ratio")[columns].mean()
 by_ratio.rename(tables.percent).round(3)
 
 # %% [markdown]
-# The means over the seeds of profile `digits5`, which the page reads. The effective
-# number of classes is $K$ for uniform weights. A proxy that has
-# seen more images is less behind the reference, so its excess loss has less to
-# move the weights with. Read the first and the last line against this.
+# The means over the seeds of profile `digits5`, which the page reads. The
+# effective number of classes is $K$ for uniform weights. A proxy that has seen
+# more images is less behind the reference, so its excess loss has less to move
+# the weights with. Read the first and the last line against this.
 #
 # **Ten true nulls at a level of 0.05: how often is one of them
 # "significant"?** ([Exercise](11_figure2.ipynb))
@@ -441,10 +441,10 @@ share.rename(columns=tables.percent).round(1)
 
 # %% [markdown]
 # The entries are per cent, and a third too large: the bias of FID is roughly
-# proportional to $1/m+1/n$, which for two halves of 5,000 is 4/3 of what it is for
-# 5,000 samples and 10,000 images. The rest has several causes, which do not add up:
-# the autoencoder, the short training and the missing images. The autoencoder is
-# the only one that is the same for all coresets.
+# proportional to $1/m+1/n$, which for two halves of 5,000 is 4/3 of what it is
+# for 5,000 samples and 10,000 images. The rest has several causes, which do not
+# add up: the autoencoder, the short training and the missing images. The
+# autoencoder is the only one that is the same for all coresets.
 #
 # **What can explain that the factor between the Gaussian and a random coreset
 # is another one here?** ([Exercise](13b_photographs.ipynb))

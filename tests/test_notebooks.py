@@ -154,7 +154,7 @@ def made_up_results(folder, seeds):
     [
         (1, "There is one seed, so there are no intervals"),
         (3, "A verdict takes 5 seeds, and there are 3"),
-        (5, "after Holm's correction for all"),
+        (5, "after Holm's correction for the"),
     ],
 )
 @pytest.mark.parametrize("name", RESULT_PAGES)
