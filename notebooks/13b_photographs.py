@@ -78,7 +78,8 @@ Image(project_root() / "book" / "_static" / "front.jpg")
 # %%
 Markdown(
     f"{findings.made_in_words(frame, 'table1-latent', photographs)} "
-    f"{findings.floor_in_words(frame.result.iloc[0])}"
+    f"{findings.floor_in_words(frame.result.iloc[0])} "
+    f"{findings.shared_in_words(frame)}"
 )
 
 # %% [markdown]

@@ -360,6 +360,15 @@ def test_copies_are_told_by_the_row_with_the_most():
     assert findings.copies_in_words(frame.assign(copies=None)).startswith("Near-copies were not counted")
 
 
+def test_seeds_that_another_network_measured_are_told_apart():
+    frame = results(random=[1, 2, 3], moderate=[1, 2, 3])
+    floors = frame.seed.map({0: 0.0671329, 1: 0.0671330, 2: 0.06747})
+    frame = frame.assign(result=[{"floor": {"fid": floor}} for floor in floors])
+    assert findings.shared_in_words(frame[frame.seed < 2]) == ""
+    said = findings.shared_in_words(frame)
+    assert "was trained 2 times" in said and "the seeds 0, 1; 2. All rows" in said
+
+
 def test_a_page_says_how_its_results_were_made():
     cells = grid.cells("figure2", "smoke")
 

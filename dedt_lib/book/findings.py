@@ -344,6 +344,18 @@ def floor_in_words(result: dict[str, Any]) -> str:
     )
 
 
+def shared_in_words(frame: pd.DataFrame) -> str:
+    """Which seeds were measured by the same network, told by the distance of the real halves; "" if all were."""
+    floors = frame.result.map(lambda result: f"{result['floor']['fid']:.4g}")
+    groups = [", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(floors)]
+    if len(groups) < 2:
+        return ""
+    return (
+        f"What is trained once for all rows was trained {len(groups)} times, because machines round differently: for "
+        f"the seeds {'; '.join(sorted(groups))}. All rows of a seed share it, so differences are within one."
+    )
+
+
 # ---- the options of group DRO ----------------------------------------------------------------------
 
 
