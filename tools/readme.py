@@ -1,7 +1,7 @@
-"""Fill README.md from the committed results, and with ``--cifar10 FOLDER`` draw its picture from the stored runs.
+"""Fill README.md from the committed results, and with ``--cifar10 FOLDER`` draw its picture.
 
-``python tools/readme.py`` after the results changed; a test keeps the numbers in step.  The picture is of profile
-cifar10-latent and trains what is not in the store; FOLDER is where CIFAR-10 is, or goes.
+``python tools/readme.py`` after the results changed; a test keeps the numbers in step.  The picture is of
+profile cifar10-latent and trains what is not in the store; FOLDER is where CIFAR-10 is, or goes.
 """
 
 import argparse

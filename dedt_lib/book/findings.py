@@ -231,11 +231,8 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
         if p < LEVEL
         else f"No agreement of the seeds on the order of the classes was found (W {W:.2f})"
     )
-    told = {
-        BETTER: "and a model that is trained with them is better than one with the same weights on other classes",
-        WORSE: "and a model that is trained with them is worse than one with the same weights on other classes",
-        OPEN: "and a model that is trained with them cannot be told from one with the same weights on other classes",
-    }[line.verdict]
+    verdict = {BETTER: "is better than", WORSE: "is worse than", OPEN: "cannot be told from"}[line.verdict]
+    told = f"and a model that is trained with them {verdict} one with the same weights on other classes"
     most = f"a gain of more than {max(0.0, -line.low):.2f} in FID lies outside the 95 % interval"
     return f"{alike}, {told}; {most} (at {percent(ratio)}, {seeds_in_words(line.seeds)})."
 

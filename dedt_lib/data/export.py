@@ -28,7 +28,7 @@ from .listing import Listing, digest_of
 from .names import image_suffixes
 
 MOST_REPEATS = 10
-"""By kohya's convention a folder says how often its images are seen in an epoch; weights become such whole numbers."""
+"""By kohya's convention a folder says how often an epoch sees its images; weights become such numbers."""
 OWN_REPEATS = re.compile(r"^\d+_(?=.)")
 PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """What both torchvision's ImageFolder and kohya's scripts take for an image, by its suffix."""
@@ -70,7 +70,7 @@ class Item:
         return self.stem + self.suffix
 
     def plain(self) -> "Item":
-        """The same as a file that every trainer takes for an image: what is none becomes PNG, with the same pixels."""
+        """The same as a file that every trainer takes for an image: what is none becomes PNG of equal pixels."""
         if self.suffix in PLAIN:
             return self
         if (suffix := suffix_of(self.content)) in PLAIN:
@@ -111,7 +111,7 @@ def stems(ids: Sequence[str]) -> list[str]:
 
 
 def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item]:
-    """The kept images of a coreset, in its order, by class and weight as they were chosen, with today's captions.
+    """The kept images of a coreset, by class and weight as they were chosen, with today's captions.
 
     Args:
         table: ``coreset.parquet``.
@@ -119,7 +119,7 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
         classed: Whether its classes are those of the images, and not clusters that stand in for them.
 
     Raises:
-        DedtError: Kept images are no longer there, or others than those that were chosen, or in other classes.
+        DedtError: Kept images are gone, or others than those that were chosen, or in other classes.
     """
     kept = table[table["kept"]].set_index("id")
     if gone := sorted(set(kept.index) - set(listing.ids)):
@@ -156,7 +156,7 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
 
 
 def _moved(kept: pd.DataFrame, listing: Listing) -> list[str]:
-    """Kept images that are in another class now; a class that has another name altogether is the same class."""
+    """Kept images that are in another class now; a class with another name altogether is the same."""
     names = listing.class_names or ("",)
     now = pd.Series([names[k] for k in listing.labels], listing.ids).reindex(kept.index)
     was = kept["class_name"]
@@ -352,7 +352,8 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
             FORMATS[to](counted(), Path(partial))
             if counts.total() != wanted:
                 raise DedtError(
-                    f"{counts.total()} of {wanted} kept images could be written: the others are no longer there."
+                    f"{counts.total()} of {wanted} kept images could be written: the others are no longer "
+                    "there."
                 )
             _check_empty(out)
             for written in Path(partial).iterdir():

@@ -117,7 +117,10 @@ def _flat(root, base, left_out):
     files = tuple(sorted(images_below(base, left_out)))
     if not files:
         others = _other_sources(base)
-        told = f" It holds {few(map(legible, others))}: unpack archives first, or give the path of a .tar or .parquet file."
+        told = (
+            f" It holds {few(map(legible, others))}: unpack archives first, or give the path of a .tar or "
+            ".parquet file."
+        )
         raise DedtError(
             f"{base} holds no images: add some. An image is a file that Pillow opens, and none of those that "
             "are hidden." + told * bool(others)
@@ -243,13 +246,13 @@ def _layout(root, children):
 
 
 def _doubts(children):
-    """A note where the classes may lie one level deeper: in the only folder, or in each as in an unknown split."""
+    """A note where the classes may lie one level deeper: in the only folder, or in each as in a split."""
     used = [folder for folder in children if _deep([folder], [folder.parent])]
     inner = [f for f in subfolders(used[0], Counter()) if _deep([f], used)] if len(used) == 1 else []
     if len(inner) > 1:
         return [
-            f"the only class is {_list(used)}, with the subfolders {_list(inner)}; if those are the classes, give "
-            f"the path {legible(used[0])}"
+            f"the only class is {_list(used)}, with the subfolders {_list(inner)}; if those are the classes, "
+            f"give the path {legible(used[0])}"
         ]
     below = {tuple(folder.name for folder in subfolders(child, Counter())) for child in children}
     names = below.pop() if len(children) > 1 and len(below) == 1 else ()
