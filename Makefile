@@ -35,6 +35,8 @@ PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 # Chapters run side by side; in the store one waits for what another is computing, so nothing is computed twice.
 JOBS ?= 2
 MAKEFLAGS += --jobs=$(JOBS)
+# Threads of two chapters on one core would wait for each other and burn the time.
+THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN || echo 1) / $(JOBS) )); echo $$(( n > 1 ? n : 1 )))
 # What is removed first is not in use meanwhile, and pages are printed when they are there.
 ifneq ($(filter clean clean-all,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
@@ -123,8 +125,8 @@ $(BUILD)/first/.built: $(READ)
 $(BUILD)/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) $(RESULTS) | setup pair $(ESTIMATE)
 	@echo "Running chapter $* (minutes; more where it trains, and what is already computed is reused)"
 	@mkdir -p $(@D) $(BUILD)/failed
-	@TQDM_DISABLE=1 $(BIN)/papermill notebooks/$*.ipynb $(BUILD)/failed/$*.ipynb --cwd notebooks \
-		--no-progress-bar $(CHOICE) >$(BUILD)/failed/$*.log 2>&1 || { \
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(THREADS)} TQDM_DISABLE=1 $(BIN)/papermill --no-progress-bar \
+		notebooks/$*.ipynb $(BUILD)/failed/$*.ipynb --cwd notebooks $(CHOICE) >$(BUILD)/failed/$*.log 2>&1 || { \
 		tail -n 20 $(BUILD)/failed/$*.log; echo "Chapter $* failed: see $(BUILD)/failed/$*.ipynb"; exit 1; }
 	@rm $(BUILD)/failed/$*.log && mv $(BUILD)/failed/$*.ipynb $@
 

@@ -48,8 +48,10 @@ def metadata(root, n=6, name="metadata.jsonl", label=True):
         row |= {"label": CLASSES[i % 2]} if label else {}
     if name.endswith(".jsonl"):
         write_jsonl(root / name, rows)
-    else:
+    elif name.endswith(".csv"):
         pd.DataFrame(rows).to_csv(root / name, index=False)
+    else:
+        pd.DataFrame(rows).to_parquet(root / name)
 
 
 def saved(root, n=6, label=True):
@@ -85,6 +87,7 @@ def parquet(root, n=6, label=True):
         (classes, ".", "folder", True),
         (metadata, ".", "metadata", True),
         (lambda root: metadata(root, name="metadata.csv"), ".", "metadata", True),
+        (lambda root: metadata(root, name="metadata.parquet"), ".", "metadata", True),
         (lambda root: metadata(root, label=False), ".", "metadata", False),
         (saved, "saved", "datasets", True),
         (lambda root: saved(root, label=False), "saved", "datasets", False),

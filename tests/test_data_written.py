@@ -236,6 +236,7 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, na
         ("some.txt", "a.png\n./a.png\n", "more than once .a.png, ./a.png"),
         ("some.csv", "path\na.png\n./a.png\n", "more than once .a.png, ./a.png"),
         ("metadata.csv", "file_name\na.png\n./a.png\n", "more than once .a.png.: name"),
+        ("metadata.parquet", "PAR1", "metadata.parquet is not a whole Parquet file"),
     ],
 )
 def test_lists_that_cannot_be_used_say_what_is_there(tmp_path, name, text, message):
@@ -243,7 +244,7 @@ def test_lists_that_cannot_be_used_say_what_is_there(tmp_path, name, text, messa
     (tmp_path / "a.png").write_bytes(png(1))
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DedtError, match=message):
-        listed(tmp_path if name == "metadata.csv" else tmp_path / name)
+        listed(tmp_path if name.startswith("metadata") else tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DedtError
-from . import folder
+from . import folder, parquet
 from .columns import by_kind
 from .listing import SHOWN, root_of
 from .names import HELD_OUT, METADATA, TRAINING, few, legible, split_of
@@ -22,7 +22,7 @@ FILE_NAME = "file_name"
 
 
 def splits(path: str | Path | None) -> Splits:
-    """The images of folders with ``metadata.jsonl`` or ``metadata.csv``.
+    """The images of folders with ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``.
 
     The column ``file_name`` is a path below the table's folder.  The others may hold a class and a caption
     (:mod:`dedt_lib.data.columns`); without a column of classes the folders of the images are their classes,
@@ -34,12 +34,12 @@ def splits(path: str | Path | None) -> Splits:
     Raises:
         DedtError: for a table that cannot be read, or rows without a file.
     """
-    root = root_of(path, "metadata", "a folder with metadata.jsonl or metadata.csv beside its images")
+    root = root_of(path, "metadata", "a folder with metadata.jsonl, .csv or .parquet beside its images")
     tables = find_tables(root)
     train, test = tables.get("train"), tables.get("test")
     if not train:
         raise DedtError(
-            f"{root} holds no metadata.jsonl or metadata.csv of training images: put it beside them, or "
+            f"{root} holds no metadata.jsonl, .csv or .parquet of training images: put it beside them, or "
             "beside their folders, or into the folder train."
         )
 
@@ -125,7 +125,7 @@ def there(names: Sequence[str], file: Path) -> list[str]:
 
 
 def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dict[str, list]]:
-    """Reads a table (.jsonl, or with a header .csv of commas, semicolons or tabs).
+    """Reads a table (.jsonl, .parquet, or with a header .csv of commas, semicolons or tabs).
 
     Args:
         file: The table.
@@ -137,9 +137,8 @@ def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dic
     Raises:
         DedtError: for a line that is none, or that names no file.
     """
-    text = read_text(file)
     try:
-        read = _lines(text) if file.suffix.lower() in (".jsonl", ".json") else _csv(text, keys)
+        read = _read(file, keys)
     except ValueError as error:
         raise DedtError(f"{file} cannot be read ({error}): correct that row.") from error
     if not read:
@@ -158,6 +157,14 @@ def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dic
         )
     names = [row[key] for row in read]
     return names, {name: [row.get(name) for row in read] for name in columns if name not in ("", key)}
+
+
+def _read(file: Path, keys: Sequence[str]) -> list[dict]:
+    """The rows of a table; raises ValueError."""
+    if file.suffix.lower() == ".parquet":
+        return parquet.read_rows(file)
+    text = read_text(file)
+    return _lines(text) if file.suffix.lower() in (".jsonl", ".json") else _csv(text, keys)
 
 
 def _key(columns: Sequence[str], keys: Sequence[str]) -> str | None:

@@ -85,6 +85,16 @@ def splits(path: str | Path | None) -> Splits:
     return own, held_out
 
 
+def read_rows(file: Path) -> list[dict]:
+    """All rows of a Parquet file of texts and numbers; raises DedtError for a damaged one."""
+    import pyarrow
+
+    try:
+        return _open(file).read().to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(file, error) from error
+
+
 def row_names(split: str, count: int) -> tuple[str, ...]:
     """The ids of the images of a split: ``train-00000`` and so on."""
     return tuple(f"{split}-{i:05d}" for i in range(count))
@@ -208,8 +218,12 @@ def _batches(file, column, size):
         for batch in _open(file).iter_batches(size, columns=[column]):
             yield batch.column(0).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        why = str(error).partition("\n")[0]
-        raise DedtError(f"{file} is damaged ({why}): fetch or write it again.") from error
+        raise _damaged(file, error) from error
+
+
+def _damaged(file, error):
+    why = str(error).partition("\n")[0]
+    return DedtError(f"{file} is damaged ({why}): fetch or write it again.")
 
 
 def _read_column(files, image_column, column):

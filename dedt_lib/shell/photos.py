@@ -10,8 +10,8 @@ from .printing import amount, print_reading, print_table
 DROPS = ("bad", "duplicates", "conflicts", "near", "leaks", "blank", "dark", "light", "blurry", "outliers")
 Where = Annotated[
     str,
-    "your images: a folder (flat, or one subfolder per class, or splits; with metadata.jsonl or .csv or "
-    "captions in text files if there are), Parquet files, WebDataset tars, a data set that the datasets "
+    "your images: a folder (flat, or one subfolder per class, or splits; with metadata.jsonl, .csv or .parquet "
+    "or captions in text files if there are), Parquet files, WebDataset tars, a data set that the datasets "
     "library saved or hub:NAME, a list of paths, or a cleaned list of dedt look --drop",
     "DATA",
 ]
