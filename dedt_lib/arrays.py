@@ -94,6 +94,18 @@ def check_labels(labels: Array) -> Array:
     return labels.astype(np.int64)
 
 
+def check_positions(positions: Array, total: int) -> Array:
+    """Positions as int64 [m] in 0..total-1, at least one; raises DedtError otherwise, as for a boolean mask."""
+    positions = np.asarray(positions)
+    numbers = positions.ndim == 1 and len(positions) > 0 and np.issubdtype(positions.dtype, np.integer)
+    if not numbers or positions.min() < 0 or positions.max() >= total:
+        raise DedtError(
+            f"Samples are named by their positions, one or more of 0..{total - 1} (np.flatnonzero of a mask); got "
+            f"{positions.dtype} {positions.shape}."
+        )
+    return positions.astype(np.int64)
+
+
 def check_features(features: Array, labels: Array) -> tuple[Array, Array]:
     """Features [n, d] and labels [n] that fit together and are finite; raises DedtError otherwise."""
     features, labels = np.asarray(features), check_labels(labels)

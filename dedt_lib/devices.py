@@ -6,6 +6,9 @@ import ctypes
 import numpy as np
 import torch
 
+from .arrays import check_choice
+
+PRECISIONS = ("float32", "bfloat16")
 FLUSH = 20
 """Steps after which training fetches what the device has computed; in between it only gives it work."""
 
@@ -31,7 +34,8 @@ def keep_freed_memory() -> None:
 
 
 def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractContextManager:
-    """The context in which a network is run at ``precision`` ("float32" or "bfloat16")."""
+    """The context in which a network is run at ``precision``, one of PRECISIONS."""
+    check_choice("precision", precision, PRECISIONS)
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(device).type, torch.bfloat16)

@@ -30,7 +30,7 @@ class Experiment(Graph):
 
     Args:
         profile: A name, a file, a Profile, or the :class:`~dedt_lib.stages.lab.Lab` of another experiment.
-        store: A Store (default: ``$DEDT_STORE``, else ``runs/``).
+        store: A Store or its folder (default: ``$DEDT_STORE``, else ``runs/``).
         device: Such as "cuda"; by default the GPU if there is one.
         report: A folder for the list of images that cannot be read (default: the store's).
         recipe: Fields of :class:`~dedt_lib.config.Recipe`.
@@ -43,7 +43,7 @@ class Experiment(Graph):
         self,
         profile: str | Path | Profile | Lab = "digits",
         *,
-        store: Store | None = None,
+        store: Store | Path | str | None = None,
         device: str | None = None,
         report: Path | None = None,
         **recipe: Any,

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -295,6 +295,32 @@ def unlink_sealed(path: Path) -> None:
     """Remove a file that :func:`sealed` wrote, and its digest."""
     for file in (path, _seal(path)):
         file.unlink(missing_ok=True)
+
+
+def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
+    """Note beside work in progress whose it is; refuse a folder that holds somebody else's.
+
+    Args:
+        index: The note; its folder is made if it is not there.
+        facts: JSON-able.
+        parts: Patterns of the files in that folder that it speaks of; without a note they are removed.
+        what: What the folder then holds, such as "samples of another model".
+
+    Raises:
+        DedtError: The note says otherwise.
+    """
+    folder = index.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if intact(index):
+        if read_json(index) != facts:
+            raise DedtError(f"{folder} holds {what}. Delete it and run again.")
+        return
+    if index.exists():
+        say_damaged(index, "all of it is done again")
+    for stray in [path for part in parts for path in folder.glob(part)]:
+        unlink_sealed(stray)
+    with sealed(index) as partial:
+        write_json(partial, facts)
 
 
 def _seal(path):

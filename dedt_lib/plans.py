@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import check_positions
 from .errors import DedtError
 from .randomness import numpy_generator
 
@@ -29,7 +30,7 @@ class EpochPlan:
         seed: Of a plan that draws.
 
     Raises:
-        DedtError: There is not one weight for each sample.
+        DedtError: There is no sample, a position is none of the data, or there is not one weight for each.
     """
 
     needs_losses = False
@@ -45,7 +46,7 @@ class EpochPlan:
         tail_weights: np.ndarray | None = None,
         seed: int = 0,
     ) -> None:
-        self.indices, self.seed = np.asarray(indices, dtype=np.int64), seed
+        self.indices, self.seed = check_positions(indices, total), seed
         self.weights = as_weights(weights, len(self.indices))
         self.total, self.epochs = total, epochs
         self.tail_weights = as_weights(tail_weights, total)

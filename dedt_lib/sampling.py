@@ -3,6 +3,7 @@
 A sampler is a function like :func:`ddim`; MDT is sampled by :func:`respaced_ddpm`.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from tqdm import tqdm
 
 from .devices import autocast
 from .errors import DedtError
-from .files import create_array, intact_or_removed, sealed, unlink_sealed
+from .files import claim, create_array, intact_or_removed, sealed, unlink_sealed
 from .models.schedule import NOISE_SCHEDULE, pixel_scheduler
 from .pixels import to_uint8
 from .processes import Processes
 from .randomness import torch_generator
+from .weights import key_of
+
+INDEX, PARTS = ".samples.json", (".batch-*.npy", "samples.npy")
+"""What says whose samples a folder holds, and the files that it speaks of."""
 
 
 def balanced_labels(n: int, num_classes: int) -> np.ndarray:
@@ -30,8 +35,14 @@ def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
 
     Each label is the class that is furthest behind its share so far, the lowest of equals, so that every
     beginning is as near to the shares as it can be.  Equal counts give :func:`balanced_labels`.
+
+    Raises:
+        DedtError: The counts are no whole numbers, or all are zero.
     """
-    counts = np.asarray(counts, dtype=np.int64)
+    counts = np.asarray(counts)
+    if not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0 or not counts.any():
+        raise DedtError(f"Counts of images per class are whole numbers; got {counts.tolist()}.")
+    counts = counts.astype(np.int64)
     if (counts == counts[0]).all():
         return balanced_labels(n, len(counts))
     labels: np.ndarray = np.empty(n, dtype=np.int64)
@@ -142,21 +153,27 @@ def sample(
         batch_size: Samples at a time.
         sampler: :func:`ddim`, or a function like it.
         decode: float [b, ...] that the sampler gives, to uint8 images.
-        folder: Keeps each finished batch, so that an interrupted call goes on (a batch that was damaged is
-            drawn again); the result is then the memory-mapped ``samples.npy`` in it.
+        folder: Keeps each finished batch, so that an interrupted call with the same arguments goes on (a batch
+            that was damaged is drawn again); the result is then the memory-mapped ``samples.npy`` in it.
         precision: "float32" or "bfloat16".
         processes: Those that share out the batches; every one gets all images.  This needs a folder.
         device: Where to sample.
 
     Returns:
         uint8 [n, C, H, W].
+
+    Raises:
+        DedtError: The folder holds samples of another model, other labels or settings.
     """
-    processes = processes or Processes()
+    processes, labels = processes or Processes(), np.asarray(labels, dtype=np.int64)
     whole = Path(folder or "") / "samples.npy"
+    if folder and processes.main:
+        facts = {"model": key_of(model), "labels": hashlib.sha256(labels.data).hexdigest(), "seed": seed}
+        facts |= {"sampler": getattr(sampler, "__name__", ""), "steps": steps, "guidance": guidance}
+        claim(whole.with_name(INDEX), facts | {"precision": precision}, PARTS, "samples of another call")
     if folder and processes.from_main(processes.main and intact_or_removed(whole)):
         return np.load(whole, mmap_mode="r")
     model.to(device).eval()
-    labels = np.asarray(labels, dtype=np.int64)
     starts = range(0, len(labels), batch_size)
     batches = {}
 

@@ -152,7 +152,7 @@ class Store:
         write_json(partial / MANIFEST, {**manifest, CHECKSUM: _checksum(manifest)})
         os.replace(partial, folder)
         for scratch in folder.glob(".*"):
-            scratch.unlink()
+            shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
         self._verified.add(folder)  # its files were hashed just now
 
     def manifest(self, folder: str | Path) -> dict[str, Any]:

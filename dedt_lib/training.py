@@ -12,6 +12,7 @@ and with what weights; a weighting (group DRO) may change the weights while trai
 import contextlib
 import copy
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from . import checkpoint, interruption
 from .arrays import check_choice
 from .checkpoint import CHECKPOINT
 from .data import LabelledImages
-from .devices import FLUSH, History, autocast, upload
+from .devices import FLUSH, PRECISIONS, History, autocast, upload
 from .errors import DedtError
 from .files import intact, say_damaged, sealed
 from .models.batch import Batch
@@ -59,6 +60,13 @@ What is no diffusion model takes AdamW with ``fused=False``, the order of sums t
 """
 
 
+EMA_WARMUPS: dict[str, dict[str, Any]] = {
+    "power": {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
+    "reciprocal": {},
+    "none": {},
+}
+
+
 def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> "EMAModel":
     """diffusers' EMA of the weights; its decay after s steps is at most ema_decay.
 
@@ -67,11 +75,8 @@ def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettin
     """
     from diffusers.training_utils import EMAModel
 
-    warmup = {
-        "power": {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
-        "reciprocal": {},
-        "none": {"min_decay": settings.ema_decay},
-    }[settings.ema_warmup]
+    warmup = EMA_WARMUPS[settings.ema_warmup]
+    warmup = {"min_decay": settings.ema_decay} if settings.ema_warmup == "none" else warmup
     return EMAModel(parameters, decay=settings.ema_decay, foreach=True, **warmup)
 
 
@@ -321,7 +326,7 @@ class Supervised(Task):
         stream: str,
         device: torch.device | str,
     ) -> None:
-        self.network, self.optimizer, self.settings = network.train(), optimizer, settings
+        self.network, self.optimizer, self.settings = network.train(), optimizer, {**settings, "samples": n}
         self.epochs, self.seed = settings["epochs"], settings["seed"]
         self.dropout, self._stream = f"{stream} dropout", stream
         self._loss, self._n, self._device = loss, n, device
@@ -356,6 +361,10 @@ class Supervised(Task):
 
 
 # ---- diffusion models ------------------------------------------------------------------------------
+
+
+SPEED = ("checkpoint_every", "channels_last", "compile")
+"""Settings that change how fast a run goes, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -394,6 +403,16 @@ class TrainingSettings:
     optimizer: str = "adam"
     ema_warmup: str = "power"
     warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("ema_warmup", self.ema_warmup, EMA_WARMUPS)
+        check_choice("precision", self.precision, PRECISIONS)
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """Those that decide the result."""
+        return {name: value for name, value in vars(self).items() if name not in SPEED}
 
 
 @dataclass
@@ -535,7 +554,9 @@ class _Diffusion(Task):
         self.device, self.processes = torch.device(device), processes or Processes()
         layout = torch.channels_last if settings.channels_last else None
         self.network = model.to(device, memory_format=layout).train()
-        self.source, self.plan = as_source(data).to(device), plan
+        self.source, self.plan = as_source(data), plan
+        self.settings = {**settings.decisive, "seed": seed, "visits": _visits(plan, self.source.labels)}
+        self.source = self.source.to(device)
         self.options, self.weighting = settings, weighting
         self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every
         self.steps, self.clip = plan.steps(settings.batch_size), settings.gradient_clip
@@ -557,7 +578,7 @@ class _Diffusion(Task):
         size = self.options.batch_size
         indices, weights = map(torch.from_numpy, shuffled_epoch(self.plan, self.seed, epoch))
         weights = upload(weights.float(), self.device)
-        return list(zip(indices.split(size), weights.split(size)))
+        return [pair for pair in zip(indices.split(size), weights.split(size)) if len(pair[0])]
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         (indices, weights), model = batch, self.network
@@ -598,6 +619,14 @@ class _Diffusion(Task):
         self.plan.restore({name: value.numpy() for name, value in parts.get("plan", {}).items()})
 
 
+def _visits(plan, labels):
+    """A digest of what a run visits: the labels, and the first epoch of its plan."""
+    digest = hashlib.sha256(f"{plan.epochs}".encode())
+    for values in (torch.as_tensor(labels).cpu().numpy(), *plan.epoch(0)):
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()[:16]
+
+
 def train(
     model: nn.Module,
     data: LabelledImages | Source,
@@ -614,8 +643,9 @@ def train(
 ) -> TrainingResult:
     """Train a diffusion model on ``data`` along ``plan``; write its EMA weights into ``folder``.
 
-    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there.  ``model``
-    is left with the EMA weights, in eval mode.
+    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there; one with
+    another seed, other settings, other labels or another plan is refused.  ``model`` is left with the EMA
+    weights, in eval mode.
 
     Args:
         model: See :mod:`dedt_lib.models`.

@@ -86,6 +86,13 @@ def test_images_and_labels_must_fit(changes, message):
         labelled(**changes)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, ">i8"])
+def test_labels_of_any_integer_type_become_int64(kind):
+    data = labelled()
+    narrow = labelled(labels=data.labels.astype(kind))
+    assert narrow.labels.dtype == np.int64 and narrow.fingerprint == data.fingerprint
+
+
 @pytest.mark.parametrize(
     "given, message",
     [

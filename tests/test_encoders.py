@@ -101,6 +101,7 @@ def test_seeded_leaves_the_global_generator_alone():
 def test_accuracy_counts_the_right_names(digits):
     class Always3(nn.Module):
         def forward(self, images):
+            assert not self.training
             return torch.eye(10)[3].expand(len(images), 10)
 
     assert encoders.accuracy(Always3(), digits) == pytest.approx(0.1)
@@ -148,6 +149,11 @@ def test_embedding_to_a_file_is_the_embedding_in_memory(tmp_path, digits):
     assert [file.name for file in tmp_path.iterdir()] == ["features.npy"]
     np.testing.assert_array_equal(stored, in_memory)
     np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), in_memory)
+
+
+def test_images_that_are_no_bytes_are_not_embedded(digits):
+    with pytest.raises(DedtError, match="must be uint8 .*got torch.float64"):
+        encoders.embed(Pixels(), digits.images / 255)
 
 
 @pytest.fixture

@@ -309,6 +309,11 @@ def test_the_floor_is_zero_when_the_halves_are_equal():
     np.testing.assert_allclose(floor["classwise"], np.zeros(3), atol=1e-7)
 
 
+def test_the_floor_needs_a_label_for_each_image():
+    with pytest.raises(DedtError, match="40 feature rows but 20 labels"):
+        evaluation.real_floor(draw(40), np.arange(20) % 2)
+
+
 def test_the_floor_falls_with_more_images():
     few, many = (evaluation.real_floor(draw(n), np.arange(n) % 2, splits=4) for n in (40, 4000))
     assert 0 < many["fid"] < few["fid"] / 10 and (many["classwise"] > 0).all()
@@ -361,12 +366,22 @@ def test_the_real_side_of_kid_is_taken_once(monkeypatch):
         assert kid(real, generated, within=within) == kid(real, generated)
 
 
+def test_a_real_side_for_other_samples_is_refused(monkeypatch):
+    real, generated = draw(100, d=24), draw(70, d=24, seed=1)
+    monkeypatch.setattr(kernels, "MOST_PAIRED", 80)
+    with pytest.raises(DedtError, match="another number of samples than 70"):
+        kid(real, generated, within=[0.1])
+
+
 def test_kid_class_by_class():
     real, generated = draw(60, d=8), draw(41, d=8, seed=1, shift=0.3)
     labels, drawn = np.arange(60) % 3, np.append(np.arange(40) % 2, 3)
     found = classwise_kid(real, labels, generated, drawn)
     assert found[0] == kid(real[labels == 0], generated[drawn == 0])
     assert np.isnan(found).tolist() == [False, False, True, True]
+    np.testing.assert_array_equal(classwise_kid(real.tolist(), labels.tolist(), generated, drawn), found)
+    with pytest.raises(DedtError, match="60 feature rows but 20 labels"):
+        classwise_kid(real, labels[:20], generated, drawn)
 
 
 # ---- CMMD ----------------------------------------------------------------------------------------

@@ -168,7 +168,36 @@ def test_the_reference_is_frozen():
     assert not reference.training and not any(p.requires_grad for p in reference.parameters())
 
 
+def test_the_weights_carry_no_gradient():
+    dro, losses = GroupDRO(ZeroLoss(), [1, 1]), torch.tensor([2.0, 1.0], requires_grad=True)
+    for _ in range(2):
+        weights = dro(losses, batch([0, 1]))
+        (weights * losses).sum().backward()
+        assert torch.equal(losses.grad, weights)
+        losses.grad = None
+
+
+def test_before_anything_has_moved_the_weights_are_uniform():
+    dro = GroupDRO(ZeroLoss(), [1, 1], burn_in=1)
+    assert dro.trajectory.shape == (0, 2) and dro.average.tolist() == [0.5, 0.5]
+    step(dro, [1.0, 0.0], [0, 1])
+    assert dro.average.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32])
+def test_labels_of_any_integer_type_are_numbers_of_classes(kind):
+    wanted = step(GroupDRO(ZeroLoss(), [2, 1]), [1.0, 0.0, 2.0], [0, 1, 0])
+    narrow = torch.tensor([0, 1, 0], dtype=kind)
+    assert torch.equal(step(GroupDRO(ZeroLoss(), [2, 1]), [1.0, 0.0, 2.0], narrow), wanted)
+
+
 def test_bad_input_says_what_to_do():
+    with pytest.raises(DedtError, match="ZeroLoss has no element_losses.*another clip level"):
+        GroupDRO(ZeroLoss(), [1, 1], clip="element")
+    with pytest.raises(DedtError, match="give it as the third argument"):
+        step(GroupDRO(ZeroLoss(), [1, 1], scores="eval"), [1.0, 0.0], [0, 1])
+    with pytest.raises(DedtError, match="Unknown clip level 'Class'"):
+        class_excess([1.0], [0.0], [0], [0.0], clip="Class")
     with pytest.raises(DedtError, match="no image in the coreset.*larger ratio"):
         GroupDRO(ZeroLoss(), [3, 0])
     with pytest.raises(DedtError, match="sample, class"):

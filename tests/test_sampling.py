@@ -178,6 +178,12 @@ def interrupted(tmp_path, model):
     return tmp_path
 
 
+@pytest.mark.parametrize("counts", [[0.1, 0.2, 0.7], [0, 0], [2, -1]])
+def test_shares_are_counts(counts):
+    with pytest.raises(DedtError, match="whole numbers"):
+        sampling.proportional_labels(10, counts)
+
+
 def test_interrupted_sampling_goes_on_from_the_last_batch(interrupted, model):
     recorder = Recorder(model)
     assert np.array_equal(draw(recorder, folder=interrupted), draw(model))
@@ -192,8 +198,19 @@ def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sampling.np, "save", half)
         draw(model, folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("*.npy"))
     assert np.array_equal(draw(model, folder=tmp_path), draw(model))
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"steps": 3}, {"guidance": 0.1}, {"n": 11}])
+def test_samples_of_another_call_are_refused(interrupted, model, change):
+    with pytest.raises(DedtError, match="holds samples of another call. Delete it"):
+        draw(Recorder(model), folder=interrupted, **change)
+
+
+def test_samples_of_another_model_are_refused(interrupted):
+    with pytest.raises(DedtError, match="holds samples of another call"):
+        draw(Recorder(tiny.unet(seed=1)), folder=interrupted)
 
 
 DAMAGE = [*tiny.DAMAGE, lambda b: b"x" + b[1:]]
@@ -206,7 +223,8 @@ def test_a_batch_that_was_damaged_is_drawn_again_and_no_other(interrupted, model
     recorder = Recorder(model)
     assert np.array_equal(draw(recorder, folder=interrupted), draw(model))
     assert len(recorder.times) == 8 and f"{first} is damaged" in capsys.readouterr().err
-    assert {path.name for path in interrupted.iterdir()} == {"samples.npy", ".samples.npy.seal"}
+    claim = {".samples.json", ".samples.json.seal"}
+    assert {path.name for path in interrupted.iterdir()} == {"samples.npy", ".samples.npy.seal", *claim}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -1,3 +1,4 @@
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -5,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.mixture import GaussianMixture
 
-from dedt_lib import arrays
+from dedt_lib import arrays, selection
 from dedt_lib.errors import DedtError
 from dedt_lib.selection import (
     Coreset,
@@ -339,8 +340,34 @@ def test_a_gaussian_needs_a_known_scope_and_a_ridge():
 @pytest.mark.parametrize("given", [{"ids": ["a"]}, {"class_names": ["a", "b"]}])
 def test_ids_and_names_must_fit(given):
     _, labels = toy()
-    with pytest.raises(DedtError, match="there must be one each"):
+    with pytest.raises(DedtError, match="1 ids for|2 class names, but labels from 0 to 2"):
         select(None, labels, method="random", ratio=0.5, **given)
+
+
+def test_labels_that_number_no_classes_are_refused():
+    with pytest.raises(DedtError, match="Labels run to 1000000000 in 2 samples.*return_inverse"):
+        select(None, [0, 10**9], method="random", ratio=0.5)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, list])
+def test_scores_may_be_of_any_type(monkeypatch, kind):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Own(selection.Selector):
+        def scores(self, features, labels, scope, originals):
+            return features[:, 0].astype(np.uint8) if kind is np.uint8 else features[:, 0].tolist()
+
+    monkeypatch.setitem(selection.REGISTRY, "own", Own)
+    chosen = select(np.arange(10.0)[:, None], np.zeros(10, int), method="own", ratio=0.3)
+    assert chosen.indices.tolist() == [7, 8, 9] and chosen.scores.dtype == np.float64
+    monkeypatch.setattr(Own, "scores", lambda *_: np.arange(9.0))
+    with pytest.raises(DedtError, match=r"'own' gave scores of the shape .9,. for 10 samples"):
+        select(np.arange(10.0)[:, None], np.zeros(10, int), method="own", ratio=0.3)
+
+
+def test_a_class_that_keeps_nothing_is_named():
+    labels = np.repeat([0, 1, 2], [50, 7, 3])
+    chosen = select(None, labels, method="random", ratio=0.07, class_names=("ant", "bee", "cat"))
+    assert chosen.counts.tolist() == [4, 0, 0] and chosen.empty == ["bee", "cat"]
 
 
 def test_class_weights_must_fit():

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import functools
 import json
@@ -73,6 +74,46 @@ def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path, monk
     assert resumed.losses.tolist() == whole.losses.tolist()
     assert (resumed.steps, resumed.images_seen) == (whole.steps, whole.images_seen)
     assert whole.steps == TOTAL_STEPS and (whole.images_seen < 120 if "infobatch" in kind else True)
+
+
+OTHERS = [{"seed": 1}, {"learning_rate": 2e-3}, {"batch_size": 9}, {"plan": {"indices": np.arange(20)}}]
+
+
+@pytest.mark.parametrize("change", [*OTHERS, {"labels": [1, 0]}], ids=str)
+def test_the_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, digits, change):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.interrupt(patch, 8)
+        run(tmp_path, digits)
+    change = dict(change)
+    if "plan" in change:
+        change["plan"] = everything(digits, **change["plan"])
+    if "labels" in change:
+        digits = dataclasses.replace(digits, labels=np.roll(digits.labels, 1))
+        del change["labels"]
+    with pytest.raises(DedtError, match="cannot be taken up .it was written with"):
+        run(tmp_path, digits, **change)
+
+
+def test_what_the_steps_take_may_change_between_them(tmp_path, monkeypatch, digits, uninterrupted):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.interrupt(patch, 8)
+        run(tmp_path, digits)
+    assert run(tmp_path, digits, checkpoint_every=5)[1] == uninterrupted()[1]
+
+
+@pytest.mark.parametrize("name", ["optimizer", "ema_warmup", "precision"])
+def test_settings_have_known_choices(name):
+    with pytest.raises(DedtError, match=f"Unknown {name} 'float16'. Choose one of"):
+        tiny.settings(**{name: "float16"})
+
+
+def test_an_epoch_without_samples_takes_no_step(tmp_path, digits):
+    class Sparse(EpochPlan):
+        def epoch(self, e):
+            return (np.arange(0), np.ones(0)) if e else super().epoch(e)
+
+    result, _ = run(tmp_path, digits, plan=Sparse(np.arange(20), total=len(digits), epochs=3))
+    assert result.images_seen == 20 and np.isfinite(result.losses).all()
 
 
 def test_resuming_keeps_the_trajectory_of_the_class_weights(tmp_path, monkeypatch, digits):

@@ -7,6 +7,7 @@ from ..arrays import check_choice
 from ..config.profile import TABLES as NAMES
 from ..config.profile import Profile, checked, load_profile
 from ..config.recipe import Recipe
+from ..errors import DedtError
 
 Named = str | Profile
 """A profile, or its name or file."""
@@ -127,7 +128,16 @@ TABLES: dict[str, dict[str, tuple[float, ...] | None]] = {name: {} for name in N
 
 
 def add_row(name: str, row: Row) -> None:
-    """Enter a row into its tables."""
+    """Enter a row into its tables.
+
+    Raises:
+        DedtError: There is a row of that name, no such table, or the recipe is none.
+    """
+    if name in ROWS:
+        raise DedtError(f"There is a row '{name}' already: give yours another name.")
+    for table in row.tables.split():
+        check_choice("table", table, TABLES)
+    checked(Recipe, row.recipe)
     ROWS[name], LABELS[name] = row.recipe, row.label
     for table in row.tables.split():
         TABLES[table][name] = row.ratios

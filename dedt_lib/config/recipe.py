@@ -103,10 +103,10 @@ class Recipe(BaseModel):
             )
         if not self.reweighting and (self.null or self.reference != "full"):
             raise ValueError("null and reference are of reweighting, which is not asked for")
-        if self.full_length and (not self.has_coreset or self.annealing):
+        if self.full_length and (not self.has_coreset or self.annealing or self.plan):
             raise ValueError(
-                "full_length trains longer on a coreset, so it goes with neither early_stopping, infobatch "
-                "nor annealing"
+                "full_length trains longer on a coreset, so it goes with neither early_stopping, infobatch, "
+                "annealing nor a plan"
             )
         if self.plan and (not self.has_coreset or self.weighting == "draw"):
             raise ValueError(

@@ -98,9 +98,9 @@ class LabelledImages(Labelled):
                 f"No images in class(es) {', '.join(empty)} of '{self.name}': add some or drop the class."
             )
         # A mirrored or permuted view would reach the networks with its strides; some PyTorch cannot take at all.
-        for field in ("images", "labels"):
-            if not (array := getattr(self, field)).flags.c_contiguous:
-                object.__setattr__(self, field, np.ascontiguousarray(array))
+        if not images.flags.c_contiguous:
+            object.__setattr__(self, "images", np.ascontiguousarray(images))
+        object.__setattr__(self, "labels", np.ascontiguousarray(labels, dtype=np.int64))
 
     @functools.cached_property
     def fingerprint(self) -> str:

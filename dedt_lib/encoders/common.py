@@ -41,13 +41,15 @@ def embed(
         float32 [n, d].
 
     Raises:
-        DedtError: Features are not finite, or the disk is full.
+        DedtError: Images are not uint8, features are not finite, or the disk is full.
     """
     network.to(device).eval()
     keep_freed_memory()
 
     def features(start):
         batch = torch.from_numpy(np.array(images[start : start + batch_size], order="C"))
+        if batch.dtype != torch.uint8:
+            raise DedtError(f"Images must be uint8 [n, C, H, W]; got {batch.dtype} {list(batch.shape)}.")
         values = network.features(to_float(batch.to(device))).float().cpu().numpy()
         if not np.isfinite(values).all():
             row = start + int((~np.isfinite(values)).any(axis=1).argmax())
@@ -133,6 +135,7 @@ def _is_of(first, digest, stored, partial):
 @torch.no_grad()
 def accuracy(network: nn.Module, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
     """Share of LabelledImages that the classifier ``network`` names rightly, 0..1."""
+    network.to(device).eval()
     batches = torch.from_numpy(data.images).split(256)
     logits = torch.cat([network(to_float(batch.to(device))).cpu() for batch in batches])
     return float((logits.argmax(1).numpy() == data.labels).mean())

@@ -101,7 +101,7 @@ def extract_features(
 def _fill_features(network: torch.nn.Module, images: Array, batch_size: int, allocate: Callable) -> Any:
     """Features of all images, in an array made by ``allocate(shape, dtype)``."""
     channels = network.get_dummy_input_for_compile().shape[1]
-    device = next(network.parameters()).device
+    device = next((weights.device for weights in network.parameters()), torch.device("cpu"))
     features = np.empty(0)
     for start in tqdm(range(0, len(images), batch_size), desc="features", leave=False):
         batch = torch.from_numpy(np.array(images[start : start + batch_size], order="C")).to(device)

@@ -192,6 +192,7 @@ def real_floor(
         "fid" and "classwise" float64 [K]: NaN for a class with fewer than four images, which has no halves to
         compare; empty without ``classwise``.
     """
+    features, labels = check_features(features, labels)
     totals, of_classes = [], []
     for split in range(splits):
         order = numpy_generator(0, "floor", split).permutation(len(labels))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ..arrays import Array, check_finite, check_side, check_widths, products, slices
+from ..arrays import Array, check_features, check_finite, check_side, check_widths, products, slices
 from ..errors import DedtError
 
 MOST_PAIRED = 10_000
@@ -42,15 +42,20 @@ def kid(real: Array, generated: Array, *, within: Array | None = None, device: s
         A number around zero, also below it, for equal distributions; tables often show 1000 times the value.
 
     Raises:
-        DedtError: fewer than two images on a side, non-finite features or other widths.
+        DedtError: fewer than two images on a side, non-finite features, other widths, or a ``within`` of another
+            number of samples.
     """
     real, generated = check_side(real), check_side(generated)
     check_widths(real.shape[1], generated.shape[1])
     kernel = functools.partial(_cubic_kernel, device=device)
     if within is None:
         within = kid_within(real, len(generated), device=device)
-    values = []
-    for (rows, columns), own in zip(_kid_subsets(len(real), len(generated)), within):
+    values, subsets = [], list(_kid_subsets(len(real), len(generated)))
+    if len(within) != len(subsets):
+        raise DedtError(
+            f"`within` is of another number of samples than {len(generated)}: ask kid_within again."
+        )
+    for (rows, columns), own in zip(subsets, within):
         x, y = real[rows], generated[columns]
         between = _kernel_sums(kernel, x, y)[0] / (len(x) * len(y))
         values.append(own + _mean_kernels(kernel, y)[1] - 2 * between)
@@ -95,6 +100,8 @@ def classwise_kid(real: Array, real_labels: Array, generated: Array, generated_l
     Returns:
         float64 [K], NaN for a class with fewer than two images on a side.
     """
+    real, real_labels = check_features(real, real_labels)
+    generated, generated_labels = check_features(generated, generated_labels)
     values = np.full(1 + max(real_labels.max(), generated_labels.max()), np.nan)
     for k in range(len(values)):
         sides = real[real_labels == k], generated[generated_labels == k]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from ..arrays import Array, check_side, check_widths, products, slices
+from ..arrays import Array, check_positions, check_side, check_widths, products, slices
 from ..errors import DedtError
 
 THUMBNAIL = 32
@@ -163,6 +163,7 @@ def _nearest(
     prepare: Callable[[Array], Array],
 ) -> tuple[Array, Array]:
     """Squared distance float64 [n] of rows to the nearest reference, and its position int64 [n]."""
+    among = None if among is None else check_positions(among, len(references))
     n, m = len(sides[0]), len(references) if among is None else len(among)
     least, nearest = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
     for columns in slices(m):
@@ -172,7 +173,7 @@ def _nearest(
             closer = squared.min(axis=1) < least[rows]
             nearest[rows] = np.where(closer, columns.start + squared.argmin(axis=1), nearest[rows])
             least[rows] = np.minimum(squared.min(axis=1), least[rows])
-    return least, nearest if among is None else np.asarray(among)[nearest]
+    return least, nearest if among is None else among[nearest]
 
 
 def _squared_distances(x: Array, y: Array, device: str | None) -> Array:

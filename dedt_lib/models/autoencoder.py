@@ -14,11 +14,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..arrays import check_choice
 from ..data import LabelledImages
-from ..devices import autocast, upload
+from ..devices import upload
 from ..errors import DedtError
-from ..files import intact, intact_or_removed, read_json, say_damaged, sealed, write_json
+from ..files import claim, intact_or_removed, sealed
 from ..latents import INDEX, SHARD
 from ..pixels import resize, to_float, to_uint8
 from ..training import OPTIMIZERS, Supervised
@@ -275,7 +274,6 @@ def encode(
     batch_size: int = 64,
     shard_size: int = 10_000,
     device: torch.device | str = "cpu",
-    precision: str = "float32",
 ) -> None:
     """Write the posteriors of uint8 images [n, C, H, W], resized to ``image_size``, into ``folder``.
 
@@ -294,7 +292,6 @@ def encode(
         batch_size: Images at a time.
         shard_size: Images in a file.
         device: Where to encode; afterwards the network is where it was.
-        precision: "float32" or "bfloat16", of the network.
 
     Raises:
         DedtError: Images do not fit the network, the folder holds latents of something else, posteriors are
@@ -302,7 +299,6 @@ def encode(
     """
     folder = Path(folder)
     check_fit(network, images.shape[1], image_size)
-    check_choice("precision", precision, ("float32", "bfloat16"))
     home = next(network.parameters()).device
     network.to(device).eval()
     side = image_size // downsampling(network)
@@ -311,17 +307,16 @@ def encode(
         "autoencoder": key_of(network),
         "images": list(images.shape),
         "image_size": image_size,
-        "precision": precision,
         "row": row,
         "shard_size": shard_size,
     }
-    _claim(folder, facts)
+    what = "latents of other images, another autoencoder or other settings"
+    claim(folder / INDEX, facts, ["latents-*.npy"], what)
 
     def posteriors(batch):
         pixels = to_float(torch.from_numpy(np.array(resize(batch, image_size))).to(device))
         views = (pixels, pixels.flip(3)) if flip else (pixels,)
-        with autocast(precision, device):
-            return torch.stack([_moments(network, view) for view in views], dim=1).half().cpu().numpy()
+        return torch.stack([_moments(network, view) for view in views], dim=1).half().cpu().numpy()
 
     with tqdm(total=len(images), desc="encode", unit="image", leave=False) as bar:
         for number, start in enumerate(range(0, len(images), shard_size)):
@@ -359,25 +354,6 @@ def check_fit(network: "AutoencoderKL", channels: int, image_size: int) -> None:
             f"An image size of {image_size} does not fit an autoencoder that makes one latent of {factor} "
             f"pixels. Choose a multiple of {factor}."
         )
-
-
-def _claim(folder, facts):
-    """Note in the folder whose latents it holds; refuse one that holds others."""
-    folder.mkdir(parents=True, exist_ok=True)
-    index = folder / INDEX
-    if intact(index):
-        if read_json(index) != facts:
-            raise DedtError(
-                f"{folder} holds latents of other images, another autoencoder or other settings. Delete it "
-                "and run again."
-            )
-        return
-    if index.exists():
-        say_damaged(index, "all images are encoded again")
-    for shard in folder.glob("latents-*.npy"):  # nothing says whose they are
-        shard.unlink()
-    with sealed(index) as partial:
-        write_json(partial, facts)
 
 
 def _check_finite(shard, start):

@@ -40,7 +40,7 @@ def update_weights(
         float64 [K].
 
     Raises:
-        DedtError: The shapes differ, or (arrays on the host) a number is not finite.
+        DedtError: The shapes differ, or (NumPy arrays) a number is not finite.
     """
     xp, weights, excess = _float64(weights, excess)
     if weights.shape != excess.shape or (xp is np and not np.isfinite([weights, excess]).all()):
@@ -70,7 +70,11 @@ def class_excess(
 
     Returns:
         (float64 [K], share of samples (or pixels) whose excess was clipped to zero).
+
+    Raises:
+        DedtError: The clip level is unknown.
     """
+    check_choice("clip level", clip, CLIPS)
     xp, losses, reference_losses, previous = _float64(losses, reference_losses, previous)
     excess = losses - reference_losses
     clipped = excess if clip == "class" else excess.clip(0)
@@ -140,7 +144,8 @@ class GroupDRO:
         weights, excess: float64 [K] after the last step, on the device of its losses.
 
     Raises:
-        DedtError: A class has no images, or a choice is unknown.
+        DedtError: A class has no images, a choice is unknown, or the reference has no losses pixel by pixel to
+            clip.
     """
 
     def __init__(
@@ -160,6 +165,11 @@ class GroupDRO:
         check_choice("clip level", clip, CLIPS)
         check_choice("rule for absent classes", absent, ABSENT)
         check_choice("mode of the scores", scores, SCORES)
+        if clip == "element" and not hasattr(reference, "element_losses"):
+            raise DedtError(
+                f"The {type(reference).__name__} has no element_losses, so its excess cannot be clipped pixel by "
+                "pixel. Choose another clip level."
+            )
         self.reference = reference.eval().requires_grad_(False)
         K = len(counts)
         class_to_sample_weights(np.ones(K), counts)  # says so where a class has no images
@@ -171,6 +181,7 @@ class GroupDRO:
         self.excess = torch.zeros(K, dtype=torch.float64)
         self.history = History()  # weights, excess and clipped share of each step, side by side
 
+    @torch.no_grad()
     def __call__(self, losses: torch.Tensor, batch: Batch, proxy: nn.Module | None = None) -> torch.Tensor:
         """Sample weights [b] for the losses [b] of this batch; records one step of the trajectory.
 
@@ -188,7 +199,8 @@ class GroupDRO:
         of_both = "element_losses" if self.clip == "element" else "margin_losses"
         compared = of_both if hasattr(self.reference, of_both) else "losses"
         if compared != "losses" or self.scores == "eval":
-            assert proxy is not None, "these losses are asked of the proxy"
+            if proxy is None:
+                raise DedtError("These losses are asked of the proxy: give it as the third argument.")
             losses = self._all_rows(proxy.train(self.scores == "train"), compared, batch)
             proxy.train()
         previous = self.excess if self.absent == "previous" else torch.zeros_like(self.excess)
@@ -202,7 +214,7 @@ class GroupDRO:
         if len(self.history) % FLUSH == 0:
             self.history.fetch()
         sample_weights = self.weights * self.counts.sum() / self.counts
-        return sample_weights[batch.labels].float()
+        return sample_weights[batch.labels.long()].float()
 
     @torch.no_grad()
     def _all_rows(self, model, compared, batch):
@@ -218,14 +230,16 @@ class GroupDRO:
 
     @property
     def average(self) -> np.ndarray:
-        """The averaged class weights so far: float64 [K]."""
+        """The averaged class weights so far: float64 [K], uniform until the burn-in is over."""
         moved = len(self.history) - self.burn_in
+        if moved <= 0:
+            return self.weights.cpu().numpy()
         return average_weights(self.trajectory, self.burn_in + int((1 - self.window) * moved))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that a resumed run needs: trajectory and excess float64 [T, K], clipped float64 [T]."""
         K = len(self.counts)
-        rows = torch.from_numpy(self.history.rows())
+        rows = torch.from_numpy(self.history.rows()).reshape(-1, 2 * K + 1)
         return {"trajectory": rows[:, :K], "excess": rows[:, K:-1], "clipped": rows[:, -1]}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:

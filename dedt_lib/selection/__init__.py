@@ -57,7 +57,7 @@ def select(
             ``centre`` ("median", "mean") and ``band`` ("center", "nearest", "farthest") of :class:`Moderate`.
 
     Returns:
-        The coreset.
+        The coreset; its ``empty`` names the classes of which so small a share keeps nothing.
 
     Raises:
         DedtError: an unknown name or option, a ratio outside (0, 1], non-finite features, ``originals`` that
@@ -76,16 +76,26 @@ def select(
     if features is None and selector.needs_features:
         raise DedtError(f"Method '{method}' needs features: embed the images first.")
     n, K = len(labels), int(labels.max()) + 1
+    if K > n:
+        raise DedtError(
+            f"Labels run to {K - 1} in {n} samples, and number the classes 0..K-1: np.unique(labels, "
+            "return_inverse=True) does."
+        )
     ids = tuple(map(str, range(n)) if ids is None else ids)
     class_names = tuple(map(str, range(K)) if class_names is None else class_names)
-    if len(ids) != n or len(class_names) < K:
+    if len(ids) != n:
+        raise DedtError(f"{len(ids)} ids for {n} samples: there must be one each.")
+    if len(class_names) < K:
         raise DedtError(
-            f"{len(ids)} ids for {n} samples and {len(class_names)} names for {K} classes: there must be one "
-            "each."
+            f"{len(class_names)} class names, but labels from {labels.min()} to {K - 1}: number them from 0."
         )
 
     originals = as_originals(originals, n)
-    scores = selector.scores(features, labels, scope, originals)  # type: ignore[arg-type]
+    scores = np.asarray(selector.scores(features, labels, scope, originals), np.float64)  # type: ignore[arg-type]
+    if scores.shape != (n,):
+        raise DedtError(
+            f"'{method}' gave scores of the shape {scores.shape} for {n} samples: there must be one each."
+        )
     rank, kept, tied = np.empty(n, dtype=np.int64), np.zeros(n, dtype=bool), []
     for members in groups(labels, scope):
         own = distinct(members, originals) if selector.needs_features else members

@@ -71,6 +71,11 @@ class Coreset:
         return np.bincount(self.labels[self.indices], minlength=len(self.class_names))
 
     @property
+    def empty(self) -> list[str]:
+        """Names of the classes of which no sample is kept."""
+        return [name for name, count in zip(self.class_names, self.counts) if not count]
+
+    @property
     def group_sizes(self) -> Array:
         """For each sample how many are ranked with it: int64 [n]."""
         total = len(self.labels)

@@ -63,12 +63,12 @@ def print_doubts(coreset: "Coreset") -> None:
         print(f"{what}, {how}; {coreset.copies_kept:,} of them kept")
     if coreset.conflicts:
         print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")
-    if empty := [name for name, count in zip(coreset.class_names, coreset.counts) if not count]:
+    if coreset.empty:
         from ..data.names import few
 
         how = "raise the ratio" + ", or take --scope class" * (coreset.scope != "class")
         print(
-            f"warning: no image is kept of {few(empty, FEW_CLASSES)}, so no model can be trained on it: {how}"
+            f"warning: no image is kept of {few(coreset.empty, FEW_CLASSES)}, so no model can be trained on it: {how}"
         )
     if coreset.tied:
         where = "" if coreset.tied == ("all",) else f" of {', '.join(coreset.tied)}"

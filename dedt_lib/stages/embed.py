@@ -27,7 +27,7 @@ from ..randomness import seeded
 from ..weights import Published, key_of, load_weights, locate, save_weights
 from .base import Cost, Given, Stage, defaults, uncounted
 from .data import Images, Photographs
-from .training import decisive, epochs_cost, everything, train_on_everything, training_cost
+from .training import epochs_cost, everything, train_on_everything, training_cost
 
 if TYPE_CHECKING:
     from ..config import Profile
@@ -91,7 +91,7 @@ class TrainedEncoder(Stage):
         how = {"seed": self.seed, "folder": folder, "device": lab.device}
         losses = self.fit(network, lab.data, **how, **self.settings)
         save_weights(network, folder / "model.safetensors")
-        facts = {"losses": losses.tolist()}
+        facts = {"losses": np.asarray(losses).tolist()}
         for split, images in (("train", lab.data), ("test", lab.test)):
             if images is not None and images.class_names == lab.class_names:
                 facts[f"{split}_accuracy"] = self.accuracy(network, images, device=lab.device)
@@ -274,7 +274,7 @@ class DDAE(Stage):
 
     def decides(self):
         model = {"network": "ddae", "model": self.spec.decides()}
-        return {**model, "settings": decisive(self.settings), "seed": self.seed}
+        return {**model, "settings": self.settings.decisive, "seed": self.seed}
 
     def check(self):
         u, block = self.lab.profile.unet, self.lab.profile.encoders.ddae.block

@@ -28,7 +28,7 @@ class Lab:
 
     Args:
         profile: A name, a file or a Profile.
-        store: A Store (default: ``$DEDT_STORE``, else ``runs/``).
+        store: A Store or its folder (default: ``$DEDT_STORE``, else ``runs/``).
         device: Such as "cuda"; by default the profile's, or the GPU if there is one.
         report: A folder for the list of images that cannot be read (default: the store's).
         counts: Training images of each class, for an *imagined* lab: one that counts and times stages without
@@ -39,7 +39,7 @@ class Lab:
         self,
         profile: str | Path | Profile = "digits",
         *,
-        store: Store | None = None,
+        store: Store | Path | str | None = None,
         device: str | None = None,
         report: Path | None = None,
         counts: Sequence[int] | None = None,
@@ -47,7 +47,7 @@ class Lab:
         self.profile = load_profile(profile)
         self.imagined = counts is not None
         self._counts = None if counts is None else np.asarray(counts, dtype=np.int64)
-        self.store = store or Store()
+        self.store = store if isinstance(store, Store) else Store(store)
         self.report = report
         self.processes = Processes.from_environment(device)
         usual = "cuda" if torch.cuda.is_available() else "cpu"

@@ -15,7 +15,7 @@ from ..randomness import seeded
 from ..weights import load_weights, save_weights
 from .base import Cost, Given, Stage
 from .models import ModelSpec, latent_shape
-from .training import decisive, epochs_cost, everything, train_on_everything, training_cost
+from .training import epochs_cost, everything, train_on_everything, training_cost
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -173,7 +173,7 @@ class PretrainPipeline(Stage):
         return {"images": self.lab.images, "latents": encoded(self.lab)}
 
     def decides(self):
-        return {"channels": list(self.spec.section.channels), "settings": decisive(self.settings)}
+        return {"channels": list(self.spec.section.channels), "settings": self.settings.decisive}
 
     def _model(self):
         from ..models.stable_diffusion import StableDiffusion

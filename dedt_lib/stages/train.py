@@ -19,7 +19,7 @@ from .base import Cost, Stage, defaults, uncounted
 from .latents import pipeline, source, source_shape
 from .models import ModelSpec
 from .select import Select
-from .training import decisive, model_bytes, training_cost
+from .training import model_bytes, training_cost
 
 if TYPE_CHECKING:
     from .lab import Lab
@@ -100,7 +100,7 @@ class Train(Stage):
         p = self.lab.profile.train
         choice: dict[str, Any] = {
             "model": {"name": self.model, **self.spec.decides()},
-            "settings": decisive(self.settings),
+            "settings": self.settings.decisive,
             "annealing_start": self.start,
             "seed": self.seed,
         }

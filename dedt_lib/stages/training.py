@@ -17,16 +17,8 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .latents import PretrainPipeline, TrainAutoencoder
 
-SPEED = ("checkpoint_every", "channels_last", "compile")
-"""Settings that change how fast a run goes, and nothing else."""
-
 MOMENTS = {"adan": 4}
 """Tensors that an optimiser keeps of each parameter, where they are not two."""
-
-
-def decisive(settings: TrainingSettings) -> dict[str, Any]:
-    """The training settings that decide a result."""
-    return {name: value for name, value in vars(settings).items() if name not in SPEED}
 
 
 def everything(stage: "DDAE | PretrainPipeline") -> EpochPlan:
