@@ -95,12 +95,12 @@ def check_labels(labels: Array) -> Array:
 
 
 def check_positions(positions: Array, total: int) -> Array:
-    """Positions as int64 [m] in 0..total-1, at least one; raises DedtError otherwise, as for a boolean mask."""
+    """Positions as int64 [m] in 0..total-1; raises DedtError otherwise, as for a boolean mask."""
     positions = np.asarray(positions)
-    numbers = positions.ndim == 1 and len(positions) > 0 and np.issubdtype(positions.dtype, np.integer)
-    if not numbers or positions.min() < 0 or positions.max() >= total:
+    numbers = positions.ndim == 1 and np.issubdtype(positions.dtype, np.integer)
+    if positions.size and not (numbers and positions.min() >= 0 and positions.max() < total):
         raise DedtError(
-            f"Samples are named by their positions, one or more of 0..{total - 1} (np.flatnonzero of a mask); got "
+            f"Samples are named by their positions 0..{total - 1} (np.flatnonzero of a mask); got "
             f"{positions.dtype} {positions.shape}."
         )
     return positions.astype(np.int64)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SAME = 1.0
 """Seconds within which another signal is the same wish: timeout(1), schedulers and launchers send it twice."""
 

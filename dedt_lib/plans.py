@@ -30,7 +30,7 @@ class EpochPlan:
         seed: Of a plan that draws.
 
     Raises:
-        DedtError: There is no sample, a position is none of the data, or there is not one weight for each.
+        DedtError: A position is none of the data, or there is not one weight for each sample.
     """
 
     needs_losses = False

@@ -7,6 +7,7 @@ a resumable stage goes on.  What it goes on from is checked as well (:func:`~ded
 :func:`~dedt_lib.files.intact`).
 """
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -138,21 +139,23 @@ class Store:
         whole = _clocks() - start
         own = whole - (self._spent - before)  # without other stages that the work has made on its way
         self._spent = before + whole
-        files = sorted(path for path in partial.iterdir() if path.is_file() and path.name[0] != ".")
+        found = (path for path in partial.rglob("*") if path.is_file())
+        names = {path.relative_to(partial).as_posix(): path for path in found if path.name[0] != "."}
         manifest = {
             "stage": stage,
             "key": folder.name,
             "identity": identity,
             "seconds": round(float(own[0]), 3),
             "cpu_seconds": round(float(own[1]), 3),
-            "files": {p.name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for p in files},
+            "files": {
+                name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for name, p in sorted(names.items())
+            },
             **provenance(),
             **facts,
         }
         write_json(partial / MANIFEST, {**manifest, CHECKSUM: _checksum(manifest)})
         os.replace(partial, folder)
-        for scratch in folder.glob(".*"):
-            shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
+        _sweep(folder)
         self._verified.add(folder)  # its files were hashed just now
 
     def manifest(self, folder: str | Path) -> dict[str, Any]:
@@ -175,6 +178,8 @@ class Store:
             path = folder / name
             if not path.exists() or path.stat().st_size != facts["bytes"] or sha256(path) != facts["sha256"]:
                 raise _damaged(folder, f"{path} is missing or was changed after it was written")
+        with contextlib.suppress(OSError):  # a store may be read-only
+            _sweep(folder)  # after a kill between the result and this
         self._verified.add(folder)
         return folder
 
@@ -185,6 +190,13 @@ def _prepare(partial, resumable):
     make_folder(partial, "Set DEDT_STORE to")
     for stray in partial.glob(".*.partial"):  # left by a process that was killed while it wrote
         stray.unlink()
+    (partial / MANIFEST).unlink(missing_ok=True)  # of one that was killed before the result had its name
+
+
+def _sweep(folder):
+    """Remove from a complete result what was there to go on from."""
+    for scratch in folder.glob(".*"):
+        shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
 
 
 def _damaged(folder, what):

@@ -556,6 +556,8 @@ class _Diffusion(Task):
         self.network = model.to(device, memory_format=layout).train()
         self.source, self.plan = as_source(data), plan
         self.settings = {**settings.decisive, "seed": seed, "visits": _visits(plan, self.source.labels)}
+        if not plan.steps(settings.batch_size):
+            raise DedtError("This plan visits no sample, so there is nothing to train on.")
         self.source = self.source.to(device)
         self.options, self.weighting = settings, weighting
         self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every

@@ -598,6 +598,31 @@ def test_a_reader_that_has_enough_is_no_error():
     assert (done.stdout, done.stderr) == ("x", "")
 
 
+@pytest.mark.parametrize(
+    "error, status, said",
+    [
+        (BrokenPipeError, 141, "run it without the pipe"),
+        (MemoryError, 2, "memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "memory ran out"),
+    ],
+    ids=str,
+)
+def test_what_ends_a_verb_is_told(monkeypatch, capsys, tmp_path, error, status, said):
+    def ended(*arguments):
+        raise error
+
+    monkeypatch.setattr(cli.os, "dup2", lambda *_: None)
+    monkeypatch.setattr("dedt_lib.data.export.export", ended)
+    argv = ["export", str(tmp_path), "--to", "links", "--out", str(tmp_path / "out")]
+    assert cli.main(argv) == status and said in capsys.readouterr().err
+
+
+def test_other_errors_are_not_hidden(monkeypatch, tmp_path):
+    monkeypatch.setattr("dedt_lib.data.export.export", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["export", str(tmp_path), "--to", "links", "--out", str(tmp_path / "out")])
+
+
 def test_values_of_set_are_toml_or_plain_text():
     assert cli.toml_value("1e-3") == 1e-3
     assert cli.toml_value("[0.1, 0.4]") == [0.1, 0.4]

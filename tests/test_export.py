@@ -41,9 +41,16 @@ def test_an_export_that_is_killed_is_no_export(tmp_path):
         "export.FORMATS['links'] = killed; export.export(Path(sys.argv[1]), 'links', Path(sys.argv[2]))"
     )
     assert subprocess.run([sys.executable, "-c", code, coreset, out]).returncode == 9
-    assert [path.name.startswith(export.PARTIAL) for path in out.iterdir()] == [True]
+    assert not out.exists() and len(list(tmp_path.glob(".out.*"))) == 1
     assert main(["export", str(coreset), "--to", "links", "--out", str(out)]) == 0
-    assert len(list((out / "images").iterdir())) == 6 and not list(out.glob(f"{export.PARTIAL}*"))
+    assert len(list((out / "images").iterdir())) == 6 and not list(tmp_path.glob(".out.*"))
+
+
+def test_an_empty_folder_may_be_there(tmp_path):
+    coreset, out = chosen(tmp_path, made(tmp_path / "photos", "0.png")), tmp_path / "out"
+    out.mkdir()
+    assert main(["export", str(coreset), "--to", "links", "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"images", "weights.csv"}
 
 
 def test_of_two_exports_into_one_folder_one_is_refused(tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -86,6 +87,51 @@ def kept(folder, tmp_path_factory):
     return store, out
 
 
+def test_images_that_change_between_look_and_embedding_are_refused(tmp_path):
+    root = pictures(tmp_path / "photos", {f"{'ab'[i % 2]}/{i}.png": i for i in range(6)})
+    lab = Lab(load_profile("photos", **{"data.path": str(root)}), store=Store(tmp_path / "store"))
+    assert lab.photos
+    before = (root / "a/4.png").read_bytes()
+    picture(99).save(root / "a/4.png")
+    with pytest.raises(DedtError, match="4.png was changed while this ran: run again"):
+        Embed(lab, encoder(lab)).result()
+    (root / "a/4.png").write_bytes(before)
+    assert len(Embed(lab, encoder(lab)).result()) == 6
+
+
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (PermissionError(13, "Permission denied"), "could be read a moment ago .*Permission denied"),
+        (MemoryError(), "Memory ran out while .*3.png.* was decoded"),
+        (None, "3.png.* was changed while this ran"),
+    ],
+    ids=str,
+)
+def test_what_is_no_fault_of_an_image_is_not_kept(tmp_path, monkeypatch, decode, error, said):
+    root = pictures(tmp_path / "photos", {f"{i}.png": i for i in range(6)})
+    listing, store = data.find("folder", root), Store(tmp_path / "store")
+    assert listing.files.digests
+    read = Path.read_bytes
+
+    def fails(path):
+        if path.name == "3.png" and error:
+            raise error
+        return read(path) + b"?" * (path.name == "3.png")
+
+    def go(folder):
+        if decode:
+            return listing.decode(16, 3, store, skip_bad=True)
+        folder.mkdir(exist_ok=True)
+        return look.look(listing, folder).table
+
+    with monkeypatch.context() as patch, pytest.raises(DedtError, match=said):
+        patch.setattr(Path, "read_bytes", fails)
+        go(tmp_path / "look")
+    assert len(go(tmp_path / "look")) == 6
+
+
 def test_the_look_finds_what_is_there(folder):
     seen = look.look(data.find("folder", folder))
     table = seen.table.assign(name=[name.rpartition("/")[2] for name in seen.table["id"]]).set_index("name")
@@ -106,11 +152,11 @@ def test_a_killed_look_goes_on(folder, tmp_path, monkeypatch, capfd):
     whole, n = look.look(listing), len(listing.ids)
     monkeypatch.setattr(look, "PART", 4)
 
-    def stops(item):
+    def stops(item, digests):
         seen.append(item[0])
         if item[0] == listing.ids[10]:
             raise KeyboardInterrupt
-        return see(item)
+        return see(item, digests)
 
     monkeypatch.setattr(look, "_see", stops)
     with pytest.raises(KeyboardInterrupt):
@@ -120,7 +166,7 @@ def test_a_killed_look_goes_on(folder, tmp_path, monkeypatch, capfd):
     with open(tmp_path / parts[0], "r+b") as file:  # one of them is damaged meanwhile
         file.write(b"?")
     seen.clear()
-    monkeypatch.setattr(look, "_see", lambda item: seen.append(item[0]) or see(item))
+    monkeypatch.setattr(look, "_see", lambda item, digests: seen.append(item[0]) or see(item, digests))
     resumed = look.look(listing, tmp_path)
     assert sorted(seen) == sorted({*listing.ids} - {*listing.ids[4:8]}) and len(seen) == n - 4
     assert "is damaged" in capfd.readouterr().err

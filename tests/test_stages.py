@@ -284,7 +284,9 @@ def other(value):
     """A value of the same type that is not ``value``."""
     if isinstance(value, bool):
         return not value
-    return f"{value} other" if isinstance(value, str) else (value or 0) + 1
+    words = {"float32": "bfloat16", "adam": "adan", "adamw": "adam", "adan": "adam", "power": "none"}
+    words |= {"none": "power", "reciprocal": "none"}
+    return words[value] if isinstance(value, str) else (value or 0) + 1
 
 
 @pytest.mark.parametrize("model", ["unet", *LATENT])
@@ -361,6 +363,16 @@ def test_the_digits_are_computed_on_the_cpu_wherever_there_is_a_gpu(monkeypatch,
     labs = [Lab(name, counts=[1]) for name in ("digits", "photos")]
     assert [(lab.device, lab.device_name) for lab in labs] == [("cpu", "cpu"), ("cuda", "a GPU")]
     assert Lab("digits", device="cuda", counts=[1]).device == "cuda"
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DedtError, match="finds no GPU here"):
+        Lab("digits", device="cuda")
+
+
+def test_a_store_may_be_named_by_its_folder(tmp_path):
+    assert Lab("smoke", store=str(tmp_path)).store.root == tmp_path
 
 
 def test_the_reference_at_equal_steps_is_kept_in_any_scope():

@@ -176,8 +176,28 @@ def test_a_kill_between_work_and_rename_leaves_no_result(store, monkeypatch):
         store.run("stage", IDENTITY, fill)
     assert not store.has("stage", IDENTITY)
     assert store.has("stage", IDENTITY) == store.folder("stage", IDENTITY).exists()
-    store.run("stage", IDENTITY, fill)
-    assert store.has("stage", IDENTITY)
+    store.run("stage", IDENTITY, fill, resumable=True)
+    assert Store(store.root).run("stage", IDENTITY, fill) == store.folder("stage", IDENTITY)
+
+
+def test_what_a_kill_left_in_a_result_is_removed(store):
+    folder = store.run("stage", IDENTITY, fill)
+    (folder / ".checkpoint").write_text("to go on from")
+    (folder / ".parts").mkdir()
+    Store(store.root).run("stage", IDENTITY, fill)
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, "numbers.txt"]
+
+
+def test_files_in_folders_are_verified_too(store):
+    def work(folder):
+        (folder / "photos").mkdir()
+        (folder / "photos" / "a.txt").write_text("one")
+
+    folder = store.run("stage", IDENTITY, work)
+    assert set(store.manifest(folder)["files"]) == {"photos/a.txt"}
+    (folder / "photos" / "a.txt").unlink()
+    with pytest.raises(DedtError, match="photos/a.txt is missing or was changed"):
+        Store(store.root).run("stage", IDENTITY, work)
 
 
 # ---- damage --------------------------------------------------------------------------------------

@@ -320,6 +320,14 @@ def test_results_are_of_one_setting_of_their_profile(tmp_path):
         with pytest.raises(DedtError, match=r"unet.batch_size = 25, now 7.*move that folder away"):
             use(changed, root=tmp_path)
     assert results.done(profile, root=tmp_path) == set()
+    noted = tmp_path / profile.name / "profile.json"
+    noted.write_text("{")
+    with pytest.raises(DedtError, match="restore it .git checkout"):
+        results.done(profile, root=tmp_path)
+    noted.unlink()
+    (noted.parent / "cells.jsonl").write_text("")
+    with pytest.raises(DedtError, match="profile.json is missing, so nothing says what"):
+        results.check_settings(changed, root=tmp_path, keep=True)
 
 
 def test_results_that_are_committed_say_of_which_values():
@@ -345,3 +353,17 @@ def test_a_ratio_of_three_digits_is_the_same_behind_its_name():
         percent = float(grid.cell_name("random", ratio, 0).split("-")[1])
         assert round(percent / 100, 10) == round(ratio, 10)
     assert round(float(grid.cell_name("random", 0.333, 0).split("-")[1]) / 100, 10) == 0.333
+
+
+@pytest.mark.parametrize(
+    "name, row, message",
+    [
+        ("moderate", grid.Row("Mine", {}, "table1"), "There is a row 'moderate' already"),
+        ("mine", grid.Row("Mine", {}, "table9"), "Unknown table 'table9'. Choose one of: table1"),
+        ("mine", grid.Row("Mine", {"mthod": "random"}, "table1"), "mthod"),
+    ],
+)
+def test_a_row_that_cannot_be_entered_is_refused(name, row, message):
+    with pytest.raises(DedtError, match=message):
+        grid.add_row(name, row)
+    assert grid.LABELS.get(name) != "Mine"

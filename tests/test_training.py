@@ -107,6 +107,11 @@ def test_settings_have_known_choices(name):
         tiny.settings(**{name: "float16"})
 
 
+def test_a_plan_without_samples_is_refused(tmp_path, digits):
+    with pytest.raises(DedtError, match="visits no sample"):
+        run(tmp_path, digits, plan=EpochPlan([], total=len(digits), epochs=3))
+
+
 def test_an_epoch_without_samples_takes_no_step(tmp_path, digits):
     class Sparse(EpochPlan):
         def epoch(self, e):

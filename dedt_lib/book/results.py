@@ -71,12 +71,13 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> 
         keep: note the values beside the results where nothing is noted yet.
 
     Raises:
-        DedtError: they differ, with the keys.
+        DedtError: they differ, with the keys; or nothing says what they were made with.
     """
     profile, file = load_profile(profile), results_folder(profile, root) / "profile.json"
     values = json.loads(json.dumps(flat(profile.model_dump())))
     now = {key: value for key, value in values.items() if not FREE.fullmatch(key)}
-    made = read_json(file) if file.exists() else now
+    restore = "restore it (git checkout, or a copy), or move its folder away to compute the results anew."
+    made = read_json(file, restore) if file.exists() else now
     changed = sorted(key for key in made.keys() & now if made[key] != now[key])
     if changed:
         few = "; ".join(f"{key} = {made[key]!r}, now {now[key]!r}" for key in changed[:5])
@@ -85,7 +86,9 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> 
             f"The results in {file.parent} were made with other values of the profile: {few}{more}. "
             "Undo the change, give the profile another name, or move that folder away to compute them anew."
         )
-    if keep and not file.exists() and not (file.parent / "cells.jsonl").exists():
+    if keep and not file.exists():
+        if (file.parent / "cells.jsonl").exists():
+            raise DedtError(f"{file} is missing, so nothing says what {file.parent} was made with: {restore}")
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, now)
 

@@ -1,7 +1,7 @@
 """A coreset as files that trainers read: nothing is decoded or lost, and the weights come along."""
 
-import contextlib
 import csv
+import glob
 import io
 import json
 import os
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import HUB, full_disk_told, lies_in, make_folder, read_json, write_json
+from ..files import HUB, atomic_folder, lies_in, make_folder, read_json, write_json
 from . import detect, find
 from .listing import Listing, digest_of
 from .names import image_suffixes
@@ -33,7 +33,6 @@ OWN_REPEATS = re.compile(r"^\d+_(?=.)")
 PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """What both torchvision's ImageFolder and kohya's scripts take for an image, by its suffix."""
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-PARTIAL = ".dedt-"
 LONGEST = 200
 """Bytes of a file name before its suffix; most file systems take 255 in all."""
 
@@ -225,7 +224,7 @@ def to_datasets(found: Iterator[Item], out: Path) -> None:
     kinds = {"id": "string", "weight": "float64", "text": "string"}
     features = datasets.Features(image=datasets.Image(), **{k: datasets.Value(v) for k, v in kinds.items()})
     labels, names = [], {}
-    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=out.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=out) as folder:
         rows = str(Path(folder) / "rows.arrow")
         with ArrowWriter(features=features, path=rows, writer_batch_size=16) as writer:
             for item in found:
@@ -334,7 +333,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
         )
     if "content" not in table:
         raise DedtError(f"{folder} was not chosen from image files: there is nothing to export.")
-    make_folder(out, "Give --out")
+    make_folder(out.parent, "Give --out")
     counts: Counter[str] = Counter()
 
     def counted() -> Iterator[Item]:
@@ -343,34 +342,24 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
             yield item
 
     wanted = int(table["kept"].sum())
-    try:
-        # In a folder of its own until it is complete, for a process that is killed or that others run beside.
-        with (
-            full_disk_told(f"while writing {out}", "Free some space and export again: nothing was kept."),
-            tempfile.TemporaryDirectory(prefix=PARTIAL, dir=out, ignore_cleanup_errors=True) as partial,
-        ):
-            FORMATS[to](counted(), Path(partial))
-            if counts.total() != wanted:
-                raise DedtError(
-                    f"{counts.total()} of {wanted} kept images could be written: the others are no longer "
-                    "there."
-                )
-            _check_empty(out)
-            for written in Path(partial).iterdir():
-                written.rename(out / written.name)
-            for left in out.glob(f"{PARTIAL}*"):  # of killed exports
-                shutil.rmtree(left, ignore_errors=True)
-    finally:
-        with contextlib.suppress(OSError):  # it holds something
-            out.rmdir()
+    with atomic_folder(out) as partial:
+        make_folder(partial, "Give --out")
+        FORMATS[to](counted(), partial)
+        if counts.total() != wanted:
+            raise DedtError(
+                f"{counts.total()} of {wanted} kept images could be written: the others are no longer there."
+            )
+        _check_empty(out)
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):  # of killed exports
+        shutil.rmtree(left, ignore_errors=True)
     return counts
 
 
 def _check_empty(out: Path) -> None:
-    """Raise DedtError for a folder with anything in it but what a killed export left."""
+    """Raise DedtError for a folder with anything in it."""
     if out.exists() and not out.is_dir():
         raise DedtError(f"{out} is a file: give --out a new folder.")
-    if out.exists() and not all(path.name.startswith(PARTIAL) for path in out.iterdir()):
+    if out.exists() and any(out.iterdir()):
         raise DedtError(f"{out} is not empty: give --out a new folder.")
 
 

@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import hashlib
+import io
 import itertools
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +34,7 @@ IN_MEMORY = 2**31  # bytes; more pixels than that stay in their file and are rea
 WINDOW = 64  # images that are read ahead
 THREADS = 8  # which decode at once, each a whole image
 SHOWN = 5
+DIGEST = re.compile("[0-9a-f]{64}")
 NO_CLASS = "images"
 """The one class of images without classes."""
 UNREADABLE = {"train": "unreadable.txt", "test": "test-unreadable.txt"}
@@ -46,11 +49,19 @@ class Files(tuple[Path, ...]):
     """The files of a Listing, which those without some of its images share; they are hashed once."""
 
     @functools.cached_property
+    def _hashes(self) -> list[str]:
+        with ThreadPoolExecutor() as pool:  # in pieces, and several at once
+            return list(tqdm(pool.map(_hash, self), "hash", len(self), unit="file", leave=False, delay=2))
+
+    @functools.cached_property
     def content(self) -> str:
-        """A digest of what is in all of them, which are read in pieces and several at once."""
-        with ThreadPoolExecutor() as pool:
-            hashes = tqdm(pool.map(_hash, self), "hash", len(self), unit="file", leave=False, delay=2)
-            return address("", list(hashes))
+        """A digest of what is in all of them."""
+        return address("", self._hashes)
+
+    @functools.cached_property
+    def digests(self) -> dict[Path, str]:
+        """Of what is in each, where it could be read."""
+        return {file: found for file, found in zip(self, self._hashes) if DIGEST.fullmatch(found)}
 
 
 @dataclass(frozen=True)
@@ -169,7 +180,8 @@ class Listing(Labelled):
 
         def work(folder):
             path = folder / "images.npy"
-            images, bad = self._pixels(image_size, channels, functools.partial(create_array, path))
+            allocate = functools.partial(create_array, path)
+            images, bad = self._pixels(image_size, channels, allocate, self.files.digests)
             refuse(bad)
             images.flush()
             if bad:
@@ -182,15 +194,18 @@ class Listing(Labelled):
         bad = read_json(listed) if listed.exists() else []
         return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None), bad
 
-    def _pixels(self, size, channels, allocate=np.empty):
+    def _pixels(self, size, channels, allocate=np.empty, digests=None):
         """The images that can be read, uint8 [m, channels, size, size], and (place, why) of the others."""
         count, bad = len(self.labels), []
         images = allocate((count, channels, size, size), np.uint8)
 
         def decoded(item):
             try:
-                return read_image(item[1], size, channels)
+                content = encoded_bytes(*item, digests or {})
+                return read_image(None if content is None else io.BytesIO(content), size, channels)
             except Exception as error:  # a decoder may raise anything on a damaged file
+                if other := says_nothing_of_it(item[0], error):
+                    raise other from error
                 return why_unreadable(error)
 
         found = ahead(decoded, self.encoded())
@@ -306,6 +321,48 @@ def _hash(file):
         return sha256(file)
     except OSError as error:  # decode names it
         return f"{file}: {error.strerror}"
+
+
+def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Path, str]) -> bytes | None:
+    """The encoded bytes of an image, None where there are none.
+
+    Args:
+        name: For messages.
+        file: As of a :class:`Listing`.
+        digests: Of the files, as they were when their address was made (``Files.digests``).
+
+    Raises:
+        DedtError: The file is no longer what it was: what comes of it must not be kept at that address.
+    """
+    if not isinstance(file, Path):
+        return file.read() if file else None
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        if file in digests:
+            raise DedtError(
+                f"{name} could be read a moment ago and now cannot ({error.strerror}). Run again when the images "
+                "are all there; nothing is kept of this attempt."
+            ) from error
+        raise
+    if file in digests and not digests[file].startswith(digest_of(content)):
+        raise changed(name)
+    return content
+
+
+def changed(name: str) -> DedtError:
+    """What is said of an image that was replaced while it was in use."""
+    return DedtError(f"{name} was changed while this ran: run again when the images stay as they are.")
+
+
+def says_nothing_of_it(name: str, error: Exception) -> Exception | None:
+    """The error to raise where decoding failed for another reason than the image, else None."""
+    if isinstance(error, MemoryError):
+        return DedtError(
+            f"Memory ran out while {name} was decoded: move it away, or run where there is more. Nothing is kept of "
+            "this attempt."
+        )
+    return error if isinstance(error, DedtError | ImportError) else None
 
 
 def read_image(file: Any, size: int, channels: int) -> np.ndarray:

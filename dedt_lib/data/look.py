@@ -3,8 +3,9 @@
 import hashlib
 import io
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +17,17 @@ from tqdm import tqdm
 from ..arrays import groups
 from ..files import intact_or_removed, sealed
 from .labelled import first_alike, originals_of
-from .listing import Listing, ahead, crop, digest_of, opened, upright, why_unreadable
+from .listing import (
+    Listing,
+    ahead,
+    crop,
+    digest_of,
+    encoded_bytes,
+    opened,
+    says_nothing_of_it,
+    upright,
+    why_unreadable,
+)
 
 THUMBNAIL = 64
 SIDE = 128  # pixels of the longer side at which brightness, blur and information are judged
@@ -83,7 +94,7 @@ def look(listing: Listing, folder: Path | None = None) -> Look:
     with tqdm(desc=f"look at {listing.name}", total=len(listing.ids), unit="image", leave=False) as bar:
         for start in range(0, len(listing.ids), PART):
             files = itertools.islice(encoded, min(PART, len(listing.ids) - start))
-            part = _part(files, folder and folder / f".part-{start:08d}.parquet", bar)
+            part = _part(files, listing.files.digests, folder and folder / f".part-{start:08d}.parquet", bar)
             for place, thumbnail in enumerate(part.pop("thumbnail"), start):
                 if thumbnail:
                     thumbnails[place] = np.frombuffer(thumbnail, np.uint8).reshape(thumbnails.shape[1:])
@@ -94,32 +105,36 @@ def look(listing: Listing, folder: Path | None = None) -> Look:
     return Look(table[[name for name in table if ":" not in name]].assign(**issues), thumbnails)
 
 
-def _part(files: Iterable[tuple[str, Path | BinaryIO | None]], path: Path | None, bar: tqdm) -> pd.DataFrame:
+def _part(
+    files: Iterable[tuple[str, Path | BinaryIO | None]],
+    digests: Mapping[Path, str],
+    path: Path | None,
+    bar: tqdm,
+) -> pd.DataFrame:
     """A row for each of some images, with its thumbnail: read from ``path``, or seen now and noted there."""
     if path and intact_or_removed(path):
         bar.update(sum(1 for _ in files))
         return pd.read_parquet(io.BytesIO(path.read_bytes()))
     rows = []
-    for row in ahead(_see, files):
+    for row in ahead(partial(_see, digests=digests), files):
         rows.append(row)
         bar.update()
     part = pd.DataFrame(rows)
     if path:
-        with sealed(path) as partial:
-            partial.write_bytes(part.to_parquet(index=False))
+        with sealed(path) as unfinished:
+            unfinished.write_bytes(part.to_parquet(index=False))
     return part
 
 
-def _see(item: tuple[str, Path | BinaryIO | None]) -> dict[str, Any]:
+def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) -> dict[str, Any]:
     """The row of one image, with its thumbnail: the bytes of uint8 [3, 64, 64], none where it cannot be read."""
     import imagehash
 
-    _, file = item
     raw: dict[str, dict] = {}
     row: dict[str, Any] = {"content": "", "width": 0, "height": 0, "mode": "", "format": ""}
     row |= {"digest": "", "phash": 0, "error": "", "thumbnail": b""}
     try:
-        content = file.read_bytes() if isinstance(file, Path) else file.read() if file else None
+        content = encoded_bytes(*item, digests)
         with opened(None if content is None else io.BytesIO(content)) as found:
             row |= {"content": digest_of(content or b""), "mode": found.mode, "format": found.format or ""}
             image = upright(found, 3)
@@ -136,6 +151,8 @@ def _see(item: tuple[str, Path | BinaryIO | None]) -> dict[str, Any]:
         row |= {f"{kind}:{key}": value for kind, values in raw.items() for key, value in values.items()}
         return {**row, "thumbnail": thumbnail.tobytes()}
     except Exception as error:  # a decoder may raise anything on a damaged file
+        if other := says_nothing_of_it(item[0], error):
+            raise other from error
         return {**row, "error": why_unreadable(error)}
 
 

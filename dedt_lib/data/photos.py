@@ -1,12 +1,14 @@
 """Photographs in their files: all that choosing among them needs, without their pixels in memory."""
 
 import functools
+import io
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .listing import Listing, ahead, read_image
+from .listing import Listing, ahead, changed, digest_of, encoded_bytes, read_image
 from .look import Look, groups_of_copies
 
 
@@ -37,6 +39,8 @@ class Pixels:
     def __init__(self, listing: Listing, size: int) -> None:
         self.shape = (len(listing), 3, size, size)
         self._listing, self._place, self._files = listing, 0, iter(listing.encoded())
+        seen = listing.look.table["content"].tolist() if isinstance(listing, Photos) else []
+        self._seen: list[str] = seen or [""] * len(listing)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -47,6 +51,14 @@ class Pixels:
         start, stop, _ = rows.indices(n)
         if start < self._place:
             self._place, self._files = 0, iter(self._listing.encoded())
-        files = [file for _, file in itertools.islice(self._files, start - self._place, stop - self._place)]
+        files = list(itertools.islice(self._files, start - self._place, stop - self._place))
         self._place = stop
-        return np.stack([*ahead(lambda file: read_image(file, size, channels), files)])
+
+        def pixels(item: tuple[Any, str]) -> np.ndarray:
+            (name, file), seen = item
+            content = encoded_bytes(name, file, {})
+            if seen and content and digest_of(content) != seen:
+                raise changed(name)
+            return read_image(None if content is None else io.BytesIO(content), size, channels)
+
+        return np.stack([*ahead(pixels, zip(files, self._seen[start:stop]))])

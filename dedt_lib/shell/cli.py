@@ -541,15 +541,24 @@ def write_any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def out_of_reach(error: Exception) -> str:
+    """What is said of an error that is of the machine and not of the code, else ""."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "memory ran out: close other programs, or lower the batch size"
+    return (
+        f"a file of weights cannot be written ({error})" if type(error).__name__ == "SafetensorError" else ""
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0; 2 for unusable input; 128 and the number of the signal that stopped it: 130
-        (Ctrl-C), 143 (SIGTERM).
+        The exit status: 0; 2 for unusable input; 128 and the number of the signal that stopped it: 129 (a closed
+        terminal), 130 (Ctrl-C), 141 (a closed pipe), 143 (SIGTERM).
     """
     write_any_name()
-    argv = sys.argv[1:] if argv is None else argv
+    argv, options = sys.argv[1:] if argv is None else argv, {}
     try:
         with interruption.handled():
             options = vars(make_parser(*argv[:1]).parse_args(argv))
@@ -562,10 +571,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as head, has enough; the interpreter must not flush into the pipe again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if options.get("out"):
+            print("dedt: stopped, because nobody reads on; run it without the pipe to go on", file=sys.stderr)
+        return 128 + 13  # as by SIGPIPE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         print(f"dedt: {error.strerror or error}{where}; stored results are kept", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not (told := out_of_reach(error)):
+            raise
+        print(f"dedt: {told}; stored results are kept. Run the same command again to go on", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         signum = int(getattr(error, "signum", signal.SIGINT))

@@ -33,6 +33,9 @@ class Lab:
         report: A folder for the list of images that cannot be read (default: the store's).
         counts: Training images of each class, for an *imagined* lab: one that counts and times stages without
             data or published weights.
+
+    Raises:
+        DedtError: For a profile that cannot be used, or a GPU that is not there.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class Lab:
         self.processes = Processes.from_environment(device)
         usual = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = self.processes.device or self.profile.device or usual
+        if self.gpu and not self.imagined and not torch.cuda.is_available():
+            raise DedtError("PyTorch finds no GPU here: leave the device out, or choose device = 'cpu'.")
         self._loaded: dict[Hashable, Any] = {}
         if self.profile.threads and not self.imagined:
             torch.set_num_threads(self.profile.threads)
