@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -321,6 +321,21 @@ def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
         unlink_sealed(stray)
     with sealed(index) as partial:
         write_json(partial, facts)
+
+
+def join(parts: Sequence[Path], path: Path, n: int) -> None:
+    """Write the rows of ``.npy`` files one after the other into one of n rows, sealed, and remove them."""
+    import numpy as np
+
+    with sealed(path) as partial:
+        first = np.load(parts[0], mmap_mode="r")
+        joined, start = create_array(partial, (n, *first.shape[1:]), first.dtype), 0
+        for rows in map(np.load, parts):  # one of them is in memory
+            joined[start : start + len(rows)] = rows
+            start += len(rows)
+        joined.flush()
+    for part in parts:
+        unlink_sealed(part)
 
 
 def _seal(path):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .devices import autocast
 from .errors import DedtError
-from .files import claim, create_array, intact_or_removed, sealed, unlink_sealed
+from .files import claim, intact_or_removed, join, sealed
 from .models.schedule import NOISE_SCHEDULE, pixel_scheduler
 from .pixels import to_uint8
 from .processes import Processes
@@ -199,23 +199,9 @@ def sample(
         return np.concatenate([batches[start] for start in starts])
     processes.wait()
     if processes.main:
-        _join([part(start) for start in starts], whole, len(labels))
+        join([part(start) for start in starts], whole, len(labels))
     processes.wait()
     return np.load(whole, mmap_mode="r")
-
-
-def _join(parts, path, n):
-    """Write the batches one after the other into one file, with one of them in memory, and remove them."""
-    with sealed(path) as partial:
-        joined = create_array(partial, (n, *np.load(parts[0], mmap_mode="r").shape[1:]), np.uint8)
-        start = 0
-        for part in parts:
-            images = np.load(part)
-            joined[start : start + len(images)] = images
-            start += len(images)
-        joined.flush()
-    for part in parts:
-        unlink_sealed(part)
 
 
 @torch.no_grad()

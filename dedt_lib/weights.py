@@ -119,23 +119,14 @@ ADDRESSES: dict[str, Callable[[], str]] = {
 }
 
 
-@dataclass(frozen=True)
-class OfficialFile:
-    """A published file: its name, its address, and the hex digits that its SHA-256 begins with."""
+def official(name: str) -> tuple[str, str]:
+    """The address of a published file and the hex digits that its SHA-256 begins with, which the address carries.
 
-    name: str
-    url: str
-    sha256: str
-
-
-def official(name: str) -> OfficialFile:
-    """The file of a published network; raises DedtError for an unknown one.
-
-    Its address carries the hash: as a folder (OpenAI, all of it) or in the name (torch.hub).
+    They are a folder of it (OpenAI, all of them) or in the name (torch.hub).  Raises DedtError for an unknown one.
     """
     check_choice("weights", name, ADDRESSES)
     url = ADDRESSES[name]()
-    return OfficialFile(url.rpartition("/")[2], url, re.findall(r"[-/]([0-9a-f]{8,64})[./]", url)[0])
+    return url, re.findall(r"[-/]([0-9a-f]{8,64})[./]", url)[0]
 
 
 def weights_folder() -> Path:
@@ -157,15 +148,16 @@ def locate(name: str, path: str | Path = "") -> Path:
     Raises:
         DedtError: for an unknown name, a file that is missing or altered, and a download that fails.
     """
-    file = official(name)
-    places = weights_folder() / file.name, Path(torch.hub.get_dir()) / "checkpoints" / file.name
+    url, digits = official(name)
+    file = url.rpartition("/")[2]
+    places = weights_folder() / file, Path(torch.hub.get_dir()) / "checkpoints" / file
     place = Path(path or next(filter(Path.exists, places), places[0]))
     if path and not place.exists():
         raise DedtError(f"{path} does not exist. It should hold the weights {name}.")
     if path and place.suffix == ".safetensors":
         return place
     hint = "Weights of your own must be a .safetensors file."
-    return fetched(place, file.url, file.sha256, "DEDT_WEIGHTS", hint)
+    return fetched(place, url, digits, "DEDT_WEIGHTS", hint)
 
 
 def read_official(name: str, path: str | Path = "") -> dict[str, torch.Tensor]:

@@ -226,6 +226,8 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, na
         ("some.csv", "name,label\n0,ant\n", "no column 'file_name' or 'path' or .* columns are: name, label"),
         ("metadata.csv", "file_name,label\n", "has no rows"),
         ("some.csv", "", "has no rows"),
+        ("some.csv", "Bildname;Art;Laenge\na.png;Ameise;1,5\n", "columns are: Bildname, Art, Laenge"),
+        ("some.csv", "path;Art;Art\na.png;ant;bee\n", "its header names Art more than once"),
         ("metadata.csv", "file_name,text\n00.png,red, and big\n", "row 1 has more values than the header"),
         ("metadata.csv", "file_name,text\n00.png,a\n ,b\n", "no 'file_name' in row 2"),
         ("some.jsonl", '{"path": "00.png"}\n{', "line 2: "),
@@ -557,3 +559,58 @@ def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
     found = listed("~/captioned")
     lists.write_cleaned(tmp_path / "c.dedt.json", "metadata", "~/captioned", {}, listing=found)
     assert listed(tmp_path / "c.dedt.json").ids == found.ids
+
+
+def test_a_table_may_say_its_delimiter_first(tmp_path):
+    photos(tmp_path, 0, 1)
+    (tmp_path / "some.csv").write_text("sep=;\r\npath;label\r\n00.png;ant\r\n01.png;ant\r\n")
+    assert listed(tmp_path / "some.csv").class_names == ("ant",)
+
+
+@pytest.mark.parametrize(
+    "column, classed",
+    [("size;1,5;2,25;1,5;3,0", False), ("Datum;1.1.;1.1.;2.1.;2.1.", False), ("Art;a;b;a;b", True)],
+)
+def test_measures_and_dates_are_no_classes(tmp_path, column, classed):
+    photos(tmp_path, *range(4))
+    name, *values = column.split(";")
+    lines = [f"{i:02d}.png;{value}" for i, value in enumerate(values * 1)]
+    (tmp_path / "some.csv").write_text("\n".join([f"path;{name}", *lines]))
+    assert bool(listed(tmp_path / "some.csv").class_names) == classed
+
+
+def test_one_name_in_two_spellings_is_one_class(tmp_path):
+    names = [unicodedata.normalize(form, "Käfer") for form in ("NFC", "NFD")]
+    for i, name in enumerate(names):
+        photos(tmp_path / "folders" / name, i)
+    photos(tmp_path / "folders" / "Spinne", 2)
+    found = listed(tmp_path / "folders")
+    assert found.class_names == (names[0], "Spinne") and found.labels.tolist() == [0, 0, 1]
+    assert "differ only in how accents are written" in found.reading.line
+    photos(tmp_path, *range(4))
+    rows = [f"{i:02d}.png,{name}" for i, name in enumerate([*names, *names])]
+    (tmp_path / "some.csv").write_text("\n".join(["path,label", *rows]))
+    assert listed(tmp_path / "some.csv").class_names == (names[0],)
+
+
+def test_a_second_table_is_named(tmp_path):
+    photos(tmp_path, 0, 1)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "00.png"}\n{"file_name": "01.png"}\n')
+    (tmp_path / "metadata.csv").write_text("file_name\n00.png\n")
+    assert "not read, because metadata.jsonl is: metadata.csv" in listed(tmp_path).reading.line
+
+
+@pytest.mark.parametrize(
+    "name, label, message",
+    [
+        ("some.xlsx", "", "is a spreadsheet: save its sheet as CSV"),
+        ("nowhere", "", "nowhere does not exist"),
+        (".", "Art", "those of Labels.csv, give the path of that file"),
+    ],
+)
+def test_paths_of_something_else_say_what_to_do(tmp_path, name, label, message):
+    photos(tmp_path, 0)
+    (tmp_path / "some.xlsx").write_bytes(b"PK")
+    (tmp_path / "Labels.csv").write_text("Art\nant\n")
+    with pytest.raises(DedtError, match=message):
+        data.find("folder", tmp_path / name, label=label)

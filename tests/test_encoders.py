@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 from torch import nn
 
 from dedt_lib import encoders, weights
+from dedt_lib.encoders import common
 from dedt_lib.errors import DedtError
 from dedt_lib.pixels import to_float
 from dedt_lib.randomness import seeded
@@ -115,7 +117,8 @@ class Pixels(nn.Module):
 
     def __init__(self, killed_in=None, spoilt=None, scale=1.0):
         super().__init__()
-        self.killed_in, self.spoilt, self.scale, self.batches = killed_in, spoilt, scale, 0
+        self.killed_in, self.spoilt, self.batches = killed_in, spoilt, 0
+        self.register_buffer("scale", torch.tensor(scale))
 
     def features(self, images):
         self.batches += 1
@@ -146,7 +149,7 @@ def test_embedding_to_a_file_is_the_embedding_in_memory(tmp_path, digits):
     in_memory = encoders.embed(Pixels(), digits.images, batch_size=7)
     stored = encoders.embed(Pixels(), digits.images, batch_size=7, path=tmp_path / "features.npy")
     assert isinstance(stored, np.memmap) and not stored.flags.writeable
-    assert [file.name for file in tmp_path.iterdir()] == ["features.npy"]
+    assert [file.name for file in tmp_path.iterdir() if file.name[0] != "."] == ["features.npy"]
     np.testing.assert_array_equal(stored, in_memory)
     np.testing.assert_array_equal(np.load(tmp_path / "features.npy"), in_memory)
 
@@ -157,48 +160,47 @@ def test_images_that_are_no_bytes_are_not_embedded(digits):
 
 
 @pytest.fixture
-def partial(tmp_path, digits):
-    """What an embedding in batches of seven leaves that is killed in the fifth."""
+def killed(tmp_path, digits, monkeypatch):
+    """Where an embedding in batches and parts of seven was killed in the fifth."""
+    monkeypatch.setattr(common, "PART", 7)
     with pytest.raises(KeyboardInterrupt):
         encoders.embed(Pixels(killed_in=5), digits.images, batch_size=7, path=tmp_path / "features.npy")
     assert not (tmp_path / "features.npy").exists()
-    return tmp_path / "features.npy.partial"
+    return tmp_path / "features.npy"
 
 
-def test_a_killed_embedding_goes_on_where_it_was(partial, digits):
-    path = partial.with_suffix("")
-    expected = encoders.embed(Pixels(), digits.images, batch_size=7)
-    partial.write_bytes(partial.read_bytes() + bytes(4 * 64) + b"a row of its batch, and half of another")
-    second = Pixels()
-    np.testing.assert_array_equal(encoders.embed(second, digits.images, batch_size=7, path=path), expected)
-    # 30 images are 5 batches; three were done, and the first is looked at again.
-    assert second.batches == 3
+def test_a_killed_embedding_goes_on_where_it_was(killed, digits):
+    expected, second, third = encoders.embed(Pixels(), digits.images, batch_size=7), Pixels(), Pixels()
+    np.testing.assert_array_equal(encoders.embed(second, digits.images, batch_size=7, path=killed), expected)
+    assert second.batches == 1  # 30 images are 5 batches
+    assert not list(killed.parent.glob(".*-*"))
+    np.testing.assert_array_equal(encoders.embed(third, digits.images, batch_size=7, path=killed), expected)
+    assert third.batches == 0
 
 
-@pytest.mark.parametrize(
-    "place, length, again",
-    [(0, None, 3), (60, None, 3), (200, None, 4), (3000, None, 4), (0, 0, 6), (0, 128, 6), (0, 3000, 5)],
-    ids=["header", "end of header", "first batch", "second", "empty", "header alone", "a batch and a half"],
-)
-def test_batches_that_were_damaged_are_embedded_again(place, length, again, partial, digits, capsys):
-    path = partial.with_suffix("")
-    expected = encoders.embed(Pixels(), digits.images, batch_size=7)
-    content = bytearray(partial.read_bytes()[:length])
-    assert length is None or len(content) == length
-    if length is None:
-        content[place] ^= 64
-    partial.write_bytes(content)
-    second = Pixels()
-    np.testing.assert_array_equal(encoders.embed(second, digits.images, batch_size=7, path=path), expected)
-    assert second.batches == again
-    assert np.load(path).dtype == np.float32 and path.stat().st_size == 128 + expected.nbytes
-    assert (f"{partial} is damaged at row" in capsys.readouterr().err) == (again > 3)
+@pytest.mark.parametrize("damage", tiny.DAMAGE)
+def test_parts_that_were_damaged_are_embedded_again(damage, killed, digits, capsys):
+    expected, second = encoders.embed(Pixels(), digits.images, batch_size=7), Pixels()
+    part = min(killed.parent.glob(".*-*.npy"))
+    part.write_bytes(damage(part.read_bytes()))
+    np.testing.assert_array_equal(encoders.embed(second, digits.images, batch_size=7, path=killed), expected)
+    assert second.batches == 2 and f"{part} is damaged" in capsys.readouterr().err
 
 
-def test_a_partial_file_of_other_weights_is_not_taken_up(partial, digits):
-    other = Pixels(scale=2.0)
-    features = encoders.embed(other, digits.images, batch_size=7, path=partial.with_suffix(""))
-    np.testing.assert_array_equal(features, encoders.embed(Pixels(scale=2.0), digits.images))
+def test_a_part_is_of_whole_batches(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(common, "PART", 10)
+    expected, path = encoders.embed(Pixels(), digits.images, batch_size=7), tmp_path / "features.npy"
+    network = Pixels()
+    np.testing.assert_array_equal(encoders.embed(network, digits.images, batch_size=7, path=path), expected)
+    assert network.batches == 5
+
+
+@pytest.mark.parametrize("other", ["weights", "images"])
+def test_features_of_something_else_are_refused(killed, digits, other):
+    network = Pixels(scale=2.0) if other == "weights" else Pixels()
+    images = digits.images[::-1] if other == "images" else digits.images
+    with pytest.raises(DedtError, match="holds features of something else. Delete it"):
+        encoders.embed(network, images, batch_size=7, path=killed)
 
 
 @pytest.mark.parametrize("to_file", [False, True])
@@ -209,8 +211,11 @@ def test_features_that_are_not_finite_name_the_image(to_file, tmp_path, digits):
     assert not (tmp_path / "features.npy").exists()
 
 
-def test_a_full_disk_is_told(tmp_path, digits):
-    (tmp_path / "features.npy.partial").symlink_to("/dev/full")
+def test_a_full_disk_is_told(tmp_path, digits, monkeypatch):
+    def full(file, rows):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(common.np, "save", full)
     with pytest.raises(DedtError, match="No space left on the disk while writing .*features.npy"):
         encoders.embed(Pixels(), digits.images, path=tmp_path / "features.npy")
 

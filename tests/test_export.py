@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from test_photos import chosen, picture, told
 
 from dedt_lib.data import export
@@ -125,6 +125,28 @@ def test_colours_of_print_are_exported_without_their_profile(tmp_path):
     (written,) = told(chosen(tmp_path, root), "kohya", tmp_path).rglob("*.png")
     with Image.open(written) as image:
         assert image.mode == "RGB" and "icc_profile" not in image.info
+
+
+def test_trainers_see_what_was_judged(tmp_path):
+    root, turned = made(tmp_path / "photos", "0.png"), Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    picture(1).save(root / "turned.jpg", exif=turned)
+    picture(2).convert("RGBA").resize((9, 9)).save(root / "clear.png")
+    hidden = Image.new("RGBA", (9, 9), (0, 0, 0, 0))
+    hidden.save(root / "hidden.png")
+    images = told(chosen(tmp_path, root), "torch", tmp_path) / "images"
+    seen = {path.stem: Image.open(path).convert("RGB") for path in images.rglob("*.*")}
+    assert seen["turned"].size == picture(1).size[::-1] and seen["hidden"].getpixel((0, 0)) == (255, 255, 255)
+    assert (root / "0.png").read_bytes() == next(images.rglob("0.png")).read_bytes()
+
+
+def test_images_behind_a_moved_list_are_looked_for(tmp_path, capsys):
+    root = made(tmp_path / "photos", "0.png", "1.png")
+    assert main(["look", str(root), "--quick", "--drop", "bad", "--out", str(tmp_path)]) == 0
+    coreset = chosen(tmp_path, tmp_path / "photos.dedt.json")
+    root.rename(tmp_path / "elsewhere")
+    assert main(["export", str(coreset), "--to", "list", "--out", str(tmp_path / "out")]) == 2
+    assert "say where they are: --data" in capsys.readouterr().err
 
 
 def test_an_export_to_a_file_is_refused(tmp_path, capsys):

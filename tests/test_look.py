@@ -1,6 +1,8 @@
 """What a look leaves out, and what it names."""
 
 import json
+import struct
+import zlib
 
 import pandas as pd
 import pytest
@@ -88,7 +90,8 @@ def test_pages_behind_the_first_are_told(tmp_path, capsys):
 def test_a_folder_that_is_called_as_a_table_is_run_by_its_path(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table1").mkdir()
-    picture(0).save("table1/a.png")
+    for i in range(12):
+        picture(i).save(f"table1/{i}.png")
     assert main(["look", "table1", "--quick", "--store", "store", "--out", "out"]) == 0
     assert "dedt run ./table1 --ratio" in capsys.readouterr().out
 
@@ -139,3 +142,32 @@ def test_a_folder_that_cannot_be_made_is_told_first(tmp_path, capsys, name):
     (tmp_path / "afile").write_text("")
     assert main(["look", str(tmp_path / "photos"), "--out", str(tmp_path / name)]) == 2
     assert "Give --out a folder that can be written" in capsys.readouterr().err
+
+
+def test_what_is_not_used_of_an_image_is_told(tmp_path, capsys):
+    folder = tmp_path / "stacks" / "cells"
+    folder.mkdir(parents=True)
+    for i in range(4):
+        picture(i).save(folder / f"{i}.tif", save_all=True, append_images=[picture(9 + i)])
+    header = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
+    rows = zlib.compress(2 * (b"\0" + bytes(range(12))))
+    (folder / "deep.png").write_bytes(header + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    argv = ["select", str(tmp_path / "stacks"), "--ratio", "0.5", "--method", "random"]
+    assert main([*argv, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "4 images have several pages, of which the first is used" in said
+    assert "1 images have 16 bits a channel, of which the upper 8 are used" in said
+
+
+def chunk(kind, content):
+    check = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+
+def test_a_look_at_images_of_which_none_can_be_read_is_written(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"torn")
+    assert main(["look", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        "images that cannot be read" in capsys.readouterr().out and (tmp_path / "out" / "look.html").exists()
+    )

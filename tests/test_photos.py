@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import torch
 import webdataset
 from PIL import Image, ImageDraw
@@ -421,7 +422,9 @@ def test_torch_draws_by_the_weights(exported):
 
 def test_weights_become_repeats(tmp_path):
     items = [
-        export.Item(f"{i}", f"{i}", None, b"image", ".png", i, "abc"[i], "said" * (i == 1), weight)
+        export.Item(
+            f"{i}", f"{i}", None, tiny.png(picture(i)), ".png", i, "abc"[i], "said" * (i == 1), weight
+        )
         for i, weight in enumerate((0.5, 1.4, 9))
     ]
     export.to_kohya(iter(items), tmp_path)
@@ -583,7 +586,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_refused(tmp_path, capsys):
     for name in ("0.png", "1.png"):
         (tmp_path / "photos" / name).write_text("no image")
     argv = ["select", str(tmp_path / "photos"), "--skip-bad", "--ratio", "1", "--store", str(tmp_path / "s")]
-    assert main(argv) == 2 and "2 of 2 images in" in capsys.readouterr().err
+    assert main(argv) == 2 and "All 2 images in" in capsys.readouterr().err
 
 
 def test_an_export_that_cannot_be_whole_leaves_nothing(kept, folder, tmp_path, capsys):

@@ -384,3 +384,9 @@ def test_files_that_are_no_coreset(tmp_path):
     pd.DataFrame({"id": ["x"]}).to_parquet(tmp_path / "coreset.parquet")
     with pytest.raises(DedtError, match="cannot be read.*select again"):
         Coreset.load(tmp_path)
+
+
+def test_two_images_of_a_class_are_no_reason_for_doubt():
+    features, labels = np.array([[0.0], [1], [5], [9], [14]]), np.array([0, 0, 1, 1, 1])
+    assert select(features, labels, method="moderate", ratio=0.5, scope="class").tied == ()
+    assert select(0 * features, labels, method="moderate", ratio=0.5, scope="class").tied == ("0", "1")

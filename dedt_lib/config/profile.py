@@ -353,7 +353,8 @@ def load_profile(name: "str | Path | Profile", /, **changes: Any) -> Profile:
     else:
         file = find_profile(name)
         values = {key: value for key, (value, _) in read_profile(file).items()}
-    made = checked(Profile, {**values, **flat(changes)})
+    changes = {key: str(value) if isinstance(value, Path) else value for key, value in flat(changes).items()}
+    made = checked(Profile, {**values, **changes})
     vars(made)["file"] = file
     return made
 

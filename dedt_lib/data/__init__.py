@@ -13,6 +13,7 @@ from . import cifar10, digits, folder, hub, lists, metadata, parquet, tar
 from .columns import NONE
 from .labelled import LabelledImages
 from .listing import Listing
+from .names import few
 from .reading import Reading
 from .table import classed
 
@@ -146,9 +147,13 @@ def find(
         return cifar10.find(path, split)
     if source == "folder":
         if caption or label not in ("", NONE):
+            tables = [
+                file.name for file in sorted(Path(path or ".").glob("*.*")) if file.suffix in (".csv", ".tsv")
+            ]
+            beside = f" If the columns are those of {few(tables)}, give the path of that file." * bool(tables)
             raise DedtError(
                 f"{path} has no columns, so --label and --caption have nothing to name: the folders are the "
-                f"classes (--label {NONE}: there are none), and a text file beside an image is its caption."
+                f"classes (--label {NONE}: there are none), and a text file beside an image is its caption.{beside}"
             )
         return folder.find(path, split, label=label)
     if source == "list" and path and str(path).endswith(lists.CLEANED):

@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import DedtError
-from .names import few, split_of
+from .names import composed, few, split_of
 
 LABELS = ("label", "labels", "fine_label", "class", "class_name", "category", "cls")
 CAPTIONS = ("caption", "captions", "text", "txt", "prompt", "description", "sentence", "title", "alt")
 NONE = "none"
 NOT_LABELS = re.compile(
-    r"(.*_)?(id|idx|index|width|height|size|seed|row|split|fold|subset|status|license|licence|rating|camera)"
+    r"(.*_)?(id|idx|index|width|height|size|seed|row|split|fold|subset|status|license|licence|rating|camera|date|datum|time|datetime|timestamp|year)"
     r"|(.*_)?(steps?|cfg|scale|strength|score|sampler|scheduler)|guidance.*|__index_level_\d+__",
     re.IGNORECASE,
 )
 """Columns that say something else than the class, whatever their values."""
-FRACTION = re.compile(r"[-+]?[0-9]*\.[0-9]+([eE][-+]?[0-9]+)?")
+FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+([eE][-+]?[0-9]+)?")
 """A number as a table without types writes it, that may not be whole."""
 WHOLE = re.compile(r"[-+]?[0-9]+(\.0*)?")
 """A whole number as a table writes it, whose column had gaps."""
@@ -65,6 +65,8 @@ def _plain(value):
         return None
     if isinstance(value, bool):
         return str(value)
+    if isinstance(value, str):
+        return composed(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
 from ..files import HUB, atomic_folder, lies_in, make_folder, read_json, write_json
-from . import detect, find
-from .listing import Listing, digest_of
-from .names import image_suffixes
+from . import detect, find, lists
+from .listing import Listing, digest_of, upright
+from .names import composed, image_suffixes
 
 MOST_REPEATS = 10
 """By kohya's convention a folder says how often an epoch sees its images; weights become such numbers."""
@@ -69,14 +69,19 @@ class Item:
         return self.stem + self.suffix
 
     def plain(self) -> "Item":
-        """The same as a file that every trainer takes for an image: what is none becomes PNG of equal pixels."""
-        if self.suffix in PLAIN:
-            return self
-        if (suffix := suffix_of(self.content)) in PLAIN:
-            return replace(self, suffix=suffix)
+        """The same as a file that every trainer takes for the same image; what is none becomes PNG.
+
+        Trainers may neither turn an image as its file says nor put transparent pixels over white.
+        """
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(self.content)) as image:
-            turned = ImageOps.exif_transpose(image)
+            clear = image.has_transparency_data
+            if not clear and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+                if self.suffix in PLAIN:
+                    return self
+                if (suffix := suffix_of(self.content)) in PLAIN:
+                    return replace(self, suffix=suffix)
+            turned = upright(image, 3) if clear else ImageOps.exif_transpose(image)
             if turned.mode not in PNG_MODES:
                 turned = turned.convert("RGB")
                 turned.info.pop("icc_profile", None)  # of other colours than these
@@ -86,7 +91,9 @@ class Item:
 
 def safe(text: str) -> str:
     """A text as the name of a file: letters, digits, spaces, ``.``, ``-`` and ``_`` stay, others are written as %XX."""
-    name = re.sub(r"[^\w .-]|^\.", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), text) or "_"
+    name = (
+        re.sub(r"[^\w .-]|^\.", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), composed(text)) or "_"
+    )
     return name if len(name.encode()) <= LONGEST else marked(text, name)
 
 
@@ -321,7 +328,8 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
     try:
         listing = find(kind, path, label=source["label"], caption=source["caption"])
     except DedtError as error:
-        gone = not data and not path.startswith(HUB) and not Path(path).exists()
+        place = lists.where_of(path) if Path(path).exists() else path
+        gone = not data and not place.startswith(HUB) and not Path(place).exists()
         moved = " If the images were moved, say where they are: --data DATA" * gone
         raise DedtError(f"{error}{moved}") from error
     if not isinstance(listing, Listing):

@@ -17,6 +17,7 @@ from .names import (
     FOREIGN,
     HELD_OUT,
     METADATA,
+    composed,
     few,
     image_suffixes,
     is_hidden,
@@ -130,19 +131,25 @@ def _flat(root, base, left_out):
 
 def _listing(root, base, left_out, wanted=None):
     """The Listing of the class folders in ``base``, ids relative to ``root``; classes must be ``wanted``."""
-    folders = subfolders(base, left_out)
-    images = {folder.name: sorted(images_below(folder, left_out, [root, base])) for folder in folders}
+    folders, images = subfolders(base, left_out), {}
+    for folder in folders:  # one name may be spelt in two ways
+        images.setdefault(composed(legible(folder.name)), []).extend(
+            sorted(images_below(folder, left_out, [root, base]))
+        )
     classes = {name: files for name, files in images.items() if files}
-    names = tuple(map(legible, classes))
+    names = tuple(classes)
     if wanted and names != wanted:
         own = f"the classes {few(names)}" if names else "no class folders with images"
         raise DedtError(
             f"{base} has {own}, but the training images have {few(wanted)}: give both the same subfolders."
         )
-    empty = [legible(name) for name in images if name not in classes]
+    empty = [name for name in images if name not in classes]
     files = tuple(file for some in classes.values() for file in some)
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(some) for some in classes.values()])
     notes = [f"without images, so no class: {few(empty)}"] * bool(empty)
+    notes += ["folders whose names differ only in how accents are written are one class"] * (
+        len(images) < len(folders)
+    )
     return _of_files(root, files, labels, names, left_out, notes)
 
 

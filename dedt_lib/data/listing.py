@@ -34,6 +34,7 @@ IN_MEMORY = 2**31  # bytes; more pixels than that stay in their file and are rea
 WINDOW = 64  # images that are read ahead
 THREADS = 8  # which decode at once, each a whole image
 SHOWN = 5
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 DIGEST = re.compile("[0-9a-f]{64}")
 NO_CLASS = "images"
 """The one class of images without classes."""
@@ -235,9 +236,11 @@ class Listing(Labelled):
         if skip_bad and len(bad) < len(self.labels):
             return where
         shown = "\n  ".join(named[:SHOWN])
+        some = len(bad) < len(self.labels)
+        without = ", or leave them out by --skip-bad (data.skip_bad = true in a profile)" * some
+        what = f"{len(bad)} of {len(self.labels)}" if some else f"All {len(bad)}"
         raise DedtError(
-            f"{len(bad)} of {len(self.labels)} images in {self.root} cannot be read{where}; repair or remove "
-            f"them, or leave them out by --skip-bad (data.skip_bad = true in a profile):\n  {shown}"
+            f"{what} images in {self.root} cannot be read{where}; repair or remove them{without}:\n  {shown}"
         )
 
 
@@ -264,7 +267,8 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
         "folder": (root.is_dir(), "is not a folder"),
         "metadata": (root.is_dir(), "is not a folder"),
         "list": (root.is_file(), "is not a file"),
-    }.get(source, (root.exists(), "does not exist"))
+    }.get(source, (root.exists(), ""))
+    lacks = lacks if root.exists() else "does not exist"
     if not fits:
         raise DedtError(f"{root} {_what_it_is(root) or lacks}. Give the path of {wanted}.")
     return root
@@ -274,6 +278,8 @@ def _what_it_is(root: Path) -> str:
     """Why a file that people may well give is none to read, and what to do."""
     if root.name.lower().endswith(ARCHIVES) and root.is_file():
         return "is an archive: unpack it first"
+    if root.suffix.lower() in SPREADSHEETS and root.is_file():
+        return "is a spreadsheet: save its sheet as CSV"
     return "is a single image" if root.suffix.lower() in image_suffixes() and root.is_file() else ""
 
 
@@ -388,6 +394,11 @@ def opened(file: Any) -> Image.Image:
     if file is None:
         raise ValueError("there are no image bytes")
     return Image.open(file)
+
+
+def bits_lost(image: Image.Image) -> bool:
+    """Whether an image that was opened and not decoded yet has 16 bits a channel, of which Pillow keeps 8."""
+    return any(";16" in str(tile) for tile in image.tile)
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:

@@ -73,11 +73,11 @@ def name_of_cleaned(data: str | Path) -> str:
 def check_replaces(path: Path, data: str | Path) -> None:
     """Raise DedtError where a cleaned list would replace that of other data."""
     there = _images_of(path) if path.exists() else ""
-    if there and there != _where(data):
+    if there and there != where_of(data):
         raise DedtError(f"{path} is the list of {there}: give --out another folder for that of {data}.")
 
 
-def _where(data: str | Path) -> str:
+def where_of(data: str | Path) -> str:
     """Where data is, from everywhere; of a cleaned list where its images are."""
     return _images_of(data) if str(data).endswith(CLEANED) else from_everywhere(data)
 
@@ -109,7 +109,7 @@ def write_cleaned(
         label: the column of the classes, where it was named.
         caption: the column of the captions, where it was named.
     """
-    facts: dict[str, Any] = {"source": source, "data": _where(data), "left_out": {}}
+    facts: dict[str, Any] = {"source": source, "data": where_of(data), "left_out": {}}
     if str(data).endswith(CLEANED):
         facts |= read_json(data)
     facts |= {"images": len(listing.ids) + len(facts["left_out"]), "left_out": facts["left_out"] | why}

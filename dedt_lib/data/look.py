@@ -20,6 +20,7 @@ from .labelled import first_alike, originals_of
 from .listing import (
     Listing,
     ahead,
+    bits_lost,
     crop,
     digest_of,
     encoded_bytes,
@@ -42,6 +43,8 @@ ISSUES = {
 """cleanvision's tests of a single image, with its own thresholds."""
 WORDS = {"low_information": "blank", "odd_aspect_ratio": "odd shape"}
 """What an issue is called here, where that is another word."""
+DEEP, PAGES = " of 16 bits", " of several pages"
+"""What is said of the mode of an image that is not used with all it has."""
 TABLE = "look.parquet"
 PART = 512  # images between two files from which a killed look goes on
 STRIP = 2**20  # bytes of pixels that are hashed at a time
@@ -60,6 +63,17 @@ class Look:
 
     table: pd.DataFrame
     thumbnails: np.ndarray
+
+    @property
+    def notes(self) -> list[str]:
+        """What is not used of the images that can be read, in words."""
+        modes = self.table["mode"][self.readable]
+        pages, deep = (int(modes.str.contains(said, regex=False).sum()) for said in (PAGES, DEEP))
+        notes = [f"{pages:,} images have several pages, of which the first is used"] * bool(pages)
+        return [
+            *notes,
+            *[f"{deep:,} images have 16 bits a channel, of which the upper 8 are used"] * bool(deep),
+        ]
 
     @property
     def readable(self) -> np.ndarray:
@@ -136,7 +150,8 @@ def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) 
     try:
         content = encoded_bytes(*item, digests)
         with opened(None if content is None else io.BytesIO(content)) as found:
-            row |= {"content": digest_of(content or b""), "mode": found.mode, "format": found.format or ""}
+            row |= {"content": digest_of(content or b""), "format": found.format or ""}
+            row["mode"] = found.mode + DEEP * bits_lost(found)
             image = upright(found, 3)
         if row["format"] != "MPO":  # of which cameras make one picture with a preview
             row["mode"] += _pages(content or b"")
@@ -160,7 +175,7 @@ def _pages(content: bytes) -> str:
     """What is said of an image with more pages than the first, which alone is used."""
     try:
         with opened(io.BytesIO(content)) as image:
-            return " of several pages" * getattr(image, "is_animated", False)
+            return PAGES * getattr(image, "is_animated", False)
     except Exception:  # a later page is damaged
         return ""
 

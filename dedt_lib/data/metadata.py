@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,8 @@ def splits(path: str | Path | None) -> Splits:
         named = [legible(os.path.relpath(f, file.parent)) for f in files]
         counted: Counter[str] = Counter()
         images = {legible(f.relative_to(file.parent)) for f in folder.images_below(file.parent, counted)}
-        counted["not images"] -= 1  # the table itself
+        spare = [name for name in METADATA if name != file.name and (file.parent / name).is_file()]
+        counted["not images"] -= 1 + len(spare)  # the table itself
         counted[f"images without a row in {file.name}"] += len(images.difference(named))
         ids = tuple(os.path.normpath(legible(file.parent.relative_to(root) / name)) for name in named)
         folders = tuple(map(os.path.dirname, named))
@@ -61,6 +63,8 @@ def splits(path: str | Path | None) -> Splits:
             )
         in_one = all(name.partition("/")[0] not in ("", "..") for name in folders)
         notes = ["some images lie in no folder beside the table, so folders are no classes"]
+        notes *= len(set(folders)) > 1 and not in_one
+        notes += [f"not read, because {file.name} is: {few(spare)}"] * bool(spare)
         fields, others = by_kind(columns, columns.__getitem__)
         return Table(
             root=root,
@@ -70,7 +74,7 @@ def splits(path: str | Path | None) -> Splits:
             fields=fields,
             others=others,
             values=columns.__getitem__,
-            reading=Reading.of(len(files), counted, notes * (len(set(folders)) > 1 and not in_one)),
+            reading=Reading.of(len(files), counted, notes),
             where=str(file),
             folders=folders if in_one else (),
         )
@@ -204,9 +208,16 @@ def _csv(text: str, keys: Sequence[str]) -> list[dict]:
         except csv.Error as error:
             raise ValueError(error) from error
 
-    head = text.lstrip().partition("\n")[0]
-    delimiter = next((d for d in ",;\t" if _key(sum(parsed(head, d), []), keys)), ",")
+    head, _, rest = text.lstrip().partition("\n")
+    if re.fullmatch(r"sep=.", head.strip(), re.IGNORECASE):  # for Excel
+        text, head = rest, rest.lstrip().partition("\n")[0]
+    likely = max(",;\t", key=head.count)
+    delimiter = next((d for d in ",;\t" if _key(sum(parsed(head, d), []), keys)), likely)
     header, *read = parsed(text, delimiter) or [[]]
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+        raise ValueError(f"its header names {few(twice)} more than once")
+    if header and not _key(header, keys):
+        return [dict.fromkeys(header, "")]
     for i, row in enumerate(read, 1):
         if any(row[len(header) :]):
             raise ValueError(

@@ -1,6 +1,7 @@
 """What the names of files and folders say: an image, something hidden, a split; and how they are written."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def few(names: Iterable, most: int = 12) -> str:
 def one_line(text: str) -> str:
     """A text without line ends and whatever else steers a terminal: these are escaped, as in Python."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def composed(text: str) -> str:
+    """A text with each accent as a part of its letter, as most systems write it: "ä" and not "a" with a sign of its own."""
+    return unicodedata.normalize("NFC", text)
 
 
 def legible(name: str | Path) -> str:

@@ -185,6 +185,10 @@ def _image_column(schema, file):
     if named or len(images) == 1:
         return (named or images)[0]
     columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
+    if not images and "file_name" in schema.names:
+        raise DedtError(
+            f"{file} names image files and holds none: call it metadata.parquet, and give its folder."
+        )
     raise DedtError(
         f"{file} has {len(images)} columns that could be the images (a struct with 'bytes'); name one of "
         f"them {' or '.join(IMAGE_COLUMNS)}. Its columns are: {columns}"

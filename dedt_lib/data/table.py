@@ -12,7 +12,7 @@ from ..errors import DedtError
 from .columns import NONE, caption_column, in_order, label_column, plain
 from .labelled import without_empty
 from .listing import DEFAULT_SIZE, SHOWN, Files, Listing, of_split
-from .names import few
+from .names import composed, few
 from .reading import Reading
 
 
@@ -78,7 +78,7 @@ def classed(
     text, more = caption_column(train.fields, train.others, read, column, caption)
     notes = [*notes, *more]
     by_folder = label != NONE and len(set(train.folders)) > 1
-    values = (read(column) or []) if column else list(train.folders if by_folder else ())
+    values = (read(column) or []) if column else list(map(composed, train.folders if by_folder else ()))
     if values and set(values) <= {-1, "-1", None}:
         notes, values = [*notes, f"'{column}' is {values[0]} everywhere, so no class"], []
     names = tuple(train.class_names(column) or ()) if column else ()
@@ -120,7 +120,7 @@ def classed(
         if table is None or not values:
             return None if table is None else listed(table, (), None)
         there = column in (*table.fields, *table.others)
-        own = plain(table.values(column)) if there else list(table.folders)
+        own = plain(table.values(column)) if there else list(map(composed, table.folders))
         if not own:
             raise DedtError(f"{table.where or table.root} has no classes, unlike the training images")
         kept = [key for key, name in zip(keys, names) if name not in empty]
@@ -141,6 +141,7 @@ def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:
         shown = ", ".join(f"{table.ids[i]}: {values[i]!r}" for i in foreign[:SHOWN])
         raise DedtError(
             f"{len(foreign)} of {len(values)} images in {table.where or table.root} have no label, or one "
-            f"that is none of the {len(number)} classes ({shown}): correct or remove them."
+            f"that is none of the {len(number)} classes ({shown}): correct or remove them, or pay no heed to labels "
+            f"(--label {NONE})."
         )
     return numbers

@@ -1,8 +1,6 @@
 """What every encoder shares: features of many images, and the accuracy of a classifier."""
 
 import hashlib
-import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,12 @@ from tqdm import tqdm
 from ..data import LabelledImages
 from ..devices import keep_freed_memory
 from ..errors import DedtError
-from ..files import full_disk_told, say
+from ..files import claim, intact_or_removed, join, sealed
 from ..pixels import to_float
+from ..weights import key_of
+
+PART = 256
+"""Images between two files from which a killed embedding goes on, or as many as a batch has."""
 
 
 @torch.no_grad()
@@ -33,15 +35,16 @@ def embed(
         images: uint8 [n, C, H, W].
         batch_size: Images at a time.
         device: Where to compute.
-        path: A ``.npy`` file to write batch by batch, for features that do not fit into memory; what comes
-            back is then that file, memory-mapped and read-only.  A killed call is taken up where it was by
-            one with the same network and images; batches that were damaged since are made again.
+        path: A ``.npy`` file to write part by part, for features that do not fit into memory; what comes back
+            is then that file, memory-mapped and read-only.  A killed call is taken up where it was by one with
+            the same network and images; parts that were damaged since are made again.
 
     Returns:
         float32 [n, d].
 
     Raises:
-        DedtError: Images are not uint8, features are not finite, or the disk is full.
+        DedtError: Images are not uint8, features are not finite, the disk is full, or ``path`` is of another
+            network or other images.
     """
     network.to(device).eval()
     keep_freed_memory()
@@ -59,77 +62,35 @@ def embed(
             )
         return values
 
-    name = f"embed {type(network).__name__}"
-    starts = tqdm(range(0, len(images), batch_size), desc=name, unit="batch", leave=False)
+    n, title = len(images), f"embed {type(network).__name__}"
+    bar = tqdm(total=-(-n // batch_size), desc=title, unit="batch", leave=False)
+
+    def rows(start, stop):
+        found = []
+        for first in range(start, min(stop, n), batch_size):
+            found.append(features(first))
+            bar.update()
+        return np.concatenate(found)
+
     if path is None:
-        return np.concatenate([features(start) for start in starts])
-    with full_disk_told(f"while writing {path}"):
-        _write_rows(Path(path), len(images), starts, batch_size, features)
+        with bar:
+            return rows(0, n)
+    path, size = Path(path), -(-PART // batch_size) * batch_size
+    facts = {"network": key_of(network), "images": list(images.shape), "batch_size": batch_size}
+    facts["first"] = hashlib.sha256(np.ascontiguousarray(images[:1]).data).hexdigest()
+    pattern = f".{path.name}-*.npy"
+    claim(path.with_name(f".{path.name}.json"), facts, [pattern, path.name], "features of something else")
+    if not intact_or_removed(path):
+        parts = {start: path.with_name(pattern.replace("*", f"{start:09d}")) for start in range(0, n, size)}
+        with bar:
+            for start, part in parts.items():
+                if intact_or_removed(part):
+                    bar.update(-(-(min(start + size, n) - start) // batch_size))
+                    continue
+                with sealed(part) as partial, open(partial, "wb") as file:
+                    np.save(file, rows(start, start + size))
+        join(list(parts.values()), path, n)
     return np.load(path, mmap_mode="r")
-
-
-def _write_rows(path, n, starts, batch_size, features):
-    """Write float32 [n, d] as ``.npy``; ``features(start)`` gives the rows of a batch.
-
-    Rows are written to ``path.partial`` and not stored through a memory map: a full disk is then an error
-    instead of the end of the process.  The digests of the batches beside it say which of them a killed run
-    completed; one that was damaged since is made again.
-    """
-    first, header = features(0), io.BytesIO()
-    shape = (n, *first.shape[1:])
-    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    header = header.getvalue()
-    partial = path.with_name(path.name + ".partial")
-    seal = path.with_name(f".{partial.name}.{n}x{first[0].size}x{batch_size}.seal")
-    digests = _seals(seal)
-
-    def stored(file, start):
-        file.seek(len(header) + start * first[0].nbytes)
-        return file.read(min(batch_size, n - start) * first[0].nbytes)
-
-    if not (digests and partial.exists() and _is_of(first, digests.get(0), stored, partial)):
-        digests = {}
-        seal.unlink(missing_ok=True)
-    with open(partial, "r+b" if digests else "w+b") as file, open(seal, "a") as seals:
-        file.write(header)
-        for start in starts:
-            if start in digests and digests[start] == _digest(stored(file, start)):
-                continue
-            if start in digests:
-                say(f"{partial} is damaged at row {start}; this batch is embedded again.")
-            rows = features(start).astype("<f4").tobytes()
-            file.seek(len(header) + start * first[0].nbytes)
-            file.write(rows)
-            file.flush()
-            seals.write(f"{start} {_digest(rows)}\n")
-            seals.flush()
-        file.truncate(len(header) + n * first[0].nbytes)
-        os.fsync(file.fileno())
-    partial.replace(path)
-    seal.unlink()
-
-
-def _digest(rows):
-    return hashlib.sha256(rows).hexdigest()
-
-
-def _seals(path):
-    """First row of a batch -> the digest of its rows; a line that was cut off is left out."""
-    if not path.exists():
-        return {}
-    lines = (line.split() for line in path.read_text(errors="replace").splitlines())
-    return {int(line[0]): line[1] for line in lines if len(line) == 2 and line[0].isdecimal()}
-
-
-def _is_of(first, digest, stored, partial):
-    """Whether a half-written file is of these features, and not of other weights or other images.
-
-    Its first batch tells, or, if that was damaged, the digest it had.
-    """
-    with open(partial, "rb") as file:
-        rows = np.frombuffer(stored(file, 0), "<f4")
-    same = digest == _digest(first.astype("<f4").tobytes())
-    return same or (rows.size == first.size and np.allclose(rows, first.ravel(), 1e-3, 1e-5))
 
 
 @torch.no_grad()

@@ -117,7 +117,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     if test.listing is not None:
         places["leaks"] = np.flatnonzero(leaks(test.look.table, table))
     seconds = None
-    if not quick:
+    if not quick and seen.readable.any():
         places["outliers"], seconds = _outliers(lab, seen)
     rows = [*_facts(listing, table)]
     rows += [(kind, f"{len(found):,}", MEANING[kind]) for kind, found in places.items() if len(found)]
@@ -126,7 +126,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
         seconds += lab.store.manifest(stage.folder)["seconds"]
         took = "is what looking and embedding took here; both are kept for it"
         rows.append(("select", f"{seconds:.0f} s", took))
-    rows.append(_run(lab, int(seen.readable.sum())))
+    rows += [_run(lab, int(seen.readable.sum()))] * bool(seen.readable.any())
     return Findings(listing, seen, places, of, rows, _charts(listing, table))
 
 
@@ -170,6 +170,8 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
     path = f"./{p.path}" if p.path in TABLES else p.path  # dedt run would take it for the paper's table
     words = [path, *(word for option in named if option[1] for word in option)]
     how_long = f"dedt run {shlex.join(words)} --ratio {ratio} --dry-run"
+    if not steps:
+        return "run", "0 steps", f"at ratio {ratio}: too few images to train on"
     return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; how long: {how_long}"
 
 

@@ -131,4 +131,5 @@ def _mostly_tied(scores: Array) -> bool:
     ascending = np.sort(scores)
     apart = np.diff(ascending) > 1e-12 * np.abs(ascending).max()
     alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
-    return len(scores) > 1 and bool(alone.mean() < 0.5)
+    telling = len(scores) > 2 or (len(scores) == 2 and not scores.any())  # two are as far from their centre
+    return telling and bool(alone.mean() < 0.5)

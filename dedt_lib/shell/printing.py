@@ -64,9 +64,14 @@ def print_doubts(coreset: "Coreset") -> None:
     if coreset.conflicts:
         print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")
     if coreset.empty:
-        from ..data.names import few
+        import numpy as np
 
-        how = "raise the ratio" + ", or take --scope class" * (coreset.scope != "class")
+        from ..data.names import few
+        from ..stages.needs import enough
+
+        own = coreset.scope == "class"
+        to = f" to {enough(np.bincount(coreset.labels).tolist()):g} or more" * own
+        how = f"raise the ratio{to}" + ", or take --scope class" * (not own)
         print(
             f"warning: no image is kept of {few(coreset.empty, FEW_CLASSES)}, so no model can be trained on it: {how}"
         )

@@ -81,7 +81,7 @@ def say_how_long(experiment: "Experiment") -> None:
 
 
 def reweight(experiment: "Experiment", out: Out) -> None:
-    """Run group DRO on the coreset and print the weight of each class; 1 is uniform.
+    """Run group DRO on the coreset and print the weight of each class, 1 is uniform, and of an image of it.
 
     example:
       dedt reweight photos --ratio 0.1 --out coreset
@@ -91,8 +91,13 @@ def reweight(experiment: "Experiment", out: Out) -> None:
     dro, coreset = experiment.reweight(), experiment.select()
     weights, burn_in = dro["weights"], dro["burn_in"]
     effective = float(effective_classes(weights))
-    shown = [f"{len(weights) * weight:.3f}" for weight in weights]
-    print_table(("class", "kept", "weight"), zip(coreset.class_names, coreset.counts, shown))
+    weighted, K = coreset.with_weights(weights), len(weights)
+    of_image = [
+        weighted.sample_weights[coreset.indices][coreset.labels[coreset.indices] == k].max() for k in range(K)
+    ]
+    shown = [[f"{value:.3f}" for value in row] for row in (K * weights, of_image)]
+    header = ("class", "kept", "weight", "of an image")
+    print_table(header, zip(coreset.class_names, coreset.counts, *shown))
     print(f"effective classes: {effective:.2f} of {len(weights)}")
     print(f"proxy: {len(dro['trajectory'])} steps, the first {burn_in} with uniform weights")
     if out:
@@ -104,7 +109,6 @@ def reweight(experiment: "Experiment", out: Out) -> None:
             "burn_in": burn_in,
         }
         write_json(out / "weights.json", facts)
-        weighted = coreset.with_weights(weights)
         weighted.save(out)
         wrote(out, "weights.json", "coreset.parquet", "coreset.json", *report(experiment, weighted, out))
 

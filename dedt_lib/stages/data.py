@@ -1,5 +1,6 @@
 """The images, as a stage: their content is their address."""
 
+import dataclasses
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +70,7 @@ class Photographs(Stage):
 
     split: str = "train"
 
-    name, version, resumable = "look", 2, True
+    name, version, resumable = "look", 3, True
 
     @cached_property
     def listing(self) -> Listing | None:
@@ -111,6 +112,7 @@ class Photographs(Stage):
             kept = np.setdiff1d(np.arange(len(found.ids)), list(why))
             seen = Look(seen.table.iloc[kept].reset_index(drop=True), seen.thumbnails[kept])
             found = found.without(why)
+        found = dataclasses.replace(found, reading=found.reading.without(0, "", *seen.notes))
         return Photos(**vars(found.named(p.class_names)), look=seen)
 
     def result(self) -> Photos | None:

@@ -441,9 +441,9 @@ class Embed(Stage):
         published = isinstance(self.encoder, Given) and not isinstance(self.encoder, OwnEncoder)
         given = ", published weights" if published else ""
         network = self.lab.spec("unet").label if isinstance(self.encoder, DDAE) else self.encoder.network
-        held = n * (4 * self.width() + 8)
+        held = 4 * n * self.width()
         what = self.encoder.label + given
-        yield Cost("features", what, network, images=n, evaluations=draws * n, bytes=held)
+        yield Cost("features", what, network, images=n, evaluations=draws * n, bytes=held, scratch=held)
 
 
 TRIED = 12
