@@ -36,7 +36,7 @@ PROSE := _toc.yml $(shell find book -type f 2>/dev/null)
 JOBS ?= 2
 MAKEFLAGS += --jobs=$(JOBS)
 # Threads of two chapters on one core would wait for each other and burn the time.
-THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN || echo 1) / $(JOBS) )); echo $$(( n > 1 ? n : 1 )))
+THREADS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN || echo 1) / $(or $(JOBS),1) )); echo $$(( n > 1 ? n : 1 )))
 # What is removed first is not in use meanwhile, and pages are printed when they are there.
 ifneq ($(filter clean clean-all,$(MAKECMDGOALS)),)
 .NOTPARALLEL:

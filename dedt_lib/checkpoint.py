@@ -53,7 +53,8 @@ def save(path: Path, task: "Task", parts: Parts, facts: dict) -> None:
         for name, value in values.items()
     }
     with sealed(path) as partial:
-        save_file(tensors, partial, metadata={"run": json.dumps(facts)})
+        # Numbers of NumPy are numbers too.
+        save_file(tensors, partial, metadata={"run": json.dumps(facts, default=lambda number: number.item())})
 
 
 def restore(path: Path, task: "Task") -> tuple[Parts, dict]:

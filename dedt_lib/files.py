@@ -220,6 +220,19 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_running(number: int) -> bool:
+    """Whether a process of that number may be running on this machine."""
+    if os.name != "posix":  # elsewhere the question itself would end it
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def create_array(path: str | Path, shape: tuple, dtype: Any) -> "np.memmap":
     """A new ``.npy`` file, memory-mapped and to be filled; raises OSError when the disk is too full for it.
 
@@ -317,7 +330,10 @@ def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
         return
     if index.exists():
         say_damaged(index, "all of it is done again")
-    for stray in [path for part in parts for path in folder.glob(part)]:
+    strays = [path for part in parts for path in folder.glob(part)]
+    if strays and not index.exists():
+        say(f"Nothing says whose the files in {folder} are; they are made again.")
+    for stray in strays:
         unlink_sealed(stray)
     with sealed(index) as partial:
         write_json(partial, facts)

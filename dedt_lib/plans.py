@@ -153,7 +153,7 @@ class InfoBatchPlan:
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn from the scores when first asked."""
-        if e >= self.pruning_epochs:
+        if e == 0 or e >= self.pruning_epochs:
             return np.arange(self.n), np.ones(self.n)
         if self._drawn is None or self._drawn[0] != e:
             self._drawn = (e, *self._draw(e))

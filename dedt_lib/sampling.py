@@ -165,11 +165,15 @@ def sample(
     Raises:
         DedtError: The folder holds samples of another model, other labels or settings.
     """
-    processes, labels = processes or Processes(), np.asarray(labels, dtype=np.int64)
+    processes, labels = processes or Processes(), np.ascontiguousarray(labels, dtype=np.int64)
     whole = Path(folder or "") / "samples.npy"
     if folder and processes.main:
-        facts = {"model": key_of(model), "labels": hashlib.sha256(labels.data).hexdigest(), "seed": seed}
-        facts |= {"sampler": getattr(sampler, "__name__", ""), "steps": steps, "guidance": guidance}
+        facts = {"model": key_of(model), "labels": hashlib.sha256(labels.data).hexdigest(), "seed": int(seed)}
+        facts |= {
+            "sampler": getattr(sampler, "__name__", ""),
+            "steps": int(steps),
+            "guidance": float(guidance),
+        }
         claim(whole.with_name(INDEX), facts | {"precision": precision}, PARTS, "samples of another call")
     if folder and processes.from_main(processes.main and intact_or_removed(whole)):
         return np.load(whole, mmap_mode="r")

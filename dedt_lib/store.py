@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -140,7 +141,8 @@ class Store:
         own = whole - (self._spent - before)  # without other stages that the work has made on its way
         self._spent = before + whole
         found = (path for path in partial.rglob("*") if path.is_file())
-        names = {path.relative_to(partial).as_posix(): path for path in found if path.name[0] != "."}
+        names = {path.relative_to(partial).as_posix(): path for path in found}
+        names = {name: path for name, path in names.items() if not re.search(r"(^|/)\.", name)}
         manifest = {
             "stage": stage,
             "key": folder.name,
@@ -196,7 +198,7 @@ def _prepare(partial, resumable):
 def _sweep(folder):
     """Remove from a complete result what was there to go on from."""
     for scratch in folder.glob(".*"):
-        shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
+        shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else scratch.unlink(missing_ok=True)
 
 
 def _damaged(folder, what):

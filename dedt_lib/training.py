@@ -622,8 +622,11 @@ class _Diffusion(Task):
 
 
 def _visits(plan, labels):
-    """A digest of what a run visits: the labels, and the first epoch of its plan."""
-    digest = hashlib.sha256(f"{plan.epochs}".encode())
+    """A digest of what a run visits: the labels, the first epoch of its plan, and the numbers in it."""
+    numbers = {
+        name: value for name, value in vars(plan).items() if isinstance(value, int | float | str | None)
+    }
+    digest = hashlib.sha256(repr((type(plan).__name__, sorted(numbers.items()))).encode())
     for values in (torch.as_tensor(labels).cpu().numpy(), *plan.epoch(0)):
         digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()[:16]

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,10 +185,14 @@ def key_of(network: torch.nn.Module) -> str:
     """
     config = getattr(network, "config", {})
     config = config.to_dict() if hasattr(config, "to_dict") else config
+    config = config if isinstance(config, Mapping) else vars(config)
     about_the_file = "transformers_version"  # and whatever begins with an underscore
     settings = {k: v for k, v in config.items() if not k.startswith("_") and k != about_the_file}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, value in sorted(network.state_dict().items()):
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    tensors = (
+        (name, value) for name, value in network.state_dict().items() if isinstance(value, torch.Tensor)
+    )
+    for name, value in sorted(tensors):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

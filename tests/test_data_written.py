@@ -17,6 +17,7 @@ from test_data_sources import number_of, photo
 
 from dedt_lib import data
 from dedt_lib.data import lists
+from dedt_lib.data.look import look
 from dedt_lib.errors import DedtError
 
 
@@ -614,3 +615,30 @@ def test_paths_of_something_else_say_what_to_do(tmp_path, name, label, message):
     (tmp_path / "Labels.csv").write_text("Art\nant\n")
     with pytest.raises(DedtError, match=message):
         data.find("folder", tmp_path / name, label=label)
+
+
+def test_a_parquet_file_that_names_no_files_is_no_table(tmp_path):
+    photos(tmp_path / "ant", 0)
+    pq.write_table(pa.table({"image_name": ["a"], "prompt": ["b"]}), tmp_path / "metadata.parquet")
+    assert data.detect(tmp_path) == "folder" and listed(tmp_path).class_names == ("ant",)
+
+
+def test_splits_may_spell_their_classes_in_two_ways(tmp_path):
+    for split, form in (("train", "NFD"), ("test", "NFC")):
+        for i, name in enumerate(("\xe9clair", "fig")):
+            photos(tmp_path / split / unicodedata.normalize(form, name), i)
+    found = data.find("folder", tmp_path, "test")
+    assert found.class_names == data.find("folder", tmp_path).class_names == ("fig", "\xe9clair")
+
+
+def test_an_archive_that_changes_while_it_is_looked_at_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for i in range(3):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = len(png(i))
+            tar.addfile(info, io.BytesIO(png(i)))
+    found = listed(tmp_path)
+    assert found.files.content
+    os.utime(tmp_path / "0.tar", (1, 1))
+    with pytest.raises(DedtError, match="0.tar was changed while this ran"):
+        look(found)

@@ -53,6 +53,16 @@ def test_an_empty_folder_may_be_there(tmp_path):
     assert {path.name for path in out.iterdir()} == {"images", "weights.csv"}
 
 
+def test_exports_beside_one_another_leave_each_other_alone(tmp_path):
+    coreset = chosen(tmp_path, made(tmp_path / "photos", "0.png"))
+    running, other = tmp_path / f".out.{os.getppid()}.partial", tmp_path / ".out.2.1.partial"
+    for folder in (running, other, tmp_path / "disk"):
+        folder.mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 0
+    assert running.exists() and other.exists() and (tmp_path / "disk" / "images").is_dir()
+
+
 def test_of_two_exports_into_one_folder_one_is_refused(tmp_path, monkeypatch, capsys):
     coreset = chosen(tmp_path, made(tmp_path / "photos", "0.png", "1.png"))
     argv, links = ["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")], export.to_links

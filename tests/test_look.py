@@ -155,8 +155,8 @@ def test_what_is_not_used_of_an_image_is_told(tmp_path, capsys):
     argv = ["select", str(tmp_path / "stacks"), "--ratio", "0.5", "--method", "random"]
     assert main([*argv, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "4 images have several pages, of which the first is used" in said
-    assert "1 images have 16 bits a channel, of which the upper 8 are used" in said
+    assert "images of several pages, of which the first is used: 4" in said
+    assert "images of 16 bits a channel, of which the upper 8 are used: 1" in said
 
 
 def chunk(kind, content):

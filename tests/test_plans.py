@@ -99,6 +99,12 @@ def test_the_draw_of_an_epoch_stays_while_its_losses_come_in():
         np.testing.assert_array_equal(a, b)
 
 
+def test_the_first_epoch_is_everything_whatever_came_in():
+    infobatch = InfoBatchPlan(10, prune_ratio=0.5, epochs=4)
+    infobatch.record(np.arange(10), np.arange(10.0))
+    assert len(infobatch.epoch(0)[0]) == 10 > len(infobatch.epoch(1)[0])
+
+
 def test_infobatch_goes_on_from_its_state():
     losses = np.random.default_rng(3).random((8, 100))
     whole, first = plan(), plan()

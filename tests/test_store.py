@@ -190,11 +190,13 @@ def test_what_a_kill_left_in_a_result_is_removed(store):
 
 def test_files_in_folders_are_verified_too(store):
     def work(folder):
-        (folder / "photos").mkdir()
-        (folder / "photos" / "a.txt").write_text("one")
+        for name in ("photos/a.txt", ".parts/b.txt"):
+            (folder / name).parent.mkdir()
+            (folder / name).write_text("one")
 
     folder = store.run("stage", IDENTITY, work)
     assert set(store.manifest(folder)["files"]) == {"photos/a.txt"}
+    assert Store(store.root).run("stage", IDENTITY, work) == folder
     (folder / "photos" / "a.txt").unlink()
     with pytest.raises(DedtError, match="photos/a.txt is missing or was changed"):
         Store(store.root).run("stage", IDENTITY, work)

@@ -133,7 +133,7 @@ def add_row(name: str, row: Row) -> None:
     Raises:
         DedtError: There is a row of that name, no such table, or the recipe is none.
     """
-    if name in ROWS:
+    if name in ROWS and (ROWS[name], LABELS[name]) != (row.recipe, row.label):
         raise DedtError(f"There is a row '{name}' already: give yours another name.")
     for table in row.tables.split():
         check_choice("table", table, TABLES)

@@ -11,7 +11,8 @@ LABELS = ("label", "labels", "fine_label", "class", "class_name", "category", "c
 CAPTIONS = ("caption", "captions", "text", "txt", "prompt", "description", "sentence", "title", "alt")
 NONE = "none"
 NOT_LABELS = re.compile(
-    r"(.*_)?(id|idx|index|width|height|size|seed|row|split|fold|subset|status|license|licence|rating|camera|date|datum|time|datetime|timestamp|year)"
+    r"(.*_)?(id|idx|index|width|height|size|seed|row|split|fold|subset|status|license|licence|rating|camera)"
+    r"|(.*_)?(date|datum|time|datetime|timestamp|year)"
     r"|(.*_)?(steps?|cfg|scale|strength|score|sampler|scheduler)|guidance.*|__index_level_\d+__",
     re.IGNORECASE,
 )

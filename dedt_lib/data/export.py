@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import HUB, atomic_folder, lies_in, make_folder, read_json, write_json
+from ..files import HUB, atomic_folder, is_running, lies_in, make_folder, read_json, write_json
 from . import detect, find, lists
 from .listing import Listing, digest_of, upright
 from .names import composed, image_suffixes
@@ -322,6 +322,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
             counts differ.
     """
     check_choice("format", to, FORMATS)
+    out = out.resolve()
     _check_empty(out)
     source, table = _read(folder)
     path, kind = str(data or source["path"]), detect(data) if data else source["source"]
@@ -358,8 +359,10 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
                 f"{counts.total()} of {wanted} kept images could be written: the others are no longer there."
             )
         _check_empty(out)
-    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):  # of killed exports
-        shutil.rmtree(left, ignore_errors=True)
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*"):  # of killed exports
+        number = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.(partial|old)", left.name)
+        if number and not is_running(int(number[1])):
+            shutil.rmtree(left, ignore_errors=True)
     return counts
 
 
@@ -367,8 +370,8 @@ def _check_empty(out: Path) -> None:
     """Raise DedtError for a folder with anything in it."""
     if out.exists() and not out.is_dir():
         raise DedtError(f"{out} is a file: give --out a new folder.")
-    if out.exists() and any(out.iterdir()):
-        raise DedtError(f"{out} is not empty: give --out a new folder.")
+    if out.exists() and (any(out.iterdir()) or out == Path.cwd()):
+        raise DedtError(f"{out} is not empty, or where you are: give --out a new folder.")
 
 
 def _read(folder: Path) -> tuple[dict, pd.DataFrame]:

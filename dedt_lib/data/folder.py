@@ -136,7 +136,7 @@ def _listing(root, base, left_out, wanted=None):
         images.setdefault(composed(legible(folder.name)), []).extend(
             sorted(images_below(folder, left_out, [root, base]))
         )
-    classes = {name: files for name, files in images.items() if files}
+    classes = {name: images[name] for name in sorted(images) if images[name]}
     names = tuple(classes)
     if wanted and names != wanted:
         own = f"the classes {few(names)}" if names else "no class folders with images"

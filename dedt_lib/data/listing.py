@@ -1,5 +1,6 @@
 """From encoded images, in files of their own or inside others, to one array of pixels."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -51,6 +52,7 @@ class Files(tuple[Path, ...]):
 
     @functools.cached_property
     def _hashes(self) -> list[str]:
+        self._seen = [*map(_stamp, self)]
         with ThreadPoolExecutor() as pool:  # in pieces, and several at once
             return list(tqdm(pool.map(_hash, self), "hash", len(self), unit="file", leave=False, delay=2))
 
@@ -58,6 +60,13 @@ class Files(tuple[Path, ...]):
     def content(self) -> str:
         """A digest of what is in all of them."""
         return address("", self._hashes)
+
+    def check(self) -> None:
+        """Raise DedtError where one is no longer what :attr:`content` says."""
+        hashed = self.content and self._seen
+        for file, then in zip(self, hashed):
+            if _stamp(file) != then:
+                raise changed(legible(file))
 
     @functools.cached_property
     def digests(self) -> dict[Path, str]:
@@ -183,6 +192,7 @@ class Listing(Labelled):
             path = folder / "images.npy"
             allocate = functools.partial(create_array, path)
             images, bad = self._pixels(image_size, channels, allocate, self.files.digests)
+            self.files.check()
             refuse(bad)
             images.flush()
             if bad:
@@ -322,6 +332,12 @@ def _checked(found):
     return found
 
 
+def _stamp(file):
+    with contextlib.suppress(OSError):
+        found = file.stat()
+        return found.st_mtime_ns, found.st_size
+
+
 def _hash(file):
     try:
         return sha256(file)
@@ -398,7 +414,7 @@ def opened(file: Any) -> Image.Image:
 
 def bits_lost(image: Image.Image) -> bool:
     """Whether an image that was opened and not decoded yet has 16 bits a channel, of which Pillow keeps 8."""
-    return any(";16" in str(tile) for tile in image.tile)
+    return any(re.search(";16[BLN]", str(tile)) for tile in image.tile)
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:

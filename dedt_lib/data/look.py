@@ -69,10 +69,10 @@ class Look:
         """What is not used of the images that can be read, in words."""
         modes = self.table["mode"][self.readable]
         pages, deep = (int(modes.str.contains(said, regex=False).sum()) for said in (PAGES, DEEP))
-        notes = [f"{pages:,} images have several pages, of which the first is used"] * bool(pages)
+        notes = [f"images of several pages, of which the first is used: {pages:,}"] * bool(pages)
         return [
             *notes,
-            *[f"{deep:,} images have 16 bits a channel, of which the upper 8 are used"] * bool(deep),
+            *[f"images of 16 bits a channel, of which the upper 8 are used: {deep:,}"] * bool(deep),
         ]
 
     @property
@@ -113,6 +113,7 @@ def look(listing: Listing, folder: Path | None = None) -> Look:
                 if thumbnail:
                     thumbnails[place] = np.frombuffer(thumbnail, np.uint8).reshape(thumbnails.shape[1:])
             parts.append(part)
+    listing.files.check()
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "id", listing.ids)
     issues = _issues(table)

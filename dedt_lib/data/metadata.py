@@ -97,7 +97,9 @@ def find_tables(root: Path) -> dict[str, Path]:
 
 
 def _table(folder: Path) -> Path | None:
-    return next((folder / name for name in METADATA if os.path.isfile(folder / name)), None)
+    there = (folder / name for name in METADATA if os.path.isfile(folder / name))
+    # Others call so what they say of images in other ways.
+    return next((f for f in there if f.suffix != ".parquet" or FILE_NAME in parquet.columns(f)), None)
 
 
 def there(names: Sequence[str], file: Path) -> list[str]:
@@ -209,7 +211,7 @@ def _csv(text: str, keys: Sequence[str]) -> list[dict]:
             raise ValueError(error) from error
 
     head, _, rest = text.lstrip().partition("\n")
-    if re.fullmatch(r"sep=.", head.strip(), re.IGNORECASE):  # for Excel
+    if re.fullmatch(r"sep=.\r?", head, re.IGNORECASE):  # for Excel
         text, head = rest, rest.lstrip().partition("\n")[0]
     likely = max(",;\t", key=head.count)
     delimiter = next((d for d in ",;\t" if _key(sum(parsed(head, d), []), keys)), likely)

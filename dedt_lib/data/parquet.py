@@ -85,6 +85,11 @@ def splits(path: str | Path | None) -> Splits:
     return own, held_out
 
 
+def columns(file: Path) -> list[str]:
+    """The columns of a Parquet file, in lower case."""
+    return [name.lower() for name in _open(file).schema_arrow.names]
+
+
 def read_rows(file: Path) -> list[dict]:
     """All rows of a Parquet file of texts and numbers; raises DedtError for a damaged one."""
     import pyarrow

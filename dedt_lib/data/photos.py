@@ -57,7 +57,7 @@ class Pixels:
         def pixels(item: tuple[Any, str]) -> np.ndarray:
             (name, file), seen = item
             content = encoded_bytes(name, file, {})
-            if seen and content and digest_of(content) != seen:
+            if seen and digest_of(content or b"") != seen:
                 raise changed(name)
             return read_image(None if content is None else io.BytesIO(content), size, channels)
 

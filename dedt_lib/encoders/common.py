@@ -1,6 +1,7 @@
 """What every encoder shares: features of many images, and the accuracy of a classifier."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..pixels import to_float
 from ..weights import key_of
 
 PART = 256
-"""Images between two files from which a killed embedding goes on, or as many as a batch has."""
+"""Images, in whole batches, between two files from which a killed embedding goes on."""
 
 
 @torch.no_grad()
@@ -37,14 +38,14 @@ def embed(
         device: Where to compute.
         path: A ``.npy`` file to write part by part, for features that do not fit into memory; what comes back
             is then that file, memory-mapped and read-only.  A killed call is taken up where it was by one with
-            the same network and images; parts that were damaged since are made again.
+            the same weights and images; parts that were damaged since are made again.
 
     Returns:
         float32 [n, d].
 
     Raises:
-        DedtError: Images are not uint8, features are not finite, the disk is full, or ``path`` is of another
-            network or other images.
+        DedtError: Images are not uint8, features are not finite, the disk is full, or ``path`` is of other
+            weights or other images.
     """
     network.to(device).eval()
     keep_freed_memory()
@@ -62,35 +63,44 @@ def embed(
             )
         return values
 
-    n, title = len(images), f"embed {type(network).__name__}"
-    bar = tqdm(total=-(-n // batch_size), desc=title, unit="batch", leave=False)
+    n, name = len(images), f"embed {type(network).__name__}"
 
-    def rows(start, stop):
+    def rows(start, stop, bar):
         found = []
         for first in range(start, min(stop, n), batch_size):
             found.append(features(first))
             bar.update()
         return np.concatenate(found)
 
+    bar = partial(tqdm, total=-(-n // batch_size), desc=name, unit="batch", leave=False)
     if path is None:
-        with bar:
-            return rows(0, n)
+        with bar() as shown:
+            return rows(0, n, shown)
     path, size = Path(path), -(-PART // batch_size) * batch_size
-    facts = {"network": key_of(network), "images": list(images.shape), "batch_size": batch_size}
-    facts["first"] = hashlib.sha256(np.ascontiguousarray(images[:1]).data).hexdigest()
     pattern = f".{path.name}-*.npy"
+    facts = {"weights": key_of(network), "images": list(images.shape), "content": _content(images)}
     claim(path.with_name(f".{path.name}.json"), facts, [pattern, path.name], "features of something else")
     if not intact_or_removed(path):
-        parts = {start: path.with_name(pattern.replace("*", f"{start:09d}")) for start in range(0, n, size)}
-        with bar:
-            for start, part in parts.items():
+        parts = [path.with_name(pattern.replace("*", f"{start:09d}-{size}")) for start in range(0, n, size)]
+        with bar() as shown:
+            for start, part in zip(range(0, n, size), parts):
                 if intact_or_removed(part):
-                    bar.update(-(-(min(start + size, n) - start) // batch_size))
+                    shown.update(-(-(min(start + size, n) - start) // batch_size))
                     continue
-                with sealed(part) as partial, open(partial, "wb") as file:
-                    np.save(file, rows(start, start + size))
-        join(list(parts.values()), path, n)
+                with sealed(part) as unfinished, open(unfinished, "wb") as file:
+                    np.save(file, rows(start, start + size, shown))
+        join(parts, path, n)
     return np.load(path, mmap_mode="r")
+
+
+def _content(images):
+    """A digest of an array of images, "" of one that reads them from files as they are asked for."""
+    digest = hashlib.sha256()
+    if not isinstance(images, np.ndarray):
+        return ""
+    for start in range(0, len(images), PART):
+        digest.update(np.ascontiguousarray(images[start : start + PART]).data)
+    return digest.hexdigest()
 
 
 @torch.no_grad()

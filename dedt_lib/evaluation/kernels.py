@@ -42,8 +42,8 @@ def kid(real: Array, generated: Array, *, within: Array | None = None, device: s
         A number around zero, also below it, for equal distributions; tables often show 1000 times the value.
 
     Raises:
-        DedtError: fewer than two images on a side, non-finite features, other widths, or a ``within`` of another
-            number of samples.
+        DedtError: fewer than two images on a side, non-finite features, other widths, or a ``within`` of other
+            subsets.
     """
     real, generated = check_side(real), check_side(generated)
     check_widths(real.shape[1], generated.shape[1])

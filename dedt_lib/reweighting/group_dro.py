@@ -244,6 +244,7 @@ class GroupDRO:
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from a :meth:`state`."""
-        self.weights, self.excess = state["trajectory"][-1], state["excess"][-1]
+        if len(state["trajectory"]):
+            self.weights, self.excess = state["trajectory"][-1], state["excess"][-1]
         rows = torch.cat([state["trajectory"], state["excess"], state["clipped"][:, None]], dim=1)
         self.history = History(rows.numpy())

@@ -26,6 +26,7 @@ import inspect
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -543,7 +544,7 @@ def write_any_name() -> None:
 
 def out_of_reach(error: Exception) -> str:
     """What is said of an error that is of the machine and not of the code, else ""."""
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", str(error)):
         return "memory ran out: close other programs, or lower the batch size"
     return (
         f"a file of weights cannot be written ({error})" if type(error).__name__ == "SafetensorError" else ""
