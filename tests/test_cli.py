@@ -522,7 +522,7 @@ def test_the_plan_of_ones_own_images_counts_them(dedt_plan, photos):
         (["table9"], "Unknown table 'table9'"),
         (["--row", "best"], "Unknown row 'best'"),
         (["table1", "--ratio", "0.17"], "No cell has that row, ratio and seed"),
-        (["--data", "no-such-folder"], "is not a folder"),
+        (["--data", "no-such-folder"], "does not exist"),
         (["--set", "data.image_size=16"], "set image_size = 8"),
     ],
 )
@@ -551,7 +551,7 @@ def test_a_plan_of_nothing_is_one_line_and_status_two(argv, complaint, dedt_plan
         (["train", "--infobatch", "0.1"], "infobatch: "),
         (["train", "--infobatch", "ratio", "--reweighting"], "infobatch has no coreset"),
         (["select", "--infobatch", "ratio"], "have no coreset"),
-        (["select", "--data", "no-such-folder"], "is not a folder"),
+        (["select", "--data", "no-such-folder"], "does not exist"),
         (["train", "--reweighting", "--early-stopping"], "no coreset to reweight"),
         (["run", "table1"], "Say which row"),
         (["run", "table1", "--row", "best"], "Unknown row 'best'"),

@@ -10,7 +10,14 @@ from dedt_lib import interruption
 from dedt_lib.interruption import Stopped, asked, handled, postponed
 
 
-@pytest.mark.parametrize("signum", interruption.SIGNALS)
+@pytest.fixture(params=interruption.SIGNALS)
+def signum(request):
+    """A signal that is not ignored, as it may be where the tests run by themselves."""
+    before = signal.signal(request.param, signal.SIG_DFL)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_a_signal_stops_at_once_where_nothing_is_lost(signum):
     before = signal.getsignal(signum)
     with pytest.raises(Stopped) as stopped, handled():

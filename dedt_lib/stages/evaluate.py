@@ -356,10 +356,12 @@ class KidWithin(OfReal):
     name, file = "kid-within", "within.npy"
 
     def decides(self):
-        return {"samples": self.lab.profile.sample.count}
+        samples = self.lab.profile.sample.count
+        return {"samples": samples, "subsets": max(samples, self.lab.n) > evaluation.MOST_PAIRED}
 
     def work(self, folder):
-        within = evaluation.kid_within(self.features, **self.decides(), device=self.lab.gpu)
+        samples = self.lab.profile.sample.count
+        within = evaluation.kid_within(self.features, samples, device=self.lab.gpu)
         np.save(folder / self.file, within)
 
 
