@@ -168,6 +168,9 @@ else:
     shown = Markdown("FID during training was not measured yet.")
 shown
 
+# %%
+Markdown(findings.steps_in_words(steps))
+
 # %% [markdown]
 # ## Class by class
 #

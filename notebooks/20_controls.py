@@ -137,6 +137,9 @@ else:
     shown = Markdown("FID during training was not measured for this profile.")
 shown
 
+# %%
+Markdown(findings.steps_in_words(steps))
+
 # %% [markdown]
 # ## Does the result depend on the feature network?
 #

@@ -414,3 +414,13 @@ def test_fid_by_several_networks():
 def test_without_classes_there_is_nothing_to_say_of_them():
     assert findings.gains_in_words(None) == findings.heaviness_in_words(None) == "No results yet."
     assert findings.class_gains(None).empty
+
+
+def test_more_steps_help_or_do_not():
+    rows = [(1.0, s, n, fid + s) for s in (0, 1) for n, fid in ((10, 9.0), (100, 7.0))]
+    rows += [(0.1, s, n, fid + s) for s in (0, 1) for n, fid in ((10, 8.0), (50, 7.5), (100, 8.5))]
+    frame = pd.DataFrame(rows, columns=["ratio", "seed", "steps", "fid"])
+    said = findings.steps_in_words(frame)
+    assert "with all the data 7.50 after 100 steps, lower than anywhere before" in said
+    assert "with a random 10 % 9.00 after 100 steps, and 8.00 at its lowest before (2 seeds)." in said
+    assert findings.steps_in_words(frame.iloc[:0]) == ""

@@ -382,3 +382,20 @@ def _listed(names: Iterable[str]) -> str:
 def p_in_words(p: float) -> str:
     """A p-value to be read after the letter: = 0.35, < 0.001."""
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+
+
+def steps_in_words(frame: pd.DataFrame) -> str:
+    """What more steps bring, of ``results.fid_over_steps``: for each ratio the end and the lowest point before it."""
+    said = []
+    for ratio, own in frame.groupby("ratio", sort=False):
+        means = own.groupby("steps")["fid"].mean()
+        end, before = means.index[-1], means.iloc[:-1]
+        which = "all the data" if ratio == 1 else f"a random {percent(ratio)}"
+        trend = (
+            "lower than anywhere before"
+            if means[end] < before.min()
+            else f"and {before.min():.2f} at its lowest before"
+        )
+        said.append(f"with {which} {means[end]:.2f} after {end:,} steps, {trend}")
+    seeds = frame["seed"].nunique()
+    return f"FID is {'; '.join(said)} ({seeds} seed{'s' * (seeds > 1)})." if said else ""

@@ -180,7 +180,9 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
         label = "all data" if ratio == 1 else f"{100 * ratio:g} %, drawn at random"
         _line(axes, k, places, found, label)
     axes.set(xlabel="steps of the optimiser", ylabel="FID (classifier features)", xscale="log", yscale="log")
-    plain_ticks(axes.yaxis, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20)
+    low, high = axes.get_ylim()
+    more = (2.5, 4, 6, 8, 9, 12, 14) if high < 3 * low else ()
+    plain_ticks(axes.yaxis, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, *more)
     steps = sorted(frame.steps.unique())
     axes.set_xticks(steps[:1] + [b for a, b in itertools.pairwise(steps) if b > 1.3 * a])
     axes.xaxis.set_major_formatter("{x:,.0f}")
