@@ -1,4 +1,4 @@
-"""Guided samples of given classes, batch by batch, resumable: DDIM (Song et al., 2021) and ancestral sampling.
+"""Guided samples of given classes, batch by batch, resumable: DDIM (Song et al., 2021), ancestral sampling.
 
 A sampler is a function like :func:`ddim`; MDT is sampled by :func:`respaced_ddpm`.
 """
@@ -57,7 +57,7 @@ def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
 def initial_noise(
     numbers: Iterable[int], shape: tuple[int, ...], seed: int, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Gaussian noise float ``[n, *shape]`` for the samples with these numbers; each depends only on (seed, number)."""
+    """Gaussian noise float ``[n, *shape]`` for samples of these numbers; each depends on (seed, number) alone."""
     return torch.stack(
         [torch.randn(shape, generator=torch_generator(seed, "sample", int(i))) for i in numbers]
     ).to(device)
@@ -112,7 +112,7 @@ def ddim(
         float [b, C, H, W], pixels in [-1, 1]; with ``keep`` (that, list of x_t).
     """
     scheduler = getattr(model, "ddim_scheduler", pixel_scheduler)()
-    # The timesteps stay on the host: the scheduler looks at their values, and a device would have to be waited for.
+    # The timesteps stay on the host: the scheduler looks at their values, which would mean to wait for a device.
     scheduler.set_timesteps(steps)
     x_t, kept = noise, []
     for number, t in enumerate(scheduler.timesteps):
@@ -153,8 +153,8 @@ def sample(
         batch_size: Samples at a time.
         sampler: :func:`ddim`, or a function like it.
         decode: float [b, ...] that the sampler gives, to uint8 images.
-        folder: Keeps each finished batch, so that an interrupted call with the same arguments goes on (a batch
-            that was damaged is drawn again); the result is then the memory-mapped ``samples.npy`` in it.
+        folder: Keeps each finished batch, so that an interrupted call with the same arguments goes on (a
+            batch that was damaged is drawn again); the result is then the memory-mapped ``samples.npy`` in it.
         precision: "float32" or "bfloat16".
         processes: Those that share out the batches; every one gets all images.  This needs a folder.
         device: Where to sample.

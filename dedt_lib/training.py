@@ -60,11 +60,12 @@ What is no diffusion model takes AdamW with ``fused=False``, the order of sums t
 """
 
 
-EMA_WARMUPS: dict[str, dict[str, Any]] = {
-    "power": {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
-    "reciprocal": {},
-    "none": {},
+EMA_WARMUPS: dict[str, Callable[[float], dict[str, Any]]] = {
+    "power": lambda decay: {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
+    "reciprocal": lambda decay: {},
+    "none": lambda decay: {"min_decay": decay},
 }
+"""Name -> what diffusers' EMA takes for it at a decay: see :func:`moving_average`."""
 
 
 def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> "EMAModel":
@@ -75,8 +76,7 @@ def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettin
     """
     from diffusers.training_utils import EMAModel
 
-    warmup = EMA_WARMUPS[settings.ema_warmup]
-    warmup = {"min_decay": settings.ema_decay} if settings.ema_warmup == "none" else warmup
+    warmup = EMA_WARMUPS[settings.ema_warmup](settings.ema_decay)
     return EMAModel(parameters, decay=settings.ema_decay, foreach=True, **warmup)
 
 

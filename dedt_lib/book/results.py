@@ -32,7 +32,7 @@ Root = str | os.PathLike | None
 """The folder of all results, or None for the usual one (:func:`results_folder`)."""
 
 MODEL = ("data", "embed", "select", "latents", "reference", "reweight", "train")
-"""The parts of a ledger that a trained model costs, in order; its samples and their measuring are the others."""
+"""The parts of a ledger that a trained model costs, in order; the others are samples and their measuring."""
 
 UNITS = {
     "images": "images",
@@ -140,7 +140,7 @@ def compute_missing(profile: Named, table: str = "table1") -> int:
 
 
 def done(profile: Named, *, root: Root = None) -> set[str]:
-    """Names of the cells that have a result, collected or pending; raises DedtError as :func:`check_settings`."""
+    """Names of the cells with a result, collected or pending; raises DedtError as :func:`check_settings`."""
     check_settings(profile, root=root)
     folder = results_folder(profile, root)
     return {path.stem for path in folder.glob("pending/*.json")} | set(_collected(folder))
@@ -233,7 +233,7 @@ def _order(name: str) -> tuple[str, float, int]:
 
 
 def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
-    """Samples uint8 [n, C, H, W] of each cell, below one another and shrunk to THUMBNAIL, in a lossless picture.
+    """Samples uint8 [n, C, H, W] of each cell, one below the other and shrunk to THUMBNAIL, without loss.
 
     The PNG's text "cells" names the cell of each column.
     """

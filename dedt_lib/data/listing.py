@@ -52,7 +52,7 @@ class Files(tuple[Path, ...]):
 
     @functools.cached_property
     def _hashes(self) -> list[str]:
-        self._seen = [*map(_stamp, self)]
+        self._stamps = [*map(_stamp, self)]
         with ThreadPoolExecutor() as pool:  # in pieces, and several at once
             return list(tqdm(pool.map(_hash, self), "hash", len(self), unit="file", leave=False, delay=2))
 
@@ -63,8 +63,7 @@ class Files(tuple[Path, ...]):
 
     def check(self) -> None:
         """Raise DedtError where one is no longer what :attr:`content` says."""
-        hashed = self.content and self._seen
-        for file, then in zip(self, hashed):
+        for file, _, then in zip(self, self._hashes, self._stamps):
             if _stamp(file) != then:
                 raise changed(legible(file))
 

@@ -16,9 +16,9 @@ examples:
   dedt VERB --help                              what a verb prints and writes
 """
 
-# The docstrings here and in verbs.py are what --help shows.  A verb's options are the parameters of its function,
-# and of the verbs that compute a recipe the fields of Recipe too.  Torch and pydantic are imported only where they
-# are needed, so that ``dedt --help`` stays quick.
+# The docstrings here and in verbs.py are what --help shows.  A verb's options are the parameters of its
+# function, and of the verbs that compute a recipe the fields of Recipe too.  Torch and pydantic are imported
+# only where they are needed, so that ``dedt --help`` stays quick.
 
 import argparse
 import contextlib
@@ -555,8 +555,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0; 2 for unusable input; 128 and the number of the signal that stopped it: 129 (a closed
-        terminal), 130 (Ctrl-C), 141 (a closed pipe), 143 (SIGTERM).
+        The exit status: 0; 2 for unusable input; 128 and the number of the signal that stopped it: 129 (a
+        closed terminal), 130 (Ctrl-C), 141 (a closed pipe), 143 (SIGTERM).
     """
     write_any_name()
     argv, options = sys.argv[1:] if argv is None else argv, {}

@@ -87,7 +87,7 @@ class Stage:
         return {}
 
     def check(self) -> None:
-        """Raise DedtError for what the profile and the numbers of images do not allow: told before any work."""
+        """Raise DedtError for what the profile and the numbers of images do not allow, before any work."""
 
     def work(self, folder: Path) -> dict[str, Any] | None:
         """Fill ``folder``; may return facts for the manifest."""
@@ -195,7 +195,7 @@ class Given(Stage):
 
 
 def defaults(make: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments of ``make`` that need not be given, with their values: what a class of one's own is decided by."""
+    """The arguments of ``make`` that need not be given, with their values: they decide a class of one's own."""
     found = inspect.signature(make).parameters.values()
     return {argument.name: argument.default for argument in found if argument.default is not argument.empty}
 
@@ -216,7 +216,7 @@ def closure(stages: Iterable[Stage]) -> dict[str, Stage]:
 
 
 def walk(stages: Iterable[Stage]) -> Iterator[Stage]:
-    """The stages and all that they read, each as often as it is read: without an address, before any data is."""
+    """The stages and all that they read, each as often as it is read: without an address or any data."""
     for stage in stages:
         yield stage
         yield from walk(stage.inputs().values())
