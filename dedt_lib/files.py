@@ -326,7 +326,7 @@ def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if intact(index):
         if read_json(index) != facts:
-            raise DedtError(f"{folder} holds {what}. Delete it and run again.")
+            raise DedtError(f"{folder} holds {what}. Delete it there, or give another folder, and run again.")
         return
     if index.exists():
         say_damaged(index, "all of it is done again")

@@ -30,8 +30,8 @@ def splits(path: str | Path | None) -> Splits:
 
     Args:
         path: a text with a path in each line (``.txt``); a table (``.csv``, ``.tsv``, ``.jsonl``, ``.json``)
-            with a column of paths, ``file_name`` or another of KEYS, and perhaps a class and a caption.  Paths
-            are absolute or below the list's folder.
+            with a column of paths, ``file_name`` or another of KEYS, and perhaps a class and a caption.
+            Paths are absolute or below the list's folder.
 
     Raises:
         DedtError: for a list that cannot be read or names nothing.
@@ -128,7 +128,7 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         caption: as of :func:`dedt_lib.data.find`.
 
     Raises:
-        DedtError: for a list that cannot be read, or where images that it leaves out may have other names now.
+        DedtError: for a list that cannot be read, or where images that it leaves out may be called otherwise.
     """
     from . import find as find_in
 
