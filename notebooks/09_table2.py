@@ -46,7 +46,7 @@ pairs = [
     (ours, "infobatch-budget-annealed"),
     (ours, "moderate-reweighted"),
 ]
-page = findings.Page(frame, pairs)
+page = findings.Page(frame, pairs, profile=profile)
 Markdown(page.answer(ours, "early-stopping-annealed"))
 
 # %% [markdown]
@@ -56,9 +56,9 @@ Markdown(page.answer(ours, "early-stopping-annealed"))
 # brackets are the images that were really seen, as a share of those that a run
 # on all the data sees. The first two rows are the paper's, and the others are
 # controls. All rows see all the data in the last eighth of the epochs, in which
-# all class weights are one (the paper does not say), except *All data, equal
-# steps*, which sees all the data from the start and stops after as many steps
-# as the annealed coreset takes.
+# all class weights are one (the paper does not say), except *All data, steps of
+# an annealed run*, which sees all the data from the start and stops after as
+# many steps as the annealed coreset takes.
 
 # %%
 frame["seen"] = 100 * frame.realised
@@ -85,7 +85,8 @@ theirs.loc[theirs.index.isin(in_paper), theirs.columns.isin(columns)]
 full = frame[frame.row == "full"].fid.mean()
 Markdown(
     f"The FID of the run on all the data is {full:.2f}. "
-    f"{findings.floor_in_words(frame.result.iloc[0])}"
+    f"{findings.floor_in_words(frame.result.iloc[0])} "
+    f"{findings.shared_in_words(frame[frame.row.isin(page.rows)])}"
 )
 
 # %% [markdown]
@@ -297,7 +298,8 @@ the images; independent draws would agree for {100 * by_chance:.0f} %.
 #
 # A number of a table leads to its line here, and the figures and sentences were
 # made from the same runs. A line has the FID of each seed, the commit of the
-# code, and the command that computes the cell of the first seed.
+# code, where it was noted, and the command that computes the cell of the first
+# seed.
 
 # %%
 runs.behind(frame, [*grid.TABLES["table2"], *page.rows, "random"])

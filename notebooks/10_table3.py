@@ -77,8 +77,8 @@ training["paper (CIFAR-10)"] = [numbers.get(cell) for cell in training.index]
 runs.linked(training.round(2), rows)
 
 # %% [markdown]
-# The rows were made on different days and beside other work, and an evaluation
-# of the same network did not take equally long in each. So the times of
+# The rows were made on different machines and beside other work, and an
+# evaluation of the same network did not take equally long in each. So the times of
 # different rows do not compare; images and network evaluations do. The table
 # shows how long an evaluation took.
 
@@ -195,7 +195,7 @@ for name, row in (("s", plain), ("annealed", with_tail)):
     if row in rows:
         found = training.xs(grid.LABELS[row])["images"]
         check[f"here, {name}"] = found.reindex(check.index)
-check.round(2)
+check.astype(float).round(2).astype(object).fillna("–")
 
 # %% [markdown]
 # The two columns of the paper agree within the accuracy of a clock. Annealing
@@ -218,7 +218,8 @@ check.round(2)
 #
 # A number of a table leads to its line here, and the figures and sentences were
 # made from the same runs. A line has the FID of each seed, the commit of the
-# code, and the command that computes the cell of the first seed.
+# code, where it was noted, and the command that computes the cell of the first
+# seed.
 
 # %%
 runs.behind(frame, [*rows, "full"])

@@ -149,7 +149,8 @@ findings.proxies(learned).droplevel(["row", "ratio"]).round(3)
 #
 # A number of a table leads to its line here, and the figures and sentences were
 # made from the same runs. A line has the FID of each seed, the commit of the
-# code, and the command that computes the cell of the first seed.
+# code, where it was noted, and the command that computes the cell of the first
+# seed.
 
 # %%
 runs.behind(frame, "figure2")

@@ -10,7 +10,8 @@
 # # Tables I to III together: does pruning then reweighting work?
 #
 # The previous pages take one table each. This page puts their main comparisons
-# side by side, with the cost and the limits. Absolute numbers of the digits and
+# side by side, with the cost and the limits, and ask the first two of five
+# seeds as well. Absolute numbers of the digits and
 # of CIFAR-10 cannot be compared, but the *order* of the rows can. (The latent
 # models have their own pages, [Table IV](16_table4.ipynb) and
 # [Table V](18_table5.ipynb).) `compute = True` computes missing results.
@@ -29,6 +30,7 @@ from IPython.display import Markdown
 
 from dedt_lib.book import figures, findings, paper
 from dedt_lib.book import grid, results, runs, tables
+from dedt_lib.files import project_root
 
 shown = ("table1", "table2", "table3")
 if compute:
@@ -46,13 +48,17 @@ pairs = {
     "reweighting alone": (ours, "moderate"),
     "annealed - equal steps": (annealed, "early-stopping-annealed"),
 }
-page = findings.Page(frame, pairs.values())
+page = findings.Page(frame, pairs.values(), profile=profile)
+five = results.read_cells("digits5", root=project_root() / "results")
+of_five = findings.Page(five, pairs.values(), profile="digits5")
 Markdown(f"""
-Is the recipe better than a coreset drawn uniformly at random?
-{page.answer(ours, "random")}
+Is the recipe better than a coreset drawn uniformly at random? With the
+seeds of profile `digits5`: {of_five.answer(ours, "random")}
+With those of this page: {page.answer(ours, "random")}
 
-Is it better than all the data, stopped after as many steps?
-{page.answer(ours, "early-stopping")}
+Is it better than all the data, stopped after as many steps? With the
+seeds of profile `digits5`: {of_five.answer(ours, "early-stopping")}
+With those of this page: {page.answer(ours, "early-stopping")}
 """)
 
 # %% [markdown]
@@ -68,7 +74,8 @@ Is it better than all the data, stopped after as many steps?
 runs.linked(page.shown(), page.rows)
 
 # %%
-Markdown(page.summary())
+made = findings.shared_in_words(frame[frame.row.isin(page.rows)])
+Markdown(f"{page.summary()} {made}")
 
 # %% [markdown]
 # The same as a picture. Lines are 95 % intervals, without correction.
@@ -189,7 +196,8 @@ U-Net has {weights / 1000:.0f} thousand weights and takes
 #
 # A number of a table leads to its line here, and the figures and sentences were
 # made from the same runs. A line has the FID of each seed, the commit of the
-# code, and the command that computes the cell of the first seed.
+# code, where it was noted, and the command that computes the cell of the first
+# seed.
 
 # %%
 runs.behind(frame, page.rows)

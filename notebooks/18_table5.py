@@ -44,7 +44,9 @@ unguided = [
     (f"{row}-unguided", f"{other}-unguided") for row, other in guided
 ]
 weights = ("sd-moderate-reweighted", best)
-page = findings.Page(everything, [*guided, *unguided, weights])
+page = findings.Page(
+    everything, [*guided, *unguided, weights], profile=profile
+)
 Markdown(f"""
 With guidance: {page.answer(*guided[0])}
 
@@ -67,6 +69,7 @@ runs.linked(fid, "table5")
 Markdown(
     f"{findings.made_in_words(frame, 'table5', profile)} "
     + (findings.floor_in_words(frame.result.iloc[0]) if len(frame) else "")
+    + f" {findings.shared_in_words(frame[frame.row.isin(page.rows)])}"
 )
 
 # %% [markdown]
@@ -186,14 +189,15 @@ Markdown(findings.clipped_in_words(clipped[of_sd]))
 #
 # ## What FID does not show
 #
-# Means with half the width of their 95 % intervals. CMMD
-# ([Jayasumana et al., 2024](https://arxiv.org/abs/2401.09603)) is measured in
-# the embeddings of the small CLIP of this book. Precision is the share of
-# samples that lie among the real images, and recall the share of real images
-# that lie among the samples. Near-copies are counted against the images that
-# the run has seen; held-out real images have about one per cent by chance. A
-# model that is fine-tuned on few images for many epochs may copy them, which the
-# last column would show at the smallest ratio.
+# Means with half the width of their 95 % intervals. CMMD ([Jayasumana et al.,
+# 2024](https://arxiv.org/abs/2401.09603)) is measured in the embeddings of the
+# small CLIP of this book. Precision is the share of samples that lie among the
+# real images, and recall the share of real images that lie among the samples.
+# Near-copies are counted against the images that the run has seen; held-out
+# real images have about one per cent by chance against all the training images,
+# and less against few of them. A model that is fine-tuned on few images for
+# many epochs may copy them, which the last column would show at the smallest
+# ratio.
 
 # %%
 measures = ["fid", "cmmd", "cmmd_unbiased", "precision", "recall"]
@@ -226,7 +230,8 @@ tables.whole_speedups(frame, rows, full=full)
 #
 # A number of a table leads to its line here, and the figures and sentences were
 # made from the same runs. A line has the FID of each seed, the commit of the
-# code, and the command that computes the cell of the first seed.
+# code, where it was noted, and the command that computes the cell of the first
+# seed.
 
 # %%
 unguided = grid.TABLES["table5-unguided"]

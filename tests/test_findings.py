@@ -76,11 +76,22 @@ def test_all_comparisons_of_a_page_are_corrected_together():
     assert len(twice.table) == 1
 
 
-def test_a_comparison_without_its_seeds_costs_the_others_nothing():
-    moderate = {0.1: around(2.1), 0.2: [1.9, 2.2, 2.0, 2.1]}
+def test_a_verdict_that_is_there_stays_when_the_other_cells_come():
+    moderate = {0.1: around(1.0), 0.2: [1.9, 2.2, 2.0, 2.1]}
     frame = results(random={0.1: [2] * 5, 0.2: [2] * 4}, moderate=moderate)
     table = findings.Page(frame, [PAIR]).compare(*PAIR)
-    assert table.p_holm[0.1] == table.p[0.1] and np.isnan(table.p_holm[0.2])
+    assert table.p_holm[0.1] == 2 * table.p[0.1] and np.isnan(table.p_holm[0.2])
+    planned = findings.Page(frame, [PAIR, ("random", "full")], profile="digits")
+    assert planned.named == 8  # of two pairs at four ratios
+    assert planned.compare(*PAIR).p_holm[0.1] == pytest.approx(8 * table.p[0.1])
+    assert "for the 8 comparisons that are named here, of which 1 has 5 seeds so far" in planned.summary()
+
+
+def test_comparisons_that_were_chosen_with_the_results_in_view_get_no_verdict():
+    frame = results(random=around(2.0), moderate=around(1.0, by=0.9))
+    page = findings.Page(frame, [PAIR], added=True)
+    assert page.compare(*PAIR).verdict[0.1] == "inconclusive" and "better" not in page.shown().iloc[0, 0]
+    assert page.summary().endswith("added after the results had been read, so they get no verdict.")
 
 
 def test_a_page_tells_only_what_it_named():
@@ -97,7 +108,7 @@ def test_a_sentence_has_difference_interval_and_seeds():
     frame = results(random={0.1: [2] * 5, 0.2: [2] * 3, 0.3: [2]}, moderate=moderate)
     page = findings.Page(frame, [PAIR])
     assert page.answer(*PAIR) == (
-        "**No at some ratios, inconclusive at others.** FID, *ResNet-18, Moderate-DS* minus *Uniform random* (5 seeds), "
+        "**At 10 %: no.** FID, *ResNet-18, Moderate-DS* minus *Uniform random* (5 seeds), "
         "at 10 %: +1.02 (0.78 to 1.26), worse; 20 %: +0.00 (-2.48 to 2.48, 3 seeds); 30 %: +0.50 (1 seed)."
     )
     shown = page.shown()
@@ -154,13 +165,16 @@ def test_a_page_says_what_its_seeds_could_have_shown():
     frame = results(random={0.1: [2] * 5, 0.2: [2] * 5}, moderate={0.1: around(1), 0.2: around(2)})
     said = findings.Page(frame, [PAIR]).summary()
     least = evaluation.detectable_difference(np.std(FIVE, ddof=1), 5, level=0.05 / 2)
-    assert "for the 2 comparisons of this page with at least 5 seeds" in said
+    assert "for the 2 comparisons that are named here. A comparison with neither" in said
     assert said.endswith(
         f"5 seeds find, in four of five repetitions, a true difference of {least:.2f} in FID."
     )
     spread = np.where((frame.row == "moderate") & (frame.ratio == 0.2), 3, 1)
     said = findings.Page(frame.assign(fid=spread * frame.fid), [PAIR]).summary()
-    assert f"{2 * least:.2f} in FID ({least:.2f} to {3 * least:.2f}, by how much" in said
+    assert (
+        f"{2 * least:.2f} in FID (from {least:.2f} where the seeds scatter least to {3 * least:.2f} where"
+        in said
+    )
     few = findings.Page(frame[frame.seed < 3], [PAIR]).summary()
     assert few.endswith("A verdict takes 5 seeds, and there are 3: this page makes none.")
     one = findings.Page(frame[frame.seed < 1], [PAIR]).summary()
@@ -185,6 +199,12 @@ def test_the_order_of_rows_is_kendalls_tau():
     assert other["ours"] == ["moderate", "random", "gaussian"]
 
 
+def test_rows_are_put_in_order_by_the_seeds_that_all_have():
+    frame = results(random=[1.0, 9.0], moderate=[2.0], gaussian=[3.0, 0.0, 0.0])
+    order = findings.same_order(frame, THREE).loc["10 %"]
+    assert order["ours"] == ["random", "moderate", "gaussian"] and order["seeds"] == 1
+
+
 def test_rows_at_or_below_zero_have_a_place_in_the_order_and_missing_ones_have_none():
     frame = results(random=[-0.1], moderate=[0.0], gaussian=[float("nan")])
     for value in ("fid", "cmmd"):
@@ -204,10 +224,11 @@ def test_the_order_in_words():
         places = [range(6) if up is None else np.arange(6) * up for up in (ten, twenty)]
         mixed = [2, 0, 4, 1, 5, 3]
         values = [mixed if up is None else list(own) for up, own in zip((ten, twenty), places)]
-        frame = results(**{row: {0.1: [a], 0.2: [b]} for row, a, b in zip(rows, *values)})
+        frame = results(**{row: {0.1: [a] * 5, 0.2: [b] * 5} for row, a, b in zip(rows, *values)})
         said = findings.order_in_words(frame, published)
         assert said.startswith(head)
-    assert "+0.33 at 10 % (6 rows, p = 0.94)" in said
+    assert "+0.33 at 10 % (6 rows, 5 seeds, p = 0.94)" in said
+    assert findings.order_in_words(frame[frame.seed < 4], published).startswith("**Too few seeds")
     assert findings.order_in_words(results(random=[1.5]), THREE) == "No results yet."
 
 
@@ -316,8 +337,10 @@ CORRELATION = "The rank correlation between class weight and class-wise FID befo
     ],
 )
 def test_heavy_classes_are_easy_or_hard_only_if_so_few_classes_can_say(difficulty, words):
-    classes = made_up([difficulty], [difficulty])
+    classes = made_up([difficulty] * 5, [difficulty] * 5)
     assert findings.heaviness_in_words(classes).startswith(words)
+    few = made_up([difficulty], [difficulty])
+    assert findings.heaviness_in_words(few).startswith("**Too few seeds for a verdict.**")
     assert "Heavier than 1/K are f, g, h, i, j" in findings.heaviness_in_words(classes)
 
 
@@ -327,8 +350,8 @@ def test_heavy_classes_are_easy_or_hard_only_if_so_few_classes_can_say(difficult
         (around(70), "margins 70 % (70 to 70, 5 seeds) are clipped. This is the majority"),
         (around(17), "are clipped. This is not the majority"),
         ([40, 60, 45, 55, 51], "Whether this is a majority is inconclusive"),
-        ([17, 17.2], "margins 17 % (16 to 18, 2 seeds) are clipped. This is not the majority"),
-        ([17], "margins 17 % (1 seed) are clipped. One seed has no interval."),
+        ([17, 17.2], "margins 17 % (16 to 18, 2 seeds) are clipped. A verdict takes 5 seeds."),
+        ([17], "margins 17 % (1 seed) are clipped. A verdict takes 5 seeds."),
         ([], "No results yet."),
     ],
 )
@@ -362,11 +385,18 @@ def test_copies_are_told_by_the_row_with_the_most():
 
 def test_seeds_that_another_network_measured_are_told_apart():
     frame = results(random=[1, 2, 3], moderate=[1, 2, 3])
-    floors = frame.seed.map({0: 0.0671329, 1: 0.0671330, 2: 0.06747})
-    frame = frame.assign(result=[{"floor": {"fid": floor}} for floor in floors])
-    assert findings.shared_in_words(frame[frame.seed < 2]) == ""
-    said = findings.shared_in_words(frame)
-    assert "was trained 2 times" in said and "the seeds 0, 1; 2. All rows" in said
+
+    def measured_by(networks):
+        return frame.assign(
+            result=[{"protocol": f"FID, 64 features of {name}, layer x"} for name in networks]
+        )
+
+    by_seed = measured_by(frame.seed.map({0: "a", 1: "a", 2: "b"}))
+    assert findings.shared_in_words(by_seed[by_seed.seed < 2]) == ""
+    said = findings.shared_in_words(by_seed)
+    assert "were trained 2 times" in said and "the seeds 0, 1; 2. All rows" in said
+    said = findings.shared_in_words(measured_by("aaaabb"))
+    assert "of another machine than the rest are ResNet-18, Moderate-DS**" in said
 
 
 def test_a_page_says_how_its_results_were_made():
@@ -404,10 +434,13 @@ def test_the_weights_of_several_seeds_are_alike_or_not():
 
 
 def test_fid_by_several_networks():
-    cells = pd.DataFrame({"result": [{"fids": [x, 2 * x, x**2]} for x in (1.0, 2.0, 3.0, 5.0)]})
-    said = findings.networks_in_words(cells)
-    assert "4 cells" in said and "3 networks" in said and "1.000 to 1.000" in said and "2.75, 5.50" in said
-    one = findings.networks_in_words(pd.DataFrame({"result": [{}]}))
+    frame = results(random={0.1: [1.0, 2.0], 0.2: [7.0, 7.0]}, moderate={0.1: [3.0, 5.0]})
+    cells = frame.assign(result=[{"fids": [x, 2 * x, x**2]} for x in frame.fid])
+    said = findings.networks_in_words(cells, *PAIR)
+    assert "4 cells at 10 %" in said and "3 networks" in said and "1.00 to 1.00" in said
+    first, second, third = said.partition("each network: ")[2].split("; ")
+    assert [part.split()[0] for part in (first, second, third)] == ["+2.50", "+5.00", "+14.50"]
+    one = findings.networks_in_words(frame.assign(result=[{}] * len(frame)), *PAIR)
     assert one == "FID was measured with one network only."
 
 
@@ -421,6 +454,8 @@ def test_more_steps_help_or_do_not():
     rows += [(0.1, s, n, fid + s) for s in (0, 1) for n, fid in ((10, 8.0), (50, 7.5), (100, 8.5))]
     frame = pd.DataFrame(rows, columns=["ratio", "seed", "steps", "fid"])
     said = findings.steps_in_words(frame)
-    assert "with all the data 7.50 after 100 steps, lower than anywhere before" in said
-    assert "with a random 10 % 9.00 after 100 steps, and 8.00 at its lowest before (2 seeds)." in said
+    assert said.startswith(
+        "FID at the end (2 seeds): with all the data it is 7.50 after 100 steps, lower than at"
+    )
+    assert said.endswith("with a random 10 % it is 9.00 after 100 steps, after 8.00 at its lowest.")
     assert findings.steps_in_words(frame.iloc[:0]) == ""

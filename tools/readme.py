@@ -69,7 +69,9 @@ def found():
         frame = results.read_cells(profile, root=ROOT / "results")
         pages[name] = comparisons.Page(frame[frame.ratio.isin([0.1, 1.0])], pairs.values())
     seeds = {name: page.table.seeds.max() for name, page in pages.items()}
-    titles = [f"{name} ({comparisons.seeds_in_words(number)})" for name, number in seeds.items()]
+    titles = [
+        f"{name} (`{columns[name]}`, {comparisons.seeds_in_words(number)})" for name, number in seeds.items()
+    ]
     lines = [f"| FID with 10 % of the images | {' | '.join(titles)} |", "|---|---|---|"]
     for question, pair in pairs.items():
         own = [page.compare(*pair).loc[0.1] for page in pages.values()]
@@ -78,7 +80,8 @@ def found():
     enough = [page.table[page.table.seeds >= comparisons.ENOUGH] for page in pages.values()]
     verdicts = [verdict for table in enough for verdict in table.verdict]
     better, worse = map(verdicts.count, (comparisons.BETTER, comparisons.WORSE))
-    said = f"Of the {len(verdicts)} comparisons with five seeds {better} are *better* and {worse} *worse*"
+    counts = [f"{count or 'none'} {'are' if count > 1 else 'is'}" for count in (better, worse)]
+    said = f"Of the {len(verdicts)} comparisons with five seeds {counts[0]} *better* and {counts[1]} *worse*"
     lines.append(f"\n{said}; fewer seeds give no verdict.")
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,6 @@
 """Comparisons over seeds: what a page compares, corrected together, and how a comparison is printed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..errors import DedtError
 from ..evaluation import detectable_difference, holm, paired_interval, paired_p
-from .grid import LABELS
+from .grid import LABELS, Named, all_cells
 from .tables import metric, percent
 
 LEVEL, ENOUGH = 0.05, 5
@@ -38,20 +38,31 @@ class Page:
         frame: of ``results.read_cells``.
         pairs: (row, other) or (row, other, value) of each comparison; those without results are left out.
         value: the column of ``frame`` that is compared where a pair names none.
+        profile: whose grid says which comparisons are still to come; they are corrected for too.
+        added: the comparisons were chosen after the results had been read, so they get no verdict.
 
     Attributes:
         pairs: all that were named, as (row, other, value).
         table: by (row, other, value, ratio).  Columns: difference (mean over the seeds of ``row`` minus
             ``other``), low and high (its 95 % paired t interval, NaN for one seed), deviation (of the
-            differences), seeds, p (of the paired t test), p_holm (corrected for the whole page; NaN below
+            differences), seeds, p (of the paired t test), p_holm (corrected for all of them; NaN below
             ENOUGH seeds), verdict.
+        named: how many comparisons there will be when all cells have results.
 
     Raises:
         DedtError: a pair names a row that no table has.
     """
 
-    def __init__(self, frame: pd.DataFrame, pairs: Iterable[Sequence[str]], value: str = "fid") -> None:
-        self.value = value
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        pairs: Iterable[Sequence[str]],
+        value: str = "fid",
+        *,
+        profile: Named | None = None,
+        added: bool = False,
+    ) -> None:
+        self.value, self.added = value, added
         self.pairs = list(dict.fromkeys(tuple((*pair, value)[:3]) for pair in pairs))
         if unknown := sorted({name for pair in self.pairs for name in pair[:2]} - set(LABELS)):
             raise DedtError(f"No table has a row {', '.join(unknown)}. Choose of: {', '.join(LABELS)}.")
@@ -62,7 +73,12 @@ class Page:
         }
         index = pd.DataFrame(list(found), columns=["row", "other", "value", "ratio"])
         table = pd.DataFrame(list(found.values()), pd.MultiIndex.from_frame(index), columns=COLUMNS)
-        self.table = judged(table, np.where([metric(value).higher for value in index.value], 1, -1))
+        to_come = set(_planned(self.pairs, profile)) - set(found) if profile else ()
+        self.named = len(found) + len(to_come)
+        sign = np.where([metric(value).higher for value in index.value], 1, -1)
+        self.table = judged(table, sign, len(to_come))
+        if added:
+            self.table = self.table.assign(verdict=OPEN)
 
     @property
     def rows(self) -> list[str]:
@@ -114,9 +130,11 @@ class Page:
         table = self.compare(row, other, value)
         if table.empty:
             return "No results yet."
-        head = HEADS.get(frozenset(table.verdict), "At some ratios, and worse at others")
-        most, kind = table.seeds.max(), metric(value or self.value)
-        head = "Too few seeds for a verdict" if most < ENOUGH else head
+        told, most, kind = table[table.seeds >= ENOUGH], table.seeds.max(), metric(value or self.value)
+        head = HEADS.get(frozenset(told.verdict), "At some ratios, and worse at others")
+        if 0 < len(told) < len(table):
+            head = f"At {', '.join(map(percent, told.index))}: {head[0].lower()}{head[1:]}"
+        head = head if len(told) else "Too few seeds for a verdict"
         entries = "; ".join(
             f"{percent(line.Index)}: {entry(line, kind.digits, most)}" for line in table.itertuples()
         )
@@ -133,7 +151,11 @@ class Page:
         if tested.empty:
             return f"{said}There is one seed, so there are no intervals, and this page makes no verdict."
         said += "In brackets is the 95 % interval of the paired t test. "
-        most, m = tested.seeds.max(), int((tested.seeds >= ENOUGH).sum())
+        most, m, there = tested.seeds.max(), self.named, int((tested.seeds >= ENOUGH).sum())
+        if self.added:
+            return (
+                f"{said}These comparisons were added after the results had been read, so they get no verdict."
+            )
         if most < ENOUGH:
             return f"{said}A verdict takes {ENOUGH} seeds, and there are {most}: this page makes none."
 
@@ -142,13 +164,14 @@ class Page:
                 f"{detectable_difference(deviation, most, level=LEVEL / m):.{metric(value).digits}f}"
                 for deviation in deviations.quantile([0, 0.5, 1])
             )
-            spread = f" ({least} to {largest}, by how much a comparison's seeds scatter)" * (least != largest)
-            return f"{usual} in {metric(value).label}{spread}"
+            spread = f" (from {least} where the seeds scatter least to {largest} where they scatter most)"
+            return f"{usual} in {metric(value).label}{spread * (least != largest)}"
 
         groups = tested[tested.seeds == most].deviation.groupby("value", sort=False)
+        so_far = f", of which {there} {'has' if there == 1 else 'have'} {ENOUGH} seeds so far" * (there < m)
         return (
             f"{said}*Better* and *worse* stand only where p is below {LEVEL} after Holm's correction for the "
-            f"{m} comparison{'s' * (m != 1)} of this page with at least {ENOUGH} seeds. A comparison with neither word is "
+            f"{m} comparison{'s' * (m != 1)} that are named here{so_far}. A comparison with neither word is "
             "inconclusive, which does not mean that the two are equal: at the strictest level of the "
             f"correction {most} seeds find, in four of five repetitions, a true difference of "
             f"{' or '.join(found(value, own) for value, own in groups)}."
@@ -165,6 +188,17 @@ def _side_by_side(frame: pd.DataFrame, row: str, other: str, value: str) -> pd.D
     return wide.dropna()
 
 
+def _planned(pairs: Iterable[tuple[str, str, str]], profile: Named) -> Iterator[tuple[str, str, str, float]]:
+    """The comparisons (row, other, value, ratio) for which the grid of a profile has both sides."""
+    ratios: dict[str, set[float]] = {}
+    for row, ratio, _ in all_cells(profile):
+        ratios.setdefault(row, set()).add(ratio)
+    for row, other, value in pairs:
+        ours, theirs = (ratios.get(name, set()) for name in (row, other))
+        both = ours if theirs == {1.0} else theirs if ours == {1.0} else ours & theirs
+        yield from ((row, other, value, ratio) for ratio in sorted(both))
+
+
 def paired(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
     """The COLUMNS of values of the same seeds."""
     ours, theirs = np.array([*ours]), np.array([*theirs])
@@ -175,12 +209,14 @@ def paired(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
     return [*interval, deviation, len(ours), float(paired_p(differences))]
 
 
-def judged(table: pd.DataFrame, sign: np.ndarray | int) -> pd.DataFrame:
+def judged(table: pd.DataFrame, sign: np.ndarray | int, to_come: int = 0) -> pd.DataFrame:
     """The table with p_holm and verdict; ``sign`` is -1 where a negative difference is the better one.
 
-    Only comparisons that can get a verdict are corrected for, so that an unfinished row changes none.
+    A comparison with too few seeds, or one that is still ``to_come``, counts in the correction as one that
+    shows nothing: a verdict stays when it is there.
     """
-    p_holm = holm(table.p.where(table.seeds >= ENOUGH))
+    told = table.seeds >= ENOUGH
+    p_holm = np.where(told, holm([*table.p.where(told, 1.0), *[1.0] * to_come])[: len(table)], np.nan)
     verdict = np.where(sign * table.difference > 0, BETTER, WORSE)
     return table.assign(p_holm=p_holm, verdict=np.where(p_holm < LEVEL, verdict, OPEN))
 

@@ -55,7 +55,7 @@ class Classes(NamedTuple):
 
 
 def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> pd.DataFrame:
-    """Whether our rows come in the paper's order, ratio by ratio: a DataFrame.
+    """Whether our rows come in the paper's order, ratio by ratio, by the seeds that all rows have: a DataFrame.
 
     Args:
         frame: of ``results.read_cells``.
@@ -64,24 +64,22 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
 
     Returns:
         Columns: ours and paper (rows from the lowest value to the highest), tau (Kendall's, of the two
-        orders), p (exact without ties), p_holm (over the ratios).
+        orders), p (exact without ties), seeds, p_holm (over the ratios).
     """
     from scipy.stats import kendalltau
 
-    means = frame.pivot_table(index="row", columns="ratio", values=value)
-    numbers = {row: paper.by_ratio(published, row) for row in published if row in means.index}
     found = {}
-    for ratio in sorted({ratio for own in numbers.values() for ratio in own}):
-        rows = [
-            row for row in numbers if ratio in numbers[row] and ratio in means and pd.notna(means[ratio][row])
-        ]
-        if len(rows) < 2:
+    for ratio, own in frame[frame.row.isin(published)].groupby("ratio"):
+        theirs = {row: paper.by_ratio(published, row).get(ratio) for row in published}
+        wide = own.pivot(index="seed", columns="row", values=value).astype(float).dropna(axis=1, how="all")
+        wide = wide[[row for row in published if row in wide and theirs[row] is not None]].dropna()
+        if wide.shape[1] < 2 or wide.empty:
             continue
-        ours, theirs = ({row: means[ratio][row] for row in rows}, {row: numbers[row][ratio] for row in rows})
-        tau, p = kendalltau([*ours.values()], [*theirs.values()])
-        orders = (sorted(rows, key=values.__getitem__) for values in (ours, theirs))
-        found[percent(ratio)] = [*orders, float(tau), float(p)]
-    columns = ["ours", "paper", "tau", "p"]
+        means, published_means = wide.mean(), pd.Series(theirs)[wide.columns].astype(float)
+        tau, p = kendalltau(means, published_means)
+        orders = ([*values.sort_values(kind="stable").index] for values in (means, published_means))
+        found[percent(ratio)] = [*orders, float(tau), float(p), len(wide)]
+    columns = ["ours", "paper", "tau", "p", "seeds"]
     order = pd.DataFrame.from_dict(found, orient="index", columns=columns)
     return order.assign(p_holm=holm(order.p))
 
@@ -93,19 +91,22 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
         return "No results yet."
     told = order[order.p_holm < LEVEL]
     alike = told.index[told.tau > 0]
-    if len(told) == 0:
+    if order.seeds.max() < ENOUGH:
+        head = "Too few seeds for a verdict"
+    elif len(told) == 0:
         head = "Inconclusive"
     elif len(alike) == 0:
         head = f"No, the order is reversed at {', '.join(told.index)}"
     else:
         head = "Yes" if len(alike) == len(order) else f"At {', '.join(alike)}"
     taus = ", ".join(
-        f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, p {p_in_words(line.p_holm)})"
+        f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, {seeds_in_words(line.seeds)}, "
+        f"p {p_in_words(line.p_holm)})"
         for line in order.itertuples()
     )
     return (
         f"**{head}.** Kendall's tau between the paper's order and the order of the means here, 1 for the "
-        f"same order: {taus}; p after Holm's correction for the ratios."
+        f"same order: {taus}; of the seeds that all rows have, p after Holm's correction for the ratios."
     )
 
 
@@ -182,6 +183,7 @@ def heaviness_in_words(classes: Classes | None) -> str:
     head = (
         "Inconclusive" if p >= LEVEL else "Yes" if rank < 0 else "No, the heavier classes are the hard ones"
     )
+    head = head if len(classes.seeds) >= ENOUGH else "Too few seeds for a verdict"
     return (
         f"**{head}.** The rank correlation between class weight and class-wise FID before reweighting is "
         f"{rank:.2f} over {len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); "
@@ -237,17 +239,28 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
     return f"{alike}, {told}; {most} (at {percent(ratio)}, {seeds_in_words(line.seeds)})."
 
 
-def networks_in_words(frame: pd.DataFrame) -> str:
-    """Whether FID puts the cells in the same order in the features of networks of other seeds: a sentence."""
-    fids = [result.get("fids", ()) for result in frame.result if len(result.get("fids", ())) > 1]
-    if len(fids) < 3:
+def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
+    """Whether cells at the smallest ratio come in the same order in the features of networks of other seeds.
+
+    Args:
+        frame: of ``results.read_cells``.
+        row: whose FID minus that of ``other`` is told for each network.
+        other: see row.
+    """
+    own = frame[frame.ratio == frame.ratio.min()]
+    own = own[[len(result.get("fids", ())) > 1 for result in own.result]]
+    if len(own) < 3:
         return "FID was measured with one network only."
-    values = np.array(fids).T
-    pairs = [rank_correlation(a, b)[0] for a, b in itertools.combinations(values, 2)]
+    values = np.array([result["fids"] for result in own.result]).T
+    alike = [rank_correlation(a, b)[0] for a, b in itertools.combinations(values, 2)]
+    pages = [Page(own.assign(fid=fids), [(row, other)]).compare(row, other) for fids in values]
+    told = "; ".join(entry(page.assign(verdict=OPEN).iloc[0]) for page in pages if len(page))
     return (
-        f"The FIDs of {values.shape[1]} cells were measured in the features of {len(values)} networks that "
-        f"differ only in their seed. The rank correlations between two networks' FIDs are {min(pairs):.3f} "
-        f"to {max(pairs):.3f}; the mean FID is {', '.join(f'{mean:.2f}' for mean in values.mean(axis=1))}."
+        f"The FIDs of {len(own)} cells at {percent(own.ratio.min())} were measured in the features of {len(values)} "
+        f"networks that differ only in their seed. The rank correlations between two networks' FIDs are "
+        f"{min(alike):.2f} to {max(alike):.2f}."
+        + f" *{LABELS[row]}* minus *{LABELS[other]}* is, in the features of each network: {told}."
+        * bool(told)
     )
 
 
@@ -276,8 +289,8 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
     if len(shares) == 0:
         return "No results yet."
     mean, low, high = map(float, mean_interval(shares))
-    if len(shares) == 1:
-        verdict = "One seed has no interval."
+    if len(shares) < ENOUGH:
+        verdict = f"A verdict takes {ENOUGH} seeds."
     elif low > 50:
         verdict = "This is the majority that the paper expects."
     elif high < 50:
@@ -298,7 +311,7 @@ def copies_in_words(frame: pd.DataFrame) -> str:
         return "Near-copies were not counted, because there are no held-out images to compare with."
 
     def share(line: pd.Series) -> str:
-        mean, *ends = 100 * line[["mean", "low", "high"]]
+        mean, *ends = 100 * line[["mean", "low", "high"]].clip(0, 1)
         return between(f"{mean:.1f} %", ends, line.seeds, digits=1)
 
     row, ratio = shares["mean"].idxmax()
@@ -342,14 +355,23 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def shared_in_words(frame: pd.DataFrame) -> str:
-    """Which seeds were measured by the same network, told by the distance of the real halves; "" if all were."""
-    floors = frame.result.map(lambda result: f"{result['floor']['fid']:.4g}")
-    groups = [", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(floors)]
-    if len(groups) < 2:
+    """Which cells were measured by a network of FID of their own, told by its name in the protocol; "" if none."""
+    network = frame.result.map(
+        lambda result: result["protocol"].partition(" features of ")[2].partition(",")[0]
+    )
+    if network.nunique() < 2:
         return ""
+    head = (
+        f"The network of FID and the feature extractors were trained {network.nunique()} times, because machines "
+        "round differently"
+    )
+    if (network.groupby(frame.seed).nunique() == 1).all():
+        seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))
+        return f"{head}: for the seeds {'; '.join(seeds)}. All rows of a seed share them, so differences are within one."
+    others = frame.row[network != network.mode()[0]].unique()
     return (
-        f"What is trained once for all rows was trained {len(groups)} times, because machines round differently: for "
-        f"the seeds {'; '.join(sorted(groups))}. All rows of a seed share it, so differences are within one."
+        f"{head}: **of another machine than the rest are {_listed(LABELS[row] for row in others)}** (some or all "
+        "cells). A difference between them and other rows also contains what another extractor chose."
     )
 
 
@@ -392,10 +414,11 @@ def steps_in_words(frame: pd.DataFrame) -> str:
         end, before = means.index[-1], means.iloc[:-1]
         which = "all the data" if ratio == 1 else f"a random {percent(ratio)}"
         trend = (
-            "lower than anywhere before"
+            "lower than at any point before"
             if means[end] < before.min()
-            else f"and {before.min():.2f} at its lowest before"
+            else f"after {before.min():.2f} at its lowest"
         )
-        said.append(f"with {which} {means[end]:.2f} after {end:,} steps, {trend}")
+        said.append(f"with {which} it is {means[end]:.2f} after {end:,} steps, {trend}")
     seeds = frame["seed"].nunique()
-    return f"FID is {'; '.join(said)} ({seeds} seed{'s' * (seeds > 1)})." if said else ""
+    alone = ", so without an interval" * (seeds == 1)
+    return f"FID at the end ({seeds_in_words(seeds)}{alone}): {'; '.join(said)}." if said else ""

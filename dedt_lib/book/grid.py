@@ -66,7 +66,9 @@ _ROWS = {
     "infobatch-budget-annealed": Row("InfoBatch to budget + annealing", TO_BUDGET, "table2", (0.1, 0.2)),
     "random-annealed": Row("Uniform random + annealing", RANDOM | ANNEALED, "table2"),
     "early-stopping": Row("All data, equal steps", RANDOM | STOPPED, "table1"),
-    "early-stopping-annealed": Row("All data, equal steps", RANDOM | STOPPED | ANNEALED, "table2"),
+    "early-stopping-annealed": Row(
+        "All data, steps of an annealed run", RANDOM | STOPPED | ANNEALED, "table2"
+    ),
     "full": Row("All data", RANDOM, "table1 table2 table3", (1.0,)),
     "moderate-reweighted-shuffled": Row(
         "ResNet-18, Moderate-DS + shuffled weights", SHUFFLED, "controls", ENDS

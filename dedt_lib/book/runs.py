@@ -27,6 +27,8 @@ def linked(table: pd.DataFrame, rows: Rows, without: str = "") -> HTML:
     names = {grid.LABELS[row]: row for row in _names(rows)}
 
     def entry(text: Any, *labels: str) -> str:
+        if text != text:  # NaN
+            return "–"
         row = next((names[label] for label in labels if label in names), None)
         kept = next(filter(PERCENT.fullmatch, labels), None)
         if row is None or kept is None or text == "–":
