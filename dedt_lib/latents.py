@@ -44,10 +44,8 @@ class Latents:
                 f"{folder} holds the latents of {n} images, but there are {len(self.labels)} labels."
             )
         self.views, self.shape = row[0], row[2:]
-        self.shards = [
-            _open_shard(folder / SHARD.format(number), (min(self.shard_size, n - start), *row))
-            for number, start in enumerate(range(0, n, self.shard_size))
-        ]
+        count = -(-n // self.shard_size)
+        self.shards = [np.load(folder / SHARD.format(k), mmap_mode="r") for k in range(count)]
         self.device, self.resident = torch.device("cpu"), None
 
     def __len__(self) -> int:
@@ -107,18 +105,3 @@ class Latents:
             mine = shards == number
             rows[mine] = self.shards[number][places[mine]]
         return rows
-
-
-def _open_shard(path, shape):
-    try:
-        shard = np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        raise DedtError(f"{path} is missing: the encoding was not completed. Run it again.") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise DedtError(f"{path} is damaged ({error}). Delete it and run the encoding again.") from error
-    if shard.dtype != np.float16 or shard.shape != shape:
-        raise DedtError(
-            f"{path} holds {shard.dtype} {list(shard.shape)}, but float16 {list(shape)} belongs there. "
-            "Delete it and run the encoding again."
-        )
-    return shard

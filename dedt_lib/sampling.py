@@ -4,6 +4,7 @@ A sampler is a function like :func:`ddim`; MDT is sampled by :func:`respaced_ddp
 """
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -166,46 +167,38 @@ def sample(
         DedtError: The folder holds samples of another model, other labels or settings.
     """
     processes, labels = processes or Processes(), np.ascontiguousarray(labels, dtype=np.int64)
-    whole = Path(folder or "") / "samples.npy"
-    if folder and processes.main:
-        facts = {"model": key_of(model), "labels": hashlib.sha256(labels.data).hexdigest(), "seed": int(seed)}
-        facts |= {
-            "sampler": getattr(sampler, "__name__", ""),
-            "steps": int(steps),
-            "guidance": float(guidance),
-        }
-        claim(whole.with_name(INDEX), facts | {"precision": precision}, PARTS, "samples of another call")
-    if folder and processes.from_main(processes.main and intact_or_removed(whole)):
-        return np.load(whole, mmap_mode="r")
-    model.to(device).eval()
-    starts = range(0, len(labels), batch_size)
-    batches = {}
+    facts = {"model": key_of(model), "labels": hashlib.sha256(labels.data).hexdigest(), "seed": int(seed)}
+    facts |= {"sampler": getattr(sampler, "__name__", ""), "steps": int(steps), "guidance": float(guidance)}
+    starts, mine = range(0, len(labels), batch_size), slice(processes.rank, None, processes.count)
 
-    def part(start):
-        return Path(folder) / f".batch-{start:07d}-{batch_size}.npy"
-
-    hidden = None if processes.main else True
-    mine = starts[processes.rank :: processes.count]
-    for start in tqdm(mine, desc="sample", unit="batch", leave=False, disable=hidden):
-        if folder and intact_or_removed(part(start)):
-            continue
-        numbers = range(start, min(start + batch_size, len(labels)))
+    def draw(k: int) -> np.ndarray:
+        """The k-th batch of this process, decoded."""
+        numbers = range(len(labels))[starts[mine][k] :][:batch_size]
         noise = initial_noise(numbers, model.sample_shape, seed, device)
-        chosen = torch.from_numpy(labels[start : start + batch_size]).to(device)
         draws = sample_generators(numbers, seed)
+        chosen = torch.from_numpy(labels[numbers]).to(device)
         with autocast(precision, device):
             x_0 = sampler(model, noise, chosen, steps=steps, guidance=guidance, generators=draws)
-        batches[start] = decode(x_0).cpu().numpy()
-        if folder:
-            with sealed(part(start)) as partial, open(partial, "wb") as file:
-                np.save(file, batches.pop(start))
-    if not folder:
-        return np.concatenate([batches[start] for start in starts])
-    processes.wait()
-    if processes.main:
-        join([part(start) for start in starts], whole, len(labels))
-    processes.wait()
-    return np.load(whole, mmap_mode="r")
+        return decode(x_0).cpu().numpy()
+
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(folder or temporary)
+        whole = place / "samples.npy"
+        parts = [place / f".batch-{start:07d}-{batch_size}.npy" for start in starts]
+        if processes.main:
+            claim(place / INDEX, facts | {"precision": precision}, PARTS, "samples of another call")
+        if not processes.from_main(processes.main and intact_or_removed(whole)):
+            model.to(device).eval()
+            hidden = None if processes.main else True
+            for k, part in enumerate(tqdm(parts[mine], "sample", unit="batch", leave=False, disable=hidden)):
+                if not intact_or_removed(part):
+                    with sealed(part) as partial, open(partial, "wb") as file:
+                        np.save(file, draw(k))
+            processes.wait()
+            if processes.main:
+                join(parts, whole, len(labels))
+            processes.wait()
+        return np.load(whole, mmap_mode="r" if folder else None)
 
 
 @torch.no_grad()

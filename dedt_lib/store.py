@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -140,9 +139,7 @@ class Store:
         whole = _clocks() - start
         own = whole - (self._spent - before)  # without other stages that the work has made on its way
         self._spent = before + whole
-        found = (path for path in partial.rglob("*") if path.is_file())
-        names = {path.relative_to(partial).as_posix(): path for path in found}
-        names = {name: path for name, path in names.items() if not re.search(r"(^|/)\.", name)}
+        files = {p.relative_to(partial).as_posix(): p for p in partial.rglob("*") if p.is_file()}
         manifest = {
             "stage": stage,
             "key": folder.name,
@@ -150,7 +147,9 @@ class Store:
             "seconds": round(float(own[0]), 3),
             "cpu_seconds": round(float(own[1]), 3),
             "files": {
-                name: {"bytes": p.stat().st_size, "sha256": sha256(p)} for name, p in sorted(names.items())
+                name: {"bytes": p.stat().st_size, "sha256": sha256(p)}
+                for name, p in files.items()
+                if "/." not in f"/{name}"
             },
             **provenance(),
             **facts,

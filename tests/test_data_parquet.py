@@ -1,5 +1,6 @@
 """Parquet files in the Hugging Face schema."""
 
+import functools
 import io
 import json
 
@@ -10,9 +11,12 @@ import pytest
 from PIL import Image
 from tiny import png
 
-from dedt_lib.data import check_source, load, parquet
+import dedt_lib.data
+from dedt_lib.data import check_source, parquet
 from dedt_lib.errors import DedtError
 from dedt_lib.store import Store
+
+load = functools.partial(dedt_lib.data.load, image_size=8)
 
 NAMES = ["pine", "oak", "elm"]
 LABELS = [1, 0, 2, 1, 0, 2]
@@ -160,13 +164,10 @@ def test_files_must_have_the_same_columns(tmp_path):
         load("parquet", path=tmp_path)
 
 
-def test_images_keep_their_own_size_if_it_is_one_square(tmp_path):
-    same, mixed, oblong = pixels(size=(8, 8)), [*pixels(5), pixels(1, (9, 9))[0]], pixels(size=(8, 6))
-    for images, side in ((same, 8), (mixed, 32), (oblong, 32)):
-        data = load("parquet", path=write(tmp_path / "train.parquet", images))
-        assert data.images.shape == (6, 3, side, side)
-    data = load("parquet", path=tmp_path, image_size=5, channels=1)
-    assert data.images.shape == (6, 1, 5, 5)
+def test_images_are_brought_to_a_size(tmp_path):
+    path = write(tmp_path / "train.parquet", pixels(size=(8, 6)))
+    assert dedt_lib.data.load("parquet", path=path).images.shape == (6, 3, 32, 32)
+    assert load("parquet", path=path, image_size=5, channels=1).images.shape == (6, 1, 5, 5)
 
 
 def test_images_are_treated_as_those_of_a_folder(tmp_path):

@@ -14,12 +14,14 @@ from PIL import Image
 
 from dedt_lib import data
 from dedt_lib.book import figures
+from dedt_lib.config import load_profile
 from dedt_lib.data import check_source, find, load, look
-from dedt_lib.data.listing import opened
 from dedt_lib.data.names import resembles_split, split_of
 from dedt_lib.errors import DedtError
 from dedt_lib.selection import Coreset
 from dedt_lib.shell import cli
+from dedt_lib.stages.data import Images
+from dedt_lib.stages.lab import Lab
 from dedt_lib.store import Store
 
 TWO = ("ant", "bee")
@@ -140,14 +142,14 @@ def test_a_class_may_be_named_like_a_split(tmp_path, name):
 @pytest.mark.parametrize(
     "folders, message",
     [
-        (["test/ant", "test/bee"], "no training images"),
-        (["train/ant", "training/ant"], "two training splits"),
+        (["test/ant", "test/bee"], "splits or classes"),
+        (["train/ant", "training/ant"], "splits or classes"),
         (["train/ant", "train/bee", "car"], "splits or classes"),
         (["test/ant", "test/bee", "car"], "splits or classes"),
-        (["seg_train/ant", "seg_test/ant"], "splits of another name"),
-        (["fold1/ant", "fold1/bee", "fold2/ant", "fold2/bee"], "splits of another name"),
-        (["split_0/ant", "split_1/ant"], "splits of another name"),
-        (["trainA", "trainB", "testA", "testB"], "splits of another name"),
+        (["seg_train/ant", "seg_test/ant"], "splits or classes"),
+        (["fold1/ant", "fold1/bee", "fold2/ant", "fold2/bee"], "splits or classes"),
+        (["split_0/ant", "split_1/ant"], "splits or classes"),
+        (["trainA", "trainB", "testA", "testB"], "splits or classes"),
         (["wrapper/train/ant", "wrapper/test/ant"], "give the path .*wrapper"),
         (["ant/train", "ant/test", "bee/train"], "splits come before classes"),
     ],
@@ -294,22 +296,29 @@ def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, mon
     assert (tmp_path / "store" / "unreadable.txt").exists()
 
 
+def read_without_bad(root, tmp_path, split="train"):
+    """The images of a split as a run under the profile photos sees them."""
+    where = {"data.source": "folder", "data.path": root, "data.skip_bad": True, "data.image_size": 8}
+    return Images(Lab(load_profile("photos", **where), store=tmp_path / "store"), split).result()
+
+
 def test_skipped_images_leave_the_others_in_their_place(tmp_path):
-    root = tiny.write_images(tmp_path, TWO, size=(6, 6))
-    whole = load("folder", path=root, image_size=6)
+    root = tiny.write_images(tmp_path / "images", TWO, size=(8, 8))
+    whole = load("folder", path=root, image_size=8)
     (root / "ant" / "1.png").write_text("broken")
-    for store in (None, Store(tmp_path / "store")):
-        fewer = load("folder", path=root, image_size=6, skip_bad=True, store=store)
+    for _ in range(2):  # decoded, and from the store
+        fewer = read_without_bad(root, tmp_path)
         kept = [whole.ids.index(name) for name in fewer.ids]
         np.testing.assert_array_equal(fewer.images, whole.images[kept])
         assert len(kept) == 7 and fewer.labels.tolist() == [0] * 3 + [1] * 4
 
 
 def test_held_out_classes_keep_their_numbers_when_a_training_class_is_skipped(tmp_path):
-    tiny.write_images(tmp_path / "train", ("ant", "bee", "cat"), each=1)
-    tiny.write_images(tmp_path / "test", ("ant", "bee", "cat"), each=2)
-    (tmp_path / "train" / "bee" / "0.png").write_text("broken")
-    held_out = load("folder", path=tmp_path, split="test", image_size=6, skip_bad=True)
+    root = tmp_path / "images"
+    tiny.write_images(root / "train", ("ant", "bee", "cat"), each=1)
+    tiny.write_images(root / "test", ("ant", "bee", "cat"), each=2)
+    (root / "train" / "bee" / "0.png").write_text("broken")
+    held_out = read_without_bad(root, tmp_path, "test")
     assert held_out.class_names == ("ant", "cat") and held_out.labels.tolist() == [0, 0, 1, 1]
     assert [name.split("/")[1] for name in held_out.ids] == ["ant", "ant", "cat", "cat"]
 
@@ -403,7 +412,7 @@ def test_readings_of_sources_are_public():
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pytest has filters of its own
 def test_panoramas_are_read_up_to_a_size(tmp_path, monkeypatch):
     Image.new("1", (16_000, 12_000)).save(tmp_path / "panorama.png")
-    with opened(tmp_path / "panorama.png") as image:
+    with Image.open(tmp_path / "panorama.png") as image:
         assert image.size == (16_000, 12_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     told = r"panorama.png \(it has more than 268 million pixels; make it smaller\)"

@@ -4,22 +4,19 @@ import scipy.stats
 import tiny
 import torch
 from safetensors.torch import save_file
-from torch.utils.data import Dataset
-from torch_fidelity import calculate_metrics, feature_extractor_inceptionv3
+from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from dedt_lib import arrays, encoders, evaluation
 from dedt_lib.errors import DedtError
 from dedt_lib.evaluation import (
-    INCEPTION,
     FrechetReference,
     classwise_frechet,
     classwise_kid,
     classwise_references,
     cmmd,
     concordance,
-    extract_features,
     frechet_distance,
     kernels,
     kid,
@@ -28,7 +25,8 @@ from dedt_lib.evaluation import (
     nearest_distances,
     paired_interval,
 )
-from dedt_lib.randomness import seeded
+from dedt_lib.stages.evaluate import features, width
+from dedt_lib.stages.lab import Lab
 
 
 def draw(n, d=5, seed=0, scale=1.0, shift=0.0):
@@ -165,57 +163,9 @@ def test_references_that_cannot_be_used(tmp_path):
     for other in (draw(9, d=6), draw(3, d=6), FrechetReference.of(draw(9, d=6))):
         with pytest.raises(DedtError, match="different width .5 and 6. cannot be compared"):
             references[0].distance(other)
-    with pytest.raises(DedtError, match="real.npz does not exist"):
-        FrechetReference.load(tmp_path / "real.npz")
-    (tmp_path / "real.npz").write_bytes(b"PK and nothing else")
-    with pytest.raises(DedtError, match="holds no Frechet reference.*make it again"):
-        FrechetReference.load(tmp_path / "real.npz")
-    np.savez(tmp_path / "real.npz", mean=np.zeros(3), factor=np.zeros((2, 2)), count=2)
-    with pytest.raises(DedtError, match="holds no Frechet reference"):
-        FrechetReference.load(tmp_path / "real.npz")
 
 
 # ---- features ------------------------------------------------------------------------------------
-
-
-class Images(Dataset):
-    def __init__(self, images):
-        self.images = torch.from_numpy(images)
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, i):
-        return self.images[i]
-
-
-@pytest.fixture(scope="module")
-def extractor():
-    network = seeded(0, "extractor", lambda: encoders.SmallClassifier(1, 10, 16))
-    return evaluation.register_classifier(network, "a-test" * 4, (1, 8, 8))
-
-
-def test_torch_fidelity_agrees_on_the_same_images(extractor, digits):
-    generator = np.random.default_rng(0)
-    generated = generator.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
-    features = [evaluation.extract_features(images, extractor) for images in (digits.images, generated)]
-    sides = {"input1": Images(digits.images), "input2": Images(generated)}
-    how = {"feature_extractor": extractor, "feature_layer_fid": "features", "batch_size": 20, "fid": True}
-    on_this_machine = {"cuda": False, "cache": False, "save_cpu_ram": True, "verbose": False}
-    theirs = calculate_metrics(**sides, **how, **on_this_machine)["frechet_inception_distance"]
-    assert theirs > 0 and frechet_distance(*features) == pytest.approx(theirs, rel=1e-6)
-
-
-def test_the_extractor_is_the_network_in_batches(extractor, digits):
-    network = seeded(0, "extractor", lambda: encoders.SmallClassifier(1, 10, 16))
-    features = evaluation.extract_features(digits.images, extractor, batch_size=7)
-    np.testing.assert_allclose(features, encoders.embed(network, digits.images), rtol=1e-4, atol=1e-6)
-
-
-def test_other_weights_are_another_extractor(extractor):
-    network = encoders.SmallClassifier(1, 10, 16)
-    assert evaluation.register_classifier(network, "a-test" * 4, (1, 8, 8)) == extractor
-    assert evaluation.register_classifier(network, "b-test" * 4, (1, 8, 8)) != extractor
 
 
 @pytest.fixture(scope="module")
@@ -225,12 +175,12 @@ def inception(tmp_path_factory):
         patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *a, **k: {})
         kind = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
         patch.setattr(kind, "load_state_dict", lambda *a: None)
-        network = kind(INCEPTION, ["192", "768", "2048"], verbose=False)
+        network = kind("inception-v3-compat", ["2048"], verbose=False)
     generator = torch.Generator().manual_seed(0)
     for weights in (w for w in network.parameters() if w.ndim == 4):
         torch.nn.init.kaiming_normal_(weights, nonlinearity="relu", generator=generator)
-    file = tmp_path_factory.mktemp("weights") / "inception.pth"
-    torch.save(network.state_dict(), file)
+    file = tmp_path_factory.mktemp("weights") / "inception.safetensors"
+    save_file(network.state_dict(), file)
     return network, file
 
 
@@ -241,61 +191,32 @@ def colours():
 
 def test_inception_features_are_those_of_torch_fidelity(inception, colours):
     network, file = inception
-    layers = dict(zip(network.features_list, network(torch.from_numpy(colours))))
-    features = extract_features(colours, INCEPTION, weights_path=file, batch_size=1)
+    features = encoders.embed(encoders.FidInception(file), colours, batch_size=1)
     assert features.shape == (2, 2048) and features.dtype == np.float32 and features.std(axis=0).mean() > 1e-3
-    np.testing.assert_allclose(features, layers["2048"], rtol=1e-3, atol=1e-5)
-    for layer in ("192", "768"):
-        features = extract_features(colours, INCEPTION, layer=layer, weights_path=file)
-        np.testing.assert_allclose(features, layers[layer], rtol=1e-3, atol=1e-5)
-        assert features.shape == (2, int(layer))
+    np.testing.assert_allclose(features, network(torch.from_numpy(colours))[0], rtol=1e-3, atol=1e-5)
 
 
-def test_one_channel_is_repeated_and_features_go_to_a_file(inception, colours, tmp_path):
-    _, file = inception
-    options = {"layer": "192", "weights_path": file}
-    features = extract_features(colours[:, :1], INCEPTION, out=tmp_path / "f.npy", batch_size=1, **options)
-    assert isinstance(features, np.memmap) and [f.name for f in tmp_path.iterdir()] == ["f.npy"]
-    grey = extract_features(np.repeat(colours[:, :1], 3, axis=1), INCEPTION, **options)
-    np.testing.assert_allclose(features, grey, rtol=1e-4, atol=1e-6)
+def test_one_channel_is_repeated_for_inception(inception, colours):
+    network = encoders.FidInception(inception[1])
+    grey = encoders.embed(network, colours[:, :1])
+    np.testing.assert_array_equal(grey, encoders.embed(network, np.repeat(colours[:, :1], 3, axis=1)))
 
 
-def test_inception_weights_may_be_safetensors(inception, colours, tmp_path):
-    network, file = inception
-    save_file(network.state_dict(), tmp_path / "inception.safetensors")
-    options = {"layer": "192", "batch_size": 2}
-    features = extract_features(colours, INCEPTION, weights_path=file, **options)
-    same = extract_features(colours, INCEPTION, weights_path=tmp_path / "inception.safetensors", **options)
-    np.testing.assert_array_equal(features, same)
+def test_inception_without_weights_can_be_timed():
+    lab = Lab("paper", counts=[3, 3])
+    assert features(lab, lab.imagine(2).images).shape == (2, width(lab))
 
 
-def test_weights_that_cannot_be_used(colours, tmp_path):
-    def extract(path):
-        extract_features(colours, INCEPTION, weights_path=path)
-
-    with pytest.raises(DedtError, match="needs its published weights: give weights_path"):
-        extract(None)
+def test_weights_that_cannot_be_used(tmp_path):
     with pytest.raises(DedtError, match="none.pth does not exist"):
-        extract(tmp_path / "none.pth")
-    torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(DedtError, match="other.pth does not hold the weights of 'inception-v3-compat'"):
-        extract(tmp_path / "other.pth")
+        encoders.FidInception(tmp_path / "none.pth")
+    save_file({"fc.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(DedtError, match="other.safetensors belongs to another network"):
+        encoders.FidInception(tmp_path / "other.safetensors")
     torch.save({"fc.weight": tiny.Bomb(tmp_path / "opened")}, tmp_path / "code.pth")
-    with pytest.raises(DedtError, match="code.pth is damaged or not a file of weights"):
-        extract(tmp_path / "code.pth")
+    with pytest.raises(DedtError, match="code.pth is not the official .*must be a .safetensors file"):
+        encoders.FidInception(tmp_path / "code.pth")
     assert not (tmp_path / "opened").exists()
-
-
-def test_images_and_names_that_an_extractor_does_not_take(extractor, colours):
-    with pytest.raises(DedtError, match="Unknown feature extractor 'inception'.*inception-v3-compat"):
-        extract_features(colours, "inception")
-    with pytest.raises(DedtError, match="Unknown layer '2047'.*768, 2048"):
-        extract_features(colours, INCEPTION, layer=2047)
-    with pytest.raises(DedtError, match="takes 1 channels; the images have 3"):
-        extract_features(colours, extractor)
-    for images in (colours.astype(np.float32), colours[0], colours[:0]):
-        with pytest.raises(DedtError, match="Images must be uint8"):
-            extract_features(images, extractor)
 
 
 # ---- the floor -----------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def test_what_is_no_fault_of_an_image_is_not_kept(tmp_path, monkeypatch, decode,
 
     def go(folder):
         if decode:
-            return listing.decode(16, 3, store, skip_bad=True)
+            return listing.decode(16, 3, store)
         folder.mkdir(exist_ok=True)
         return look.look(listing, folder).table
 

@@ -378,6 +378,17 @@ def test_the_probe_times_every_kind_of_work():
     assert speed["reference", "U-Net"] == speed["training", "U-Net"]
 
 
+def test_the_probe_needs_neither_files_nor_published_weights():
+    published = {
+        "evaluate.network": "inceptionv3",
+        "data.source": "folder",
+        "encoders.resnet18.weights": "imagenet",
+    }
+    lab = Lab(tiny.profile(**published), counts=[9, 9])
+    speed = planning.probe(runs(lab, ("moderate", 0.2, 0)), limit=0)
+    assert speed["measuring", "metric"] > 0 and speed["features", "resnet18"] > 0
+
+
 def test_hours_are_the_units_of_each_kind_times_their_time():
     works = planned(imagined(), ("moderate", 0.1))
     speed = {(work.kind, work.network): 2.0 for kind in works.values() for work in kind}

@@ -188,7 +188,7 @@ def _side_by_side(frame: pd.DataFrame, row: str, other: str, value: str) -> pd.D
     return wide.dropna()
 
 
-def _planned(pairs: Iterable[tuple[str, str, str]], profile: Named) -> Iterator[tuple[str, str, str, float]]:
+def _planned(pairs: Iterable[tuple[str, ...]], profile: Named) -> Iterator[tuple[str, str, str, float]]:
     """The comparisons (row, other, value, ratio) for which the grid of a profile has both sides."""
     ratios: dict[str, set[float]] = {}
     for row, ratio, _ in all_cells(profile):
@@ -216,7 +216,9 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int, to_come: int = 0) -> pd.
     shows nothing: a verdict stays when it is there.
     """
     told = table.seeds >= ENOUGH
-    p_holm = np.where(told, holm([*table.p.where(told, 1.0), *[1.0] * to_come])[: len(table)], np.nan)
+    p_holm = np.where(
+        told, holm(np.array([*table.p.where(told, 1.0), *[1.0] * to_come]))[: len(table)], np.nan
+    )
     verdict = np.where(sign * table.difference > 0, BETTER, WORSE)
     return table.assign(p_holm=p_holm, verdict=np.where(p_holm < LEVEL, verdict, OPEN))
 

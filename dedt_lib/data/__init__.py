@@ -66,8 +66,6 @@ def load(
     channels: int | None = None,
     per_class: int | None = None,
     store: "Store | None" = None,
-    skip_bad: bool = False,
-    report: str | Path | None = None,
     label: str = "",
     caption: str = "",
 ) -> LabelledImages | None:
@@ -88,13 +86,10 @@ def load(
               source.
         split: "train" or "test".
         path: where the images are.
-        image_size: pixels along a side that images of a folder (default 32) and of Parquet files (default:
-            their own) are brought to.
+        image_size: pixels along a side to which images in files are brought (default 32).
         channels: 1 or 3 (default 3).
         per_class: keep only the first so many of each class.
         store: keeps the decoded images of a folder or of Parquet files, for next time.
-        skip_bad: leave out images that cannot be read.
-        report: the folder for the list of these (default: the store's root).
         label: the column of the classes, or "none".
         caption: the column of the captions.
 
@@ -106,17 +101,14 @@ def load(
     """
     _check_names(source, split, image_size, channels)
 
-    def read(split):
-        if source == "digits":
-            return digits.load_digits(split)
-        found = find(source, path, split, label=label, caption=caption)
-        if isinstance(found, Listing):
-            return found.decode(image_size, channels or 3, store, skip_bad=skip_bad, report=report)
-        return found and cifar10.load_cifar10(found, split)
-
-    data = read(split)
-    if data and skip_bad and split == "test":
-        data = data.of_classes(read("train").class_names)
+    found = None if source == "digits" else find(source, path, split, label=label, caption=caption)
+    data: LabelledImages | None = None
+    if source == "digits":
+        data = digits.load_digits(split)
+    elif isinstance(found, Listing):
+        data = found.decode(image_size, channels or 3, store)
+    elif found:
+        data = cifar10.load_cifar10(found, split)
     if data and per_class:
         reading = data.reading or Reading.of(len(data), unit="images")
         first = [np.flatnonzero(data.labels == k)[:per_class] for k in range(len(data.class_names))]

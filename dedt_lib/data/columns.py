@@ -118,21 +118,21 @@ def label_column(
             )
         return asked, []
     like = _called(LABELS, (*fields, *others))
+    notes = [f"'{name}' {UNFIT}, so it is no class" for name in like if values(name) is None]
     known = [name for name in like if values(name) is not None]
     known = known or [name for name in fields if name.lower().startswith("label")]
+    if known and is_label(known[0], True):
+        return known[0], notes
+    if known:
+        empty = not any(value is not None for value in values(known[0]) or ())
+        why = "is empty" if empty else "has a value of its own in most rows"
+        return "", [*notes, f"'{known[0]}' {why}, so it is no class"]
     free = [name for name in fields if not NOT_LABELS.fullmatch(name) and name.lower() not in CAPTIONS]
-    candidates = known[:1] or free
-    found = [name for name in candidates if is_label(name, bool(known))]
+    found = [name for name in free if is_label(name, False)]
     if len(found) > 1:
         raise DedtError(
             f"Each of the columns {few(found)} could be the class of an image: say which by "
             f"--label COLUMN, or that none is by --label {NONE}."
-        )
-    notes = [f"'{name}' {UNFIT}, so it is no class" for name in like if values(name) is None]
-    for name in known[:1] if not found else ():
-        empty = not any(value is not None for value in values(name) or ())
-        notes.append(
-            f"'{name}' {'is empty' if empty else 'has a value of its own in most rows'}, so it is no class"
         )
     return (found or [""])[0], notes
 

@@ -203,49 +203,24 @@ def _layout(root, children):
     def nested(folders):
         return any(shapes[folder] == "nested" for folder in folders)
 
-    def refuse(folders, why):
-        raise DedtError(f"{root} holds {_list(folders)}, {why}.")
-
-    both = (
-        f"named like splits, beside {_list(others)}: are these splits or classes? For splits use "
-        "train/CLASS/IMAGE and test/CLASS/IMAGE, or give the path of the one to use; for classes put the "
-        "images of each directly into its folder, or rename them"
-    )
-    if nested(trains):
-        if len(trains) > 1:
-            refuse(trains, "two training splits: move one of them away")
-        if others and not tests:
-            refuse(trains, both)
+    if len(trains) == 1 and (not others or (tests and nested(trains))):
+        train, test = trains[0], next(iter(tests), None)
         notes = [f"beside the splits, so left out: {_list(others)}"] * bool(others)
         if len(tests) > 1 and nested(tests):
             notes.append(f"of {_list(tests)} the first is held out, the others are left out")
-        test = tests[0] if tests else None
-        return trains[0], test, [folder for folder in children if folder not in (trains[0], test)], notes
+        return train, test, [folder for folder in children if folder not in (train, test)], notes
 
     exact, plain = [*trains, *tests], [folder for folder in others if not resembles_split(folder.name)]
-    if plain and (nested(tests) or (trains and tests)):
-        refuse(exact, both)
-    if not others and len(trains) == 1:
-        tests = tests[:1] or [None]
-        return trains[0], tests[0], [f for f in children if f not in (trains[0], tests[0])], []
-    if not plain and trains:
-        refuse(
-            exact,
-            "named like splits, but the images lie in them directly: put those of each class into a folder "
-            "of its own in the split (train/CLASS/IMAGE), or rename them if they are classes",
-        )
-    if not plain and tests:
-        refuse(
-            [*tests, *others],
-            "held-out images, but no training images: name their folder train, or give the path of the "
-            "folder that holds the class folders",
-        )
-    words = set().union(*(split_words(folder.name) for folder in others))
-    if not plain and (nested(others) or {"train", "test"} <= words):
-        refuse(
-            others,
-            "which look like splits of another name: call them train and test (or val), with a folder for "
-            "each class in them, or give the path of the one to use",
+    if exact:
+        are_classes = plain and not nested(exact) and not (trains and tests)
+    else:
+        words = set().union(*(split_words(folder.name) for folder in others))
+        are_classes = plain or not (nested(others) or {"train", "test"} <= words)
+    if not are_classes:
+        raise DedtError(
+            f"{root} holds {_list(shapes)}: are these splits or classes? For splits use train/CLASS/IMAGE and "
+            "test/CLASS/IMAGE, or give the path of the one to use; for classes put the images of each directly "
+            "into its folder, or rename them."
         )
     _refuse_splits_below(root, children)
     notes = [f"'{folder.name}' is a class, because it holds images like its neighbours" for folder in exact]

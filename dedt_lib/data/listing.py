@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..files import address, atomic, create_array, read_json, sha256, write_json
+from ..files import address, atomic, create_array, sha256
 from .labelled import Labelled, LabelledImages, without_empty
 from .names import ARCHIVES, few, image_suffixes, legible, one_line
 from .reading import Reading
@@ -98,7 +98,6 @@ class Listing(Labelled):
     ids: tuple[str, ...]
     name: str
     reading: Reading
-    own_size: Callable[[], int] = lambda: DEFAULT_SIZE
     captions: tuple[str, ...] = ()
     dropped: tuple[int, ...] = ()
 
@@ -136,47 +135,24 @@ class Listing(Labelled):
             dropped=tuple(np.setdiff1d(np.arange(len(self.dropped) + len(self.ids)), found).tolist()),
         )
 
-    def decode(
-        self,
-        image_size: int | None,
-        channels: int,
-        store: "Store | None" = None,
-        *,
-        skip_bad: bool = False,
-        report: str | Path | None = None,
-    ) -> LabelledImages:
+    def decode(self, image_size: int | None, channels: int, store: "Store | None" = None) -> LabelledImages:
         """The images as pixels.
 
         Args:
-            image_size: pixels along a side; without it ``own_size()``.
+            image_size: pixels along a side, by default DEFAULT_SIZE.
             channels: 1 or 3.
             store: where they are kept, so that they are decoded once for each content of the files, whatever
                 these are called.
-            skip_bad: leave out the images that cannot be read, for whatever reason, and classes that have no
-                others.
-            report: the folder for the list of these, ``unreadable.txt`` (default: the store's root).
 
         Raises:
-            DedtError: for images that cannot be read, unless they are left out and there are others.
+            DedtError: for images that cannot be read.
         """
-        image_size = image_size or self.own_size()
-        report = report or (store.root if store else None)
-        refuse = functools.partial(self.refuse, skip_bad=skip_bad, report=report)
-        if store is None:
-            images, bad = self._pixels(image_size, channels)
-        else:
-            images, bad = self._stored_pixels(image_size, channels, store, refuse)
-        where = refuse(bad)
-        good = np.delete(np.arange(len(self.labels)), [place for place, _ in bad])
-        labels, names, empty = without_empty(self.labels[good], self.class_names or (NO_CLASS,))
-        ids, reading = tuple(self.ids[i] for i in good), self.reading
-        captions = tuple(self.captions[i] for i in good) if self.captions else ()
-        if bad:
-            notes = [f"without readable images, so no class: {', '.join(empty)}"] if empty else []
-            reading = reading.without(len(bad), f"unreadable{where}", *notes)
-        return LabelledImages(images, labels, names, ids, self.name, reading, captions)
+        size = image_size or DEFAULT_SIZE
+        images = self._stored_pixels(size, channels, store) if store else self._pixels(size, channels)
+        names = self.class_names or (NO_CLASS,)
+        return LabelledImages(images, self.labels, names, self.ids, self.name, self.reading, self.captions)
 
-    def _stored_pixels(self, image_size, channels, store, refuse):
+    def _stored_pixels(self, image_size, channels, store):
         identity = {
             "version": 3,
             "source": self.name,
@@ -188,31 +164,21 @@ class Listing(Labelled):
         }
 
         def work(folder):
-            path = folder / "images.npy"
-            allocate = functools.partial(create_array, path)
-            images, bad = self._pixels(image_size, channels, allocate, self.files.digests)
+            allocate = functools.partial(create_array, folder / "images.npy")
+            self._pixels(image_size, channels, allocate, self.files.digests, store.root).flush()
             self.files.check()
-            refuse(bad)
-            images.flush()
-            if bad:
-                np.save(folder / ".good.npy", images)
-                os.replace(folder / ".good.npy", path)
-                write_json(folder / "unreadable.json", bad)
 
-        folder = store.run("images", identity, work)
-        path, listed = folder / "images.npy", folder / "unreadable.json"
-        bad = read_json(listed) if listed.exists() else []
-        return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None), bad
+        path = store.run("images", identity, work) / "images.npy"
+        return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None)
 
-    def _pixels(self, size, channels, allocate=np.empty, digests=None):
-        """The images that can be read, uint8 [m, channels, size, size], and (place, why) of the others."""
+    def _pixels(self, size, channels, allocate=np.empty, digests=None, report=None):
+        """The images, uint8 [n, channels, size, size]; those that cannot be read are refused."""
         count, bad = len(self.labels), []
         images = allocate((count, channels, size, size), np.uint8)
 
         def decoded(item):
             try:
-                content = encoded_bytes(*item, digests or {})
-                return read_image(None if content is None else io.BytesIO(content), size, channels)
+                return read_image(encoded_bytes(*item, digests or {}), size, channels)
             except Exception as error:  # a decoder may raise anything on a damaged file
                 if other := says_nothing_of_it(item[0], error):
                     raise other from error
@@ -224,8 +190,9 @@ class Listing(Labelled):
             if isinstance(pixels, str):
                 bad.append((i, pixels))
             else:
-                images[i - len(bad)] = pixels
-        return images[: count - len(bad)], bad
+                images[i] = pixels
+        self.refuse(bad, False, report)
+        return images
 
     def refuse(
         self, bad: Sequence[tuple[int, str]], skip_bad: bool, report: str | Path | None, split: str = "train"
@@ -344,8 +311,8 @@ def _hash(file):
         return f"{file}: {error.strerror}"
 
 
-def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Path, str]) -> bytes | None:
-    """The encoded bytes of an image, None where there are none.
+def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Path, str]) -> bytes:
+    """The encoded bytes of an image.
 
     Args:
         name: For messages.
@@ -353,10 +320,13 @@ def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Pa
         digests: Of the files, as they were when their address was made (``Files.digests``).
 
     Raises:
+        ValueError: There are none.
         DedtError: The file is no longer what it was: what comes of it must not be kept at that address.
     """
+    if file is None:
+        raise ValueError("there are no image bytes")
     if not isinstance(file, Path):
-        return file.read() if file else None
+        return file.read()
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -386,29 +356,22 @@ def says_nothing_of_it(name: str, error: Exception) -> Exception | None:
     return error if isinstance(error, DedtError | ImportError) else None
 
 
-def read_image(file: Any, size: int, channels: int) -> np.ndarray:
+def read_image(content: bytes, size: int, channels: int) -> np.ndarray:
     """One image, upright, centre-cropped to a square and resized: uint8 [channels, size, size].
 
     Transparent pixels show white behind them, as on paper: the colour that a file keeps under them is
     arbitrary and was never meant to be seen.
 
     Args:
-        file: a path or a binary file.
+        content: encoded.
         size: pixels along a side.
         channels: 1 or 3.
 
     Raises:
-        ValueError: for more than 8 bits, or no file; and whatever Pillow raises.
+        ValueError: for more than 8 bits; and whatever Pillow raises.
     """
-    with opened(file) as image:
+    with Image.open(io.BytesIO(content)) as image:
         return crop(upright(image, channels), size)
-
-
-def opened(file: Any) -> Image.Image:
-    """The image of a path or a binary file, not decoded yet; raises ValueError for None, and whatever Pillow raises."""
-    if file is None:
-        raise ValueError("there are no image bytes")
-    return Image.open(file)
 
 
 def bits_lost(image: Image.Image) -> bool:

@@ -24,7 +24,6 @@ from .listing import (
     crop,
     digest_of,
     encoded_bytes,
-    opened,
     says_nothing_of_it,
     upright,
     why_unreadable,
@@ -67,13 +66,13 @@ class Look:
     @property
     def notes(self) -> list[str]:
         """What is not used of the images that can be read, in words."""
+        said = {
+            "images of several pages, of which the first is used": PAGES,
+            "images of 16 bits a channel, of which the upper 8 are used": DEEP,
+        }
         modes = self.table["mode"][self.readable]
-        pages, deep = (int(modes.str.contains(said, regex=False).sum()) for said in (PAGES, DEEP))
-        notes = [f"images of several pages, of which the first is used: {pages:,}"] * bool(pages)
-        return [
-            *notes,
-            *[f"images of 16 bits a channel, of which the upper 8 are used: {deep:,}"] * bool(deep),
-        ]
+        counts = {what: int(modes.str.contains(mark, regex=False).sum()) for what, mark in said.items()}
+        return [f"{what}: {count:,}" for what, count in counts.items() if count]
 
     @property
     def readable(self) -> np.ndarray:
@@ -150,12 +149,12 @@ def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) 
     row |= {"digest": "", "phash": 0, "error": "", "thumbnail": b""}
     try:
         content = encoded_bytes(*item, digests)
-        with opened(None if content is None else io.BytesIO(content)) as found:
-            row |= {"content": digest_of(content or b""), "format": found.format or ""}
+        with Image.open(io.BytesIO(content)) as found:
+            row |= {"content": digest_of(content), "format": found.format or ""}
             row["mode"] = found.mode + DEEP * bits_lost(found)
             image = upright(found, 3)
         if row["format"] != "MPO":  # of which cameras make one picture with a preview
-            row["mode"] += _pages(content or b"")
+            row["mode"] += _pages(content)
         row |= {"width": image.width, "height": image.height, "digest": _digest(image)}
         thumbnail = crop(image, THUMBNAIL)
         image.thumbnail((SIDE, SIDE))
@@ -175,7 +174,7 @@ def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) 
 def _pages(content: bytes) -> str:
     """What is said of an image with more pages than the first, which alone is used."""
     try:
-        with opened(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content)) as image:
             return PAGES * getattr(image, "is_animated", False)
     except Exception:  # a later page is damaged
         return ""

@@ -13,10 +13,8 @@ import os
 import re
 from pathlib import Path
 
-from PIL import Image
-
 from ..errors import DedtError
-from .listing import DEFAULT_SIZE, SHOWN, root_of
+from .listing import SHOWN, root_of
 from .names import HELD_OUT, TRAINING, few, resembles_split
 from .reading import Reading
 from .table import Splits, Table
@@ -70,7 +68,6 @@ def splits(path: str | Path | None) -> Splits:
             values=values,
             class_names=functools.partial(_names_in_metadata, schema),
             reading=Reading.of(count, notes=notes, unit="rows"),
-            own_size=functools.partial(_side, train, column),
             where=str(files[0].parent),
         )
 
@@ -251,18 +248,3 @@ def _encoded_images(files, column):
         for i, row in enumerate(rows):
             content = row and row["bytes"]
             yield f"{file.name} row {i}", io.BytesIO(content) if content else None
-
-
-def _side(files, column):
-    """Pixels along a side if all images are squares of one size, else 32; reads only their headers."""
-    sizes = set()
-    for _, file in _encoded_images(files, column):
-        try:
-            with Image.open(file or io.BytesIO()) as image:
-                sizes.add(image.size)
-        except Exception:
-            continue  # what decodes them names it
-        if len(sizes) > 1:
-            return DEFAULT_SIZE
-    width, height = sizes.pop() if sizes else (DEFAULT_SIZE, DEFAULT_SIZE)
-    return width if width == height else DEFAULT_SIZE

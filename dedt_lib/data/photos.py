@@ -1,7 +1,6 @@
 """Photographs in their files: all that choosing among them needs, without their pixels in memory."""
 
 import functools
-import io
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +56,8 @@ class Pixels:
         def pixels(item: tuple[Any, str]) -> np.ndarray:
             (name, file), seen = item
             content = encoded_bytes(name, file, {})
-            if seen and digest_of(content or b"") != seen:
+            if seen and digest_of(content) != seen:
                 raise changed(name)
-            return read_image(None if content is None else io.BytesIO(content), size, channels)
+            return read_image(content, size, channels)
 
         return np.stack([*ahead(pixels, zip(files, self._seen[start:stop]))])

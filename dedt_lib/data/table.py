@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DedtError
 from .columns import NONE, caption_column, in_order, label_column, plain
 from .labelled import without_empty
-from .listing import DEFAULT_SIZE, SHOWN, Files, Listing, of_split
+from .listing import SHOWN, Files, Listing, of_split
 from .names import composed, few
 from .reading import Reading
 
@@ -43,7 +43,6 @@ class Table:
     values: Callable[[str], list]
     reading: Reading
     class_names: Callable[[str], Sequence[str] | None] = lambda column: None
-    own_size: Callable[[], int] = lambda: DEFAULT_SIZE
     where: str = ""
     folders: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
@@ -97,7 +96,6 @@ def classed(
             ids=table.ids,
             name=train.root.resolve().stem if train.root.is_file() else train.root.resolve().name,
             reading=reading,
-            own_size=train.own_size,
             captions=tuple("" if caption is None else str(caption) for caption in captions),
         )
 

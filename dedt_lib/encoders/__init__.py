@@ -24,7 +24,7 @@ from .clip import CLIP, SMALL_CLIP, rn50, train_clip, zero_shot_accuracy
 from .common import accuracy, embed
 from .ddae import DDAE
 from .hub import Pretrained, load_pretrained
-from .inceptionv3 import InceptionV3
+from .inceptionv3 import FidInception, InceptionV3
 from .resnet18 import CIFAR10_MEAN, CIFAR10_STD, ImageNetResNet18, ResNet18
 from .training import random_shift, train_classifier
 from .vit import ClipViT

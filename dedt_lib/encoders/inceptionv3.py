@@ -1,9 +1,14 @@
 """Inception-v3 (Szegedy et al., 2016), the encoder of Gaussian instance selection (DeVries et al., 2020)."""
 
+import io
+from pathlib import Path
+
 import torch
 from torch import nn
 
-from ..pixels import IMAGENET_MEAN, IMAGENET_STD, channels_first, set_moments, three_channels
+from ..errors import DedtError
+from ..pixels import IMAGENET_MEAN, IMAGENET_STD, channels_first, set_moments, three_channels, to_uint8
+from ..weights import read_official
 from .resnet18 import TorchvisionClassifier
 
 
@@ -37,3 +42,31 @@ class InceptionV3(TorchvisionClassifier):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """float [n, 1 or 3, H, W] in [-1, 1] to [n, 2048]."""
         return self.net(self.preprocess(images))
+
+
+class FidInception(nn.Module):
+    """The Inception-v3 of published FIDs, torch-fidelity's: 2048 pooled features.
+
+    Args:
+        path: Its weights; None for a network without them, to be timed.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        class Network(FeatureExtractorInceptionV3):
+            def load_state_dict(self, state: dict) -> None:  # an empty one leaves the network as it is
+                super().load_state_dict(state, strict=bool(state))
+
+        super().__init__()
+        buffer = io.BytesIO()  # torch-fidelity would open a file in a way that can run code
+        torch.save(read_official("inception-fid", path) if path else {}, buffer)
+        buffer.seek(0)
+        try:
+            self.net = Network("inception-v3-compat", ["2048"], feature_extractor_weights_path=buffer)
+        except RuntimeError as error:
+            raise DedtError(f"{path} belongs to another network: {error}") from error
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 2048]."""
+        return self.net(to_uint8(three_channels(images)))[0]

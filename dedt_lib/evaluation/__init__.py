@@ -1,10 +1,8 @@
 """How good the samples are: FID, class-wise FID, KID, CMMD, precision and recall, near-copies.
 
-The metrics are functions of feature matrices.  :func:`extract_features` makes those with an extractor of
-torch-fidelity (Inception-v3); :func:`register_classifier` offers it a network of our own.
+The metrics are functions of feature matrices, such as :func:`dedt_lib.encoders.embed` makes of images.
 """
 
-from .features import INCEPTION, extract_features, register_classifier
 from .frechet import (
     FrechetReference,
     classwise_frechet,

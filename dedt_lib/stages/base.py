@@ -229,8 +229,8 @@ def givens(stages: Iterable[Stage]) -> list[Given]:
 
 
 def published(stages: Iterable[Stage]) -> dict[str, Any]:
-    """Facts on all published weights behind the stages: {"weights": {role: facts}}, {} without any."""
-    facts = {stage.role: stage.facts() for stage in givens(stages)}
+    """Facts on all published weights behind the stages: {"weights": {role: facts}}, {} without any, or imagined ones."""
+    facts = {stage.role: stage.facts() for stage in givens(stages) if not stage.lab.imagined}
     return {"weights": facts} if facts else {}
 
 

@@ -51,9 +51,9 @@ class Images(Stage):
             pixels = photos.decode(p.image_size, p.channels, lab.store)
             labelled = self.split == "test" and photos.class_names
             return pixels.of_classes(lab.class_names) if labelled else pixels
-        how: dict[str, Any] = p.model_dump(include={"path", "image_size", "channels", "skip_bad"})
+        how: dict[str, Any] = p.model_dump(include={"path", "image_size", "channels"})
         how |= {"per_class": p.per_class if self.split == "train" else None}
-        images = data.load(p.source, split=self.split, **how, store=lab.store, report=lab.report)
+        images = data.load(p.source, split=self.split, **how, store=lab.store)
         return images and images.named(p.class_names)
 
     def cost(self) -> Iterable[Cost]:

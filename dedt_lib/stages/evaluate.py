@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,65 +33,42 @@ class FidInception(Given):
 
     def read(self):
         path = locate("inception-fid", self.weights)
-        digest = sha256(path)
-        key = address("metric", {"network": "inception-fid", "sha256": digest})
-        files = Published("inception-fid", None, path.parent, {path.name: digest})
-        return Extractor(evaluation.INCEPTION, "2048", path, key, files)
+        network = encoders.FidInception(path)
+        network.published = Published("inception-fid", None, path.parent, {path.name: sha256(path)})
+        return network
 
     def outline(self):
-        return Extractor(evaluation.INCEPTION, "2048", None, "inception-fid")
+        return encoders.FidInception(None)
 
     def key(self):
-        return self.result().key
+        (digest,) = self.result().published.files.values()
+        return address("metric", {"network": "inception-fid", "sha256": digest})
 
 
-@dataclass(frozen=True)
-class Extractor:
-    """What FID is measured with: torch-fidelity's extractor, its layer, its file, the key of its weights."""
-
-    extractor: str
-    layer: str
-    weights_path: Any
-    key: str
-    published: Published | None = None
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """The arguments of :func:`dedt_lib.evaluation.extract_features`."""
-        return {"extractor": self.extractor, "layer": self.layer, "weights_path": self.weights_path}
-
-
-def extractor_stage(lab: "Lab", seed: int = 0) -> FidClassifier | FidInception:
+def extractor(lab: "Lab", seed: int = 0) -> FidClassifier | FidInception:
     """The network in whose features FID is measured, where it is trained here with ``seed``."""
     p = lab.profile.evaluate
     trained = {"classifier": FidClassifier, "resnet18": FidResNet18}
     return trained[p.network](lab, seed) if p.network in trained else FidInception(lab, p.weights)
 
 
-def extractor(lab: "Lab", seed: int = 0) -> Extractor:
-    """The feature extractor of FID, ready for use."""
-    stage = extractor_stage(lab, seed)
+def called(stage: FidClassifier | FidInception) -> str:
+    """What a protocol calls the network of FID."""
     if isinstance(stage, Given):
-        return stage.result()
-
-    def register() -> Extractor:
-        weights = stage.manifest()["files"]["model.safetensors"]["sha256"]
-        name = evaluation.register_classifier(stage.result(), weights, lab.shape)
-        return Extractor(name, "features", None, stage.address)
-
-    return lab.remember(("extractor", seed), register)
+        return "inception-v3-compat, layer 2048"
+    return f"dedt-classifier-{stage.manifest()['files']['model.safetensors']['sha256'][:12]}, layer features"
 
 
 def features(lab: "Lab", images: np.ndarray, out: Any = None, seed: int = 0) -> np.ndarray:
     """Features of uint8 images for FID: float32 [n, d]; with ``out``, a ``.npy`` file, memory-mapped."""
-    return evaluation.extract_features(images, **extractor(lab, seed).how, out=out, cuda=lab.gpu is not None)
+    return encoders.embed(extractor(lab, seed).result(), images, device=lab.device, path=out)
 
 
 def width(lab: "Lab") -> int:
     """Features of an image for FID."""
     if lab.profile.evaluate.network == "inceptionv3":
         return 2048
-    return features_width(extractor_stage(lab), lab.shape)
+    return features_width(extractor(lab), lab.shape)
 
 
 def views(lab: "Lab") -> int:
@@ -119,7 +95,7 @@ class Real(Stage):
     name = "real"
 
     def inputs(self):
-        return {"images": self.lab.images, "extractor": extractor_stage(self.lab, self.seed)}
+        return {"images": self.lab.images, "extractor": extractor(self.lab, self.seed)}
 
     def decides(self):
         return {"classwise": self.lab.profile.evaluate.classwise}
@@ -305,11 +281,11 @@ class Evaluate(Stage):
             classwise = evaluation.classwise_frechet(real, None, generated, labels, partial=True)
             drawn = np.bincount(labels, minlength=len(classwise))
             left_out = needs.left_out(lab.class_counts, drawn, lab.class_names)
-        how, precision = extractor(lab), lab.profile.sample.precision
+        precision = lab.profile.sample.precision
         protocol = (
             f"FID of {len(images)} samples (seed {self.samples.model.seed}) against all {lab.n} training "
             f"images, labels in the shares of the training images, {generated.shape[1]} features of "
-            f"{how.extractor}, layer {how.layer}"
+            f"{called(extractor(lab))}"
         )
         fids = [real["all"].distance(self.generated(seed)) for seed, real in enumerate(reals)]
         start = time.perf_counter()

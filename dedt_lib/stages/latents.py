@@ -1,6 +1,5 @@
 """What the models in latent space need before they are trained: autoencoder, latents, a pipeline to start from."""
 
-import functools
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -76,16 +75,10 @@ class PublishedAutoencoder(Given):
     def read(self):
         if self.weights == "pipeline":
             return pipeline(self.lab).result().vae
-        return published_autoencoder(self.weights)
+        return ae.load_autoencoder(self.weights)
 
     def outline(self):
         return ae.small_autoencoder(3, self.lab.profile.autoencoder.channels)
-
-
-@functools.cache
-def published_autoencoder(where: str) -> nn.Module:
-    """A published autoencoder, loaded once in a process."""
-    return ae.load_autoencoder(where).eval()
 
 
 def autoencoder(lab: "Lab") -> Stage:

@@ -111,7 +111,7 @@ class Select(Stage):
         data, p = self.lab.pool, self.lab.profile.data
         reading = data.reading and data.reading.facts
         said = {"reading": reading, "conflicts": data.conflicts, "captions": data.captions}
-        if self.lab.has_files:
+        if self.lab.has_files and not self.lab.imagined:
             said["source"] = {"source": p.source, "path": from_everywhere(p.path)}
             said["source"] |= {"label": p.label, "caption": p.caption}
             said["source"]["classed"] = bool(self.lab.photographs.listing.class_names)
