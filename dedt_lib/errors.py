@@ -3,3 +3,7 @@
 
 class DedtError(Exception):
     """An input, a parameter or a stored file cannot be used; the message says what to do about it."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of it: the message is meant for the reader, the way there is not."""
+        return [f"{type(self).__name__}: {self}"]

@@ -1,6 +1,6 @@
 """Signals that ask a run to stop: it ends at once, or, where work would be lost, at the next good place.
 
-Only the command line installs the handlers; elsewhere, as in a notebook, signals do what Python lets them.
+The command line listens all the time; elsewhere, as in a notebook, only what would lose work does, to SIGINT.
 """
 
 import contextlib
@@ -22,6 +22,10 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of it."""
+        return [f"Stopped by signal {self.signum}; run it again to go on from the last step."]
 
 
 class _Wish:
@@ -51,14 +55,25 @@ def handled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Within the block a signal only makes :func:`asked` true; it raises Stopped at the end at the latest."""
+    """Within the block a signal only makes :func:`asked` true; it raises Stopped at the end at the latest.
+
+    Outside :func:`handled` that is so of the first SIGINT, such as that of a notebook's stop button.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    alone = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if alone:
+        signal.signal(signal.SIGINT, _note)
     _Wish.postponed += 1
     try:
         yield
     finally:
         _Wish.postponed -= 1
-    if asked() and not _Wish.postponed:
-        stop()
+        wish = _Wish.signum
+        if alone:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _Wish.signum = None
+    if wish is not None and not _Wish.postponed:
+        raise Stopped(wish)
 
 
 def asked() -> bool:
@@ -69,6 +84,12 @@ def asked() -> bool:
 def stop() -> NoReturn:
     """Raise :class:`Stopped`; of several processes also in those that the signal has not reached."""
     raise Stopped(_Wish.signum or signal.SIGTERM)
+
+
+def _note(signum, frame):
+    if asked():
+        signal.default_int_handler(signum, frame)
+    _Wish.signum = signum
 
 
 def _handle(signum, frame):

@@ -37,6 +37,11 @@ class Processes:
         """Whether this process writes the files."""
         return self.rank == 0
 
+    @property
+    def hides_bars(self) -> bool | None:
+        """What tqdm's ``disable`` takes: the main process has bars in a notebook, and elsewhere at a terminal."""
+        return None if self.main and "JPY_SESSION_NAME" not in os.environ else not self.main
+
     def rows(self, total: int) -> slice:
         """The slice of a batch of ``total`` rows that this process computes."""
         bounds = [total * k // self.count for k in (self.rank, self.rank + 1)]

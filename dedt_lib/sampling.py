@@ -189,8 +189,8 @@ def sample(
             claim(place / INDEX, facts | {"precision": precision}, PARTS, "samples of another call")
         if not processes.from_main(processes.main and intact_or_removed(whole)):
             model.to(device).eval()
-            hidden = None if processes.main else True
-            for k, part in enumerate(tqdm(parts[mine], "sample", unit="batch", leave=False, disable=hidden)):
+            how = {"unit": "batch", "leave": False, "disable": processes.hides_bars}
+            for k, part in enumerate(tqdm(parts[mine], "sample", **how)):
                 if not intact_or_removed(part):
                     with sealed(part) as partial, open(partial, "wb") as file:
                         np.save(file, draw(k))

@@ -255,8 +255,8 @@ def fit(
     processes, folder = run.processes, Path(folder) if folder else None
     if folder and processes.from_main(processes.main and _can_go_on(folder)):
         run.restore(folder / CHECKPOINT)
-    hidden = None if processes.main else True
-    bar = tqdm(None, progress, task.steps, initial=run.step, unit="step", leave=False, disable=hidden)
+    how = {"unit": "step", "leave": False, "disable": processes.hides_bars}
+    bar = tqdm(None, progress, task.steps, initial=run.step, **how)
     # Without a checkpoint there is nothing to stop for at the end of a step.
     patient = interruption.postponed() if folder else contextlib.nullcontext()
     # Who asks for a trained network, and is the first to, may want no gradients of it.

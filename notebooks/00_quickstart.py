@@ -103,7 +103,8 @@ figures.weight_trajectories(
 # The same network is now trained three times: on all the data (this model is
 # the reference), on the coreset, and on the weighted coreset. The number of
 # epochs is the same for all, so a small coreset means few steps. The speed-up
-# comes from there.
+# comes from there. The first time, this page takes about thirteen minutes of one
+# core; then everything is in the store.
 
 # %%
 full = plain.change(method="random", ratio=1.0)
@@ -197,7 +198,7 @@ figures.front_page(
 #
 # ## Try it
 #
-# - Change `method` to `"gaussian"` or `"random"` in the second cell. Does the
+# - Change `method` to `"gaussian"` or `"random"` where `plain` is made. Does the
 #   figure of the distances explain the change in FID?
 #   ([Solution](solutions_start.ipynb#Quick-start))
 # - Four models are trained above. Which of them differ in one thing only, and

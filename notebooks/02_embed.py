@@ -228,7 +228,7 @@ Markdown(
 #
 # ## Try it
 #
-# - Train the encoder for one epoch:
+# - Train the encoder for one epoch: with `load_profile` of `dedt_lib.config`,
 #   `load_profile(profile, **{"encoders.resnet18.epochs": 1})` gives a profile
 #   that `Experiment` takes. How do the neighbours change, and how the coreset?
 #   ([Solution](solutions_method.ipynb#Embed))

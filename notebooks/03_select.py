@@ -254,8 +254,9 @@ pd.read_parquet(f"{folder}/coreset.parquet").head()
 # - Raise `ratio` to 0.4. Is the overlap larger than the ratio?
 #   ([Solution](solutions_method.ipynb#Select))
 # - `dedt_lib.selection.select` takes `band="nearest"`, which keeps the images
-#   nearest to the centre; the paper's wording allows this reading. Is the
-#   coreset that of the Gaussian? ([Solution](solutions_method.ipynb#Select))
+#   nearest to the centre (give `scope="class"` too); the paper's wording allows
+#   this reading. Is the coreset that of the Gaussian?
+#   ([Solution](solutions_method.ipynb#Select))
 # - At which ratio does Moderate-DS first keep the most typical image of a
 #   class? ([Solution](solutions_method.ipynb#Select))
 # - Next: [which classes to up-weight](04_reweight.ipynb).

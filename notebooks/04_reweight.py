@@ -174,10 +174,10 @@ Markdown(
 # The paper's algorithm starts with an *untrained* proxy. Its excess is huge at
 # first, for reasons that have nothing to do with the coreset, and the weights
 # forget slowly: the time constant is $1/c$, a thousand steps. The start fades
-# in the paper's tens of thousands of steps. On the digits it would fill most
-# of the run. So the weights stay uniform here during a **burn-in** and are
-# averaged only after it. The literal reading, without a burn-in, is on the
-# right.
+# in the paper's tens of thousands of steps. On the digits the run itself has
+# hardly more than a thousand. So the weights stay uniform here during a
+# **burn-in** and are averaged only after it. The literal reading, without a
+# burn-in, is on the right.
 
 # %%
 reading = experiment.reweight()
@@ -202,11 +202,10 @@ figures.reweighting_signal(reading)
 # times $K$, so that one means no change.
 
 # %%
-K = len(names)
 pd.DataFrame(
     {
-        "with burn-in": K * reading["weights"],
-        "literal": K * literal["weights"],
+        "with burn-in": len(names) * reading["weights"],
+        "literal": len(names) * literal["weights"],
     },
     index=pd.Index(names, name="class"),
 ).round(2).T
@@ -243,7 +242,14 @@ Markdown(
 from dedt_lib.book import findings, results
 
 measured = results.dro_options(profile)
-measured.round(3)
+columns = {
+    "between_seeds": "correlation of seeds, mean",
+    "lowest": "lowest",
+    "with_default": "with the default",
+    "effective_classes": "effective classes",
+}
+shown = measured.drop(columns="classes", errors="ignore")
+shown.rename(columns=columns).round(3)
 
 # %%
 Markdown(findings.options(measured))

@@ -329,5 +329,6 @@ weights[0] == weights[1]
 # - Let annealing begin in the middle of the epochs (`train.annealing_start`
 #   is then 0.5). How many more steps does the run take? Write down the formula
 #   first. ([Solution](solutions_method.ipynb#Train))
-# - Why do the loss curves begin near one? ([Solution](solutions_method.ipynb#Train))
+# - The loss of the first step is near one, although the smoothed curves begin
+#   lower. Why one? ([Solution](solutions_method.ipynb#Train))
 # - Next: [drawing samples](06_sample.ipynb).

@@ -130,9 +130,9 @@ figures.image_rows(
 from dedt_lib.book.notebook import dial
 
 drawn = {}
-for w in (0.0, 0.3, 1.0, 2.0, 3.0, 5.0):
-    x = ddim(model, noise, classes, steps=steps, guidance=w)
-    drawn[f"w = {w:g}"] = to_uint8(x).numpy()
+for scale in (0.0, 0.3, 1.0, 2.0, 3.0, 5.0):
+    x = ddim(model, noise, classes, steps=steps, guidance=scale)
+    drawn[f"w = {scale:g}"] = to_uint8(x).numpy()
 dial(
     "guidance",
     drawn,

@@ -243,5 +243,6 @@ Markdown(
 # - Compute the FID of the training images against themselves, and of the
 #   held-out images against the training images. ([Solution](solutions_method.ipynb#Evaluate))
 # - A model that returns its training images has a perfect FID. Which of the
-#   measures on this page would detect it? ([Solution](solutions_method.ipynb#Evaluate))
+#   measures on this page would detect it, and would precision and recall
+#   ([Table IV](16_table4.ipynb))? ([Solution](solutions_method.ipynb#Evaluate))
 # - Next: [all coresets in one table](08_table1.ipynb).

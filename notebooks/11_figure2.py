@@ -48,9 +48,9 @@ gains = findings.class_gains(classes).drop(columns="deviation")
 gains.round(3)
 
 # %% [markdown]
-# The same by KID, a kernel distance in the same features
-# ([Terms](../book/glossary.md)). It needs no covariance, which the samples of one
-# class estimate poorly.
+# The same by KID, the squared distance between the means of the two sets under
+# a cubic kernel of the same features. It needs no covariance, which the samples
+# of one class estimate poorly.
 
 # %%
 by_kernel = findings.by_class(frame, ratio, "kid_classwise")

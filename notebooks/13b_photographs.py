@@ -57,7 +57,8 @@ Markdown(page.answer(ours, "random"))
 # samples of the model that was trained on all the data.
 
 # %%
-Image(project_root() / "book" / "_static" / "front.jpg")
+front = project_root() / "book" / "_static" / "front.jpg"
+Image(front, alt="images kept, images removed, and samples, by class")
 
 # %% [markdown]
 # ## How it was made

@@ -195,24 +195,24 @@ everything = torch.arange(len(data))
 batch = draw_batch(
     experiment.latents, everything, experiment.settings, seed, 0, model
 )
-t, labels, kept = batch.t, batch.labels, batch.extra["kept"]
-signal, deviation = model.schedule(t, "signal", "deviation")
+when, visible = batch.t, batch.extra["kept"]
+signal, deviation = model.schedule(when, "signal", "deviation")
 noisy = signal * batch.images + deviation * batch.noise
 
 
 def token_errors(kept=None):
     channels = batch.noise.shape[1]
     with torch.no_grad():
-        estimate = model(noisy, t, labels, kept)[:, :channels]
+        estimate = model(noisy, when, batch.labels, kept)[:, :channels]
     error = (estimate - batch.noise).square().mean(dim=1)
     return functional.avg_pool2d(error, p.mdt.patch_size).flatten(1)
 
 
-whole, gaps = token_errors(), token_errors(kept)
-seen = torch.zeros_like(gaps, dtype=torch.bool).scatter(1, kept, True)
+whole, gaps = token_errors(), token_errors(visible)
+seen = torch.zeros_like(gaps, dtype=torch.bool).scatter(1, visible, True)
 quarters = {}
 for start in range(0, 1000, 250):
-    inside = ((t >= start) & (t < start + 250))[:, None]
+    inside = ((when >= start) & (when < start + 250))[:, None]
     quarters[f"t from {start}"] = {
         "no token masked": whole[inside[:, 0]].mean(),
         "masked, at visible tokens": gaps[inside & seen].mean(),

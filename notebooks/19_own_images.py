@@ -245,7 +245,8 @@ pd.read_json(
 #
 # Set `data` to a folder of yours. Which of its faults did you not know of?
 #
-# - Set `select.clusters` to 2 in `load_profile`. Which groups are merged?
+# - Set `select.clusters` to 2 in `load_profile`, and `data.label` to `"none"` if
+#   your folder has classes. Which groups are merged?
 #   ([Solution](solutions_start.ipynb#Your-own-images))
 # - Every photograph of a folder is there twice, under two names. What do
 #   uniform random, the Gaussian and Moderate-DS keep of it?

@@ -324,7 +324,7 @@ pd.DataFrame(
 # run is no evidence for annealing before it has been compared with all the
 # data at as many steps.
 #
-# **Why do the loss curves begin near one?** ([Exercise](05_train.ipynb))
+# **Why is the loss of the first step near one?** ([Exercise](05_train.ipynb))
 
 # %%
 from dedt_lib.models.schedule import pixel_scheduler

@@ -79,10 +79,13 @@ pd.DataFrame(
 # %% [markdown]
 # FID compares the samples with *all* the images, the atypical ones included. A
 # model that never saw an atypical image seldom draws one, and FID counts what
-# is missing. So a method that leaves out one end of the strips can have a
-# higher FID than uniform random, which covers both ends. That is a reason, and
-# not yet a proof. A test would keep the other properties of the coreset and
-# add the far images alone.
+# is missing. That speaks against the methods that leave out the far end. But
+# the far end alone does not explain the order: compare the two columns. The
+# method that leaves out most of it need not have the highest FID. What is left
+# out at the near end, and how alike the kept images are, matter as well. The
+# FIDs are of committed coresets, whose feature extractor was trained on another
+# machine than that of the strips. A test would keep the other properties of the
+# coreset and add the far images alone.
 #
 # **Which models can be compared without asking about steps?**
 # ([Exercise](00_quickstart.ipynb))

@@ -38,6 +38,22 @@ def test_a_postponed_signal_is_told_and_stops_at_the_end_at_the_latest():
     assert reached == [True]
 
 
+def test_a_notebook_is_stopped_at_the_next_good_place_and_asked_twice_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Stopped), postponed():
+            signal.raise_signal(signal.SIGINT)
+            assert asked()
+        with pytest.raises(KeyboardInterrupt) as at_once, postponed():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("not stopped")
+        assert not isinstance(at_once.value, Stopped) and not asked()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_error_in_a_postponed_block_stays_what_it_is():
     with pytest.raises(ValueError), handled(), postponed():
         signal.raise_signal(signal.SIGTERM)
@@ -81,3 +97,19 @@ with interruption.handled(), interruption.postponed():
 @pytest.mark.parametrize("waits, status", [(("0", "0"), 7), (("0.3", "0"), -signal.SIGTERM)])
 def test_a_second_signal_ends_at_once_unless_it_is_the_first_sent_twice(waits, status):
     assert tiny.python("-c", CHILD, *waits).returncode == status
+
+
+def test_ipython_shows_what_to_do_and_not_the_way_there():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    for error, told in (
+        ("DedtError('do this')", "DedtError: do this"),
+        ("Stopped(2)", "go on from the last step"),
+    ):
+        with capture_output() as shown:
+            InteractiveShell.instance().run_cell(
+                "from dedt_lib.errors import DedtError\nfrom dedt_lib.interruption import Stopped\n"
+                f"raise {error}"
+            )
+        assert told in shown.stdout + shown.stderr and "Traceback" not in shown.stdout + shown.stderr
