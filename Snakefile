@@ -10,7 +10,10 @@ from dedt_lib.book.grid import FULL, all_cells, cell_before, cell_name
 from dedt_lib.book.results import collect, done
 
 GIVEN = str(config.get("profile", "digits"))
-PROFILE = load_profile(GIVEN).name
+try:
+    PROFILE = load_profile(GIVEN).name
+except DedtError as error:
+    raise WorkflowError(str(error)) from None
 if set("{}\n") & set(PROFILE):
     raise WorkflowError(f"Rename the profile {PROFILE!r}: braces and line breaks mean something else in a path here.")
 GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN

@@ -160,6 +160,23 @@ def test_splits_of_flat_folders_and_of_tables(tmp_path):
         assert train.class_names == test.class_names and len(test.labels) == 6
 
 
+def test_a_column_of_splits_parts_the_rows(tmp_path):
+    metadata(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    kinds = ("Train", "Train", "Train", "Train", "test", "test")
+    write_jsonl(tmp_path / "metadata.jsonl", [row | {"split": kind} for row, kind in zip(rows, kinds)])
+    train, test = (data.find("metadata", tmp_path, split) for split in ("train", "test"))
+    assert train.ids == ("00.png", "01.png", "02.png", "03.png") and test.ids == ("04.png", "05.png")
+    assert train.class_names == test.class_names == CLASSES and train.dropped != test.dropped
+    assert train.labels.tolist() + test.labels.tolist() == data.find("metadata", tmp_path).labels.tolist() + [
+        CLASSES.index(row["label"]) for row in rows[4:]
+    ]
+    assert "splits by the column 'split'" in train.reading.line
+    assert "2 of the split 'test'" in train.reading.line and "held out: " in train.reading.line
+    write_jsonl(tmp_path / "metadata.jsonl", [row | {"split": "train"} for row in rows])
+    assert len(data.find("metadata", tmp_path).ids) == 6
+
+
 def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
     classes(tmp_path)
     (tmp_path / "some.txt").write_text("cat/00.png\ndog/01.png\n")

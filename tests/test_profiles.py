@@ -120,7 +120,6 @@ def published(tmp_path_factory, inception):  # noqa: F811
     root = tmp_path_factory.mktemp("weights")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEDT_WEIGHTS", str(root))
-        latents.published_autoencoder.cache_clear()
         # The published networks are as large as they are, so that their images become small.
         patch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
         patch.setitem(encoders.PRETRAINED, "inceptionv3", (SmallInput, "inceptionv3-imagenet"))
@@ -157,7 +156,6 @@ def published(tmp_path_factory, inception):  # noqa: F811
         tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER))
         tower.save_pretrained(root / encoders.vit.CLIP_VIT)
         yield root
-    latents.published_autoencoder.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -252,11 +250,9 @@ def without(published, no_network, tmp_path, monkeypatch):
                 (no_network / name).parent.mkdir(parents=True, exist_ok=True)
                 (no_network / name).symlink_to(file)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-        latents.published_autoencoder.cache_clear()
         return absent
 
     yield remove
-    latents.published_autoencoder.cache_clear()
 
 
 @pytest.mark.parametrize("name, row, missing", MISSING)
@@ -399,3 +395,17 @@ def test_a_path_in_a_profile_lies_where_the_profile_does(tmp_path, monkeypatch):
     assert load_profile("own/mine.toml", **{"data.path": "here"}).data.path == "here"
     own.write_text('extends = "photos"\ndata.path = "hub:some/where"\n')
     assert load_profile(own).data.path == "hub:some/where" and load_profile(own).called == str(own)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"unet.learning_rate": float("inf")}, "finite number"),
+        ({"unet.ema_decay": 1.0}, "less than 1"),
+        ({"train.label_dropout": 1.0}, "less than 1"),
+        ({"unet.channels": "8,16"}, r"write \[a, b\]"),
+    ],
+)
+def test_values_that_would_train_nothing_are_refused(change, said):
+    with pytest.raises(DedtError, match=said):
+        load_profile("smoke", **change)

@@ -248,7 +248,6 @@ def test_the_u_net_on_latents_goes_all_the_way(tmp_path):
 
 
 def test_weights_that_are_not_there_are_named(no_network, tmp_path):
-    latents.published_autoencoder.cache_clear()
     published = {"autoencoder.weights": "stabilityai/sd-vae-ft-mse", "stable_diffusion.weights": VERSION_1_4}
     experiment = Experiment(tiny.profile(**published), store=Store(tmp_path), device="cpu", model="mdt")
     with pytest.raises(DedtError, match="sd-vae-ft-mse"):

@@ -34,7 +34,7 @@ Precision = Literal["float32", "bfloat16"]
 class Section(BaseModel):
     """Values that belong together.  Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Training(Section):
@@ -140,7 +140,7 @@ class Train(Section):
     warmup_steps: int = Field(0, ge=0)
     warmup_epochs: float = Field(0, ge=0)
     gradient_clip: Positive = 1.0
-    label_dropout: Share = 0.1  # not of Stable Diffusion, which is fine-tuned with every caption
+    label_dropout: Below1 = 0.1  # not of Stable Diffusion, which is fine-tuned with every caption
     flip: bool  # doubles the latents: that of a mirrored image is not the mirrored latent
     annealing_start: Share = 0.875
     annealing_weights: Literal["uniform", "keep"] = "uniform"  # of the classes after it; "keep": as before it
@@ -155,7 +155,7 @@ class Diffusion(Training):
     """A section of a diffusion model."""
 
     ratios: Ratios = (0.1, 0.2, 0.3, 0.4)  # columns of its tables, beside 1.0
-    ema_decay: Share = 0.9999
+    ema_decay: Below1 = 0.9999
     steps: Steps  # of the sampler
     guidance: float = Field(0.3, ge=0)  # w, or as its sampler counts
 
@@ -168,8 +168,8 @@ class UNet(Diffusion):
     layers: Count
     attention: tuple[bool, ...]
     groups: Count
-    dropout: Share
-    ema_decay: Share
+    dropout: Below1
+    ema_decay: Below1
 
     @model_validator(mode="after")
     def _levels(self) -> Self:
@@ -418,6 +418,7 @@ def _complaint(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"missing: {key}"
     given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    given += "; write [a, b]" * (problem["type"] == "tuple_type")
     return f"{key or model.__name__.lower()}: {problem['msg'].removeprefix('Value error, ')}{given}"
 
 

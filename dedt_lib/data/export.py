@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import HUB, atomic_folder, is_running, lies_in, make_folder, read_json, write_json
+from ..files import HUB, atomic_folder, is_running, lies_in, make_folder, read_json, say, write_json
 from . import detect, find, lists
 from .listing import Listing, digest_of, upright
 from .names import composed, image_suffixes
@@ -265,8 +265,8 @@ def to_webdataset(found: Iterator[Item], out: Path) -> None:
 def to_kohya(found: Iterator[Item], out: Path) -> None:
     """Folders ``REPEATS_NAME`` with images and captions: the weights as whole numbers of repeats.
 
-    The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json`` says
-    how far the rounding is off.  An image without a caption is trained on NAME, the name of its class without
+    The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json``, and a
+    line where that is much, say how far the rounding is off.  An image without a caption is trained on NAME, the name of its class without
     the repeats that it may have had; where that cannot be the name of a folder it becomes the caption, and
     without classes it is empty.
     """
@@ -285,8 +285,16 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
         for file in filter(Path.exists, (path, path.with_suffix(".txt"))):
             file.rename(folder / file.name)
     shutil.rmtree(unsorted)
-    share, wanted = repeats / repeats.sum(), weights / weights.sum()
-    write_json(out / "repeats.json", {"largest relative error": float(abs(share / wanted - 1).max())})
+    counts = repeats / repeats.sum() * weights.sum() / weights  # what an image counts, in units of its weight
+    least, most = float(counts.min()), float(counts.max())
+    write_json(
+        out / "repeats.json", {"least": least, "most": most, "largest relative error": abs(counts - 1).max()}
+    )
+    if least < 0.5 or most > 2:
+        say(
+            f"Repeats of 1 to {MOST_REPEATS} are too coarse for these weights: an image counts {least:.2g} to {most:.2g} "
+            "times what its weight asks. Other formats keep the weights as they are."
+        )
 
 
 def to_torch(found: Iterator[Item], out: Path) -> None:

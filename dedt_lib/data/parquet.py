@@ -187,6 +187,14 @@ def _image_column(schema, file):
     if named or len(images) == 1:
         return (named or images)[0]
     columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
+    bare = [
+        field.name for field in schema if types.is_binary(field.type) or types.is_large_binary(field.type)
+    ]
+    if bare and not images:
+        raise DedtError(
+            f"{file} holds bare bytes in {few(bare)}: write a struct of bytes and path instead, as the datasets library "
+            "does of a column that is cast to datasets.Image()."
+        )
     if not images and "file_name" in schema.names:
         raise DedtError(
             f"{file} names image files and holds none: call it metadata.parquet, and give its folder."

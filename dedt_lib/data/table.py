@@ -12,7 +12,7 @@ from ..errors import DedtError
 from .columns import NONE, caption_column, in_order, label_column, plain
 from .labelled import without_empty
 from .listing import SHOWN, Files, Listing, of_split
-from .names import composed, few
+from .names import HELD_OUT, composed, few, split_of
 from .reading import Reading
 
 
@@ -48,6 +48,9 @@ class Table:
     others: tuple[str, ...] = ()
 
 
+SPLITS = ("split", "subset", "set", "partition", "usage")
+"""What a column is called that says of which split each row is."""
+
 Splits = tuple[Table, Callable[[], Table | None]]
 """The training images of a source, and what gives its held-out ones, if there are any that can be used."""
 
@@ -58,6 +61,8 @@ def classed(
     """The images of a split, with the classes and captions that the columns of the training images hold.
 
     Class names are those that the file gives, else the values in order; classes without images are left out.
+    A column that names a split in each row parts the rows of the training images; of several held-out splits
+    the first in the order of HELD_OUT is taken.
 
     Args:
         split: "train" or "test".
@@ -113,7 +118,25 @@ def classed(
     if empty:
         notes = [*notes, f"without images, so no class: {few(empty, SHOWN)}"]
 
+    by, said = split_column(train)
+    taken = next((kind for kind in HELD_OUT if kind in said), "")
+
+    def of_rows(found: Listing, kept: str) -> Listing:
+        others = {
+            i: f"of the split '{kind}'" for i, kind in enumerate(said) if kept not in (kind, split_of(kind))
+        }
+        return found.without(others) if others else found
+
+    def find_train() -> Listing:
+        told = [f"splits by the column '{by}'"] if by else []
+        return of_rows(listed(train, class_names, labels, *told, *notes), "train")
+
     def find_held_out() -> Listing | None:
+        if by:
+            found = of_rows(listed(train, class_names, labels), taken)
+            if lacking := set(find_train().class_names) - set(found.class_names):
+                raise DedtError(f"the split '{taken}' has no images of {few(sorted(lacking), SHOWN)}")
+            return found
         table = held_out()
         if table is None or not values:
             return None if table is None else listed(table, (), None)
@@ -127,7 +150,16 @@ def classed(
             raise DedtError(f"{table.where or table.root} has no images of {few(missing, SHOWN)}")
         return listed(table, class_names, numbers)
 
-    return of_split(split, lambda: listed(train, class_names, labels, *notes), find_held_out)
+    return of_split(split, find_train, find_held_out)
+
+
+def split_column(table: Table) -> tuple[str, list[str]]:
+    """The column that says of which split each row is, training and held-out ones, and what it says; ("", []) without."""
+    for name in table.fields:
+        said = [str(value).lower() for value in table.values(name)] if name.lower() in SPLITS else []
+        if {split_of(kind) for kind in said} == {"train", "test"}:
+            return name, said
+    return "", []
 
 
 def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:

@@ -51,7 +51,12 @@ def select(experiment: "Experiment", out: Out) -> None:
       dedt select --method moderate --ratio 0.1 --out coreset
     """
     coreset = experiment.select()
-    print(f"{len(coreset.indices)} of {len(coreset.labels)} images kept")
+    kept, total = len(coreset.indices), len(coreset.labels)
+    asked = round(coreset.ratio * total)
+    rounded = f" ({asked} asked for, and rounded in each class)" * (
+        kept != asked and coreset.scope == "class"
+    )
+    print(f"{kept} of {total} images kept{rounded}")
     counts = zip(coreset.class_names, experiment.lab.class_counts, coreset.counts)
     print_table(("class", "images", "kept"), counts)
     print_doubts(coreset)

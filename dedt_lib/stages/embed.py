@@ -163,7 +163,10 @@ class FidClassifier(TrainedEncoder):
     """The small classifier in whose features FID is measured where Inception's mean nothing."""
 
     network, label, name = "classifier", "FID network", "metric"
-    advice = "Measure FID in the features of Inception-v3 (--set evaluate.network=inceptionv3)."
+    advice = (
+        "Where the images have no classes, ask for more clusters (--set select.clusters=2); or train without measuring "
+        "(dedt train), or measure FID in the features of Inception-v3 (--set evaluate.network=inceptionv3)."
+    )
 
     @property
     def section(self):
