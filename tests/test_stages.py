@@ -116,7 +116,7 @@ def test_a_cell_holds_the_metrics_of_the_latent_models(latent):
 def test_fid_can_be_measured_in_the_features_of_a_resnet18(tmp_path):
     sizes = {"evaluate.network": "resnet18", "evaluate.width": 8, "encoders.resnet18.width": 8}
     lab = Lab(tiny.profile(**sizes), store=Store(tmp_path))
-    network = evaluate.extractor_stage(lab)
+    network = evaluate.extractor(lab)
     images = lab.data.images[:4]
     features = evaluate.features(lab, images)
     assert features.shape == (4, evaluate.width(lab)) == (4, 64)

@@ -1,6 +1,6 @@
 """How good the samples are: FID, class-wise FID, KID, CMMD, precision and recall, near-copies.
 
-The metrics are functions of feature matrices, such as :func:`dedt_lib.encoders.embed` makes of images.
+The metrics are functions of feature matrices, such as ``encoders.embed`` makes of images.
 """
 
 from .frechet import (
