@@ -55,7 +55,7 @@ class Classes(NamedTuple):
 
 
 def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> pd.DataFrame:
-    """Whether our rows come in the paper's order, ratio by ratio, by the seeds that all rows have: a DataFrame.
+    """Whether our rows come in the paper's order, ratio by ratio, by the seeds that all rows have.
 
     Args:
         frame: of ``results.read_cells``.
@@ -256,8 +256,8 @@ def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
     pages = [Page(own.assign(fid=fids), [(row, other)]).compare(row, other) for fids in values]
     told = "; ".join(entry(page.assign(verdict=OPEN).iloc[0]) for page in pages if len(page))
     return (
-        f"The FIDs of {len(own)} cells at {percent(own.ratio.min())} were measured in the features of {len(values)} "
-        f"networks that differ only in their seed. The rank correlations between two networks' FIDs are "
+        f"The FIDs of {len(own)} cells at {percent(own.ratio.min())} were measured in the features of "
+        f"{len(values)} networks that differ only in their seed. The rank correlations between two networks' FIDs are "
         f"{min(alike):.2f} to {max(alike):.2f}."
         + f" *{LABELS[row]}* minus *{LABELS[other]}* is, in the features of each network: {told}."
         * bool(told)
@@ -355,23 +355,24 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def shared_in_words(frame: pd.DataFrame) -> str:
-    """Which cells were measured by a network of FID of their own, told by its name in the protocol; "" if none."""
+    """Which cells were measured by a network of their own, told by its name in the protocol; "" if none."""
     network = frame.result.map(
         lambda result: result["protocol"].partition(" features of ")[2].partition(",")[0]
     )
     if network.nunique() < 2:
         return ""
     head = (
-        f"The network of FID and the feature extractors were trained {network.nunique()} times, because machines "
-        "round differently"
+        f"The network of FID and the feature extractors were trained {network.nunique()} times, because "
+        "machines round differently"
     )
     if (network.groupby(frame.seed).nunique() == 1).all():
         seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))
-        return f"{head}: for the seeds {'; '.join(seeds)}. All rows of a seed share them, so differences are within one."
-    others = frame.row[network != network.mode()[0]].unique()
+        shared = "All rows of a seed share them, so differences are within one."
+        return f"{head}: for the seeds {'; '.join(seeds)}. {shared}"
+    others = _listed(LABELS[row] for row in frame.row[network != network.mode()[0]].unique())
     return (
-        f"{head}: **of another machine than the rest are {_listed(LABELS[row] for row in others)}** (some or all "
-        "cells). A difference between them and other rows also contains what another extractor chose."
+        f"{head}: **of another machine than the rest are {others}** (some or all cells). A difference between "
+        "them and other rows also contains what another extractor chose."
     )
 
 
@@ -407,7 +408,7 @@ def p_in_words(p: float) -> str:
 
 
 def steps_in_words(frame: pd.DataFrame) -> str:
-    """What more steps bring, of ``results.fid_over_steps``: for each ratio the end and the lowest point before it."""
+    """What more steps bring, of ``results.fid_over_steps``: for each ratio the end and the lowest before."""
     said = []
     for ratio, own in frame.groupby("ratio", sort=False):
         means = own.groupby("steps")["fid"].mean()

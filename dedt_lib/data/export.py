@@ -266,9 +266,9 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
     """Folders ``REPEATS_NAME`` with images and captions: the weights as whole numbers of repeats.
 
     The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json``, and a
-    line where that is much, say how far the rounding is off.  An image without a caption is trained on NAME, the name of its class without
-    the repeats that it may have had; where that cannot be the name of a folder it becomes the caption, and
-    without classes it is empty.
+    line where that is much, say how far the rounding is off.  An image without a caption is trained on NAME,
+    the name of its class without the repeats that it may have had; where that cannot be the name of a folder
+    it becomes the caption, and without classes it is empty.
     """
     paths, weighed, unsorted = [], [], out / ".unsorted"
     for item in map(Item.plain, found):
@@ -292,8 +292,8 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
     )
     if least < 0.5 or most > 2:
         say(
-            f"Repeats of 1 to {MOST_REPEATS} are too coarse for these weights: an image counts {least:.2g} to {most:.2g} "
-            "times what its weight asks. Other formats keep the weights as they are."
+            f"Repeats of 1 to {MOST_REPEATS} are too coarse for these weights: an image counts {least:.2g} to "
+            f"{most:.2g} times what its weight asks. Other formats keep the weights as they are."
         )
 
 

@@ -154,7 +154,7 @@ def classed(
 
 
 def split_column(table: Table) -> tuple[str, list[str]]:
-    """The column that says of which split each row is, training and held-out ones, and what it says; ("", []) without."""
+    """The column that names the split, training or held-out, of each row, and what it says; ("", []) without."""
     for name in table.fields:
         said = [str(value).lower() for value in table.values(name)] if name.lower() in SPLITS else []
         if {split_of(kind) for kind in said} == {"train", "test"}:

@@ -229,7 +229,7 @@ def givens(stages: Iterable[Stage]) -> list[Given]:
 
 
 def published(stages: Iterable[Stage]) -> dict[str, Any]:
-    """Facts on all published weights behind the stages: {"weights": {role: facts}}, {} without any, or imagined ones."""
+    """Facts on all published weights behind the stages: {"weights": {role: facts}}, {} without any."""
     facts = {stage.role: stage.facts() for stage in givens(stages) if not stage.lab.imagined}
     return {"weights": facts} if facts else {}
 

@@ -164,8 +164,8 @@ class FidClassifier(TrainedEncoder):
 
     network, label, name = "classifier", "FID network", "metric"
     advice = (
-        "Where the images have no classes, ask for more clusters (--set select.clusters=2); or train without measuring "
-        "(dedt train), or measure FID in the features of Inception-v3 (--set evaluate.network=inceptionv3)."
+        "Where the images have no classes, ask for more clusters (--set select.clusters=2); or train without "
+        "measuring (dedt train), or measure FID in the features of Inception-v3 (--set evaluate.network=inceptionv3)."
     )
 
     @property
