@@ -83,9 +83,9 @@ pd.DataFrame(
 # the far end alone does not explain the order: compare the two columns. The
 # method that leaves out most of it need not have the highest FID. What is left
 # out at the near end, and how alike the kept images are, matter as well. The
-# FIDs are of committed coresets, whose feature extractor was trained on another
-# machine than that of the strips. A test would keep the other properties of the
-# coreset and add the far images alone.
+# FIDs are of committed coresets, whose feature extractor may be another one
+# than that of the strips, because machines round differently. A test would keep
+# the other properties of the coreset and add the far images alone.
 #
 # **Which models can be compared without asking about steps?**
 # ([Exercise](00_quickstart.ipynb))

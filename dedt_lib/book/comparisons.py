@@ -216,9 +216,8 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int, to_come: int = 0) -> pd.
     shows nothing: a verdict stays when it is there.
     """
     told = table.seeds >= ENOUGH
-    p_holm = np.where(
-        told, holm(np.array([*table.p.where(told, 1.0), *[1.0] * to_come]))[: len(table)], np.nan
-    )
+    family = np.array([*table.p.where(told, 1.0), *[1.0] * to_come])
+    p_holm = np.where(told, holm(family)[: len(table)], np.nan)
     verdict = np.where(sign * table.difference > 0, BETTER, WORSE)
     return table.assign(p_holm=p_holm, verdict=np.where(p_holm < LEVEL, verdict, OPEN))
 

@@ -127,6 +127,7 @@ def classed(
         }
         return found.without(others) if others else found
 
+    @functools.cache
     def find_train() -> Listing:
         told = [f"splits by the column '{by}'"] if by else []
         return of_rows(listed(train, class_names, labels, *told, *notes), "train")
