@@ -1,6 +1,7 @@
-"""The method's stages: data -> embed -> select -> reweight -> train -> sample -> evaluate, one file a word.
+"""The method's stages: data -> embed -> select -> reweight -> train -> sample -> evaluate, one module each.
 
-Every stage says in one place how it is made, what decides it and what it takes (:mod:`dedt_lib.stages.base`).
+A stage is a class that says how its result is made, what decides it and what it costs
+(:mod:`dedt_lib.stages.base`).
 """
 
 from .base import Cost, Given, Stage, closure

@@ -1,6 +1,6 @@
-"""What a stage is: what it reads, what decides it, how it is made and read, and what it costs.
+"""The base classes of all stages: inputs, deciding settings, work, result and cost.
 
-Stages refer to each other, so a recipe is a graph: the store walks it to make what is missing, ``dedt plan``
+Stages refer to each other, so a recipe is a graph.  The store walks it to make what is missing, ``dedt plan``
 walks it to add up the costs, and the book draws it.
 """
 
@@ -26,19 +26,19 @@ NO_TIME = {"seconds": 0.0, "cpu_seconds": 0.0}
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage takes of one kind of work.
+    """The cost of a stage in one kind of work.
 
     Attributes:
-        kind: A kind of work, one of ``plan.KINDS``.
+        kind: The kind of work, one of ``plan.KINDS``.
         what: The work in words.
-        network: The network whose time it is; "" if its time is not counted.
-        steps: Steps of the optimiser.
-        images: Passes over an image; of sampling the samples.
-        evaluations: Forward passes of one image; a backward pass counts two.
-        pairs: Pairs of images whose distance is taken.
-        bytes: Kept on disk.
-        scratch: Bytes beside that while it runs.
-        runs: 0 for what belongs to the work of another stage, else 1.
+        network: The network that does the work; "" if its time is not counted.
+        steps: Optimiser steps.
+        images: Images that are processed, once per pass; in sampling the number of samples.
+        evaluations: Forward passes of one image; a backward pass counts as two.
+        pairs: Pairs of images whose distance is computed.
+        bytes: Bytes kept on disk.
+        scratch: Further bytes on disk while the stage runs.
+        runs: 0 if this work is part of another stage's run, else 1.
     """
 
     kind: str
@@ -56,11 +56,11 @@ class Cost:
 @dataclass_transform(frozen_default=True, eq_default=False)
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One stage on a :class:`~dedt_lib.stages.lab.Lab`; its fields, those of a frozen dataclass, say which one.
+    """A stage on a :class:`~dedt_lib.stages.lab.Lab`: a frozen dataclass whose fields identify it.
 
-    A new stage says what it reads (:meth:`inputs`), which settings decide it beside (:meth:`decides`), how it
-    fills its folder (:meth:`work`), what is read from there (:meth:`load`), what it takes (:meth:`cost`), and
-    what it cannot do without (:meth:`check`).
+    A new stage defines the stages it reads (:meth:`inputs`), the settings that also decide its result
+    (:meth:`decides`), how it fills its folder (:meth:`work`), what is read from there (:meth:`load`), its
+    cost (:meth:`cost`), and what it requires (:meth:`check`).
     """
 
     lab: "Lab"
@@ -69,9 +69,9 @@ class Stage:
     version: ClassVar[int] = 1
     resumable: ClassVar[bool] = False
     together: ClassVar[bool] = False
-    """Whether all processes of a run do the work together."""
+    """Whether all processes of a run share the work."""
     file: ClassVar[str]
-    """Where its result is in its folder, JSON or an array, if it has no ``load`` of its own."""
+    """The file in its folder with the result, JSON or an array, unless it overrides ``load``."""
     mapped: ClassVar[Literal["r"] | None] = None
     """Whether that array is memory-mapped ("r")."""
 
@@ -79,48 +79,48 @@ class Stage:
         dataclass(frozen=True, eq=False)(cls)
 
     def inputs(self) -> dict[str, "Stage"]:
-        """The stages that it reads, by their part in it."""
+        """The stages that it reads, by the role they play in it."""
         return {}
 
     def decides(self) -> dict[str, Any]:
-        """Its own settings, as JSON: whatever changes its result beside the inputs."""
+        """Its own settings, as JSON: whatever changes its result apart from the inputs."""
         return {}
 
     def check(self) -> None:
-        """Raise DedtError for what the profile and the numbers of images do not allow, before any work."""
+        """Raise DedtError, before any work, if the profile or the class counts rule the stage out."""
 
     def work(self, folder: Path) -> dict[str, Any] | None:
         """Fill ``folder``; may return facts for the manifest."""
         raise NotImplementedError
 
     def load(self, folder: Path) -> Any:
-        """What the stage gives to others, read from its folder: by default what is in its ``file``."""
+        """The result of the stage, read from its folder: by default the content of its ``file``."""
         if self.file.endswith(".json"):
             return read_json(folder / self.file)
         return np.load(folder / self.file, mmap_mode=self.mapped)
 
     def cost(self) -> Iterable[Cost]:
-        """What it takes, known before anything is computed."""
+        """Its costs, known before anything is computed."""
         raise NotImplementedError
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that its address is made of."""
+        """Everything that its address is hashed from."""
         read = {part: stage.address for part, stage in self.inputs().items()}
         return {"version": self.version, **self.decides(), "inputs": read}
 
     @cached_property
     def address(self) -> str:
-        """Sixteen hex digits that name its result."""
+        """The hash that names its result: sixteen hex digits."""
         return address(self.name, self.identity)
 
     @property
     def folder(self) -> Path:
-        """Where its result is, made now if it was not there."""
+        """The folder of its result, which is computed first if it is missing."""
         return self.lab.folder(self)
 
     def result(self) -> Any:
-        """What :meth:`load` reads, once for a lab."""
+        """The result of :meth:`load`, read once per lab."""
         return self.lab.result(self)
 
     def manifest(self) -> dict[str, Any]:
@@ -135,21 +135,21 @@ class Stage:
 
 
 def uncounted(stage: Stage) -> Iterable[Cost]:
-    """The cost of a stage that takes next to nothing, or what the plan leaves out."""
+    """No cost: for stages that take next to nothing or that the plan leaves out."""
     return ()
 
 
 class Given(Stage):
-    """Published weights: nothing is computed, and their content is their address.
+    """A network with published weights: nothing is computed, and its address is a hash of their content.
 
-    On an imagined lab the network is of the same make, without its weights, and its name is its address.
+    On an imagined lab the network is its :meth:`outline`, and its address is its name.
     """
 
     weights: str
 
     @property
     def role(self) -> str:
-        """What the network is in a run: its name among a manifest's weights."""
+        """The network's role in a run: its key among the weights in a manifest."""
         raise NotImplementedError
 
     def read(self) -> Any:
@@ -157,30 +157,30 @@ class Given(Stage):
         raise NotImplementedError
 
     def outline(self) -> Any:
-        """A network of the same make without weights."""
+        """A network of the same architecture without the published weights."""
         raise NotImplementedError
 
     @property
     def called(self) -> str:
-        """What tells it from others of its kind."""
+        """The name that distinguishes it from others of its class."""
         return self.weights
 
     def key(self) -> str:
-        """Sixteen hex digits of the weights."""
+        """The hash of the weights: sixteen hex digits."""
         return key_of(self.result())
 
     def facts(self) -> dict[str, Any]:
-        """Where the weights came from, by content."""
+        """Where the weights came from: name, commit and SHA-256 of each file."""
         return self.result().published.facts
 
-    cost = uncounted  # what is downloaded is not counted
+    cost = uncounted  # downloads are not counted
 
     @cached_property
     def address(self) -> str:
         return self.called if self.lab.imagined else self.remember("key", self.key)
 
     def remember(self, what: str, make: Callable[[], Any]) -> Any:
-        """``make()``, once for a lab."""
+        """The result of ``make()``, called once per lab."""
         return self.lab.remember((what, type(self), self.called), make)
 
     @property
@@ -195,13 +195,13 @@ class Given(Stage):
 
 
 def defaults(make: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments of ``make`` that need not be given, with their values: they decide a class of one's own."""
+    """The default arguments of ``make``: they identify a class that a user has registered."""
     found = inspect.signature(make).parameters.values()
     return {argument.name: argument.default for argument in found if argument.default is not argument.empty}
 
 
 def closure(stages: Iterable[Stage]) -> dict[str, Stage]:
-    """The stages and all that they read, each once, those that are read first: address -> stage."""
+    """The stages and everything they read, each once and after its inputs: address -> stage."""
     found: dict[str, Stage] = {}
 
     def visit(stage: Stage) -> None:
@@ -216,7 +216,7 @@ def closure(stages: Iterable[Stage]) -> dict[str, Stage]:
 
 
 def walk(stages: Iterable[Stage]) -> Iterator[Stage]:
-    """The stages and all that they read, each as often as it is read: without an address or any data."""
+    """The stages and everything they read, with repetitions; needs no addresses and no data."""
     for stage in stages:
         yield stage
         yield from walk(stage.inputs().values())
@@ -229,11 +229,11 @@ def givens(stages: Iterable[Stage]) -> list[Given]:
 
 
 def published(stages: Iterable[Stage]) -> dict[str, Any]:
-    """Facts on all published weights behind the stages: {"weights": {role: facts}}, {} without any."""
+    """Facts about all published weights behind the stages: {"weights": {role: facts}}, or {} if none."""
     facts = {stage.role: stage.facts() for stage in givens(stages) if not stage.lab.imagined}
     return {"weights": facts} if facts else {}
 
 
 def size(network: nn.Module) -> int:
-    """Bytes of a network's state, as it is."""
+    """Bytes of a network's parameters and buffers."""
     return sum(value.numel() * value.element_size() for value in network.state_dict().values())

@@ -1,4 +1,4 @@
-"""The images, as a stage: their content is their address."""
+"""The stages of the images; a hash of their content is their address."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from .base import Cost, Stage, uncounted
 class Images(Stage):
     """The images of a split ("train" or "test") of the profile's data.
 
-    On an imagined lab they are random pixels, if anybody asks for them.
+    On an imagined lab they are random pixels, generated only when needed.
     """
 
     split: str = "train"
@@ -63,9 +63,9 @@ class Images(Stage):
 
 
 class Photographs(Stage):
-    """The photographs of a split in their files, looked at once: a :class:`~dedt_lib.data.photos.Photos`.
+    """The image files of a split, each examined once: a :class:`~dedt_lib.data.photos.Photos`.
 
-    Its address is their content, whatever the files are called.  On an imagined lab nobody asks for them.
+    The address depends on their content, not on the names of the files.  An imagined lab never reads them.
     """
 
     split: str = "train"
@@ -74,13 +74,13 @@ class Photographs(Stage):
 
     @cached_property
     def listing(self) -> Listing | None:
-        """What was found, before it was looked at."""
+        """The images found, before they are examined; None without a usable held-out split."""
         p = self.lab.profile.data
         return data.find(p.source, p.path, self.split, label=p.label, caption=p.caption)  # type: ignore[return-value]
 
     @property
     def look(self) -> Look:
-        """What was seen of all of them, those that cannot be read too."""
+        """The notes on all images, including those that cannot be read."""
         return Look.load(self.folder)
 
     def decides(self):

@@ -1,4 +1,4 @@
-"""The surrogate encoder, trained on the images or published, and the features that it gives.
+"""The surrogate encoders, trained on the images or published, and the features that they extract.
 
 A new encoder is a class and its entry in ``ENCODERS``, here or in a file of your own.
 """
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from ..config import Profile
     from .lab import Lab
 
-MOST_CLUSTERS, IMAGES_A_CLUSTER = 10, 20  # where the profile names no number
+MOST_CLUSTERS, IMAGES_A_CLUSTER = 10, 20  # if the profile sets no number
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
-"""What an encoder's ``weights`` in a profile are called when they mean the published ones."""
+"""Encoder -> the value of its ``weights`` in a profile that stands for the published ones."""
 
 
 class TrainedEncoder(Stage):
@@ -43,8 +43,8 @@ class TrainedEncoder(Stage):
 
     Attributes:
         network: Its name in ``encoders.NETWORKS`` and in the plan.
-        section: Epochs, batch size and learning rate: a section of the profile.
-        seed: Of its weights and its training.
+        section: The profile's section with epochs, batch size and learning rate.
+        seed: Seed of the initial weights and of the training.
     """
 
     seed: int = 0
@@ -54,7 +54,7 @@ class TrainedEncoder(Stage):
     resumable = True
     fit: ClassVar[Callable[..., np.ndarray]] = staticmethod(encoders.train_classifier)
     accuracy: ClassVar[Callable[..., float]] = staticmethod(encoders.accuracy)
-    moments: ClassVar[int] = 1  # tensors that the optimiser keeps of each parameter
+    moments: ClassVar[int] = 1  # tensors that the optimiser keeps per parameter
     advice: ClassVar[str] = (
         "Choose an encoder that needs no labels (--encoder ddae), published weights (such as --set "
         "encoders.resnet18.weights=imagenet) or --method random."
@@ -66,12 +66,12 @@ class TrainedEncoder(Stage):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What its training takes, by name."""
+        """Keyword arguments of its training function."""
         return self.section.training
 
     @property
     def shape(self) -> dict[str, Any]:
-        """Width and further arguments of the network, which decide it."""
+        """Width and further arguments of the network; they are part of the address."""
         return {}
 
     def inputs(self):
@@ -81,7 +81,7 @@ class TrainedEncoder(Stage):
         return {"network": self.network, **self.shape, **self.settings, "seed": self.seed}
 
     def build(self, **more: Any) -> nn.Module:
-        """The network, with weights that nothing decided; ``more`` are arguments that decide no weight."""
+        """The untrained network, its initial weights unseeded; ``more``: arguments that affect no weight."""
         own = {"channels": self.lab.shape[0], "num_classes": len(self.lab.class_names)}
         return encoders.build(self.network, **own, **self.shape, **more)
 
@@ -145,7 +145,7 @@ class InceptionV3(TrainedEncoder):
 
     @property
     def settings(self):
-        # Small data gives it few steps, in which AdamW brings it further than the other classifiers' SGD.
+        # Small data sets allow few steps, in which AdamW gets further than the SGD of the other classifiers.
         return {**super().settings, "optimizer": "adamw"}
 
 
@@ -160,7 +160,7 @@ class SmallClip(TrainedEncoder):
 
 
 class FidClassifier(TrainedEncoder):
-    """The small classifier in whose features FID is measured where Inception's mean nothing."""
+    """The small classifier whose features FID uses, for images on which Inception's mean nothing."""
 
     network, label, name = "classifier", "FID network", "metric"
     advice = (
@@ -178,7 +178,7 @@ class FidClassifier(TrainedEncoder):
 
 
 class FidResNet18(FidClassifier):
-    """The same as a ResNet-18, for photographs."""
+    """A ResNet-18 whose features FID uses, for photographs."""
 
     network = "resnet18"
 
@@ -193,7 +193,7 @@ class GivenEncoder(Given):
     name, role = "encoder", "encoder"
 
     def _identity(self) -> dict[str, Any]:
-        """What its address and its manifest are of."""
+        """The identity that its address is hashed from and its manifest records."""
         raise NotImplementedError
 
     def key(self):
@@ -207,15 +207,15 @@ class PublishedEncoder(GivenEncoder):
     """An encoder with its published weights, or those of a file of the same layout.
 
     Attributes:
-        weights: Their name in PUBLISHED, or a file.
-        network: Its name in ``encoders.PRETRAINED``.
+        weights: Name of the published weights in PUBLISHED, or the path of a file.
+        network: Name of the network in ``encoders.PRETRAINED``.
     """
 
     network: str
 
     @property
     def label(self) -> str:
-        """Of the network in the plan."""
+        """Printed name of the network in the plan."""
         return LABELS[self.network]
 
     @property
@@ -253,11 +253,11 @@ class PublishedEncoder(GivenEncoder):
 class DDAE(Stage):
     """The U-Net of a diffusion model that never sees a label (DDAE; Xiang et al., 2023).
 
-    Its result is the network that reads features off a decoder block; which block, at which timestep, decides
-    the features, and not the training.
+    Its result is the feature extractor that reads a block of the decoder.  The choice of block and timestep
+    affects the features, but not the training.
 
     Attributes:
-        seed: Of its weights and its training.
+        seed: Seed of the initial weights and of the training.
     """
 
     seed: int = 0
@@ -312,7 +312,7 @@ LABELS = {
     "vae": "autoencoder",
     "distances": "distances",
 }
-"""Name of a network in the plan -> how it is printed."""
+"""Name of a network in the plan -> its printed name."""
 
 
 class PretrainedEncoder(GivenEncoder):
@@ -320,7 +320,7 @@ class PretrainedEncoder(GivenEncoder):
 
     @property
     def network(self) -> str:
-        """Its name."""
+        """Name of the network."""
         return self.weights
 
     label = network
@@ -336,7 +336,7 @@ class PretrainedEncoder(GivenEncoder):
 
 
 class OwnEncoder(PretrainedEncoder):
-    """A network in ENCODERS that needs no training: made without arguments, what is random in it from one seed."""
+    """A network in ENCODERS that needs no training, made without arguments from a fixed seed."""
 
     def _identity(self):
         values = defaults(ENCODERS[self.weights])
@@ -350,12 +350,12 @@ class OwnEncoder(PretrainedEncoder):
 
 
 def number_of_clusters(profile: "Profile", images: int) -> int:
-    """How many clusters stand in for the classes of so many images."""
+    """Number of clusters that stand in for the classes of ``images`` images."""
     return profile.select.clusters or max(1, min(MOST_CLUSTERS, images // IMAGES_A_CLUSTER))
 
 
 class Clusters(Stage):
-    """Classes for photographs without: k-means on the directions of their features; int64 [n], largest first."""
+    """Clusters in place of missing classes, by k-means on unit features: int64 [n], 0 the largest."""
 
     name, file = "clusters", "labels.npy"
 
@@ -373,17 +373,18 @@ class Clusters(Stage):
 
 
 Encoder = TrainedEncoder | PublishedEncoder | PretrainedEncoder | DDAE
-"""What gives features."""
+"""A stage whose result is a feature extractor."""
 
 OWN_SIZE = 224
-"""Pixels at which a published network sees photographs, if it says no other size."""
+"""Pixels along a side at which a published network sees photographs, unless it has its own ``size``."""
 
-# A stage that trains it, whose section of the profile may name published weights; or a network as it is.
+# An entry is a stage that trains the encoder, unless its section of the profile names published weights;
+# or a network that needs no training.
 ENCODERS.update({"resnet18": ResNet18, "inceptionv3": InceptionV3, "clip-rn50": SmallClip, "ddae": DDAE})
 
 
 def encoder(lab: "Lab", name: str = "", seed: int = 0) -> Encoder:
-    """The encoder ``name``, or the profile's default: trained on the images with ``seed``, or published."""
+    """The stage of the encoder ``name`` (default: the profile's), trained with ``seed`` or published."""
     name = name or lab.profile.encoders.default
     if is_pretrained(name):
         return PretrainedEncoder(lab, name)
@@ -406,19 +407,19 @@ class Embed(Stage):
 
     @property
     def seen(self) -> Images | Photographs:
-        """What the encoder sees: a published one photographs at its own size, others the profile's pixels."""
+        """Input of the encoder: photographs at its own size if it is published, else the profile's pixels."""
         own_size = isinstance(self.encoder, Given) and self.lab.has_files and not self.lab.imagined
         return self.lab.photographs if own_size else self.lab.images
 
     def decides(self):
-        """What decides the features beside the network's weights: how they are read."""
+        """How the features are read from the network, which its weights do not decide."""
         sections = self.lab.profile.encoders
         if isinstance(self.encoder, DDAE):
             return sections.ddae.model_dump(include={"block", "timestep", "draws"})
         return {"normalise": True} if self.encoder.network == "clip" and sections.clip.normalise else {}
 
     def reader(self) -> nn.Module:
-        """The network whose ``features`` these are."""
+        """The feature extractor, with the profile's choice of normalisation."""
         network = self.encoder.result()
         if self.decides().get("normalise"):
             network.normalise = True
@@ -427,13 +428,13 @@ class Embed(Stage):
     def work(self, folder):
         network, seen = self.reader(), self.seen.result()
         images = Pixels(seen, getattr(network, "size", OWN_SIZE)) if isinstance(seen, Photos) else seen.images
-        # On a CPU no more large images at a time are any faster, only larger.
+        # On a CPU, larger batches of large images take more memory and are no faster.
         batch_size = 256 if images.shape[2] <= 64 else 32 if self.lab.gpu else 8
         how = {"device": self.lab.device, "path": folder / self.file}
         encoders.embed(network, images, batch_size=batch_size, **how)
 
     def width(self) -> int:
-        """Number of features of an image."""
+        """Number of features per image."""
         if isinstance(self.encoder, DDAE):
             u, block = self.lab.profile.unet, self.lab.profile.encoders.ddae.block
             return u.channels[::-1][min((block - 1) // (u.layers + 1), len(u.channels) - 1)]
@@ -450,11 +451,11 @@ class Embed(Stage):
 
 
 TRIED = 12
-"""Photographs that are looked at and embedded to say how long all of them take."""
+"""Number of photographs that are examined and embedded to estimate the time for all."""
 
 
 def seconds_to_embed(stage: Embed) -> float:
-    """About how long photographs take to be looked at and embedded; 0 where that is done, or of no files."""
+    """Estimated seconds to examine and embed the photographs; 0 if done, without files or on errors."""
     lab = stage.lab
     found = lab.photographs.listing
     if found is None or not isinstance(stage.seen, Photographs) or lab.store.has(stage.name, stage.identity):
@@ -468,24 +469,24 @@ def seconds_to_embed(stage: Embed) -> float:
         encoders.embed(network, pixels, batch_size=TRIED, device=lab.device)
 
     try:
-        see(few.without(dict.fromkeys(range(1, len(few)), "")))  # what is done once is not timed
+        see(few.without(dict.fromkeys(range(1, len(few)), "")))  # one-off costs are not timed
         start = time.perf_counter()
         see(few)
         return (time.perf_counter() - start) / len(few) * len(found)
-    except Exception:  # an image that cannot be read, of which the look speaks
+    except Exception:  # such as an unreadable image, which the look reports
         return 0.0
 
 
 def features_width(encoder: "TrainedEncoder | Given", shape: tuple[int, int, int]) -> int:
-    """Features of an image by an encoder, from its shapes alone."""
-    # The preprocessing of published networks looks at values, which the meta device has none of.
+    """Number of features per image of an encoder, from a trial forward pass."""
+    # Published networks inspect pixel values in their preprocessing; on the meta device there are none.
     with torch.no_grad(), torch.device("cpu" if isinstance(encoder, Given) else "meta"):
         network = encoder.outline() if isinstance(encoder, Given) else encoder.build()
         return network.eval().features(torch.empty(2, *shape)).shape[1]
 
 
 def mean_and_std(images: np.ndarray) -> dict[str, list[float]]:
-    """Mean and standard deviation of each channel of uint8 images, on the scale 0..1, to four digits."""
+    """Mean and standard deviation of each channel of uint8 images, on the scale 0..1, to four decimals."""
     samples = images.transpose(1, 0, 2, 3).reshape(images.shape[1], -1)
     return {
         "mean": [round(float(channel.mean()) / 255, 4) for channel in samples],

@@ -1,4 +1,4 @@
-"""The metrics of samples against the training images, and what they are measured with."""
+"""The metrics of samples against the training images, and the networks and statistics they need."""
 
 import time
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class FidInception(Given):
-    """Inception-v3 as published FIDs use it; ``weights`` is a file, "" one of its usual places."""
+    """Inception-v3 as published FIDs use it; ``weights`` is a file, or "" for the usual places."""
 
     name, role = "metric", "extractor"
 
@@ -46,33 +46,33 @@ class FidInception(Given):
 
 
 def extractor(lab: "Lab", seed: int = 0) -> FidClassifier | FidInception:
-    """The network in whose features FID is measured, where it is trained here with ``seed``."""
+    """The feature extractor of FID; ``seed`` is for one that is trained here."""
     p = lab.profile.evaluate
     trained = {"classifier": FidClassifier, "resnet18": FidResNet18}
     return trained[p.network](lab, seed) if p.network in trained else FidInception(lab, p.weights)
 
 
 def called(stage: FidClassifier | FidInception) -> str:
-    """What a protocol calls the network of FID."""
+    """Name of the feature extractor of FID in a protocol."""
     if isinstance(stage, Given):
         return "inception-v3-compat, layer 2048"
     return f"dedt-classifier-{stage.manifest()['files']['model.safetensors']['sha256'][:12]}, layer features"
 
 
 def features(lab: "Lab", images: np.ndarray, out: Any = None, seed: int = 0) -> np.ndarray:
-    """Features of uint8 images for FID: float32 [n, d]; with ``out``, a ``.npy`` file, memory-mapped."""
+    """FID features of uint8 images: float32 [n, d], memory-mapped from ``out`` if given (a ``.npy`` file)."""
     return encoders.embed(extractor(lab, seed).result(), images, device=lab.device, path=out)
 
 
 def width(lab: "Lab") -> int:
-    """Features of an image for FID."""
+    """Number of FID features per image."""
     if lab.profile.evaluate.network == "inceptionv3":
         return 2048
     return features_width(extractor(lab), lab.shape)
 
 
 def views(lab: "Lab") -> int:
-    """Views of a sample in the features of FID: shifted for the small classifier, mirrored with flips."""
+    """Views per sample in the search for near-copies: 9 shifts for the small classifier, twice with flips."""
     return (9 if lab.profile.evaluate.network == "classifier" else 1) * (1 + lab.profile.train.flip)
 
 
@@ -82,12 +82,12 @@ def views(lab: "Lab") -> int:
 class Real(Stage):
     """The real side of every FID, computed once: a dict.
 
-    features float32 [n, d] of all training images (memory-mapped), all: their FrechetReference, classes: the
-    list of those of each class, None for a class with too few images, empty for a profile without class-wise
-    values.
+    features: float32 [n, d] of all training images, memory-mapped; all: their FrechetReference; classes: a
+    list with the FrechetReference of each class, None for a class with too few images; the list is empty for
+    a profile without class-wise values.
 
     Attributes:
-        seed: Of the network of the features, where it is trained here.
+        seed: Seed of the feature extractor, if it is trained here.
     """
 
     seed: int = 0
@@ -135,38 +135,38 @@ class Real(Stage):
 
 
 class OfReal(Stage):
-    """What is told once of the real side of every FID."""
+    """A statistic of the FID features of the training images alone, computed once for all samples."""
 
     def inputs(self):
         return {"real": Real(self.lab)}
 
     @property
     def features(self) -> np.ndarray:
-        """Of the training images: float32 [n, d]."""
+        """FID features of the training images: float32 [n, d]."""
         return Real(self.lab).result()["features"]
 
-    cost = uncounted  # no network looks at an image for it, and its pairs are a part of those of every comparison
+    cost = uncounted  # no network runs, and these pairs are computed once for all comparisons
 
 
 class Floor(OfReal):
-    """Real half against real half: dict with "fid" and "classwise" [K], None for a class with too few images."""
+    """FID between halves of the real images: dict with "fid" and "classwise" [K], None for too few images."""
 
     name, file = "floor", "floor.json"
 
     def work(self, folder):
         found, classwise = self.features, self.lab.profile.evaluate.classwise
-        splits = 10 if found.shape[1] < 256 else 1  # at 2048 features a halving takes minutes
+        splits = 10 if found.shape[1] < 256 else 1  # with 2048 features each split takes minutes
         floor = evaluation.real_floor(found, self.lab.data.labels, splits=splits, classwise=classwise)
         write_json(folder / self.file, {**floor, "classwise": numbers(floor["classwise"])})
 
 
 class HeldOut(Stage):
-    """Distances of held-out images to the training images: a dict, None without such images.
+    """Distances of held-out images to the nearest training images: a dict, or None without held-out images.
 
-    pixels, features: float64 [held_out], of at most MOST_NEIGHBOURS images without those that are training
-    images themselves (leaks: how many); pixels_threshold, features_threshold: what only 1 % of them fall
-    below, None where no image is left; reference: the FrechetReference of these images, fid: their FID to the
-    training images, None where they are too few.
+    At most MOST_NEIGHBOURS held-out images count.  leaks: how many of them are training images; pixels,
+    features: float64 [held_out], the distances of the others; pixels_threshold, features_threshold: the
+    distance that only 1 % of these fall below, None if no image is left.  reference: the FrechetReference of
+    the images, leaks included; fid: their FID to the training images; both None for too few images.
     """
 
     name, version = "held-out", 3
@@ -208,16 +208,16 @@ class HeldOut(Stage):
 def distances_to_training(
     lab: "Lab", images: np.ndarray, among: np.ndarray | None = None, known: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """How far images are from the nearest training image: "pixels", "features" float64 [n].
+    """Distance of each image to the nearest training image: "pixels" and "features", float64 [n].
 
-    With flips in training an image and its mirror image are compared, whichever is nearer.  In the features
-    of a small classifier, which sees single pixels, the nearest of all shifts by a pixel counts as well.
+    With flips in training, an image and its mirror image are compared and the nearer one counts.  The small
+    classifier is sensitive to single pixels, so in its features shifts by one pixel are compared as well.
 
     Args:
-        lab: Where the training images are.
+        lab: The lab with the training images.
         images: uint8 [n, C, H, W].
-        among: Positions of the training images that count, int; all by default.
-        known: Features of the images, where they are known.
+        among: Positions of the training images to compare with, int; all by default.
+        known: FID features of the images, if they are already computed.
     """
     mirrored, device, real = lab.profile.train.flip, lab.gpu, Real(lab).result()["features"]
     how: dict[str, Any] = {"among": among, "device": device}
@@ -235,14 +235,14 @@ def distances_to_training(
 class Evaluate(Stage):
     """FID, class-wise FID and near-copies of samples: a dict of numbers.
 
-    fid float; fids: the same in the features of each of the profile's networks, of other seeds; fid_held_out:
-    against the held-out images, held_out_fid: theirs against the training images; classwise list [K], empty
-    where the profile wants none, None for a class with too few images or samples; classwise_left_out: those
-    classes in words; protocol: what the FID was measured with.
+    fid: float; fids: one FID for each seed of the feature extractor, the first being fid; fid_held_out: FID
+    of the samples against the held-out images; held_out_fid: FID of the held-out against the training images;
+    classwise: list [K], None for a class with too few images or samples, empty if the profile wants none;
+    classwise_left_out: those classes in words; protocol: how the FID was measured.
 
-    copies: share of samples at most as far from a training image of this run as all but 1 % of the held-out
-    images are from the training images, by pixels; copies_features: by features.  None without held-out
-    images.
+    copies: share of samples whose pixel distance to the nearest training image of this run is at most the
+    threshold that only 1 % of the held-out images fall below; copies_features: the same with distances in
+    features.  Both are None without held-out images.
 
     Attributes:
         samples: The stage of the samples.
@@ -267,7 +267,7 @@ class Evaluate(Stage):
             )
 
     def generated(self, seed: int = 0) -> np.ndarray:
-        """Features of the samples: float32 [n, d], computed once for a lab."""
+        """FID features of the samples: float32 [n, d], computed once per lab."""
         key = ("generated", self.samples.address, seed)
         return self.lab.remember(key, lambda: features(self.lab, self.samples.result(), seed=seed))
 
@@ -304,7 +304,7 @@ class Evaluate(Stage):
         return {"part_seconds": {"comparison": time.perf_counter() - start}}
 
     def copies(self, images: np.ndarray, held_out: dict[str, Any]) -> dict[str, Any]:
-        """What is said of the first samples, by what :class:`HeldOut` gives: near-copies of the training images."""
+        """Near-copies of training images among ``images``, the first samples, by the result of HeldOut."""
         found = {name: held_out.get(name) for name in ("held_out", "leaks")}
         among = self.coreset.result().indices if self.coreset else None
         known, distances = self.generated()[: len(images)], {}
@@ -327,7 +327,7 @@ class Evaluate(Stage):
 
 
 class KidWithin(OfReal):
-    """The part of KID that is of the training images alone: see ``evaluation.kid_within``."""
+    """The part of KID that depends on the training images alone: see ``evaluation.kid_within``."""
 
     name, file = "kid-within", "within.npy"
 
@@ -342,12 +342,12 @@ class KidWithin(OfReal):
 
 
 class NeighbourRadii(OfReal):
-    """Of the training images that precision and recall take: see ``evaluation.neighbour_radii``."""
+    """Radii around training images for precision and recall: see ``evaluation.neighbour_radii``."""
 
     name, file = "radii", "radii.npy"
 
     def chosen(self) -> np.ndarray:
-        """Positions of these images."""
+        """Positions of these training images."""
         return evaluation.spread(self.lab.data.labels, MOST_NEIGHBOURS)
 
     def decides(self):
@@ -362,7 +362,7 @@ class NeighbourRadii(OfReal):
 
 
 class PublishedViT(Given):
-    """CLIP ViT-L/14 at 336 pixels, in whose embeddings CMMD was published."""
+    """CLIP ViT-L/14 at 336 pixels, whose embeddings the published CMMD uses."""
 
     name, role, network = "encoder", "cmmd_network", "vit"
     label = LABELS["vit"]
@@ -375,13 +375,13 @@ class PublishedViT(Given):
 
 
 def cmmd_network(lab: "Lab") -> Encoder | PublishedViT:
-    """The CLIP in whose embeddings CMMD is measured."""
+    """The CLIP whose embeddings CMMD uses."""
     p = lab.profile.evaluate
     return encoder(lab, "clip-rn50") if p.cmmd == "clip" else PublishedViT(lab, p.cmmd_weights)
 
 
 def unit_embeddings(network: nn.Module, images: np.ndarray, device: str) -> np.ndarray:
-    """Embeddings of uint8 images, each of length one: float32 [n, d]."""
+    """Embeddings of uint8 images, scaled to unit length: float32 [n, d]."""
     embeddings = encoders.embed(network, images, device=device)
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
@@ -389,14 +389,14 @@ def unit_embeddings(network: nn.Module, images: np.ndarray, device: str) -> np.n
 class CmmdReal(Stage):
     """Unit embeddings of the training images for CMMD: float32 [n, d], memory-mapped.
 
-    Of more than MOST_EMBEDDED images so many, each class in its share.
+    At most MOST_EMBEDDED images are used, each class in its share.
     """
 
     name, file, mapped = "cmmd", "embeddings.npy", "r"
 
     @property
     def count(self) -> int:
-        """How many images it takes."""
+        """Number of images that are used."""
         return min(self.lab.n, MOST_EMBEDDED)
 
     def inputs(self):
@@ -429,7 +429,7 @@ class CmmdReal(Stage):
 
 
 class CmmdWithin(Stage):
-    """The part of CMMD that is of the training images alone: see ``evaluation.within_real``."""
+    """The part of CMMD that depends on the training images alone: see ``evaluation.within_real``."""
 
     name, file = "cmmd-within", "within.json"
 
@@ -440,15 +440,15 @@ class CmmdWithin(Stage):
         within = evaluation.within_real(CmmdReal(self.lab).result(), device=self.lab.gpu)
         write_json(folder / self.file, within)
 
-    cost = uncounted  # a part of the pairs of every comparison, taken once
+    cost = uncounted  # these pairs are computed once for all comparisons
 
 
 class Compare(Stage):
-    """What FID does not tell of samples against the training images: a dict of numbers.
+    """KID, precision, recall and CMMD of samples against the training images: a dict of numbers.
 
-    kid, kid_classwise [K], precision and recall in the features of FID, the latter None where there are too
-    few images for three neighbours; cmmd, the biased value of the published code, and cmmd_unbiased in the
-    embeddings of the profile's CLIP, where it names one.  comparison_protocol: of how many images each.
+    kid, kid_classwise [K], precision and recall use the features of FID; the last two are None with too few
+    images for three neighbours.  cmmd (the biased value, as in the published code) and cmmd_unbiased use the
+    embeddings of the profile's CLIP, if it names one.  comparison_protocol: how many images each metric used.
 
     Attributes:
         metrics: The stage of the FID of the same samples.
@@ -500,7 +500,7 @@ class Compare(Stage):
         if self.lab.profile.evaluate.classwise:
             pairs += (m * m + n * n + m * n) // len(self.lab.class_names)
         pairs += some * some + some * few
-        # It reads the features of the samples once more.
+        # The FID features of the samples, once more.
         yield Cost("measuring", LABELS["metric"], "metric", images=m, evaluations=m, runs=0)
         if self.lab.profile.evaluate.cmmd:
             pairs += m * m + m * min(n, MOST_EMBEDDED)
@@ -511,5 +511,5 @@ class Compare(Stage):
 
 
 def numbers(values: np.ndarray) -> list[float | None]:
-    """An array as a list for JSON, which has no NaN: None instead."""
+    """The array as a list for JSON, with None in place of NaN."""
     return [None if np.isnan(value) else value for value in values.tolist()]

@@ -1,4 +1,4 @@
-"""The stages of one recipe: the graph that its verbs walk."""
+"""The stages of one recipe: the graph that the verbs walk."""
 
 from functools import cached_property
 
@@ -16,14 +16,14 @@ from .select import Select
 from .train import BALANCED, Snapshot, Train, TrainInfoBatch, Weighed, steps_at
 
 LAST = {"embed": "embedding", "select": "coreset", "reweight": "proxy", "train": "model", "sample": "samples"}
-"""A verb -> its last stage, by its name in :class:`Graph`."""
+"""Verb -> name of its last stage in :class:`Graph`."""
 
 
 class Graph:
-    """The stages of a recipe on a lab, each made when it is asked for.
+    """The stages of a recipe on a lab, each built on first use.
 
     Raises:
-        DedtError: For values of recipe and profile that do not go together.
+        DedtError: If values of the recipe and the profile exclude each other.
     """
 
     def __init__(self, lab: Lab, recipe: Recipe) -> None:
@@ -47,7 +47,7 @@ class Graph:
 
     @property
     def compared(self) -> bool:
-        """Whether the metrics beside FID are measured."""
+        """Whether metrics besides FID are measured: KID, precision, recall and CMMD."""
         return self.spec.latent or self.lab.profile.evaluate.kid
 
     @property
@@ -84,11 +84,11 @@ class Graph:
 
     @cached_property
     def weights(self) -> Weighed:
-        """What gives the recipe's class weights."""
+        """Source of the recipe's class weights: a stage, BALANCED, or None for no weights."""
         r = self.recipe
         if r.null == "another-seed":
             others = (seed for seed in self.lab.profile.seeds if seed != r.seed)
-            # The next one, and after the last the first.
+            # The next larger seed, or else the smallest.
             other = min(others, key=lambda seed: (seed < r.seed, seed), default=r.seed + 1)
             return Graph(self.lab, r.model_copy(update={"seed": other})).proxy
         if r.null == "shuffled":
@@ -97,7 +97,7 @@ class Graph:
 
     @cached_property
     def model(self) -> Train | Snapshot:
-        """The run whose weights are sampled, or the run on all the data after so many steps."""
+        """The run whose weights are sampled; with early stopping a snapshot of the run on all the data."""
         r, common = self.recipe, (self.lab, self.recipe.model)
         if r.early_stopping and r.ratio < 1:
             return Snapshot(self.lab, self.reference_run, steps_at(self.lab, self.spec, r.ratio, r.annealing))
@@ -122,13 +122,13 @@ class Graph:
 
     @cached_property
     def comparison(self) -> evaluate.Compare:
-        """The metrics beside FID."""
+        """KID, precision, recall and CMMD of the samples."""
         return evaluate.Compare(self.lab, self.metrics)
 
     def stages(self, until: str = "evaluate") -> list[Stage]:
         """The last stages of a verb: "embed", "select", "reweight", "train", "sample" or "evaluate".
 
-        "measure" is what samples are measured against, without any.
+        "measure" is the real-against-real FID, which needs no samples.
         """
         if until == "measure":
             return [evaluate.Floor(self.lab)]
@@ -137,28 +137,32 @@ class Graph:
         return [getattr(self, LAST[until])]
 
     def check_weights(self, until: str = "evaluate") -> None:
-        """Load every published network behind the stages ``until`` one, and nothing else: no image is read.
+        """Load every published network that a verb needs (see :meth:`stages`), without reading any image.
 
         Raises:
-            DedtError: For weights that are missing, altered or damaged, and for autoencoders that fit neither
-                the images nor each other.
+            DedtError: For weights that are missing, altered or damaged, and for autoencoders that do not fit
+                the images, each other or the pipeline.
         """
         outline = Graph(Lab(self.lab.profile, counts=[1000]), self.recipe)
         found = {given.role: given.on(self.lab).result() for given in givens(outline.stages(until))}
         latents.check_autoencoders(found, self.lab)
 
     def check_counts(self, until: str = "evaluate") -> None:
-        """Raise DedtError for what profile and numbers of images do not allow, by what the lab has counted."""
+        """Raise DedtError if the profile or the lab's class counts rule out a stage of the verb."""
         for stage in walk(self.stages(until)):
             stage.check()
 
     def check(self, until: str = "evaluate") -> None:
-        """Raise DedtError for what cannot be had, before it is computed: published networks, then numbers of images.
+        """Check the published networks, then the class counts, before anything is computed.
 
-        Several processes then make together what they have to, since later on one of them works alone while
-        the others wait for it.
+        With several processes, it also computes the stages whose work they share, because later one process
+        works alone while the others wait.
 
-        until: As of :meth:`stages`.
+        Args:
+            until: A verb, see :meth:`stages`.
+
+        Raises:
+            DedtError: If a stage of the verb cannot be computed.
         """
         self.check_weights(until)
         self.check_counts(until)

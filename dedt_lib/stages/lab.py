@@ -1,4 +1,4 @@
-"""What outlives a recipe: the profile, the store, the device, and all that was loaded once."""
+"""What recipes share: the profile, the store, the device and all loaded results."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
@@ -21,21 +21,21 @@ from .models import MODELS, ModelSpec
 
 
 class Lab:
-    """Where stages are made and read: every result is loaded once, by its address.
+    """Computes and loads the results of stages, each once per address.
 
-    A profile that names a number of ``threads`` sets PyTorch's, for the whole process, because sums in
-    another order change the last bits.
+    A profile that sets ``threads`` sets PyTorch's number of threads for the whole process, because another
+    order of sums changes the last bits.
 
     Args:
         profile: A name, a file or a Profile.
         store: A Store or its folder (default: ``$DEDT_STORE``, else ``runs/``).
-        device: Such as "cuda"; by default the profile's, or the GPU if there is one.
+        device: Such as "cuda"; by default the profile's, else the GPU if there is one.
         report: A folder for the list of images that cannot be read (default: the store's).
-        counts: Training images of each class, for an *imagined* lab: one that counts and times stages without
-            data or published weights.
+        counts: Training images per class, for an *imagined* lab, which counts and times stages without data
+            or published weights.
 
     Raises:
-        DedtError: For a profile that cannot be used, or a GPU that is not there.
+        DedtError: For a profile that cannot be used, or a GPU that is not available.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class Lab:
 
     @property
     def gpu(self) -> str | None:
-        """Where distances are computed: the GPU, or None for NumPy."""
+        """Device for distances: the GPU, or None for NumPy."""
         return self.device if str(self.device).startswith("cuda") else None
 
     @property
     def device_name(self) -> str:
-        """What computes, in words."""
+        """Name of the GPU, or "cpu"."""
         return torch.cuda.get_device_name() if self.gpu else "cpu"
 
     # ---- stages
 
     def folder(self, stage: Stage) -> Path:
-        """The folder of a stage's result; looked up and verified once."""
+        """The folder of a stage's result, computed if missing; looked up and verified once."""
 
         def work(folder: Path) -> dict[str, Any]:
             stage.check()
@@ -85,17 +85,17 @@ class Lab:
         return self.remember(("folder", stage.address), run)
 
     def result(self, stage: Stage) -> Any:
-        """What a stage gives, loaded once."""
+        """The result of a stage, loaded once."""
         return self.remember(stage.address, lambda: stage.load(stage.folder))
 
     def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """``make()`` of the first call with this key."""
+        """The result of ``make()``, called only the first time for each key."""
         if key not in self._loaded:
             self._loaded[key] = make()
         return self._loaded[key]
 
     def spec(self, model: str) -> ModelSpec:
-        """The kind of diffusion model ``model`` as the profile sets it."""
+        """The kind of diffusion model ``model``, with the profile's settings."""
         return self.remember(("spec", model), lambda: MODELS[model](self.profile))
 
     # ---- the data
@@ -107,14 +107,14 @@ class Lab:
 
     @property
     def data(self) -> LabelledImages:
-        """The training images as pixels, of the profile's size."""
+        """The training images as pixels, in the profile's size."""
         images = self.images.result()
         assert images is not None  # only held-out images may be missing
         return images
 
     @property
     def has_files(self) -> bool:
-        """Whether the images are people's own, in files."""
+        """Whether the images are the user's own, in files."""
         return self.profile.data.source in FILES
 
     @cached_property
@@ -124,7 +124,7 @@ class Lab:
 
     @cached_property
     def photos(self) -> Photos:
-        """The training images in their files; where they have no classes, in clusters."""
+        """The training images in their files; clusters stand in for missing classes."""
         found = self.photographs.result()
         assert found is not None  # only held-out images may be missing
         if found.class_names:
@@ -143,7 +143,7 @@ class Lab:
 
     @property
     def pool(self) -> LabelledImages | Photos:
-        """What a coreset is chosen from: labels, names, ids and copies of the training images."""
+        """The training images as selection sees them: labels, class names, ids and copies."""
         return self.photos if self.has_files and not self.imagined else self.data
 
     @property
@@ -153,7 +153,7 @@ class Lab:
 
     @property
     def class_counts(self) -> np.ndarray:
-        """Training images of each class: int64 [K]."""
+        """Number of training images per class: int64 [K]."""
         return self.pool.class_counts if self._counts is None else self._counts
 
     @property
@@ -176,7 +176,7 @@ class Lab:
         return (p.channels, p.image_size, p.image_size) if known else self.data.images.shape[1:]
 
     def imagine(self, images: int) -> LabelledImages:
-        """So many random images of the profile's shape, of a class each in turn."""
+        """``images`` random images in the profile's shape, whose labels cycle through the classes."""
         names = self.class_names
         pixels = np.random.default_rng(0).integers(0, 256, (images, *self.shape), dtype=np.uint8)
         labels = np.arange(images) % len(names)

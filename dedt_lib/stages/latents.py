@@ -1,4 +1,4 @@
-"""What the models in latent space need before they are trained: autoencoder, latents, a pipeline to start from."""
+"""What latent diffusion models need before training: autoencoder, latents, a pipeline to start from."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrainAutoencoder(Stage):
-    """An autoencoder trained on the images, in eval mode, with the scale of its latents."""
+    """An autoencoder trained on the images; its result is in eval mode, with the latents' scaling factor."""
 
     name, resumable = "autoencoder", True
 
@@ -42,7 +42,7 @@ class TrainAutoencoder(Stage):
         return {"channels": list(p.channels), **own, **self.settings}
 
     def build(self) -> nn.Module:
-        """The network, with weights that nothing decided."""
+        """The untrained network, its initial weights unseeded."""
         p = self.lab.profile.autoencoder
         return ae.small_autoencoder(self.lab.shape[0], p.channels, p.latent_channels, p.patch)
 
@@ -64,7 +64,7 @@ class TrainAutoencoder(Stage):
 
 
 class PublishedAutoencoder(Given):
-    """A published autoencoder, or that of the pipeline."""
+    """A published autoencoder, or the one of the Stable Diffusion pipeline."""
 
     role: str = "autoencoder"
     name = "autoencoder"
@@ -82,13 +82,13 @@ class PublishedAutoencoder(Given):
 
 
 def autoencoder(lab: "Lab") -> Stage:
-    """The autoencoder that makes latents."""
+    """The stage of the autoencoder that encodes images."""
     weights = lab.profile.autoencoder.weights
     return PublishedAutoencoder(lab, weights) if weights else TrainAutoencoder(lab)
 
 
 def decoder(lab: "Lab") -> Stage:
-    """The autoencoder that makes images of samples: the encoding one, unless another is named."""
+    """The stage of the autoencoder that decodes samples: by default the one that encodes images."""
     other = lab.profile.autoencoder.decoder_weights
     return PublishedAutoencoder(lab, other, role="decoder") if other else autoencoder(lab)
 
@@ -122,7 +122,7 @@ class Encode(Stage):
         channels, side, _ = latent_shape(self.lab.profile.autoencoder)
         images = (2 if flip else 1) * n
         what = f"{channels}x{side}x{side}" + (", mirrored too" if flip else "")
-        kept = 2 * 2 * channels * side**2 * images  # mean and deviation, in half precision
+        kept = 2 * 2 * channels * side**2 * images  # mean and standard deviation, in half precision
         yield Cost("latents", what, "vae", images=images, evaluations=images, bytes=kept)
 
 
@@ -132,12 +132,12 @@ def encoded(lab: "Lab") -> Encode:
 
 
 def source(lab: "Lab", spec: ModelSpec) -> Stage:
-    """What a model is trained on: the images, or their latents."""
+    """The stage of a model's training data: the images, or their latents."""
     return encoded(lab) if spec.latent else lab.images
 
 
 def source_shape(lab: "Lab", spec: ModelSpec) -> tuple[int, int, int]:
-    """Channels, height and width of what a model is trained on."""
+    """Channels, height and width of a model's training data."""
     if not spec.latent:
         return lab.shape
     return latent_shape(lab.profile.autoencoder) if lab.imagined else encoded(lab).result().shape
@@ -147,7 +147,7 @@ def source_shape(lab: "Lab", spec: ModelSpec) -> tuple[int, int, int]:
 
 
 class PretrainPipeline(Stage):
-    """Tiny components of Stable Diffusion whose U-Net was pre-trained on the images with their captions."""
+    """A tiny Stable Diffusion pipeline whose U-Net was pre-trained on the images with their captions."""
 
     name, resumable, together, seed = "pipeline", True, True, 0
 
@@ -207,16 +207,16 @@ class PublishedPipeline(Given):
 
 
 def pipeline(lab: "Lab") -> Stage:
-    """The pre-trained Stable Diffusion pipeline: published, or small and pre-trained on the images."""
+    """The stage of the Stable Diffusion pipeline: published, or tiny and pre-trained on the images."""
     weights = lab.profile.stable_diffusion.weights
     return PublishedPipeline(lab, weights) if weights else PretrainPipeline(lab)
 
 
 def check_autoencoders(found: dict[str, Any], lab: "Lab") -> None:
-    """Look at published networks before anything is computed: role -> network.
+    """Check the published networks ``found`` (role -> network) before anything is computed.
 
     Raises:
-        DedtError: For autoencoders that fit neither the images nor each other, nor the pipeline.
+        DedtError: For autoencoders that do not fit the images, each other or the pipeline.
     """
     p, sizes = lab.profile, {}
     for role in found.keys() & {"autoencoder", "decoder"}:

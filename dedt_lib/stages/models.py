@@ -1,4 +1,4 @@
-"""What tells one kind of diffusion model from another, built from its section of the profile.
+"""The kinds of diffusion model: network, training settings and sampler, from a section of the profile.
 
 A new kind of model is a :class:`ModelSpec` and its entry in ``MODELS``, here or in a file of your own.
 """
@@ -22,14 +22,14 @@ from ..randomness import seeded
 from ..training import TrainingSettings
 
 TEXT = {"published": {"layers": 2, "text_width": 768}, "tiny": {"layers": 1, "text_width": 32}}
-"""Of Stable Diffusion 1.x and of the tiny pipeline: the U-Net's layers at each level, the text encoder's width."""
+"""U-Net layers per level and text encoder width of Stable Diffusion 1.x and of the tiny pipeline."""
 
 
 NO_WARMUP: dict[str, Any] = {"warmup_steps": 0, "warmup_epochs": 0.0}
 
 
 def latent_shape(section: Any) -> tuple[int, int, int]:
-    """Channels, height and width of the latents under the profile's section ``autoencoder``."""
+    """Channels, height and width of the latents, from the profile's section ``autoencoder``."""
     side = section.image_size // section.downsampling
     return section.latent_channels, side, side
 
@@ -38,15 +38,15 @@ class ModelSpec:
     """A kind of diffusion model: its network, how it is trained, and how it is sampled.
 
     Attributes:
-        name: In a recipe.
-        label: Of its network in the plan.
-        section: Its values: the profile's section of its name, or a ``Diffusion`` of its own.
+        name: Its name in a recipe.
+        label: Name of its network in the plan.
+        section: Its settings: the profile's section of that name, or a ``Diffusion`` set on the class.
         latent: Whether it works on latents.
         sampler: See :func:`dedt_lib.sampling.sample`.
-        unguided: The guidance that is none.
-        evaluations: Forward passes that training takes for an image, a backward pass counting two.
-        proxy_evaluations: The same in group DRO, with the reference; one more where the scores take a pass of
-            their own.
+        unguided: The guidance value that means no guidance.
+        evaluations: Forward passes per training image; the backward pass counts as two.
+        proxy_evaluations: The same in group DRO, including the reference; one more if the scores need a
+            forward pass of their own.
     """
 
     name: ClassVar[str]
@@ -57,7 +57,7 @@ class ModelSpec:
     unguided: ClassVar[float] = 0.0
     evaluations: int = 3
     fixed: dict[str, Any] = {}
-    """Training settings that the kind of model decides, and no profile."""
+    """Training settings that the kind of model fixes for every profile."""
 
     def __init__(self, profile: Profile) -> None:
         self.section, self.train = getattr(profile, self.name.replace("-", "_"), self.section), profile.train
@@ -67,7 +67,7 @@ class ModelSpec:
 
     @cached_property
     def settings(self) -> TrainingSettings:
-        """How the model is trained."""
+        """Training settings: the profile's, overridden by ``fixed``."""
         values = {**self.train.model_dump(), **self.section.model_dump(), **self.fixed}
         names = {field.name for field in dataclasses.fields(TrainingSettings)}
         return TrainingSettings(**{name: value for name, value in values.items() if name in names})
@@ -79,19 +79,19 @@ class ModelSpec:
 
     @property
     def guidance(self) -> float:
-        """As its sampler takes it."""
+        """Guidance scale, in the convention of its sampler."""
         return self.section.guidance
 
     def sampling(self, unguided: bool = False) -> dict[str, Any]:
-        """Steps and guidance of its samples, as its sampler takes them."""
+        """Steps and guidance, as keyword arguments of its sampler."""
         return {"steps": self.section.steps, "guidance": self.unguided if unguided else self.guidance}
 
     def decides(self) -> dict[str, Any]:
-        """What decides the fresh network beside its inputs: what its section has and that of no other must."""
+        """Settings that decide the untrained network: the fields of its section that ``Diffusion`` lacks."""
         return self.section.model_dump(exclude=set(Diffusion.model_fields), mode="json")
 
     def network(self, shape: Sequence[int], class_names: Sequence[str], pipeline: Any = None) -> nn.Module:
-        """A network for data of this shape [C, H, W]; of Stable Diffusion, one that starts from ``pipeline``."""
+        """A network for data of ``shape`` [C, H, W]; Stable Diffusion starts from ``pipeline``."""
         raise NotImplementedError
 
     def build(
@@ -101,7 +101,7 @@ class ModelSpec:
         return seeded(seed, "model weights", lambda: self.network(shape, class_names, pipeline))
 
     def parameters(self, shape: Sequence[int], class_names: Sequence[str]) -> int:
-        """How many it has, counted without their values."""
+        """Number of parameters, counted without allocating them."""
         with torch.device("meta"):
             return sum(value.numel() for value in self.network(shape, class_names).parameters())
 
@@ -116,7 +116,7 @@ class UNetSpec(ModelSpec):
         self.latent = self.section.latent
 
     def decides(self):
-        # What it is trained on says whether these are latents.
+        # The inputs of a run already say whether it works on latents.
         return {name: value for name, value in super().decides().items() if name != "latent"}
 
     def network(self, shape, class_names, pipeline=None):
@@ -129,7 +129,8 @@ class UNetSpec(ModelSpec):
 class MDTSpec(ModelSpec):
     """MDTv2 (Gao et al., 2023) on latents (Table IV).
 
-    Every image passes masked and unmasked; the margin takes another unmasked pass of proxy and reference.
+    Every image takes a masked and an unmasked pass; the excess loss of group DRO takes another unmasked pass
+    of the proxy and one of the reference.
     """
 
     name, label = "mdt", "MDT"
@@ -138,7 +139,7 @@ class MDTSpec(ModelSpec):
     NETWORK = ("patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range")
 
     def __init__(self, profile: Profile) -> None:
-        """Raises DedtError for sizes of the profile that do not fit, before anything is encoded."""
+        """Raise DedtError, before anything is encoded, if sizes in the profile do not fit."""
         from ..models.mdt import check_sizes
 
         super().__init__(profile)
@@ -172,7 +173,7 @@ class StableDiffusionSpec(ModelSpec):
     fixed = {"optimizer": "adamw", "ema_warmup": "reciprocal", "label_dropout": 0.0, **NO_WARMUP}
 
     def __init__(self, profile: Profile) -> None:
-        """Raises DedtError for a size of the profile that does not fit, before anything is encoded."""
+        """Raise DedtError, before anything is encoded, if a size in the profile does not fit."""
         super().__init__(profile)
         if self.autoencoder.image_size % 8:
             raise DedtError(
@@ -184,14 +185,14 @@ class StableDiffusionSpec(ModelSpec):
 
     @property
     def guidance(self):
-        # diffusers' scale s and the w of (1 + w) eps_c - w eps_u are one apart.
+        # diffusers' scale is w + 1, for the w of (1 + w) eps_c - w eps_u.
         return self.section.guidance - 1
 
     def decides(self):
         return {}
 
     def network(self, shape, class_names, pipeline=None):
-        """A copy of the pre-trained pipeline's U-Net, ready to be fine-tuned; without one its U-Net alone."""
+        """A copy of the pre-trained pipeline's U-Net to fine-tune; without a pipeline an untrained U-Net."""
         from ..models.stable_diffusion import StableDiffusion
 
         if pipeline is None:
@@ -199,7 +200,7 @@ class StableDiffusionSpec(ModelSpec):
         return StableDiffusion(twin(pipeline), class_names, image_size=self.autoencoder.image_size)
 
     def untrained_pipeline(self, vae: nn.Module | None) -> Any:
-        """A pipeline with a U-Net of the profile's size around the autoencoder ``vae``."""
+        """An untrained pipeline of the profile's size with the autoencoder ``vae`` (None: untrained too)."""
         from ..models.autoencoder import small_autoencoder
         from ..models.stable_diffusion import tiny_pipeline
 
@@ -213,6 +214,6 @@ MODELS.update({spec.name: spec for spec in (UNetSpec, MDTSpec, StableDiffusionSp
 
 
 def twin(pipeline: Any, **parts: nn.Module) -> Any:
-    """A pipeline of the same parts but for the U-Net, which is a copy, and for ``parts`` by name."""
+    """A pipeline with a copy of the U-Net and the same other components, except those in ``parts``."""
     parts = {**pipeline.components, "unet": copy.deepcopy(pipeline.unet), **parts}
     return type(pipeline)(**parts, requires_safety_checker=False)

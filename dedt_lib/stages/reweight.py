@@ -1,4 +1,4 @@
-"""The class weights: group DRO of a proxy on the coreset, against the run on all the data."""
+"""The class weights: group DRO of a proxy on the coreset against the run on all the data."""
 
 from dataclasses import replace
 
@@ -12,15 +12,15 @@ from .train import Snapshot, Train, steps_at
 
 
 class Proxy(Train):
-    """The proxy of group DRO; its result is what it learned, a dict of arrays.
+    """The proxy of group DRO; its result is a dict of the learned weights and their history.
 
-    weights float64 [K] (averaged alpha), trajectory float64 [T, K], excess float64 [T, K] (clipped class
-    means lambda), clipped float64 [T] (share of samples clipped to zero), effective float64 [T] (effective
-    number of classes), burn_in int (steps).
+    weights: float64 [K], the averaged alpha; trajectory: float64 [T, K]; excess: float64 [T, K], the clipped
+    class means lambda; clipped: float64 [T], the share of samples clipped to zero; effective: float64 [T],
+    the effective number of classes; burn_in: int, in steps.
 
     Attributes:
         burn_in: Share of the steps before the weights move.
-        equal_steps: Whether the reference has taken as many steps as the proxy, and not all of its own.
+        equal_steps: Whether the reference is stopped after as many steps as the proxy takes.
     """
 
     burn_in: float = 0.0
@@ -34,7 +34,7 @@ class Proxy(Train):
 
     @property
     def reference(self) -> Train | Snapshot:
-        """The run that its losses are compared with."""
+        """The run whose losses the proxy's are compared with."""
         whole = Train.on_everything(self.lab, self.model, self.seed)
         if not self.equal_steps:
             return whole
@@ -55,7 +55,7 @@ class Proxy(Train):
     def weigh(self):
         coreset = self.coreset.result()
         needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
-        # Not the stage's own result, which the run goes on with.
+        # A fresh copy, because GroupDRO freezes its reference and the stage's result is shared.
         reference = self.reference.load(self.reference.folder).to(self.lab.device)
         return GroupDRO(reference, coreset.counts, processes=self.lab.processes, **self.dro)
 
@@ -74,11 +74,11 @@ class Proxy(Train):
 
 
 class Shuffled(Stage):
-    """The null of group DRO: the weights that a proxy learned, on other classes; a dict with weights float64 [K].
+    """The null of group DRO: a proxy's weights permuted over the classes; a dict with weights float64 [K].
 
     Attributes:
-        proxy: Whose weights.
-        seed: Of the permutation.
+        proxy: The proxy that learned the weights.
+        seed: Seed of the permutation.
     """
 
     proxy: Proxy

@@ -42,11 +42,11 @@ class Sample(Stage):
         return {"count": p.count, "seed": seed, "precision": p.precision, **self.spec.sampling(self.unguided)}
 
     def labels(self) -> np.ndarray:
-        """Classes of the samples, in the shares of the training images: int64 [samples]."""
+        """Classes of the samples, in the proportions of the training images: int64 [samples]."""
         return sampling.proportional_labels(self.lab.profile.sample.count, self.lab.class_counts)
 
     def decode(self, x_0: torch.Tensor) -> torch.Tensor:
-        """What the sampler gives as uint8 images [b, C, H, W]."""
+        """Decode the output of the sampler to images uint8 [b, C, H, W]."""
         if not self.spec.latent:
             return to_uint8(x_0)
         network = decoder(self.lab).result().to(x_0.device)

@@ -22,9 +22,9 @@ class Select(Stage):
     """A :class:`~dedt_lib.selection.Coreset` of the training images, without class weights.
 
     Attributes:
-        method, ratio, scope: As of :func:`dedt_lib.selection.select`.
-        options: Its further arguments, those of the method.
-        embedding: The features that are scored; None for a method that scores nothing.
+        method, ratio, scope: See :func:`dedt_lib.selection.select`.
+        options: The options of the method, as pairs of name and value.
+        embedding: The stage of the features that the method scores; None for a method that needs none.
     """
 
     method: str
@@ -39,8 +39,9 @@ class Select(Stage):
     def of(cls, lab: "Lab", recipe: "Recipe") -> "Select":
         """The coreset of a recipe.
 
-        An option of its method, and the scope, is the recipe's field of that name; where that is empty or
-        there is none, METHOD_NAME in the profile's section ``select``; without one, what the cited code does.
+        The scope and each option of the method come from the recipe's field of that name.  If it is empty or
+        missing, they come from METHOD_NAME in the profile's section ``select``, and else from the default,
+        which follows the cited code.
         """
         kind, profile = selection.REGISTRY[recipe.method], lab.profile.select.model_dump()
 
@@ -53,7 +54,7 @@ class Select(Stage):
 
     @classmethod
     def everything(cls, lab: "Lab") -> "Select":
-        """All the images."""
+        """The coreset that keeps all the images."""
         return cls(lab, "random", 1.0, selection.Uniform.scope, (("seed", 0),))
 
     @property
@@ -63,12 +64,12 @@ class Select(Stage):
 
     @property
     def counts(self) -> list[int]:
-        """Images that each class keeps, or in the scope "global" all classes together; known beforehand."""
+        """Images kept per class, or in the scope "global" one total; known before the selection."""
         sizes = [self.lab.n] if self.scope == "global" else self.lab.class_counts.tolist()
         return [self.selector.count(size, self.ratio, self.scope) for size in sizes]
 
     def trained_on(self) -> "Select":
-        """The same images for a training run: all are all, whichever method kept them."""
+        """The coreset for a training run: :meth:`everything` if all images are kept, whatever the method."""
         return self.everything(self.lab) if sum(self.counts) == self.lab.n else self
 
     def inputs(self):
@@ -107,7 +108,7 @@ class Select(Stage):
         selection.select(features, data.labels, **choice, **dict(self.options), **named).save(folder)
 
     def load(self, folder):
-        # What was left out is no part of the stored choice: a file beside the images does not change it.
+        # What was left out is not stored with the choice: a stray file beside the images does not change it.
         data, p = self.lab.pool, self.lab.profile.data
         reading = data.reading and data.reading.facts
         said = {"reading": reading, "conflicts": data.conflicts, "captions": data.captions}

@@ -1,4 +1,4 @@
-"""The runs of a diffusion model: plain, weighted, annealed, under InfoBatch, and one stopped early."""
+"""The training runs of a diffusion model: plain, weighted, annealed, with InfoBatch, or stopped early."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BALANCED: Final = "balanced"
 Weighed = Stage | Literal["balanced"] | None
-"""What gives class weights: the stage of a proxy, BALANCED for weights that let every class count the same, or nothing."""
+"""Source of class weights: a stage, BALANCED for weights that let every class count the same, or None."""
 
 
 class Train(Stage):
@@ -34,13 +34,13 @@ class Train(Stage):
 
     Attributes:
         model: The kind of model, as in a recipe.
-        coreset: Which images.
-        seed: Of the network and of everything random in its training.
+        coreset: The stage that chooses the images.
+        seed: Seed of the network and of everything random in its training.
         annealing: Whether the last epochs visit all the data.
-        weights: What gives the class weights.
-        weighting: Whether the weights weigh the "loss", or say how often a "draw" is of a class.
-        visiting: The name of its plan in ``plans.REGISTRY``.
-        full_length: Whether it takes as many steps as the run on all the data.
+        weights: Source of the class weights.
+        weighting: "loss" if the weights multiply the loss, "draw" if they set how often a class is drawn.
+        visiting: Name of its plan in ``plans.REGISTRY``.
+        full_length: Whether it takes about as many steps as the run on all the data.
     """
 
     model: str
@@ -57,17 +57,17 @@ class Train(Stage):
 
     @classmethod
     def on_everything(cls, lab: "Lab", model: str, seed: int) -> "Train":
-        """The run on all the data, plain: the reference of group DRO, and of the controls at equal steps."""
+        """The plain run on all the data: the reference of group DRO and of the controls at equal steps."""
         return cls(lab, model, Select.everything(lab), seed)
 
     @property
     def spec(self) -> ModelSpec:
-        """The kind of model under the profile."""
+        """The kind of model, with the profile's settings."""
         return self.lab.spec(self.model)
 
     @property
     def settings(self) -> TrainingSettings:
-        """How it is trained."""
+        """Training settings; ``full_length`` adds epochs to match the steps of the run on all the data."""
         settings = self.spec.settings
         if not self.full_length:
             return settings
@@ -122,15 +122,15 @@ class Train(Stage):
                 f"no image at ratio {ratio:g}: {needs.ADVICE}."
             )
 
-    # ---- what it visits
+    # ---- the samples it visits
 
     @property
     def start(self) -> float:
-        """Share of the epochs that it stays on its coreset."""
+        """Share of the epochs on the coreset, before annealing."""
         return self.lab.profile.train.annealing_start if self.annealing else 1.0
 
     def weighted(self) -> Coreset:
-        """Its coreset with its class weights, if it has any."""
+        """The coreset, with class weights if the run has any."""
         coreset = self.coreset.result()
         if isinstance(self.weights, Stage):
             return coreset.with_weights(self.weights.result()["weights"])
@@ -156,19 +156,19 @@ class Train(Stage):
 
     @property
     def course(self) -> dict[str, Any]:
-        """Arguments of its plan that no coreset says."""
+        """Arguments of its plan that do not depend on the coreset."""
         p = {"total": self.lab.n, "epochs": self.settings.epochs, "annealing_start": self.start}
         return {**p, "seed": self.seed}
 
     def outline(self) -> EpochPlan:
-        """A plan of the same length, known before the coreset is."""
+        """A plan of the same length, known before the coreset is chosen."""
         return plans.REGISTRY[self.visiting](np.arange(sum(self.coreset.counts)), **self.course)
 
     # ---- the run
 
     @property
     def kept_steps(self) -> set[int]:
-        """Steps after which its weights are kept too, to see what more steps bring."""
+        """Steps after which the EMA weights are saved as well, to see what more steps bring."""
         if not (self.is_reference or self.full_length):
             return set()
         ratios = self.spec.section.ratios
@@ -183,7 +183,7 @@ class Train(Stage):
         return self.spec.build(shape, self.lab.class_names, self.seed if seed is None else seed, start)
 
     def weigh(self) -> Any:
-        """What changes the weights while it trains, or None."""
+        """What adapts the class weights during training (group DRO), or None."""
         return None
 
     def work(self, folder):
@@ -205,7 +205,7 @@ class Train(Stage):
 
     @property
     def weights_file(self) -> Path:
-        """Where the weights are that are sampled."""
+        """The file with the weights to sample from."""
         return self.folder / "model.safetensors"
 
     @property
@@ -215,7 +215,7 @@ class Train(Stage):
 
     @property
     def losses(self) -> np.ndarray:
-        """The mean loss of each step: float32 [steps]."""
+        """Mean loss of each step: float32 [steps]."""
         return np.load(self.folder / "losses.npy")
 
     def load(self, folder):
@@ -236,12 +236,12 @@ class Train(Stage):
 
 
 class TrainInfoBatch(Train):
-    """A run on all the data of which InfoBatch prunes in each epoch (Qin et al., 2024).
+    """A run on all the data, which InfoBatch prunes in every epoch (Qin et al., 2024).
 
     Attributes:
-        prune: "ratio": well-learned samples stay with probability ``ratio``; "budget": as many samples stay
+        prune: "ratio" keeps the share ``ratio`` of the well-learned samples; "budget" keeps as many samples
             as a coreset of that ratio has.
-        ratio: See prune.
+        ratio: See ``prune``.
     """
 
     prune: str = "ratio"
@@ -256,9 +256,10 @@ class TrainInfoBatch(Train):
         return InfoBatchPlan(self.lab.n, **course, **keep)
 
     def cost(self, least: bool = False) -> Iterable[Cost]:
-        """The losses decide what is pruned: counted as nothing, or with ``least`` as all that may be.
+        """The highest cost, or with ``least`` the lowest: the losses decide how much is pruned.
 
-        The first epoch and the tail visit everything; a budget is met, a ratio only if all learn well.
+        The first epoch and the annealing tail visit everything.  A budget is always met, so both costs are
+        equal; a ratio is reached only if all samples are well learned.
         """
         n, epochs, batch = self.lab.n, self.settings.epochs, self.settings.batch_size
         pruning = max(0, int(self.start * epochs) - 1)
@@ -277,12 +278,11 @@ class TrainInfoBatch(Train):
 
 
 class Snapshot(Stage):
-    """The weights of a run after as many steps as another one takes.
+    """The EMA weights of a run after as many steps as another run takes.
 
     Attributes:
-        reference: The run, one that keeps its weights on its way: on all the data, or a coreset's of full
-            length.
-        steps: After how many of its steps.
+        reference: A run that saves weights on its way: on all the data, or a full-length run on a coreset.
+        steps: Number of steps after which its weights are taken.
     """
 
     reference: Train
@@ -302,7 +302,7 @@ class Snapshot(Stage):
 
     @property
     def weights_file(self) -> Path:
-        """Where the weights are that are sampled."""
+        """The file with the weights to sample from."""
         last = self.steps == self.reference.outline().steps(self.reference.settings.batch_size)
         file = self.folder / ("model.safetensors" if last else f"ema-{self.steps:06d}.safetensors")
         if not file.exists():
@@ -314,29 +314,30 @@ class Snapshot(Stage):
 
     @property
     def spec(self) -> ModelSpec:
-        """The kind of model under the profile."""
+        """The kind of model, with the profile's settings."""
         return self.reference.spec
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Seed of the run."""
         return self.reference.seed
 
     @property
     def losses(self) -> np.ndarray:
-        """The mean loss of each step: float32 [steps]."""
+        """Mean loss of each step: float32 [steps]."""
         return self.reference.losses[: self.steps]
 
     def load(self, folder):
         return load_weights(self.reference.build(), self.weights_file).eval()
 
-    cost = uncounted  # the reference keeps it on its way
+    cost = uncounted  # the reference run saves these weights
 
 
 def steps_at(lab: "Lab", spec: ModelSpec, ratio: float, annealing: bool = False) -> int:
     """Optimiser steps of a run on a coreset with the share ``ratio`` of every class.
 
-    The control at equal steps is the run on all the data stopped there; both warm up over the same steps.
+    The control at equal steps is the run on all the data, stopped there.  Both warm up over the same
+    ``warmup_steps``.
     """
     count = sum(round(ratio * n) for n in lab.class_counts)
     start = lab.profile.train.annealing_start if annealing else 1.0

@@ -1,4 +1,4 @@
-"""What the stages that train a diffusion model share: what decides a run, and what it takes."""
+"""What stages that train a network share: plans over all images, and the cost of a run."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .latents import PretrainPipeline, TrainAutoencoder
 
 MOMENTS = {"adan": 4}
-"""Tensors that an optimiser keeps of each parameter, where they are not two."""
+"""Tensors that an optimiser keeps per parameter, if not two."""
 
 
 def everything(stage: "DDAE | PretrainPipeline") -> EpochPlan:
@@ -30,7 +30,7 @@ def everything(stage: "DDAE | PretrainPipeline") -> EpochPlan:
 def train_on_everything(
     stage: "DDAE | PretrainPipeline", model: nn.Module, data: LabelledImages | Source, **how: Any
 ) -> dict[str, Any]:
-    """Train its model along :func:`everything`; the facts for its manifest."""
+    """Train the stage's model by the plan of :func:`everything`; returns facts for its manifest."""
     settings, lab = stage.settings, stage.lab
     how |= {"seed": stage.seed, "device": lab.device, "processes": lab.processes}
     result = train(model, data, everything(stage), settings, **how)
@@ -41,7 +41,7 @@ def train_on_everything(
 def training_cost(
     lab: "Lab", spec: ModelSpec, plan: EpochPlan, settings: TrainingSettings, kind: str, what: str
 ) -> Cost:
-    """What a run along ``plan`` takes."""
+    """Cost of training a diffusion model by ``plan``."""
     steps, images = plan.steps(settings.batch_size), sum(plan.sizes())
     weights = model_bytes(lab, spec)
     tensors = 2 + MOMENTS.get(settings.optimizer, 2)  # the model, its moving average, and the optimiser's
@@ -53,9 +53,9 @@ def training_cost(
 def epochs_cost(
     stage: "TrainedEncoder | TrainAutoencoder", kind: str, what: str, network: str, moments: int = 2
 ) -> Cost:
-    """What epochs over all images take a stage that builds a network; moments: what its optimiser keeps of each weight."""
+    """Cost of training a stage's network on all images; moments: optimiser tensors kept per weight."""
     n, batch, epochs = stage.lab.n, stage.settings["batch_size"], stage.settings["epochs"]
-    alone = n % batch == 1 and 1 < batch < n  # a batch of one has no statistics, and is left out
+    alone = n % batch == 1 and 1 < batch < n  # a batch of one has no batch statistics and is left out
     steps, images = epochs * (-(-n // batch) - alone), epochs * (n - alone)
     with torch.device("meta"):
         held = size(stage.build())
