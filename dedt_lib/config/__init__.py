@@ -1,4 +1,4 @@
-"""How large everything is (a Profile), and which run is wanted (a Recipe)."""
+"""A Profile holds the sizes and rates of a run, a Recipe says which run is wanted."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Profile", "Recipe", "checked", "load_profile", "profile_names"]
 
 
 def __getattr__(name: str) -> Any:
-    """What ``profile`` defines, imported when it is asked for: the help of a verb needs the recipe alone."""
+    """Import the names of ``profile`` on first use: the help of a verb needs only the recipe."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import profile

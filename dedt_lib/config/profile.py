@@ -1,6 +1,6 @@
-"""A Profile says how large everything is: sections of values, read from a TOML file that may extend another."""
+"""A Profile holds the sizes and rates of a run, in sections read from a TOML file that may extend another."""
 
-# The values that a field can take are tuples of the modules that know them, which mypy does not read in a Literal.
+# Some Literals take their values from tuples of other modules, which mypy cannot read.
 # mypy: disable-error-code="valid-type"
 
 import tomllib
@@ -20,7 +20,7 @@ from .recipe import known_encoder
 
 PROFILES = Path(__file__).parent / "profiles"
 PAPER = ("table1", "table2", "table3", "figure2", "controls", "table4", "table5", "table5-unguided")
-TABLES = (*PAPER, "table1-latent")  # of photographs on a laptop, with encoders that need no download
+TABLES = (*PAPER, "table1-latent")  # photographs on a laptop, with encoders that need no download
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -32,13 +32,13 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Section(BaseModel):
-    """Values that belong together.  Unknown keys are errors."""
+    """A group of values.  Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Training(Section):
-    """A section of a network that is trained."""
+    """The section of a network that is trained."""
 
     epochs: Count
     batch_size: Count
@@ -54,35 +54,35 @@ class Data(Section):
     """The images."""
 
     source: Literal[SOURCES]  # "cifar10": the original archive, fetched and checked on first use
-    path: str = ""  # of the images; "" where the source needs none, or --data says it
-    label: str = ""  # the column of their classes, "none" for none; "": the one that can be told
-    caption: str = ""  # the column of their captions
-    class_names: tuple[str, ...] = ()  # in the order of the folders' names; (): those names
+    path: str = ""  # where the images are; "" if the source needs no path, or --data gives it
+    label: str = ""  # the column of the classes, "none" for no classes; "": found automatically
+    caption: str = ""  # the column of the captions
+    class_names: tuple[str, ...] = ()  # in the order of the folders' names; (): the folders' names
     image_size: Count
     channels: Literal[1, 3]
-    per_class: int = Field(0, ge=0)  # 0: all images of each class
+    per_class: int = Field(0, ge=0)  # how many images of each class to use, the first ones; 0: all
     skip_bad: bool = False
 
 
 class ResNet18(Training):
-    """The values below "weights" are for weights = "" only, here and of the other encoders."""
+    """ResNet-18; if ``weights`` are given, the other values do not apply."""
 
     weights: str = ""  # "": trained on the images; "imagenet": torchvision's; or a file
-    width: Count  # its features are eight times as many
+    width: Count  # an eighth of the number of features
     procedure: Literal["small", "published"]
-    # "small": cosine, shifts of a pixel.  "published", of Moderate-DS: a fifth of the rate at 60, 120 and 160 of
-    # 200 epochs, crops, flips.
+    # "small": cosine schedule, shifts by a pixel.  "published", as in Moderate-DS: a fifth of the learning rate
+    # at 60, 120 and 160 of 200 epochs, crops, flips (if train.flip).
 
 
 class InceptionV3(Training):
-    """Inception v3, also the network of the FID."""
+    """Inception-v3 as an encoder, not for FID; if ``weights`` are given, the other values do not apply."""
 
     weights: str  # "": trained on the images; "imagenet": torchvision's; or a file
-    size: int = Field(ge=75)  # pixels to which it enlarges the images
+    size: int = Field(ge=75)  # pixels along a side to which it enlarges the images
 
 
 class CLIP(Training):
-    """CLIP's image tower."""
+    """CLIP's image encoder; if ``weights`` are given, only ``normalise`` applies besides."""
 
     weights: str  # "": a small CLIP trained on the images; "openai": RN50; or a file
     normalise: bool = False
@@ -92,15 +92,15 @@ class DDAE(Section):
     """A denoising diffusion autoencoder: the features of a diffusion model trained on the images."""
 
     epochs: Count
-    block: Count  # of the decoder, counted from the coarsest level
-    timestep: int = Field(11, ge=1, le=1000)
-    draws: Count = 1  # of noise, averaged
+    block: Count  # of the decoder, counted from 1 at the coarsest level
+    timestep: int = Field(11, ge=1, le=1000)  # counted from 1, as in the paper's code
+    draws: Count = 1  # noise draws to average over
 
 
 class Encoders(Section):
-    """The feature extractors whose features decide a coreset."""
+    """The feature extractors for choosing a coreset."""
 
-    # Where a recipe, or a table's row, does not name another.
+    # Used unless a recipe, or the row of a table, names another.
     default: Annotated[str, AfterValidator(known_encoder)] = "resnet18"
     resnet18: ResNet18
     inceptionv3: InceptionV3
@@ -113,9 +113,9 @@ class Select(Section):
 
     gaussian_ridge: Positive = 1e-5
     gaussian_threshold: Literal[THRESHOLDS] = "count"
-    moderate_scope: Literal["class", "global"] = "global"  # the cited code's
+    moderate_scope: Literal["class", "global"] = "global"  # as in the cited code
     moderate_centre: Literal[CENTRES] = "median"
-    # Clusters stand in for classes where images have none; 0: one for 20 images, at most 10.
+    # Number of clusters that stand in for missing classes; 0: one per 20 images, at most 10.
     clusters: Annotated[int, Field(ge=0)] = 0
     cluster_encoder: Annotated[str, AfterValidator(known_encoder)] = "efficientnet-lite0"
 
@@ -125,25 +125,25 @@ class Reweight(Section):
 
     step_size: Positive = 1.0  # eta
     smoothing: Share = 1e-3  # c
-    clip: Literal[CLIPS] = "sample"  # where the excess is clipped; "element": of a pixel or latent
-    absent: Literal[ABSENT] = "previous"  # excess of a class that the batch lacks
+    clip: Literal[CLIPS] = "sample"  # level at which the excess is clipped; "element": each pixel or latent
+    absent: Literal[ABSENT] = "previous"  # excess of a class that is not in the batch
     scores: Literal[SCORES] = "train"
-    burn_in: Below1 = 0.0  # share of the proxy's steps before its weights move; 0 is the literal algorithm
-    # Share of the steps after it, from the end, that is averaged.
+    burn_in: Below1 = 0.0  # share of the proxy's steps before the class weights move; 0: literal algorithm
+    # Share of the steps after the burn-in, counted from the end, over which the weights are averaged.
     window: float = Field(default=1.0, gt=0, le=1)
 
 
 class Train(Section):
-    """What the diffusion models have in common."""
+    """Training settings that the diffusion models share."""
 
-    # Of the U-Net: the same for few and for many images, or as published code has it, in epochs of the run.
+    # Of the U-Net: in steps, equally long for few and many images; in epochs of the run, as in published code.
     warmup_steps: int = Field(0, ge=0)
     warmup_epochs: float = Field(0, ge=0)
     gradient_clip: Positive = 1.0
-    label_dropout: Below1 = 0.1  # not of Stable Diffusion, which is fine-tuned with every caption
+    label_dropout: Below1 = 0.1  # none in the fine-tuning of Stable Diffusion
     flip: bool  # doubles the latents: that of a mirrored image is not the mirrored latent
     annealing_start: Share = 0.875
-    annealing_weights: Literal["uniform", "keep"] = "uniform"  # of the classes after it; "keep": as before it
+    annealing_weights: Literal["uniform", "keep"] = "uniform"  # in the annealed epochs; "keep": as before
     checkpoint_every: Count
     precision: Precision = "float32"
     channels_last: bool = False
@@ -152,19 +152,19 @@ class Train(Section):
 
 
 class Diffusion(Training):
-    """A section of a diffusion model."""
+    """The section of a diffusion model."""
 
-    ratios: Ratios = (0.1, 0.2, 0.3, 0.4)  # columns of its tables, beside 1.0
+    ratios: Ratios = (0.1, 0.2, 0.3, 0.4)  # columns of its tables, besides 1.0
     ema_decay: Below1 = 0.9999
-    steps: Steps  # of the sampler
-    guidance: float = Field(0.3, ge=0)  # w, or as its sampler counts
+    steps: Steps  # sampling steps
+    guidance: float = Field(0.3, ge=0)  # the scale w, or that of its own sampler
 
 
 class UNet(Diffusion):
     """The U-Net of Tables I to III."""
 
-    latent: bool = False  # whether it works on the autoencoder's latents, and not on pixels
-    channels: tuple[int, ...]  # of each resolution level
+    latent: bool = False  # whether it works on the autoencoder's latents instead of pixels
+    channels: tuple[int, ...]  # width of each resolution level
     layers: Count
     attention: tuple[bool, ...]
     groups: Count
@@ -181,17 +181,17 @@ class UNet(Diffusion):
 
 
 class Autoencoder(Training):
-    """The autoencoder of the latent models; as them, at the published settings where a profile says nothing."""
+    """The autoencoder of the latent models; like theirs, its defaults are the published settings."""
 
-    image_size: Count = 256  # pixels to which the images are resized before they are encoded
-    # On the hub, or NAME@REVISION, or a folder; "": trained on the images.
+    image_size: Count = 256  # pixels along a side to which images are resized before encoding
+    # Hub NAME or NAME@REVISION, a folder, or "pipeline" (Stable Diffusion's); "": trained on the images.
     weights: str = "stabilityai/sd-vae-ft-mse"
-    decoder_weights: str = "stabilityai/sd-vae-ft-ema"  # "": the one that encoded
+    decoder_weights: str = "stabilityai/sd-vae-ft-ema"  # "": the one that encodes
     channels: tuple[int, ...] = Field(default=(128, 256, 512, 512), min_length=1)
     latent_channels: Count = 4
-    # Pixels along a side that its first level sees as one position; above 1 it starts from a linear autoencoder.
+    # Pixels along a side that its first level sees as one position; above 1, training starts from PCA.
     patch: Count = 1
-    epochs: Count = 1  # this and the next two only for weights = ""
+    epochs: Count = 1  # this and the next two apply only if weights = ""
     batch_size: Count = 32
     learning_rate: Positive = 1e-4
 
@@ -207,7 +207,7 @@ class Autoencoder(Training):
 
     @property
     def downsampling(self) -> int:
-        """Pixels along a side for each latent along it."""
+        """Downsampling factor: pixels per latent along a side."""
         return self.patch * 2 ** (len(self.channels) - 1)
 
 
@@ -219,38 +219,38 @@ class MDT(Diffusion):
     depth: Count = 12
     heads: Count = 6
     decode_layers: Count = 6
-    mask_ratio: Below1 = 0.3  # of the tokens, at least
-    mask_range: Below1 = 0.2  # and at most so much more, drawn for each batch
+    mask_ratio: Below1 = 0.3  # least share of the tokens that is masked
+    mask_range: Below1 = 0.2  # most that is added to mask_ratio, drawn for each batch
     ratios: Ratios = (0.1, 0.2)
     epochs: Count = 60
     proxy_epochs: Count = 6
     batch_size: Count = 256
     learning_rate: Positive = 5e-4
-    # Adan is of MDT's second version, whose network this is.  The first, whose decoder and loss are not here, has
-    # "adamw" without decay, a rate of 3e-4 and a mask range of 0.
+    # The network and Adan are of MDT's second version.  The first, whose decoder and loss are not implemented,
+    # has "adamw" without weight decay, a learning rate of 3e-4 and a mask range of 0.
     optimizer: Literal["adan", "adamw"] = "adan"
     steps: Steps = 250
-    guidance: Guidance = 3.8  # at the end; the power-cosine schedule starts at 1
+    guidance: Guidance = 3.8  # final scale; the power-cosine schedule starts at 1
 
 
 class StableDiffusion(Diffusion):
     """Stable Diffusion, fine-tuned on captions of the classes (Table V)."""
 
-    # On the hub, or a folder; "": tiny, pre-trained on the images.
+    # Name on the hub, or a folder; "": a tiny pipeline, pre-trained on the images.
     weights: str = "CompVis/stable-diffusion-v1-4"
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    pretraining_epochs: Count = 1  # this and the next one only for weights = ""
+    pretraining_epochs: Count = 1  # this and the next one apply only if weights = ""
     pretraining_learning_rate: Positive = 1e-4
     ratios: Ratios = (0.2, 0.4, 0.6)
     epochs: Count = 50
     batch_size: Count = 16
     learning_rate: Positive = 1e-5  # constant, without a warm-up
     steps: Steps = 50
-    guidance: Guidance = 5.0  # as diffusers counts: 1 is none
+    guidance: Guidance = 5.0  # diffusers' scale: 1 means no guidance
 
 
 class Sample(Section):
-    """What is drawn from a trained model."""
+    """The samples drawn from a trained model."""
 
     count: Count
     batch_size: Count
@@ -258,34 +258,36 @@ class Sample(Section):
 
 
 class Evaluate(Training):
-    """The network in whose features FID is measured, and the metrics beside FID."""
+    """The feature extractor of FID, and the metrics besides FID."""
 
     network: Literal[
         "classifier", "resnet18", "inceptionv3"
-    ]  # two trained on the images; that of published FIDs
-    weights: str = ""  # file of that network; "" looks in its usual places
-    # This and the next three only for networks trained here; a ResNet-18 has eight times as many features as its width.
+    ]  # the first two trained on the images; the last as in published FIDs
+    weights: str = ""  # file for the last; "": its usual places
+    # This and the next three are for networks trained here.  A ResNet-18 has 8 * width features.
     width: Count = 64
     epochs: Count = 1
     batch_size: Count = 128
     learning_rate: Positive = 0.05
-    networks: Count = 1  # trained here, so many of other seeds, in whose features FID is measured too
+    networks: Count = 1  # number of networks trained here, with different seeds; each gives an FID
     classwise: bool = True
-    # KID, precision and recall of the U-Net on pixels too; the latent models have them anyway.
+    # Also measure KID, precision and recall of models on pixels; for latent models they always are.
     kid: bool = False
-    # In whose embeddings: nobody's, those of the small CLIP, of the published network.
+    # Embeddings for CMMD: none, those of encoders.clip, or those of the published CMMD.
     cmmd: Literal["", "clip", "vit-l-14-336"] = ""
     cmmd_weights: str = ""
 
 
 class Profile(Section):
-    """A budget: every size and rate of a run."""
+    """All sizes and rates of a run."""
 
     name: str
     tables: tuple[Literal[TABLES], ...] = PAPER
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     device: Literal["", "cpu"] = ""  # "": the GPU if there is one
-    threads: int = Field(0, ge=0)  # of the CPU; more change the order of sums, and so the last bits.  0: all
+    threads: int = Field(
+        0, ge=0
+    )  # of the CPU, 0: all; the number changes the order of sums, so the last bits
     data: Data
     encoders: Encoders
     select: Select = Select()
@@ -300,12 +302,12 @@ class Profile(Section):
 
     @cached_property
     def file(self) -> Path | None:
-        """Where :func:`load_profile` read it, before changes; it tells no two profiles apart."""
+        """The file that :func:`load_profile` read, before changes; ignored when profiles are compared."""
         return None
 
     @property
     def called(self) -> str:
-        """What a command names it by: its name, or the path of its file."""
+        """Its name in a command: that of a profile of the library, or the path of its file."""
         return str(self.file) if self.file and self.name not in profile_names() else self.name
 
     @model_validator(mode="after")
@@ -339,12 +341,12 @@ def load_profile(name: "str | Path | Profile", /, **changes: Any) -> Profile:
     """A profile by name, or by the path of a ``.toml`` file.
 
     Args:
-        name: Of a profile that comes with the library, a file, or a Profile.
-        **changes: Values that replace single ones, by dotted keys (``**{"unet.epochs": 8}``) or nested
+        name: Name of a profile that comes with the library, a file, or a Profile.
+        **changes: Values to replace, by dotted keys (``**{"unet.epochs": 8}``) or nested
             (``unet={"epochs": 8}``).
 
     Raises:
-        DedtError: For an unknown profile, key or value, with the valid or the nearest ones.
+        DedtError: For an unknown profile, key or value; the message lists the valid or the nearest ones.
     """
     if isinstance(name, Profile):
         if not changes:
@@ -360,7 +362,7 @@ def load_profile(name: "str | Path | Profile", /, **changes: Any) -> Profile:
 
 
 def find_profile(name: str | Path, folder: Path = Path()) -> Path:
-    """The file of a profile: by name, or a ``.toml`` file relative to ``folder``."""
+    """The file of a profile, given by name or as a ``.toml`` file relative to ``folder``."""
     own = str(name).endswith(".toml")
     file = folder / name if own else PROFILES / f"{name}.toml"
     if not file.exists():
@@ -378,7 +380,7 @@ def find_profile(name: str | Path, folder: Path = Path()) -> Path:
 
 
 def read_profile(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, tuple[Any, str]]:
-    """What a profile's file and those that it extends say: dotted key -> (value, name of the file)."""
+    """Values of a profile's file and of those it extends: dotted key -> (value, name of the file)."""
     if file in extending:
         circle = " extends ".join(path.name for path in (*extending, file))
         raise DedtError(f"A profile cannot extend itself: {circle}.")
@@ -390,7 +392,7 @@ def read_profile(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, tupl
     inherited = read_profile(find_profile(base, file.parent), (*extending, file)) if base else {}
     own = flat({"name": file.stem, **values})
     path = str(own.get("data.path", ""))
-    if path and not path.startswith(HUB):  # as what it extends, it lies where the file does
+    if path and not path.startswith(HUB):  # relative to the file, like ``extends``
         own["data.path"] = str(file.parent / Path(path).expanduser())
     return {**inherited, **{key: (value, file.name) for key, value in own.items()}}
 
@@ -401,7 +403,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def checked(model: type[Model], values: dict[str, Any]) -> Model:
-    """A pydantic ``model`` of the ``values`` (dotted or nested), with its complaints as one DedtError."""
+    """An instance of ``model`` with ``values`` (dotted or nested); raises all complaints as one DedtError."""
     values, known = flat(values), keys(model)
     wrong = [(key, ", ".join(nearest(key, known))) for key in values if key not in known]
     lines = [f"unknown parameter '{key}'; the nearest: {alike}" for key, alike in wrong]
@@ -435,7 +437,7 @@ def keys(model: type[BaseModel]) -> list[str]:
 
 
 def nearest(key: str, known: list[str], most: int = 5) -> list[str]:
-    """Those of the ``known`` keys that are most like ``key``, as a whole or in their last word."""
+    """The ``most`` known keys that are most similar to ``key``, as a whole or in their last word."""
 
     def likeness(name: str) -> float:
         pairs = (key, name), (key.rpartition(".")[2], name.rpartition(".")[2])
@@ -445,7 +447,7 @@ def nearest(key: str, known: list[str], most: int = 5) -> list[str]:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted keys; dotted keys stay as they are."""
+    """Nested values, flattened to dotted keys; dotted keys stay as they are."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
@@ -453,7 +455,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Values by dotted keys as nested ones."""
+    """Values under dotted keys, as nested dicts."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         *sections, name = key.split(".")

@@ -1,4 +1,4 @@
-"""A Recipe says which run is wanted: a cell of a table, or one of your own."""
+"""A Recipe says which run is wanted: a cell of a table, or a run of your own."""
 
 # mypy: disable-error-code="valid-type"
 
@@ -11,22 +11,22 @@ from .. import plans, selection
 from ..encoder_names import NAMES, is_pretrained
 from ..selection import BANDS, CENTRES
 
-# The stages enter what stands for the names, which can be told apart without PyTorch.
+# The stages fill in the values, so that checking a name does not import PyTorch.
 ENCODERS: dict[str, Any] = dict.fromkeys(("resnet18", "inceptionv3", "clip-rn50", "ddae"))
-"""Name of an encoder -> what makes it: see :mod:`dedt_lib.stages.embed`."""
+"""Name of an encoder -> its stage or network: see :mod:`dedt_lib.stages.embed`."""
 MODELS: dict[str, Any] = dict.fromkeys(("unet", "mdt", "stable-diffusion"))
-"""Name of a diffusion model -> its kind: see :mod:`dedt_lib.stages.models`."""
+"""Name of a diffusion model -> its ModelSpec: see :mod:`dedt_lib.stages.models`."""
 
 
 def known(registry: dict[str, Any], name: str, *more: str) -> str:
-    """Refuse a name that is not in a registry, which may have grown since this was imported."""
+    """Return ``name`` if it is in the registry, which may grow after import; else raise ValueError."""
     if name not in registry:
         raise ValueError(f"choose one of: {', '.join(filter(None, (*registry, *more)))}")
     return name
 
 
 def known_encoder(name: str) -> str:
-    """Refuse a name that is neither in ENCODERS nor that of a published network."""
+    """Return ``name`` if it is empty, in ENCODERS or that of a published network; else raise ValueError."""
     if name and not is_pretrained(name):
         known(ENCODERS, name, *NAMES, "timm:NAME", "open_clip:NAME")
     return name
@@ -35,7 +35,7 @@ def known_encoder(name: str) -> str:
 class Recipe(BaseModel):
     """One cell of a table.  Every field is an option of ``dedt``, and its description that option's help.
 
-    An empty value takes the profile's, or that of the cited code.
+    An empty value stands for the profile's, or else for that of the cited code.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -89,7 +89,7 @@ class Recipe(BaseModel):
 
     @property
     def has_coreset(self) -> bool:
-        """Whether the model is trained on a coreset, and not on all the data or on what InfoBatch keeps of it."""
+        """Whether the model is trained on a coreset, rather than on all the data or with InfoBatch."""
         return not (self.early_stopping or self.infobatch)
 
     @model_validator(mode="after")
