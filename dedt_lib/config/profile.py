@@ -70,8 +70,8 @@ class ResNet18(Training):
     weights: str = ""  # "": trained on the images; "imagenet": torchvision's; or a file
     width: Count  # an eighth of the number of features
     procedure: Literal["small", "published"]
-    # "small": cosine schedule, shifts by a pixel.  "published", as in Moderate-DS: a fifth of the learning rate
-    # at 60, 120 and 160 of 200 epochs, crops, flips (if train.flip).
+    # "small": cosine schedule, shifts by a pixel. "published", as in Moderate-DS: the rate falls to a fifth
+    # at 60, 120 and 160 of 200 epochs, with crops, and flips if train.flip.
 
 
 class InceptionV3(Training):
@@ -136,7 +136,7 @@ class Reweight(Section):
 class Train(Section):
     """Training settings that the diffusion models share."""
 
-    # Of the U-Net: in steps, equally long for few and many images; in epochs of the run, as in published code.
+    # Warm-up of the U-Net: as many steps for few and many images, or epochs of the run, as in published code.
     warmup_steps: int = Field(0, ge=0)
     warmup_epochs: float = Field(0, ge=0)
     gradient_clip: Positive = 1.0
@@ -226,8 +226,8 @@ class MDT(Diffusion):
     proxy_epochs: Count = 6
     batch_size: Count = 256
     learning_rate: Positive = 5e-4
-    # The network and Adan are of MDT's second version.  The first, whose decoder and loss are not implemented,
-    # has "adamw" without weight decay, a learning rate of 3e-4 and a mask range of 0.
+    # The network and Adan are of MDT version 2.  Version 1 (its decoder and loss are not implemented) has
+    # "adamw" without weight decay, a learning rate of 3e-4 and a mask range of 0.
     optimizer: Literal["adan", "adamw"] = "adan"
     steps: Steps = 250
     guidance: Guidance = 3.8  # final scale; the power-cosine schedule starts at 1
@@ -285,9 +285,7 @@ class Profile(Section):
     tables: tuple[Literal[TABLES], ...] = PAPER
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     device: Literal["", "cpu"] = ""  # "": the GPU if there is one
-    threads: int = Field(
-        0, ge=0
-    )  # of the CPU, 0: all; the number changes the order of sums, so the last bits
+    threads: int = Field(0, ge=0)  # of the CPU, 0: all; more change the order of sums, so the last bits
     data: Data
     encoders: Encoders
     select: Select = Select()

@@ -160,7 +160,7 @@ class SmallClip(TrainedEncoder):
 
 
 class FidClassifier(TrainedEncoder):
-    """The small classifier whose features FID uses, for images on which Inception's mean nothing."""
+    """The small classifier whose features FID uses where those of Inception-v3 are meaningless."""
 
     network, label, name = "classifier", "FID network", "metric"
     advice = (
@@ -378,7 +378,7 @@ Encoder = TrainedEncoder | PublishedEncoder | PretrainedEncoder | DDAE
 OWN_SIZE = 224
 """Pixels along a side at which a published network sees photographs, unless it has its own ``size``."""
 
-# An entry is a stage that trains the encoder, unless its section of the profile names published weights;
+# An entry is a stage that trains the encoder (its section of the profile may name published weights instead),
 # or a network that needs no training.
 ENCODERS.update({"resnet18": ResNet18, "inceptionv3": InceptionV3, "clip-rn50": SmallClip, "ddae": DDAE})
 

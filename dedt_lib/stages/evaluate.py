@@ -72,7 +72,7 @@ def width(lab: "Lab") -> int:
 
 
 def views(lab: "Lab") -> int:
-    """Views per sample in the search for near-copies: 9 shifts for the small classifier, twice with flips."""
+    """Views per sample in the search for near-copies: 9 shifts for the small classifier; doubled by flips."""
     return (9 if lab.profile.evaluate.network == "classifier" else 1) * (1 + lab.profile.train.flip)
 
 

@@ -23,7 +23,7 @@ class Graph:
     """The stages of a recipe on a lab, each built on first use.
 
     Raises:
-        DedtError: If values of the recipe and the profile exclude each other.
+        DedtError: If values of the recipe and the profile are incompatible.
     """
 
     def __init__(self, lab: Lab, recipe: Recipe) -> None:

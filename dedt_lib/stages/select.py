@@ -108,7 +108,7 @@ class Select(Stage):
         selection.select(features, data.labels, **choice, **dict(self.options), **named).save(folder)
 
     def load(self, folder):
-        # What was left out is not stored with the choice: a stray file beside the images does not change it.
+        # What was left out is not stored with the choice, which stray files beside the images do not change.
         data, p = self.lab.pool, self.lab.profile.data
         reading = data.reading and data.reading.facts
         said = {"reading": reading, "conflicts": data.conflicts, "captions": data.captions}
