@@ -78,8 +78,9 @@ def load(
 
             - "digits": scikit-learn's scans, 8x8, one channel: 150 training images in each class, 297 test
               images.
-            - "cifar10": 32x32, three channels, 50,000 and 10,000 images.  ``path`` is the folder of the original
-              archive, downloaded if missing (default: ``$DEDT_DATA``, else ``data/``), or of Parquet files.
+            - "cifar10": 32x32, three channels, 50,000 and 10,000 images.  ``path`` is the folder of the
+              original archive (default: ``$DEDT_DATA``, else ``data/``), which is downloaded if missing, or
+              that of Parquet files.
             - "folder": ``path``/CLASS/IMAGE, or ``path``/train/CLASS/IMAGE and ``path``/test/CLASS/IMAGE;
               splits may have other usual names, see :func:`dedt_lib.data.folder.find`.
             - "metadata", "parquet", "datasets", "webdataset", "list": see ``splits`` in the module of each

@@ -45,8 +45,8 @@ def _are_fractions(values: Sequence) -> bool:
 def plain(values: Sequence) -> list | None:
     """The values of a column in a form fit for classes or captions: all int, or all str.
 
-    Missing values (an empty text or NaN) become None.  Booleans become text, and so do the numbers in a column
-    that also holds text.
+    Missing values (an empty text or NaN) become None.  Booleans become text, and so do the numbers in a
+    column that also holds text.
 
     Returns:
         The values; None if any value is neither text nor a whole number (a float such as 3.0 counts as one).
