@@ -213,8 +213,9 @@ def to_links(found: Iterator[Item], out: Path) -> None:
 
 
 def to_imagefolder(found: Iterator[Item], out: Path) -> None:
-    """Write ``train/`` in the imagefolder layout: images, ``metadata.jsonl`` (file_name, text, label, weight).
+    """Write images and ``metadata.jsonl`` (file_name, text, id, label, weight) to ``train/``.
 
+    This is the imagefolder layout.
     ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and so does diffusers'
     ``train_text_to_image.py`` with ``--train_data_dir``.
     """
@@ -227,7 +228,7 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> None:
 
 
 def to_datasets(found: Iterator[Item], out: Path) -> None:
-    """Write a data set for ``datasets.load_from_disk``: image, label (if there are classes), text, weight, id."""
+    """Write a data set for ``datasets.load_from_disk``: image, label (of classes), text, weight, id."""
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
@@ -254,7 +255,7 @@ def to_datasets(found: Iterator[Item], out: Path) -> None:
 
 
 def to_webdataset(found: Iterator[Item], out: Path) -> None:
-    """Write tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight), ``.cls`` with classes."""
+    """Write tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight), ``.cls`` (class)."""
     import webdataset
 
     pattern = str(out).replace("%", "%%") + "/train-%06d.tar"

@@ -45,8 +45,8 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     that is not UTF-8 is written ``\xNN``.
 
     Args:
-        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE.  Without class
-            folders the images have no classes.  Splits may have any of the names in
+        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE.  Without
+            class folders the images have no classes.  Splits may have any of the names in
             :mod:`dedt_lib.data.names`, in any case; of several held-out splits, the first in that order is
             used.  A folder named like a split is a class if it holds images directly, as its neighbours do;
             an ambiguous layout is refused.  A text file (.txt, .caption) beside an image, with the same name,
@@ -99,7 +99,7 @@ def holds_images(root: Path) -> bool:
 
 
 def _deep(folders, above):
-    """Whether any of the folders holds an image, at any depth; the folders ``above`` are not entered again."""
+    """Whether any of the folders holds an image, at any depth; those in ``above`` are not entered again."""
     return any(True for folder in folders for _ in images_below(folder, Counter(), above))
 
 
