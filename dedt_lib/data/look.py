@@ -238,7 +238,7 @@ def groups_of_copies(table: pd.DataFrame, near: int = 0, labels: np.ndarray | No
         for k, place in enumerate(places):
             if (
                 of[place] == place
-            ):  # not a copy: it stays, and close images that are not copies yet become its own
+            ):  # it stays, and close images that are no copies yet become its copies
                 close = places[k:][np.bitwise_count(hashes[k:] ^ hashes[k]) <= near]
                 of[close[of[close] == close]] = place
     return of[first]

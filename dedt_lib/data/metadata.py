@@ -198,7 +198,7 @@ def _lines(text: str) -> list[dict]:
 
 
 def _csv(text: str, keys: Sequence[str]) -> list[dict]:
-    """The rows of a table with a header, values stripped of spaces; raises ValueError for a bad row.
+    """The rows of a table with a header, values stripped of spaces; raises ValueError for a malformed table.
 
     The delimiter is the one with which the header contains the column of paths.
     """
