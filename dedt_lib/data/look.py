@@ -236,9 +236,7 @@ def groups_of_copies(table: pd.DataFrame, near: int = 0, labels: np.ndarray | No
         places = told[members]
         hashes = table["phash"].to_numpy().view(np.uint64)[places]
         for k, place in enumerate(places):
-            if (
-                of[place] == place
-            ):  # it stays, and close images that are no copies yet become its copies
+            if of[place] == place:  # it stays, and close images that are no copies yet become its copies
                 close = places[k:][np.bitwise_count(hashes[k:] ^ hashes[k]) <= near]
                 of[close[of[close] == close]] = place
     return of[first]

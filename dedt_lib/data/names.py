@@ -38,7 +38,7 @@ def split_of(name: str) -> str | None:
 
 
 def words(name: str) -> list[str]:
-    """The words in a name, in lower case: ``seg_train`` -> ["seg", "train"], ``trainset2017`` -> ["train"]."""
+    """The words in a name, lower case: ["seg", "train"] for ``seg_train``, ["train"] for ``trainset2017``."""
     return [NOUN.sub("", word.lower()) for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
 
 

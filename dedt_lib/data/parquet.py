@@ -129,12 +129,12 @@ def find_files(path: str | Path | None, split: str) -> tuple[Path, ...]:
 
 
 def holds_splits(root: Path) -> bool:
-    """Whether a folder has Parquet files with names that resemble a split, even if these do not match FILE."""
+    """Whether a folder has Parquet files with names that resemble a split, even if they do not match FILE."""
     return any(resembles_split(file.name.partition(".")[0]) for file in _files(root))
 
 
 def holds_shards(root: Path) -> bool:
-    """Whether a folder is a copy of a hub data set; images beside its shards only illustrate its description."""
+    """Whether a folder is a copy of a hub data set, where images beside the shards are no data."""
     return any("-of-" in file.name and file.parent.name in SUBFOLDERS[1:] for file in _files(root))
 
 

@@ -31,7 +31,7 @@ class Reading:
     def of(
         cls, used: int, left_out: Mapping[str, int] = {}, notes: Iterable[str] = (), unit: str = "files"
     ) -> "Reading":
-        """A Reading with ``seen`` as the sum of ``used`` and ``left_out``; reasons with count 0 are dropped."""
+        """A Reading in which ``seen`` is the sum of ``used`` and ``left_out``; zero counts are dropped."""
         left_out = {reason: count for reason, count in left_out.items() if count}
         return cls(used + sum(left_out.values()), used, left_out, tuple(notes), unit=unit)
 

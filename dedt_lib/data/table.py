@@ -156,7 +156,7 @@ def classed(
 
 
 def split_column(table: Table) -> tuple[str, list[str]]:
-    """The column that names each row's split, and its values in lower case; ("", []) without such a column."""
+    """The column that names each row's split, and its values in lower case; ("", []) if there is none."""
     for name in table.fields:
         said = [str(value).lower() for value in table.values(name)] if name.lower() in SPLITS else []
         if {split_of(kind) for kind in said} == {"train", "test"}:

@@ -19,7 +19,7 @@ from .texts import caption_of, decoded, unused_notes
 
 CAPTIONS, CLASSES = ("txt", "caption"), ("cls", "label")
 PARTS = re.compile(r"(.*?)\.([A-Za-z][\w-]*(?:\.[A-Za-z][\w-]*)*)")
-"""Name of a sample and of its part, split at the first dot that no digit follows, as in 10.00.33.png."""
+"""Name of a sample and of its part.  Dots before a digit, as in the time 10.00.33.png, belong to the name."""
 FURTHER = "further images of a sample (of the same name up to the first dot)"
 
 
