@@ -31,7 +31,7 @@ from .listing import Listing, digest_of, upright
 from .names import composed, image_suffixes
 
 MOST_REPEATS = 10
-"""Upper limit of kohya's repeats: the number in a folder's name says how often an epoch sees its images."""
+"""Most repeats to write for kohya, whose folder names say how often an epoch sees their images."""
 OWN_REPEATS = re.compile(r"^\d+_(?=.)")
 PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """Suffixes that both torchvision's ImageFolder and kohya's scripts accept as images."""
@@ -215,9 +215,8 @@ def to_links(found: Iterator[Item], out: Path) -> None:
 def to_imagefolder(found: Iterator[Item], out: Path) -> None:
     """Write images and ``metadata.jsonl`` (file_name, text, id, label, weight) to ``train/``.
 
-    This is the imagefolder layout.
-    ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and so does diffusers'
-    ``train_text_to_image.py`` with ``--train_data_dir``.
+    This is the imagefolder layout.  ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and so
+    does diffusers' ``train_text_to_image.py`` with ``--train_data_dir``.
     """
     (out / "train").mkdir(parents=True)
     with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
@@ -228,7 +227,7 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> None:
 
 
 def to_datasets(found: Iterator[Item], out: Path) -> None:
-    """Write a data set for ``datasets.load_from_disk``: image, label (of classes), text, weight, id."""
+    """Write a data set for ``datasets.load_from_disk``: image, label (if any), text, weight, id."""
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
@@ -255,7 +254,7 @@ def to_datasets(found: Iterator[Item], out: Path) -> None:
 
 
 def to_webdataset(found: Iterator[Item], out: Path) -> None:
-    """Write tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight), ``.cls`` (class)."""
+    """Write tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight), ``.cls`` if any."""
     import webdataset
 
     pattern = str(out).replace("%", "%%") + "/train-%06d.tar"

@@ -22,8 +22,8 @@ def splits(path: str | Path | None) -> Splits:
             downloaded.
 
     Raises:
-        DedtError: if the data set cannot be read or downloaded, or lacks a training split or a single column
-            of images.
+        DedtError: if the data set cannot be read or downloaded, has no training split, or does not have
+            exactly one column of images.
     """
     found = _open(str(path))
     names = {name.lower(): name for name in found}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 32
 IN_MEMORY = 2**31  # bytes; a larger array of pixels is memory-mapped
 WINDOW = 64  # images that are read ahead
-THREADS = 8  # at most; each decodes a whole image
+THREADS = 8  # at most so many decode at once, each a whole image
 SHOWN = 5
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -122,9 +122,7 @@ class Listing(Labelled):
             reading = reading.without(0, "", f"without images that stay, so no class: {', '.join(empty)}")
 
         def encoded() -> Iterable[tuple[str, Path | BinaryIO | None]]:
-            files = itertools.islice(
-                self.encoded(), int(kept[-1]) + 1
-            )  # files after the last kept image are not read
+            files = itertools.islice(self.encoded(), int(kept[-1]) + 1)  # later ones need not be read
             return (item for place, item in enumerate(files) if place not in why)
 
         return dataclasses.replace(
@@ -145,7 +143,7 @@ class Listing(Labelled):
             image_size: side in pixels, by default DEFAULT_SIZE.
             channels: 1 or 3.
             store: keeps the decoded images, so that they are decoded once for the same contents of the files,
-                even if these are renamed.
+                even if the files are renamed.
 
         Raises:
             DedtError: for images that cannot be read.

@@ -38,9 +38,7 @@ def splits(path: str | Path | None) -> Splits:
     """
     file, columns = root_of(path, "list", WANTED), dict[str, list]()
     if file.suffix.lower() == ".txt":
-        lines = read_text(file, "surrogateescape").split(
-            "\n"
-        )  # splitlines would also split at other characters
+        lines = read_text(file, "surrogateescape").split("\n")  # splitlines would split elsewhere too
         names = [line.rstrip("\r") for line in lines if line.strip()]
     else:
         names, columns = rows(file, KEYS)
@@ -80,7 +78,7 @@ def check_replaces(path: Path, data: str | Path) -> None:
 
 
 def where_of(data: str | Path) -> str:
-    """The absolute path of a data set, or its name on the hub; for a cleaned list, those of its images."""
+    """The absolute path of a data set, or its name on the hub; for a cleaned list, that of its images."""
     return _images_of(data) if str(data).endswith(CLEANED) else from_everywhere(data)
 
 

@@ -216,8 +216,8 @@ def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
 def groups_of_copies(table: pd.DataFrame, near: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
     """For each image, the index of the earlier image that it copies, or its own index: int64 [n].
 
-    The earlier image is itself not a copy.  In a series that changes little by little, such as the frames of
-    a film, a new image stays whenever the distance to the last one that stays becomes too large.
+    The earlier image is itself not a copy.  Of images that change little by little, such as the frames of a
+    film, one stays whenever it is too far from the last one that stays.
 
     Args:
         table: The table of a :class:`Look`.

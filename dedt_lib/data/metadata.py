@@ -83,7 +83,7 @@ def splits(path: str | Path | None) -> Splits:
 
 
 def find_tables(root: Path) -> dict[str, Path]:
-    """The tables of a folder: split -> file; one in the folder itself replaces those of split folders."""
+    """The tables of a folder: split -> file; a table in the folder itself is the only one, for training."""
     found: dict[str, Path] = {}
     if root.is_dir():
         known = {below.name.lower(): below for below in folder.subfolders(root, Counter())}

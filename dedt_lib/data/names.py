@@ -1,4 +1,4 @@
-"""Names of files and folders: whether one means an image, a hidden file or a split, and how to print it."""
+"""What names of files and folders tell (an image, a hidden file, a split), and how to print names."""
 
 import re
 import unicodedata

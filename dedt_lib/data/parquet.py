@@ -134,7 +134,7 @@ def holds_splits(root: Path) -> bool:
 
 
 def holds_shards(root: Path) -> bool:
-    """Whether a folder is a copy of a hub data set, where images beside the shards are no data."""
+    """Whether a folder is a copy of a hub data set; images beside its shards are part of its description."""
     return any("-of-" in file.name and file.parent.name in SUBFOLDERS[1:] for file in _files(root))
 
 
@@ -172,7 +172,7 @@ def _open(file):
 
     try:
         # By default pyarrow fetches row groups ahead, up to the whole file.
-        source = pyarrow.OSFile(os.fsencode(file))  # as str it rejects names that are not UTF-8
+        source = pyarrow.OSFile(os.fsencode(file))  # a str that is not UTF-8 would be rejected
         return pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
     except (pyarrow.ArrowException, OSError) as error:
         raise DedtError(f"{file} is not a whole Parquet file ({error}): fetch or write it again.") from error

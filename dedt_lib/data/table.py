@@ -49,7 +49,7 @@ class Table:
 
 
 SPLITS = ("split", "subset", "set", "partition", "usage")
-"""Names of a column that says to which split each row belongs."""
+"""Usual names of the column that says to which split each row belongs."""
 
 Splits = tuple[Table, Callable[[], Table | None]]
 """The training images of a source, and a function that returns its held-out images or None."""

@@ -168,9 +168,7 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
     ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
     steps, p = run.steps_at(run.recipe.ratio), lab.profile.data
     named = (("--label", p.label), ("--caption", p.caption))
-    path = (
-        f"./{p.path}" if p.path in TABLES else p.path
-    )  # dedt run would take the name for a table of the paper
+    path = f"./{p.path}" if p.path in TABLES else p.path  # else dedt run takes the name for a table
     words = [path, *(word for option in named if option[1] for word in option)]
     how_long = f"dedt run {shlex.join(words)} --ratio {ratio} --dry-run"
     if not steps:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SHOWN, CLASSES, POINTS, PROBED, BINS = 20, 20, 2000, 1500, 40
 IN_WORDS = ("source", "path", "label", "caption", "skip_bad")
-"""Fields of the data section for which the command line has options of their own, besides --set."""
+"""Fields of the data section that have command-line options of their own and need no --set."""
 OF_WEIGHTS = ("balancing", "null", "reference")
 """Fields of a recipe that concern only class weights, not the selection of images."""
 RATIOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -82,7 +82,7 @@ def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -
 
 
 def options_of(experiment: "Experiment", *but: str) -> str:
-    """The options of ``dedt`` that reproduce a recipe, except the ratio, --reweighting and the fields ``but``."""
+    """The options of ``dedt`` that reproduce a recipe, without the ratio, --reweighting and ``but``."""
     profile, words = experiment.profile, list[str]()
     said = experiment.recipe.model_dump(exclude={"ratio", "reweighting", *but}, exclude_defaults=True)
     said |= {name: getattr(profile.data, name) for name in ("label", "caption", "skip_bad")}
@@ -99,7 +99,7 @@ def options_of(experiment: "Experiment", *but: str) -> str:
 
 
 def _groups(coreset: Coreset) -> list[dict[str, Any]]:
-    """For each of the largest classes, the indices to show: first kept images, and left-out ones, worst first."""
+    """Indices to show for each of the largest classes: the first kept, and those left out, worst first."""
     found = []
     sizes = np.bincount(coreset.labels, minlength=len(coreset.class_names))
     for k in np.argsort(-sizes, kind="stable")[:CLASSES]:
@@ -112,7 +112,7 @@ def _groups(coreset: Coreset) -> list[dict[str, Any]]:
 
 
 def _histogram(coreset: Coreset) -> dict[str, Any]:
-    """Histogram of the scores of kept and other images; the axis leaves out the outermost hundredth."""
+    """Histogram of the scores of kept and other images; the outermost 1 % is in the first and last bin."""
     low, high = np.quantile(coreset.scores, (0.005, 0.995))
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     inside = coreset.scores.clip(edges[0], edges[-1])
@@ -132,9 +132,9 @@ def _map(features: np.ndarray | None, coreset: Coreset) -> list[dict[str, Any]]:
 
 
 def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
-    """Mean distance of an image to the nearest kept one at several ratios, relative to that to the mean.
+    """Mean distance to the nearest kept image at several ratios, as a share of that to a single centre.
 
-    The means are over up to PROBED random images.
+    The centre is the mean of the features.  Distances are averaged over up to PROBED random images.
 
     Args:
         features: float [n, d] of the images that the coreset ranks, such as those of
@@ -142,7 +142,7 @@ def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
         coreset: The coreset, whose order decides which images are kept at other ratios.
 
     Returns:
-        (ratio, relative mean distance) for each of RATIOS.
+        (ratio, share) for each of RATIOS.
     """
     probed = features[np.sort(np.random.default_rng(1).permutation(len(features))[:PROBED])]
     whole = np.linalg.norm(probed - probed.mean(0), axis=1).mean() or 1.0
