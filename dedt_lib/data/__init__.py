@@ -1,4 +1,4 @@
-"""Labelled images: one type, several sources, one module for each source."""
+"""Labelled images of one type, from several sources, with one module for each source."""
 
 import os
 from pathlib import Path
@@ -28,14 +28,14 @@ TABLES = {
     "webdataset": tar.splits,
     "list": lists.splits,
 }
-"""The sources whose images have columns beside them."""
+"""Sources whose images come with columns: name of the source -> function that returns its splits."""
 FILES = ("folder", *TABLES)
-"""The sources of people's own images, which a path has to say."""
+"""Sources that read the user's own images and therefore need a path."""
 SOURCES = (*SHAPES, *FILES)
 
 
 def detect(path: str | Path) -> str:
-    """The kind of source that a path is, by its name and what lies in it: one of FILES."""
+    """The kind of source at a path, one of FILES, detected from the path's name and contents."""
     path = Path(path).expanduser()
     suffix = path.suffix.lower()
     if str(path).startswith(HUB):
@@ -69,32 +69,33 @@ def load(
     label: str = "",
     caption: str = "",
 ) -> LabelledImages | None:
-    """Load images by the name of their source.
+    """Load the images of a split from a source.
 
-    Images in files are centre-cropped to a square and resized; transparent pixels are put over white.
+    Images in files are centre-cropped to a square and resized; transparent pixels are blended over white.
 
     Args:
         source: one of
 
             - "digits": scikit-learn's scans, 8x8, one channel: 150 training images in each class, 297 test
               images.
-            - "cifar10": the original archive, 32x32, three channels, 50,000 and 10,000 images.  ``path`` is a
-              folder that holds or gets it (default: ``$DEDT_DATA``, else ``data/``), or one of Parquet files.
-            - "folder": ``path``/CLASS/IMAGE, or ``path``/train/CLASS/IMAGE and ``path``/test/CLASS/IMAGE, or
-              other usual names of splits; see :func:`dedt_lib.data.folder.find`.
+            - "cifar10": 32x32, three channels, 50,000 and 10,000 images.  ``path`` is the folder of the
+              original archive (default: ``$DEDT_DATA``, else ``data/``), which is downloaded if missing, or
+              that of Parquet files.
+            - "folder": ``path``/CLASS/IMAGE, or ``path``/train/CLASS/IMAGE and ``path``/test/CLASS/IMAGE;
+              splits may have other usual names, see :func:`dedt_lib.data.folder.find`.
             - "metadata", "parquet", "datasets", "webdataset", "list": see ``splits`` in the module of each
               source.
         split: "train" or "test".
-        path: where the images are.
-        image_size: pixels along a side to which images in files are brought (default 32).
+        path: file or folder of the images.
+        image_size: side in pixels to which images in files are resized (default 32).
         channels: 1 or 3 (default 3).
-        per_class: keep only the first so many of each class.
-        store: keeps the decoded images of a folder or of Parquet files, for next time.
+        per_class: keep only the first ``per_class`` images of each class.
+        store: keeps the decoded images of files for the next call.
         label: the column of the classes, or "none".
         caption: the column of the captions.
 
     Returns:
-        The images, whose ``reading`` counts what was left out; None when a source has no usable test split.
+        The images, with counts of what was left out in ``reading``; None if there is no usable test split.
 
     Raises:
         DedtError: for a source, path, labels or images that cannot be used.
@@ -120,17 +121,17 @@ def load(
 def find(
     source: str, path: str | Path | None, split: str = "train", *, label: str = "", caption: str = ""
 ) -> Listing | Path | None:
-    """The images of a split, not decoded: labels, captions and what was left out.
+    """Find the images of a split without decoding them, with their labels, captions and ``reading``.
 
     Args:
-        source: one of SOURCES but "digits".
-        path: where the images are.
+        source: one of SOURCES except "digits".
+        path: file or folder of the images.
         split: "train" or "test".
         label: the column of the classes, or "none".
         caption: the column of the captions.
 
     Returns:
-        The Listing, or None without a usable held-out split; of CIFAR-10 in its authors' files their folder.
+        The Listing; None for "test" without a usable held-out split; the folder for CIFAR-10's own archive.
 
     Raises:
         DedtError: for a path, columns or labels that cannot be used.
@@ -162,12 +163,12 @@ def check_source(
     label: str = "",
     caption: str = "",
 ) -> None:
-    """Complain about a source, a path or labels that cannot be used, as ``load`` would.
+    """Check that a source, its path and its columns can be used.
 
-    Quick, because it neither imports torch nor decodes an image; damaged images show in ``load`` only.
+    This is fast, because it neither imports torch nor decodes an image; only ``load`` finds damaged images.
 
     Raises:
-        DedtError: that ``load`` would raise too.
+        DedtError: the same error that ``load`` would raise.
     """
     _check_names(source, "train", image_size, channels)
     if source != "digits":

@@ -1,4 +1,4 @@
-"""CIFAR-10 from its own archive, whose checksum is known, or from Parquet files."""
+"""CIFAR-10 from its original archive, verified by a checksum, or from Parquet files."""
 
 import dataclasses
 import os
@@ -17,22 +17,22 @@ from .table import classed
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = "cifar-10-batches-py"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-"""Of the archive, as Keras pins it; torchvision has the MD5 of the same file and of the files in it."""
+"""SHA-256 of the archive, as Keras pins it; torchvision pins the MD5 of the same file and its members."""
 
 
 def load_cifar10(root: Path, split: str = "train") -> LabelledImages:
-    """CIFAR-10 as uint8 [50000, 3, 32, 32] (split "test": 10,000), ids "train-00000" and so on.
+    """CIFAR-10 as uint8 [50000, 3, 32, 32] (split "test": 10,000 images), ids "train-00000" and so on.
 
-    The files in the archive are pickles, which could run any code: they are opened only if they are the
-    original ones.  Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    The files in the archive are pickles, and a pickle can run any code: only the original files are opened.
+    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 
     Args:
-        root: a folder with the archive ``cifar-10-python.tar.gz``, or with ``cifar-10-batches-py`` that is in
-            it; what is missing is downloaded, 170 MB.
+        root: a folder with the archive ``cifar-10-python.tar.gz`` or the folder ``cifar-10-batches-py``
+            unpacked from it; without either, the archive is downloaded (170 MB).
         split: "train" or "test".
 
     Raises:
-        DedtError: when the archive cannot be fetched, or a file is not the original.
+        DedtError: when the archive cannot be downloaded, or a file is not the original.
     """
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
@@ -53,18 +53,18 @@ def load_cifar10(root: Path, split: str = "train") -> LabelledImages:
 
 
 def find(path: str | Path | None, split: str = "train") -> Path | Listing | None:
-    """What CIFAR-10 is read from: the folder of its archive, or the Listing of Parquet files.
+    """Find the source of CIFAR-10: the folder of its archive, or the Listing of Parquet files.
 
     Args:
-        path: of either, which must exist; without it the archive's is ``$DEDT_DATA``, else ``data/`` in the
-            project.
+        path: an existing folder of the archive or of Parquet files; by default the archive is in
+            ``$DEDT_DATA``, else in ``data/`` of the project.
         split: "train" or "test".
 
     Returns:
-        The folder or the Listing; None without Parquet files of a held-out split.
+        The folder or the Listing; None for "test" if the Parquet files have no usable held-out split.
 
     Raises:
-        DedtError: for a path that is no folder, and Parquet files with other classes.
+        DedtError: for a path that is not a folder, or Parquet files with other classes.
     """
     if not path:
         return Path(os.environ.get("DEDT_DATA") or project_root() / "data").expanduser()
@@ -86,14 +86,14 @@ def find(path: str | Path | None, split: str = "train") -> Path | Listing | None
 
 
 def _checksums():
-    """MD5 of each file in the archive that is read."""
+    """MD5 of each file that is read from the archive: name -> digest."""
     from torchvision.datasets import CIFAR10
 
     return dict([*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])])
 
 
 def _unpack(root):
-    """Make sure that ``root`` holds the unpacked archive; one process at a time."""
+    """Download and unpack the archive into ``root`` if needed; a lock admits one process at a time."""
     from torchvision.datasets import CIFAR10
 
     if (root / BATCHES).is_dir():

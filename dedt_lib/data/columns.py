@@ -1,4 +1,4 @@
-"""Which column of a table is the class of an image, and which its caption."""
+"""Detect which column of a table holds the classes of the images, and which their captions."""
 
 import re
 from collections import Counter
@@ -16,16 +16,16 @@ NOT_LABELS = re.compile(
     r"|(.*_)?(steps?|cfg|scale|strength|score|sampler|scheduler)|guidance.*|__index_level_\d+__",
     re.IGNORECASE,
 )
-"""Columns that say something else than the class, whatever their values."""
+"""Names of columns that are never taken for the class, whatever their values."""
 FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+([eE][-+]?[0-9]+)?")
-"""A number as a table without types writes it, that may not be whole."""
+"""A number with a decimal point or comma, as a table without types writes it."""
 WHOLE = re.compile(r"[-+]?[0-9]+(\.0*)?")
-"""A whole number as a table writes it, whose column had gaps."""
+"""A whole number as text; tables write "3.0" when the column has gaps."""
 UNFIT = "holds something else than text or whole numbers"
 
 
 def by_kind(names: Iterable[str], values: Callable[[str], list]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns of whole numbers or text, and the others, by their values."""
+    """The names of the columns that hold whole numbers or text, and those of the others, by their values."""
     read = {name: values(name) for name in names}
     fields = tuple(
         name
@@ -36,20 +36,20 @@ def by_kind(names: Iterable[str], values: Callable[[str], list]) -> tuple[tuple[
 
 
 def _are_fractions(values: Sequence) -> bool:
-    """Whether texts are numbers, of which some are not whole."""
+    """Whether all texts are numbers and at least one is not whole."""
     texts = [value for value in values if isinstance(value, str) and value]
     numbers = all(WHOLE.fullmatch(text) or FRACTION.fullmatch(text) for text in texts)
     return numbers and not all(map(WHOLE.fullmatch, texts))
 
 
 def plain(values: Sequence) -> list | None:
-    """The values of a column as those of a class or caption: all whole numbers, or all text.
+    """The values of a column in a form fit for classes or captions: all int, or all str.
 
-    None stands for what is missing: an empty text, or NaN.  Truth values become text, and so do numbers among
-    texts.
+    Missing values (an empty text or NaN) become None.  Booleans become text, and so do the numbers in a
+    column that also holds text.
 
     Returns:
-        The values; None if some are neither whole numbers, in whatever type, nor text.
+        The values; None if any value is neither text nor a whole number (a float such as 3.0 counts as one).
     """
     found = [_plain(value) for value in values]
     texts = [value for value in found if isinstance(value, str)]
@@ -72,7 +72,7 @@ def _plain(value):
 
 
 def in_order(values: Iterable) -> list:
-    """Different values in their order, that of numbers if all are whole numbers, be they written as text."""
+    """The distinct values, sorted; the order is numeric if all are whole numbers, even if written as text."""
     different = set(values) - {None}
     numbers = all(re.fullmatch(r"[-+]?[0-9]+", str(value)) for value in different)
     return sorted(different, key=lambda value: (int(value), str(value)) if numbers else value)
@@ -85,20 +85,22 @@ def label_column(
     named: Callable[[str], object],
     asked: str = "",
 ) -> tuple[str, list[str]]:
-    """The column of the classes: the one asked for, known by its name, or the only one that repeats as they do.
+    """The column of the classes: the requested one, one with a usual name, or the only one that fits.
+
+    A column without a usual name fits if its values repeat as classes do.
 
     Args:
         fields: Columns of integers or strings.
-        others: Other columns, which must be asked for or known by their name.
-        values: Of a column, as :func:`plain` gives them.
-        named: Whether the classes of a column have names in its file.
-        asked: A column that somebody chose, or "none".
+        others: Other columns, which are used only if requested or if they have a usual name.
+        values: Function that returns the values of a column as :func:`plain` does.
+        named: Function that returns the class names that the file gives for a column, if any.
+        asked: The requested column, "none" for no classes, or "".
 
     Returns:
-        Its name, "" without one, and notes on columns that might have been meant.
+        The name of the column, "" without one, and notes on columns that might have been meant.
 
     Raises:
-        DedtError: A column that is not there or holds something else; several that could be meant.
+        DedtError: The requested column is missing or unfit, or several columns could hold the classes.
     """
 
     def is_label(name: str, known: bool) -> bool:
@@ -144,17 +146,17 @@ def caption_column(
     label: str,
     asked: str = "",
 ) -> tuple[str, list[str]]:
-    """The column of the captions, "" without one, and notes on one that might have been meant.
+    """The column of the captions, "" without one, and notes on columns that might have been meant.
 
     Args:
         fields: Columns of integers or strings.
         others: Other columns.
-        values: Of a column, as :func:`plain` gives them.
+        values: Function that returns the values of a column as :func:`plain` does.
         label: The column of the classes.
-        asked: A column that somebody chose.
+        asked: The requested column, or "".
 
     Raises:
-        DedtError: The one asked for is not there or holds something else.
+        DedtError: The requested column is missing or unfit.
     """
     if asked:
         _asked(asked, (*fields, *others), values, "caption")
@@ -165,12 +167,12 @@ def caption_column(
 
 
 def _called(known: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of the names that are known, in any case, in the order of the known ones."""
+    """The ``names`` that equal one of ``known``, ignoring case, in the order of ``known``."""
     return [name for wanted in known for name in names if name.lower() == wanted]
 
 
 def _asked(asked: str, there: Sequence[str], values: Callable[[str], list | None], what: str) -> list:
-    """The values of a column that somebody asked for."""
+    """The values of the requested column; raises DedtError if it is missing or unfit."""
     if asked not in there:
         raise DedtError(
             f"There is no column '{asked}' for --{what}. The columns are: {few(there) if there else 'none'}."
@@ -183,7 +185,7 @@ def _asked(asked: str, there: Sequence[str], values: Callable[[str], list | None
 
 
 def _repeat(values: Counter, known: bool) -> bool:
-    """Whether values repeat as those of classes do; those of a column with a known name may repeat less."""
+    """Whether values repeat as classes do; those of a requested or usual column may repeat less."""
     different, rows = len(values), values.total()
     words = sum(len(str(value).split()) for value in values)
     if not known:

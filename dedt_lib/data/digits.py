@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: real scans that come with a dependency."""
+"""scikit-learn's handwritten digits: real scans that need no download."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ TRAIN_PER_CLASS = 150
 
 
 def load_digits(split: str = "train") -> LabelledImages:
-    """scikit-learn's 1,797 handwritten digits as uint8 [n, 1, 8, 8]; a fixed stratified split.
+    """scikit-learn's 1,797 handwritten digits as uint8 [n, 1, 8, 8], in a fixed stratified split.
 
     Args:
-        split: "train", 150 images of each class, or "test", the other 297.
+        split: "train" (150 images of each class) or "test" (the other 297).
     """
     from sklearn.datasets import load_digits as sklearn_digits
 

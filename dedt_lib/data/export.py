@@ -1,4 +1,7 @@
-"""A coreset as files that trainers read: nothing is decoded or lost, and the weights come along."""
+"""Export a coreset, with its weights, as files that trainers read.
+
+The encoded images are copied unchanged, except those that trainers would read in different ways.
+"""
 
 import csv
 import glob
@@ -28,13 +31,13 @@ from .listing import Listing, digest_of, upright
 from .names import composed, image_suffixes
 
 MOST_REPEATS = 10
-"""By kohya's convention a folder says how often an epoch sees its images; weights become such numbers."""
+"""Most repeats to write for kohya, whose folder names say how often an epoch sees their images."""
 OWN_REPEATS = re.compile(r"^\d+_(?=.)")
 PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-"""What both torchvision's ImageFolder and kohya's scripts take for an image, by its suffix."""
+"""Suffixes that both torchvision's ImageFolder and kohya's scripts accept as images."""
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 LONGEST = 200
-"""Bytes of a file name before its suffix; most file systems take 255 in all."""
+"""Maximum bytes of a file name before its suffix; most file systems allow 255 in all."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,15 @@ class Item:
     """One kept image.
 
     Attributes:
-        id: As in the coreset.
-        stem: A file name without suffix that no other image of the coreset has.
-        source: Its file, or None where it lies inside another.
+        id: Name of the image in the coreset.
+        stem: File name without suffix, unique in the coreset.
+        source: File of the image, or None if it lies inside another file.
         content: The encoded image.
-        suffix: Such as ".jpg".
-        label: 0..K-1; where all classes have whole numbers for names, that number.
-        class_name: "" without classes.
-        caption: "" without one.
-        weight: What it counts in the loss; 1 on average without class weights.
+        suffix: Suffix of the file name, such as ".jpg".
+        label: 0..K-1; if the names of all classes are whole numbers, that number.
+        class_name: Name of the class, "" without classes.
+        caption: Caption, "" without one.
+        weight: Weight in the loss, 1 on average; always 1 without class weights.
     """
 
     id: str
@@ -65,13 +68,13 @@ class Item:
 
     @property
     def name(self) -> str:
-        """Its file name."""
+        """The file name with suffix."""
         return self.stem + self.suffix
 
     def plain(self) -> "Item":
-        """The same as a file that every trainer takes for the same image; what is none becomes PNG.
+        """The image in a form that every trainer reads alike; it is converted to PNG where necessary.
 
-        Trainers may neither turn an image as its file says nor put transparent pixels over white.
+        Some trainers ignore the EXIF orientation or do not blend transparent pixels over white.
         """
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(self.content)) as image:
@@ -84,13 +87,13 @@ class Item:
             turned = upright(image, 3) if clear else ImageOps.exif_transpose(image)
             if turned.mode not in PNG_MODES:
                 turned = turned.convert("RGB")
-                turned.info.pop("icc_profile", None)  # of other colours than these
+                turned.info.pop("icc_profile", None)  # it describes the colours before the conversion
             turned.save(buffer, "PNG")
         return replace(self, suffix=".png", content=buffer.getvalue())
 
 
 def safe(text: str) -> str:
-    """A text as the name of a file: letters, digits, spaces, ``.``, ``-`` and ``_`` stay, others are written as %XX."""
+    """A text as a file name: letters, digits, spaces, ``.``, ``-`` and ``_`` stay, the rest becomes %XX."""
     name = (
         re.sub(r"[^\w .-]|^\.", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), composed(text)) or "_"
     )
@@ -98,34 +101,34 @@ def safe(text: str) -> str:
 
 
 def marked(text: str, name: str = "") -> str:
-    """Such a name that ends in a digest of the text."""
+    """A file name like that of :func:`safe`, but with a digest of the text at its end."""
     start = (name or safe(text)).encode()[: LONGEST - 13].decode(errors="ignore")
     return f"{start}-{sha256(text.encode()).hexdigest()[:12]}"
 
 
 def stems(ids: Sequence[str]) -> list[str]:
-    """File names without suffix, of which no two are alike, in whatever case.
+    """File names without suffix, all different even when case is ignored.
 
-    A caption lies beside its image under the same stem, so that a.jpg and a.png cannot both be called a.
+    A caption lies beside its image under the same stem, so a.jpg and a.png cannot share the stem a.
     """
     known = image_suffixes()
     short = [safe(root if end.lower() in known else root + end) for root, end in map(splitext, ids)]
-    for other in (safe, marked):  # the second also tells apart what differs in case alone
+    for other in (safe, marked):  # ``marked`` also tells apart ids that differ only in case
         often = Counter(map(str.lower, short))
         short = [other(name) if often[stem.lower()] > 1 else stem for name, stem in zip(ids, short)]
     return short
 
 
 def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item]:
-    """The kept images of a coreset, by class and weight as they were chosen, with today's captions.
+    """The kept images of a coreset, with class and weight from the selection and captions as they are now.
 
     Args:
-        table: ``coreset.parquet``.
-        listing: The images it was chosen from.
-        classed: Whether its classes are those of the images, and not clusters that stand in for them.
+        table: The table in ``coreset.parquet``.
+        listing: The images from which the coreset was selected.
+        classed: Whether the coreset's classes are those of the images, not clusters in their place.
 
     Raises:
-        DedtError: Kept images are gone, or others than those that were chosen, or in other classes.
+        DedtError: Kept images are missing, were replaced, or are in another class now.
     """
     kept = table[table["kept"]].set_index("id")
     if gone := sorted(set(kept.index) - set(listing.ids)):
@@ -162,7 +165,7 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
 
 
 def _moved(kept: pd.DataFrame, listing: Listing) -> list[str]:
-    """Kept images that are in another class now; a class with another name altogether is the same."""
+    """Ids of the kept images that are in another class now; a class that was only renamed does not count."""
     names = listing.class_names or ("",)
     now = pd.Series([names[k] for k in listing.labels], listing.ids).reindex(kept.index)
     was = kept["class_name"]
@@ -183,7 +186,7 @@ def suffix_of(content: bytes) -> str:
 
 
 def to_list(found: Iterator[Item], out: Path) -> None:
-    """``images.txt``, a path in each line, and ``weights.csv`` with class, caption and weight of each."""
+    """Write ``images.txt``, one path per line, and ``weights.csv`` with class, caption and weight of each."""
     rows = []
     for item in found:
         if item.source is None:
@@ -201,7 +204,7 @@ def to_list(found: Iterator[Item], out: Path) -> None:
 
 
 def to_links(found: Iterator[Item], out: Path) -> None:
-    """Folders of classes with links to the images, and their captions beside them; ``weights.csv``."""
+    """Write one folder per class with links to the images and captions beside them, and ``weights.csv``."""
     rows = []
     for item in found:
         path = _write(item, out / safe(item.class_name or "images"), link=True)
@@ -210,10 +213,10 @@ def to_links(found: Iterator[Item], out: Path) -> None:
 
 
 def to_imagefolder(found: Iterator[Item], out: Path) -> None:
-    """The imagefolder convention: ``train/`` with ``metadata.jsonl`` (file_name, text, label, weight).
+    """Write images and ``metadata.jsonl`` (file_name, text, id, label, weight) to ``train/``.
 
-    ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and diffusers' ``train_text_to_image.py``
-    by ``--train_data_dir``.
+    This is the imagefolder layout.  ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and so
+    does diffusers' ``train_text_to_image.py`` with ``--train_data_dir``.
     """
     (out / "train").mkdir(parents=True)
     with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
@@ -224,7 +227,7 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> None:
 
 
 def to_datasets(found: Iterator[Item], out: Path) -> None:
-    """A data set that ``datasets.load_from_disk`` reads: image, label (where there are classes), text, weight, id."""
+    """Write a data set for ``datasets.load_from_disk``: image, label (if any), text, weight, id."""
     import datasets
     from datasets.arrow_writer import ArrowWriter
 
@@ -251,7 +254,7 @@ def to_datasets(found: Iterator[Item], out: Path) -> None:
 
 
 def to_webdataset(found: Iterator[Item], out: Path) -> None:
-    """Tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight) and, with classes, ``.cls`` of each."""
+    """Write tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight), ``.cls`` if any."""
     import webdataset
 
     pattern = str(out).replace("%", "%%") + "/train-%06d.tar"
@@ -263,12 +266,12 @@ def to_webdataset(found: Iterator[Item], out: Path) -> None:
 
 
 def to_kohya(found: Iterator[Item], out: Path) -> None:
-    """Folders ``REPEATS_NAME`` with images and captions: the weights as whole numbers of repeats.
+    """Write folders ``REPEATS_NAME`` with images and captions; weights are rounded to whole repeats.
 
-    The smallest weight is seen once an epoch, at most ten times as often the largest; ``repeats.json``, and a
-    line where that is much, say how far the rounding is off.  An image without a caption is trained on NAME,
-    the name of its class without the repeats that it may have had; where that cannot be the name of a folder
-    it becomes the caption, and without classes it is empty.
+    An epoch sees images of the smallest weight once, and those of the largest at most ten times.
+    ``repeats.json`` holds the rounding errors; a message is printed if they are large.  An image without a
+    caption is trained on NAME, the name of its class without any repeats prefix of its own.  A class name
+    that cannot be a folder name is written as the caption.  Without classes NAME is empty.
     """
     paths, weighed, unsorted = [], [], out / ".unsorted"
     for item in map(Item.plain, found):
@@ -285,7 +288,7 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
         for file in filter(Path.exists, (path, path.with_suffix(".txt"))):
             file.rename(folder / file.name)
     shutil.rmtree(unsorted)
-    counts = repeats / repeats.sum() * weights.sum() / weights  # what an image counts, in units of its weight
+    counts = repeats / repeats.sum() * weights.sum() / weights  # effective weight divided by weight
     least, most = float(counts.min()), float(counts.max())
     write_json(
         out / "repeats.json", {"least": least, "most": most, "largest relative error": abs(counts - 1).max()}
@@ -298,9 +301,10 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
 
 
 def to_torch(found: Iterator[Item], out: Path) -> None:
-    """Folders of classes for torchvision's ``ImageFolder``, and ``weights.npy`` float64 [n] in its order.
+    """Write one folder per class for torchvision's ``ImageFolder``, and ``weights.npy``.
 
-    ``WeightedRandomSampler(np.load("weights.npy"), n)`` draws by them.
+    The weights are float64 [n] in the order of ``ImageFolder``, for
+    ``WeightedRandomSampler(np.load("weights.npy"), n)``.
     """
     weights = {}
     for item in map(Item.plain, found):
@@ -314,20 +318,20 @@ FORMATS = {write.__name__.removeprefix("to_"): write for write in WRITERS}
 
 
 def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counter[str]:
-    """Write the kept images of a coreset in a format: all of them, or none.
+    """Write the kept images of a coreset in a format: all of them or, after an error, none.
 
     Args:
-        folder: With ``coreset.parquet`` and ``coreset.json``.
+        folder: Folder with ``coreset.parquet`` and ``coreset.json``.
         to: One of FORMATS.
-        out: A folder that is not there yet, or empty.
-        data: Where the images are now, if they were moved.
+        out: A new or empty folder.
+        data: Path of the images now, if they were moved.
 
     Returns:
-        Images by class, as they were written.
+        Number of written images: class name -> count.
 
     Raises:
-        DedtError: The coreset or its images are not there, the folder is not empty, the disk is full, or the
-            counts differ.
+        DedtError: The coreset or its images are missing, ``out`` is not empty, the disk is full, or not all
+            kept images could be written.
     """
     check_choice("format", to, FORMATS)
     out = out.resolve()
@@ -367,7 +371,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
                 f"{counts.total()} of {wanted} kept images could be written: the others are no longer there."
             )
         _check_empty(out)
-    for left in out.parent.glob(f".{glob.escape(out.name)}.*"):  # of killed exports
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*"):  # left by killed exports
         number = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.(partial|old)", left.name)
         if number and not is_running(int(number[1])):
             shutil.rmtree(left, ignore_errors=True)
@@ -375,7 +379,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
 
 
 def _check_empty(out: Path) -> None:
-    """Raise DedtError for a folder with anything in it."""
+    """Raise DedtError for a file, a folder that is not empty, or the current folder."""
     if out.exists() and not out.is_dir():
         raise DedtError(f"{out} is a file: give --out a new folder.")
     if out.exists() and (any(out.iterdir()) or out == Path.cwd()):
@@ -383,7 +387,7 @@ def _check_empty(out: Path) -> None:
 
 
 def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
-    """Where the images of a coreset are, and its table."""
+    """The source of a coreset's images, from ``coreset.json``, and its table, from ``coreset.parquet``."""
     try:
         source = read_json(folder / "coreset.json")["source"]
         if not source:
@@ -397,7 +401,7 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
 
 
 def _write_table(rows: Sequence[dict[str, object]], path: Path) -> None:
-    """A CSV file; names that are not UTF-8 stay as they are."""
+    """Write rows as a CSV file; the bytes of names that are not UTF-8 stay as they are."""
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
         table.writeheader()
@@ -410,7 +414,7 @@ def _columns(item: Item) -> dict[str, object]:
 
 
 def _write(item: Item, folder: Path, *, link: bool = False, caption: bool = True) -> Path:
-    """The image in a folder, and its caption beside it."""
+    """Write an image into a folder, with its caption beside it, and return the path of the image."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / item.name
     if path.exists():

@@ -1,4 +1,4 @@
-"""Images in one folder per class, or all in one."""
+"""Images in one folder per class, or all in one folder without classes."""
 
 import functools
 import os
@@ -34,31 +34,32 @@ CAPTION_FILES = (".txt", ".caption", ".TXT")
 IMAGE, FOLDER, HIDDEN, BESIDE = "image", "folder", "hidden", "beside the class folders"
 IMAGES_BESIDE = f"images {BESIDE}"
 OTHER_SOURCES = (".tar", ".parquet", *ARCHIVES)
-"""Files that may hold images too, which are not read where images lie in files of their own."""
+"""Suffixes of files that may contain images; they are not read if there are also plain image files."""
 
 
 def find(path: str | Path | None, split: str = "train", *, label: str = "") -> Listing | None:
-    r"""The images in one folder per class, or all in one, not decoded yet.
+    r"""Find the images of a split, in one folder per class or in folders without classes, undecoded.
 
-    An image is what Pillow opens; links are followed.  Hidden folders and files, and those that systems make,
-    never count.  An id is the path below ``path``; a byte in it that is not UTF-8 is written ``\xNN``.
+    An image is any file that Pillow opens; links are followed.  Hidden files and folders, and those that
+    operating systems create, are left out.  An id is the path of an image relative to ``path``; a byte in it
+    that is not UTF-8 is written ``\xNN``.
 
     Args:
-        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE; or the same
-            without the folders of classes, and then the images have none.  Splits may have any of the names
-            in :mod:`dedt_lib.data.names`, in any case.  Where there are several held-out splits the first in
-            the order of that list is taken.  A folder named like a split that holds images directly, beside
-            other folders that do, is a class; what could be either is refused.  A text file (.txt, .caption)
-            of an image's name beside it is its caption.
+        path: a folder with CLASS/IMAGE, or with train/CLASS/IMAGE and perhaps test/CLASS/IMAGE.  Without
+            class folders the images have no classes.  Splits may have any of the names in
+            :mod:`dedt_lib.data.names`, in any case; of several held-out splits, the first in that order is
+            used.  A folder named like a split is a class if it holds images directly, as its neighbours do;
+            an ambiguous layout is refused.  A text file (.txt, .caption) beside an image, with the same name,
+            is its caption.
         split: "train" or "test".
-        label: "none" for images without classes, whatever folders they lie in.
+        label: "none" to ignore the class folders.
 
     Returns:
-        The Listing; None for "test" without a held-out split, or with one of other classes (the reading of
-        the training images says so).
+        The Listing; None for "test" if there is no held-out split or its classes differ (the reading of the
+        training images says so).
 
     Raises:
-        DedtError: for a path without images, or whose splits and classes cannot be told apart.
+        DedtError: if there are no images, or if it is unclear which folders are splits and which classes.
     """
     root = root_of(path, "folder", "a folder of images, or with one subfolder of images per class")
     left_out: Counter[str] = Counter()
@@ -68,7 +69,7 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
         left_out[BESIDE] += sum(1 for _ in images_below(folder, left_out, [root]))
     if train != root:
         subfolders(root, left_out)
-    notes = [] if label == NONE and train == root else notes  # they are of classes
+    notes = [] if label == NONE and train == root else notes  # these notes are about classes
     flat = label == NONE or not _deep(subfolders(train, Counter()), [root, train])
     found = _flat(root, train, left_out) if flat else _listing(root, train, left_out)
     if left_out[IMAGES_BESIDE] > len(found.ids):
@@ -93,17 +94,17 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
 
 
 def holds_images(root: Path) -> bool:
-    """Whether images lie in a folder or, at any depth, in its subfolders."""
+    """Whether a folder holds an image, at any depth."""
     return any(True for _ in images_below(root, Counter()))
 
 
 def _deep(folders, above):
-    """Whether there is an image in any of the folders, at any depth, but none of those ``above`` again."""
+    """Whether any of the folders holds an image, at any depth; those in ``above`` are not entered again."""
     return any(True for folder in folders for _ in images_below(folder, Counter(), above))
 
 
 def _other_sources(root):
-    """The names of what is in a folder, where people put it, and would have to be read in another way."""
+    """Names of the files in a folder, or in its usual subfolders, that another source would have to read."""
     folders = filter(os.path.isdir, (root / name for name in parquet.SUBFOLDERS))
     names = (str(file.relative_to(root)) for folder in folders for file in folder.iterdir())
     return sorted(name for name in names if name.lower().endswith(OTHER_SOURCES) and not is_hidden(name))
@@ -130,9 +131,12 @@ def _flat(root, base, left_out):
 
 
 def _listing(root, base, left_out, wanted=None):
-    """The Listing of the class folders in ``base``, ids relative to ``root``; classes must be ``wanted``."""
+    """The Listing of the class folders in ``base``, with ids relative to ``root``.
+
+    Raises DedtError if the classes differ from ``wanted``.
+    """
     folders, images = subfolders(base, left_out), {}
-    for folder in folders:  # one name may be spelt in two ways
+    for folder in folders:  # two folders may spell one name in two Unicode forms
         images.setdefault(composed(legible(folder.name)), []).extend(
             sorted(images_below(folder, left_out, [root, base]))
         )
@@ -154,7 +158,7 @@ def _listing(root, base, left_out, wanted=None):
 
 
 def _of_files(root, files, labels, names, left_out, notes):
-    """The Listing of image files, with the captions that lie beside them."""
+    """The Listing of image files, with the captions in text files beside them."""
     ids = tuple(legible(file.relative_to(root)) for file in files)
     beside = [next(filter(Path.is_file, _caption_files(file)), None) for file in files]
     unused: dict[str, str] = {}
@@ -182,7 +186,7 @@ def _of_files(root, files, labels, names, left_out, notes):
 
 
 def _caption_files(image):
-    """Where the caption of an image may be: as some downloaders write it in a.png.txt, or in a.txt."""
+    """Possible caption files of an image: a.png.txt, as some downloaders write it, or a.txt and the like."""
     return [image.with_name(f"{image.name}.txt"), *map(image.with_suffix, CAPTION_FILES)]
 
 
@@ -190,7 +194,7 @@ def _caption_files(image):
 
 
 def _layout(root, children):
-    """(folder of the training classes, that of the held-out ones or None, folders to leave out, notes)."""
+    """(folder of the training images, that of the held-out images or None, folders to leave out, notes)."""
     if not any(resembles_split(folder.name) for folder in children):
         _refuse_splits_below(root, children)
         return root, None, [], _doubts(children)
@@ -228,7 +232,7 @@ def _layout(root, children):
 
 
 def _doubts(children):
-    """A note where the classes may lie one level deeper: in the only folder, or in each as in a split."""
+    """A note if the classes may lie one level deeper: in the only folder, or in every folder as in splits."""
     used = [folder for folder in children if _deep([folder], [folder.parent])]
     inner = [f for f in subfolders(used[0], Counter()) if _deep([f], used)] if len(used) == 1 else []
     if len(inner) > 1:
@@ -245,7 +249,7 @@ def _doubts(children):
 
 
 def _refuse_splits_below(root, children):
-    """Splits one level too deep, in a folder around them or in each class, must not be read as one."""
+    """Raise DedtError if splits lie one level too deep: in one folder around them, or in each class."""
     kinds = {folder: {split_of(f.name) for f in subfolders(folder, Counter())} for folder in children}
     kinds = {folder: below for folder, below in kinds.items() if below}
     both = [folder for folder, below in kinds.items() if {"train", "test"} <= below]
@@ -261,7 +265,7 @@ def _refuse_splits_below(root, children):
 
 
 def _shape(folder):
-    """Say "nested" if most images lie in subfolders, "direct" if not, None if there are none."""
+    """Return "nested" if most images lie in subfolders, "direct" if not, None without images."""
     depths = [file.parent == folder for file in images_below(folder, Counter(), [folder.parent])]
     return None if not depths else "direct" if 2 * sum(depths) >= len(depths) else "nested"
 
@@ -274,7 +278,7 @@ def _list(folders):
 
 
 def subfolders(folder: Path, left_out: Counter[str]) -> list[Path]:
-    """The visible subfolders, links to folders too, by name; what lies beside them is counted."""
+    """The visible subfolders by name, including links to folders; the rest is counted in ``left_out``."""
     found, others = [], Counter[str]()
     for what, path in _entries(folder, others, image_suffixes()):
         if what == FOLDER:
@@ -287,10 +291,10 @@ def subfolders(folder: Path, left_out: Counter[str]) -> list[Path]:
 
 
 def images_below(folder: Path, left_out: Counter[str], above: Iterable[Path] = ()) -> Iterator[Path]:
-    """The image files in a folder at any depth; what else is there is counted in ``left_out``.
+    """The image files in a folder, at any depth; other files are counted in ``left_out``.
 
-    A folder is entered once, and none of those ``above``, so that links neither lead round in circles nor
-    double a class; folders come before links to them.
+    Each folder is entered only once, and those in ``above`` never, so that links cannot form a cycle or
+    duplicate a class.  Folders are entered before links to them.
     """
     suffixes, todo, entered = image_suffixes(), deque([folder]), set(map(_identity, above))
     while todo:
@@ -309,7 +313,7 @@ def images_below(folder: Path, left_out: Counter[str], above: Iterable[Path] = (
 
 
 def _entries(folder, left_out, suffixes):
-    """("folder" or "image", path) of each of them in a folder, by name; the rest is counted in ``left_out``."""
+    """(FOLDER or IMAGE, path) of each subfolder and image by name; the rest is counted in ``left_out``."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -326,11 +330,11 @@ def _entries(folder, left_out, suffixes):
 
 
 def _kind(entry, suffixes):
-    """IMAGE, FOLDER or why an entry is neither."""
-    link = entry.is_symlink()  # DirEntry would raise for one that leads to itself
+    """IMAGE, FOLDER, or the reason why an entry is neither."""
+    link = entry.is_symlink()  # DirEntry.is_dir would raise for a link to itself
     if os.path.isdir(entry) if link else entry.is_dir():
         return FOLDER
-    if not (os.path.isfile(entry) if link else entry.is_file()):  # it must not be opened
+    if not (os.path.isfile(entry) if link else entry.is_file()):  # opening a pipe would block
         return "pipes, sockets or devices" if os.path.exists(entry) else "broken links"
     path = Path(entry)
     if is_image(path, suffixes):

@@ -1,4 +1,4 @@
-"""Data sets of the ``datasets`` library: saved on disk by ``save_to_disk``, or named on the Hugging Face hub."""
+"""Data sets of the ``datasets`` library: saved by ``save_to_disk``, or on the Hugging Face hub."""
 
 import functools
 import io
@@ -15,14 +15,15 @@ from .table import Splits, Table
 
 
 def splits(path: str | Path | None) -> Splits:
-    """The images of such a data set.
+    """The images of a data set of the ``datasets`` library.
 
     Args:
         path: the folder that ``save_to_disk`` wrote, or ``hub:NAME`` or ``hub:NAME@REVISION``, which is
-            fetched.
+            downloaded.
 
     Raises:
-        DedtError: for a data set that cannot be read or fetched, or has no images.
+        DedtError: if the data set cannot be read or downloaded, has no training split, or does not have
+            exactly one column of images.
     """
     found = _open(str(path))
     names = {name.lower(): name for name in found}

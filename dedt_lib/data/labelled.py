@@ -1,4 +1,4 @@
-"""The one type that every source gives."""
+"""The type of images that every source returns."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from .reading import Reading
 
 
 class Labelled:
-    """Images with one label each, decoded or not: what their classes and exact copies among them say."""
+    """Images with one label each, decoded or not, with facts about their classes and exact copies."""
 
     labels: np.ndarray
     class_names: tuple[str, ...]
@@ -24,27 +24,27 @@ class Labelled:
 
     @property
     def class_counts(self) -> np.ndarray:
-        """Images per class: int64 [K]; of images without classes [n]."""
+        """Number of images per class: int64 [K]; without classes one entry, the number of all images."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def named(self, class_names: Sequence[str]) -> Self:
-        """The same images with other names for their classes; those they have, if there are none."""
+        """The same images with other class names; the names stay if ``class_names`` is empty."""
         names = other_names(self.class_names, class_names)
         return dataclasses.replace(self, class_names=names)  # type: ignore[type-var]
 
     @functools.cached_property
     def copies(self) -> np.ndarray:
-        """For each image the first one with the same pixels: int64 [n]."""
+        """For each image, the index of the first image with the same pixels: int64 [n]."""
         raise NotImplementedError
 
     @functools.cached_property
     def originals(self) -> np.ndarray:
-        """For each image the first one of its class with the same pixels: int64 [n], its own place if it is."""
+        """For each image, the index of the first image with the same pixels in its class: int64 [n]."""
         return originals_of(self.copies, self.labels)
 
     @functools.cached_property
     def conflicts(self) -> int:
-        """How many images have the same pixels as one of another class."""
+        """Number of images with the same pixels as an image of another class."""
         return int(in_conflict(self.copies, self.labels).sum())
 
 
@@ -56,10 +56,10 @@ class LabelledImages(Labelled):
         images: uint8 [n, channels, height, width], 0..255.
         labels: int64 [n], 0..K-1.
         class_names: K strings.
-        ids: n strings that name each image in its source.
-        name: of the source.
-        reading: what was left out of the source, if that was counted.
-        captions: n texts, or ().
+        ids: n strings, the name of each image in its source.
+        name: name of the source.
+        reading: counts of what was left out of the source, or None.
+        captions: n texts, or () without captions.
 
     Raises:
         DedtError: when shapes, types or labels do not fit together, or a class has no image.
@@ -97,14 +97,14 @@ class LabelledImages(Labelled):
             raise DedtError(
                 f"No images in class(es) {', '.join(empty)} of '{self.name}': add some or drop the class."
             )
-        # A mirrored or permuted view would reach the networks with its strides; some PyTorch cannot take at all.
+        # Networks would get the strides of a mirrored or permuted view, and PyTorch rejects negative ones.
         if not images.flags.c_contiguous:
             object.__setattr__(self, "images", np.ascontiguousarray(images))
         object.__setattr__(self, "labels", np.ascontiguousarray(labels, dtype=np.int64))
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of the images, labels and class names: same data, same fingerprint."""
+        """Digest of images, labels and class names, sixteen hex digits: same data, same fingerprint."""
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels, dtype=np.int64).data)
@@ -112,15 +112,15 @@ class LabelledImages(Labelled):
 
     @functools.cached_property
     def copies(self) -> np.ndarray:
-        """For each image the first one with the same pixels: int64 [n]."""
+        """For each image, the index of the first image with the same pixels: int64 [n]."""
         return first_alike([hashlib.sha256(image.tobytes()).hexdigest() for image in self.images])
 
     def subset(self, indices: np.ndarray, **changes: Any) -> "LabelledImages":
-        """The images at ``indices`` (int [m]); the classes stay, and each must keep an image.
+        """The images at ``indices``; the classes stay the same, and each must keep an image.
 
         Args:
             indices: int [m].
-            changes: other fields of the result.
+            changes: new values for other fields.
         """
         images, ids = self.images[indices], tuple(self.ids[i] for i in indices)
         changes = {"labels": self.labels[indices], "reading": None, **changes}
@@ -138,24 +138,27 @@ class LabelledImages(Labelled):
 
 
 def first_alike(keys: Sequence | np.ndarray) -> np.ndarray:
-    """For each of n keys the place of the first one that is equal: int64 [n]."""
+    """For each of n keys, the index of the first equal key: int64 [n]."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     return first[inverse]
 
 
 def originals_of(copies: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each image the first of its class with the same pixels: int64 [n]; copies int64 [n]: the first of any class."""
+    """For each image, the index of the first image with the same pixels in its class: int64 [n].
+
+    ``copies``, int64 [n], is the same over all classes.
+    """
     return first_alike(copies * (labels.max(initial=0) + 1) + labels)
 
 
 def in_conflict(copies: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which images have the same pixels as one of another class: bool [n]; copies as in :func:`originals_of`."""
+    """Which images share their pixels with another class: bool [n]; ``copies`` as in :func:`originals_of`."""
     kinds = np.unique(np.stack([copies, labels]), axis=1)[0]
     return np.bincount(kinds, minlength=len(copies))[copies] > 1
 
 
 def other_names(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
-    """Other names of classes, one for each; the old ones if there are none."""
+    """The new class names, checked to be one per class; the old names if there are no new ones."""
     if new and len(new) != len(old):
         raise DedtError(
             f"There are {len(new)} class_names for {len(old)} classes: give one for each, in the order "
@@ -167,14 +170,14 @@ def other_names(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
 def without_empty(
     labels: np.ndarray, class_names: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Leave out the classes that no label speaks of.
+    """Remove the classes that have no labels.
 
     Args:
         labels: int [n], 0..K-1.
         class_names: K strings.
 
     Returns:
-        The labels renumbered so that they stay 0..K-1; the names that stay; the names left out.
+        The labels, renumbered without gaps; the names that stay; the names left out.
     """
     there = np.bincount(labels, minlength=len(class_names)) > 0
     kept, empty = (tuple(np.array(class_names, dtype=object)[mask]) for mask in (there, ~there))

@@ -1,4 +1,4 @@
-"""From encoded images, in files of their own or inside others, to one array of pixels."""
+"""Encoded images, in their own files or inside other files, and their decoding into an array of pixels."""
 
 import contextlib
 import dataclasses
@@ -31,45 +31,45 @@ if TYPE_CHECKING:
     from ..store import Store
 
 DEFAULT_SIZE = 32
-IN_MEMORY = 2**31  # bytes; more pixels than that stay in their file and are read as they are needed
+IN_MEMORY = 2**31  # bytes; a larger array of pixels is memory-mapped
 WINDOW = 64  # images that are read ahead
-THREADS = 8  # which decode at once, each a whole image
+THREADS = 8  # at most so many decode at once, each a whole image
 SHOWN = 5
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 DIGEST = re.compile("[0-9a-f]{64}")
 NO_CLASS = "images"
-"""The one class of images without classes."""
+"""Name of the single class that decoded images without classes get."""
 UNREADABLE = {"train": "unreadable.txt", "test": "test-unreadable.txt"}
-"""Split -> the list of its images that cannot be decoded, a line each."""
+"""Split -> name of the file that lists the images that cannot be decoded, one per line."""
 MOST_PIXELS = 2**28
-"""Of an image: panoramas have more than Pillow's limit of 179 million; so many in colour take 0.8 GB."""
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # from which Pillow warns; twice as many it refuses
+"""Limit for an image: panoramas exceed Pillow's limit of 179 million; this many in colour take 0.8 GB."""
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above this number and refuses twice as many
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Files(tuple[Path, ...]):
-    """The files of a Listing, which those without some of its images share; they are hashed once."""
+    """The files of a Listing, hashed only once; Listings made by :meth:`Listing.without` share them."""
 
     @functools.cached_property
     def _hashes(self) -> list[str]:
         self._stamps = [*map(_stamp, self)]
-        with ThreadPoolExecutor() as pool:  # in pieces, and several at once
+        with ThreadPoolExecutor() as pool:
             return list(tqdm(pool.map(_hash, self), "hash", len(self), unit="file", leave=False, delay=2))
 
     @functools.cached_property
     def content(self) -> str:
-        """A digest of what is in all of them."""
+        """A digest of the contents of all files."""
         return address("", self._hashes)
 
     def check(self) -> None:
-        """Raise DedtError where one is no longer what :attr:`content` says."""
+        """Raise DedtError if a file has changed since it was hashed for :attr:`content`."""
         for file, _, then in zip(self, self._hashes, self._stamps):
             if _stamp(file) != then:
                 raise changed(legible(file))
 
     @functools.cached_property
     def digests(self) -> dict[Path, str]:
-        """Of what is in each, where it could be read."""
+        """SHA-256 of the content of each file that could be read: path -> digest."""
         return {file: found for file, found in zip(self, self._hashes) if DIGEST.fullmatch(found)}
 
 
@@ -78,16 +78,15 @@ class Listing(Labelled):
     """Labelled images that were found but not decoded.
 
     Attributes:
-        root: where they are.
-        files: the paths that decide their pixels.
-        encoded: a function; it gives for each image, in order, its name for messages and a path, a binary
-            file, or None when there is nothing to decode.
-        labels: int64 [n], and class_names, ids, name and reading: as in LabelledImages.
-        own_size: a function; it gives the pixels along a side where nobody asks for others.
-        captions: a text for each image, or () without any.
-        dropped: places among the images that were found of those that :meth:`without` left out.
+        root: file or folder of the images.
+        files: the files that determine the pixels.
+        encoded: function that yields for each image, in order, its name for messages, and its path, a binary
+            file, or None if there is nothing to decode.
+        labels: int64 [n]; class_names, ids, name and reading are as in LabelledImages.
+        captions: one text per image, or () without captions.
+        dropped: positions, among all images that were found, of those that :meth:`without` left out.
 
-    ``class_names`` is () where the images have no classes; their labels are then all 0.
+    Without classes ``class_names`` is () and all labels are 0.
     """
 
     root: Path
@@ -102,7 +101,9 @@ class Listing(Labelled):
     dropped: tuple[int, ...] = ()
 
     def without(self, why: Mapping[int, str]) -> "Listing":
-        """The same without some images: their place -> why.  Classes that lose all images go too, which is noted.
+        """The Listing without some images (position -> reason).
+
+        Classes that lose all their images are left out too, and a note in ``reading`` says so.
 
         Raises:
             DedtError: no image is left.
@@ -121,7 +122,7 @@ class Listing(Labelled):
             reading = reading.without(0, "", f"without images that stay, so no class: {', '.join(empty)}")
 
         def encoded() -> Iterable[tuple[str, Path | BinaryIO | None]]:
-            files = itertools.islice(self.encoded(), int(kept[-1]) + 1)  # what lies behind them is not read
+            files = itertools.islice(self.encoded(), int(kept[-1]) + 1)  # later ones need not be read
             return (item for place, item in enumerate(files) if place not in why)
 
         return dataclasses.replace(
@@ -136,13 +137,13 @@ class Listing(Labelled):
         )
 
     def decode(self, image_size: int | None, channels: int, store: "Store | None" = None) -> LabelledImages:
-        """The images as pixels.
+        """Decode the images into an array of pixels.
 
         Args:
-            image_size: pixels along a side, by default DEFAULT_SIZE.
+            image_size: side in pixels, by default DEFAULT_SIZE.
             channels: 1 or 3.
-            store: where they are kept, so that they are decoded once for each content of the files, whatever
-                these are called.
+            store: keeps the decoded images, so that they are decoded once for the same contents of the files,
+                even if the files are renamed.
 
         Raises:
             DedtError: for images that cannot be read.
@@ -172,7 +173,7 @@ class Listing(Labelled):
         return np.load(path, mmap_mode="r" if path.stat().st_size > IN_MEMORY else None)
 
     def _pixels(self, size, channels, allocate=np.empty, digests=None, report=None):
-        """The images, uint8 [n, channels, size, size]; those that cannot be read are refused."""
+        """The images, uint8 [n, channels, size, size]; raises DedtError if any cannot be read."""
         count, bad = len(self.labels), []
         images = allocate((count, channels, size, size), np.uint8)
 
@@ -197,7 +198,17 @@ class Listing(Labelled):
     def refuse(
         self, bad: Sequence[tuple[int, str]], skip_bad: bool, report: str | Path | None, split: str = "train"
     ) -> str:
-        """List the images that cannot be read; unless they may be left out, and others are there, complain."""
+        """Raise DedtError for images that cannot be read, unless they may be skipped and others remain.
+
+        Args:
+            bad: (position, reason) of each image that cannot be read.
+            skip_bad: Whether they may be skipped.
+            report: Folder for a file that lists them, or None.
+            split: "train" or "test", which decides the name of that file.
+
+        Returns:
+            Where the list is, as a remark for messages; "" without a list.
+        """
         if not bad:
             return ""
         where, reasons = "", dict(bad)
@@ -221,7 +232,7 @@ class Listing(Labelled):
 
 
 def ahead(work: Callable[[Any], Any], items: Iterable) -> Iterator:
-    """``work`` of each item, in order, by several threads that are a few items ahead."""
+    """Yield ``work(item)`` for each item, in order, from several threads that work a few items ahead."""
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         items = iter(items)
         running = [pool.submit(work, item) for item in itertools.islice(items, WINDOW)]
@@ -231,10 +242,10 @@ def ahead(work: Callable[[Any], Any], items: Iterable) -> Iterator:
 
 
 def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
-    """The path of a source's images, which must be there: a folder, a file ("list"), or either.
+    """The path of a source, checked to be an existing folder, a file (source "list") or either.
 
     Raises:
-        DedtError: that says what is ``wanted``.
+        DedtError: if it is not; the message says what is ``wanted``.
     """
     if not path:
         raise DedtError(f"data = '{source}' needs a path: that of {wanted}.")
@@ -251,7 +262,7 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
 
 
 def _what_it_is(root: Path) -> str:
-    """Why a file that people may well give is none to read, and what to do."""
+    """Why a file of a common but unsupported kind cannot be read, and what to do; "" for other paths."""
     if root.name.lower().endswith(ARCHIVES) and root.is_file():
         return "is an archive: unpack it first"
     if root.suffix.lower() in SPREADSHEETS and root.is_file():
@@ -266,9 +277,9 @@ def of_split(
 
     Args:
         split: "train" or "test".
-        train: gives the training images, after the held-out ones were looked for.
-        test: gives the held-out ones or None, or raises the DedtError that is then noted.
-        notes: what else was decided, in words.
+        train: returns the training images; it is called after ``test``.
+        test: returns the held-out images or None; a DedtError from it becomes a note.
+        notes: other decisions, in words.
     """
     held_out, notes = None, list(notes)
     try:
@@ -284,7 +295,7 @@ def of_split(
 
 
 def _checked(found):
-    """The same Listing, if any, of which no list may do without images or name one twice."""
+    """The same Listing or None; raises DedtError if it has no images or names one twice."""
     if found is None:
         return None
     if not found.ids:
@@ -307,7 +318,7 @@ def _stamp(file):
 def _hash(file):
     try:
         return sha256(file)
-    except OSError as error:  # decode names it
+    except OSError as error:  # the file is reported when it is decoded
         return f"{file}: {error.strerror}"
 
 
@@ -315,13 +326,13 @@ def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Pa
     """The encoded bytes of an image.
 
     Args:
-        name: For messages.
-        file: As of a :class:`Listing`.
-        digests: Of the files, as they were when their address was made (``Files.digests``).
+        name: Name of the image for messages.
+        file: Path or binary file, as yielded by ``Listing.encoded``.
+        digests: Digests of the files from when they were hashed (``Files.digests``).
 
     Raises:
-        ValueError: There are none.
-        DedtError: The file is no longer what it was: what comes of it must not be kept at that address.
+        ValueError: There are no bytes.
+        DedtError: The file has changed since, so its results must not be stored under that hash.
     """
     if file is None:
         raise ValueError("there are no image bytes")
@@ -342,12 +353,12 @@ def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Pa
 
 
 def changed(name: str) -> DedtError:
-    """What is said of an image that was replaced while it was in use."""
+    """The error for an image that was replaced while it was in use."""
     return DedtError(f"{name} was changed while this ran: run again when the images stay as they are.")
 
 
 def says_nothing_of_it(name: str, error: Exception) -> Exception | None:
-    """The error to raise where decoding failed for another reason than the image, else None."""
+    """The error to raise if decoding failed for a reason other than the image itself, else None."""
     if isinstance(error, MemoryError):
         return DedtError(
             f"Memory ran out while {name} was decoded: move it away, or run where there is more. Nothing is kept of "
@@ -359,31 +370,31 @@ def says_nothing_of_it(name: str, error: Exception) -> Exception | None:
 def read_image(content: bytes, size: int, channels: int) -> np.ndarray:
     """One image, upright, centre-cropped to a square and resized: uint8 [channels, size, size].
 
-    Transparent pixels show white behind them, as on paper: the colour that a file keeps under them is
-    arbitrary and was never meant to be seen.
+    Transparent pixels are blended over white: the colour that a file stores under them is arbitrary and was
+    never meant to be seen.
 
     Args:
-        content: encoded.
-        size: pixels along a side.
+        content: the encoded image.
+        size: side in pixels.
         channels: 1 or 3.
 
     Raises:
-        ValueError: for more than 8 bits; and whatever Pillow raises.
+        ValueError: for more than 8 bits per channel.  Pillow may raise other errors.
     """
     with Image.open(io.BytesIO(content)) as image:
         return crop(upright(image, channels), size)
 
 
 def bits_lost(image: Image.Image) -> bool:
-    """Whether an image that was opened and not decoded yet has 16 bits a channel, of which Pillow keeps 8."""
+    """Whether an opened, not yet decoded image has 16 bits per channel, of which Pillow keeps 8."""
     return any(re.search(";16[BLN]", str(tile)) for tile in image.tile)
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
-    """An opened image as it is meant to be seen, grey ("L", for 1 channel) or in colour ("RGB", for 3).
+    """An opened image turned as its EXIF data say and blended over white: "L" for 1 channel, "RGB" for 3.
 
     Raises:
-        ValueError: for more than 8 bits; and whatever Pillow raises.
+        ValueError: for more than 8 bits per channel.  Pillow may raise other errors.
     """
     if image.mode[0] in "IF":
         raise ValueError("its pixels have more than 8 bits; convert it to 8 bits")
@@ -401,7 +412,7 @@ def crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def why_unreadable(error: Exception) -> str:
-    """Why an image cannot be decoded, in a line, without its name: what is stored is found by content."""
+    """Why an image cannot be decoded, in one line, without its name: stored results are found by content."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "no image of a kind that Pillow knows"
     if isinstance(error, Image.DecompressionBombError):
@@ -410,5 +421,5 @@ def why_unreadable(error: Exception) -> str:
 
 
 def digest_of(content: bytes) -> str:
-    """What tells an encoded image from any other: 32 hex digits."""
+    """A digest that identifies an encoded image: 32 hex digits of its SHA-256."""
     return hashlib.sha256(content).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""A list of images: paths in a text or a table, or what the look at a data set leaves of it."""
+"""Lists of images: paths in a text file or a table, or a cleaned list written by ``dedt look --drop``."""
 
 import dataclasses
 import os
@@ -16,29 +16,29 @@ from .table import Splits, Table
 from .texts import read_text
 
 CLEANED = ".dedt.json"
-"""The end of the name of a cleaned list."""
+"""Ending of the file name of a cleaned list."""
 BY_ROW = ("parquet", "datasets")
-"""Sources whose images have no name but the number of their row."""
+"""Sources whose images are named only by the number of their row."""
 SUFFIXES = (".parquet", ".tar", ".txt", ".csv", ".tsv", ".jsonl", ".json")
-"""What the name of a file of data may end in."""
+"""Suffixes of data files, which the name of a cleaned list leaves out."""
 WANTED = "a list of images (.txt, .csv, .tsv, .jsonl, .json)"
 KEYS = ("file_name", "path", "image", "file", "filename", "image_path", "filepath")
 
 
 def splits(path: str | Path | None) -> Splits:
-    """The images that a list names, which are all training images.
+    """The images that a list names, all of them training images.
 
     Args:
-        path: a text with a path in each line (``.txt``); a table (``.csv``, ``.tsv``, ``.jsonl``, ``.json``)
-            with a column of paths, ``file_name`` or another of KEYS, and perhaps a class and a caption.
-            Paths are absolute or below the list's folder.
+        path: a text file with one path per line (``.txt``), or a table (``.csv``, ``.tsv``, ``.jsonl``,
+            ``.json``) with a column of paths, ``file_name`` or another of KEYS, and perhaps a class and a
+            caption.  Paths are absolute or relative to the folder of the list.
 
     Raises:
-        DedtError: for a list that cannot be read or names nothing.
+        DedtError: for a list that cannot be read or names no image.
     """
     file, columns = root_of(path, "list", WANTED), dict[str, list]()
     if file.suffix.lower() == ".txt":
-        lines = read_text(file, "surrogateescape").split("\n")  # splitlines would cut at other characters too
+        lines = read_text(file, "surrogateescape").split("\n")  # splitlines would split elsewhere too
         names = [line.rstrip("\r") for line in lines if line.strip()]
     else:
         names, columns = rows(file, KEYS)
@@ -63,7 +63,7 @@ def splits(path: str | Path | None) -> Splits:
 
 
 def name_of_cleaned(data: str | Path) -> str:
-    """What the cleaned list of some data is called."""
+    """The file name of the cleaned list of a data set."""
     path = os.path.abspath(os.path.expanduser(str(data).removeprefix(HUB)))
     name = os.path.basename(path).removesuffix(CLEANED) or "images"
     suffix = Path(name).suffix
@@ -71,19 +71,19 @@ def name_of_cleaned(data: str | Path) -> str:
 
 
 def check_replaces(path: Path, data: str | Path) -> None:
-    """Raise DedtError where a cleaned list would replace that of other data."""
+    """Raise DedtError if ``path`` is the cleaned list of another data set, which would be replaced."""
     there = _images_of(path) if path.exists() else ""
     if there and there != where_of(data):
         raise DedtError(f"{path} is the list of {there}: give --out another folder for that of {data}.")
 
 
 def where_of(data: str | Path) -> str:
-    """Where data is, from everywhere; of a cleaned list where its images are."""
+    """The absolute path of a data set, or its name on the hub; for a cleaned list, that of its images."""
     return _images_of(data) if str(data).endswith(CLEANED) else from_everywhere(data)
 
 
 def _images_of(cleaned: str | Path) -> str:
-    """Where the images of a cleaned list are; "" of what is none."""
+    """The path of the images of a cleaned list; "" if the file is not a cleaned list."""
     facts = read_json(cleaned)
     return str(facts.get("data", "")) if isinstance(facts, dict) else ""
 
@@ -98,16 +98,18 @@ def write_cleaned(
     label: str = "",
     caption: str = "",
 ) -> None:
-    """Write a list of all images of a data set but some; of a cleaned list one that leaves out more.
+    """Write a cleaned list, which leaves out some images of a data set.
+
+    If ``data`` is a cleaned list itself, the new list leaves out its left-out images too.
 
     Args:
-        path: of the list; its name ends in ``.dedt.json``.
+        path: path of the list; its name ends in ``.dedt.json``.
         source: kind of the data set.
-        data: where it is.
-        why: id of each image that is left out -> the reason.
+        data: path of the data set.
+        why: id of each image to leave out -> the reason.
         listing: the images that were looked at.
-        label: the column of the classes, where it was named.
-        caption: the column of the captions, where it was named.
+        label: the column of the classes, if the user named it.
+        caption: the column of the captions, if the user named it.
     """
     facts: dict[str, Any] = {"source": source, "data": where_of(data), "left_out": {}}
     if str(data).endswith(CLEANED):
@@ -119,16 +121,16 @@ def write_cleaned(
 
 
 def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing | None:
-    """The images of a split that :func:`write_cleaned` leaves, not decoded yet.
+    """The images of a split that a cleaned list keeps, not decoded yet.
 
     Args:
-        path: of the list.
+        path: path of the list, written by :func:`write_cleaned`.
         split: "train" or "test".
-        label: as of :func:`dedt_lib.data.find`.
-        caption: as of :func:`dedt_lib.data.find`.
+        label: as in :func:`dedt_lib.data.find`.
+        caption: as in :func:`dedt_lib.data.find`.
 
     Raises:
-        DedtError: for a list that cannot be read, or where images that it leaves out may be called otherwise.
+        DedtError: if the list cannot be read, or images that it leaves out may have other names now.
     """
     from . import find as find_in
 
@@ -144,7 +146,7 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
     except DedtError as error:
         raise DedtError(f"{file} is a list of other images, and these cannot be used: {error}") from error
     if not isinstance(found, Listing) or split == "test":
-        return found  # type: ignore[return-value]  # only CIFAR-10 is a folder, and that is no file to look at
+        return found  # type: ignore[return-value]  # a Path is returned for CIFAR-10 only, which has no list
     if facts.get("content", "") and facts["content"] != found.files.content:
         raise DedtError(
             f"{data} was written anew since {file} was made of it, and its rows may be other images now. Look "
@@ -152,7 +154,7 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         )
     place = {name: i for i, name in enumerate(found.ids)}
     gone = sorted(set(why) - set(place))
-    if gone and len(place) + len(gone) > seen:  # with new names they might come back
+    if gone and len(place) + len(gone) > seen:  # under new names, images that were left out might come back
         raise DedtError(
             f"{file} was made of other images: {data} has no {few(gone, 3)}. Look at it again: dedt look "
             f"{data} --drop ..."

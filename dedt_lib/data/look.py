@@ -1,4 +1,4 @@
-"""The look at photographs before anything is chosen: what each is, and what is wrong with it."""
+"""The look at photographs before selection: the properties and faults of each image."""
 
 import hashlib
 import io
@@ -30,8 +30,8 @@ from .listing import (
 )
 
 THUMBNAIL = 64
-SIDE = 128  # pixels of the longer side at which brightness, blur and information are judged
-NEAR = 6  # of the 64 bits of a perceptual hash that near duplicates may differ by
+SIDE = 128  # longer side in pixels at which brightness, blur and information are measured
+NEAR = 6  # bits, of 64, in which the perceptual hashes of near duplicates may differ
 ISSUES = {
     "dark": {"threshold": 0.32},
     "light": {"threshold": 0.05},
@@ -39,22 +39,22 @@ ISSUES = {
     "blurry": {"threshold": 0.29, "normalizing_factor": 0.01, "color_threshold": 0.18},
     "odd_aspect_ratio": {"threshold": 0.35},
 }
-"""cleanvision's tests of a single image, with its own thresholds."""
+"""cleanvision's tests of a single image, with cleanvision's thresholds."""
 WORDS = {"low_information": "blank", "odd_aspect_ratio": "odd shape"}
-"""What an issue is called here, where that is another word."""
+"""Issue -> its name here, if different from cleanvision's."""
 DEEP, PAGES = " of 16 bits", " of several pages"
-"""What is said of the mode of an image that is not used with all it has."""
+"""Marks in the column ``mode`` for an image of which only a part is used."""
 TABLE = "look.parquet"
-PART = 512  # images between two files from which a killed look goes on
+PART = 512  # images per partial result, from which an interrupted look resumes
 STRIP = 2**20  # bytes of pixels that are hashed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What was seen of the images of a split.
+    """Properties of the images of a split.
 
     Attributes:
-        table: A row for each image, in the order of the listing: id, content (digest of its encoded bytes),
+        table: One row per image, in the order of the listing: id, content (digest of its encoded bytes),
             width, height, mode, format, digest (of its pixels), phash (64 bits), error ("" or why it cannot
             be read), and a bool column for each issue.
         thumbnails: uint8 [n, 3, 64, 64]; black where an image cannot be read.
@@ -65,7 +65,7 @@ class Look:
 
     @property
     def notes(self) -> list[str]:
-        """What is not used of the images that can be read, in words."""
+        """Counts, in words, of the readable images of which only a part is used."""
         said = {
             "images of several pages, of which the first is used": PAGES,
             "images of 16 bits a channel, of which the upper 8 are used": DEEP,
@@ -81,7 +81,7 @@ class Look:
 
     def save(self, folder: Path) -> None:
         """Write ``look.parquet`` and ``thumbnails.npy``."""
-        # Of a path pyarrow takes no name that is not UTF-8.
+        # Given a path, pyarrow would reject names that are not UTF-8.
         (folder / TABLE).write_bytes(self.table.to_parquet(index=False))
         np.save(folder / "thumbnails.npy", self.thumbnails)
 
@@ -93,14 +93,13 @@ class Look:
 
 
 def look(listing: Listing, folder: Path | None = None) -> Look:
-    """Decode every image of a Listing once, a few at a time, and note what it is.
+    """Decode every image of a Listing once and record its properties.
 
-    In memory are as many images as there are threads (THREADS at most); of each a thumbnail of 64 pixels
-    stays.
+    Each thread (at most THREADS) holds one image in memory; only thumbnails of 64 x 64 pixels stay.
 
     Args:
         listing: The images.
-        folder: Where what was seen is noted every PART images, so that a killed look goes on from there.
+        folder: Folder for partial results, written every PART images, from which an interrupted look resumes.
     """
     thumbnails, parts = np.zeros((len(listing.ids), 3, THUMBNAIL, THUMBNAIL), np.uint8), []
     encoded = iter(listing.encoded())
@@ -125,7 +124,7 @@ def _part(
     path: Path | None,
     bar: tqdm,
 ) -> pd.DataFrame:
-    """A row for each of some images, with its thumbnail: read from ``path``, or seen now and noted there."""
+    """Rows of some images, with thumbnails: read from ``path`` if it is intact, else computed and saved."""
     if path and intact_or_removed(path):
         bar.update(sum(1 for _ in files))
         return pd.read_parquet(io.BytesIO(path.read_bytes()))
@@ -141,7 +140,7 @@ def _part(
 
 
 def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) -> dict[str, Any]:
-    """The row of one image, with its thumbnail: the bytes of uint8 [3, 64, 64], none where it cannot be read."""
+    """The row of one image with its thumbnail: the bytes of uint8 [3, 64, 64], or b"" if it is unreadable."""
     import imagehash
 
     raw: dict[str, dict] = {}
@@ -153,7 +152,7 @@ def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) 
             row |= {"content": digest_of(content), "format": found.format or ""}
             row["mode"] = found.mode + DEEP * bits_lost(found)
             image = upright(found, 3)
-        if row["format"] != "MPO":  # of which cameras make one picture with a preview
+        if row["format"] != "MPO":  # in which cameras store one picture with a preview
             row["mode"] += _pages(content)
         row |= {"width": image.width, "height": image.height, "digest": _digest(image)}
         thumbnail = crop(image, THUMBNAIL)
@@ -172,7 +171,7 @@ def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) 
 
 
 def _pages(content: bytes) -> str:
-    """What is said of an image with more pages than the first, which alone is used."""
+    """The mark PAGES if an image has more than one page, of which only the first is used; otherwise ""."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return PAGES * getattr(image, "is_animated", False)
@@ -181,7 +180,7 @@ def _pages(content: bytes) -> str:
 
 
 def _digest(image: Image.Image) -> str:
-    """What tells the pixels of an image from any others: 32 hex digits."""
+    """A digest that identifies the pixels of an image: 32 hex digits of a SHA-256."""
     digest, step = hashlib.sha256(repr(image.size).encode()), max(1, STRIP // (3 * image.width))
     for top in range(0, image.height, step):
         strip = image.crop((0, top, image.width, min(top + step, image.height)))
@@ -197,9 +196,9 @@ def _properties():
 
 
 def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Which images have an issue: a bool column for each."""
+    """Which images have which issue: name of the issue -> bool [n]."""
     found, readable = {}, (table["error"] == "").to_numpy()
-    if not readable.any():  # then there is nothing to measure by
+    if not readable.any():  # the table then lacks the columns of measurements
         return {WORDS.get(name, name): readable for name in ISSUES}
     for name, measure in _properties().items():
         options = dict(ISSUES[name])
@@ -215,17 +214,17 @@ def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def groups_of_copies(table: pd.DataFrame, near: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
-    """Of which image each is a copy: int64 [n], the place of an earlier one that is a copy of none, or its own.
+    """For each image, the index of the earlier image that it copies, or its own index: int64 [n].
 
-    Of images that change little by little, as in a film, one stays wherever the next would be too far from
-    the last that stays.
+    The earlier image is itself not a copy.  Of images that change little by little, such as the frames of a
+    film, one stays whenever it is too far from the last one that stays.
 
     Args:
-        table: Of a :class:`Look`.
-        near: 0: equal pixels.  Else perceptual hashes (of images that show something) may differ by so many
-            bits.
-        labels: Near copies, and exact ones with them, are looked for in each class, int [n]; by default in all
-            images.
+        table: The table of a :class:`Look`.
+        near: 0 for equal pixels; otherwise the number of bits by which perceptual hashes (of images that are
+            not blank) may differ.
+        labels: int [n]; if ``near`` is set, all copies are searched within each class.  By default they are
+            searched among all images.
     """
     first = first_alike(np.where(table["error"] == "", table["digest"], table["id"]).astype(str))
     if not near:
@@ -237,25 +236,25 @@ def groups_of_copies(table: pd.DataFrame, near: int = 0, labels: np.ndarray | No
         places = told[members]
         hashes = table["phash"].to_numpy().view(np.uint64)[places]
         for k, place in enumerate(places):
-            if of[place] == place:  # it stays, and those near it that no earlier one took are its copies
+            if of[place] == place:  # it stays, and close images that are no copies yet become its copies
                 close = places[k:][np.bitwise_count(hashes[k:] ^ hashes[k]) <= near]
                 of[close[of[close] == close]] = place
     return of[first]
 
 
 def _telling(table: pd.DataFrame) -> np.ndarray:
-    """Which images have a perceptual hash that says something: bool [n]."""
+    """Which images have a meaningful perceptual hash, being readable and not blank: bool [n]."""
     return (table["error"] == "").to_numpy() & ~table["blank"].to_numpy()
 
 
 def _is_near(a: np.ndarray, b: np.ndarray, bits: int = NEAR, block: int = 1024) -> np.ndarray:
-    """Which hashes uint64 [n] in ``a`` differ from one in ``b`` by at most so many bits: bool [n]."""
+    """Which hashes in ``a``, uint64 [n], differ from one in ``b`` by at most ``bits`` bits: bool [n]."""
     parts = (a[start : start + block, None] ^ b[None] for start in range(0, len(a), block))
     return np.concatenate([np.empty(0, bool), *((np.bitwise_count(part) <= bits).any(1) for part in parts)])
 
 
 def leaks(others: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
-    """Images of a table of which there is an exact or near copy among the others: bool [n]."""
+    """Which images of ``table`` have an exact or near copy in ``others``: bool [n]."""
     known = others["digest"][others["error"] == ""]
     found = np.array(table["digest"].isin(known) & (table["error"] == ""))
     own, theirs = (some["phash"].to_numpy().view(np.uint64)[_telling(some)] for some in (table, others))

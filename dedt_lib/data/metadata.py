@@ -1,4 +1,4 @@
-"""The imagefolder convention of Hugging Face: images, and a table of what is said of each beside them."""
+"""The imagefolder convention of Hugging Face: image files, and beside them a table that describes each."""
 
 import csv
 import io
@@ -25,12 +25,12 @@ FILE_NAME = "file_name"
 def splits(path: str | Path | None) -> Splits:
     """The images of folders with ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``.
 
-    The column ``file_name`` is a path below the table's folder.  The others may hold a class and a caption
-    (:mod:`dedt_lib.data.columns`); without a column of classes the folders of the images are their classes,
-    if there are several.  Images that no row names are left out, and counted.
+    The column ``file_name`` holds paths relative to the table's folder.  Other columns may hold a class and a
+    caption (:mod:`dedt_lib.data.columns`).  Without a column of classes, the folders of the images are the
+    classes if there are several.  Images without a row are left out and counted.
 
     Args:
-        path: the folder of the table, or of split folders that hold one each.
+        path: the folder of the table, or a folder of split folders with one table each.
 
     Raises:
         DedtError: for a table that cannot be read, or rows without a file.
@@ -51,7 +51,7 @@ def splits(path: str | Path | None) -> Splits:
         counted: Counter[str] = Counter()
         images = {legible(f.relative_to(file.parent)) for f in folder.images_below(file.parent, counted)}
         spare = [name for name in METADATA if name != file.name and (file.parent / name).is_file()]
-        counted["not images"] -= 1 + len(spare)  # the table itself
+        counted["not images"] -= 1 + len(spare)  # the tables
         counted[f"images without a row in {file.name}"] += len(images.difference(named))
         ids = tuple(os.path.normpath(legible(file.parent.relative_to(root) / name)) for name in named)
         folders = tuple(map(os.path.dirname, named))
@@ -83,7 +83,7 @@ def splits(path: str | Path | None) -> Splits:
 
 
 def find_tables(root: Path) -> dict[str, Path]:
-    """The tables of a folder: split -> file; that in the folder itself is of the training images."""
+    """The tables of a folder: split -> file; a table in the folder itself is the only one, for training."""
     found: dict[str, Path] = {}
     if root.is_dir():
         known = {below.name.lower(): below for below in folder.subfolders(root, Counter())}
@@ -98,18 +98,18 @@ def find_tables(root: Path) -> dict[str, Path]:
 
 def _table(folder: Path) -> Path | None:
     there = (folder / name for name in METADATA if os.path.isfile(folder / name))
-    # Others call so what they say of images in other ways.
+    # Other tools use the name metadata.parquet for tables of other kinds.
     return next((f for f in there if f.suffix != ".parquet" or FILE_NAME in parquet.columns(f)), None)
 
 
 def there(names: Sequence[str], file: Path) -> list[str]:
-    """The paths that a file names, absolute or below its folder, in the spelling of what is there.
+    """The paths that a file names, spelt like the existing files; those without a file stay unchanged.
 
-    A path may stand in quotes and begin with ``~``, a backslash may mean a slash, as on Windows, and an accent
-    be part of its letter or a sign of its own.
+    Paths are absolute or relative to the folder of ``file``.  A path may be quoted, begin with ``~`` or have
+    backslashes, as on Windows; an accent may be part of its letter or a combining character.
 
     Raises:
-        DedtError: none of them is there.
+        DedtError: none of the paths exists.
     """
 
     def is_there(name: str) -> bool:
@@ -131,17 +131,17 @@ def there(names: Sequence[str], file: Path) -> list[str]:
 
 
 def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dict[str, list]]:
-    """Reads a table (.jsonl, .parquet, or with a header .csv of commas, semicolons or tabs).
+    """Read a table: .jsonl or .json, .parquet, or text with a header and commas, semicolons or tabs.
 
     Args:
         file: The table.
-        keys: Names of the column of paths, in any case; the first one that is there is taken.
+        keys: Lower-case names of the column of paths, matched in any case; the first one found is used.
 
     Returns:
-        The paths, and the other columns.
+        The paths, and the other columns: name -> values.
 
     Raises:
-        DedtError: for a line that is none, or that names no file.
+        DedtError: for a row that cannot be read or has no path, or a table without rows or a column of paths.
     """
     try:
         read = _read(file, keys)
@@ -166,7 +166,7 @@ def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dic
 
 
 def _read(file: Path, keys: Sequence[str]) -> list[dict]:
-    """The rows of a table; raises ValueError."""
+    """The rows of a table; raises ValueError if one cannot be read."""
     if file.suffix.lower() == ".parquet":
         return parquet.read_rows(file)
     text = read_text(file)
@@ -178,14 +178,14 @@ def _key(columns: Sequence[str], keys: Sequence[str]) -> str | None:
 
 
 def _lines(text: str) -> list[dict]:
-    """The rows of JSON lines, or of one array of objects; raises ValueError."""
+    """The rows of JSON lines, or of one array of objects; raises ValueError for anything else."""
     if text.lstrip().startswith("["):
         read = json.loads(text)
         if bad := [i for i, row in enumerate(read, 1) if not isinstance(row, dict)]:
             raise ValueError(f"entry {bad[0]} is no JSON object")
         return read
     read = []
-    for i, line in enumerate(text.split("\n"), 1):  # splitlines would cut at other characters too
+    for i, line in enumerate(text.split("\n"), 1):  # splitlines would also split at other characters
         if line.strip():
             try:
                 row = json.loads(line)
@@ -198,9 +198,9 @@ def _lines(text: str) -> list[dict]:
 
 
 def _csv(text: str, keys: Sequence[str]) -> list[dict]:
-    """The rows of a table with a header, without spaces around what they hold; raises ValueError.
+    """The rows of a table with a header, values stripped of spaces; raises ValueError for a malformed table.
 
-    The delimiter is that by which the header has the column of paths.
+    The delimiter is the one with which the header contains the column of paths.
     """
 
     def parsed(text: str, delimiter: str) -> list[list[str]]:
@@ -211,7 +211,7 @@ def _csv(text: str, keys: Sequence[str]) -> list[dict]:
             raise ValueError(error) from error
 
     head, _, rest = text.lstrip().partition("\n")
-    if re.fullmatch(r"sep=.\r?", head, re.IGNORECASE):  # for Excel
+    if re.fullmatch(r"sep=.\r?", head, re.IGNORECASE):  # a line that tells Excel the delimiter
         text, head = rest, rest.lstrip().partition("\n")[0]
     likely = max(",;\t", key=head.count)
     delimiter = next((d for d in ",;\t" if _key(sum(parsed(head, d), []), keys)), likely)

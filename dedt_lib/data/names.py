@@ -1,4 +1,4 @@
-"""What the names of files and folders say: an image, something hidden, a split; and how they are written."""
+"""What names of files and folders tell (an image, a hidden file, a split), and how to print names."""
 
 import re
 import unicodedata
@@ -9,7 +9,7 @@ from PIL import Image
 
 TRAINING = ("train", "training")
 HELD_OUT = "test testing val valid validation dev eval evaluation holdout hold-out hold_out".split()
-"""Names of the held-out split, in any case; where a data set has several, the first of these is taken."""
+"""Names of the held-out split, in any case; if a data set has several, the first in this order is used."""
 NOUN = re.compile(r"(?<=.)(set|data|images?|imgs)$")
 PART = re.compile(r"(k?fold|cv|split|part|partition|subset|shard)s?[-_ ]*\d+", re.IGNORECASE)
 """``fold1``, ``split_02``: one of several equal parts of a data set."""
@@ -18,61 +18,61 @@ SYSTEM = {
     *"recycler lost+found found.000 thumbs.db ehthumbs.db desktop.ini".split(),
     *("system volume information", "icon\r"),
 }
-"""What operating systems and network drives leave among people's files, in lower case."""
+"""Files and folders that operating systems and network drives create among a user's files, in lower case."""
 NO_DECODER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow recognises but turns into pixels only with the help of other programs, or never."""
+"""Formats that Pillow recognises but can decode only with the help of other programs, or not at all."""
 FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
-"""Images that Pillow opens only with a plugin, so that leaving them out can be said in these words."""
+"""Suffixes of images that Pillow opens only with a plugin, known here so that a message can say so."""
 
 ARCHIVES = tuple(".zip .gz .tgz .bz2 .tbz2 .xz .txz .zst .7z .rar".split())
-"""What must be unpacked before it can be read."""
+"""Suffixes of archives, which must be unpacked before they can be read."""
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """The tables of the imagefolder convention, in which a column names each image."""
 
 
 def split_of(name: str) -> str | None:
-    """Of a usual name of a split "train" or "test", else None."""
+    """The split that a usual name means, "train" or "test"; None for other names."""
     name = name.lower()
     return "train" if name in TRAINING else "test" if name in HELD_OUT else None
 
 
 def words(name: str) -> list[str]:
-    """The words in a name, in lower case: ["seg", "train"] of ``seg_train``, ["train"] of ``trainset2017``."""
+    """The words in a name, lower case: ["seg", "train"] for ``seg_train``, ["train"] for ``trainset2017``."""
     return [NOUN.sub("", word.lower()) for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
 
 
 def split_words(name: str) -> set[str]:
-    """The splits that words in a name speak of: {"train"} for ``seg_train``, ``trainA`` or ``train2017``."""
+    """The splits that the words in a name mean: {"train"} for ``seg_train``, ``trainA`` or ``train2017``."""
     return {split for split in map(split_of, words(name)) if split}
 
 
 def resembles_split(name: str) -> bool:
-    """Whether a name is or has the word of a split in it, or numbers a part of a data set."""
+    """Whether a name is that of a split, contains a word for one, or numbers a part of a data set."""
     return bool(split_of(name) or split_words(name) or PART.fullmatch(name))
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden or a system's own, so that it never counts, at any depth."""
+    """Whether a file or folder is hidden or belongs to the system, and is thus ignored at any depth."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
 def image_suffixes() -> set[str]:
-    """Suffixes in lower case of the files that Pillow opens, with the plugins that are registered now."""
+    """Suffixes, in lower case, of the files that Pillow opens with the plugins that are registered now."""
     known = Image.registered_extensions()
     return {suffix for suffix, kind in known.items() if kind in Image.OPEN and kind not in NO_DECODER}
 
 
 def is_image(path: Path, suffixes: set[str]) -> bool:
-    """Whether a regular file is an image: by its suffix, or if it has none by its first bytes.
+    """Whether a regular file is an image, judged by its suffix or, without one, by its first bytes.
 
     Args:
-        path: of the file.
-        suffixes: :func:`image_suffixes`.
+        path: path of the file.
+        suffixes: the result of :func:`image_suffixes`.
     """
     if path.suffix:
         return path.suffix.lower() in suffixes
-    # Formats without a test of their first bytes would take a text for an image.
+    # Formats without a check of the first bytes would accept a text file as an image.
     kinds = [kind for kind, (_, accept) in Image.OPEN.items() if accept and kind not in NO_DECODER]
     try:
         with Image.open(path, formats=kinds):
@@ -82,22 +82,22 @@ def is_image(path: Path, suffixes: set[str]) -> bool:
 
 
 def few(names: Iterable, most: int = 12) -> str:
-    """Names in one line, and how many more there are than ``most``."""
+    """The first ``most`` names in one line, and how many more there are."""
     names = list(map(str, names))
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def one_line(text: str) -> str:
-    """A text without line ends and whatever else steers a terminal: these are escaped, as in Python."""
+    """A text on one line: line ends and other control characters are escaped, as in Python."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def composed(text: str) -> str:
-    """A text with each accent as a part of its letter, as most systems write it: "ä" and not "a" with a sign of its own."""
+    """A text in Unicode's composed form, as most systems write it: "ä" is one character, not two."""
     return unicodedata.normalize("NFC", text)
 
 
 def legible(name: str | Path) -> str:
-    r"""A file name as text that can be written anywhere: a byte that is not UTF-8 becomes ``\xNN``."""
+    r"""A file name as text that can be printed anywhere: a byte that is not UTF-8 becomes ``\xNN``."""
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

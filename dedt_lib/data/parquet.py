@@ -1,7 +1,7 @@
 """Parquet files in the Hugging Face schema: a struct of image bytes, and a label.
 
-pyarrow reads them a row group at a time.  The ``datasets`` package would first copy every file into a cache of
-its own.
+pyarrow reads them a row group at a time.  The ``datasets`` package would first copy every file into its own
+cache.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from .table import Splits, Table
 
 SUBFOLDERS = (".", "data", "plain_text")
 FILE = re.compile(r"([a-z]+)(?:[-_]?(\d+)(?:-of-(\d+)(?:-[0-9a-f]{6,})?)?)?\.parquet", re.IGNORECASE)
-"""``train.parquet``, ``train-00000-of-00003.parquet``, the same with a hash as the hub adds it, and
-``train-0.parquet``; the groups are split, number and how many there are."""
+"""Matches ``train.parquet``, ``train-00000-of-00003.parquet``, the same with the hash that the hub adds, and
+``train-0.parquet``; the groups are the split, the number of the file and the number of files."""
 IMAGE_COLUMNS = ("img", "image")
 BATCH = 16
 
@@ -30,17 +30,17 @@ BATCH = 16
 def splits(path: str | Path | None) -> Splits:
     """The images in Parquet files.
 
-    Columns: a struct with ``bytes`` (``img``, ``image``, or the only one), and perhaps a class and a caption
-    (:mod:`dedt_lib.data.columns`).  Class names come from the Hugging Face metadata; without it they are the
-    labels of the training images in order.  An image's id is its split and row, counted over the files in
-    order: ``train-00000``.  Their own size is that of the training images if they are squares of one size,
-    else 32.
+    The images are in a struct column with a field ``bytes``: ``img``, ``image`` or the only such column.
+    Other columns may hold a class and a caption (:mod:`dedt_lib.data.columns`).  Class names come from the
+    Hugging Face metadata; without it they are the labels of the training images in order.  An image's id is
+    its split and its row, counted over the files in order: ``train-00000``.
 
     Args:
-        path: a file; or a folder with ``train.parquet`` or all shards ``train-00000-of-00003.parquet`` (a
-            hash may follow), and perhaps the same of a held-out split, in it or in its subfolder ``data`` or
-            ``plain_text``; splits are called as in :mod:`dedt_lib.data.names`, and the first held-out one in
-            the order there is taken.  Two sets of files for one split are refused.
+        path: a file, which is the training split; or a folder with ``train.parquet`` or all shards
+            ``train-00000-of-00003.parquet`` (a hash may follow), and perhaps the same for a held-out split.
+            The files lie in the folder or in its subfolder ``data`` or ``plain_text``.  The names of splits
+            are those in :mod:`dedt_lib.data.names`, and the first held-out split in the order there is used.
+            Two sets of files for one split are refused.
 
     Raises:
         DedtError: for a path, columns or labels that cannot be used.
@@ -76,7 +76,7 @@ def splits(path: str | Path | None) -> Splits:
         return read("test", test) if test else None
 
     test: tuple[Path, ...] = ()
-    with contextlib.suppress(DedtError):  # of held-out files, which what comes of them will say
+    with contextlib.suppress(DedtError):  # ``held_out`` raises the same error
         test = find_files(path, "test")
     own = read("train", train, _unused(root, (*train, *test)))
     return own, held_out
@@ -88,7 +88,7 @@ def columns(file: Path) -> list[str]:
 
 
 def read_rows(file: Path) -> list[dict]:
-    """All rows of a Parquet file of texts and numbers; raises DedtError for a damaged one."""
+    """All rows of a Parquet file of texts and numbers; raises DedtError if the file is damaged."""
     import pyarrow
 
     try:
@@ -107,10 +107,10 @@ def _root(path):
 
 
 def find_files(path: str | Path | None, split: str) -> tuple[Path, ...]:
-    """The Parquet files of a split, in order; a path that is a file is the training split.
+    """The Parquet files of a split, in order; a path to a file is the training split.
 
     Raises:
-        DedtError: for two sets of files, or one that is not complete.
+        DedtError: for two sets of files for the split, or an incomplete one.
     """
     root = _root(path)
     if root.is_file():
@@ -129,12 +129,12 @@ def find_files(path: str | Path | None, split: str) -> tuple[Path, ...]:
 
 
 def holds_splits(root: Path) -> bool:
-    """Whether a folder has Parquet files that are named like a split, if not quite as they must be."""
+    """Whether a folder has Parquet files with names that resemble a split, even if they do not match FILE."""
     return any(resembles_split(file.name.partition(".")[0]) for file in _files(root))
 
 
 def holds_shards(root: Path) -> bool:
-    """Whether a folder is a copy of a data set from the hub: images beside its shards belong to its description."""
+    """Whether a folder is a copy of a hub data set; images beside its shards are part of its description."""
     return any("-of-" in file.name and file.parent.name in SUBFOLDERS[1:] for file in _files(root))
 
 
@@ -144,7 +144,7 @@ def _files(root):
 
 
 def _one_family(families):
-    """The files of a split, all there and from one upload."""
+    """The files of a split; raises DedtError unless they are complete and form one set."""
     (shards, *others), total = map(sorted, families.values()), next(iter(families))[3]
     twice = [pair for pair in itertools.pairwise(shards) if pair[0][0] == pair[1][0]]
     for (_, one), (_, other) in [*twice, *((shards[0], found[0]) for found in others)]:
@@ -172,7 +172,7 @@ def _open(file):
 
     try:
         # By default pyarrow fetches row groups ahead, up to the whole file.
-        source = pyarrow.OSFile(os.fsencode(file))  # of a path it takes no name that is not UTF-8
+        source = pyarrow.OSFile(os.fsencode(file))  # a str that is not UTF-8 would be rejected
         return pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
     except (pyarrow.ArrowException, OSError) as error:
         raise DedtError(f"{file} is not a whole Parquet file ({error}): fetch or write it again.") from error
@@ -206,7 +206,7 @@ def _image_column(schema, file):
 
 
 def _fields(schema, image_column):
-    """The columns of integers or strings."""
+    """The names of the columns of integers or strings."""
     from pyarrow import types
 
     def is_plain(kind):

@@ -1,4 +1,4 @@
-"""Photographs in their files: all that choosing among them needs, without their pixels in memory."""
+"""Photographs that stay in their files: all that selection needs, without their pixels in memory."""
 
 import functools
 import itertools
@@ -13,26 +13,28 @@ from .look import Look, groups_of_copies
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Photos(Listing):
-    """Labelled images that are decoded as they are needed; all of them can be read.
+    """Labelled images that are decoded when needed; all of them can be read.
 
     Attributes:
-        look: What was seen of each, a row for each image.
+        look: The properties of the images, one row per image.
     """
 
     look: Look
 
     @functools.cached_property
     def copies(self) -> np.ndarray:
-        """For each image the first one with the same pixels: int64 [n]."""
+        """For each image, the index of the first image with the same pixels: int64 [n]."""
         return groups_of_copies(self.look.table)
 
 
 class Pixels:
-    """The pixels of a Listing in colour, an array uint8 [n, 3, size, size] that is read in slices, best in order.
+    """The pixels of a Listing in colour, uint8 [n, 3, size, size], decoded slice by slice.
+
+    Slices are best read in order, because going back starts again at the first image.
 
     Args:
         listing: Images that can all be read.
-        size: Pixels along a side.
+        size: Side in pixels.
     """
 
     def __init__(self, listing: Listing, size: int) -> None:
@@ -45,7 +47,7 @@ class Pixels:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        """uint8 [m, 3, size, size] of the images from rows.start to rows.stop."""
+        """The images from ``rows.start`` to ``rows.stop``: uint8 [m, 3, size, size]."""
         n, channels, size, _ = self.shape
         start, stop, _ = rows.indices(n)
         if start < self._place:

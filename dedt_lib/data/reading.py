@@ -1,4 +1,4 @@
-"""What became of all the files of a data set: used, or left out and why."""
+"""Counts of the files of a data set: how many are used, and how many are left out for which reason."""
 
 import dataclasses
 from collections import Counter
@@ -9,15 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reading:
-    """The count of a split: ``seen == used + sum(left_out.values())``.
+    """Counts of a split: ``seen == used + sum(left_out.values())``.
 
     Attributes:
-        seen: how many there are.
-        used: how many of them are used.
-        left_out: reason -> how many.
-        notes: what else was decided, in words.
+        seen: number of files, rows or images that were found.
+        used: number of those that are used.
+        left_out: reason -> number.
+        notes: other decisions, in words.
         held_out: the Reading of the held-out split, or None.
-        unit: what was seen, "files", "rows" of Parquet files or "images".
+        unit: what is counted, such as "files", "rows" or "images".
     """
 
     seen: int
@@ -31,24 +31,24 @@ class Reading:
     def of(
         cls, used: int, left_out: Mapping[str, int] = {}, notes: Iterable[str] = (), unit: str = "files"
     ) -> "Reading":
-        """All that was used and all that was left out make what was seen."""
+        """A Reading in which ``seen`` is the sum of ``used`` and ``left_out``; zero counts are dropped."""
         left_out = {reason: count for reason, count in left_out.items() if count}
         return cls(used + sum(left_out.values()), used, left_out, tuple(notes), unit=unit)
 
     def without(self, count: int, reason: str, *notes: str) -> "Reading":
-        """The same after ``count`` more images were left out."""
+        """The same Reading after ``count`` more images were left out, with more notes."""
         left_out = dict(Counter(self.left_out) + Counter({reason: count}))
         notes = (*self.notes, *notes)
         return dataclasses.replace(self, used=self.used - count, left_out=left_out, notes=notes)
 
     def first(self, per_class: int, counts: Iterable[int]) -> "Reading":
-        """The same with no more than ``per_class`` images of each class; counts: the images of each."""
+        """The same Reading with at most ``per_class`` images per class; ``counts``: images per class."""
         beyond = sum(max(0, int(count) - per_class) for count in counts)
         return self.without(beyond, f"beyond the first {per_class} of each class (per_class)")
 
     @property
     def line(self) -> str:
-        """In words: ``19 files seen, 12 images used, 7 left out: 5 hidden, 2 not images``."""
+        """The counts in words: ``19 files seen, 12 images used, 7 left out: 5 hidden, 2 not images``."""
         out = sum(self.left_out.values())
         why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.left_out.items()))
         text = f"{self.seen:,} {self.unit} seen, {self.used:,} images used, {out:,} left out"
@@ -58,6 +58,6 @@ class Reading:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The same as a dict that JSON can hold."""
+        """The Reading as a dict that JSON can hold."""
         held_out = self.held_out and self.held_out.facts
         return {**dataclasses.asdict(self), "notes": list(self.notes), "held_out": held_out}

@@ -1,4 +1,4 @@
-"""Photographs to try things on that need no download: pieces of the two that come with scikit-learn."""
+"""Sample photographs that need no download: pieces of the two that come with scikit-learn."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from ..store import Store
 
 PIECES, SIDES = 80, (64, 300)
-"""Of each photograph, and the least and the most pixels along a side."""
+"""Number of pieces per photograph, and the minimum and maximum of their sides in pixels."""
 
 
 def sample_photographs(store: "Store") -> Path:
-    """A folder of 166 images, flat and without classes: pieces of two photographs, a temple and a flower.
+    """A flat folder of 166 images without classes: pieces of two photographs, a temple and a flower.
 
-    Six of them are faults for a look to find: two exact copies, two near ones, a dark image and a blank one.
+    Six of them are faults for the look to find: two exact copies, two near copies, a dark and a blank image.
 
     Args:
-        store: Where they are kept.
+        store: The store that keeps the images.
     """
     identity = {"version": 1, "pieces": PIECES, "sides": SIDES, "pillow": PIL.__version__}
     return store.run("sample", identity, _write) / "photographs"

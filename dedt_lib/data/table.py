@@ -1,4 +1,4 @@
-"""From rows of images, with columns beside them, to a Listing: what every source with columns shares."""
+"""Rows of images with columns, and their conversion to a Listing, which all sources with columns share."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -18,21 +18,21 @@ from .reading import Reading
 
 @dataclass(frozen=True)
 class Table:
-    """Encoded images of a split in rows, before anybody knows which column is their class.
+    """Encoded images of a split in rows, before it is decided which column holds their class.
 
     Attributes:
-        root: Where they are.
-        files: The files that decide their pixels.
-        encoded: As of a :class:`Listing`.
+        root: File or folder of the images.
+        files: The files that determine the pixels.
+        encoded: Function that yields the encoded images, as in :class:`Listing`.
         ids: A name for each image.
         fields: Columns of integers or strings.
-        values: A function; it gives the values of a column, None where a row has none.
-        class_names: A function; it gives the names of the classes of a column of numbers, or None.
-        reading: What was left out.
-        own_size: As of a :class:`Listing`.
-        where: What messages call the table; by default its root.
-        folders: The folder of each image, which is its class where no column is and there are several; or ().
-        others: Columns of other kinds, which hold a class or caption only if they are called so or asked for.
+        values: Function that returns the values of a column, with None for rows without one.
+        class_names: Function that returns the class names of a column of numbers, or None.
+        reading: Counts of what was left out.
+        where: Name of the table in messages; by default its root.
+        folders: The folder of each image, or ().  Without a column of classes, the folders are the classes if
+            there are several.
+        others: Columns of other kinds, which are used only if requested or if they have a usual name.
     """
 
     root: Path
@@ -49,33 +49,34 @@ class Table:
 
 
 SPLITS = ("split", "subset", "set", "partition", "usage")
-"""What a column is called that says of which split each row is."""
+"""Usual names of the column that says to which split each row belongs."""
 
 Splits = tuple[Table, Callable[[], Table | None]]
-"""The training images of a source, and what gives its held-out ones, if there are any that can be used."""
+"""The training images of a source, and a function that returns its held-out images or None."""
 
 
 def classed(
     split: str, train: Table, held_out: Callable[[], Table | None], *, label: str = "", caption: str = ""
 ) -> Listing | None:
-    """The images of a split, with the classes and captions that the columns of the training images hold.
+    """The images of a split, with classes and captions from the columns chosen for the training images.
 
-    Class names are those that the file gives, else the values in order; classes without images are left out.
-    A column that names a split in each row parts the rows of the training images; of several held-out splits
-    the first in the order of HELD_OUT is taken.
+    Class names are those that the file gives, else the sorted values; classes without images are left out.
+    If a column of ``train`` names the split of each row, it divides these rows into splits; of several
+    held-out splits, the first in the order of HELD_OUT is used.
 
     Args:
         split: "train" or "test".
         train: The training images.
-        held_out: Gives the held-out ones, if there are any that can be used.
-        label: The column of the classes; by default the one that can be told.
-        caption: The column of the captions; by default one of the usual name.
+        held_out: Function that returns the held-out images, or None.
+        label: The column of the classes, or "none"; by default it is detected.
+        caption: The column of the captions; by default one with a usual name.
 
     Returns:
-        The Listing, unlabelled where no column holds classes; None for "test" without held-out images.
+        The Listing, without classes if neither a column nor folders hold any; None for "test" without
+        held-out images.
 
     Raises:
-        DedtError: For columns that are not there, and labels that cannot be used.
+        DedtError: For columns that are missing, or labels that cannot be used.
     """
     read = functools.cache(lambda name: plain(train.values(name)))
     column, notes = label_column(train.fields, train.others, read, train.class_names, label)
@@ -155,7 +156,7 @@ def classed(
 
 
 def split_column(table: Table) -> tuple[str, list[str]]:
-    """The column that names the split, training or held-out, of each row, and what it says; ("", []) without."""
+    """The column that names each row's split, and its values in lower case; ("", []) if there is none."""
     for name in table.fields:
         said = [str(value).lower() for value in table.values(name)] if name.lower() in SPLITS else []
         if {split_of(kind) for kind in said} == {"train", "test"}:
@@ -164,7 +165,7 @@ def split_column(table: Table) -> tuple[str, list[str]]:
 
 
 def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:
-    """int64 [n]: the place of each value among the classes, be it a number or written as text."""
+    """The index of each value in ``keys``, int64 [n]; a number also matches the same number as text."""
     number = {str(key): k for k, key in enumerate(keys)}
     found = [-1 if value is None else number.get(str(value), -1) for value in values]
     numbers = np.array(found, dtype=np.int64)

@@ -19,20 +19,20 @@ from .texts import caption_of, decoded, unused_notes
 
 CAPTIONS, CLASSES = ("txt", "caption"), ("cls", "label")
 PARTS = re.compile(r"(.*?)\.([A-Za-z][\w-]*(?:\.[A-Za-z][\w-]*)*)")
-"""A sample's name, and what tells its part: behind the first dot but those of times, as in 10.00.33.png."""
+"""Name of a sample and of its part.  Dots before a digit, as in the time 10.00.33.png, belong to the name."""
 FURTHER = "further images of a sample (of the same name up to the first dot)"
 
 
 def splits(path: str | Path | None) -> Splits:
-    """The images of WebDataset tars.
+    """The images of WebDataset tar files.
 
-    A sample is the first image of a name and, of the same name up to the first dot, perhaps its class
+    A sample is the first image of a name and, under the same name up to the first dot, perhaps its class
     (``.cls``), its caption (``.txt``) and columns (``.json``), in any order.  Its id is its file and key,
-    ``train-0000.tar/00012``.  A shard is of the split that its name or folder speaks of, and of the training
-    images if of none; of several held-out splits the first in the order of HELD_OUT is taken.
+    ``train-0000.tar/00012``.  The name of a shard or of its folder says to which split it belongs; otherwise
+    it holds training images.  Of several held-out splits, the first in the order of HELD_OUT is used.
 
     Args:
-        path: a tar file, or a folder of them or of folders of them.
+        path: a tar file, a folder of tar files, or a folder of such folders.
 
     Raises:
         DedtError: for files that cannot be read, or hold no image.
@@ -52,7 +52,7 @@ def splits(path: str | Path | None) -> Splits:
 
 
 def find_shards(root: Path) -> list[Path]:
-    """The tar files in a folder, else in its subfolders, in order; a path that is a file is one."""
+    """The tar files in a folder, or else in its subfolders, in order; a path to a file is the only one."""
 
     def below(pattern: str) -> list[Path]:
         return sorted(file for file in root.glob(pattern) if file.suffix.lower() == ".tar" and file.is_file())
@@ -61,10 +61,10 @@ def find_shards(root: Path) -> list[Path]:
 
 
 def _read(root: Path, shards: list[Path], notes: Sequence[str] = ()) -> Table:
-    """The samples of shards, in the order of their images; only what is beside the images is kept."""
+    """The samples of the shards, in the order of their images, whose bytes are not kept in memory."""
     ids: list[str] = []
     rows: list[dict] = []
-    places: dict[Path, set[int]] = {}  # of each shard the members that are a sample's image
+    places: dict[Path, set[int]] = {}  # shard -> positions of the members that are images
     left_out, suffixes, unused = Counter[str](), image_suffixes(), dict[str, str]()
     for shard in shards:
         images: dict[str, int] = {}
@@ -109,19 +109,19 @@ def _read(root: Path, shards: list[Path], notes: Sequence[str] = ()) -> Table:
 
 
 def _members(shard):
-    """(name, function that gives its bytes) of each regular file, in order."""
+    """(name, function that returns its bytes) of each regular file that is not hidden, in order."""
     try:
         with tarfile.open(shard) as tar:
             for member in tar:
                 hidden = any(map(is_hidden, PurePosixPath(member.name).parts))
                 if (member.isfile() or member.islnk()) and not hidden:
                     yield member.name, tar.extractfile(member).read
-    except (tarfile.TarError, OSError, EOFError, KeyError) as error:  # KeyError: a link to what is not there
+    except (tarfile.TarError, OSError, EOFError, KeyError) as error:  # KeyError: a broken link
         raise DedtError(f"{shard} is not a whole tar file ({error}): fetch or write it again.") from error
 
 
 def _parse(kind, content, where, unused):
-    """The columns that a member which is no image gives its sample."""
+    """The columns that a member other than an image adds to its sample."""
     if kind in CAPTIONS:
         text = caption_of(content, where, unused)
         return {} if text is None else {kind: text}

@@ -1,4 +1,4 @@
-"""Texts as people's programs write them: lists, tables and captions."""
+"""Text files as various programs write them: lists, tables and captions."""
 
 import codecs
 import re
@@ -9,14 +9,14 @@ from ..errors import DedtError
 from .names import few
 
 NUMBERS = re.compile(r"[-+.,\deE\s]*\d[-+.,\deE\s]*")
-"""Nothing but numbers, as the boxes of objects are kept in text files beside their images."""
+"""Matches a text of numbers only, such as the bounding boxes that data sets keep beside their images."""
 
 
 def decoded(content: bytes, errors: str = "strict") -> str:
-    """Bytes in UTF-8, or in UTF-16 that begins with its mark, as a text without the mark.
+    """Decode bytes in UTF-8, or in UTF-16 with a byte order mark, to text without the mark.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the bytes are in another encoding.
     """
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = content.decode("utf-16" if marked else "utf-8-sig", errors)
@@ -26,10 +26,10 @@ def decoded(content: bytes, errors: str = "strict") -> str:
 
 
 def read_text(file: Path, errors: str = "strict") -> str:
-    """The text in a file.
+    """The text in a file, decoded by :func:`decoded`.
 
     Raises:
-        DedtError: it cannot be read, or is not UTF-8.
+        DedtError: the file cannot be read or decoded.
     """
     try:
         return decoded(read_bytes(file), errors)
@@ -38,7 +38,7 @@ def read_text(file: Path, errors: str = "strict") -> str:
 
 
 def read_bytes(file: Path) -> bytes:
-    """What is in a file; raises DedtError where it cannot be read."""
+    """The bytes of a file; raises DedtError if it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -46,7 +46,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def caption_of(content: bytes, name: str, unused: dict[str, str]) -> str | None:
-    """The caption in a text file beside an image; None, and the reason by its name in ``unused``, if it is none."""
+    """The caption in a text file beside an image, or None; ``unused`` then gets name -> reason."""
     try:
         text = decoded(content).strip()
     except ValueError:
@@ -59,7 +59,7 @@ def caption_of(content: bytes, name: str, unused: dict[str, str]) -> str | None:
 
 
 def unused_notes(unused: Mapping[str, str]) -> list[str]:
-    """What :func:`caption_of` left out, in words."""
+    """Notes on the texts that :func:`caption_of` rejected, one per reason."""
     by_reason: dict[str, list[str]] = {}
     for name, why in unused.items():
         by_reason.setdefault(why, []).append(name)

@@ -1,1 +1,1 @@
-"""Pages to look at: self-contained HTML, which opens without a network and asks no host."""
+"""Self-contained HTML pages, which open without a network and contact no server."""

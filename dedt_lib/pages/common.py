@@ -1,4 +1,4 @@
-"""What the pages share: their template, thumbnails, and small charts as SVG."""
+"""Functions that the pages share: filling templates, thumbnails, and small charts as SVG."""
 
 import base64
 import io
@@ -15,11 +15,11 @@ from ..data.listing import upright
 from ..files import atomic
 
 SHOWN_SIDE = 160
-BAR_CHART = 600, 120  # pixels
+BAR_CHART = 600, 120  # width and height in pixels
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fill a template of this package; whatever is put in is escaped."""
+    """Fill a template of this package with values, which are escaped, and write the page to ``path``."""
     import jinja2
 
     loader = jinja2.PackageLoader("dedt_lib.pages", ".")
@@ -30,12 +30,12 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 
 def pictures(listing: Listing, places: Iterable[int], side: int = SHOWN_SIDE) -> dict[int, str]:
-    """Some images as data URIs, whole and at most ``side`` pixels long: place -> URI."""
+    """The images at ``places``, uncropped and at most ``side`` pixels long, as data URIs: place -> URI."""
     wanted, found = set(places), {}
     for place, (_, file) in enumerate(listing.encoded()):
         if place in wanted and file is not None:
             with Image.open(file) as image:
-                image.draft("RGB", (side, side))  # a JPEG is decoded no larger than it has to be
+                image.draft("RGB", (side, side))  # decodes a JPEG no larger than necessary
                 small = upright(image, 3)
             small.thumbnail((side, side))
             found[place] = data_uri(small)
@@ -43,14 +43,14 @@ def pictures(listing: Listing, places: Iterable[int], side: int = SHOWN_SIDE) ->
 
 
 def data_uri(image: Image.Image) -> str:
-    """An image as JPEG inside an address."""
+    """An image as a data URI with a JPEG in it."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def bars(counts: Sequence[np.ndarray]) -> list[list[dict[str, float]]]:
-    """Rectangles of a stacked bar chart in a box of BAR_CHART: one list a series; counts: of each its own, int [m]."""
+    """Rectangles of a stacked bar chart of size BAR_CHART, one list per series; ``counts``: int [m] each."""
     width, height = BAR_CHART
     values = np.asarray(counts, float)
     top = max(1.0, values.sum(0).max())
@@ -66,7 +66,7 @@ def bars(counts: Sequence[np.ndarray]) -> list[list[dict[str, float]]]:
 
 
 def into_box(points: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Points float [n, 2], moved and stretched into a box, y upwards; to one decimal."""
+    """Points, float [n, 2], scaled to fill a box with y pointing upwards and rounded to one decimal."""
     low, high = points.min(0), points.max(0)
     unit = (points - low) / np.where(high > low, high - low, 1)
     unit[:, 1] = 1 - unit[:, 1]

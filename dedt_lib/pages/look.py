@@ -1,4 +1,4 @@
-"""The look at photographs as text and as a page."""
+"""The results of the look at photographs, as text and as an HTML page."""
 
 import shlex
 from collections import Counter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN, NEIGHBOURS = 24, 20
 OUTLIERS = 0.01
-"""Share of the images, those least like others, that are shown as outliers."""
+"""Share of the images that are shown as outliers: those least similar to the others."""
 MEANING = {
     "bad": "images that cannot be read",
     "duplicates": "exact copies of another image of the same class",
@@ -42,15 +42,15 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Findings:
-    """What the look found.
+    """Results of the look at a data set.
 
     Attributes:
         listing: The images.
-        look: What each is.
-        places: Kind of finding -> places of the images.
-        of: "duplicates" and "near" -> for each place that of the image which stays.
-        rows: (finding, count, remark) in words.
-        charts: What the page draws.
+        look: Their properties.
+        places: Kind of finding -> indices of the images.
+        of: "duplicates" or "near" -> for each image, the index of the copy that stays, int64 [n].
+        rows: The findings as text: (finding, count, remark).
+        charts: Data of the page's charts.
     """
 
     listing: Listing
@@ -62,13 +62,13 @@ class Findings:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row for each image."""
+        """The table of the look, one row per image."""
         return self.look.table
 
     def dropped(self, kinds: Sequence[str]) -> dict[str, str]:
-        """What ``--drop`` leaves out: id -> the first of its kinds.
+        """The images that ``--drop`` leaves out: id -> the first of ``kinds`` that applies.
 
-        Near copies, exact ones among them, are looked for last, among the images that stay otherwise.
+        Near copies, including exact ones, are searched last, among the images that would otherwise stay.
         """
         why = {int(i): kind for kind in reversed(kinds) if kind != "near" for i in self.places.get(kind, ())}
         if "near" in kinds:
@@ -79,9 +79,10 @@ class Findings:
 
 
 def copies(table: pd.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Of which image each is a copy, or its own place: "exact", "duplicates" of its class, "near"; int64 [n] each.
+    """For each image, the index of the image that it copies, or its own index: kind -> int64 [n].
 
-    Of near copies an image stays in which nothing looks wrong, and of several such the largest, be it a later one.
+    The kinds are "exact", "duplicates" (exact within its class) and "near" (near or exact within its class).
+    Of near copies, an image without issues stays, and the largest of several such images, whatever its place.
     """
     flawed = np.any([table[WORDS.get(name, name)] for name in ISSUES], axis=0)
     order = np.lexsort((-(table["width"] * table["height"]), flawed))
@@ -92,11 +93,11 @@ def copies(table: pd.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def findings(lab: "Lab", *, quick: bool = False) -> Findings:
-    """Look at the training images of a lab, and at its held-out ones for leaks.
+    """Look at the training images of a lab, and search for their copies among its held-out images.
 
     Args:
-        lab: On photographs.
-        quick: Without features, and so without outliers.
+        lab: A lab with photographs.
+        quick: Skip the features, and therefore the outliers.
     """
     stage = lab.photographs
     listing = stage.listing
@@ -159,7 +160,7 @@ def _span(low: int, high: int) -> str:
 
 
 def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
-    """What ``dedt run`` does with so many images, and what measures how long that takes."""
+    """A row on what ``dedt run`` does with ``n`` images, with the command that estimates its duration."""
     from ..experiment import Experiment
     from ..stages.lab import Lab
 
@@ -167,7 +168,7 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
     ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
     steps, p = run.steps_at(run.recipe.ratio), lab.profile.data
     named = (("--label", p.label), ("--caption", p.caption))
-    path = f"./{p.path}" if p.path in TABLES else p.path  # dedt run would take it for the paper's table
+    path = f"./{p.path}" if p.path in TABLES else p.path  # else dedt run takes the name for a table
     words = [path, *(word for option in named if option[1] for word in option)]
     how_long = f"dedt run {shlex.join(words)} --ratio {ratio} --dry-run"
     if not steps:
@@ -176,7 +177,7 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
 
 
 def _outliers(lab: "Lab", seen: Look) -> tuple[np.ndarray, float]:
-    """Places of the images that are farthest from their 20th neighbour, and the seconds that the features took."""
+    """Indices of the images farthest from their 20th neighbour, and the seconds that the features took."""
     from sklearn.neighbors import NearestNeighbors
 
     from ..stages.embed import Embed, encoder
@@ -204,7 +205,7 @@ def _charts(listing: Listing, table: pd.DataFrame) -> dict[str, Any]:
 
 
 def write_look(found: Findings, folder: Path) -> None:
-    """Write ``look.html``, with pictures of what was found, and ``look.csv``, which names all of it."""
+    """Write ``look.html``, with pictures of the findings, and ``look.csv``, which lists all of them."""
     ids, groups = found.listing.ids, []
     told = [
         (kind, ids[i], ids[found.of[kind][i]] if kind in found.of else "")

@@ -1,4 +1,4 @@
-"""The report on a coreset: what was kept, what was not, and why."""
+"""The report on a coreset: which images are kept, which are not, and why."""
 
 import json
 import shlex
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 SHOWN, CLASSES, POINTS, PROBED, BINS = 20, 20, 2000, 1500, 40
 IN_WORDS = ("source", "path", "label", "caption", "skip_bad")
-"""What of the data the command line says by its own options, not by --set."""
+"""Fields of the data section that have command-line options of their own and need no --set."""
 OF_WEIGHTS = ("balancing", "null", "reference")
-"""Fields of a recipe that no choice of images has."""
+"""Fields of a recipe that concern only class weights, not the selection of images."""
 RATIOS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
@@ -28,10 +28,10 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
     """Write ``report.html``.
 
     Args:
-        experiment: Whose features decided.
-        coreset: What was kept.
-        photos: What it was chosen from.
-        folder: Where the page and ``coreset.parquet`` are.
+        experiment: The experiment whose features were used.
+        coreset: The selected coreset.
+        photos: The photographs from which it was selected.
+        folder: The folder of ``coreset.parquet``, into which the page is written.
     """
     stage = experiment.coreset.embedding
     features = principal(stage.result(), 32) if stage else None
@@ -59,13 +59,13 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
 
 
 def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -> list[tuple[str, str]]:
-    """What can be done next: (in words, the command).
+    """Possible next steps: (description, command).
 
     Args:
-        coreset: What was kept.
-        folder: Where it is.
-        how: The options of the recipe, but for the ratio.
-        choice: Those of them that are not of class weights.
+        coreset: The coreset.
+        folder: The folder of the coreset.
+        how: The options of the recipe, without the ratio.
+        choice: The same options without those of class weights.
     """
     data, ratio = shlex.quote(str((coreset.source or {}).get("path", "PATH"))), coreset.ratio
     export = f"dedt export {shlex.quote(str(folder))} --to imagefolder --out for-diffusers"
@@ -82,14 +82,14 @@ def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -
 
 
 def options_of(experiment: "Experiment", *but: str) -> str:
-    """The options of ``dedt`` that make a recipe from its images, but for the ratio, --reweighting and ``but``."""
+    """The options of ``dedt`` that reproduce a recipe, without the ratio, --reweighting and ``but``."""
     profile, words = experiment.profile, list[str]()
     said = experiment.recipe.model_dump(exclude={"ratio", "reweighting", *but}, exclude_defaults=True)
     said |= {name: getattr(profile.data, name) for name in ("label", "caption", "skip_bad")}
     base = load_profile(profile.file or profile)
     said |= {"profile": profile.called if profile.name != "photos" else ""}
     for name, value in said.items():
-        if value != "" and value is not False:  # a burn-in of 0 is said
+        if value != "" and value is not False:  # a burn-in of 0 is kept
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     own, usual = (flat(one.model_dump(mode="json")) for one in (profile, base))
     for key, value in own.items():
@@ -99,7 +99,7 @@ def options_of(experiment: "Experiment", *but: str) -> str:
 
 
 def _groups(coreset: Coreset) -> list[dict[str, Any]]:
-    """For each of the largest classes the places to show: the first kept, and those left out, the oddest first."""
+    """Indices to show for each of the largest classes: the first kept, and those left out, worst first."""
     found = []
     sizes = np.bincount(coreset.labels, minlength=len(coreset.class_names))
     for k in np.argsort(-sizes, kind="stable")[:CLASSES]:
@@ -112,7 +112,7 @@ def _groups(coreset: Coreset) -> list[dict[str, Any]]:
 
 
 def _histogram(coreset: Coreset) -> dict[str, Any]:
-    """Scores of the kept images and of the others; the outermost hundredth is left out of the axis."""
+    """Histogram of the scores of kept and other images; the outermost 1 % is in the first and last bin."""
     low, high = np.quantile(coreset.scores, (0.005, 0.995))
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     inside = coreset.scores.clip(edges[0], edges[-1])
@@ -121,7 +121,7 @@ def _histogram(coreset: Coreset) -> dict[str, Any]:
 
 
 def _map(features: np.ndarray | None, coreset: Coreset) -> list[dict[str, Any]]:
-    """The images in their first two principal components, those that are left out first."""
+    """Up to POINTS images in their first two principal components; those left out come first."""
     if features is None or features.shape[1] < 2:
         return []
     some = np.sort(np.random.default_rng(0).permutation(len(features))[:POINTS])
@@ -132,15 +132,17 @@ def _map(features: np.ndarray | None, coreset: Coreset) -> list[dict[str, Any]]:
 
 
 def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
-    """How far an image is from the nearest one kept, as a share of its distance to a single centre.
+    """Mean distance to the nearest kept image at several ratios, as a share of that to a single centre.
+
+    The centre is the mean of the features.  Distances are averaged over up to PROBED random images.
 
     Args:
-        features: float [n, d] that the coreset's ranks are of, such as those of
+        features: float [n, d] of the images that the coreset ranks, such as those of
             :func:`~dedt_lib.clusters.principal`.
-        coreset: Whose order decides what is kept at other ratios.
+        coreset: The coreset, whose order decides which images are kept at other ratios.
 
     Returns:
-        (ratio, mean distance) for each of RATIOS.
+        (ratio, share) for each of RATIOS.
     """
     probed = features[np.sort(np.random.default_rng(1).permutation(len(features))[:PROBED])]
     whole = np.linalg.norm(probed - probed.mean(0), axis=1).mean() or 1.0
@@ -158,7 +160,7 @@ def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
 
 
 def _knee(features: np.ndarray | None, coreset: Coreset) -> dict[str, Any]:
-    """The curve of :func:`knee` in its box."""
+    """The curve of :func:`knee` in the coordinates of its chart."""
     if features is None:
         return {}
     found = knee(features, coreset)
