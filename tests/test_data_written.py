@@ -529,6 +529,9 @@ def test_of_several_held_out_splits_the_first_in_order_is_taken(tmp_path):
     splits = {name: some.cast_column("image", datasets.Image()) for name, some in splits.items()}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
     assert "other splits, left out: extra" in listed(tmp_path / "saved").reading.line
+    both = {name: splits["train"] for name in ("training", "train")}
+    datasets.DatasetDict(both).save_to_disk(tmp_path / "both")
+    assert "other splits, left out: training" in listed(tmp_path / "both").reading.line
 
 
 def test_a_link_in_a_tar_to_what_is_not_there_is_an_error(tmp_path):

@@ -294,7 +294,7 @@ def test_variants_of_the_selector_are_coresets_of_their_own(smoke):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Norm(selection.Selector):
     power: float = 2.0
-    seed: int = 0
+    seed: int = 5
 
     def scores(self, features, labels, scope, originals):
         return np.linalg.norm(features, ord=self.power, axis=1)
@@ -304,6 +304,7 @@ def test_a_selector_of_ones_own_is_a_class_and_an_entry(smoke, monkeypatch):
     monkeypatch.setitem(selection.REGISTRY, "norm", Norm)
     own = smoke.change(method="norm", seed=3)
     assert own.coreset.options == (("power", 2.0), ("seed", 3)) and own.scope == "class"
+    assert dict(smoke.change(method="norm").coreset.options)["seed"] == 0  # the recipe's
     assert own.coreset.address != smoke.change(method="norm").coreset.address
     scores = np.linalg.norm(own.embed(), axis=1)
     assert np.array_equal(own.select().scores, scores) and own.select().counts.tolist() == [3] * 10

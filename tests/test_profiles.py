@@ -404,6 +404,7 @@ def test_a_path_in_a_profile_lies_where_the_profile_does(tmp_path, monkeypatch):
         ({"unet.ema_decay": 1.0}, "less than 1"),
         ({"train.label_dropout": 1.0}, "less than 1"),
         ({"unet.channels": "8,16"}, r"write \[a, b\]"),
+        ({"evaluate.network": "inceptionv3", "evaluate.networks": 2}, "there is one published Inception-v3"),
     ],
 )
 def test_values_that_would_train_nothing_are_refused(change, said):

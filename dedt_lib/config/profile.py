@@ -260,9 +260,8 @@ class Sample(Section):
 class Evaluate(Training):
     """The feature extractor of FID, and the metrics besides FID."""
 
-    network: Literal[
-        "classifier", "resnet18", "inceptionv3"
-    ]  # the first two trained on the images; the last as in published FIDs
+    # The first two are trained on the images; the last is that of published FIDs.
+    network: Literal["classifier", "resnet18", "inceptionv3"]
     weights: str = ""  # file for the last; "": its usual places
     # This and the next three are for networks trained here.  A ResNet-18 has 8 * width features.
     width: Count = 64
@@ -276,6 +275,14 @@ class Evaluate(Training):
     # Embeddings for CMMD: none, those of encoders.clip, or those of the published CMMD.
     cmmd: Literal["", "clip", "vit-l-14-336"] = ""
     cmmd_weights: str = ""
+
+    @model_validator(mode="after")
+    def _networks_differ(self) -> Self:
+        if self.networks > 1 and self.network == "inceptionv3":
+            raise ValueError(
+                "networks counts those trained here, of several seeds; there is one published Inception-v3"
+            )
+        return self
 
 
 class Profile(Section):

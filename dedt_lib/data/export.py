@@ -204,7 +204,10 @@ def to_list(found: Iterator[Item], out: Path) -> None:
 
 
 def to_links(found: Iterator[Item], out: Path) -> None:
-    """Write one folder per class with links to the images and captions beside them, and ``weights.csv``."""
+    """Write one folder per class with links to the images (copies of those inside other files), and ``weights.csv``.
+
+    A caption is written beside its link.
+    """
     rows = []
     for item in found:
         path = _write(item, out / safe(item.class_name or "images"), link=True)
@@ -254,7 +257,7 @@ def to_datasets(found: Iterator[Item], out: Path) -> None:
 
 
 def to_webdataset(found: Iterator[Item], out: Path) -> None:
-    """Write tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, weight), ``.cls`` if any."""
+    """Write tar files of up to 10,000 samples: image, ``.txt``, ``.json`` (id, label, weight), ``.cls``."""
     import webdataset
 
     pattern = str(out).replace("%", "%%") + "/train-%06d.tar"

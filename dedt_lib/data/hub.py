@@ -27,10 +27,10 @@ def splits(path: str | Path | None) -> Splits:
     """
     found = _open(str(path))
     names = {name.lower(): name for name in found}
-    known = [names[name] for name in TRAINING if name in names] or list(found)
-    if len(found) > 1 and known == list(found):
+    known = [names[name] for name in TRAINING if name in names]
+    if len(found) > 1 and not known:
         raise DedtError(f"{path} has the splits {few(found)}, and none is called train.")
-    train = known[0]
+    train = (known or list(found))[0]
     test = next((names[name] for name in HELD_OUT if name in names and names[name] != train), None)
     read = functools.partial(_read, str(path))
     others = [name for name in found if name not in (train, test)]

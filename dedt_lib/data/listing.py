@@ -119,7 +119,7 @@ class Listing(Labelled):
         for reason, count in Counter(why.values()).items():
             reading = reading.without(count, reason)
         if empty:
-            reading = reading.without(0, "", f"without images that stay, so no class: {', '.join(empty)}")
+            reading = reading.noted(f"without images that stay, so no class: {', '.join(empty)}")
 
         def encoded() -> Iterable[tuple[str, Path | BinaryIO | None]]:
             files = itertools.islice(self.encoded(), int(kept[-1]) + 1)  # later ones need not be read

@@ -161,5 +161,5 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         )
     if more := len(place) - seen:
         note = f"images {'added' if more > 0 else 'gone'} since they were looked at: {abs(more):,}"
-        found = dataclasses.replace(found, reading=found.reading.without(0, "", note))
+        found = dataclasses.replace(found, reading=found.reading.noted(note))
     return found.without({place[name]: reason for name, reason in why.items() if name in place})

@@ -35,11 +35,14 @@ class Reading:
         left_out = {reason: count for reason, count in left_out.items() if count}
         return cls(used + sum(left_out.values()), used, left_out, tuple(notes), unit=unit)
 
-    def without(self, count: int, reason: str, *notes: str) -> "Reading":
-        """The same Reading after ``count`` more images were left out, with more notes."""
+    def without(self, count: int, reason: str) -> "Reading":
+        """The same Reading after ``count`` more images were left out."""
         left_out = dict(Counter(self.left_out) + Counter({reason: count}))
-        notes = (*self.notes, *notes)
-        return dataclasses.replace(self, used=self.used - count, left_out=left_out, notes=notes)
+        return dataclasses.replace(self, used=self.used - count, left_out=left_out)
+
+    def noted(self, *notes: str) -> "Reading":
+        """The same Reading with further notes."""
+        return dataclasses.replace(self, notes=(*self.notes, *notes))
 
     def first(self, per_class: int, counts: Iterable[int]) -> "Reading":
         """The same Reading with at most ``per_class`` images per class; ``counts``: images per class."""

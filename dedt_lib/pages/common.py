@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 def pictures(listing: Listing, places: Iterable[int], side: int = SHOWN_SIDE) -> dict[int, str]:
     """The images at ``places``, uncropped and at most ``side`` pixels long, as data URIs: place -> URI."""
     wanted, found = set(places), {}
-    for place, (_, file) in enumerate(listing.encoded()):
+    for place, (_, file) in enumerate(islice(listing.encoded(), max(wanted, default=-1) + 1)):
         if place in wanted and file is not None:
             with Image.open(file) as image:
                 image.draft("RGB", (side, side))  # decodes a JPEG no larger than necessary

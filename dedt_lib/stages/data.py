@@ -112,7 +112,7 @@ class Photographs(Stage):
             kept = np.setdiff1d(np.arange(len(found.ids)), list(why))
             seen = Look(seen.table.iloc[kept].reset_index(drop=True), seen.thumbnails[kept])
             found = found.without(why)
-        found = dataclasses.replace(found, reading=found.reading.without(0, "", *seen.notes))
+        found = dataclasses.replace(found, reading=found.reading.noted(*seen.notes))
         return Photos(**vars(found.named(p.class_names)), look=seen)
 
     def result(self) -> Photos | None:

@@ -46,7 +46,8 @@ class Select(Stage):
         kind, profile = selection.REGISTRY[recipe.method], lab.profile.select.model_dump()
 
         def chosen(name: str, default: Any) -> Any:
-            return getattr(recipe, name, None) or profile.get(f"{recipe.method}_{name}", default)
+            said = getattr(recipe, name, None)
+            return profile.get(f"{recipe.method}_{name}", default) if said in (None, "") else said
 
         options = tuple((field.name, chosen(field.name, field.default)) for field in dataclasses.fields(kind))
         embedding = Embed(lab, encoder(lab, recipe.encoder, recipe.seed)) if kind.needs_features else None
