@@ -32,7 +32,7 @@ class Latents:
         shape: Shape (c, h, w) of one latent.
 
     Raises:
-        DedtError: Shards are missing or damaged, or the number of labels differs.
+        DedtError: The index is missing or not valid JSON, or the number of labels differs.
     """
 
     def __init__(self, folder: Path | str, labels: np.ndarray, *, scaling_factor: float) -> None:
