@@ -34,8 +34,8 @@ def balanced_labels(n: int, num_classes: int) -> np.ndarray:
 def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
     """Classes for n samples in the proportions of ``counts`` (int [K], images per class): int64 [n].
 
-    Each label is the class that is furthest behind its share so far (the lowest on ties), so that every prefix of
-    the labels is as close to the proportions as possible.  Equal counts give :func:`balanced_labels`.
+    Each label is the class furthest behind its share so far (the lowest on ties), so that every prefix of the
+    labels is as close to the proportions as possible.  Equal counts give :func:`balanced_labels`.
 
     Raises:
         DedtError: A count is negative or not an integer, or all are zero.
@@ -96,8 +96,8 @@ def ddim(
     """Turn noise into images, or into scaled latents, by DDIM (Song et al., 2021).
 
     The scheduler is the model's own (``ddim_scheduler``), else the one for pixels, where the noise is
-    recomputed from the clipped clean image.  On pixels the last evaluation is at alpha-bar of t = 0, where the
-    steps end, so it changes nothing.  In FutureXiang/Diffusion every timestep is higher by one.  For the
+    recomputed from the clipped clean image.  On pixels the last evaluation is at alpha-bar of t = 0, where
+    the steps end, so it changes nothing.  In FutureXiang/Diffusion every timestep is higher by one.  For the
     digits model this changes images by 0.2 grey levels on average with 20 steps, by 0.1 with 100.
 
     Args:
@@ -218,9 +218,9 @@ def respaced_ddpm(
     library rounds, here as everywhere, so its images are half a grey level brighter on average.
 
     Args:
-        model: Its ``guided(x_t, t, labels, scale)`` returns the noise estimate.  If it has ``learn_sigma``, as
-            many channels again say how to interpolate the log-variance (learned range); else the variance is
-            beta.
+        model: Its ``guided(x_t, t, labels, scale)`` returns the noise estimate and, if it has ``learn_sigma``,
+            in as many further channels how to interpolate the log-variance (learned range); else the variance
+            is beta.
         noise: float [b, C, H, W].
         labels: int64 [b].
         steps: 2..1000, spaced evenly from t = 999 to t = 0 (paper: 250).
