@@ -195,7 +195,7 @@ class InfoBatchPlan:
         return {"scores": self.scores, **{name: np.asarray(value) for name, value in drawn}}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a :meth:`state`."""
+        """Continue from a :meth:`state`."""
         self.scores = np.array(state["scores"])
         if "epoch" in state:
             self._drawn = (int(state["epoch"]), np.array(state["indices"]), np.array(state["weights"]))

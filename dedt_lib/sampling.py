@@ -218,9 +218,9 @@ def respaced_ddpm(
     library rounds, here as everywhere, so its images are half a grey level brighter on average.
 
     Args:
-        model: Its ``guided(x_t, t, labels, scale)`` returns the noise estimate and, if it has ``learn_sigma``,
-            in as many further channels how to interpolate the log-variance (learned range); else the variance
-            is beta.
+        model: Its ``guided(x_t, t, labels, scale)`` returns the noise estimate and, with ``learn_sigma``, in
+            as many further channels how to interpolate the log-variance (learned range); else the variance is
+            beta.
         noise: float [b, C, H, W].
         labels: int64 [b].
         steps: 2..1000, spaced evenly from t = 999 to t = 0 (paper: 250).

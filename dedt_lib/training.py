@@ -124,7 +124,7 @@ class Task:
     settings: dict = {}
 
     def batches(self, epoch: int) -> Sequence:
-        """Batches of an epoch, made at its start: tuples of tensors, of which the first is the indices [b]."""
+        """Batches of an epoch, made at its start: tuples of tensors, of which the first is indices [b]."""
         raise NotImplementedError
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
@@ -354,7 +354,7 @@ class Supervised(Task):
         return value, value
 
     def train(self, folder: Path | str | None) -> np.ndarray:
-        """Train with :func:`fit`; returns the mean losses float64 [epochs]; the network is then in eval mode."""
+        """Train with :func:`fit`; returns mean losses float64 [epochs], leaves the network in eval mode."""
         run = fit(self, folder=folder, progress=f"train {type(self.network).__name__}")
         self.network.eval()
         sizes = self._sizes
