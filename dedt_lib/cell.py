@@ -49,7 +49,7 @@ def _part(experiment: "Experiment", stage: Stage) -> str:
 
 
 def _spent(experiment: "Experiment", stage: Stage) -> dict[str, float]:
-    """Cost of a stage: of a reference stopped early, the share up to that step; {} where none is counted."""
+    """Cost of a stage, or its share up to the step where a reference stops early; {} if none is counted."""
     if isinstance(stage, Given | Images | Snapshot):
         return {}
     manifest, model, share, per_image = stage.manifest(), experiment.model, 1.0, 0

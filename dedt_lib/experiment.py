@@ -32,7 +32,7 @@ class Experiment(Graph):
     Args:
         profile: A name, a file, a Profile, or the :class:`~dedt_lib.stages.lab.Lab` of another experiment.
         store: A Store or its folder (default: ``$DEDT_STORE``, else ``runs/``).
-        device: Device to compute on, such as "cuda"; by default the GPU if there is one.
+        device: Device to compute on, such as "cuda"; by default the profile's, else the GPU if there is one.
         report: Folder for the list of images that cannot be read (default: the store's).
         recipe: Fields of :class:`~dedt_lib.config.Recipe`.
 

@@ -100,7 +100,7 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 
 def address(stage: str, identity: Any) -> str:
-    """Sixteen hex digits for a result of ``stage``: a hash of its JSON-serialisable ``identity``."""
+    """Sixteen hex digits that name a result: a hash of ``stage`` and its JSON-serialisable ``identity``."""
     text = json.dumps({"stage": stage, "identity": identity}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -143,9 +143,7 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
     before = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(SILENCE)
-        torch.hub.download_url_to_file(
-            url, str(path), hash_prefix=digits
-        )  # gets its name once it is verified
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)  # named once it is verified
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise DedtError(
             f"{path.name} could not be downloaded ({error}). Run again, or fetch {url} by other means and "

@@ -18,8 +18,8 @@ def channels_first(images: torch.Tensor, small: int = SMALL) -> torch.Tensor:
 
     Convolutions adopt the strides of their input.  With channels-last strides oneDNN ends the process in the
     gradient of a 1x1 convolution with stride 2: for eight channels from 48 pixels on (CPUs with AVX-512), for
-    two or four at any size (AVX2).  ``contiguous`` leaves the strides of a single channel alone, since they may
-    fit both layouts, so grey images of more than ``small`` pixels get new strides.
+    two or four at any size (AVX2).  ``contiguous`` keeps the strides of a single channel, since they may fit
+    both layouts, so grey images of more than ``small`` pixels get new strides here.
     """
     if images.dim() == 4 and images.shape[1] == 1 and images.shape[2:].numel() > small:
         return images.squeeze(1).contiguous().unsqueeze(1)

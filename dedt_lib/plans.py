@@ -149,11 +149,11 @@ class InfoBatchPlan:
             raise DedtError(f"The budget must lie in (0, 1]; got {budget}.")
         self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
         self.pruning_epochs = int(delta * epochs)
-        self.scores = np.full(n, 3.0)  # the package's initial value, the same for all
+        self.scores = np.full(n, 3.0)  # the package's initial value; equal scores prune nothing
         self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
-        """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn at the first call."""
+        """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn from the scores at first call."""
         if e == 0 or e >= self.pruning_epochs:
             return np.arange(self.n), np.ones(self.n)
         if self._drawn is None or self._drawn[0] != e:

@@ -124,7 +124,7 @@ class Task:
     settings: dict = {}
 
     def batches(self, epoch: int) -> Sequence:
-        """Batches of an epoch, made at its start: tuples of tensors, of which the first is indices [b]."""
+        """Batches of an epoch, made at its start: tuples of tensors, the indices [b] first."""
         raise NotImplementedError
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
@@ -239,8 +239,8 @@ def fit(
 
     Args:
         task: What to train, and how.
-        folder: Folder of the checkpoints, from which an interrupted run continues, or None for none.  If the
-            checkpoint there is damaged, a line reports it and the run starts again.
+        folder: Folder of the checkpoints, from which an interrupted run continues, or None for no checkpoints.
+            If one is damaged, a line reports it and the run starts again.
         progress: Title of the progress bar.
         processes: Processes that share the run; only the main one writes.
         keep_steps: Steps after which the EMA weights are also kept, as ``ema-STEP.safetensors``.

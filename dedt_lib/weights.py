@@ -224,7 +224,7 @@ class Published:
 
 
 def hub_files(where: str | Path, what: str, weights: Sequence[str], config: str = "config.json") -> Published:
-    """The file ``config`` and one of the files ``weights`` of a network, downloaded if need be.
+    """The file ``config`` and one of the files ``weights`` of a network, downloaded if needed.
 
     Args:
         where: A folder; or a name on the Hugging Face hub, "owner/name" or "owner/name@revision", see

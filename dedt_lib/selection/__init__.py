@@ -132,7 +132,5 @@ def _mostly_tied(scores: Array) -> bool:
     ascending = np.sort(scores)
     apart = np.diff(ascending) > 1e-12 * np.abs(ascending).max()
     alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
-    telling = len(scores) > 2 or (
-        len(scores) == 2 and not scores.any()
-    )  # two are equally far from their centre
+    telling = len(scores) > 2 or (len(scores) == 2 and not scores.any())  # two always have equal distances
     return telling and bool(alone.mean() < 0.5)

@@ -1,4 +1,4 @@
-"""The coreset, which says which samples are kept and why, and its files."""
+"""Coresets: which samples are kept and why, and their files."""
 
 import io
 from dataclasses import dataclass, replace

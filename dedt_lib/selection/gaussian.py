@@ -35,7 +35,7 @@ class Gaussian(Selector):
         return gaussian_scores(features, labels, scope=scope, ridge=self.ridge, originals=originals)
 
     def order(self, scores: Array, ratio: float, scope: str) -> tuple[Array, int]:
-        """Positions by falling density, and how many are kept."""
+        """Positions by decreasing density, and how many are kept."""
         order, count = super().order(scores, ratio, scope)
         if self.threshold == "percentile" and ratio < 1:
             count = int((scores > np.percentile(scores, 100 * (1 - ratio))).sum())
@@ -94,7 +94,7 @@ def _log_density(features: Array, members: Array, ridge: float) -> Array:
 
 
 def _mahalanobis(features: Array, members: Array, ridge: float) -> tuple[Array, float]:
-    """(z - mu)^T Sigma^-1 (z - mu) [n] and ln |Sigma|: with Sigma = L L^T the squared length of L^-1 (z - mu)."""
+    """(z - mu)^T Sigma^-1 (z - mu) [n] and ln |Sigma|, the former as |L^-1 (z - mu)|^2 with Sigma = L L^T."""
     from scipy.linalg import solve_triangular
 
     mean, covariance = mean_and_scatter(features, members)
