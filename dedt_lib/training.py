@@ -239,8 +239,8 @@ def fit(
 
     Args:
         task: What to train, and how.
-        folder: Folder of the checkpoints, from which an interrupted run continues, or None for no checkpoints.
-            If one is damaged, a line reports it and the run starts again.
+        folder: Folder of the checkpoint, from which an interrupted run continues, or None for none.  If the
+            checkpoint is damaged, a line reports it and the run starts again.
         progress: Title of the progress bar.
         processes: Processes that share the run; only the main one writes.
         keep_steps: Steps after which the EMA weights are also kept, as ``ema-STEP.safetensors``.
