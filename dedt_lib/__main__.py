@@ -1,4 +1,4 @@
-"""``python -m dedt_lib`` is ``dedt``."""
+"""``python -m dedt_lib`` runs the command ``dedt``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Checks of features and labels, and sums and products over them in parts that fit into memory."""
+"""Checks of features and labels, and sums and products over them in blocks that fit into memory."""
 
 from collections.abc import Collection
 
@@ -8,23 +8,23 @@ from .errors import DedtError
 
 Array = np.ndarray
 
-# Features become float64 in parts of this size, so that a memory-mapped file never fills the memory.
+# Features become float64 in blocks of this size, so that a memory-mapped file never fills the memory.
 BLOCK_ROWS, BLOCK_NUMBERS = 4096, 2**23
 
 BLOCK = 1024
-"""Rows of each side in a block of pairs: beyond its inputs a metric takes memory of the order of BLOCK^2."""
+"""Rows per side in a block of pairs: beyond its inputs a metric needs memory of the order of BLOCK^2."""
 
 
 def mean_and_scatter(features: Array, members: Array) -> tuple[Array, Array]:
-    """Mean and scatter matrix of some rows.
+    """Mean and scatter matrix of the rows ``members``.
 
     Args:
         features: float [n, d], memory-mapped or not.
-        members: int [m], the rows that count.
+        members: int [m], the rows to use.
 
     Returns:
-        The mean [d] and the sum of (z - mean)(z - mean)^T [d, d], float64; of the sum only the lower triangle
-        is filled.
+        The mean, float64 [d], and the scatter matrix, float64 [d, d]: the sum of (z - mean)(z - mean)^T, of
+        which only the lower triangle is filled.
     """
     from scipy.linalg.blas import dsyrk
 
@@ -48,7 +48,7 @@ def median_of_rows(features: Array, members: Array) -> Array:
 
 
 def groups(labels: Array, scope: str) -> list[Array]:
-    """The positions that are scored together: one array a class, or one of all for the scope "global"."""
+    """Positions of the samples that are scored together: one array per class, or a single one if "global"."""
     if scope == "global":
         return [np.arange(len(labels))]
     order = np.argsort(labels, kind="stable")
@@ -56,7 +56,7 @@ def groups(labels: Array, scope: str) -> list[Array]:
 
 
 def blocks(members: Array) -> list[Array]:
-    """An index array in pieces of at most ``BLOCK_ROWS``."""
+    """An index array, split into pieces of at most ``BLOCK_ROWS``."""
     return [members[part] for part in slices(len(members), BLOCK_ROWS)]
 
 
@@ -71,7 +71,7 @@ def thin(rows: Array, most: int) -> Array:
 
 
 def products(x: Array, y: Array, device: str | None) -> Array:
-    """x @ y.T, which is nearly all the work of a distance; by PyTorch where a ``device`` is named."""
+    """x @ y.T, nearly all the work of pairwise distances; by PyTorch if a ``device`` is given."""
     if device is None:
         return x @ y.T
     import torch
@@ -95,7 +95,7 @@ def check_labels(labels: Array) -> Array:
 
 
 def check_positions(positions: Array, total: int) -> Array:
-    """Positions as int64 [m] in 0..total-1; raises DedtError otherwise, as for a boolean mask."""
+    """Positions as int64 [m] in 0..total-1; raises DedtError for anything else, such as a boolean mask."""
     positions = np.asarray(positions)
     numbers = positions.ndim == 1 and np.issubdtype(positions.dtype, np.integer)
     if positions.size and not (numbers and positions.min() >= 0 and positions.max() < total):
@@ -132,7 +132,7 @@ def check_finite(features: Array) -> Array:
 
 
 def check_side(features: Array) -> Array:
-    """Finite features [n, d] of at least two images; raises DedtError otherwise."""
+    """One side of a metric: finite features [n, d] of at least two images; raises DedtError otherwise."""
     features = np.asarray(features)
     if features.ndim != 2 or len(features) < 2:
         raise DedtError(
@@ -142,6 +142,6 @@ def check_side(features: Array) -> Array:
 
 
 def check_widths(width: int, other: int) -> None:
-    """Raise DedtError for features of two widths."""
+    """Raise DedtError if the features of two sides differ in width."""
     if width != other:
         raise DedtError(f"Features of different width ({width} and {other}) cannot be compared.")

@@ -1,4 +1,4 @@
-"""What a table shows of one run: its metrics, costs, weights and provenance, ready for JSON."""
+"""One cell of a table: the metrics, costs, class weights and provenance of a run, ready for JSON."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,9 @@ PROVENANCE = ("date", "machine", "device", "threads", "python", "versions")
 def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
     """Cost ledger of a recipe: part -> {"seconds", "cpu_seconds", "images", "evaluations"}.
 
-    Every stage that the recipe needs counts in full, as if no other run had made it before.  images: those
-    that a diffusion model was trained on.  evaluations: of the network in training, in forward passes of one
-    image; a backward pass counts two.  Parts that the recipe does not need are absent.
+    Every stage that the recipe needs counts in full, even if another run has already computed it.  images:
+    training images that a diffusion model has seen.  evaluations: forward passes of one image through the
+    network in training; a backward pass counts as two.  Parts that the recipe does not need are absent.
     """
     e, ledger = experiment, dict[str, dict[str, float]]()
     before = closure([e.model])
@@ -41,7 +41,7 @@ def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
 
 
 def _part(experiment: "Experiment", stage: Stage) -> str:
-    """The part of the ledger of a stage that the model needs: the word whose module its kind is from."""
+    """Ledger part of a stage that the model needs: "reference", or the name of its module in ``stages``."""
     if isinstance(stage, Train) and stage.is_reference and stage.address != experiment.training_run.address:
         return "reference"
     modules = (kind.__module__ for kind in type(stage).__mro__)
@@ -49,7 +49,7 @@ def _part(experiment: "Experiment", stage: Stage) -> str:
 
 
 def _spent(experiment: "Experiment", stage: Stage) -> dict[str, float]:
-    """What a stage took; of the run on all the data, stopped early, its share until there.  {} for what is given."""
+    """Cost of a stage, or its share up to the step where a reference stops early; {} if none is counted."""
     if isinstance(stage, Given | Images | Snapshot):
         return {}
     manifest, model, share, per_image = stage.manifest(), experiment.model, 1.0, 0
@@ -67,7 +67,7 @@ def _spent(experiment: "Experiment", stage: Stage) -> dict[str, float]:
 
 
 def cell(experiment: "Experiment") -> dict[str, Any]:
-    """Everything a table shows of a recipe."""
+    """Everything that a table shows about a recipe."""
     e = experiment
     e.check()
     metrics, training, ledger = e.metrics.result(), e.model.manifest(), costs(e)
@@ -96,7 +96,7 @@ def cell(experiment: "Experiment") -> dict[str, Any]:
 
 
 def dro_facts(dro: dict[str, Any]) -> dict[str, Any]:
-    """What group DRO learned, in at most 100 steps of its paths."""
+    """Results of group DRO, with its trajectories thinned to at most 100 steps."""
     moved = slice(dro["burn_in"], None)
     return {
         "burn_in": dro["burn_in"],

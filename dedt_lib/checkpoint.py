@@ -1,4 +1,4 @@
-"""The one format of checkpoints: tensors by part and name in safetensors, and JSON in their metadata."""
+"""The only checkpoint format: a safetensors file with tensors by part and name, and JSON in its metadata."""
 
 import json
 from pathlib import Path
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from .training import Task
 
 CHECKPOINT = ".checkpoint.safetensors"
-"""Kept to the end, for a run that is killed before its result is complete; the store then removes it."""
+"""File name.  The file stays until the result is complete, in case of a kill; then the store removes it."""
 SCHEDULE = ("last_epoch", "_step_count", "_last_lr")
 
 Parts = dict[str, dict[str, torch.Tensor]]
 
 
 def save(path: Path, task: "Task", parts: Parts, facts: dict) -> None:
-    """Write a checkpoint atomically: a process killed at any moment leaves the one before.
+    """Write a checkpoint atomically: a process killed at any moment leaves the previous one intact.
 
     Args:
-        path: The file; its digest lies beside it (``files.sealed``).
-        task: The :class:`~dedt_lib.training.Task` whose network, optimiser, schedule and EMA are kept.
-        parts: Whatever else must be kept, tensors by part and name.
-        facts: The loop's own counters, JSON-able.
+        path: The file; its digest is written beside it (``files.sealed``).
+        task: The :class:`~dedt_lib.training.Task` whose network, optimiser, schedule and EMA are saved.
+        parts: Further tensors to save, by part and name.
+        facts: Counters of the training loop, JSON-serialisable.
 
     Raises:
         DedtError: The disk is full.
@@ -43,7 +43,7 @@ def save(path: Path, task: "Task", parts: Parts, facts: dict) -> None:
         **facts,
         "settings": task.settings,
         "ema_step": ema and ema.optimization_step,
-        # Adan counts its steps for a whole group.
+        # Adan counts its steps per parameter group.
         "groups": [{"lr": group["lr"], "step": group.get("step")} for group in optimizer.param_groups],
         "schedule": {name: getattr(task.schedule, name) for name in SCHEDULE},
     }
@@ -53,18 +53,18 @@ def save(path: Path, task: "Task", parts: Parts, facts: dict) -> None:
         for name, value in values.items()
     }
     with sealed(path) as partial:
-        # Numbers of NumPy are numbers too.
+        # JSON has no NumPy scalars.
         save_file(tensors, partial, metadata={"run": json.dumps(facts, default=lambda number: number.item())})
 
 
 def restore(path: Path, task: "Task") -> tuple[Parts, dict]:
-    """Set network, optimiser, schedule, EMA and what else belongs to ``task`` to what :func:`save` kept.
+    """Load what :func:`save` wrote into the network, optimiser, schedule, EMA and further state of ``task``.
 
     Returns:
-        (parts, facts) as they were saved.
+        (parts, facts) as saved.
 
     Raises:
-        DedtError: The checkpoint is of another run.
+        DedtError: The checkpoint belongs to another run or cannot be read.
     """
     try:
         parts, facts = _read(path)

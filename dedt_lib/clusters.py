@@ -1,4 +1,4 @@
-"""Groups of similar images, which stand in for classes where there are none."""
+"""Clusters of similar images, which replace the classes of a data set without labels."""
 
 import numpy as np
 
@@ -8,11 +8,11 @@ COMPONENTS, FITTED = 64, 5_000
 
 
 def principal(features: Array, components: int = COMPONENTS) -> np.ndarray:
-    """The unit vectors of features in their first principal components, which up to 5,000 of them decide.
+    """Features scaled to unit length, in their first principal components (fitted on at most 5,000 rows).
 
     Args:
         features: float [n, d].
-        components: At most so many.
+        components: The largest number of components.
 
     Returns:
         float32 [n, c].
@@ -20,7 +20,7 @@ def principal(features: Array, components: int = COMPONENTS) -> np.ndarray:
     from sklearn.decomposition import PCA
 
     n, d = features.shape
-    if n == 1:  # it has no spread
+    if n == 1:  # a single row has no principal components
         return np.zeros((1, 1), np.float32)
 
     def unit(rows: np.ndarray) -> np.ndarray:
@@ -33,14 +33,14 @@ def principal(features: Array, components: int = COMPONENTS) -> np.ndarray:
 
 
 def cluster(features: Array, clusters: int) -> np.ndarray:
-    """k-means on the unit vectors of features, in their first 64 principal components.
+    """k-means clusters of features, scaled to unit length and in their first 64 principal components.
 
     Args:
         features: float [n, d].
-        clusters: How many, at most one for each image.
+        clusters: Number of clusters; n if that is smaller.
 
     Returns:
-        int64 [n], 0..K-1, the largest cluster first.
+        int64 [n], the cluster 0..K-1 of each row; cluster 0 is the largest.
     """
     from sklearn.cluster import KMeans
 

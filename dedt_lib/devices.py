@@ -1,4 +1,4 @@
-"""Work on a device that nobody waits for: what goes there, what comes back, and at what precision."""
+"""Asynchronous work on a device: uploads, results fetched in batches, and numerical precision."""
 
 import contextlib
 import ctypes
@@ -10,31 +10,31 @@ from .arrays import check_choice
 
 PRECISIONS = ("float32", "bfloat16")
 FLUSH = 20
-"""Steps after which training fetches what the device has computed; in between it only gives it work."""
+"""Steps between two fetches of losses in training; in between, nothing waits for the device."""
 
 
 def upload(values: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """A tensor of the host on ``device``, without waiting for what the device is at."""
+    """Copy a host tensor to ``device`` without waiting for the work that is pending there."""
     if torch.device(device).type == "cuda":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for what is asked for next; no result changes.
+    """Make the C library keep freed memory for later allocations; no result changes.
 
-    By default glibc hands the large arrays of every layer back to the system and gets them again, page by
-    page, which can take a network on photographs more time than its sums.  Other C libraries are left as they
-    are.
+    By default glibc returns the large arrays of every layer to the system and requests them again, page by
+    page.  For a network on photographs this can take longer than its arithmetic.  Other C libraries are left
+    unchanged.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: no array is mapped by itself
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: bytes that may lie unused
+        mallopt(-4, 0)  # M_MMAP_MAX: no allocation gets a mapping of its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: free bytes to keep
 
 
 def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractContextManager:
-    """The context in which a network is run at ``precision``, one of PRECISIONS."""
+    """Context manager in which a network runs at ``precision``, one of PRECISIONS."""
     check_choice("precision", precision, PRECISIONS)
     if precision == "float32":
         return contextlib.nullcontext()
@@ -42,7 +42,7 @@ def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractC
 
 
 class History:
-    """One row of numbers a step: the newest on their device, those that were fetched on the host."""
+    """One row of numbers per step: the newest are still on their device, fetched ones are on the host."""
 
     def __init__(self, rows: np.ndarray | None = None) -> None:
         self._fetched: list[np.ndarray] = [] if rows is None else [rows]
@@ -52,7 +52,7 @@ class History:
         return sum(map(len, self._fetched)) + len(self._waiting)
 
     def append(self, row: torch.Tensor) -> None:
-        """Take the row of a step; nothing waits for its value."""
+        """Add the row of a step without waiting for its value."""
         self._waiting.append(row.detach())
 
     def fetch(self) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Names of networks that others trained on photographs; apart from their code, as naming them needs no PyTorch."""
+"""Names of published networks, trained on photographs; in a module of their own that needs no PyTorch."""
 
 LITE0 = "efficientnet-lite0"
-"""The one that comes inside a package, so that it needs no download."""
+"""Its weights come inside a Python package, so it needs no download."""
 SHORT = {
     "dinov2": "timm:timm/vit_small_patch14_dinov2.lvd142m",
     "clip": "open_clip:timm/vit_base_patch32_clip_224.openai",

@@ -1,6 +1,7 @@
-"""One run of the method: a recipe, and the stages that it is made of.
+"""One run of the method: a recipe and its stages.
 
-Every stage is stored by what decides it, so notebooks, the command line and the tables share their results.
+A stage is stored under a hash of everything that decides its result, so notebooks, the command line and the
+tables share results.
 """
 
 from pathlib import Path
@@ -24,19 +25,19 @@ from .store import Store
 
 
 class Experiment(Graph):
-    """The verbs of one recipe.  ``Experiment("digits", method="moderate", ratio=0.1)``.
+    """One recipe, with a method for each verb: ``Experiment("digits", method="moderate", ratio=0.1)``.
 
-    Methods compute what is missing and return what is stored.
+    A method returns the stored result, and computes it first if it is missing.
 
     Args:
         profile: A name, a file, a Profile, or the :class:`~dedt_lib.stages.lab.Lab` of another experiment.
         store: A Store or its folder (default: ``$DEDT_STORE``, else ``runs/``).
-        device: Such as "cuda"; by default the GPU if there is one.
-        report: A folder for the list of images that cannot be read (default: the store's).
+        device: Device to compute on, such as "cuda"; by default the profile's, else the GPU if there is one.
+        report: Folder for the list of images that cannot be read (default: the store's).
         recipe: Fields of :class:`~dedt_lib.config.Recipe`.
 
     Raises:
-        DedtError: For an unknown profile or field, and for values that do not go together.
+        DedtError: A profile or field is unknown, or values contradict each other.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Experiment(Graph):
         self.device, self.processes = self.lab.device, self.lab.processes
 
     def change(self, **recipe: Any) -> "Experiment":
-        """The same experiment with other recipe values; whatever was loaded is shared."""
+        """The same experiment with other recipe values; it shares everything that is already loaded."""
         return Experiment(self.lab, **{**self.recipe.model_dump(), **recipe})
 
     @property
@@ -72,7 +73,7 @@ class Experiment(Graph):
 
     @property
     def scope(self) -> str:
-        """The selector's scope: the recipe's, else the profile's, else that of the cited code."""
+        """Scope of the selector: from the recipe, else from the profile, else as in the cited code."""
         return self.coreset.scope
 
     @property
@@ -81,12 +82,12 @@ class Experiment(Graph):
         return self.embedding.reader(), self.embedding.encoder.manifest()
 
     def _result(self, verb: str) -> Any:
-        """What the first of the last stages of a verb gives, after a check that it can be had."""
+        """Result of the (first) final stage of a verb, after a check that it can be computed."""
         self.check(verb)
         return self.stages(verb)[0].result()
 
     def embed(self) -> np.ndarray:
-        """Features of all training images by the encoder: float32 [n, d], memory-mapped and read-only."""
+        """Features of all training images from the encoder: float32 [n, d], memory-mapped and read-only."""
         return self._result("embed")
 
     def select(self) -> Coreset:
@@ -94,12 +95,12 @@ class Experiment(Graph):
         return self._result("select")
 
     def reweight(self) -> dict[str, Any]:
-        """What group DRO learned on this coreset: see :class:`~dedt_lib.stages.reweight.Proxy`."""
+        """Results of group DRO on this coreset: see :class:`~dedt_lib.stages.reweight.Proxy`."""
         return self._result("reweight")
 
     @property
     def training_run(self) -> Train:
-        """The run whose weights, at its end or on its way, are sampled."""
+        """The training run whose weights are sampled: its final ones, or those of an earlier step."""
         return self.model.reference if isinstance(self.model, Snapshot) else self.model
 
     def weighted_coreset(self) -> Coreset:
@@ -107,7 +108,7 @@ class Experiment(Graph):
         return self.training_run.weighted()
 
     def plan(self) -> EpochPlan | InfoBatchPlan:
-        """Which samples each epoch of the run visits, with what weights: see :mod:`dedt_lib.plans`."""
+        """Which samples each epoch of the run visits, and with what weights: see :mod:`dedt_lib.plans`."""
         return self.training_run.plan()
 
     def build_model(self, seed: int | None = None) -> nn.Module:
@@ -119,12 +120,12 @@ class Experiment(Graph):
         return self.reference_run.load(self.reference_run.folder)
 
     def train(self) -> nn.Module:
-        """The recipe's diffusion model (EMA weights), trained if need be."""
+        """The recipe's diffusion model (EMA weights), trained if it is missing."""
         self.check("train")
         return self.model.load(self.model.folder)
 
     def training(self) -> dict[str, Any]:
-        """Manifest of the recipe's training run, with "losses" float32 [steps] added."""
+        """Manifest of the recipe's training run, with its "losses" (float32 [steps]) added."""
         self.check("train")
         return {**self.model.manifest(), "losses": self.model.losses}
 
@@ -137,14 +138,14 @@ class Experiment(Graph):
         return self._result("sample")
 
     def sample_labels(self) -> np.ndarray:
-        """Classes of the samples, in the shares of the training images: int64 [samples]."""
+        """Classes of the samples, in the proportions of the training images: int64 [samples]."""
         return self.samples.labels()
 
     def save_pipeline(self, folder: Path) -> None:
-        """Save the recipe's fine-tuned Stable Diffusion as a diffusers pipeline that decodes as :meth:`sample` does.
+        """Save the fine-tuned Stable Diffusion as a diffusers pipeline, which decodes as :meth:`sample` does.
 
         Raises:
-            DedtError: For other models.
+            DedtError: The recipe uses another model.
         """
         if self.recipe.model != "stable-diffusion":
             raise DedtError(
@@ -160,12 +161,12 @@ class Experiment(Graph):
         return self._result("evaluate")
 
     def compare(self) -> dict[str, Any]:
-        """The metrics beside FID: see :class:`~dedt_lib.stages.evaluate.Compare`."""
+        """The metrics besides FID: see :class:`~dedt_lib.stages.evaluate.Compare`."""
         self.check()
         return self.comparison.result()
 
     def floor(self) -> dict[str, Any]:
-        """Real half against real half: see :class:`~dedt_lib.stages.evaluate.Floor`."""
+        """FID between two halves of the real images: see :class:`~dedt_lib.stages.evaluate.Floor`."""
         return self._result("measure")
 
     # ---- what the stages share -----------------------------------------------------------------------
@@ -181,7 +182,7 @@ class Experiment(Graph):
         return evaluate.Real(self.lab).result()
 
     def held_out(self) -> dict[str, Any] | None:
-        """Distances of held-out images to the training images: see :class:`~dedt_lib.stages.evaluate.HeldOut`."""
+        """Distances from held-out to training images: see :class:`~dedt_lib.stages.evaluate.HeldOut`."""
         return evaluate.HeldOut(self.lab).result()
 
     def metric_features(self, images: np.ndarray) -> np.ndarray:
@@ -195,5 +196,5 @@ class Experiment(Graph):
         return cell.costs(self)
 
     def cell(self) -> dict[str, Any]:
-        """Everything a table shows of this recipe, ready for JSON: see :func:`dedt_lib.cell.cell`."""
+        """Everything that a table shows about this recipe, ready for JSON: see :func:`dedt_lib.cell.cell`."""
         return cell.cell(self)

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, sealed while they grow, locked, or JSON: what survives a killed process."""
+"""File operations that survive a killed process: atomic writes, digests of unfinished work, locks, JSON."""
 
 import contextlib
 import errno
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 PATIENCE = 5
-"""Seconds of waiting for another process before a line says so, and between two messages among ranks."""
+"""Seconds of waiting for another process before a line reports it, and between two messages among ranks."""
 ZEROS = 2**24
-"""Bytes that are written at a time where room on the disk cannot be claimed otherwise."""
+"""Bytes per write when disk space is reserved without ``posix_fallocate``."""
 GO_ON = (
     "Free some space and run the same command again: what is complete is kept, and training goes on from its last "
     "checkpoint."
 )
-"""What to do where a disk is full."""
+"""Advice for a full disk."""
 HUB = "hub:"
-"""What the name of a data set of the Hugging Face hub begins with."""
+"""Prefix of the name of a data set on the Hugging Face hub."""
 SILENCE = 60
 """Seconds without a byte after which a download is given up."""
 
 
 def say(line: str) -> None:
-    """A line for the person at the terminal, on standard error."""
+    """Print a line for the user on standard error."""
     print(f"dedt: {line}", file=sys.stderr, flush=True)
 
 
@@ -51,7 +51,7 @@ def project_root() -> Path:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the code, with a plus where files differ from it; None outside a repository."""
+    """The commit of the code, with a plus if files differ from it; None outside its repository."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
@@ -68,17 +68,17 @@ def commit() -> str | None:
 
 
 def make_folder(folder: Path, how: str) -> Path:
-    """Make sure that a folder is there.
+    """Create a folder and its parents if they do not exist.
 
     Args:
-        folder: the folder, made with those around it.
-        how: to put it elsewhere, in words: set a variable of the environment, give an option.
+        folder: The folder.
+        how: How the user can choose another one, such as "Set DEDT_STORE to" or "Give --out".
 
     Returns:
         The folder.
 
     Raises:
-        DedtError: when it cannot be made.
+        DedtError: The folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,17 +90,17 @@ def make_folder(folder: Path, how: str) -> Path:
 
 
 def from_everywhere(path: str | Path) -> str:
-    """A path of data as it holds in any folder; the name of a data set of the hub stays."""
+    """Absolute path of data; the name of a data set on the Hugging Face hub is returned unchanged."""
     return str(path) if str(path).startswith(HUB) else str(Path(path).expanduser().absolute())
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder that is there, or anything in it."""
+    """Whether ``path`` is ``folder`` or lies in it; False if the folder does not exist."""
     return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
 
 
 def address(stage: str, identity: Any) -> str:
-    """Sixteen hex digits that name the result of ``stage`` that ``identity`` decides, which JSON can hold."""
+    """Sixteen hex digits that name a result: a hash of ``stage`` and its JSON-serialisable ``identity``."""
     text = json.dumps({"stage": stage, "identity": identity}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -112,20 +112,20 @@ def sha256(path: str | Path) -> str:
 
 
 def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") -> Path:
-    """A published file, whole and unaltered; it is downloaded if it is not there.
+    """Path of a published file whose SHA-256 is verified; the file is downloaded if it does not exist.
 
     Args:
-        path: where it is or will be.
-        url: its address.
-        digits: what its SHA-256 begins with.
-        variable: of the environment, which names another folder.
-        hint: a sentence for who put another file there.
+        path: Where the file is or will be.
+        url: Its address.
+        digits: The first hex digits of its SHA-256.
+        variable: The environment variable that chooses another folder.
+        hint: A sentence for users who have put a different file there.
 
     Returns:
         The path.
 
     Raises:
-        DedtError: for a file that is another or incomplete, and for a download that fails.
+        DedtError: The file is incomplete or a different one, or the download fails.
     """
     if path.exists():
         if (found := sha256(path)).startswith(digits):
@@ -143,7 +143,7 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
     before = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(SILENCE)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)  # named when it is verified
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)  # named once it is verified
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise DedtError(
             f"{path.name} could not be downloaded ({error}). Run again, or fetch {url} by other means and "
@@ -158,7 +158,7 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an exception means that the disk is full (safetensors and NumPy word it in their own ways)."""
+    """Whether an exception means that the disk is full (safetensors and NumPy have messages of their own)."""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     words = str(error).lower()
     return full or "no space left" in words or ("requested and" in words and words.endswith("written"))
@@ -166,7 +166,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def full_disk_told(what: str, then: str = GO_ON) -> Iterator[None]:
-    """Raise a DedtError where the block finds the disk full: in words when that was, and what to do ``then``."""
+    """Turn a full disk in the block into a DedtError, which names the activity and what to do ``then``."""
     try:
         yield
     except Exception as error:
@@ -180,7 +180,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path that replaces ``path`` when the block ends without an error.
 
     Raises:
-        DedtError: when the disk is full; what stood at ``path`` before is then untouched.
+        DedtError: The disk is full; a previous file at ``path`` is then untouched.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -191,7 +191,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             umask = os.umask(0)
             os.umask(umask)
-            partial.chmod(0o666 & ~umask)  # safetensors would keep its files to their owner
+            partial.chmod(0o666 & ~umask)  # safetensors makes its files readable by their owner only
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -202,11 +202,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """The path of a temporary folder that replaces the folder ``path`` when the block ends without an error.
 
     Raises:
-        DedtError: when the disk is full; what stood at ``path`` before is then untouched.
+        DedtError: The disk is full; a previous folder at ``path`` is then untouched.
     """
     path = Path(path)
     partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed process with the same number
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process with the same number
     try:
         with full_disk_told(f"while writing {path}"):
             yield partial
@@ -221,8 +221,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def is_running(number: int) -> bool:
-    """Whether a process of that number may be running on this machine."""
-    if os.name != "posix":  # elsewhere the question itself would end it
+    """Whether a process with this number may be running on this machine."""
+    if os.name != "posix":  # elsewhere os.kill would end the process
         return True
     try:
         os.kill(number, 0)
@@ -234,9 +234,9 @@ def is_running(number: int) -> bool:
 
 
 def create_array(path: str | Path, shape: tuple, dtype: Any) -> "np.memmap":
-    """A new ``.npy`` file, memory-mapped and to be filled; raises OSError when the disk is too full for it.
+    """Create a memory-mapped ``.npy`` file to be filled; raises OSError if the disk has too little space.
 
-    Its space is claimed at once: a page that finds no room later would end the process without an error.
+    The space is reserved at once: a page that finds no space later would end the process without an error.
     """
     import numpy as np
 
@@ -252,13 +252,13 @@ def create_array(path: str | Path, shape: tuple, dtype: Any) -> "np.memmap":
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as readable JSON, atomically; ValueError for NaN and infinities."""
+    """Write ``value`` as readable JSON, atomically; raises ValueError for NaN and infinities."""
     with atomic(path) as partial:
         partial.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path, mend: str = "delete it and run again.") -> Any:
-    """Read a JSON file; raises DedtError when it is missing or damaged, which ``mend`` says how to mend."""
+    """Read a JSON file; raises DedtError if it is missing, or damaged (``mend`` then says what to do)."""
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -272,25 +272,25 @@ def read_json(path: str | Path, mend: str = "delete it and run again.") -> Any:
 
 @contextlib.contextmanager
 def sealed(path: str | Path) -> Iterator[Path]:
-    """As :func:`atomic`, for work in progress: its digest is kept beside it, where :func:`intact` finds it.
+    """Like :func:`atomic`, for work in progress: keeps a digest beside the file for :func:`intact`.
 
-    The digest is there before the file is, beside that of the file it replaces, so a process killed at any
-    moment leaves a file with its digest.
+    The digest is written before the file, and the digest of the file that it replaces is kept, so a process
+    killed at any moment leaves a file with its digest.
     """
     with atomic(path) as partial:
         yield partial
         with atomic(_seal(path)) as seal:
-            # The last few: each process that was killed just here leaves the digest of a file that never was.
+            # Several are kept: a process killed here leaves the digest of a file that was never renamed.
             seal.write_text("\n".join([*_digests(path)[-4:], sha256(partial)]))
 
 
 def intact(path: Path) -> bool:
-    """Whether ``path`` is there and holds what :func:`sealed` wrote."""
+    """Whether ``path`` exists and holds what :func:`sealed` wrote."""
     return path.exists() and sha256(path) in _digests(path)
 
 
 def intact_or_removed(path: Path) -> bool:
-    """Whether work in progress is there to go on from; if it is damaged it is removed, and a line says so."""
+    """Whether a file of work in progress can be used; a damaged one is removed, and a line reports it."""
     whole = intact(path)
     if not whole and path.exists():
         say_damaged(path, "this piece is done again")
@@ -299,28 +299,28 @@ def intact_or_removed(path: Path) -> bool:
 
 
 def say_damaged(path: Path, then: str) -> None:
-    """Say on standard error that work in progress is damaged, and what comes of it."""
+    """Report on standard error that work in progress is damaged, and what happens ``then``."""
     why = "it does not match its checksum" if _digests(path) else "it has no checksum"
     say(f"{path} is damaged ({why}); {then}.")
 
 
 def unlink_sealed(path: Path) -> None:
-    """Remove a file that :func:`sealed` wrote, and its digest."""
+    """Remove a file that :func:`sealed` wrote, together with its digest."""
     for file in (path, _seal(path)):
         file.unlink(missing_ok=True)
 
 
 def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
-    """Note beside work in progress whose it is; refuse a folder that holds somebody else's.
+    """Record which call the work in progress in a folder belongs to; refuse a folder of another call.
 
     Args:
-        index: The note; its folder is made if it is not there.
-        facts: JSON-able.
-        parts: Patterns of the files in that folder that it speaks of; without a note they are removed.
-        what: What the folder then holds, such as "samples of another model".
+        index: The file with the record; its folder is created if it does not exist.
+        facts: What identifies the call, JSON-serialisable.
+        parts: Glob patterns of the files that the record is about; without a valid record they are removed.
+        what: What a refused folder holds, for the message, such as "samples of another model".
 
     Raises:
-        DedtError: The note says otherwise.
+        DedtError: The record holds other facts.
     """
     folder = index.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -340,13 +340,13 @@ def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
 
 
 def join(parts: Sequence[Path], path: Path, n: int) -> None:
-    """Write the rows of ``.npy`` files one after the other into one of n rows, sealed, and remove them."""
+    """Concatenate ``.npy`` files into one sealed file of n rows, and remove them."""
     import numpy as np
 
     with sealed(path) as partial:
         first = np.load(parts[0], mmap_mode="r")
         joined, start = create_array(partial, (n, *first.shape[1:]), first.dtype), 0
-        for rows in map(np.load, parts):  # one of them is in memory
+        for rows in map(np.load, parts):  # one at a time in memory
             joined[start : start + len(rows)] = rows
             start += len(rows)
         joined.flush()
@@ -363,7 +363,7 @@ def _digests(path):
 
 
 def _text(path):
-    """What a file says, "" if it is not there."""
+    """Content of a text file, "" if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -377,16 +377,16 @@ def _text(path):
 def locked(
     path: str | Path, what: str, ask: Callable[[Callable[[], bool]], bool] = lambda attempt: attempt()
 ) -> Iterator[None]:
-    """Hold the lock ``path``.lock; after PATIENCE seconds of waiting a line says for what, and for whom.
+    """Hold the lock ``path``.lock; after PATIENCE seconds of waiting, a line names the lock and its holder.
 
     Args:
-        path: what is locked.
-        what: the same in words.
-        ask: is called with a function that tries for PATIENCE seconds to get the lock and returns whether it
-            did, until the answer is True.
+        path: The file or folder to lock.
+        what: Its name in that line.
+        ask: Called until it returns True, with a function that tries for PATIENCE seconds to get the lock and
+            returns whether it succeeded.
 
     Raises:
-        DedtError: when the lock cannot be written.
+        DedtError: The lock cannot be written.
     """
     lock, holder = FileLock(f"{path}.lock"), Path(f"{path}.holder")
 
@@ -400,11 +400,11 @@ def locked(
                 f"Cannot lock {path} ({error.strerror}). Free some space if the disk is full, "
                 "else set DEDT_STORE (of data: DEDT_DATA) to a folder that can be written."
             ) from error
-        with contextlib.suppress(OSError):  # it only tells those who wait
+        with contextlib.suppress(OSError):  # it only informs waiting processes
             holder.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}")
         return True
 
-    told = os.environ.get("RANK", "0") != "0"  # of several processes one says it for all
+    told = os.environ.get("RANK", "0") != "0"  # of several processes only rank 0 reports it
     while not ask(attempt):
         if not told:
             say(f"waiting for {what} ({path}), which is locked by {_text(holder) or 'another process'}")

@@ -1,6 +1,7 @@
-"""Signals that ask a run to stop: it ends at once, or, where work would be lost, at the next good place.
+"""Signals that stop a run: at once or, where work would be lost, at the next point where nothing is lost.
 
-The command line listens all the time; elsewhere, as in a notebook, only what would lose work does, to SIGINT.
+The command line handles signals all the time.  Elsewhere, as in a notebook, only SIGINT is handled, and only
+while work could be lost.
 """
 
 import contextlib
@@ -13,34 +14,34 @@ from typing import NoReturn
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SAME = 1.0
-"""Seconds within which another signal is the same wish: timeout(1), schedulers and launchers send it twice."""
+"""Seconds in which a second signal counts as the first: timeout(1), schedulers and launchers send two."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised where a run ends because of the signal number ``signum``."""
+    """Raised where a run ends because of signal number ``signum``."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows of it."""
+        """What IPython shows instead of the traceback."""
         return [f"Stopped by signal {self.signum}; run it again to go on from the last step."]
 
 
 class _Wish:
-    """What the handlers know: the signal that came, when, and how many blocks postpone it."""
+    """State of the signal handlers: the signal received, its time, and how many blocks postpone it."""
 
     signum, when, postponed = None, 0.0, 0
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Within the block the first signal raises :class:`Stopped`, a second one ends the process at once."""
+    """Within the block the first signal raises :class:`Stopped`; a later one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # A signal that is ignored, as by nohup, stays so.
+    # A signal that is ignored, as under nohup, stays ignored.
     before = {s: signal.getsignal(s) for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN}
     _Wish.signum = None
     for signum in before:
@@ -55,9 +56,9 @@ def handled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Within the block a signal only makes :func:`asked` true; it raises Stopped at the end at the latest.
+    """Within the block a signal only makes :func:`asked` true; Stopped is raised at the end at the latest.
 
-    Outside :func:`handled` that is so of the first SIGINT, such as that of a notebook's stop button.
+    Outside :func:`handled` this holds for the first SIGINT only, such as that of a notebook's stop button.
     """
     in_main = threading.current_thread() is threading.main_thread()
     alone = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -82,7 +83,7 @@ def asked() -> bool:
 
 
 def stop() -> NoReturn:
-    """Raise :class:`Stopped`; of several processes also in those that the signal has not reached."""
+    """Raise :class:`Stopped`; in a process that the signal has not reached, as if by SIGTERM."""
     raise Stopped(_Wish.signum or signal.SIGTERM)
 
 

@@ -1,4 +1,4 @@
-"""Latents on disk as a source of training samples: memory-mapped shards, of which only the rows in need are read."""
+"""Latents on disk as a source of training samples: memory-mapped shards, read only at the rows needed."""
 
 import copy
 from pathlib import Path
@@ -13,25 +13,26 @@ from .files import read_json
 
 INDEX, SHARD = "latents.json", "latents-{:05d}.npy"
 RESIDENT = 2**30
-"""Bytes of latents that are kept on the device."""
+"""Size in bytes below which latents are kept on the device."""
 
 
 class Latents:
     """Posteriors that :func:`dedt_lib.models.autoencoder.encode` wrote, as a source of training samples.
 
-    Below 1 GiB they are kept on the device after :meth:`to`, else read row by row; the samples are the same.
+    After :meth:`to`, latents of less than 1 GiB are kept on the device.  Larger ones are read row by row; the
+    samples are the same.
 
     Args:
-        folder: Where they are.
+        folder: Folder of the posteriors.
         labels: int64 [n].
-        scaling_factor: The encoding network's.
+        scaling_factor: Scaling factor of the autoencoder that encoded the images.
 
     Attributes:
         labels: int64 tensor [n] on the device.
-        shape: Of a latent: (c, h, w).
+        shape: Shape (c, h, w) of one latent.
 
     Raises:
-        DedtError: Shards are missing or damaged, or there is another number of labels.
+        DedtError: The index is missing or not valid JSON, or the number of labels differs.
     """
 
     def __init__(self, folder: Path | str, labels: np.ndarray, *, scaling_factor: float) -> None:
@@ -52,7 +53,7 @@ class Latents:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same source, drawing on ``device``."""
+        """The same source with its samples on ``device``."""
         moved = copy.copy(self)
         moved.device, moved.resident = torch.device(device), None
         moved.labels = self.labels.to(device)
@@ -63,18 +64,18 @@ class Latents:
     def draw(
         self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
     ) -> torch.Tensor:
-        """Scaled samples of the posteriors at ``indices``.
+        """Scaled samples from the posteriors at ``indices``.
 
         Args:
-            indices: int64 [b]; on the host where the latents are too many for the device.
-            flip: bool [b] on the device, whose mirror images to take, or None.
-            generator: On the device of this source.
+            indices: int64 [b]; on the host if the latents are not kept on the device.
+            flip: bool [b] on the device, True for the mirror image; or None for no flips.
+            generator: Random generator on the device of this source.
 
         Returns:
             float32 [b, c, h, w].
 
         Raises:
-            DedtError: A flip is asked for, but the mirror images were not encoded.
+            DedtError: ``flip`` is given, but the mirror images were not encoded.
         """
         mean, deviation = self._posteriors(indices, flip)
         noise = torch.randn(mean.shape, generator=generator, device=self.device)
@@ -85,7 +86,7 @@ class Latents:
         return self._posteriors(torch.as_tensor(indices), None)[0] * self.scaling_factor
 
     def _posteriors(self, indices, flip):
-        """Means and deviations: two float32 [b, c, h, w] on the device."""
+        """Means and standard deviations: two float32 [b, c, h, w] on the device."""
         if flip is not None and self.views == 1:
             raise DedtError(
                 "The mirror images were not encoded: encode with flip=True, or train without flips."
@@ -98,7 +99,7 @@ class Latents:
         return rows.float().unbind(dim=1)
 
     def _read(self, indices):
-        """float16 [b, views, 2, c, h, w] from the shards, and nothing else of them."""
+        """The rows ``indices`` of the shards: float16 [b, views, 2, c, h, w]."""
         rows = np.empty((len(indices), self.views, 2, *self.shape), np.float16)
         shards, places = np.divmod(indices, self.shard_size)
         for number in np.unique(shards):

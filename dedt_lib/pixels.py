@@ -1,4 +1,4 @@
-"""Pixels: 8 bits to floats and back, channels, sizes."""
+"""Operations on pixels: 8 bits to floats and back, memory layout, channels, sizes."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 SMALL = 8 * 8
-"""Pixels of an image that keeps its strides when it is grey: another order of sums would change last bits."""
+"""Grey images of at most so many pixels keep their strides: another order of sums would change last bits."""
 
 
 def channels_first(images: torch.Tensor, small: int = SMALL) -> torch.Tensor:
-    """The same images [n, C, H, W] with the channels outermost in memory, as networks are given them.
+    """The same images [n, C, H, W] in channels-first memory layout, as the networks expect them.
 
-    Convolutions take over the strides of their input.  With the channels innermost oneDNN ends the process
-    in the gradient of a 1x1 convolution with stride 2: of eight channels from 48 pixels on (CPUs with
-    AVX-512), of two or four at any size (AVX2).  One channel may have both strides at once, which
-    ``contiguous`` leaves alone.  Grey images of at most ``small`` pixels are left alone too.
+    Convolutions adopt the strides of their input.  With channels-last strides oneDNN ends the process in the
+    gradient of a 1x1 convolution with stride 2: for eight channels from 48 pixels on (CPUs with AVX-512), for
+    two or four at any size (AVX2).  ``contiguous`` keeps the strides of a single channel, since they may fit
+    both layouts, so grey images of more than ``small`` pixels get new strides here.
     """
     if images.dim() == 4 and images.shape[1] == 1 and images.shape[2:].numel() > small:
         return images.squeeze(1).contiguous().unsqueeze(1)
@@ -42,7 +42,7 @@ def three_channels(images: torch.Tensor) -> torch.Tensor:
 
 
 def set_moments(network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Give a network buffers ``mean`` and ``std``, [1, C, 1, 1] or None, which are no part of its state."""
+    """Give a network the buffers ``mean`` and ``std``, [1, C, 1, 1] or None, outside its ``state_dict``."""
     for name, values in (("mean", mean), ("std", std)):
         tensor = None if values is None else torch.tensor(values, dtype=torch.float32)[None, :, None, None]
         network.register_buffer(name, tensor, persistent=False)
@@ -51,7 +51,7 @@ def set_moments(network: nn.Module, mean: Sequence[float] | None, std: Sequence[
 def resize(images: np.ndarray, size: int, *, antialias: bool = True, batch_size: int = 256) -> np.ndarray:
     """uint8 [n, C, h, w] enlarged or shrunk to uint8 [n, C, size, size], bicubic as in Pillow.
 
-    antialias: smooth before shrinking.  Without it shrinking all but undoes an enlargement.
+    antialias: Smooth before shrinking.  Without it, shrinking nearly undoes an enlargement.
     """
     if images.shape[2:] == (size, size):
         return images

@@ -1,7 +1,7 @@
-"""What recipes take, before anything is spent: runs, steps, network evaluations, disk, hours.
+"""What recipes will cost, before they run: runs, steps, network evaluations, disk space, hours.
 
-The stages of an imagined lab say what they cost; those that several recipes share count once, as they do in
-the store. ``probe`` times their own work on this device, on random images.
+The costs come from the stages of an imagined lab.  A stage that several recipes share counts once, as in
+the store.  ``probe`` measures the time of the stages on this device, on random images.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ from .stages.train import Snapshot, Train, TrainInfoBatch
 from .store import Store
 
 Runs = Mapping[Cell, Experiment]
-Speed = dict[tuple[str, str], float]  # (kind of work, network) -> seconds of a unit
+Speed = dict[tuple[str, str], float]  # (kind of work, network) -> seconds per unit
 
 KNOWN = {
     "digits": [150] * 10,
@@ -35,25 +35,25 @@ KNOWN = {
     "imagenet": [1300] * 895 + [1121] * 67 + [1120] * 38,
     "imagenette": [963, 955, 993, 858, 941, 956, 961, 931, 951, 960],
 }
-"""Training images in each class of data that need not be there to be counted; those of the smaller classes of
-ImageNet (732 and up) are their mean."""
+"""Training images per class of data sets that can be counted without being present.  The smaller classes of
+ImageNet (from 732 images on) are replaced by their mean."""
 
 KINDS = (
     "images autoencoder latents pipeline encoder features reference proxy training sampling decoding "
     "measuring comparison"
 ).split()
-"""Kinds of work in the order of the stages; "reference" is the run on all the data, plain."""
+"""Kinds of work in the order of the stages; "reference" is the plain run on all the data."""
 
 UNITS = {
     **dict.fromkeys(("latents", "features", "decoding", "measuring"), "images"),
     "sampling": "evaluations",
     "comparison": "pairs",
 }
-"""What the time of a kind of work goes with, where it is not its steps."""
+"""Kind of work -> the count that its time is proportional to, if that is not its steps."""
 
 
 def of_cells(lab: Lab, cells: Iterable[Cell]) -> Runs:
-    """The cells of a table as recipes on a lab.
+    """The experiment for each cell of a table, on one lab.
 
     Raises:
         DedtError: For an unknown row.
@@ -62,24 +62,25 @@ def of_cells(lab: Lab, cells: Iterable[Cell]) -> Runs:
 
 
 def stages(runs: Runs, until: str = "evaluate") -> dict[str, Stage]:
-    """Every stage behind a verb of the runs once, by its address."""
+    """Every stage that a verb of the runs needs, once each: address -> stage."""
     return closure(stage for run in runs.values() for stage in run.stages(until))
 
 
 def costs(stage: Stage, least: bool = False) -> list[Cost]:
-    """What a stage takes, worked out once for a lab; InfoBatch with ``least`` as if it pruned as much as it can."""
+    """Costs of a stage, computed once per lab; with ``least``, InfoBatch prunes as much as it can."""
     how = {"least": least} if isinstance(stage, TrainInfoBatch) else {}
     return stage.lab.remember(("cost", stage.address, *how.values()), lambda: list(stage.cost(**how)))
 
 
 def plan(runs: Runs, least: bool = False, until: str = "evaluate") -> list[Cost]:
-    """The work behind a verb of runs on an imagined lab, in the order of KINDS.
+    """The work that a verb of the runs needs on an imagined lab, in the order of KINDS.
 
-    InfoBatch prunes what the losses tell it to: its runs are counted as if it pruned nothing, or with
+    How much InfoBatch prunes depends on the losses.  Its runs are counted as if it pruned nothing, or with
     ``least`` as much as it can.
 
     Returns:
-        For every kind of work one sum over its stages; of scratch the most that one of them needs.
+        One Cost per kind of work, description and network: the sum over its stages, but for ``scratch`` the
+        maximum.
     """
     groups: dict[tuple[str, str, str], list[Cost]] = {}
     for stage in stages(runs, until).values():
@@ -96,9 +97,9 @@ def plan(runs: Runs, least: bool = False, until: str = "evaluate") -> list[Cost]
 def speedups(runs: Runs, least: bool = False) -> dict[tuple[str, float], tuple[float, float]]:
     """Ideal speed-ups over the run on all the data, in evaluations of the diffusion network.
 
-    (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Other
-    encoders are not in it, nor the stages that the run on all the data needs as well, nor what a device loses
-    to small batches.
+    (row, ratio) -> (of the final training alone, of the whole recipe with DDAE, reference and proxy).  Not
+    included are other encoders, the stages that the run on all the data needs as well, and the lower
+    efficiency of a device at small batches.
     """
     found = {}
     for (row, ratio, _), run in runs.items():
@@ -119,19 +120,19 @@ def speedups(runs: Runs, least: bool = False) -> dict[tuple[str, float], tuple[f
 
 
 def known_data(profile: Profile) -> str | None:
-    """The name in KNOWN of a profile's images: that of their source, or where their path is open that of the profile."""
+    """Key in KNOWN of a profile's images: the source or, if no path is set, the profile's name; else None."""
     source = profile.data.source
     name = source if source in KNOWN or profile.data.path else profile.name
     return name if name in KNOWN else None
 
 
 def survey(profile: Profile) -> tuple[list[int], Reading | None]:
-    """Training images of each class, and what was left out (None if all are used).
+    """Number of training images per class, and what was left out (None if all are used).
 
-    Data that the library knows need not be there; of other data only the labels are read.
+    Data sets in KNOWN need not be present; of other data only the labels are read.
 
     Raises:
-        DedtError: When they cannot be.
+        DedtError: The labels cannot be read.
     """
     known, per_class = known_data(profile), profile.data.per_class
     if known:
@@ -142,7 +143,7 @@ def survey(profile: Profile) -> tuple[list[int], Reading | None]:
         # Only held-out images may be missing, and only CIFAR-10 is a folder.
         assert isinstance(found, data.Listing)
         counts, reading = found.class_counts.tolist(), found.reading
-        if not found.class_names:  # clusters will stand in for them; here they are equally large
+        if not found.class_names:  # clusters replace them, here of equal size
             n, k = len(found), number_of_clusters(profile, len(found))
             counts = [n // k + (i < n % k) for i in range(k)]
     if per_class:
@@ -162,30 +163,30 @@ SMALL = {
     "reweight.window": 1.0,
     "data.per_class": 0,
 }
-"""A profile of the same networks whose stages take few steps."""
+"""Changes to a profile that keep its networks and shorten its stages to a few steps."""
 
 ALIKE = {"reference": "training", "measuring": "features"}
-"""Kinds of work whose units take as long as those of another."""
+"""Kind of work -> another kind whose units take the same time."""
 
 
 def units(cost: Cost) -> int:
-    """What the time of some work goes with: its steps, images, evaluations or pairs."""
+    """The count that the time of some work is proportional to: steps, images, evaluations or pairs."""
     return getattr(cost, UNITS.get(cost.kind, "steps"))
 
 
 def seconds(work: Cost, speed: Speed) -> float:
-    """Seconds that some work takes at a ``speed`` of :func:`probe`."""
+    """Seconds that some work takes at a ``speed`` from :func:`probe`."""
     return units(work) * speed[work.kind, work.network] if work.network else 0.0
 
 
 def probe(runs: Runs, until: str = "evaluate", *, limit: float = 5.0) -> Speed:
     """Measure this device: (kind, network) -> seconds per step, image, evaluation or pair.
 
-    Each stage does its own work on a batch of random images, and again on four times as many for as long as
-    that takes about ``limit`` seconds: the difference is free of what a stage takes once.
+    Each stage does its own work on a batch of random images, then on four times as many, and so on for about
+    ``limit`` seconds.  The difference between two rounds excludes one-off costs of the stage.
 
     Raises:
-        DedtError: When a batch does not fit into the device's memory.
+        DedtError: A batch does not fit into the device's memory.
     """
     lab = next(iter(runs.values())).lab
     if lab.profile.threads:
@@ -201,7 +202,7 @@ def probe(runs: Runs, until: str = "evaluate", *, limit: float = 5.0) -> Speed:
 
 
 def _time(stage: Stage, limit: float) -> Speed:
-    """Seconds of each unit of a stage's costs."""
+    """Seconds per unit of each kind of work in a stage."""
     found: Speed = {}
     before: dict[str, tuple[float, int]] = {}
     for batches in (1, 4, 16, 64):
@@ -228,7 +229,7 @@ def _time(stage: Stage, limit: float) -> Speed:
 
 
 def _small(stage: Stage, batches: int, store: Store) -> Stage:
-    """The stage with random images, as many as ``batches`` of its own batches hold."""
+    """The same stage on random images, as many as fill ``batches`` of its batches."""
     settings = getattr(stage, "settings", {"batch_size": 8})
     images = batches * (settings["batch_size"] if isinstance(settings, dict) else settings.batch_size)
     counts = np.bincount(np.arange(images) % 8).tolist()
@@ -241,7 +242,7 @@ def _small(stage: Stage, batches: int, store: Store) -> Stage:
 
 
 def _pair_seconds(lab: Lab) -> float:
-    """For the distance of a pair of images, in as many numbers as the widest of the metrics has."""
+    """Seconds per distance between two images, at the width of the widest metric."""
     channels, side, _ = lab.shape
     width = max(channels * min(side, THUMBNAIL) ** 2, evaluate.width(lab))
     rows = np.random.default_rng(0).random((1024, width))

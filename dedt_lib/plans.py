@@ -1,9 +1,10 @@
 """Which samples an epoch visits, and with what weights: the data side of a training run.
 
-A plan has ``epochs``; ``epoch(e)`` gives the indices and weights of epoch e, not yet shuffled; one with
-``needs_losses`` is told them by ``record``; ``state`` and ``restore`` carry it over an interruption.
+A plan has ``epochs``, and ``epoch(e)`` returns the indices and weights of epoch e, not yet shuffled.  A plan
+with ``needs_losses`` receives the losses through ``record``.  ``state`` and ``restore`` carry a plan over an
+interruption.
 
-A plan of your own is a subclass of :class:`EpochPlan` and its entry in ``REGISTRY``.
+To add a plan, subclass :class:`EpochPlan` and enter the class in ``REGISTRY``.
 """
 
 from typing import Any
@@ -16,21 +17,21 @@ from .randomness import numpy_generator
 
 
 class EpochPlan:
-    """Visits the coreset; in the annealing tail, everything.
+    """Visits the coreset in every epoch, and all samples in the annealing tail.
 
     Args:
-        indices: int [m], the coreset.
-        total: Samples of the data.
-        epochs: E.
+        indices: int [m], positions of the coreset.
+        total: Number of samples in the data.
+        epochs: Number of epochs E.
         weights: float [m], one per kept sample, or None for ones.
         annealing_start: Share of the epochs after which all ``total`` samples are visited (0.875 in the
             paper, as in InfoBatch; Qin et al., 2024); 1 means never.
-        tail_weights: float [total], the weights of the samples in that tail, or None for ones (as InfoBatch
-            resets its weights).
-        seed: Of a plan that draws.
+        tail_weights: float [total], weights of the samples in that tail, or None for ones (InfoBatch, too,
+            resets its weights there).
+        seed: Seed for subclasses that draw samples at random.
 
     Raises:
-        DedtError: A position is none of the data, or there is not one weight for each sample.
+        DedtError: A position lies outside the data, or there is not one weight for each sample.
     """
 
     needs_losses = False
@@ -59,15 +60,15 @@ class EpochPlan:
         return np.arange(self.total), self.tail_weights
 
     def sizes(self) -> list[int]:
-        """Samples that each epoch visits, known beforehand."""
+        """Number of samples that each epoch visits, known before training."""
         return [len(self.epoch(e)[0]) for e in range(self.epochs)]
 
     def steps(self, batch_size: int) -> int:
-        """Optimiser steps of the whole run."""
+        """Number of optimiser steps in the whole run."""
         return sum(-(-size // batch_size) for size in self.sizes())
 
     def state(self) -> dict[str, np.ndarray]:
-        """Nothing that an interruption could lose."""
+        """State for a checkpoint; this plan has none."""
         return {}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -75,17 +76,17 @@ class EpochPlan:
 
 
 class ClassDrawPlan(EpochPlan):
-    """Class weights as sampling probabilities, the use that DoReMi makes of them (Xie et al., 2023).
+    """Class weights as sampling probabilities, as DoReMi uses them (Xie et al., 2023).
 
-    Instead of weighing the loss, an epoch over the coreset draws as many samples as it holds: class i with
+    Instead of weighting the loss, an epoch draws as many samples as the coreset holds: class i with
     probability alpha_i, then one of its images, with replacement.  The expected gradient is that of the
-    weighted loss; how often an image is repeated is not.
+    weighted loss, but images are repeated at other rates.
 
     Args:
-        indices: int [m], the coreset.
-        labels: int [m], its classes.
+        indices: int [m], positions of the coreset.
+        labels: int [m], their classes.
         class_weights: float [K], alpha.
-        settings: As in EpochPlan; the seed is that of the draws.
+        settings: Further arguments of EpochPlan; ``seed`` is the seed of the draws.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class ClassDrawPlan(EpochPlan):
         self.probabilities /= self.probabilities.sum()
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
-        """(indices int64 [m], weights float64 [m]) of epoch ``e``; before the tail drawn with replacement."""
+        """(indices int64 [m], weights float64 [m]) of epoch ``e``, with replacement before the tail."""
         indices, weights = super().epoch(e)
         if e >= self.subset_epochs:
             return indices, weights
@@ -107,25 +108,25 @@ class ClassDrawPlan(EpochPlan):
 
 
 class InfoBatchPlan:
-    """InfoBatch (Qin et al., 2024): skip well-learned samples at random, and weigh those that stay more.
+    """InfoBatch (Qin et al., 2024): skip well-learned samples at random, give kept ones more weight.
 
-    The score of a sample is its last training loss; scores below the mean of all scores are "well
-    learned".  Of those, each epoch keeps a share 1 - prune_ratio, drawn without replacement, with weight
-    1 / (1 - prune_ratio); all others stay with weight one.  The first epoch and the last 1 - delta of the
-    epochs visit everything.
+    The score of a sample is its last training loss.  Samples with a score below the mean of all scores are
+    "well learned".  Each epoch keeps a share 1 - prune_ratio of them, drawn without replacement, with weight
+    1 / (1 - prune_ratio); all others are kept with weight one.  The first epoch and the last share 1 - delta
+    of the epochs visit everything.
 
     Args:
-        n: Samples.
+        n: Number of samples.
         prune_ratio: r in [0, 1).
         delta: Share of the epochs with pruning.
-        epochs: E.
-        seed: Of the draws.
-        budget: None, or instead of r the share of the data that every pruning epoch visits: the kept share of
-            the well-learned is then chosen to meet it, and where it cannot (too few are well learned) all
-            samples are drawn from alike.
+        epochs: Number of epochs E.
+        seed: Seed of the draws.
+        budget: Instead of r, the share of the data that every pruning epoch visits, or None.  The kept share
+            of the well-learned samples is then chosen to meet it.  If too few samples are well learned for
+            that, the draw is from all samples alike.
 
     Raises:
-        DedtError: The ratio or budget is out of range, or there are both or none.
+        DedtError: The ratio or budget is out of range, or both or neither are given.
     """
 
     needs_losses = True
@@ -148,11 +149,11 @@ class InfoBatchPlan:
             raise DedtError(f"The budget must lie in (0, 1]; got {budget}.")
         self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
         self.pruning_epochs = int(delta * epochs)
-        self.scores = np.full(n, 3.0)  # the package's start: equal scores, so the first epoch prunes nothing
+        self.scores = np.full(n, 3.0)  # the package's initial value; equal scores prune nothing
         self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
-        """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn from the scores when first asked."""
+        """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn from the scores at first call."""
         if e == 0 or e >= self.pruning_epochs:
             return np.arange(self.n), np.ones(self.n)
         if self._drawn is None or self._drawn[0] != e:
@@ -181,31 +182,31 @@ class InfoBatchPlan:
         return np.flatnonzero(stays), weights[stays]
 
     def record(self, indices: np.ndarray, losses: np.ndarray) -> None:
-        """Take the unweighted losses float [b] of the samples ``indices`` int [b] as their scores."""
+        """Store the unweighted losses (float [b]) of the samples ``indices`` (int [b]) as their scores."""
         self.scores[np.asarray(indices)] = np.asarray(losses, dtype=np.float64)
 
     def steps(self, batch_size: int) -> int:
-        """The most optimiser steps that the run can take; how many it takes depends on the losses."""
+        """Largest possible number of optimiser steps; the actual number depends on the losses."""
         return self.epochs * -(-self.n // batch_size)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Scores and the draw of the current epoch, as arrays."""
+        """State for a checkpoint: the scores and the draw of the current epoch, as arrays."""
         drawn = zip(("epoch", "indices", "weights"), self._drawn or ())
         return {"scores": self.scores, **{name: np.asarray(value) for name, value in drawn}}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a :meth:`state`."""
+        """Continue from a :meth:`state`."""
         self.scores = np.array(state["scores"])
         if "epoch" in state:
             self._drawn = (int(state["epoch"]), np.array(state["indices"]), np.array(state["weights"]))
 
 
 REGISTRY: dict[str, type[EpochPlan]] = {"": EpochPlan}
-"""Name in a recipe -> its plan, which is made with the arguments of EpochPlan."""
+"""Name in a recipe -> plan class, which takes the arguments of EpochPlan."""
 
 
 def as_weights(weights: np.ndarray | None, count: int) -> np.ndarray:
-    """Sample weights as float64 [count], ones for None; raises DedtError when there is not one each."""
+    """Sample weights as float64 [count], ones for None; raises DedtError unless there is one per sample."""
     weights = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(weights) != count:
         raise DedtError(f"{len(weights)} weights for {count} samples: there must be one each.")

@@ -1,8 +1,8 @@
-"""One training run on several devices: who computes which rows of a batch, and how sums come together.
+"""One training run on several devices: how rows of a batch are shared out, and results are combined.
 
-A run started by ``accelerate launch`` draws the same global batch in every process; each computes the rows
-that are its own, and losses and gradients are summed.  So the result does not depend on the number of
-processes, but for the rounding of sums in another order.
+In a run started by ``accelerate launch`` every process draws the same global batch and computes its own rows;
+losses and gradients are then summed.  The result therefore does not depend on the number of processes, except
+for the rounding of sums in another order.
 """
 
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Processes:
-    """This process among ``count``.  ``Processes()`` is alone."""
+    """This process, one of ``count``; ``Processes()`` is a single one."""
 
     def __init__(self, rank: int = 0, count: int = 1, device: str | None = None) -> None:
         self.rank, self.count, self.device = rank, count, device
@@ -34,12 +34,12 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the files."""
+        """Whether this is the main process, which writes the files."""
         return self.rank == 0
 
     @property
     def hides_bars(self) -> bool | None:
-        """What tqdm's ``disable`` takes: the main process has bars in a notebook, and elsewhere at a terminal."""
+        """Argument ``disable`` of tqdm: only the main process has bars, in a notebook or at a terminal."""
         return None if self.main and "JPY_SESSION_NAME" not in os.environ else not self.main
 
     def rows(self, total: int) -> slice:
@@ -48,11 +48,11 @@ class Processes:
         return slice(*bounds)
 
     def mine(self, batch: "Batch") -> "Batch":
-        """This process's part of a :class:`~dedt_lib.models.batch.Batch`."""
+        """The rows of this process in a :class:`~dedt_lib.models.batch.Batch`."""
         return batch if self.count == 1 else batch.rows(self.rows(len(batch)))
 
     def gather(self, values: torch.Tensor, total: int) -> torch.Tensor:
-        """The rows [total, ...] of all processes, from this one's."""
+        """The rows [total, ...] of all processes, given those of this process."""
         if self.count == 1:
             return values
         everyone = torch.zeros((total, *values.shape[1:]), dtype=values.dtype, device=values.device)
@@ -61,7 +61,7 @@ class Processes:
         return everyone
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in one message."""
+        """Sum the gradients over all processes, in one message."""
         if self.count == 1:
             return
         for parameter in parameters:
@@ -81,7 +81,7 @@ class Processes:
         return box[0]
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` holds in any of the processes; waits for them and their devices."""
+        """Whether ``flag`` is true in any process; waits for all processes and their devices."""
         if self.count == 1:
             return bool(flag)
         total = torch.tensor(int(bool(flag)), device=self.device)
@@ -89,6 +89,6 @@ class Processes:
         return total.item() > 0
 
     def wait(self) -> None:
-        """Go on only when every process is here."""
+        """Wait until every process has reached this call."""
         if self.count > 1:
             torch.distributed.barrier()

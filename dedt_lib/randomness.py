@@ -1,7 +1,7 @@
 """Randomness as a function of (seed, stream, step), never as hidden state.
 
-Two networks that ask for the same stream and step see the same draw; a run that is killed and
-resumed draws what it would have drawn anyway.
+Two networks that ask for the same stream and step get the same draw.  A run that is killed and resumed
+draws the same values as an uninterrupted one.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:  # seconds, which a selector of arrays need not wait for
+if TYPE_CHECKING:  # its import takes seconds, and selectors do not need it
     import torch
 
 Made = TypeVar("Made")
@@ -20,9 +20,9 @@ def derive(seed: int, stream: str, step: int = 0) -> int:
     """A 63-bit integer that depends on all three arguments.
 
     Args:
-        seed: the seed of the run.
-        stream: what the draw is for.
-        step: which draw of the stream.
+        seed: Seed of the run.
+        stream: Name of what the draw is for.
+        step: Number of the draw in the stream.
 
     Returns:
         The same integer for the same arguments, on every machine.
@@ -46,7 +46,7 @@ def numpy_generator(seed: int, stream: str, step: int = 0) -> np.random.Generato
 def seed_dropout(seed: int, device: "str | torch.device") -> None:
     """Seed the global generators that dropout on ``device`` draws from.
 
-    Not by ``torch.manual_seed``, which spends a quarter of a millisecond on devices that are not there.
+    This avoids ``torch.manual_seed``, which spends a quarter of a millisecond on devices that do not exist.
     """
     import torch
 
@@ -56,7 +56,7 @@ def seed_dropout(seed: int, device: "str | torch.device") -> None:
 
 
 def seeded(seed: int, stream: str, make: Callable[[], Made]) -> Made:
-    """Call ``make()`` with PyTorch's global generator set from (seed, stream): same weights each time."""
+    """Call ``make()`` with PyTorch's global generator seeded from (seed, stream): same weights each time."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,6 @@
-"""Guided samples of given classes, batch by batch, resumable: DDIM (Song et al., 2021), ancestral sampling.
+"""Guided sampling of given classes in resumable batches: DDIM (Song et al., 2021), ancestral sampling.
 
-A sampler is a function like :func:`ddim`; MDT is sampled by :func:`respaced_ddpm`.
+A sampler is a function like :func:`ddim`; MDT is sampled with :func:`respaced_ddpm`.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from .randomness import torch_generator
 from .weights import key_of
 
 INDEX, PARTS = ".samples.json", (".batch-*.npy", "samples.npy")
-"""What says whose samples a folder holds, and the files that it speaks of."""
+"""File that records which call the samples in a folder belong to, and patterns of the files with samples."""
 
 
 def balanced_labels(n: int, num_classes: int) -> np.ndarray:
@@ -32,13 +32,13 @@ def balanced_labels(n: int, num_classes: int) -> np.ndarray:
 
 
 def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
-    """Classes for n samples in the shares of ``counts`` (int [K], images per class): int64 [n].
+    """Classes for n samples in the proportions of ``counts`` (int [K], images per class): int64 [n].
 
-    Each label is the class that is furthest behind its share so far, the lowest of equals, so that every
-    beginning is as near to the shares as it can be.  Equal counts give :func:`balanced_labels`.
+    Each label is the class furthest behind its share so far (the lowest on ties), so that every prefix of the
+    labels is as close to the proportions as possible.  Equal counts give :func:`balanced_labels`.
 
     Raises:
-        DedtError: The counts are no whole numbers, or all are zero.
+        DedtError: A count is negative or not an integer, or all are zero.
     """
     counts = np.asarray(counts)
     if not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0 or not counts.any():
@@ -58,14 +58,14 @@ def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
 def initial_noise(
     numbers: Iterable[int], shape: tuple[int, ...], seed: int, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Gaussian noise float ``[n, *shape]`` for samples of these numbers; each depends on (seed, number) alone."""
+    """Gaussian noise float ``[n, *shape]`` for samples ``numbers``; each depends on (seed, number) only."""
     return torch.stack(
         [torch.randn(shape, generator=torch_generator(seed, "sample", int(i))) for i in numbers]
     ).to(device)
 
 
 def sample_generators(numbers: Iterable[int], seed: int) -> list[torch.Generator]:
-    """A generator for each of the samples with these numbers, for what a sampler draws on its way."""
+    """One generator for each of the samples ``numbers``, for the random draws of the sampler."""
     return [torch_generator(seed, "sampler", int(i)) for i in numbers]
 
 
@@ -95,25 +95,25 @@ def ddim(
 ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
     """Turn noise into images, or into scaled latents, by DDIM (Song et al., 2021).
 
-    The schedule is the model's own (``ddim_scheduler``), else that of pixels, where the noise is recomputed
-    from the clipped clean image.  On pixels the last of the evaluations sits at the alpha-bar of t = 0, where
-    the steps end, so it changes nothing.  FutureXiang/Diffusion takes every timestep one higher; on the
-    digits' model that changes images by 0.2 grey levels on average with 20 steps, by 0.1 with 100.
+    The scheduler is the model's own (``ddim_scheduler``), else the one for pixels, where the noise is
+    recomputed from the clipped clean image.  On pixels the last evaluation is at alpha-bar of t = 0, where
+    the steps end, so it changes nothing.  In FutureXiang/Diffusion every timestep is higher by one.  For the
+    digits model this changes images by 0.2 grey levels on average with 20 steps, by 0.1 with 100.
 
     Args:
         model: See :mod:`dedt_lib.models`.
         noise: float [b, C, H, W].
         labels: int64 [b].
-        steps: Evenly spaced.
-        guidance: w >= 0.
+        steps: Number of evenly spaced steps.
+        guidance: Guidance weight w >= 0.
         generators: Not used, since eta = 0.
         keep: Step numbers whose intermediate x_t to return as well.
 
     Returns:
-        float [b, C, H, W], pixels in [-1, 1]; with ``keep`` (that, list of x_t).
+        x_0, float [b, C, H, W], pixels in [-1, 1]; with ``keep`` (x_0, list of the x_t and x_0).
     """
     scheduler = getattr(model, "ddim_scheduler", pixel_scheduler)()
-    # The timesteps stay on the host: the scheduler looks at their values, which would mean to wait for a device.
+    # The timesteps stay on the host: the scheduler reads their values, which would mean waiting for a device.
     scheduler.set_timesteps(steps)
     x_t, kept = noise, []
     for number, t in enumerate(scheduler.timesteps):
@@ -140,25 +140,25 @@ def sample(
     processes: Processes | None = None,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Images of given classes.
+    """Generate images of given classes.
 
-    They do not depend on ``batch_size`` or on the number of processes (up to the rounding of one grey level
-    by another order of sums).
+    The images do not depend on ``batch_size`` or on the number of processes (up to one grey level, as another
+    order of sums can round differently).
 
     Args:
         model: See :mod:`dedt_lib.models`.
         labels: int64 [n].
         seed: Each sample's noise is a function of (seed, its number).
-        steps: Of the sampler.
-        guidance: As the sampler takes it: 0 is none for :func:`ddim`, 1 for :func:`respaced_ddpm`.
-        batch_size: Samples at a time.
+        steps: Number of steps of the sampler.
+        guidance: Guidance as the sampler defines it: 0 is none for :func:`ddim`, 1 for :func:`respaced_ddpm`.
+        batch_size: Samples per batch.
         sampler: :func:`ddim`, or a function like it.
-        decode: float [b, ...] that the sampler gives, to uint8 images.
-        folder: Keeps each finished batch, so that an interrupted call with the same arguments goes on (a
-            batch that was damaged is drawn again); the result is then the memory-mapped ``samples.npy`` in it.
+        decode: Turns the sampler's output, float [b, ...], into uint8 images.
+        folder: Keeps the finished batches, so that an interrupted call with the same arguments resumes (a
+            damaged batch is drawn again); the result is then its memory-mapped ``samples.npy``.
         precision: "float32" or "bfloat16".
-        processes: Those that share out the batches; every one gets all images.  This needs a folder.
-        device: Where to sample.
+        processes: Processes that share the batches; each returns all images.  Several of them need a folder.
+        device: Device to sample on.
 
     Returns:
         uint8 [n, C, H, W].
@@ -172,7 +172,7 @@ def sample(
     starts, mine = range(0, len(labels), batch_size), slice(processes.rank, None, processes.count)
 
     def draw(k: int) -> np.ndarray:
-        """The k-th batch of this process, decoded."""
+        """The k-th batch of this process, decoded to uint8."""
         numbers = range(len(labels))[starts[mine][k] :][:batch_size]
         noise = initial_noise(numbers, model.sample_shape, seed, device)
         draws = sample_generators(numbers, seed)
@@ -214,22 +214,22 @@ def respaced_ddpm(
 ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
     """Turn noise into latents by ancestral sampling with fewer steps (Nichol & Dhariwal, 2021).
 
-    The clean latent is not clipped.  MDT's code cuts the decimals off when it turns decoded images into 8
-    bits; this library rounds, here as everywhere, so its images are half a grey level brighter on average.
+    The clean latent is not clipped.  MDT's code truncates when it converts decoded images to 8 bits.  This
+    library rounds, here as everywhere, so its images are half a grey level brighter on average.
 
     Args:
-        model: Has ``guided(x_t, t, labels, scale)``, which returns the noise estimate and, if it has
-            ``learn_sigma``, in as many channels again how to interpolate the log-variance (learned range);
-            else the variance is beta.
+        model: Its ``guided(x_t, t, labels, scale)`` returns the noise estimate and, with ``learn_sigma``, in
+            as many further channels how to interpolate the log-variance (learned range); else the variance is
+            beta.
         noise: float [b, C, H, W].
         labels: int64 [b].
         steps: 2..1000, spaced evenly from t = 999 to t = 0 (paper: 250).
-        guidance: The scale g >= 1 (paper: 3.8).
-        generators: One for each sample, so that a sample does not depend on the batch that it is drawn in.
+        guidance: Guidance scale g >= 1 (paper: 3.8).
+        generators: One per sample, so that a sample does not depend on its batch.
         keep: Step numbers whose intermediate x_t to return as well.
 
     Returns:
-        float [b, C, H, W]; with ``keep`` (that, list of x_t).
+        x_0, float [b, C, H, W]; with ``keep`` (x_0, list of the x_t and x_0).
 
     Raises:
         DedtError: The number of steps is out of range.

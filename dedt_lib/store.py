@@ -3,8 +3,8 @@
 A stage is a function that fills a folder.  Its address is the hash of everything that decides its
 result (its identity), so two tables that need the same run share it.  Work goes to ``KEY.work`` and is
 renamed to ``KEY`` when it is complete; a killed process leaves only the ``.work`` folder, from which
-a resumable stage goes on.  What it goes on from is checked as well (:func:`~dedt_lib.files.sealed`,
-:func:`~dedt_lib.files.intact`).
+a resumable stage continues.  The files that it continues from are checked as well
+(:func:`~dedt_lib.files.sealed`, :func:`~dedt_lib.files.intact`).
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def default_root() -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, machine kind and date: what a number needs beside it to be believed."""
+    """Versions, kind of machine and date, which a manifest records beside a result."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -56,22 +56,22 @@ class Store:
     """A folder of stage results.
 
     Args:
-        root: the folder, by default :func:`default_root`.
-        compute: False for a store that hands out what it has and raises DedtError for the rest.
+        root: The folder, by default :func:`default_root`.
+        compute: False for a store that only returns stored results and raises DedtError for missing ones.
     """
 
     def __init__(self, root: str | Path | None = None, *, compute: bool = True) -> None:
         self.root = Path(root) if root else default_root()
         self.compute = compute
         self._verified: set[Path] = set()
-        self._spent = np.zeros(2)  # seconds and CPU seconds of all that was computed
+        self._spent = np.zeros(2)  # seconds and CPU seconds of everything computed so far
 
     def folder(self, stage: str, identity: dict) -> Path:
-        """Where the result of ``stage`` under ``identity`` is or will be."""
+        """Folder where the result of ``stage`` under ``identity`` is or will be."""
         return self.root / stage / address(stage, identity)
 
     def has(self, stage: str, identity: dict) -> bool:
-        """Whether that result is complete."""
+        """Whether the result of ``stage`` under ``identity`` is complete."""
         return (self.folder(stage, identity) / MANIFEST).exists()
 
     def run(
@@ -82,27 +82,27 @@ class Store:
         resumable: bool = False,
         processes: "Processes | None" = None,
     ) -> Path:
-        """The folder with the result of a stage, computed if it is not there yet.
+        """The folder with the result of a stage, which is computed if it does not exist yet.
 
         Only one process computes a stage; another that needs it waits.  Files whose names begin with a dot
-        are for going on after a kill, and are removed when the result is complete.
+        serve to continue after a kill, and are removed when the result is complete.
 
         Args:
-            stage: its name.
-            identity: everything that decides the result, JSON-able.
-            work: fills a folder; it may return a dict of facts to note in the manifest.
-            resumable: hand a half-done folder to ``work`` again; otherwise it is emptied first.
-            processes: those started together, which all do the work; the main one keeps the result.
+            stage: Name of the stage.
+            identity: Everything that decides the result, JSON-serialisable.
+            work: Fills a folder; it may return a dict of facts for the manifest.
+            resumable: Pass an unfinished folder to ``work`` again; otherwise it is emptied first.
+            processes: Processes started together, which all do the work; the main one keeps the result.
 
         Raises:
-            DedtError: when the stored result is damaged or foreign, or the disk is full.
+            DedtError: The stored result is damaged or foreign, or the disk is full.
         """
         from .processes import Processes
 
         folder, processes = self.folder(stage, identity), processes or Processes()
         there = self.has(stage, identity)
         if folder not in self._verified:
-            # Of several processes all must take the same way, however late one of them looks.
+            # All processes must take the same branch, even if one of them looks later.
             there = processes.from_main(there)
         if there:
             return self._verify(folder, stage, identity)
@@ -113,7 +113,7 @@ class Store:
         def ask(attempt):
             return processes.from_main(processes.main and attempt())
 
-        # The others hear of each attempt of the main one: no message among them is waited for longer.
+        # The main process reports every attempt, so that the others never wait longer for a message.
         with locked(folder, f"the stage '{stage}'", ask):
             if not processes.from_main(self.has(stage, identity)):
                 if folder.exists():
@@ -137,7 +137,7 @@ class Store:
         with full_disk_told(f"during stage '{stage}' (in {partial})"):
             facts = work(partial) or {}
         whole = _clocks() - start
-        own = whole - (self._spent - before)  # without other stages that the work has made on its way
+        own = whole - (self._spent - before)  # without other stages that this work has computed
         self._spent = before + whole
         files = {p.relative_to(partial).as_posix(): p for p in partial.rglob("*") if p.is_file()}
         manifest = {
@@ -160,7 +160,7 @@ class Store:
         self._verified.add(folder)  # its files were hashed just now
 
     def manifest(self, folder: str | Path) -> dict[str, Any]:
-        """The manifest of a complete stage folder; raises DedtError when it is missing or damaged."""
+        """The manifest of a complete stage folder; raises DedtError if it is missing or damaged."""
         path = Path(folder) / MANIFEST
         manifest = read_json(path, mend=f"delete {folder} and run again; other results are not touched.")
         whole = isinstance(manifest, dict) and {"stage", "identity", "files"} <= set(manifest)
@@ -180,7 +180,7 @@ class Store:
             if not path.exists() or path.stat().st_size != facts["bytes"] or sha256(path) != facts["sha256"]:
                 raise _damaged(folder, f"{path} is missing or was changed after it was written")
         with contextlib.suppress(OSError):  # a store may be read-only
-            _sweep(folder)  # after a kill between the result and this
+            _sweep(folder)  # a kill may have prevented it before
         self._verified.add(folder)
         return folder
 
@@ -191,11 +191,11 @@ def _prepare(partial, resumable):
     make_folder(partial, "Set DEDT_STORE to")
     for stray in partial.glob(".*.partial"):  # left by a process that was killed while it wrote
         stray.unlink()
-    (partial / MANIFEST).unlink(missing_ok=True)  # of one that was killed before the result had its name
+    (partial / MANIFEST).unlink(missing_ok=True)  # left by one that was killed before the final rename
 
 
 def _sweep(folder):
-    """Remove from a complete result what was there to go on from."""
+    """Remove from a complete result the files that served to continue it."""
     for scratch in folder.glob(".*"):
         shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else scratch.unlink(missing_ok=True)
 
@@ -209,6 +209,6 @@ def _clocks():
 
 
 def _checksum(manifest):
-    """SHA-256 of all that a manifest says but for its checksum, as it is read back from JSON."""
+    """SHA-256 of a manifest without its checksum, in the form that is read back from JSON."""
     said = {name: value for name, value in json.loads(json.dumps(manifest)).items() if name != CHECKSUM}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

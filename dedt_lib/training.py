@@ -1,12 +1,13 @@
-"""The one training loop: diffusion models (plain, weighted, annealed, InfoBatch, proxy), classifiers, autoencoders.
+"""The one training loop, for diffusion models, classifiers, CLIP and autoencoders.
 
-A :class:`Task` says what one kind of training does in its own way, and :func:`fit` does the rest.  Everything
-random is a function of (seed, stream, step), so a run that was killed ends with the same bits as one that was
-not.  Inside a step nothing waits for the device: losses stay there and are fetched every ``devices.FLUSH``
-steps.
+A :class:`Task` defines what differs between kinds of training, and :func:`fit` does the rest.  Everything
+random is a function of (seed, stream, step), so a run that was killed ends with the same bits as an
+uninterrupted one.  Within a step nothing waits for the device: losses stay there and are fetched every
+``devices.FLUSH`` steps.
 
-A diffusion model is trained along a plan (:mod:`dedt_lib.plans`), which says which samples an epoch visits
-and with what weights; a weighting (group DRO) may change the weights while training.
+A diffusion model (plain, weighted, annealed, InfoBatch, proxy) is trained along a plan
+(:mod:`dedt_lib.plans`), which says which samples an epoch visits and with what weights.  A weighting (group
+DRO) may change the weights during training.
 """
 
 import contextlib
@@ -56,7 +57,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 """Adam; AdamW with the weight decay of Stable Diffusion; Adan (Xie et al., 2022); SGD of the classifiers.
 
-What is no diffusion model takes AdamW with ``fused=False``, the order of sums that its stored results have.
+Networks other than diffusion models use AdamW with ``fused=False``, the sum order of their stored results.
 """
 
 
@@ -65,14 +66,14 @@ EMA_WARMUPS: dict[str, Callable[[float], dict[str, Any]]] = {
     "reciprocal": lambda decay: {},
     "none": lambda decay: {"min_decay": decay},
 }
-"""Name -> what diffusers' EMA takes for it at a decay: see :func:`moving_average`."""
+"""Name -> function from the decay to arguments of diffusers' EMA: see :func:`moving_average`."""
 
 
 def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> "EMAModel":
-    """diffusers' EMA of the weights; its decay after s steps is at most ema_decay.
+    """diffusers' EMA of the weights, whose decay after s steps is at most ema_decay.
 
-    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as diffusers' fine-tuning
-    script; "none": ema_decay from the second step on, as MDT's code.
+    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as in diffusers' fine-tuning
+    script; "none": ema_decay from the second step on, as in MDT's code.
     """
     from diffusers.training_utils import EMAModel
 
@@ -83,7 +84,7 @@ def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettin
 def make_schedule(
     name: str, optimizer: torch.optim.Optimizer, epochs: int, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """A learning rate for every step: "cosine" to zero, or "steps" down to a fifth at each of MILESTONES."""
+    """Learning rate per optimiser step: "cosine" to zero, or "steps" to a fifth at each of MILESTONES."""
     check_choice("schedule", name, ("cosine", "steps"))
     if name == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_per_epoch)
@@ -95,18 +96,18 @@ def make_schedule(
 
 
 class Task:
-    """What one kind of training does in its own way.
+    """Base class of one kind of training, for :func:`fit`.
 
     Attributes:
-        network: What is trained, on its device.
-        optimizer, schedule: PyTorch's; the schedule takes a step after every step of the optimiser.
-        epochs, steps: Of the whole run; of the steps the most that it can take.
+        network: The network to train, on its device.
+        optimizer, schedule: Those of PyTorch; the schedule steps after every step of the optimiser.
+        epochs, steps: Length of the whole run; ``steps`` is the largest possible number.
         seed, dropout: The dropout of a step is a function of (seed, dropout, step).
-        checkpoint_every: Steps.
-        ema: The moving average of the weights, or None.
-        clip: The largest norm of the gradient, or None.
-        generator: What the steps of an epoch draw from in turn, or None where every step has its own.
-        settings: What tells this run from another, JSON-able; a checkpoint with others is refused.
+        checkpoint_every: Steps between checkpoints.
+        ema: Moving average of the weights, or None.
+        clip: Largest norm of the gradient, or None.
+        generator: Random generator that the steps of an epoch share, or None if every step has its own.
+        settings: What identifies this run, JSON-serialisable; a checkpoint with other settings is refused.
     """
 
     network: nn.Module
@@ -123,23 +124,23 @@ class Task:
     settings: dict = {}
 
     def batches(self, epoch: int) -> Sequence:
-        """The batches of an epoch that begins: tuples of tensors, the first of them the indices [b]."""
+        """Batches of an epoch, made at its start: tuples of tensors, the indices [b] first."""
         raise NotImplementedError
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of a batch, and this process's part of it, which is minimised: two scalars on the device."""
+        """Loss of a batch, and the part of it that this process minimises: two scalars on the device."""
         raise NotImplementedError
 
     def state(self) -> checkpoint.Parts:
-        """What else a checkpoint must keep: tensors by part and name."""
+        """Further state for a checkpoint: tensors by part and name."""
         return {}
 
     def restore(self, parts: checkpoint.Parts) -> None:
-        """Go on from a :meth:`state`."""
+        """Continue from a :meth:`state`."""
 
 
 class _Run:
-    """A task under way: what a step changes, and what a checkpoint holds."""
+    """State of a running task: what a step changes and a checkpoint stores."""
 
     COUNTERS = ("step", "epoch", "position", "images_seen", "seconds", "cpu_seconds")
 
@@ -153,7 +154,7 @@ class _Run:
         self._last = time.perf_counter(), time.process_time()
 
     def start(self, epoch: int) -> Sequence:
-        """The batches of ``epoch`` that are still to come."""
+        """The remaining batches of ``epoch``."""
         batches = self.task.batches(epoch)
         if epoch != self.epoch:
             self.epoch, self.position = epoch, 0
@@ -162,7 +163,7 @@ class _Run:
         return batches[self.position :]
 
     def take_step(self, batch: Any) -> None:
-        """Loss, gradient, clip, optimiser, schedule, EMA."""
+        """One training step: loss, gradient, clipping, optimiser, schedule, EMA."""
         task = self.task
         seed_dropout(derive(task.seed, task.dropout, self.step), self.parameters[0].device)
         loss, share = task.loss(self.step, batch)
@@ -180,7 +181,7 @@ class _Run:
         self.images_seen += len(batch[0])
 
     def flush(self) -> None:
-        """Fetch the losses from the device; raises DedtError for one that is not finite."""
+        """Fetch the losses from the device; raises DedtError if one is not finite."""
         losses = self.losses.fetch()
         for k in np.flatnonzero(~np.isfinite(losses))[:1]:
             raise DedtError(
@@ -196,7 +197,7 @@ class _Run:
         self._last = now
 
     def keep_ema(self, path: Path) -> None:
-        """Write the EMA weights of this step."""
+        """Write the EMA weights of this step to ``path``."""
         self.flush()
         ema = self.task.ema
         if ema is not None and self.processes.main:
@@ -207,7 +208,7 @@ class _Run:
             ema.restore(self.parameters)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, unless a loss since the last one is not finite."""
+        """Write a checkpoint; raises DedtError instead if a new loss is not finite."""
         self.flush()
         self.stop_clock()
         if self.processes.main:
@@ -217,7 +218,7 @@ class _Run:
             checkpoint.save(path, self.task, parts, {name: getattr(self, name) for name in self.COUNTERS})
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint; raises DedtError when it is of another run."""
+        """Continue from a checkpoint; raises DedtError if it belongs to another run."""
         parts, facts = checkpoint.restore(path, self.task)
         self.losses = History(parts["run"]["losses"].numpy())
         self._generator_state = parts["run"].get("generator")
@@ -238,18 +239,18 @@ def fit(
 
     Args:
         task: What to train, and how.
-        folder: Where checkpoints are kept and gone on from, or None for none.  If the one there is damaged, a
-            line says so and the run begins anew.
-        progress: The title of the progress bar.
-        processes: Those that share the run; only the main one writes.
+        folder: Folder of the checkpoint, from which an interrupted run continues, or None for none.  If the
+            checkpoint is damaged, a line reports it and the run starts again.
+        progress: Title of the progress bar.
+        processes: Processes that share the run; only the main one writes.
         keep_steps: Steps after which the EMA weights are also kept, as ``ema-STEP.safetensors``.
 
     Returns:
         The finished run, with its losses and counters.
 
     Raises:
-        DedtError: The checkpoint is of another run, the disk is full, or losses are not finite.
-        interruption.Stopped: A signal asked to stop; a checkpoint of the step that was under way is there.
+        DedtError: The checkpoint belongs to another run, the disk is full, or losses are not finite.
+        interruption.Stopped: A signal asked to stop; the last finished step is in a checkpoint.
     """
     run = _Run(task, processes)
     processes, folder = run.processes, Path(folder) if folder else None
@@ -257,9 +258,9 @@ def fit(
         run.restore(folder / CHECKPOINT)
     how = {"unit": "step", "leave": False, "disable": processes.hides_bars}
     bar = tqdm(None, progress, task.steps, initial=run.step, **how)
-    # Without a checkpoint there is nothing to stop for at the end of a step.
+    # Without checkpoints there is no reason to finish a step before stopping.
     patient = interruption.postponed() if folder else contextlib.nullcontext()
-    # Who asks for a trained network, and is the first to, may want no gradients of it.
+    # The first to ask for a trained network, and so to train it, may be in a block without gradients.
     with bar, patient, torch.random.fork_rng(devices=[]), torch.enable_grad():
         for epoch in range(run.epoch, task.epochs):
             for batch in run.start(epoch):
@@ -270,7 +271,7 @@ def fit(
                     run.flush()
                 if folder and run.step in keep_steps:
                     run.keep_ema(folder / f"ema-{run.step:06d}.safetensors")
-                # To ask the other processes is to wait for them.
+                # Asking the other processes means waiting for them.
                 stopping = folder and (looks or processes.count == 1) and processes.any(interruption.asked())
                 due = run.step % task.checkpoint_every == 0 and run.step < task.steps
                 if folder and (stopping or due):
@@ -284,9 +285,10 @@ def fit(
 
 
 def _can_go_on(folder):
-    """Whether ``folder`` holds a checkpoint to go on from, with all that the run wrote before it.
+    """Whether ``folder`` holds a checkpoint to continue from, undamaged like the EMA weights beside it.
 
-    What is damaged is removed, the checkpoint first, because only a run from the start makes it again.
+    If any of these files is damaged, the checkpoint is removed first and then the damaged files, because only
+    a run from the start writes them again.
     """
     first = folder / CHECKPOINT
     damaged = [path for path in (first, *folder.glob("ema-*")) if path.exists() and not intact(path)]
@@ -301,18 +303,18 @@ def _can_go_on(folder):
 
 
 class Supervised(Task):
-    """Minimise a loss over all samples, shuffled anew in every epoch, with a checkpoint after each.
+    """Minimise a loss over all samples, shuffled in every epoch, with a checkpoint after each epoch.
 
     Args:
-        network: On ``device``.
+        network: The network, on ``device``.
         loss: Called with the indices of a batch, int64 [b] on the device, and a generator on the host for
-            what it draws; returns a scalar.
-        optimizer: Of OPTIMIZERS, over the parameters of ``network``.
-        n: Samples.
-        settings: epochs, batch_size, seed, schedule (:func:`make_schedule`), and whatever else tells this run
-            from another.
-        stream: Names its randomness, a function of (seed, stream, epoch).
-        device: Where the network is.
+            random draws; returns a scalar.
+        optimizer: One of OPTIMIZERS, over the parameters of ``network``.
+        n: Number of samples.
+        settings: epochs, batch_size, seed, schedule (:func:`make_schedule`), and whatever else identifies
+            the run.
+        stream: Name of its randomness, a function of (seed, stream, epoch).
+        device: Device of the network.
     """
 
     def __init__(
@@ -342,17 +344,17 @@ class Supervised(Task):
         return [(batch,) for batch in self._split(order)]
 
     def _split(self, order):
-        """Parts of ``order``; a last one of a single sample is left out, as it has no batch statistics."""
+        """Batches of ``order``; a last one with a single sample is dropped, as it has no batch statistics."""
         size = self.settings["batch_size"]
         return [batch for batch in order.split(size) if len(batch) > 1 or len(order) == 1 or size == 1]
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean loss of the batch, twice."""
+        """The mean loss of the batch, twice, since one process computes all of it."""
         value = self._loss(batch[0], self.generator)
         return value, value
 
     def train(self, folder: Path | str | None) -> np.ndarray:
-        """The mean losses float64 [epochs] of a training with :func:`fit`; leaves the network in eval mode."""
+        """Train with :func:`fit`; returns mean losses float64 [epochs], leaves the network in eval mode."""
         run = fit(self, folder=folder, progress=f"train {type(self.network).__name__}")
         self.network.eval()
         sizes = self._sizes
@@ -364,7 +366,7 @@ class Supervised(Task):
 
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
-"""Settings that change how fast a run goes, and nothing else."""
+"""Settings that change only the speed of a run."""
 
 
 @dataclass(frozen=True)
@@ -372,20 +374,20 @@ class TrainingSettings:
     """How a diffusion model is trained; a profile holds the values.
 
     Attributes:
-        epochs: Of the plan.
-        batch_size: The last partial batch is kept.
-        learning_rate: Constant after a linear warm-up over ``warmup_steps``, and over ``warmup_epochs``, each
-            as long as the first, whatever the later ones visit.  Counted in steps it is equally long for few
+        epochs: Epochs of the plan.
+        batch_size: Samples per batch; the last partial batch is kept.
+        learning_rate: Constant after a linear warm-up over ``warmup_steps`` plus ``warmup_epochs``, each as
+            long as the first epoch, even if later ones differ.  A warm-up in steps is equally long for few
             and for many images.
-        gradient_clip: Global norm.
+        gradient_clip: Largest global norm of the gradient.
         ema_decay, ema_warmup: See :func:`moving_average`.
-        label_dropout: Probability.
-        flip: Mirror half of the images.
-        checkpoint_every: Steps.
+        label_dropout: Probability that a label is hidden, for guidance.
+        flip: Mirror each image with probability 1/2.
+        checkpoint_every: Steps between checkpoints.
         precision: "float32" or "bfloat16", of the forward and backward pass; weights and optimiser stay
             float32.
-        channels_last, compile: Faster on many GPUs, the same result up to rounding.
-        optimizer: A name of OPTIMIZERS.
+        channels_last, compile: Faster on many GPUs, with the same result up to rounding.
+        optimizer: A name in OPTIMIZERS.
     """
 
     epochs: int
@@ -411,13 +413,13 @@ class TrainingSettings:
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """Those that decide the result."""
+        """The settings that decide the result."""
         return {name: value for name, value in vars(self).items() if name not in SPEED}
 
 
 @dataclass
 class TrainingResult:
-    """What a finished run leaves: losses float32 [steps]; seconds and cpu_seconds of training."""
+    """Result of a finished run: losses float32 [steps]; seconds and cpu_seconds of training."""
 
     steps: int
     images_seen: int
@@ -427,20 +429,20 @@ class TrainingResult:
 
 
 class Weighting(Protocol):
-    """Weights that follow the losses while training, such as :class:`~dedt_lib.reweighting.GroupDRO`."""
+    """Weights that follow the losses during training, such as :class:`~dedt_lib.reweighting.GroupDRO`."""
 
     def __call__(self, losses: torch.Tensor, batch: Batch, model: nn.Module) -> torch.Tensor:
-        """Weights float [b] of a batch whose losses are float [b]."""
+        """Weights float [b] of a batch with the losses float [b]."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint keeps of it."""
+        """State for a checkpoint."""
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from what a checkpoint kept."""
+        """Continue from the :meth:`state` in a checkpoint."""
 
 
 class Source(Protocol):
-    """What the training loop draws from: :class:`PixelImages`, ``latents.Latents``."""
+    """A source of training samples: :class:`PixelImages`, ``latents.Latents``."""
 
     labels: torch.Tensor
 
@@ -450,11 +452,11 @@ class Source(Protocol):
     def draw(
         self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
     ) -> torch.Tensor:
-        """float [b, C, H, W] at ``indices`` int64 [b]; flip: bool [b], or None for none."""
+        """Samples float [b, C, H, W] at ``indices`` int64 [b]; flip: bool [b], or None for no flips."""
 
 
 class PixelImages:
-    """LabelledImages as the training loop draws them: uint8 on the device, flipped and scaled when drawn."""
+    """LabelledImages as a source of training samples: uint8 on the device, flipped and scaled when drawn."""
 
     def __init__(self, data: LabelledImages) -> None:
         self.images, self.labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
@@ -471,13 +473,13 @@ class PixelImages:
     def draw(
         self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
     ) -> torch.Tensor:
-        """float [b, C, H, W] in [-1, 1] at ``indices`` int64 [b]; flip: bool [b], or None for none."""
+        """Images float [b, C, H, W] in [-1, 1] at ``indices`` int64 [b]; flip: bool [b], or None for none."""
         x = to_float(self.images[upload(indices, self.images.device)])
         return x if flip is None else channels_first(torch.where(flip[:, None, None, None], x.flip(3), x))
 
 
 def as_source(data: LabelledImages | Source) -> Source:
-    """What the training loop draws from: LabelledImages are wrapped, anything that draws is left as it is."""
+    """A source of training samples: LabelledImages are wrapped, other sources are returned as they are."""
     return PixelImages(data) if isinstance(data, LabelledImages) else data
 
 
@@ -493,13 +495,13 @@ def draw_batch(
     """The :class:`Batch` of ``step``: images and labels at ``indices`` with this step's random draws.
 
     Args:
-        source: LabelledImages, or something else that draws (:class:`PixelImages`, ``latents.Latents``).
-        indices: int64 [b], best on the host.
-        settings: For flip and label_dropout.
-        seed: With ``step``, what all draws are a function of.
-        step: Of the training, from 0.
-        model: Asked for its own draws, if it has any.
-        device: The source's; by default that of ``indices``.
+        source: LabelledImages, or another source (:class:`PixelImages`, ``latents.Latents``).
+        indices: int64 [b], preferably on the host.
+        settings: Used for flip and label_dropout.
+        seed: All draws are a function of ``seed`` and ``step``.
+        step: Training step, from 0.
+        model: Makes its own draws as well, if it has any.
+        device: Device of the source; by default that of ``indices``.
     """
     source, device, n = as_source(source), device or indices.device, len(indices)
     draws = getattr(model, "draws", None)
@@ -517,25 +519,25 @@ def draw_batch(
 
 
 def shuffled_epoch(plan: EpochPlan | InfoBatchPlan, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices int64 [m] and weights float64 [m] of an epoch in the order in which they are visited."""
+    """Indices int64 [m] and weights float64 [m] of an epoch, in the shuffled order of the visits."""
     indices, weights = plan.epoch(epoch)
     order = torch.randperm(len(indices), generator=torch_generator(seed, "order", epoch)).numpy()
     return indices[order], weights[order]
 
 
 def batch_loss(losses: torch.Tensor, weights: torch.Tensor, normalised: bool = True) -> torch.Tensor:
-    """The loss of a batch: sum(w l) / sum(w), or sum(w l) / b, in which each weight counts as it stands.
+    """The loss of a batch: sum(w l) / sum(w) if ``normalised``, else sum(w l) / b.
 
-    A batch that holds few samples of large weight divides most of that weight away when it is normalised: on
-    long tails a rare class then counts for less than its weight asks.  Group DRO divides all the same, as
-    DoReMi's code does; fixed weights do not.
+    In a batch with few samples of large weight, the normalisation divides most of that weight away: on
+    long-tailed data a rare class then counts for less than its weight.  Group DRO normalises nevertheless, as
+    DoReMi's code does; with fixed weights nothing is normalised.
     """
     weighted = (losses * weights).mean()
-    return weighted / weights.mean() if normalised else weighted  # weights of one change no bit
+    return weighted / weights.mean() if normalised else weighted  # weights that are all one change no bit
 
 
 class _Diffusion(Task):
-    """A diffusion model along a plan; the arguments are those of :func:`train`."""
+    """Training of a diffusion model along a plan; the arguments are those of :func:`train`."""
 
     ema: "EMAModel"
 
@@ -571,7 +573,7 @@ class _Diffusion(Task):
         )
         self.ema = moving_average(model.parameters(), settings)
         self._row_layers = [layer for layer in model.modules() if hasattr(layer, "share_rows")]
-        self._seen: list[tuple] = []  # indices and losses of this epoch, for a plan that asks
+        self._seen: list[tuple] = []  # indices and losses of this epoch, if the plan needs them
         if settings.compile:
             model.compile_network()
 
@@ -622,7 +624,7 @@ class _Diffusion(Task):
 
 
 def _visits(plan, labels):
-    """A digest of what a run visits: the labels, the first epoch of its plan, and the numbers in it."""
+    """Digest of what a run visits: labels, first epoch of the plan, and the plan's scalar attributes."""
     numbers = {
         name: value for name, value in vars(plan).items() if isinstance(value, int | float | str | None)
     }
@@ -648,23 +650,23 @@ def train(
 ) -> TrainingResult:
     """Train a diffusion model on ``data`` along ``plan``; write its EMA weights into ``folder``.
 
-    A checkpoint in ``folder`` from an interrupted run is taken up, and the last one stays there; one with
-    another seed, other settings, other labels or another plan is refused.  ``model`` is left with the EMA
-    weights, in eval mode.
+    Training continues from a checkpoint in ``folder``, if there is one, and the last checkpoint stays there.
+    A checkpoint with another seed, other settings, other labels or another plan is refused.  Afterwards
+    ``model`` has the EMA weights and is in eval mode.
 
     Args:
         model: See :mod:`dedt_lib.models`.
         data: LabelledImages, or latents (see :func:`draw_batch`).
         plan: Which samples an epoch visits, and with what weights.
-        settings: How to train.
-        seed: Of the order of the samples and of every draw.
-        folder: Gets ``model.safetensors`` and ``losses.npy``.
-        weighting: None, or called with (losses [b], batch, model) to return weights [b] (GroupDRO); its
-            losses are divided by the mean weight of the batch, those of a plan's own weights are not.
+        settings: Training settings.
+        seed: Seed of the order of the samples and of every draw.
+        folder: Folder for ``model.safetensors`` and ``losses.npy``.
+        weighting: None, or called with (losses [b], batch, model) to return weights [b] (GroupDRO).  The loss
+            is then divided by the mean weight of the batch, which is not done with a plan's weights alone.
         keep_steps: As in :func:`fit`.
         processes: As in :func:`fit`.
         progress: As in :func:`fit`.
-        device: Where to train.
+        device: Device to train on.
 
     Raises:
         DedtError, interruption.Stopped: As in :func:`fit`.

@@ -1,9 +1,8 @@
 """Weights on disk: the library's own as safetensors, and the files of published networks.
 
 No pickle is ever opened on trust.  The official files are pickles, so their SHA-256 is checked first, and
-even then only tensors are read from them.  What a name on the Hugging Face hub stands for is pinned: the
-names that the library itself uses by :data:`PINNED`, every other one from its first use on, in
-``hub.lock.json``.
+even then only tensors are read from them.  Names on the Hugging Face hub are pinned: the names that the
+library itself uses by :data:`PINNED`, every other name from its first use on, in ``hub.lock.json``.
 """
 
 import contextlib
@@ -48,11 +47,11 @@ PINNED = {
     ),
     "CompVis/stable-diffusion-v1-4": ("133a221b8aa7292a167afc5127cb63fb5005638b", {}),
 }
-"""Name on the hub -> the commit that it stands for, and the SHA-256 of files in it.
+"""Name on the hub -> its pinned commit, and the SHA-256 of files in it.
 
-Commits and digests as other public code pins them, each in several repositories that do not copy each other;
-Stable Diffusion's as the tests of huggingface.js do.  Its files have no digest here: the commit decides them,
-and from their first use on the lock file does.
+Commits and digests are those that other public code pins, each in several independent repositories; Stable
+Diffusion's is from the tests of huggingface.js.  Its files have no digest here: the commit fixes them and,
+from their first use on, the lock file.
 """
 
 
@@ -66,8 +65,8 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file to a dict of tensors.
 
     Raises:
-        DedtError: for a missing or damaged file and for a pickle (``.pt``, ``.ckpt``), which this library
-            never opens because a pickle can run code.
+        DedtError: The file is missing, damaged or a pickle (``.pt``, ``.ckpt``), which this library never
+            opens because a pickle can run code.
     """
     try:
         return load_file(path)
@@ -90,7 +89,7 @@ def _pickle_error(path):
 
 
 def refuse_pickles(folder: str | Path) -> None:
-    """Raise DedtError for a folder that holds weights as pickles only."""
+    """Raise DedtError if a folder holds weights only as pickles."""
     files = sorted(Path(folder).glob("*"))
     pickles = [file for file in files if file.suffix in PICKLES]
     if pickles and not any(file.suffix == ".safetensors" for file in files):
@@ -98,7 +97,7 @@ def refuse_pickles(folder: str | Path) -> None:
 
 
 def load_weights(module: torch.nn.Module, path: str | Path) -> torch.nn.Module:
-    """Fill ``module`` from a safetensors file; raises DedtError when names or shapes do not fit."""
+    """Load a safetensors file into ``module``; raises DedtError if names or shapes do not fit."""
     try:
         module.load_state_dict(read_tensors(path))
     except RuntimeError as error:
@@ -108,7 +107,7 @@ def load_weights(module: torch.nn.Module, path: str | Path) -> torch.nn.Module:
 
 # ---- official files ----------------------------------------------------------------------------------
 
-# The addresses are those that the libraries themselves download from; they are asked only when needed.
+# The addresses are those that the libraries themselves download from, looked up only when needed.
 ADDRESSES: dict[str, Callable[[], str]] = {
     "inceptionv3-imagenet": partial(
         resolve_name, "torchvision.models:Inception_V3_Weights.IMAGENET1K_V1.url"
@@ -120,9 +119,10 @@ ADDRESSES: dict[str, Callable[[], str]] = {
 
 
 def official(name: str) -> tuple[str, str]:
-    """The address of a published file and the hex digits that its SHA-256 begins with, which the address carries.
+    """Address of a published file, and the first hex digits of its SHA-256, which the address contains.
 
-    They are a folder of it (OpenAI, all of them) or in the name (torch.hub).  Raises DedtError for an unknown one.
+    The digits are a folder of the address (OpenAI, all 64) or a part of the file name (torch.hub).  Raises
+    DedtError for an unknown name.
     """
     check_choice("weights", name, ADDRESSES)
     url = ADDRESSES[name]()
@@ -130,23 +130,23 @@ def official(name: str) -> tuple[str, str]:
 
 
 def weights_folder() -> Path:
-    """Where published files are put: ``$DEDT_WEIGHTS``, else ``weights/`` in the project."""
+    """Folder for published files: ``$DEDT_WEIGHTS``, else ``weights/`` in the project."""
     return Path(os.environ.get("DEDT_WEIGHTS") or project_root() / "weights")
 
 
 def locate(name: str, path: str | Path = "") -> Path:
-    """The file with the weights ``name``, complete and unaltered.
+    """Path of the file with the weights ``name``; an official file is verified.
 
     Args:
-        name: of the network, one of ADDRESSES.
-        path: a file of one's own, the official one or a ``.safetensors``.  Without it the file is looked for
-            in ``weights_folder()`` and in PyTorch's own cache, and else downloaded.
+        name: Name of the weights, one of ADDRESSES.
+        path: The user's file, the official one or a ``.safetensors``.  Without it the file is looked for in
+            ``weights_folder()`` and in PyTorch's own cache, and otherwise downloaded.
 
     Returns:
         The path of the file.
 
     Raises:
-        DedtError: for an unknown name, a file that is missing or altered, and a download that fails.
+        DedtError: The name is unknown, the file is missing or altered, or the download fails.
     """
     url, digits = official(name)
     file = url.rpartition("/")[2]
@@ -161,9 +161,9 @@ def locate(name: str, path: str | Path = "") -> Path:
 
 
 def read_official(name: str, path: str | Path = "") -> dict[str, torch.Tensor]:
-    """The tensors of the weights ``name``, with the names of their publisher.
+    """Tensors of the weights ``name``, with the tensor names of their publisher.
 
-    Arguments and errors as of :func:`locate`.
+    Arguments and errors are those of :func:`locate`.
     """
     file = locate(name, path)
     if file.suffix == ".safetensors":
@@ -179,9 +179,9 @@ def read_official(name: str, path: str | Path = "") -> dict[str, torch.Tensor]:
 
 
 def key_of(network: torch.nn.Module) -> str:
-    """Sixteen hex digits of a network's settings and weights: same network, same key.
+    """Sixteen hex digits that identify a network by its settings and weights.
 
-    Settings are those of its ``config``, if it has one.
+    The settings are those in its ``config``, if it has one.
     """
     config = getattr(network, "config", {})
     config = config.to_dict() if hasattr(config, "to_dict") else config
@@ -200,13 +200,13 @@ def key_of(network: torch.nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """The files of a published network on this disk.
+    """The local files of a published network.
 
     Attributes:
-        name: what was asked for.
-        commit: the hub's, None for files that did not come from it.
-        folder: where they are.
-        files: path in the folder -> SHA-256, of everything that is read.
+        name: Name or folder that was asked for.
+        commit: Commit on the hub, None for files that did not come from it.
+        folder: Folder of the files.
+        files: Path in the folder -> SHA-256, for every file that is read.
     """
 
     name: str
@@ -216,7 +216,7 @@ class Published:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Name, commit and files as JSON: what a manifest keeps beside a result."""
+        """Name, commit and files for a manifest, JSON-serialisable."""
         return {"name": self.name, "commit": self.commit, "files": self.files}
 
 
@@ -224,18 +224,18 @@ class Published:
 
 
 def hub_files(where: str | Path, what: str, weights: Sequence[str], config: str = "config.json") -> Published:
-    """The file ``config`` and one of the files ``weights`` of a network.
+    """The file ``config`` and one of the files ``weights`` of a network, downloaded if needed.
 
     Args:
-        where: a folder; or a name on the Hugging Face hub, "owner/name" or "owner/name@revision", see
+        where: A folder; or a name on the Hugging Face hub, "owner/name" or "owner/name@revision", see
             :func:`published`.
-        what: the network in words, for messages ("the autoencoder").
-        weights: names of files, the best first.
-        config: name of the file with the settings.
+        what: The network in words, for messages ("the autoencoder").
+        weights: Names of files, in order of preference.
+        config: Name of the file with the settings.
 
     Raises:
-        DedtError: for files that are missing, for weights as pickles where ``weights`` names none, for a
-            download that fails or was altered, and for a name that stands for something else than before.
+        DedtError: Files are missing, the weights are only there as pickles that ``weights`` does not name, a
+            download fails or was altered, or the content of the name has changed.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -269,16 +269,16 @@ def hub_files(where: str | Path, what: str, weights: Sequence[str], config: str 
 
 
 def read_network(make: Callable[..., Any], files: Published, what: str, **how: Any) -> Any:
-    """A network of diffusers or transformers in eval mode, from its settings and weights alone.
+    """A network of diffusers or transformers in eval mode, read from its local settings and weights.
 
     Args:
-        make: Its class's ``from_pretrained``.
-        files: Of :func:`hub_files`; they are noted in the network's attribute ``published``.
+        make: The ``from_pretrained`` of its class.
+        files: Result of :func:`hub_files`, which becomes the network's attribute ``published``.
         what: The network in words.
         how: Further arguments of ``make``.
 
     Raises:
-        DedtError: Files that are damaged or of another network.
+        DedtError: The files are damaged or belong to different networks.
     """
     config, weights = files.files
     try:
@@ -306,21 +306,21 @@ def published(
 ) -> Published:
     """The files of a network in a folder or on the hub.
 
-    A name without a revision is pinned: by PINNED, else by its first use, whose commit and digests stay in
-    ``hub.lock.json`` in ``weights_folder()``.  Every later use is compared with it, also of a folder of that
-    name there, which is taken as it is at first.
+    A name without a revision is pinned: by PINNED, else by its first use, whose commit and digests are
+    recorded in ``hub.lock.json`` in ``weights_folder()``.  Every later use is compared with this record.  The
+    same holds for a folder of that name in ``weights_folder()``, which is accepted as it is at first.
 
     Args:
-        where: a folder, or "owner/name" or "owner/name@revision", which is looked for in ``weights_folder()``
-            and in the hub's cache, and else downloaded.
-        what: the network in words.
-        needs: its files in words.
-        fetch: called with (name, revision, local) it gives the folder of the hub's cache with the files,
-            downloaded unless ``local``.
-        used: called with a folder it gives the files in it that are read.
+        where: A folder, or "owner/name" or "owner/name@revision", which is looked for in ``weights_folder()``
+            and in the hub's cache, and otherwise downloaded.
+        what: The network in words.
+        needs: Its files in words.
+        fetch: Called with (name, revision, local); returns the folder of the hub's cache with the files,
+            which are downloaded unless ``local``.
+        used: Called with a folder; returns the files in it that are read.
 
     Raises:
-        DedtError: when there is none, or for another content than at the first use.
+        DedtError: The files cannot be found or fetched, or their content differs from the first use.
     """
     own, named = Path(where).expanduser(), weights_folder() / where
     folder, commit = next(filter(Path.is_dir, (own, named)), None), None
@@ -349,9 +349,9 @@ def published(
 
 
 def ask_hub(name: str, revision: str, file: str) -> Any:
-    """What the hub says of a file: its commit_hash and etag.
+    """Metadata of a file on the hub: its commit_hash and etag.
 
-    Where there is no network, the client's downloads would try again for minutes; this asks once.
+    Without a network connection the client's downloads would retry for minutes; this asks once.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -359,7 +359,7 @@ def ask_hub(name: str, revision: str, file: str) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """What an error of another library says, in one line."""
+    """Message of an error from another library, in one line."""
     cause = error.__cause__ or error
     return next(iter(str(cause).splitlines()), type(cause).__name__).rstrip(".")
 
@@ -372,17 +372,17 @@ def _revision(where):
 
 
 def _from_hub(name, revision, fetch, used):
-    """The folder of the hub's cache with a network; what is downloaded is compared with what the hub names."""
+    """Folder of a network in the hub's cache; downloaded files are compared with the hub's digests."""
     from huggingface_hub.utils.sha import git_hash
 
-    with contextlib.suppress(Exception):  # what is in the cache needs no answer from the hub
+    with contextlib.suppress(Exception):  # cached files need no answer from the hub
         return fetch(name, revision, True)
     folder = fetch(name, revision, False)
     for file in used(folder):
         told, path = ask_hub(name, revision, file), folder / file
         if told.commit_hash != folder.name:
             raise OSError(f"it changed meanwhile, from commit {folder.name} to {told.commit_hash}")
-        # An etag is a SHA-256, or of small files the hash that git gives.
+        # An etag is a SHA-256 or, for small files, the hash of git.
         if told.etag != (git_hash(path.read_bytes()) if len(told.etag) == 40 else sha256(path)):
             path.resolve().unlink()
             raise OSError(f"what came as {file} has another SHA-256 than the hub names")
@@ -395,7 +395,7 @@ def _locked():
 
 
 def _compare_with_lock(found):
-    """Refuse another content under a name than it had before; note that of a new name."""
+    """Raise DedtError if the content of a name differs from its record; record what is new."""
     before = _locked().get(found.name, {"commit": found.commit, "files": {}})
     _, pinned = PINNED.get(found.name, (None, {})) if found.commit else (None, {})
     for file, expected in {**pinned, **before["files"]}.items():
@@ -408,7 +408,7 @@ def _compare_with_lock(found):
             )
     entry = {"commit": found.commit, "files": {**before["files"], **found.files}}
     if entry != before:
-        with contextlib.suppress(OSError):  # a folder that cannot be written keeps what others put there
+        with contextlib.suppress(OSError):  # a read-only folder keeps the records it has
             weights_folder().mkdir(parents=True, exist_ok=True)
             with FileLock(weights_folder() / f"{LOCK}.lock"):
                 write_json(weights_folder() / LOCK, {**_locked(), found.name: entry})

@@ -1,7 +1,7 @@
-"""Losses to class weights: one file a rule.
+"""Class weights from losses: one module per rule.
 
-The values that the options of group DRO can take are here, because a configuration needs no more and PyTorch
-is slow to import; everything else is imported from the rule's file when it is first asked for.
+The values that the options of group DRO can take are here, because the configuration needs nothing else and
+PyTorch is slow to import.  Everything else is imported from the module of the rule at the first access.
 """
 
 import importlib

@@ -1,8 +1,8 @@
 """Group DRO of a proxy against a reference (paper, Eq. 2).
 
 ``update_weights`` is the pure step.  ``GroupDRO`` is the hook that the training loop calls while it trains
-the proxy; its recorded trajectory gives the averaged weights.  Arrays are NumPy's or PyTorch's; of tensors
-nothing is read from their device.
+the proxy; its recorded trajectory gives the averaged weights.  Arrays are from NumPy or PyTorch; the values
+of tensors are not read from their device.
 """
 
 from typing import Any, TypeAlias
@@ -56,13 +56,13 @@ def class_excess(
 ) -> tuple[Array, Array]:
     """Clipped excess loss of each class in a batch.
 
-    lambda_i = mean over the batch's samples of class i of max(l - l_ref, 0); with clip "class" the mean
-    is taken first and clipped after, which is Eq. 2 to the letter; with clip "element" every pixel is
-    clipped before the mean, as DoReMi clips every token.  A class that is absent from the
-    batch keeps its ``previous`` value (the rule of the DoReMi code).
+    lambda_i = mean of max(l - l_ref, 0) over the samples of class i in the batch.  With clip "class" the mean
+    is clipped instead, which is Eq. 2 literally; with clip "element" every pixel is clipped before the mean,
+    as DoReMi clips every token.  A class that is absent from the batch keeps its ``previous`` value, as in
+    DoReMi's code.
 
     Args:
-        losses: float [b]; for clip "element" float [b, ...], one for every pixel.
+        losses: float [b]; for clip "element" float [b, ...], one per pixel.
         reference_losses: As ``losses``.
         labels: int [b].
         previous: float [K].
@@ -80,7 +80,7 @@ def class_excess(
     clipped = excess if clip == "class" else excess.clip(0)
     clipped = clipped.reshape(len(clipped), -1).mean(1)
     labels = xp.asarray(labels)
-    # Every process must come to the same sums, so they are not left to the order of atomic additions.
+    # Every process must get identical sums, and atomic additions have no fixed order.
     members = labels == xp.arange(len(previous), device=labels.device)[:, None]
     counts = members.sum(1)
     means = xp.where(members, clipped, 0.0).sum(1) / counts.clip(1)
@@ -88,7 +88,7 @@ def class_excess(
 
 
 def _float64(*arrays: Any) -> tuple[Any, ...]:
-    """The arrays as float64, after the library that they are of."""
+    """The library of the arrays (NumPy or PyTorch), then the arrays as float64."""
     if isinstance(arrays[0], torch.Tensor):
         return torch, *(values.double() for values in arrays)
     return np, *(np.asarray(values, dtype=np.float64) for values in arrays)
@@ -99,7 +99,7 @@ def average_weights(trajectory: np.ndarray, start: int = 0) -> np.ndarray:
 
     Args:
         trajectory: float [T, K].
-        start: The first step that counts.
+        start: First step of the average.
 
     Returns:
         float64 [K], sums to one.
@@ -109,7 +109,7 @@ def average_weights(trajectory: np.ndarray, start: int = 0) -> np.ndarray:
 
 
 def effective_classes(weights: np.ndarray) -> np.ndarray:
-    """exp of the entropy of alpha: K when the weights are uniform, 1 when one class has everything.
+    """Effective number of classes, exp of the entropy of alpha: K if uniform, 1 if one class has all weight.
 
     Args:
         weights: float [..., K].
@@ -122,30 +122,31 @@ def effective_classes(weights: np.ndarray) -> np.ndarray:
 
 
 class GroupDRO:
-    """Weights the proxy's samples by class and moves the class weights towards the largest excess.
+    """Weights the proxy's samples by class, and moves the class weights towards the largest excess.
 
-    The weights of step t are updated before they weigh the proxy's loss of step t.
+    The weights are updated in step t before they are applied to the proxy's loss of step t.
 
     Args:
-        reference: Frozen model with the proxy's interface.
-        counts: int [K], the coreset's images per class.
+        reference: Model with the interface of the proxy; it is frozen.
+        counts: int [K], images of each class in the coreset.
         step_size, smoothing: As in :func:`update_weights`.
         clip: As in :func:`class_excess`.
-        absent: What a class without samples in the batch brings to the step, its "previous" excess (DoReMi's
-            code) or "zero", so that only the classes present gain.
-        scores: Whether the losses that are compared carry the proxy's dropout ("train", DoReMi's code, whose
-            networks have none; dropout makes every excess larger) or not ("eval", another forward pass).
+        absent: Excess of a class without samples in the batch: the "previous" one (DoReMi's code) or "zero",
+            so that only the classes in the batch gain.
+        scores: Mode of the proxy for the losses that are compared.  "train": with dropout, which makes every
+            excess larger (DoReMi's code, whose networks have none).  "eval": without it, which costs another
+            forward pass.
         burn_in: Steps in which the weights stay uniform; the average starts after them (0: the literal
             algorithm).
-        window: Share of the steps after the burn-in, counted from the end, that the average is over.
-        processes: Those that share the batch.
+        window: Share of the steps after the burn-in, counted from the end, that is averaged.
+        processes: Processes that share the batch.
 
     Attributes:
         weights, excess: float64 [K] after the last step, on the device of its losses.
 
     Raises:
-        DedtError: A class has no images, a choice is unknown, or the reference has no losses pixel by pixel to
-            clip.
+        DedtError: A class has no images, a choice is unknown, or the reference has no losses per pixel for
+            clip "element".
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class GroupDRO:
             )
         self.reference = reference.eval().requires_grad_(False)
         K = len(counts)
-        class_to_sample_weights(np.ones(K), counts)  # says so where a class has no images
+        class_to_sample_weights(np.ones(K), counts)  # raises if a class has no images
         self.counts = torch.as_tensor(counts)
         self.step_size, self.smoothing, self.clip, self.absent = step_size, smoothing, clip, absent
         self.scores = scores
@@ -186,11 +187,11 @@ class GroupDRO:
         """Sample weights [b] for the losses [b] of this batch; records one step of the trajectory.
 
         Args:
-            losses: float [b], of the whole batch.
-            batch: What they are of.
-            proxy: The model whose losses these are.  Clip "element" asks it for its losses pixel by pixel,
-                and a model with ``margin_losses`` is compared by those: MDT's loss weighs timesteps and masks
-                tokens.
+            losses: float [b], losses of the proxy on the whole batch.
+            batch: The batch.
+            proxy: The model with these losses, needed only if others are compared: per pixel with clip
+                "element", without dropout with scores "eval", and ``margin_losses`` of a model that has them
+                (MDT's own loss weights timesteps and masks tokens).
         """
         device = losses.device
         self.weights, self.excess, self.counts = (
@@ -237,13 +238,13 @@ class GroupDRO:
         return average_weights(self.trajectory, self.burn_in + int((1 - self.window) * moved))
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that a resumed run needs: trajectory and excess float64 [T, K], clipped float64 [T]."""
+        """State for a checkpoint: trajectory and excess float64 [T, K], clipped float64 [T]."""
         K = len(self.counts)
         rows = torch.from_numpy(self.history.rows()).reshape(-1, 2 * K + 1)
         return {"trajectory": rows[:, :K], "excess": rows[:, K:-1], "clipped": rows[:, -1]}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from a :meth:`state`."""
+        """Continue from a :meth:`state`."""
         if len(state["trajectory"]):
             self.weights, self.excess = state["trajectory"][-1], state["excess"][-1]
         rows = torch.cat([state["trajectory"], state["excess"], state["clipped"][:, None]], dim=1)

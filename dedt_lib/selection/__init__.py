@@ -1,7 +1,7 @@
-"""Features to a coreset: uniform random, Gaussian and Moderate-DS (paper, Section III-B).
+"""Selection of a coreset by features: uniform random, Gaussian and Moderate-DS (paper, Section III-B).
 
-A selector is a subclass of :class:`Selector` and its entry in ``REGISTRY``, here or in a file of your own.
-:func:`select` turns its scores into a :class:`Coreset`.
+To add a selector, subclass :class:`Selector` and enter the class in ``REGISTRY``, here or in a file of your
+own.  :func:`select` turns its scores into a :class:`Coreset`.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from .selector import Selector, as_originals, distinct
 from .uniform import Uniform
 
 REGISTRY: dict[str, type[Selector]] = {"random": Uniform, "gaussian": Gaussian, "moderate": Moderate}
-"""Name of a method -> its selector."""
+"""Name of a method -> its selector class."""
 
 
 def select(
@@ -36,32 +36,33 @@ def select(
 ) -> Coreset:
     """Choose a coreset that holds the share ``ratio`` of the samples.
 
-    Ties are broken by position; a group where most scores are tied is named in the result.
+    Ties are broken by position.  Groups in which most scores are tied are listed in ``tied`` of the result.
 
     Args:
         features: float [n, d]; None for method "random".
         labels: int [n], 0..K-1.
         method: "random", "gaussian" or "moderate".
-        ratio: share to keep, in (0, 1].
-        scope: "class" or "global"; by default what the cited code does: random and Gaussian in each class,
-            Moderate-DS in one ordering of all samples.
-        seed: of a method that draws, such as "random".
-        originals: int [n], for each sample the first of its class that it is an exact copy of, its own number
-            if of none (``LabelledImages.originals``).  Copies shape neither Gaussians nor
-            medians, and come after all distinct samples of their group: they are kept only where the ratio
-            asks for more.  Method "random", the published baseline, looks at no sample and takes copies as
-            they come.
-        ids: name of each sample; by default its number.
-        class_names: name of each class; by default its number.
-        options: of the method: ``ridge`` and ``threshold`` ("count", "percentile") of :class:`Gaussian`;
-            ``centre`` ("median", "mean") and ``band`` ("center", "nearest", "farthest") of :class:`Moderate`.
+        ratio: Share to keep, in (0, 1].
+        scope: "class" or "global".  By default as in the cited code: random and Gaussian select in each
+            class, Moderate-DS in one ordering of all samples.
+        seed: Seed of a method that draws at random, such as "random".
+        originals: int [n], for each sample the position of the first sample of its class that it is an exact
+            copy of, or its own position (``LabelledImages.originals``).  Copies influence neither Gaussians
+            nor medians, and rank after all distinct samples of their group: they are kept only if the ratio
+            asks for more.  Method "random", the published baseline, makes no difference between copies and
+            other samples.
+        ids: Name of each sample; by default its position.
+        class_names: Name of each class; by default its number.
+        options: Options of the method: ``ridge`` and ``threshold`` ("count", "percentile") of
+            :class:`Gaussian`; ``centre`` ("median", "mean") and ``band`` ("center", "nearest", "farthest") of
+            :class:`Moderate`.
 
     Returns:
-        The coreset; its ``empty`` names the classes of which so small a share keeps nothing.
+        The coreset; its ``empty`` lists the classes of which this ratio keeps no sample.
 
     Raises:
-        DedtError: an unknown name or option, a ratio outside (0, 1], non-finite features, ``originals`` that
-            are none, or a selection that is empty.
+        DedtError: A name or option is unknown, the ratio is outside (0, 1], features are not finite,
+            ``originals`` is invalid, or the selection is empty.
     """
     labels = check_labels(labels)
     check_choice("selection method", method, REGISTRY)
@@ -116,20 +117,20 @@ def select(
 def _order(
     selector: Selector, scores: Array, members: Array, own: Array, ratio: float, scope: str
 ) -> tuple[Array, int]:
-    """The members in the order in which they are kept, copies after their ``own``, and how many are kept."""
+    """Members in the order of keeping, the distinct ones (``own``) before copies, and how many are kept."""
     if len(own) == len(members):
         order, count = selector.order(scores[own], ratio, scope)
         return own[order], count
     wanted = selector.count(len(members), ratio, scope)
-    # The cited code's band has ends that are rounded apart, which need not give a wanted count.
+    # In the scope "global" the ends of a band are rounded separately, which may miss the wanted count.
     order, count = selector.order(scores[own], min(1.0, wanted / len(own)), "class")
     return np.concatenate([own[order], np.setdiff1d(members, own)]), count if wanted <= len(own) else wanted
 
 
 def _mostly_tied(scores: Array) -> bool:
-    """Whether more than half of the scores, float [n], share theirs with another, up to rounding."""
+    """Whether more than half of the scores, float [n], are equal to another one, up to rounding."""
     ascending = np.sort(scores)
     apart = np.diff(ascending) > 1e-12 * np.abs(ascending).max()
     alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
-    telling = len(scores) > 2 or (len(scores) == 2 and not scores.any())  # two are as far from their centre
+    telling = len(scores) > 2 or (len(scores) == 2 and not scores.any())  # two always have equal distances
     return telling and bool(alone.mean() < 0.5)

@@ -1,4 +1,4 @@
-"""Which samples are kept, and why; its files."""
+"""Coresets: which samples are kept and why, and their files."""
 
 import io
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ FACTS = {name: name for name in ("method", "ratio", "scope", "class_names", "tie
     "label_conflicts": "conflicts",
     "exact_copies_kept": "copies_kept",
 }
-"""What ``coreset.json`` calls a field."""
+"""Name in ``coreset.json`` -> field of Coreset."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,25 +24,26 @@ class Coreset:
 
     Attributes:
         indices: int64 [m], sorted positions of the kept samples.
-        scores: float64 [n], the selector's own score (log-density, distance or random number).
-        rank: int64 [n], 0 = first to be kept, within its class or over all samples as ``scope`` says.
+        scores: float64 [n], score by the selector (log-density, distance or random number).
+        rank: int64 [n], 0 = first to be kept, within its class or over all samples, depending on ``scope``.
         labels: int64 [n].
-        method: name of the selector.
-        ratio: share that was asked for.
+        method: Name of the selector.
+        ratio: Share that was asked for.
         scope: "class" or "global".
-        ids: name of each sample.
-        class_names: name of each class.
-        weights: float64 [K] class weights alpha that sum to one, or None.
-        reading: what was left out of the images (``Reading.facts``), or None.
-        copies: how many samples are exact copies of others, and so ranked last unless drawn at random.
-        conflicts: how many samples have the pixels of one of another class.
-        copies_kept: how many copies are kept all the same.
-        tied: names of the classes ("all" in the global scope) where the scores of most samples are equal, so
-            that their position decides.
-        originals: int64 [n], of which sample each is an exact copy, its own number if of none; or None.
-        captions: a text for each sample, or ().
-        source: where the images are (source, path, label, caption) and if they have classes (classed), or None.
-        contents: a digest of each sample's encoded image, or ().
+        ids: Name of each sample.
+        class_names: Name of each class.
+        weights: float64 [K], class weights alpha that sum to one, or None.
+        reading: What was left out of the images (``Reading.facts``), or None.
+        copies: Number of exact copies of other samples; they rank last unless samples are drawn at random.
+        conflicts: Number of samples with the same pixels as a sample of another class.
+        copies_kept: Number of copies that are kept nevertheless.
+        tied: Names of the classes ("all" in the global scope) in which most scores are equal, so that the
+            positions of the samples decide.
+        originals: int64 [n], position of the sample that each is an exact copy of, or its own; or None.
+        captions: A caption for each sample, or ().
+        source: Where the images are (source, path, label, caption) and whether they have classes (classed),
+            or None.
+        contents: A digest of each sample's encoded image, or ().
     """
 
     indices: Array
@@ -72,18 +73,18 @@ class Coreset:
 
     @property
     def empty(self) -> list[str]:
-        """Names of the classes of which no sample is kept."""
+        """Names of the classes without a kept sample."""
         return [name for name, count in zip(self.class_names, self.counts) if not count]
 
     @property
     def group_sizes(self) -> Array:
-        """For each sample how many are ranked with it: int64 [n]."""
+        """Size of the group in which each sample is ranked: int64 [n]."""
         total = len(self.labels)
         return np.bincount(self.labels)[self.labels] if self.scope == "class" else np.full(total, total)
 
     @property
     def why(self) -> list[str]:
-        """For each sample in words why it is kept or not."""
+        """For each sample the reason, in words, why it is kept or not."""
         total = len(self.labels)
         counts = self.counts[self.labels] if self.scope == "class" else np.full(total, len(self.indices))
         of = np.arange(total) if self.originals is None else self.originals
@@ -101,10 +102,10 @@ class Coreset:
 
     @property
     def sample_weights(self) -> Array:
-        """Training weight of each sample, zero where it is removed: float64 [n].
+        """Training weight of each sample, zero for removed samples: float64 [n].
 
-        w_i = alpha_i / p_i with p_i the class's share of the coreset (DoReMi, Xie et al., 2023); one
-        everywhere when there are no class weights.
+        w_i = alpha_i / p_i with p_i the class's share of the coreset (DoReMi, Xie et al., 2023).  Without
+        class weights it is one for every kept sample.
         """
         if self.weights is None:
             return self.kept.astype(np.float64)
@@ -115,7 +116,7 @@ class Coreset:
         return replace(self, weights=np.asarray(weights, dtype=np.float64))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``coreset.parquet`` (a row per sample) and ``coreset.json`` (what it is) to ``folder``."""
+        """Write ``coreset.parquet`` (a row per sample) and ``coreset.json`` (facts) to ``folder``."""
         import pandas as pd
 
         folder = Path(folder)
@@ -136,7 +137,7 @@ class Coreset:
             }
         )
         with atomic(folder / "coreset.parquet") as partial:
-            partial.write_bytes(table.to_parquet(index=False))  # a path must be UTF-8 for pyarrow
+            partial.write_bytes(table.to_parquet(index=False))  # pyarrow accepts only UTF-8 paths
         facts = {name: getattr(self, field) for name, field in FACTS.items()} | {
             "samples": len(self.labels),
             "kept": len(self.indices),
@@ -147,7 +148,7 @@ class Coreset:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Coreset":
-        """Read a coreset written by :meth:`save`; raises DedtError when a file is missing or damaged."""
+        """Read a coreset written by :meth:`save`; raises DedtError if a file is missing or damaged."""
         import pandas as pd
 
         folder = Path(folder)
@@ -175,7 +176,7 @@ class Coreset:
 
 
 def class_to_sample_weights(weights: Array, counts: Array) -> Array:
-    """alpha_i / p_i: what one sample of class i counts in the loss, with p_i = counts_i / sum(counts).
+    """Weight of one sample of class i in the loss: alpha_i / p_i with p_i = counts_i / sum(counts).
 
     Args:
         weights: float [K], sums to one.
@@ -185,7 +186,7 @@ def class_to_sample_weights(weights: Array, counts: Array) -> Array:
         float64 [K]; all ones for uniform weights on a balanced coreset.
 
     Raises:
-        DedtError: a class without images, or lengths that differ.
+        DedtError: A class has no images, or the lengths differ.
     """
     weights, counts = np.asarray(weights, dtype=np.float64), np.asarray(counts)
     if weights.shape != counts.shape:

@@ -15,12 +15,12 @@ THRESHOLDS = ("count", "percentile")
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Selector):
-    """The samples where the data are densest, by :func:`gaussian_scores`.
+    """Keeps the samples of the highest density, by :func:`gaussian_scores`.
 
     Attributes:
-        ridge: what is added to the diagonal of the covariance.
+        ridge: Value added to the diagonal of the covariance.
         threshold: "count" keeps round(ratio * n) samples, "percentile" those strictly above the percentile,
-            as the cited code does; without ties they differ only where ratio * n is not whole.
+            as in the cited code.  Without ties the two differ only if ratio * n is not an integer.
     """
 
     ridge: float = 1e-5
@@ -35,7 +35,7 @@ class Gaussian(Selector):
         return gaussian_scores(features, labels, scope=scope, ridge=self.ridge, originals=originals)
 
     def order(self, scores: Array, ratio: float, scope: str) -> tuple[Array, int]:
-        """The densest first, and how many are kept."""
+        """Positions by decreasing density, and how many are kept."""
         order, count = super().order(scores, ratio, scope)
         if self.threshold == "percentile" and ratio < 1:
             count = int((scores > np.percentile(scores, 100 * (1 - ratio))).sum())
@@ -59,17 +59,17 @@ def gaussian_scores(
         features: float [n, d]; a memory-mapped array is read a few thousand rows at a time.
         labels: int [n], 0..K-1.
         scope: "class", or "global" for one Gaussian of all samples.
-        ridge: what is added to the diagonal of the covariance.
-        originals: int [n], of which sample each is an exact copy (its own number if of none), or None for no
-            copies; the fit takes each distinct sample once, and a copy has the score of its original.
+        ridge: Value added to the diagonal of the covariance.
+        originals: int [n], position of the sample that each is an exact copy of, or its own; None for no
+            copies.  The fit uses each distinct sample once, and a copy has the score of its original.
 
     Returns:
-        float64 [n], computed in float64 because with fewer samples than dimensions the ranking hangs on the
-        ridge alone.
+        float64 [n], computed in float64 because with fewer samples than dimensions the ranking depends on
+        the ridge alone.
 
     Raises:
-        DedtError: non-finite features, lengths that differ, a class with a single image, or a covariance that
-            is singular because the ridge is zero or too small.
+        DedtError: Features are not finite, lengths differ, a class has a single image, or a covariance is
+            singular because the ridge is zero or too small.
     """
     features, labels = check_features(features, labels)
     check_choice("scope", scope, SCOPES)
@@ -86,7 +86,7 @@ def gaussian_scores(
 
 
 def _log_density(features: Array, members: Array, ridge: float) -> Array:
-    """S(z) of the rows ``members``, from the smaller of the two matrices that give it."""
+    """Log-density S(z) of the rows ``members``, from a d x d or an n x n matrix, whichever is smaller."""
     n, d = len(members), features.shape[1]
     solve = _mahalanobis_few_samples if n <= d else _mahalanobis
     squared, log_determinant = solve(features, members, ridge)
@@ -94,7 +94,7 @@ def _log_density(features: Array, members: Array, ridge: float) -> Array:
 
 
 def _mahalanobis(features: Array, members: Array, ridge: float) -> tuple[Array, float]:
-    """(z - mu)^T Sigma^-1 (z - mu) [n] and ln |Sigma|: the squared length of L^-1 (z - mu), Sigma = L L^T."""
+    """(z - mu)^T Sigma^-1 (z - mu) [n] and ln |Sigma|, the former as |L^-1 (z - mu)|^2 with Sigma = L L^T."""
     from scipy.linalg import solve_triangular
 
     mean, covariance = mean_and_scatter(features, members)
@@ -121,8 +121,8 @@ def _mahalanobis_few_samples(features: Array, members: Array, ridge: float) -> t
     if ridge <= 0:
         raise _singular(f"{n} samples in {d} dimensions", ridge)
     centred = features[members] - mean_of_rows(features, members)
-    # Centred rows sum to zero, so Z Z^T alone has an eigenvalue zero.  1 1^T lifts it and nothing else: only
-    # the small terms that the ranking hangs on are left, without the rounding of a large one.
+    # Centred rows sum to zero, so Z Z^T alone has an eigenvalue zero.  1 1^T raises that one and no other, so
+    # only the small terms that decide the ranking remain, without the rounding error of a large one.
     factor, log_determinant = _cholesky(centred @ centred.T / n + 1 / n, ridge)
     inverse = solve_triangular(factor, np.eye(n), lower=True, overwrite_b=True, check_finite=False)
     squared = n - 1 - ridge * (n * np.square(inverse).sum(axis=0) - 1 / (1 + ridge))

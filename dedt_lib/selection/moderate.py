@@ -1,4 +1,4 @@
-"""Moderate-DS (Xia et al., 2023): samples neither near to the centre of their class nor far from it."""
+"""Moderate-DS (Xia et al., 2023): samples neither close to the centre of their class nor far from it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,11 +14,11 @@ BANDS = ("center", "nearest", "farthest")
 
 @dataclass(frozen=True, kw_only=True)
 class Moderate(Selector):
-    """The samples whose distance to their centre is a middling one, by :func:`moderate_distances`.
+    """Keeps the samples at a medium distance from the centre of their class (:func:`moderate_distances`).
 
     Attributes:
         centre: "median" (coordinate by coordinate, the reference code) or "mean" (the paper's wording).
-        band: which of the sorted distances are kept: "center", "nearest" or "farthest".
+        band: Which of the sorted distances are kept: "center", "nearest" or "farthest".
     """
 
     centre: str = "median"
@@ -30,16 +30,16 @@ class Moderate(Selector):
         check_choice("band", self.band, BANDS)
 
     def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
-        """Distances to the centre of the class, in either scope: float64 [n]."""
+        """Distance of each sample to the centre of its class, whatever the scope: float64 [n]."""
         return moderate_distances(features, labels, centre=self.centre, originals=originals)
 
     def count(self, n: int, ratio: float, scope: str) -> int:
-        """How many samples lie in the band."""
+        """Number of samples in the band."""
         low, high = band_ends(n, ratio, scope)
         return high - low
 
     def order(self, scores: Array, ratio: float, scope: str) -> tuple[Array, int]:
-        """From the middle of the band outwards (see :func:`moderate_order`)."""
+        """Positions in the order of keeping, and how many are kept: see :func:`moderate_order`."""
         return moderate_order(scores, ratio, scope, self.band)
 
 
@@ -52,14 +52,14 @@ def moderate_distances(
         features: float [n, d]; a memory-mapped array is read in parts.
         labels: int [n], 0..K-1.
         centre: "median" (coordinate by coordinate, the reference code) or "mean" (the paper's wording).
-        originals: int [n], of which sample each is an exact copy (its own number if of none), or None for no
-            copies; the centre is that of the distinct samples, and a copy has the distance of its original.
+        originals: int [n], position of the sample that each is an exact copy of, or its own; None for no
+            copies.  The centre is that of the distinct samples, and a copy has the distance of its original.
 
     Returns:
         float64 [n].
 
     Raises:
-        DedtError: an unknown centre, non-finite features or lengths that differ.
+        DedtError: The centre is unknown, features are not finite, or lengths differ.
     """
     features, labels = check_features(features, labels)
     check_choice("centre", centre, CENTRES)
@@ -73,7 +73,7 @@ def moderate_distances(
 
 
 def moderate_order(distances: Array, ratio: float, scope: str, band: str = "center") -> tuple[Array, int]:
-    """Order in which Moderate-DS takes the samples, and how many it takes.
+    """Order in which Moderate-DS keeps the samples, and how many it keeps.
 
     The band is the central quantile range [1/2 - R/2, 1/2 + R/2] of the sorted distances: the samples
     whose distance is nearest to the median distance, not those nearest to the centre.
@@ -82,7 +82,7 @@ def moderate_order(distances: Array, ratio: float, scope: str, band: str = "cent
         distances: float [n].
         ratio: R, the share to keep.
         scope: "class" or "global" (see :func:`band_ends`).
-        band: "center", or "nearest" or "farthest" for as many samples from an end.
+        band: "center"; or "nearest" or "farthest" for as many samples from that end.
 
     Returns:
         Positions int64 [n], the first to be kept first, and the count.
@@ -99,10 +99,10 @@ def moderate_order(distances: Array, ratio: float, scope: str, band: str = "cent
 
 
 def band_ends(n: int, ratio: float, scope: str) -> tuple[int, int]:
-    """Where the central band of n sorted distances begins, and where it ends.
+    """Start and end of the central band in n sorted distances.
 
-    In the scope "global" the ends are rounded apart, as the cited code does, so the band may hold one sample
-    more or less than round(R n); in each class it holds exactly round(R n).
+    In the scope "global" the two ends are rounded separately, as in the cited code, so the band may hold one
+    sample more or less than round(R n).  In the scope "class" it holds exactly round(R n).
     """
     if scope == "global":
         return round(n * (0.5 - ratio / 2)), round(n * (0.5 + ratio / 2))

@@ -1,4 +1,4 @@
-"""What a selector is, and how it treats exact copies."""
+"""Base class of the selectors, and their treatment of exact copies."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,16 +11,16 @@ from ..errors import DedtError
 
 @dataclass(frozen=True, kw_only=True)
 class Selector:
-    """A way to choose a coreset: it scores all samples, and puts those of a group into an order.
+    """A method of choosing a coreset: it scores all samples and sorts the samples of each group.
 
-    A subclass is one published method, and its fields are the method's options; one that draws has a
-    ``seed``.  It says :meth:`scores`.  The highest are kept first, unless it has an :meth:`order` and a
-    :meth:`count` of its own.
+    A subclass is one published method, and its fields are the method's options; a method that draws at random
+    has a ``seed``.  It implements :meth:`scores`.  The highest scores are kept first, unless the subclass
+    overrides :meth:`order` and :meth:`count`.
 
     Attributes:
-        scope: what the cited code does, "class" (each class is a group) or "global" (all samples are one).
-        fewest: samples that each group must have.
-        needs_features: whether the method looks at the samples; one that does keeps exact copies last.
+        scope: Scope in the cited code: "class" (each class is a group) or "global" (all samples are one).
+        fewest: Smallest number of samples in a group.
+        needs_features: Whether the method uses features; if so, exact copies are kept last.
     """
 
     scope: ClassVar[str] = "class"
@@ -34,7 +34,7 @@ class Selector:
             features: float [n, d]; None for a method that needs none.
             labels: int64 [n], 0..K-1.
             scope: "class" or "global".
-            originals: int64 [n], of which sample each is an exact copy, its own number if of none.
+            originals: int64 [n], position of the sample that each is an exact copy of, or its own.
 
         Returns:
             float64 [n].
@@ -42,15 +42,15 @@ class Selector:
         raise NotImplementedError
 
     def count(self, n: int, ratio: float, scope: str) -> int:
-        """How many samples of a group of n are kept at a ratio, known before they have scores."""
+        """Number of samples kept from a group of n, known before they have scores."""
         return round(ratio * n)
 
     def order(self, scores: Array, ratio: float, scope: str) -> tuple[Array, int]:
-        """The order in which the samples of a group are kept, and how many are.
+        """Order in which the samples of a group are kept, and how many are kept.
 
         Args:
             scores: float64 [n] of the samples of the group.
-            ratio: share to keep, in (0, 1].
+            ratio: Share to keep, in (0, 1].
             scope: "class" or "global".
 
         Returns:
@@ -60,7 +60,7 @@ class Selector:
 
 
 def as_originals(originals: Array | None, count: int) -> Array:
-    """``originals`` as int64 [count], everything its own for None; raises DedtError for another array."""
+    """``originals`` as int64 [count], or no copies for None; raises DedtError for an invalid array."""
     if originals is None:
         return np.arange(count)
     originals = np.asarray(originals)
@@ -78,5 +78,5 @@ def as_originals(originals: Array | None, count: int) -> Array:
 
 
 def distinct(members: Array, originals: Array) -> Array:
-    """Those of the positions ``members`` that are no copies."""
+    """The positions in ``members`` that are not copies."""
     return members[originals[members] == members]

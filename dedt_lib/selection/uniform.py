@@ -1,4 +1,4 @@
-"""Uniformly at random: the published baseline."""
+"""Uniform random selection: the published baseline."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ from .selector import Selector
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(Selector):
-    """Samples drawn uniformly at random; it looks at none, and takes copies as they come."""
+    """Keeps samples drawn uniformly at random; exact copies are treated like all others."""
 
     seed: int = 0
     needs_features: ClassVar[bool] = False
