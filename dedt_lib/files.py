@@ -322,8 +322,7 @@ def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
     Raises:
         DedtError: The record holds other facts.
     """
-    folder = index.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(index.parent, "Give")
     if intact(index):
         if read_json(index) != facts:
             raise DedtError(f"{folder} holds {what}. Delete it there, or give another folder, and run again.")

@@ -32,7 +32,7 @@ class Latents:
         shape: Shape (c, h, w) of one latent.
 
     Raises:
-        DedtError: The index is missing or not valid JSON, or the number of labels differs.
+        DedtError: The index or a shard is missing or damaged, or the number of labels differs.
     """
 
     def __init__(self, folder: Path | str, labels: np.ndarray, *, scaling_factor: float) -> None:
@@ -46,7 +46,10 @@ class Latents:
             )
         self.views, self.shape = row[0], row[2:]
         count = -(-n // self.shard_size)
-        self.shards = [np.load(folder / SHARD.format(k), mmap_mode="r") for k in range(count)]
+        try:
+            self.shards = [np.load(folder / SHARD.format(k), mmap_mode="r") for k in range(count)]
+        except (OSError, ValueError) as error:
+            raise DedtError(f"The latents in {folder} are not whole ({error}): encode again.") from error
         self.device, self.resident = torch.device("cpu"), None
 
     def __len__(self) -> int:

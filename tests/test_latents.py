@@ -372,6 +372,10 @@ def test_mirror_images_that_were_not_encoded_are_told(network, digits, tmp_path)
 def test_latents_of_other_images_and_none_are_told(written, digits):
     with pytest.raises(DedtError, match="latents of 30 images, but there are 5 labels"):
         Latents(written, digits.labels[:5], scaling_factor=1.0)
+    for shard in written.glob("*.npy"):
+        shard.rename(shard.with_suffix(".away"))
+    with pytest.raises(DedtError, match="latents in .* are not whole .*: encode again"):
+        Latents(written, digits.labels, scaling_factor=1.0)
     (written / latents.INDEX).unlink()
     with pytest.raises(DedtError, match="latents.json does not exist"):
         Latents(written, digits.labels, scaling_factor=1.0)
