@@ -39,8 +39,7 @@ class Page:
         frame: results of ``results.read_cells``.
         pairs: (row, other) or (row, other, value) of each comparison; those without results are left out.
         value: the column of ``frame`` that is compared where a pair names none.
-        profile: the profile whose grid tells which comparisons still lack results; the correction counts
-            these too.
+        profile: its grid tells which comparisons still lack results; the correction counts these too.
         added: True if the comparisons were chosen after the results had been read; they then get no verdict.
 
     Attributes:
@@ -110,8 +109,7 @@ class Page:
             value: the column that is compared (default: that of the page).
 
         Returns:
-            Strings "difference (95 % interval)", followed by the verdict unless it is inconclusive.  Without
-            results the table is empty.
+            Strings "difference (95 % interval)" with the verdict if it is not open; empty without results.
         """
         value = value or self.value
         digits, most = metric(value).digits, self.table.seeds.max()
@@ -129,7 +127,7 @@ class Page:
         return table.rename(columns=percent)
 
     def answer(self, row: str, other: str, value: str | None = None) -> str:
-        """Whether ``row`` is better than ``other`` and by how much at each ratio, in sentences."""
+        """Whether ``row`` is better than ``other`` (yes, no, inconclusive), and by how much at each ratio."""
         table = self.compare(row, other, value)
         if table.empty:
             return "No results yet."
@@ -213,15 +211,10 @@ def paired(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
 
 
 def judged(table: pd.DataFrame, sign: np.ndarray | int, to_come: int = 0) -> pd.DataFrame:
-    """A table of comparisons with the columns p_holm and verdict added.
+    """The table with p_holm and verdict added; ``sign`` is -1 where lower is better, 1 where higher is.
 
-    Comparisons with fewer than ENOUGH seeds, and those still ``to_come``, enter Holm's correction with p = 1,
-    so results that arrive later do not make it stricter.
-
-    Args:
-        table: a DataFrame with COLUMNS.
-        sign: -1 where a lower value is better, 1 where a higher one is.
-        to_come: number of comparisons without results yet.
+    Comparisons with too few seeds, and those still ``to_come``, enter Holm's correction with p = 1, so a
+    verdict once given stays when their results arrive.
     """
     told = table.seeds >= ENOUGH
     family = np.array([*table.p.where(told, 1.0), *[1.0] * to_come])
@@ -231,10 +224,7 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int, to_come: int = 0) -> pd.
 
 
 def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
-    """A line of a table of comparisons as text: +0.42 (0.31 to 0.53, 5 seeds), worse.
-
-    ``usual`` is that of :func:`between`.
-    """
+    """A comparison as text: +0.42 (0.31 to 0.53, 5 seeds), worse; for ``usual`` see :func:`between`."""
     verdict = "" if line.verdict == OPEN else f", {line.verdict}"
     mean = f"{line.difference:+z.{digits}f}"
     return between(mean, (line.low, line.high), line.seeds, digits, usual) + verdict
@@ -243,10 +233,7 @@ def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
 def between(
     mean: str, ends: Iterable[float], seeds: float, digits: int = 2, usual: float | None = None
 ) -> str:
-    """A mean with its interval and number of seeds: 0.42 (0.31 to 0.53, 5 seeds).
-
-    The number of seeds is left out where it equals ``usual``.
-    """
+    """A mean as text: 0.42 (0.31 to 0.53, 5 seeds), without the number of seeds where it is ``usual``."""
     interval = " to ".join(f"{end:z.{digits}f}" for end in ends) if seeds > 1 else ""
     number = seeds_in_words(seeds) if seeds != usual else ""
     inside = ", ".join(filter(None, [interval, number]))

@@ -140,9 +140,7 @@ def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float, flo
     Weights and FIDs are means over the seeds.
 
     Returns:
-        heavy: bool [K].
-        easy: bool [K].
-        The rank correlation, and its p-value.
+        Heavy classes, bool [K]; easy classes, bool [K]; the rank correlation; its p-value.
     """
     heaviness, difficulty = classes.weights.mean(axis=0), classes.before.mean(axis=0)
     heavy, easy = heaviness > 1 / len(classes.names), difficulty < np.nanmedian(difficulty)
@@ -361,10 +359,7 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def shared_in_words(frame: pd.DataFrame) -> str:
-    """Which cells were measured with different FID networks, or "" if all used the same one.
-
-    The network is read from the protocol of each result.
-    """
+    """Which cells were measured with another FID network than others, by their protocols; "" if none were."""
     network = frame.result.map(
         lambda result: result["protocol"].partition(" features of ")[2].partition(",")[0]
     )
@@ -418,10 +413,7 @@ def p_in_words(p: float) -> str:
 
 
 def steps_in_words(frame: pd.DataFrame) -> str:
-    """What more steps bring: FID at the end and the lowest FID before, for each ratio.
-
-    ``frame`` is the DataFrame of ``results.fid_over_steps``.
-    """
+    """FID at the last step and the lowest FID before it, by ratio, from ``results.fid_over_steps``."""
     said = []
     for ratio, own in frame.groupby("ratio", sort=False):
         means = own.groupby("steps")["fid"].mean()

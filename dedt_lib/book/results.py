@@ -63,9 +63,7 @@ FREE = re.compile(
 
 
 def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> None:
-    """Refuse a profile whose values differ from those that its results were made with.
-
-    The values are noted in ``profile.json`` beside the results.
+    """Refuse a profile whose values differ from those that its results were made with (``profile.json``).
 
     Args:
         profile: a name, a file or a Profile.
@@ -99,9 +97,7 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> 
 def run_cell(
     profile: Named, row: str, ratio: float, seed: int, *, pending: bool = False, root: Root = None, **how: Any
 ) -> "tuple[Experiment, dict[str, Any]]":
-    """Compute a cell, with stages that are in the store taken from there, and save its result.
-
-    An earlier result of the same cell is replaced.
+    """Compute a cell, or take its stages from the store, and save its result in place of an earlier one.
 
     Args:
         profile: a name, a file or a Profile.
@@ -145,16 +141,14 @@ def compute_missing(profile: Named, table: str = "table1") -> int:
 
 
 def done(profile: Named, *, root: Root = None) -> set[str]:
-    """Names of the cells with a result, collected or pending; raises DedtError as :func:`check_settings` does."""
+    """Names of the cells that have a result; raises DedtError as :func:`check_settings` does."""
     check_settings(profile, root=root)
     folder = results_folder(profile, root)
     return {path.stem for path in folder.glob("pending/*.json")} | set(_collected(folder))
 
 
 def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> int:
-    """Move pending results into the files that the book reads.
-
-    No result is lost if the process is killed meanwhile.
+    """Move pending results into the files that the book reads; killing the process loses none.
 
     Args:
         profile: a name, a file or a Profile.
@@ -216,14 +210,7 @@ def _collected(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None = None) -> dict[str, dict]:
-    """The result of one cell from its JSON, as {name: result}; raises DedtError if it is not valid.
-
-    Args:
-        text: the JSON.
-        where: the place of the text, for the message.
-        folder: the folder of the profile's results.
-        expected: name of the cell; if None, the JSON holds it as "cell".
-    """
+    """The result of a cell from its JSON, as {name: result}; raises DedtError if it is not valid."""
     try:
         result = json.loads(text)
         _columns(result)
@@ -270,10 +257,7 @@ def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
 
 
 def _read_sheet(path: Path) -> dict[str, np.ndarray]:
-    """The samples that :func:`_write_sheet` wrote; empty if there is no file.
-
-    A PNG without the text "cells" holds one cell, which the file is named after.
-    """
+    """Samples by cell, as :func:`_write_sheet` wrote them; without the text "cells" the file holds one cell."""
     from PIL import Image
 
     try:
