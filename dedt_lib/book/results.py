@@ -257,7 +257,7 @@ def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
 
 
 def _read_sheet(path: Path) -> dict[str, np.ndarray]:
-    """Samples by cell, as :func:`_write_sheet` wrote them; without the text "cells" the file holds one cell."""
+    """Samples by cell, from a file of :func:`_write_sheet`; without the text "cells" it holds one cell."""
     from PIL import Image
 
     try:
