@@ -339,7 +339,7 @@ def cmmd_by_full_matrices(real, generated):
 
 
 def extra_memory(function, path):
-    """GiB that a fresh process needs for ``function`` beyond its two arrays, which are loaded from ``path``."""
+    """GiB that a fresh process needs for ``function`` beyond its two arrays, loaded from ``path``."""
     real, generated = np.load(path)
     function(real[:100], generated[:100])
     before = peak_gib()

@@ -41,7 +41,7 @@ RECIPE = {"method": "moderate", "encoder": "resnet18", "ratio": 0.1, "reweightin
 
 
 def learned(profile, seed, changes, store):
-    """One proxy's class weights float64 [K], and its share of clipped samples and mean excess after burn-in."""
+    """One proxy's class weights float64 [K], and after its burn-in the share clipped and the mean excess."""
     changes = dict(changes)
     window = changes.pop(
         "reweight.window", profile.reweight.window
