@@ -1,4 +1,4 @@
-"""Metrics of generators of known quality: fresh draws, memorised images, and mixtures of them.
+"""Metrics of generators of known quality: fresh draws, memorised images, and cases between the two.
 
 The tests supply the images and the samples; the library does everything after that.
 """

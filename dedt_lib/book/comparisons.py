@@ -32,8 +32,8 @@ HEADS = {
 class Page:
     """All comparisons of a page.  They are named once, and Holm's correction covers all of them together.
 
-    Runs are paired by seed.  A row that was trained on all the data has one ratio, 1.0; it is compared with
-    the other row at each of that row's ratios.
+    Runs are paired by seed.  A row that is trained on all the data is compared with the other row at each
+    ratio of the other row.
 
     Args:
         frame: results of ``results.read_cells``.

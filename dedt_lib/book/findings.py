@@ -1,7 +1,7 @@
 """Findings: what the results say, as tables and sentences.
 
-``frame`` is always the DataFrame of ``results.read_cells``, or a part of it.  Missing rows give empty tables
-and sentences such as "No results yet.", never an error, so that a page can be built from partial results.
+``frame`` is the DataFrame of ``results.read_cells`` or a part of it, unless said otherwise.  Missing rows
+give empty tables and sentences such as "No results yet.", never an error, so that a page shows what there is.
 """
 
 import itertools
@@ -227,7 +227,7 @@ def steady_in_words(frame: pd.DataFrame) -> str:
 
 
 def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
-    """Whether the class weights at a ratio carry information, by the seeds' agreement and the shuffled null."""
+    """Whether the class weights at a ratio carry information: the seeds' agreement, and the shuffled null."""
     table = page.compare("moderate-reweighted", "moderate-reweighted-shuffled")
     if ratio not in table.index or table.seeds[ratio] < ENOUGH:
         return f"Whether the weights carry information takes {ENOUGH} seeds."
@@ -288,7 +288,7 @@ def proxies(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def clipped_in_words(percentages: Iterable[float]) -> str:
-    """Whether most of Stable Diffusion's margins are clipped, from the clipped share of each seed in per cent."""
+    """Whether most margins of Stable Diffusion are clipped, from the clipped share of each seed (%)."""
     shares = np.array(list(percentages))
     if len(shares) == 0:
         return "No results yet."
@@ -309,7 +309,7 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
 
 
 def copies_in_words(frame: pd.DataFrame) -> str:
-    """The largest mean share of near-copies among the samples of a row and ratio, and that of all the data."""
+    """The largest mean share of near-copies among the samples of a row and ratio, and that of row "full"."""
     shares = intervals(frame, ["row", "ratio"], "copies")
     if len(shares) == 0:
         return "Near-copies were not counted, because there are no held-out images to compare with."

@@ -40,7 +40,7 @@ class Row(NamedTuple):
     recipe: dict[str, Any]
     tables: str
     ratios: tuple[float, ...] | None = None
-    """Ratios of the row in these tables; None: all ratios that the profile has for the row's model."""
+    """Ratios in these tables; None: all that the profile has for the row's model, none for a new model."""
 
 
 # The rows of the paper's Tables I to III and their controls, then Table IV (MDT) and V (Stable Diffusion).
@@ -177,10 +177,7 @@ def cells(table: str, profile: Named) -> list[Cell]:
 
 
 def table_rows(table: str, profile: Named) -> list[str]:
-    """The rows of a table under a profile.
-
-    The row "moderate-SCOPE" is left out if SCOPE is the profile's default: it would be "moderate" again.
-    """
+    """The rows of a table under a profile, without "moderate-SCOPE" if "moderate" has that scope anyway."""
     check_choice("table", table, TABLES)
     own = load_profile(profile).select.moderate_scope
     return [row for row in TABLES[table] if row != f"moderate-{own}"]
@@ -189,8 +186,8 @@ def table_rows(table: str, profile: Named) -> list[str]:
 def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
     """The cell that computes stages which this one also needs, or None.
 
-    For an unguided cell it is the guided one, for a null control of reweighting the reweighted one, and for a
-    cell with reweighting or early stopping the run on all the data, which both need.
+    For an unguided cell it is the guided one, for a null control of reweighting the reweighted one, and for
+    any other cell with reweighting or early stopping the run on all the data.
     """
     recipe = ROWS[row]
     if recipe.get("unguided"):

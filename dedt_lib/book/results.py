@@ -302,8 +302,8 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     Returns:
         Columns: profile (as commands name it), row, ratio, seed, fid, worst (largest class-wise FID), copies,
         copies_features, steps, and realised (images seen, as a share of those of a run on all the data).
-        Cost of the final training run: images, evaluations (of the network), seconds, cpu_seconds; the same
-        with the prefix ``whole_`` count all stages that lead to the trained model (MODEL).  With held-out
+        Cost of the final training run: images, evaluations (of the network), seconds, cpu_seconds; with the
+        prefix ``whole_``, the same for all stages that lead to the trained model (MODEL).  With held-out
         images: fid_held_out.  Where the profile asks for them: kid, precision, recall, cmmd, cmmd_unbiased.
         "result" is the whole JSON.
 

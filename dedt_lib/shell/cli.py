@@ -104,7 +104,7 @@ def compute(
     out, kept = output_folder(out), Store(store)
     check_data(budget)
     if out:
-        for listed in UNREADABLE.values():  # of an earlier call
+        for listed in UNREADABLE.values():  # left by an earlier call
             (out / listed).unlink(missing_ok=True)
 
     from ..experiment import Experiment
@@ -543,7 +543,7 @@ def write_any_name() -> None:
 
 
 def out_of_reach(error: Exception) -> str:
-    """The message for an error that the machine caused and not the code, else ""."""
+    """The message for an error that the machine and not the code has caused, else ""."""
     if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", str(error)):
         return "memory ran out: close other programs, or lower the batch size"
     return (
