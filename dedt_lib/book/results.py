@@ -46,7 +46,7 @@ SAMPLES_KEPT, THUMBNAIL = 50, 64
 """How many samples are kept as a picture beside a result, and their largest side in pixels."""
 
 MORE_METRICS = ("cmmd", "cmmd_unbiased", "kid", "precision", "recall")
-"""Metrics besides FID, from :meth:`dedt_lib.experiment.Experiment.compare`; not every cell has them."""
+"""Metrics besides FID (:meth:`dedt_lib.experiment.Experiment.compare`), which not every cell has."""
 
 
 def results_folder(profile: Named, root: Root = None) -> Path:
@@ -304,7 +304,7 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
         copies_features, steps, and realised (images seen, as a share of those of a run on all the data).
         Cost of the final training run: images, evaluations (of the network), seconds, cpu_seconds; with the
         prefix ``whole_``, the same for all stages that lead to the trained model (MODEL).  With held-out
-        images: fid_held_out.  Where the profile asks for them: kid, precision, recall, cmmd, cmmd_unbiased.
+        images: fid_held_out.  For latent models, and where the profile asks for them: MORE_METRICS.
         "result" is the whole JSON.
 
     Raises:
