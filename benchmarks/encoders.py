@@ -1,10 +1,10 @@
-"""Compare encoders for photographs: do neighbours share a class, which images are chosen, what it takes.
+"""Compare encoders for photographs: accuracy of nearest neighbours, overlap of the coresets, and CPU time.
 
-``python benchmarks/encoders.py DATA`` with labelled images that ``dedt`` reads, such as a folder of Parquet
-files, with a held-out split.  The first images of every class are written as image files; both encoders see
-the same ones.  ResNet-18 is trained on them as the profile ``photos`` says, which is how ``cifar10-cpu``
-does.  What was computed stays in the store, so a run that was stopped goes on; times are then of its last
-part.
+``python benchmarks/encoders.py DATA`` takes labelled images that ``dedt`` reads, such as a folder of Parquet
+files, with a held-out split.  The first images of every class are written as image files, the same ones for
+both encoders.  ResNet-18 is trained on them with the settings of the profile ``photos``, which are those of
+``cifar10-cpu``.  Results stay in the store, so a stopped run can be continued; its times then cover only the
+last part.
 """
 
 import argparse
@@ -33,7 +33,7 @@ METHODS, RATIO, NEIGHBOURS = ("moderate", "gaussian"), 0.1, 20
 
 
 def write_images(path, folder, counts):
-    """The first images of every class as ``folder``/SPLIT/CLASS/NUMBER.jpg, as many of each."""
+    """Write the first images of every class, equally many of each, as ``folder``/SPLIT/CLASS/NUMBER.jpg."""
     for split, count in counts.items():
         found = data.find(data.detect(path), path, split)
         each = count // len(found.class_names)
@@ -46,7 +46,7 @@ def write_images(path, folder, counts):
 
 
 def held_out(experiment, name, path):
-    """Features and labels of the held-out images, by an encoder; the features are kept in a file."""
+    """Features of the held-out images, cached in the file ``path``, and their labels."""
     network, _ = experiment.encoder
     photos = Photographs(experiment.lab, "test").result()
     images = Pixels(photos, getattr(network, "size", experiment.lab.shape[-1]))
@@ -56,13 +56,13 @@ def held_out(experiment, name, path):
 
 
 def proportion(hits, total):
-    """A share of held-out images, with Wilson's interval."""
+    """A share of the held-out images, with Wilson's 95 % interval."""
     low, high = binomtest(hits, total).proportion_ci(method="wilson")
     return {"value": hits / total, "95 %": [float(low), float(high)], "held_out": total}
 
 
 def see(folder, store, name):
-    """What one encoder gives: accuracies on the held-out images, times, and the images that it chooses."""
+    """One encoder's accuracies on the held-out images and CPU times, and its coresets by method."""
     profile = load_profile("photos", **{"data.path": str(folder)})
     x = Experiment(profile, store=store, encoder=name, ratio=RATIO, device="cpu")
     features, n = x.embed(), x.lab.n
@@ -82,13 +82,13 @@ def see(folder, store, name):
 
 
 def overlap(a, b, n):
-    """The share that two coresets of n images have in common, and what two drawn at random have."""
+    """The share that two coresets of n images have in common, and the 95 % range for random coresets."""
     low, high = hypergeom(n, len(a), len(b)).interval(0.95)
     return {"value": len(a & b) / len(a), "at random, 95 %": [float(low) / len(a), float(high) / len(a)]}
 
 
 def main():
-    """Read the arguments, compare, and write the JSON file."""
+    """Compare the encoders and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument(

@@ -1,9 +1,9 @@
-"""The published network on real CIFAR-10, for tens of steps: falling loss, kill and resume, two processes.
+"""Train the published network on real CIFAR-10 for 40 steps: falling loss, kill and resume, two processes.
 
-``python benchmarks/full_size.py --path FOLDER`` runs ``dedt train`` of the 35.7 M U-Net three times (straight
-through; killed and started again; by ``accelerate launch`` with two processes), then ``dedt sample``, and
-writes ``benchmarks/full_size.json``.  About half an hour on two cores.  FOLDER holds CIFAR-10, as the
-archive or as Parquet (default: fetch the archive).
+``python benchmarks/full_size.py --path FOLDER`` runs ``dedt train`` with the U-Net of 35.7 M parameters three
+times (straight through; killed and started again; by ``accelerate launch`` with two processes), then ``dedt
+sample``, and writes ``benchmarks/full_size.json``.  This takes about half an hour on two cores.  FOLDER holds
+CIFAR-10, as the archive or as Parquet (default: fetch the archive).
 """
 
 import argparse
@@ -37,11 +37,11 @@ SIZES = {
     "sample.batch_size": 5,
     "unet.steps": 10,
 }
-"""What is smaller than in the profile: 160 images, 40 steps of 8, float32 as on any CPU."""
+"""Changes to the profile: 160 images, 40 steps with batches of 8, and float32 as on any CPU."""
 
 
 def command(verb, path, store, launcher=()):
-    """``dedt VERB`` on all of the few images, with the network of profile ``paper``."""
+    """The command ``dedt VERB`` on all 160 images, with the network of profile ``paper``."""
     sizes = [f"--set={name}={value}" for name, value in SIZES.items()]
     where = [f"--set=data.path={path}"] if path else []
     what = ["--profile", "paper", "--method", "random", "--ratio", "1.0", "--store", str(store)]
@@ -49,7 +49,7 @@ def command(verb, path, store, launcher=()):
 
 
 def run(*given, threads, **more):
-    """Run a command to its end; returns its wall-clock seconds."""
+    """Run a command to its end and return its wall-clock seconds."""
     start = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
     subprocess.run(command(*given, **more), env=environment, check=True)
@@ -57,7 +57,7 @@ def run(*given, threads, **more):
 
 
 def run_and_kill(path, store, threads):
-    """Start training, kill it once two checkpoints were written; returns the steps that were saved."""
+    """Start training, kill it after the second checkpoint, and return the number of steps saved."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
     process = subprocess.Popen(command("train", path, store), env=environment, start_new_session=True)
     seen = set()
@@ -97,7 +97,7 @@ def main():
         seconds = run("train", args.path, stores["whole"], threads=args.threads)
         saved = run_and_kill(args.path, stores["killed"], args.threads)
         run("train", args.path, stores["killed"], threads=args.threads)
-        # With --cpu accelerate starts a single process; --multi_gpu starts as many as it is told, GPU or not.
+        # With --cpu accelerate starts one process; with --multi_gpu it starts all, even without a GPU.
         launcher = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
         launcher += " --mixed_precision no --dynamo_backend no --main_process_port 0 --module"
         launcher = launcher.split()

@@ -1,10 +1,10 @@
-"""The published sizes of the latent models on the CPU: does the path hold, and how long is a step?
+"""Run the latent models at their published sizes on the CPU: do they work, and how long is a step?
 
 ``python benchmarks/full_size_latent.py`` encodes a few generated pictures of 256 pixels with an autoencoder
 of Stable Diffusion's size, trains MDT-S/2 on the latents for three steps of Adan (straight through; stopped
 after a checkpoint and started again), draws a sample and decodes it, and writes
 ``benchmarks/full_size_latent.json``.  The weights are random: nothing is downloaded, and nothing is learned.
- Two minutes, 6 GiB of memory, 2 GB of disk.
+This takes two minutes, 6 GiB of memory and 2 GB of disk.
 """
 
 import json
@@ -47,7 +47,7 @@ SETTINGS = TrainingSettings(
 
 
 def timed(work):
-    """(result, wall-clock seconds) of one call."""
+    """The result and the wall-clock seconds of one call."""
     start = time.perf_counter()
     return work(), time.perf_counter() - start
 
@@ -73,7 +73,7 @@ def pictures():
 
 
 def fit(source, folder):
-    """Three steps of MDT-S/2 into ``folder``; goes on from a checkpoint there."""
+    """Train MDT-S/2 for three steps in ``folder``, from the checkpoint there if there is one."""
     folder.mkdir(exist_ok=True)
     plan = EpochPlan(np.arange(IMAGES), total=IMAGES, epochs=1)
     model = seeded(0, "full size", lambda: build_model("mdt"))
@@ -81,7 +81,7 @@ def fit(source, folder):
 
 
 def stop_after(steps):
-    """Make training stop as Ctrl-C would; returns what undoes it."""
+    """Make training stop after some steps as by Ctrl-C; returns a function that undoes this."""
     take_step = training._Run.take_step
 
     def step(self, *given):

@@ -1,9 +1,10 @@
-"""What measuring one cell takes at the size of ImageNet; writes metrics.json beside itself.
+"""Time the metrics of one cell at the size of ImageNet; writes metrics.json beside itself.
 
     .venv/bin/python benchmarks/metrics.py        # about ten minutes of one core, 6 GiB of memory
 
-Features are random: their values change no time.  Each part is measured as large as a cell has it, but for the
-near-copies, whose cost is proportional to the training images and to the samples: few samples against 200,000 rows.
+Features are random, since their values do not affect the time.  Each metric is measured at full size except
+near-copies, whose cost is proportional to the numbers of training images and of samples: it is extrapolated
+from a few samples against 200,000 rows.
 """
 
 import json
@@ -45,7 +46,7 @@ def main() -> None:
     }
     for name, work in cell.items():
         _timed(work, seconds, name)
-    # Of 10,000 samples and their mirror images against all the training images.
+    # Extrapolate to 10,000 samples and their mirror images against all the training images.
     seconds["near_copies_features"] *= 2 * 10_000 / FEW * IMAGENET / ROWS
     result = {
         "rows": ROWS,

@@ -12,9 +12,9 @@ from dedt_lib.selection import gaussian_scores, moderate_distances
 
 
 def peak_gib():
-    """Most memory that this process has held, mapped pages of the file included."""
+    """Peak resident memory of this process in GiB, mapped pages of files included."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the process that started this one, too
+    if status.exists():  # getrusage would also count the process that started this one
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20)

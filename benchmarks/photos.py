@@ -1,10 +1,10 @@
-"""Peak memory and seconds of ``dedt select`` on photographs, and of its steps after the features.
+"""Measure peak memory and time of ``dedt select`` on photographs, and of its steps after the features.
 
-``python benchmarks/photos.py DATA`` with labelled images that ``dedt`` reads, such as CIFAR-10 as Parquet
-files: so many of each class are written as image files into a folder for each class.  Beside them stand JPEG
-files of 120 to 300 pixels, crops of scikit-learn's two sample photographs, each turned and brightened a
-little.  Features of the steps are random numbers in a memory-mapped file.  Every measurement is a process of
-its own, which does nothing else.
+``python benchmarks/photos.py DATA`` takes labelled images that ``dedt`` reads, such as CIFAR-10 as Parquet
+files, and writes equally many of each class as image files.  A second set of images are JPEG files of 120 to
+300 pixels: crops of scikit-learn's two sample photographs, each slightly rotated and changed in brightness.
+The steps after the features run on random features in a memory-mapped file.  Every measurement runs in a
+separate process that does nothing else.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 RESULTS = Path(__file__).with_name("photos.json")
-LIMIT = 2  # GiB beyond what importing PyTorch takes
+LIMIT = 2  # GiB beyond what importing PyTorch needs
 WIDTH, CLASSES, LARGEST = 1280, 10, 300
 STEPS = {
     "moderate": "from dedt_lib.selection import select; select(X, y, method='moderate', ratio=0.1)",
@@ -35,7 +35,7 @@ STEPS = {
 
 
 def write_photographs(folder, n):
-    """n JPEG files in a flat folder: crops of mixed sizes, turned and brightened so that no two are the same."""
+    """Write n different JPEG files into a flat folder: crops of mixed sizes, rotation and brightness."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -52,14 +52,14 @@ def write_photographs(folder, n):
 
 
 def write_classes(path, folder, n):
-    """n images of a data set in a folder for each class, as many of each."""
+    """Write n images of a data set, equally many of each class, into a folder for each class."""
     from encoders import write_images
 
     write_images(path, folder, {"train": n})
 
 
 def write_features(path, n):
-    """Random features float32 [n, WIDTH]."""
+    """Write random features float32 [n, WIDTH]."""
     features = np.lib.format.open_memmap(path, "w+", np.float32, (n, WIDTH))
     for i in range(0, n, 5000):
         part = features[i : i + 5000]
@@ -68,13 +68,13 @@ def write_features(path, n):
 
 
 def apart(work, *arguments):
-    """A function in another process: a child's peak memory counts from what this one had held when it began."""
+    """Call a function in another process, as a child's peak memory starts at what this process has held."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def measured(*arguments):
-    """Peak memory in GiB and seconds of a Python process."""
+    """Run Python with some arguments and return its peak memory in GiB, seconds and CPU seconds."""
     start = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -93,7 +93,7 @@ def measured(*arguments):
 
 
 def main():
-    """Read the arguments, measure, and write the JSON file."""
+    """Measure everything and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--name", default="CIFAR-10", help="of DATA, in the results")

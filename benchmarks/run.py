@@ -1,4 +1,4 @@
-"""Time the library against what a competent person would write without it (see README.md)."""
+"""Time the library against straightforward code for the same tasks (see README.md)."""
 
 # ruff: noqa: E402
 import os
@@ -53,7 +53,7 @@ def seconds(work):
 
 
 def paired(first, second, repeats):
-    """Seconds of A and of B, each [repeats], taken in turns after one warm-up: A B, B A, A B, .."""
+    """Seconds of two functions, [repeats] each, measured in turns after one warm-up: A B, B A, A B, .."""
     first(), second()
     times = np.empty((repeats, 2))
     for k in range(repeats):
@@ -79,10 +79,10 @@ def result(name, values, unit, *, at_least=None, at_most=None, **facts):
 
 
 class Setting:
-    """The digits profile's network and data, and runs over them.
+    """Network and data of the digits profile, and training runs on them.
 
-    What a latent model stands on (autoencoder, pipeline) is trained for one epoch: how well does not matter
-    here.
+    The autoencoder or pipeline below a latent model is trained for one epoch, since its quality does not
+    affect the time.
     """
 
     def __init__(self, epochs, model="unet"):
@@ -97,7 +97,7 @@ class Setting:
         self.images = epochs * len(self.data)
 
     def train(self, weights=None, weighting=None):
-        """A run of the library's loop, from the fresh network to its weights on disk."""
+        """Train with the library's loop, from the fresh network to the weights on disk."""
         plan = EpochPlan(np.arange(len(self.data)), total=len(self.data), epochs=self.epochs, weights=weights)
         with tempfile.TemporaryDirectory() as folder:
             model = self.experiment.build_model()
@@ -111,7 +111,7 @@ class Setting:
 
 
 def bare_loop(model, data, settings, epochs):
-    """The same training written out: no plan, no checkpoints, draws from torch's default generator."""
+    """The same training as a plain loop: no plan, no checkpoints, torch's default random generator."""
     torch.manual_seed(0)
     model.train()
     parameters = list(model.parameters())
@@ -169,7 +169,7 @@ def dro(quick):
 
 
 class NoiseLatents:
-    """Scaled latents of n images of 256 pixels, as far as a stopwatch can tell: a source for training."""
+    """A source for training that draws noise instead of n images' latents; the time is nearly the same."""
 
     def __init__(self, n):
         self.labels = np.arange(n) % 1000
@@ -185,7 +185,7 @@ class NoiseLatents:
 
 
 def train_full_size(settings, steps):
-    """``steps`` training steps of the published MDT-S/2, fresh, two images in each."""
+    """Train a fresh MDT-S/2 of the published size for ``steps`` steps of two images each."""
     n = 2 * steps
     plan, settings = EpochPlan(np.arange(n), total=n, epochs=1), dataclasses.replace(settings, batch_size=2)
     with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +193,7 @@ def train_full_size(settings, steps):
 
 
 def step_seconds(run, repeats):
-    """Seconds per step of a training run, [repeats], by the library's own clock, after a warm-up."""
+    """Seconds per step of a training run, [repeats], as recorded by the library, after a warm-up."""
     run()
     return [clocked.seconds / clocked.steps for clocked in (run() for _ in range(repeats))]
 
@@ -216,7 +216,7 @@ def stable_diffusion(quick):
 
 
 def encode(quick):
-    """Posteriors of the digits by a fresh autoencoder of the profile, from the small images to the disk."""
+    """Images per second that a fresh autoencoder of the profile encodes, from small images to files."""
     experiment = Setting(1).experiment
     profile, images = experiment.profile, experiment.data.images[: 200 if quick else None]
     network = autoencoder.small_autoencoder(profile.data.channels, profile.autoencoder.channels)
@@ -252,7 +252,7 @@ def sampling_speed(quick):
 
 
 def frechet_by_sqrtm(real, generated):
-    """The published formula as it is usually coded, with the matrix square root of the product."""
+    """The published formula as usually implemented, with the matrix square root of the product."""
     mean_r, mean_g = real.mean(axis=0), generated.mean(axis=0)
     covariance_r, covariance_g = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
     overlap = np.trace(sqrtm(covariance_r @ covariance_g)).real
@@ -261,7 +261,7 @@ def frechet_by_sqrtm(real, generated):
 
 
 def frechet(quick):
-    """One distance; the baseline is the formula with SciPy's matrix square root."""
+    """One Frechet distance; the baseline is the formula with SciPy's matrix square root."""
     rows = []
     for width, repeats in ((64, 21), (512, 5)) if quick else ((64, 51), (512, 11), (2048, 3)):
         random = np.random.default_rng(0)
@@ -280,7 +280,7 @@ def frechet(quick):
 
 
 def frechet_by_eigenvalues(real, generated):
-    """The formula in its symmetric form, from two feature matrices and nothing that was kept."""
+    """The formula in its symmetric form, computed from two feature matrices without cached statistics."""
     mean_r, mean_g = real.mean(axis=0, dtype=np.float64), generated.mean(axis=0, dtype=np.float64)
     covariance_r, covariance_g = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
     values, vectors = np.linalg.eigh(covariance_r)
@@ -291,7 +291,7 @@ def frechet_by_eigenvalues(real, generated):
 
 
 def features_like(n, width, classes, seed):
-    """Correlated float32 features [n, width] and balanced labels [n] of some classes."""
+    """Correlated float32 features [n, width], and balanced labels [n] of ``classes`` classes."""
     random = np.random.default_rng(seed)
     features = random.standard_normal((n, width), dtype=np.float32)
     features *= np.linspace(0.1, 1, width, dtype=np.float32)
@@ -300,10 +300,10 @@ def features_like(n, width, classes, seed):
 
 
 def classwise(quick):
-    """FID of each of ten classes, from another set of samples, against the same real images.
+    """Class-wise FID of samples in ten classes, with the statistics of the real images cached.
 
-    The baseline works out every class by itself in the symmetric form, which is the quick way already: the
-    statistics of both sides, an eigendecomposition, three products and the eigenvalues of the last.
+    The baseline computes every class from scratch in the symmetric form, which is already fast: statistics of
+    both sides, an eigendecomposition, three products and the eigenvalues of the last.
     """
     width, per_class = (256, 600) if quick else (2048, 5000)
     real, labels = features_like(10 * per_class, width, 10, seed=0)
@@ -327,7 +327,7 @@ def classwise(quick):
 
 
 def cmmd_by_full_matrices(real, generated):
-    """The published formula in PyTorch: float32, whole matrices, norms from two further products."""
+    """The published formula in PyTorch: float32, full matrices, norms from two further products."""
 
     def mean_kernel(x, x_norms, y, y_norms):
         return torch.exp(-gamma * (-2 * torch.matmul(x, y.T) + x_norms[:, None] + y_norms)).mean()
@@ -339,7 +339,7 @@ def cmmd_by_full_matrices(real, generated):
 
 
 def extra_memory(function, path):
-    """GiB that a fresh process needs for ``function(*arrays)`` beyond the arrays, read from ``path``."""
+    """GiB that a fresh process needs for ``function`` beyond its two arrays, loaded from ``path``."""
     real, generated = np.load(path)
     function(real[:100], generated[:100])
     before = peak_gib()
@@ -356,13 +356,13 @@ def cmmd(quick):
     sides /= np.linalg.norm(sides, axis=2, keepdims=True)
     library = functools.partial(evaluation.cmmd, *sides)
     formula = functools.partial(cmmd_by_full_matrices, *sides)
-    # Not closer, because the baseline subtracts single-precision means near one, times 1000.
+    # The tolerance is large because the baseline subtracts float32 means near one, times 1000.
     assert abs(library() - formula()) < 1e-2
     ours, theirs = paired(library, formula, 1 if quick else 3)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "embeddings.npy"
         np.save(path, sides)
-        # A task for each process: a second one would find the first one's peak.
+        # A new process for each task, because a second task would start at the peak of the first.
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
             gib, gib_formula = (
                 fresh.apply(extra_memory, (function, path))
@@ -377,9 +377,9 @@ def cmmd(quick):
 
 
 def gaussian(quick):
-    """Scores of ten classes; the baseline is scikit-learn's mixture of one component, as in the cited code.
+    """Gaussian scores of ten classes; the baseline is scikit-learn's mixture of one component (cited code).
 
-    Both compute in float64, because in float32 the ranking of a class with few images is lost.
+    Both compute in float64, because float32 loses the ranking of a class with few images.
     """
     n, width = (6000, 256) if quick else (50_000, 2048)
     features, labels = features_like(n, width, 10, seed=0)
@@ -401,7 +401,7 @@ def gaussian(quick):
 
 
 def memory(quick):
-    """Peak resident memory of a process that scores a memory-mapped float32 file in every scope."""
+    """Peak resident memory of a process that scores a memory-mapped float32 file (``peak_memory.py``)."""
     n, width = (20_000, 256) if quick else (300_000, 2048)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.npy"
@@ -451,7 +451,7 @@ BENCHMARKS = {
 
 
 def machine():
-    """What the numbers were taken on."""
+    """The machine and the versions that the numbers were measured with."""
     processor = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -460,7 +460,7 @@ def machine():
         )
     facts = provenance()
     facts["versions"]["scipy"] = scipy.__version__
-    # These run on the CPU, also where there is a GPU.
+    # The benchmarks run on the CPU even if there is a GPU.
     return {**facts, "device": "cpu", "processor": processor}
 
 
@@ -474,13 +474,13 @@ def print_row(row):
 
 
 def merged(earlier, rows):
-    """The rows of an earlier run, with ``rows`` in the place of those of the same name."""
+    """The rows of an earlier run, with those named as one of ``rows`` replaced and new ones appended."""
     new = {row["name"]: row for row in rows}
     return [new.pop(row["name"], row) for row in earlier] + list(new.values())
 
 
 def write(out, rows, merge):
-    """Write rows and machine; with ``merge`` into the rows that stand there, if they are of this machine."""
+    """Write rows and machine; ``merge`` keeps the other rows of the file, which must be of this machine."""
     facts = machine()
     if merge:
         earlier = json.loads(out.read_text())

@@ -15,7 +15,7 @@ import torch
 from dedt_lib.experiment import Experiment
 from dedt_lib.store import Store
 
-# Two threads may sum in another order than one, and many of the tests compare bits.
+# Many tests compare bits, and the order of a sum depends on the number of threads.
 torch.set_num_threads(1)
 
 
@@ -44,7 +44,7 @@ def smoke(tmp_path_factory):
 
 @pytest.fixture
 def no_network(tmp_path, monkeypatch):
-    """The empty folder of weights of a machine without the hub and without its cache."""
+    """The empty weights folder of a machine that cannot reach the hub and has no hub cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DEDT_WEIGHTS", str(tmp_path / "weights"))

@@ -1,7 +1,7 @@
 """One training step of every network on photographs: ``python one_step.py CHANNELS SIZE ...``.
 
-A process of its own for the tests, because a fault in a kernel ends the process.  Prints the network and
-the size before each step, and stops at an image that is not laid out as its shape says.
+The tests run this in a separate process, because a fault in a kernel ends the process.  It prints the network
+and the size before each step, and stops at an image whose memory layout is not contiguous.
 """
 
 import sys
@@ -22,7 +22,7 @@ UNET = {"block_channels": (4, 4, 4), "layers": 1, "attention": (False,) * 3, "gr
 
 
 def photographs(channels, size, classes=2):
-    """An image per class, in an array as an image reader leaves it, channels innermost."""
+    """One image per class; in memory the channels come last, as image readers leave them."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (classes, size, size, channels), dtype=np.uint8)
     names = tuple(f"kind {k}" for k in range(classes))
@@ -30,7 +30,7 @@ def photographs(channels, size, classes=2):
 
 
 def watched(network):
-    """The network, with every image that is handed to its first convolution checked for its strides."""
+    """The network, with a hook that checks the strides of every image before its first convolution."""
 
     def look(layer, inputs):
         (x,) = inputs

@@ -1,4 +1,4 @@
-"""The command line, in process, on the smoke profile with a store of its own."""
+"""The command line, called in this process, on the smoke profile with a temporary store."""
 
 import contextlib
 import errno
@@ -37,7 +37,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture
 def dedt(store, capsys):
-    """Run one command; returns (exit status, standard output, standard error)."""
+    """A function that runs one command and returns (exit status, standard output, standard error)."""
 
     def command(*argv):
         status = cli.main([*map(str, argv), "--store", str(store)])
@@ -48,7 +48,7 @@ def dedt(store, capsys):
 
 @pytest.fixture
 def dedt_plan(capsys):
-    """Run ``dedt plan``; returns (exit status, standard output, standard error)."""
+    """A function that runs ``dedt plan`` and returns (exit status, standard output, standard error)."""
 
     def command(*argv):
         status = cli.main(["plan", *map(str, argv)])
@@ -127,7 +127,7 @@ def test_samples_of_a_latent_model_are_measured_by_more_than_fid(dedt, tmp_path)
 def test_the_control_at_equal_steps_says_how_many_it_took(annealing, dedt):
     options = ["--early-stopping", "--ratio", "0.1", *(["--annealing"] if annealing else [])]
     status, printed, _ = dedt("train", "--profile", "smoke", *options)
-    # Eight epochs of fifty digits in batches of 25, or seven and one of all five hundred; the whole run has 160.
+    # Eight epochs of 50 digits in batches of 25, or seven of 50 and one of all 500; the full run takes 160.
     steps = 7 * 2 + 20 if annealing else 8 * 2
     assert status == 0 and f"the weights after {steps} of the 160 steps" in printed
 
@@ -191,7 +191,7 @@ def test_show_names_a_folder_that_is_not_a_result(tmp_path, capsys, content):
 
 
 def stopping(*options, store, ready, signum=signal.SIGTERM):
-    """Start ``dedt`` in a process, send it a signal when ``ready`` is there; status and standard error."""
+    """Start ``dedt`` and signal it once the file ``ready`` exists; its exit status and standard error."""
     command = [sys.executable, "-m", "dedt_lib", *options, "--store", str(store)]
     heard = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     child = subprocess.Popen(command, env=tiny.environment(), **heard)
@@ -205,7 +205,7 @@ def stopping(*options, store, ready, signum=signal.SIGTERM):
 def test_a_run_that_is_asked_to_stop_says_so_and_goes_on_from_there(tmp_path, store, capsys):
     options = ("train", "--profile", "smoke", "--method", "random", "--ratio", "1")
     options += ("--set", "unet.epochs=4", "--set", "train.checkpoint_every=1000000")
-    # The weights kept on the way show that training is under way; no checkpoint would be written.
+    # A file of EMA weights shows that training has begun; checkpoints come too late for that here.
     status, error = stopping(*options, store=tmp_path, ready="training/*.work/ema-*")
     assert status == 143
     assert error.splitlines()[-1] == "stopped by signal 15; run the same command again to go on"
@@ -244,7 +244,7 @@ def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, mo
 
 @pytest.fixture
 def named_cells(monkeypatch):
-    """No cell is run: each is an error that names its profile, images and cell."""
+    """Replace the run of a cell by an error that names the profile, the images and the cell."""
 
     def stub(profile, *cell, store, report):
         raise DedtError(f"{profile.name} {profile.data.path} {cell}")
@@ -266,7 +266,7 @@ def test_the_commands_for_images_that_are_to_be_given_ask_for_them(capsys):
 
 
 def options(command):
-    """What a command says, by the names of its options."""
+    """The parsed options of a command: name -> value."""
     return vars(cli.make_parser(command.split()[0]).parse_args(command.split()))
 
 
@@ -276,7 +276,7 @@ def test_images_may_stand_first_or_be_left_out():
 
 
 def listed(capsys, *given):
-    """Tables and cells of the commands that ``dedt cells`` prints; each command must parse."""
+    """(table, cell) of each command that ``dedt cells`` prints; every command must parse."""
     assert cli.main(["cells", "--profile", "smoke", *given]) == 0
     printed = capsys.readouterr().out.splitlines()
     commands = [line.split("dedt ")[1] for line in printed if "dedt run" in line]
@@ -345,7 +345,7 @@ def test_a_recipe_is_described_by_its_options(command, description):
 
 
 def cell(**recipe):
-    """A result as ``Experiment.cell`` makes it."""
+    """A result such as ``Experiment.cell`` returns."""
     cost = {"seconds": 12.3, "cpu_seconds": 21.0, "images": 2400, "evaluations": 7200}
     return {
         "recipe": Recipe(**recipe).model_dump(),

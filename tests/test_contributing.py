@@ -1,4 +1,4 @@
-"""The instructions of CONTRIBUTING.md, followed to the letter from a script: each is a class and an entry in a registry."""
+"""The instructions of CONTRIBUTING.md, followed in a script: each is a class and an entry in a registry."""
 
 import ast
 import copy
@@ -117,7 +117,7 @@ class Half(EpochPlan):
 
 
 class Hardest(Half):
-    """The half of the coreset whose last losses were the largest; an epoch that was begun stays as it was drawn."""
+    """The half of the coreset with the largest last losses, chosen once at the start of each epoch."""
 
     needs_losses = True
 
@@ -146,7 +146,7 @@ class Hardest(Half):
 
 @dataclass(frozen=True)
 class Case:
-    """What an instruction registers, what names it, and what ``dedt`` says of it in a plan and in a run."""
+    """A class and its registry, the recipe that selects it, and the words for it in a plan and in a run."""
 
     registry: dict
     made: type
@@ -169,7 +169,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a profile, in which the instructions share a store."""
+    """A folder with a profile and a store that all instructions share."""
     folder = tmp_path_factory.mktemp("own")
     sizes = "data.per_class = 30\nunet.epochs = 2\nunet.batch_size = 10\n"
     (folder / "tiny.toml").write_text(f'extends = "smoke"\n{sizes}')
@@ -178,7 +178,7 @@ def place(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_instruction_is_followed(name, place, tmp_path, monkeypatch, capsys):
-    """No file of the package is edited: select, run, plan and a cell of a table."""
+    """Select, run, plan and a cell of a table work without editing a file of the package."""
     case = CASES[name]
     monkeypatch.setitem(case.registry, name, case.made)
     for part in ("ROWS", "LABELS", "TABLES"):
@@ -229,7 +229,7 @@ def test_a_plan_that_looks_at_the_losses_is_taken_up_where_it_was(smoke, tmp_pat
     recipe = {"method": "random", "ratio": 0.4, "plan": "hardest"}
     parts = Experiment(smoke.profile, store=Store(tmp_path), device="cpu", **recipe)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        tiny.interrupt(patch, 22)  # of 24 steps; the checkpoint is of the 20th, in the midst of an epoch
+        tiny.interrupt(patch, 22)  # of 24 steps; the last checkpoint is at step 20, within an epoch
         parts.train()
     tiny.assert_same_weights(parts.train(), smoke.change(**recipe).train())
 

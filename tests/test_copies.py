@@ -1,4 +1,4 @@
-"""Exact copies, scores that tell nothing apart, a single class: what is chosen then, and what is said."""
+"""Selection and messages with exact copies, with equal scores, and with a single class."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from dedt_lib.store import Store
 
 
 def half_copies(n=40, classes=2, d=3):
-    """Features, labels and originals of classes whose second half are copies of their first sample."""
+    """Features, labels and originals; the second half of each class are copies of its first sample."""
     labels = np.repeat(np.arange(classes), n)
     features = np.random.default_rng(0).normal(size=(classes * n, d))
     originals = np.arange(len(labels))
@@ -102,7 +102,7 @@ def test_copies_are_found_within_a_class_and_conflicts_across():
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder of images in which "ash" has nine files of two different images, one of them in "birch" too."""
+    """A folder in which "ash" has nine files of only two images, one of which is in "birch" too."""
     root = tiny.write_images(tmp_path / "images", ("ash", "birch"), each=6)
     for number in range(2, 6):
         shutil.copy(root / "ash" / "1.png", root / "ash" / f"{number}.png")
@@ -136,7 +136,7 @@ def test_without_copies_nothing_is_said(smoke):
     assert (smoke.select().copies, smoke.select().tied) == (0, ())
 
 
-# ---- scores that tell nothing apart ----------------------------------------------------------------
+# ---- equal scores ----------------------------------------------------------------------------------
 
 
 def test_scores_that_are_tied_are_named():

@@ -188,7 +188,7 @@ def test_an_image_too_large_to_open_is_named(tmp_path, monkeypatch):
 
 
 def one_image(tmp_path, image, **options):
-    """The only image of a folder, as [height, width, channels]."""
+    """Save an image as the only one of a folder and load it: [height, width, channels]."""
     (tmp_path / "a").mkdir()
     image.save(tmp_path / "a" / "0.png", **options)
     channels = 3 if image.mode in ("RGB", "RGBA", "P") else 1
@@ -239,7 +239,7 @@ def test_opaque_images_with_an_alpha_channel_keep_their_pixels(tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Counts the images that are decoded."""
+    """A list that grows by one entry for every image that is decoded."""
     count, read_image = [], listing.read_image
     monkeypatch.setattr(listing, "read_image", lambda *args: count.append(1) or read_image(*args))
     return count

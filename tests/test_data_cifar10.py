@@ -1,4 +1,4 @@
-"""CIFAR-10: a small archive in the original's format stands in for it, with its own checksums."""
+"""CIFAR-10, with a small archive in the original's format and with adapted checksums in its place."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ BATCH_NAMES = [f"data_batch_{i}" for i in range(1, 6)]
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes what Python 2 wrote: byte strings for text and bytes alike, and numbers for booleans."""
+    """Writes pickles as Python 2 did: text and bytes as byte strings, booleans as numbers."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 
@@ -86,7 +86,7 @@ def original():
 
 @pytest.fixture(autouse=True)
 def stand_in(original, monkeypatch, tmp_path):
-    """Makes the stand-in the original, puts the data under tmp_path, and leaves no address to fetch from."""
+    """Make the loader accept the small archive, put the data under tmp_path, and break the download."""
     sums = {name: md5(content) for name, content in members().items()}
     monkeypatch.setattr(cifar10, "SHA256", hashlib.sha256(original).hexdigest())
     meta, *train, test = ([name, sums[name]] for name in ("batches.meta", *BATCH_NAMES, "test_batch"))
@@ -100,7 +100,7 @@ def stand_in(original, monkeypatch, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, original):
-    """A folder that holds the archive."""
+    """The data folder, holding the archive."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / CIFAR10.filename).write_bytes(original)
     return tmp_path / "data"
@@ -108,7 +108,7 @@ def folder(tmp_path, original):
 
 @pytest.fixture
 def site(original, monkeypatch):
-    """A server that has the archive."""
+    """A server with the archive, at the address that the loader downloads from."""
     site = Site(original)
     monkeypatch.setattr(CIFAR10, "url", f"{site.url}/{CIFAR10.filename}")
     yield site

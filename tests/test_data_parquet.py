@@ -27,7 +27,7 @@ def pixels(n=6, size=(8, 8), seed=0):
 
 
 def write(path, images=None, labels=LABELS, names=None, image="img", label="label", more=None):
-    """A Parquet file of images (arrays, bytes or None) in row groups of four."""
+    """Write a Parquet file of images (arrays, bytes or None) in row groups of four."""
     images = pixels(len(labels)) if images is None else images
     files = [png(image) if isinstance(image, np.ndarray) else image for image in images]
     rows = [{"bytes": content, "path": f"{k}.png"} for k, content in enumerate(files)]

@@ -1,4 +1,4 @@
-"""Other people's folders and files: nothing is left out without a word, and nothing counts that should not."""
+"""Unusual folders and files: nothing is left out silently, and nothing counts as an image by mistake."""
 
 import json
 import os
@@ -285,7 +285,7 @@ def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, mon
     listed = tmp_path / "out" / "unreadable.txt"
     assert code == 2 and "2 of 9 images" in error and "bee/2.png (bad tag)" in error and str(listed) in error
     assert [line.split()[0] for line in listed.read_text().splitlines()] == ["bee/2.png", "cat/0.png"]
-    for _ in range(2):  # decoded, and from the store
+    for _ in range(2):  # first decoded, then read from the store
         code, printed, _ = select(capsys, root, tmp_path, "--skip-bad")
         assert code == 0 and "9 files seen, 7 images used, 2 left out: 2 unreadable" in printed
         assert "so no class: cat" in printed
@@ -297,7 +297,7 @@ def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, mon
 
 
 def read_without_bad(root, tmp_path, split="train"):
-    """The images of a split as a run under the profile photos sees them."""
+    """The images of a split under the profile photos, without the unreadable ones."""
     where = {"data.source": "folder", "data.path": root, "data.skip_bad": True, "data.image_size": 8}
     return Images(Lab(load_profile("photos", **where), store=tmp_path / "store"), split).result()
 
@@ -306,7 +306,7 @@ def test_skipped_images_leave_the_others_in_their_place(tmp_path):
     root = tiny.write_images(tmp_path / "images", TWO, size=(8, 8))
     whole = load("folder", path=root, image_size=8)
     (root / "ant" / "1.png").write_text("broken")
-    for _ in range(2):  # decoded, and from the store
+    for _ in range(2):  # first decoded, then read from the store
         fewer = read_without_bad(root, tmp_path)
         kept = [whole.ids.index(name) for name in fewer.ids]
         np.testing.assert_array_equal(fewer.images, whole.images[kept])

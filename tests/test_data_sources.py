@@ -1,4 +1,4 @@
-"""Images as people have them: each kind of source, written by the library that writes it elsewhere."""
+"""Every kind of image source, each written by the library that people use to write it."""
 
 import json
 
@@ -17,7 +17,7 @@ CLASSES = ("cat", "dog")
 
 
 def photo(i, size=(40, 30)):
-    """An image whose colour tells its number."""
+    """An image whose colour encodes its number."""
     return Image.new("RGB", size, (10 * i, 0, 255 - 10 * i))
 
 
@@ -27,21 +27,21 @@ def number_of(pixels):
 
 
 def flat(root, n=6):
-    """All images in one folder, each with its caption in a text file."""
+    """Write all images into one folder, each with its caption in a text file."""
     for i in range(n):
         photo(i).save(root / f"{i:02d}.png")
         (root / f"{i:02d}.txt").write_text(f"photo {i}\n")
 
 
 def classes(root, n=6):
-    """A folder for each class."""
+    """Write the images into a folder for each class."""
     for i in range(n):
         (root / CLASSES[i % 2]).mkdir(exist_ok=True)
         photo(i).save(root / CLASSES[i % 2] / f"{i:02d}.png")
 
 
 def metadata(root, n=6, name="metadata.jsonl", label=True):
-    """The imagefolder convention."""
+    """Write images and a metadata file by the imagefolder convention."""
     rows = [{"file_name": f"{i:02d}.png", "text": f"photo {i}"} for i in range(n)]
     for i, row in enumerate(rows):
         photo(i).save(root / row["file_name"])
@@ -55,7 +55,7 @@ def metadata(root, n=6, name="metadata.jsonl", label=True):
 
 
 def saved(root, n=6, label=True):
-    """What ``save_to_disk`` of the datasets library writes."""
+    """Write the images with ``save_to_disk`` of the datasets library."""
     features = {"image": datasets.Image(), "text": datasets.Value("string")}
     columns = {"image": [photo(i) for i in range(n)], "text": [f"photo {i}" for i in range(n)]}
     if label:
@@ -66,7 +66,7 @@ def saved(root, n=6, label=True):
 
 
 def shards(root, n=6, label=True):
-    """Two WebDataset shards."""
+    """Write the images as two WebDataset shards."""
     for shard in range(2):
         with webdataset.TarWriter(str(root / f"train-{shard:04d}.tar")) as tar:
             for i in range(shard * n // 2, (shard + 1) * n // 2):
@@ -75,7 +75,7 @@ def shards(root, n=6, label=True):
 
 
 def parquet(root, n=6, label=True):
-    """A Parquet file in the schema of the hub."""
+    """Write the images as a Parquet file in the schema of the hub."""
     saved(root, n, label)
     datasets.load_from_disk(root / "saved")["train"].to_parquet(root / "train.parquet")
 
@@ -194,10 +194,10 @@ def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
     assert found.reading.notes == ()
     photo(6).save(tmp_path / "cat" / "06.png")
     assert data.find("list", cleaned).reading.notes == ("images added since they were looked at: 1",)
-    again = tmp_path / "again.dedt.json"  # what is left of a cleaned list is cleaned once more
+    again = tmp_path / "again.dedt.json"  # a cleaned list can be cleaned again
     lists.write_cleaned(again, "list", cleaned, {"dog/01.png": "dark"}, listing=data.find("list", cleaned))
     assert data.find("list", again).reading.notes == () and len(data.find("list", again).ids) == 4
-    (tmp_path / "cat" / "00.png").unlink()  # what was left out may well be deleted
+    (tmp_path / "cat" / "00.png").unlink()  # deleting an image that was left out does no harm
     (tmp_path / "cat" / "06.png").unlink()
     gone = data.find("list", cleaned)
     assert gone.reading.notes == ("images gone since they were looked at: 1",)

@@ -1,4 +1,4 @@
-"""Tables, lists, captions, tars and folders as people and their programs write them."""
+"""Tables, lists, captions, tar files and folders in the forms that people and programs write."""
 
 import io
 import json
@@ -22,12 +22,12 @@ from dedt_lib.errors import DedtError
 
 
 def png(i):
-    """The bytes of a photo that tells its number."""
+    """The PNG bytes of photo number i."""
     return tiny.png(photo(i))
 
 
 def photos(folder, *numbers):
-    """Photos of these numbers, called by them."""
+    """Write photos with these numbers, named after them."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in numbers:
         (folder / f"{i:02d}.png").write_bytes(png(i))
@@ -35,7 +35,7 @@ def photos(folder, *numbers):
 
 
 def tar(path, *members):
-    """A tar file of (name, content) in this order."""
+    """Write a tar file of (name, content) pairs in this order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as out:
         for name, content in members:
@@ -46,7 +46,7 @@ def tar(path, *members):
 
 
 def listed(path, **asked):
-    """The Listing of a path, of whatever kind it is."""
+    """The Listing of a path, whose kind is detected."""
     return data.find(data.detect(path), path, **asked)
 
 
@@ -95,7 +95,7 @@ def test_a_tar_of_a_folder_holds_its_links_and_nothing_hidden(tmp_path):
         ("status", ["success"], ()),
         ("made", ["2024"], ()),
         ("license", ["CC-BY", "CC0"], ()),
-        ("label", ["10.0", "0.0", "2.0", "1.0"], ("0", "1", "2", "10")),  # as of a column with gaps
+        ("label", ["10.0", "0.0", "2.0", "1.0"], ("0", "1", "2", "10")),  # pandas' integers with gaps
     ],
 )
 def test_which_columns_of_a_table_are_classes(tmp_path, column, values, classes):
@@ -497,7 +497,7 @@ def test_upper_case_parquet_is_parquet(tmp_path):
     assert listed(tmp_path / "x.PARQUET").class_names == ("a", "b")
 
 
-# ---- splits and classes that a reader would take for others -----------------------------------------------
+# ---- splits and classes that could be confused ------------------------------------------------------------
 
 
 def test_no_classes_are_asked_for_of_a_table_beside_folders_too(tmp_path):

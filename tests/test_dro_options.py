@@ -1,4 +1,4 @@
-"""``tools/dro_options.py`` and the table that chapter 04 makes of what it wrote."""
+"""``tools/dro_options.py``, and the table that chapter 04 makes from its results."""
 
 import dro_options
 import numpy as np
@@ -39,7 +39,7 @@ def test_a_window_is_read_from_the_trajectory_that_is_there(measured):
     windowed = Experiment(half, store=store, device="cpu", **recipe)
     row = next(row for row in rows if row["setting"] == "average of the last half")
     np.testing.assert_allclose(windowed.reweight()["weights"], row["weights"][1], atol=1e-5)
-    # Two seeds of the ten settings that need a proxy of their own, and the one above.
+    # Two seeds of the ten settings that need a proxy of their own, and the one trained above.
     assert trained == 20 and len(list((store.root / "proxy").glob("*/manifest.json"))) == 21
 
 

@@ -18,7 +18,7 @@ def network(name="classifier", width=8, seed=0, **settings):
 
 
 def settle(net, *inputs):
-    """Batch statistics of ``inputs``; without them the features of a fresh deep network are almost zero."""
+    """Set batch-norm statistics from ``inputs``; without them a fresh deep network gives almost zero."""
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
@@ -80,7 +80,7 @@ def test_inception_prepares_images_as_the_code_of_instance_selection(inception):
     ramp = torch.linspace(0, 1, 8).expand(3, 1, 8, 8)
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-    # With aligned corners a ramp stays a ramp from end to end; otherwise it would be flat at both.
+    # With aligned corners a resized ramp stays a ramp; otherwise it would be flat at both ends.
     expected = ((torch.linspace(0, 1, 75).expand(75, 75) - mean) / std).expand(3, 3, 75, 75)
     torch.testing.assert_close(inception.preprocess(ramp * 2 - 1), expected, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_accuracy_counts_the_right_names(digits):
 
 
 class Pixels(nn.Module):
-    """Pixels as features; counts its batches, and can be killed in one or spoil one."""
+    """An encoder whose features are the pixels.  It counts its batches, and can be killed in or spoil one."""
 
     def __init__(self, killed_in=None, spoilt=None, scale=1.0):
         super().__init__()
@@ -161,7 +161,7 @@ def test_images_that_are_no_bytes_are_not_embedded(digits):
 
 @pytest.fixture
 def killed(tmp_path, digits, monkeypatch):
-    """Where an embedding in batches and parts of seven was killed in the fifth."""
+    """The path of an embedding in batches and parts of seven that was killed in the fifth batch."""
     monkeypatch.setattr(common, "PART", 7)
     with pytest.raises(KeyboardInterrupt):
         encoders.embed(Pixels(killed_in=5), digits.images, batch_size=7, path=tmp_path / "features.npy")
@@ -226,7 +226,7 @@ def test_a_full_disk_is_told(tmp_path, digits, monkeypatch):
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Put a state dict where the official file of ``name`` is expected, under an address with its hash."""
+    """A function that saves a state dict as the official file of ``name``, with its hash in the address."""
 
     def place(name, state):
         file = tmp_path / "new.pth"

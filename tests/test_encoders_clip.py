@@ -36,7 +36,7 @@ def activations(net):
 def test_rn50_is_openais():
     with torch.device("meta"):
         net = encoders.rn50()
-    # 102,007,137 parameters in OpenAI's archive; twelve blocks of text.
+    # OpenAI's archive has 102,007,137 parameters and twelve text blocks.
     assert sum(p.numel() for p in net.model.parameters()) == 102_007_137
     assert net.size == 224 and net.model.visual.output_dim == 1024
     assert activations(net) == (12, 0)
@@ -98,11 +98,11 @@ def test_images_of_one_class_are_not_negatives_of_each_other():
     labels = torch.tensor([0, 0, 1, 1])
     aligned = torch.eye(2)[labels]
     scale = torch.tensor(math.log(100))
-    # Which of its class's captions an image is nearest to makes no difference.
+    # It makes no difference which of its class's captions an image is nearest to.
     text, swapped = torch.eye(4), torch.eye(4)[[1, 0, 3, 2]]
     loss, warm = module.contrastive_loss, torch.tensor(1.0)
     torch.testing.assert_close(loss(swapped, text, labels, warm), loss(text, text, labels, warm))
-    # Aligned by class, only the choice between two equal captions is left: log 2.
+    # With images and captions aligned by class, only the choice between two equal captions is left: log 2.
     assert loss(aligned, aligned, labels, scale).item() == pytest.approx(math.log(2), abs=1e-4)
 
 
@@ -141,7 +141,7 @@ def test_gains_and_biases_are_not_decayed(digits, monkeypatch):
 
 def test_zero_shot_accuracy_compares_with_every_class(digits):
     class Names(nn.Module):
-        """Embeds an image as its label, and a caption as the digit in it moved on by ``step``."""
+        """Embeds an image as its label, and a caption as its digit plus ``step``, modulo 10."""
 
         def __init__(self, step):
             super().__init__()
@@ -167,9 +167,7 @@ class Node(nn.Module):
 
 
 def torchscript_archive(state, path):
-    """A TorchScript archive with the given tensors, in the form of OpenAI's: half precision and three
-    facts.
-    """
+    """Write tensors as a TorchScript archive in OpenAI's form: half precision and three facts."""
     root = Node()
     facts = {"input_resolution": 32, "context_length": 24, "vocab_size": 49408}
     for name, value in state.items():

@@ -60,7 +60,7 @@ def test_images_are_noised_to_the_timestep_without_labels(model, images, monkeyp
     monkeypatch.setattr(model, "predict", lambda *inputs: calls.append(inputs) or predict(*inputs))
     encoders.DDAE(model, 2, seed=3).features(images)
     x_t, t, labels = calls[0]
-    # Linear betas 1e-4 .. 0.02: after eleven of them, index 10.
+    # alpha-bar after eleven of the linear betas 1e-4 .. 0.02, at index 10.
     kept = np.prod(1 - np.linspace(1e-4, 0.02, 1000)[:11])
     noise = torch.randn(1, 8, 8, generator=torch_generator(3, "ddae", 0))
     torch.testing.assert_close(x_t, kept**0.5 * images + (1 - kept) ** 0.5 * noise, rtol=1e-4, atol=1e-5)

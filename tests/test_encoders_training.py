@@ -14,7 +14,7 @@ from dedt_lib.randomness import seeded, torch_generator
 
 
 class Dropped(nn.Module):
-    """A linear classifier behind dropout, whose masks come from the global generator."""
+    """A linear classifier behind dropout; the masks come from the global random generator."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ def test_a_killed_training_ends_with_the_same_bits(make, changes, tmp_path, digi
     whole, parts = make(), make()
     losses = train(whole, digits, epochs=5, **changes)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        tiny.interrupt(patch, 7)  # in the third epoch; the checkpoint is of the second
+        tiny.interrupt(patch, 7)  # in the third epoch; the last checkpoint is at the end of the second
         train(make(), digits, epochs=5, folder=tmp_path, **changes)
     steps = tiny.recorded(monkeypatch, lambda run: run.step, before=True)
     np.testing.assert_array_equal(train(parts, digits, epochs=5, folder=tmp_path, **changes), losses)
@@ -78,7 +78,7 @@ def test_a_killed_training_ends_with_the_same_bits(make, changes, tmp_path, digi
 
 @pytest.fixture
 def checkpoint(tmp_path, digits, monkeypatch):
-    """That of a training of ``dropped`` that was killed after three steps."""
+    """The checkpoint of a training of ``dropped`` that was killed after three steps."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         tiny.interrupt(patch, 3)
         train(dropped(), digits, folder=tmp_path)
@@ -103,7 +103,7 @@ def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(checkpoint, t
 
 @pytest.mark.parametrize("step", [0, 4, 11])
 def test_a_signal_lets_the_step_end_and_nothing_is_lost(step, tmp_path, digits, monkeypatch):
-    changes = {"flip": True}  # drawn from a generator that has to go on in the midst of an epoch
+    changes = {"flip": True}  # drawn from a generator whose state must be restored within an epoch
     whole, resumed = dropped(), dropped()
     losses = train(whole, digits, **changes)
     with monkeypatch.context() as patch, pytest.raises(interruption.Stopped), interruption.handled():
@@ -117,7 +117,7 @@ def test_a_signal_lets_the_step_end_and_nothing_is_lost(step, tmp_path, digits, 
 
 def test_a_last_batch_of_one_image_is_left_out(digits):
     subset = data.LabelledImages(digits.images[:21], digits.labels[:21] % 3, ("a", "b", "c"), digits.ids[:21])
-    # Batch normalisation of a single 1x1 map would raise.
+    # Batch normalisation raises an error for a single 1x1 map.
     assert np.isfinite(train(resnet(), subset, epochs=2)).all()
 
 

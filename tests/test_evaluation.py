@@ -56,7 +56,7 @@ def between(mean, covariance, other, its_covariance):
 
 
 def test_two_gaussians_have_their_known_distance():
-    # Diagonal covariances differ by their standard deviations.
+    # For diagonal covariances the distance is that of the standard deviations.
     zero, a, b = np.zeros(3), np.diag([1.0, 4.0, 9.0]), np.diag([4.0, 4.0, 1.0])
     assert between(zero, a, zero, b) == pytest.approx(1 + 0 + 4)
     # For 2 x 2 matrices tr(M^1/2) = sqrt(tr M + 2 sqrt(det M)).
@@ -84,14 +84,14 @@ def torch_fidelity_fid(real, generated):
 
 @pytest.mark.parametrize("n, m", [(300, 200), (300, 20), (20, 200), (30, 20)])
 def test_torch_fidelity_agrees_on_the_same_features(n, m):
-    # 48 features: each side once with more images than features and once with fewer.
+    # With 48 features, each side has more images than features in one case and fewer in another.
     mix = draw(48, d=48, seed=9)
     real, generated = draw(n, d=48) @ mix, draw(m, d=48, seed=1, scale=1.2, shift=0.3) @ mix
     assert frechet_distance(real, generated) == pytest.approx(torch_fidelity_fid(real, generated), rel=1e-6)
 
 
 def test_few_images_give_what_the_covariances_give():
-    # With 8 images for 5 features the covariances decide, with fewer the images themselves.
+    # With 5 features the distance is computed from covariances, with 20 from the images themselves.
     real, generated = draw(8, d=5), draw(7, d=5, seed=1, shift=1.0)
     wide = [np.concatenate([side, np.zeros((len(side), 15))], axis=1) for side in (real, generated)]
     assert frechet_distance(*wide) == pytest.approx(frechet_distance(real, generated), rel=1e-12)
@@ -170,7 +170,7 @@ def test_references_that_cannot_be_used(tmp_path):
 
 @pytest.fixture(scope="module")
 def inception(tmp_path_factory):
-    """torch-fidelity's Inception-v3 with random weights, and a file that holds them."""
+    """torch-fidelity's Inception-v3 with random weights, and the file of these weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feature_extractor_inceptionv3, "load_state_dict_from_url", lambda *a, **k: {})
         kind = feature_extractor_inceptionv3.FeatureExtractorInceptionV3
@@ -246,7 +246,7 @@ def test_the_floor_falls_with_more_images():
 def test_kid_matches_torch_fidelity():
     real, generated = draw(60, d=24), draw(60, d=24, seed=1, shift=0.3)
     sides = torch.from_numpy(real), torch.from_numpy(generated)
-    # One subset that is everything.
+    # A single subset with all samples.
     theirs = kid_features_to_metric(*sides, kid_subsets=1, kid_subset_size=60, verbose=False)
     assert kid(real, generated) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
 
@@ -337,7 +337,7 @@ def test_cmmd_of_two_points_by_hand():
 
 
 def copy_threshold(train, test):
-    """The distance that one per cent of the held-out images that are no training images lie below."""
+    """The distance to the training images below which 1 % of the held-out images lie, leaks excluded."""
     distances = nearest_distances(test, train)[0]
     return near(distances[distances > evaluation.SAME])
 
@@ -365,7 +365,7 @@ def test_copies_are_told_from_new_images():
 def test_the_threshold_is_a_quantile_of_the_held_out_images():
     train = np.zeros((1, 1, 2, 2), dtype=np.uint8)
     test = np.arange(0, 101, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), dtype=np.uint8)
-    # The black one is a training image: it has been seen, and says nothing about unseen ones.
+    # The black test image is also a training image, so the threshold leaves it out.
     assert copy_threshold(train, test) == pytest.approx(1.99)
     assert near(np.arange(1, 101), quantile=0.5) == pytest.approx(50.5) and near(np.empty(0)) is None
 

@@ -26,7 +26,7 @@ COMPUTATIONS = [
 
 @pytest.fixture
 def nothing_is_computed(monkeypatch):
-    """A switch: after it is called, every computation of a stage is an error."""
+    """A function; once it is called, computing any stage is an error."""
 
     def refuse(*given, **named):
         raise AssertionError("a stored stage was computed again")
@@ -170,7 +170,7 @@ def test_costs_add_up(smoke, reweighted):
 def test_costs_do_not_depend_on_what_ran_before(smoke, tmp_path):
     alone = smoke.change(method="gaussian", ratio=0.4)
     after = Experiment(smoke.profile, store=Store(tmp_path), **alone.recipe.model_dump())
-    after.change(method="moderate").cell()  # makes encoder, features and all that is measured against
+    after.change(method="moderate").cell()  # makes the encoder, the features and the real side of metrics
     shared = {part: cost["seconds"] for part, cost in after.costs().items()}
     made = [stage.manifest()["seconds"] for stage in (after.embedding, after.embedding.encoder)]
     assert shared["embed"] == pytest.approx(sum(made)) and shared["embed"] > 0
@@ -222,7 +222,7 @@ def test_early_stopping_can_match_an_annealed_run(smoke):
 
 def test_infobatch_reports_the_data_that_it_really_saw(smoke):
     cell = smoke.change(infobatch="budget", ratio=0.4, annealing=True).cell()
-    # Everything in the first and in the last of eight epochs, 40 % in the six between.
+    # All samples in the first and the last of eight epochs, 40 % in the six between.
     assert cell["realised"] == pytest.approx((1 + 6 * 0.4 + 1) / 8) and cell["class_counts"] == [30] * 10
     assert list(cell["costs"]) == ["select", "train", "sample", "evaluate"]
     as_run = smoke.change(infobatch="ratio", ratio=0.4, annealing=True).cell()
@@ -312,11 +312,11 @@ def test_a_selector_of_ones_own_is_a_class_and_an_entry(smoke, monkeypatch):
     assert set(own.costs()) == {"embed", "select", "train", "sample", "evaluate"}
 
 
-# ---- one's own images ----------------------------------------------------------------------------
+# ---- the user's images ---------------------------------------------------------------------------
 
 
 def own_images(folder, **changes):
-    """An experiment of one epoch on a folder of images."""
+    """An experiment that trains for one epoch on the images in ``folder``/images."""
     sizes = {"data.per_class": 0, "data.channels": 3, "unet.epochs": 1, "sample.count": 12, **changes}
     profile = tiny.profile(**{"data.source": "folder", "data.path": str(folder / "images")}, **sizes)
     return Experiment(profile, store=Store(folder / "store"), device="cpu", method="random", ratio=0.5)

@@ -1,4 +1,4 @@
-"""Exports are whole or nothing, and say to each trainer what it reads."""
+"""Exports are complete or absent, and each trainer can read its own."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from dedt_lib.shell.cli import main
 
 
 def made(root, *names):
-    """A folder of small pictures of these names."""
+    """Write small pictures with these names into a folder."""
     for i, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         picture(i).save(root / name)
@@ -69,7 +69,7 @@ def test_of_two_exports_into_one_folder_one_is_refused(tmp_path, monkeypatch, ca
 
     def slow(found, out):
         monkeypatch.setitem(export.FORMATS, "links", links)
-        assert main(argv) == 0  # the other one, meanwhile
+        assert main(argv) == 0  # the other export, meanwhile
         links(found, out)
 
     monkeypatch.setitem(export.FORMATS, "links", slow)

@@ -12,6 +12,6 @@ def test_every_run_is_measured_on_its_way_and_at_its_end(tmp_path):
     lab = Lab(profile, store=Store(tmp_path), device="cpu")
     rows = fid_over_steps.measure(lab, (0,))
     ends = {ratio: max(row["steps"] for row in rows if row["ratio"] == ratio) for ratio in (1.0, 0.1, 0.4)}
-    assert set(ends.values()) == {4 * 8}  # as many steps for few images as for all
+    assert set(ends.values()) == {4 * 8}  # the same number of steps for few images as for all
     assert all(sum(row["ratio"] == ratio for row in rows) >= 3 for ratio in ends)
     assert {row["seed"] for row in rows} == {0} and all(row["fid"] > 0 for row in rows)

@@ -1,4 +1,4 @@
-"""Every plot of the encoders, of the training plans and of the results: drawn from small made-up numbers."""
+"""The plots of encoders, training plans and results, drawn from small made-up numbers."""
 
 import matplotlib
 import numpy as np
@@ -26,7 +26,7 @@ def rng():
 
 @pytest.fixture
 def frame(rng):
-    """Results of three rows at two ratios and of the run on all the data, two seeds."""
+    """Results of two rows at two ratios and of the run on all the data, with two seeds."""
     cells = [(row, ratio, seed) for row in ("random", "moderate") for ratio in (0.1, 0.4) for seed in (0, 1)]
     cells += [("full", 1.0, 0), ("full", 1.0, 1)]
     frame = pd.DataFrame(cells, columns=["row", "ratio", "seed"])
@@ -34,7 +34,7 @@ def frame(rng):
 
 
 def drawn(figure, panels):
-    """The axes of a figure that hold something, after a check that it renders and is not left open."""
+    """Check that a figure renders, is closed in pyplot and has so many panels; return their axes."""
     assert isinstance(figure, matplotlib.figure.Figure)
     figure.canvas.draw()
     assert figure.number not in plt.get_fignums()

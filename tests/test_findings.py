@@ -9,7 +9,7 @@ from dedt_lib.errors import DedtError
 
 
 def results(**fid):
-    """Cells of rows: a list is one number per seed at 10 %, a dict has such a list for each ratio."""
+    """A frame of cells from the FID of each row: a list over the seeds at 10 %, or ratio -> such a list."""
     cells = [
         (row.replace("_", "-"), ratio, seed, value)
         for row, given in fid.items()
@@ -20,15 +20,15 @@ def results(**fid):
 
 
 THREE = {row: (value, 0, 0, 0) for row, value in (("random", 1), ("moderate", 2), ("gaussian", 3))}
-"""Numbers as a paper has them: of three rows, one for each ratio."""
+"""A table like those of ``book.paper``: row -> number at each ratio."""
 
 
 FIVE = [-0.2, 0.1, 0.0, 0.3, -0.1]
-"""What seeds do to a row."""
+"""Deviations of five seeds from the mean of a row."""
 
 
 def around(mean, seeds=5, by=1.0):
-    """A value for each seed; ``by`` shrinks what the seeds do."""
+    """A value for each seed around ``mean``; ``by`` scales the deviations."""
     return [mean + by * shift for shift in FIVE[:seeds]]
 
 
@@ -82,7 +82,7 @@ def test_a_verdict_that_is_there_stays_when_the_other_cells_come():
     table = findings.Page(frame, [PAIR]).compare(*PAIR)
     assert table.p_holm[0.1] == 2 * table.p[0.1] and np.isnan(table.p_holm[0.2])
     planned = findings.Page(frame, [PAIR, ("random", "full")], profile="digits")
-    assert planned.named == 8  # of two pairs at four ratios
+    assert planned.named == 8  # two pairs at four ratios
     assert planned.compare(*PAIR).p_holm[0.1] == pytest.approx(8 * table.p[0.1])
     assert "for the 8 comparisons that are named here, of which 1 has 5 seeds so far" in planned.summary()
 
@@ -193,7 +193,7 @@ def test_all_the_data_is_laid_beside_every_ratio():
 
 def test_the_order_of_rows_is_kendalls_tau():
     same = findings.same_order(results(random=[1.0], moderate=[2.0], gaussian=[3.0]), THREE).loc["10 %"]
-    assert same["tau"] == 1 and same["p"] == pytest.approx(2 / 6)  # of six orders this one and its reverse
+    assert same["tau"] == 1 and same["p"] == pytest.approx(2 / 6)  # this order and its reverse, of six
     other = findings.same_order(results(random=[1.5], moderate=[1.0], gaussian=[3.0]), THREE).loc["10 %"]
     assert other["tau"] == pytest.approx(1 / 3) and other["p"] == 1
     assert other["ours"] == ["moderate", "random", "gaussian"]
@@ -236,7 +236,7 @@ def test_the_order_in_words():
 
 
 def class_results(plain, reweighted):
-    """Cells at 10 % with class-wise FID and class weights, one pair of lists per seed."""
+    """Cells at 10 %; both arguments map a seed to (class-wise FID, class weights)."""
     cells = [
         (row, 0.1, seed, {"class_names": list("abcd"), "classwise": fid, "class_weights": weights})
         for row, given in zip(("moderate", "moderate-reweighted"), (plain, reweighted))
@@ -301,7 +301,7 @@ def test_weights_carry_information_if_seeds_agree_and_shuffling_harms(agree, gai
 
 
 def made_up(before, after, weights=None, K=10):
-    """Classes from float [S, K], or one row of them for all seeds."""
+    """Classes from class-wise FIDs float [S, K], with one row of weights for all seeds."""
     weights = np.tile(np.arange(1, K + 1) / 55 if weights is None else weights, (len(before), 1))
     names = np.array(list("abcdefghij"[:K]))
     return findings.Classes(names, np.array(before), np.array(after), weights, np.arange(len(before)))
@@ -372,7 +372,7 @@ def test_proxies_are_read_from_the_reweighted_cells():
     assert len(none) == 0 and none.index.names == ["row", "ratio", "seed"]
 
 
-# ---- costs, copies and the making ------------------------------------------------------------------
+# ---- costs, copies and provenance ------------------------------------------------------------------
 
 
 def test_copies_are_told_by_the_row_with_the_most():

@@ -1,4 +1,4 @@
-"""Signals ask a run to stop."""
+"""Stopping a run by signals."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ from dedt_lib.interruption import Stopped, asked, handled, postponed
 
 @pytest.fixture(params=interruption.SIGNALS)
 def signum(request):
-    """A signal that is not ignored, as it may be where the tests run by themselves."""
+    """A signal with its default handler; where tests run in the background it may be ignored."""
     before = signal.signal(request.param, signal.SIG_DFL)
     yield request.param
     signal.signal(request.param, before)

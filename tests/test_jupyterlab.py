@@ -1,4 +1,4 @@
-"""A chapter that runs in a real JupyterLab, in a real browser, where there is one."""
+"""A chapter run in a real JupyterLab and a real browser, if there is one."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import websocket
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# Without it JupyterLab draws only the cells that fit the window.
+# Without this setting JupyterLab draws only the cells that fit the window.
 WHOLE = {"@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"}}
 
 
@@ -42,7 +42,7 @@ class Words(HTMLParser):
 
 
 class Tab:
-    """A page in the browser, spoken to by Chromium's DevTools protocol."""
+    """A page in the browser, controlled by Chromium's DevTools protocol."""
 
     def __init__(self, address):
         self.socket, self.asked = websocket.create_connection(address, timeout=60), 0
@@ -57,12 +57,12 @@ class Tab:
         return answer["result"]["result"].get("value")
 
     def wait(self, script):
-        """Until the line of JavaScript is true."""
+        """Wait until the line of JavaScript is true."""
         until(lambda: self(script), script)
 
 
 def until(there, what):
-    """What ``there`` returns, as soon as it is something."""
+    """Call ``there`` until it returns something true, and return that; fail after three minutes."""
     for _ in range(360):
         try:
             if found := there():
@@ -86,7 +86,7 @@ def ended(process):
 
 @pytest.fixture
 def lab(tmp_path):
-    """The address of a JupyterLab on the folder ``book``."""
+    """The address of a JupyterLab server on the folder ``book``."""
     for name, values in WHOLE.items():
         file = tmp_path / "settings" / name
         file.parent.mkdir(parents=True)
@@ -110,7 +110,7 @@ def lab(tmp_path):
 
 @pytest.fixture
 def open_tab(tmp_path):
-    """A function from an address to a Tab."""
+    """A function that opens an address in a browser and returns its Tab."""
     started = []
 
     def opened(address):
@@ -142,7 +142,7 @@ dial("share", {0.1: np.ones(2), 0.4: np.full(2, 4)}, lambda counts: figures.clas
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
 def test_a_chapter_shows_its_outputs_a_slider_and_no_markup_in_jupyterlab(lab, open_tab, tmp_path):
-    """A page of results, with a dial as one more cell."""
+    """The chapter is a page of results, with a dial added as the last cell."""
     name = "08_table1.ipynb"
     chapter = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     chapter.cells.append(nbformat.v4.new_code_cell(DIAL))
@@ -159,5 +159,5 @@ def test_a_chapter_shows_its_outputs_a_slider_and_no_markup_in_jupyterlab(lab, o
     words = " ".join(" ".join(Words(tab("document.documentElement.outerHTML")).found).split())
     sources = [cell.source for cell in chapter.cells if cell.cell_type == "markdown"]
     assert all(source.partition("\n")[0].lstrip("# ") in words for source in sources if source[0] == "#")
-    assert "Differences are means over the seeds" in words  # made by a cell
+    assert "Differences are means over the seeds" in words  # output of a cell
     assert not any(mark in words for mark in ("{glue", "{cite", "{ref", "```", "**", "](", "$"))

@@ -41,7 +41,7 @@ def content(folder):
 
 
 def assert_rounding_apart(first, second):
-    """Equal up to a step of float16 and another order of sums."""
+    """Equal up to float16 rounding and the order of sums."""
     assert first.shape == second.shape
     np.testing.assert_allclose(first.astype(np.float32), second.astype(np.float32), rtol=2e-3, atol=1e-5)
 
@@ -51,7 +51,7 @@ def assert_rounding_apart(first, second):
 
 @pytest.mark.parametrize("before, after", [(8, 16), (16, 8), (12, 5)])
 def test_resize_is_pillows_bicubic(before, after):
-    # Pillow also rounds and clips between its two passes, which shows only near black and white.
+    # Pillow also rounds and clips between its two passes, which matters only near black and white.
     images = np.random.default_rng(0).integers(64, 192, (3, 1, before, before), dtype=np.uint8)
     found = resize(images, after, batch_size=2)
     assert found.dtype == np.uint8 and found.shape == (3, 1, after, after)
@@ -107,7 +107,7 @@ def test_a_patched_autoencoder_starts_from_the_principal_components_of_patches(d
     lost = torch.linalg.eigvalsh(patches.T @ patches / len(patches))[:-6]
     assert error.square().mean() * 16 == pytest.approx(lost.sum().item(), rel=0.02)
     of_channels = (posterior.mean.double().square() + posterior.var.double()).mean(dim=(0, 2, 3))
-    np.testing.assert_allclose(of_channels, 1, rtol=0.01)  # the prior's second moment
+    np.testing.assert_allclose(of_channels, 1, rtol=0.01)  # the second moment of the prior
 
 
 def test_patches_without_variance_need_no_latents():
@@ -240,7 +240,7 @@ def test_images_may_be_memory_mapped(network, digits, tmp_path):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """The number of images that are encoded; beyond its limit the process is killed."""
+    """Counts encoded images in ``count``; more than ``limit`` raise KeyboardInterrupt."""
     encoded, moments = SimpleNamespace(count=0, limit=math.inf), module._moments
 
     def counted(network, pixels):
@@ -409,7 +409,7 @@ def test_decoding_sees_to_the_type_of_the_weights():
 
 
 def test_the_published_shape_is_understood():
-    """Stable Diffusion's autoencoder in its shape, without its weights: 8 pixels for a latent, 0.18215."""
+    """Stable Diffusion's autoencoder without its weights: 8 pixels per latent, scaled by 0.18215."""
     with torch.device("meta"):
         network = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,

@@ -1,4 +1,4 @@
-"""What a look leaves out, and what it names."""
+"""Which images ``dedt look`` leaves out, and which it names."""
 
 import json
 import struct
@@ -13,7 +13,7 @@ from dedt_lib.shell.cli import main
 
 
 def looked(root, out, *options):
-    """The ids that ``dedt look --drop`` leaves out, with the reason of each."""
+    """The images that ``dedt look`` leaves out: id -> reason."""
     store = ["--store", str(out / "store"), "--quick", "--out", str(out)]
     assert main(["look", str(root), *store, *options]) == 0
     return json.loads((out / f"{root.name}.dedt.json").read_text())["left_out"]

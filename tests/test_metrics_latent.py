@@ -1,6 +1,4 @@
-"""The metrics of the latent models: CMMD at scale and its network, precision and recall, copies of large
-images.
-"""
+"""The metrics of the latent models: CMMD and its network, precision and recall, copies of large images."""
 
 import json
 import tracemalloc
@@ -154,7 +152,7 @@ def test_equal_sets_cover_each_other_and_distant_ones_do_not():
 
 
 def test_what_is_real_but_not_varied_has_precision_without_recall():
-    # Real images at 0, 1, 2, .. 9: a ball reaches to a neighbour.  Samples crowd around 4.
+    # Real images lie at 0, 1, .. 9, so each ball reaches its neighbours.  The samples crowd around 4.
     real, generated = np.arange(10.0)[:, None], 4 + np.linspace(-0.1, 0.1, 9)[:, None]
     assert precision_recall(real, generated, k=1) == (1, 0.1)
 
@@ -177,7 +175,7 @@ def pictures(n, size, seed=0, channels=1):
 def test_the_nearest_images_do_not_depend_on_the_block(block, monkeypatch):
     monkeypatch.setattr(arrays, "BLOCK", block)
     images, references = pictures(9, (8, 8)), pictures(11, (8, 8), seed=1)
-    references[7] = references[2]  # of equals the first is named
+    references[7] = references[2]  # of equal images the first one is returned
     images[3] = references[2]
     differences = (images[:, None].astype(float) - references).reshape(9, 11, -1)
     expected = np.sqrt(np.square(differences).sum(axis=2) / 64)
@@ -253,7 +251,7 @@ def floats(n):
 
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory):
-    """An image tower with random weights, and the folder that it is saved in."""
+    """A CLIP image tower with random weights, and the folder that it is saved in."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = CLIPVisionModelWithProjection(CLIPVisionConfig(**TOWER)).eval()
@@ -270,7 +268,7 @@ def test_features_are_unit_vectors_of_the_projected_embedding(tower):
     embedded = network(pixel_values=vit.preprocess(images)).image_embeds
     torch.testing.assert_close(features, embedded / embedded.norm(dim=1, keepdim=True))
     assert features.shape == (3, 8) and not vit.training
-    # One image does not depend on the others, and grey is a colour.
+    # Features do not depend on the other images of a batch, and grey images are repeated to three channels.
     torch.testing.assert_close(vit.features(images[1:2]), features[1:2])
     torch.testing.assert_close(vit.features(images[:, :1]), vit.features(images[:, :1].expand(-1, 3, -1, -1)))
 
@@ -322,7 +320,7 @@ def test_without_weights_it_is_of_the_published_make():
     with torch.device("meta"):
         network = ClipViT(None)
         assert network.features(torch.empty(2, 3, 336, 336)).shape == (2, 768)
-    assert sum(value.numel() for value in network.parameters()) == 304_293_888  # of ViT-L/14 at 336 pixels
+    assert sum(value.numel() for value in network.parameters()) == 304_293_888  # ViT-L/14 at 336 pixels
 
 
 def test_weights_that_were_put_there_are_found(tower, no_network):

@@ -33,7 +33,7 @@ def file(golden):
 
 @pytest.fixture
 def model(file):
-    """With the reference's weights, none of which is zero."""
+    """A model with the weights of the reference implementation, none of which is zero."""
     model = fresh().eval()
     model.load_reference_state_dict(reference_weights(file))
     return model
@@ -77,7 +77,7 @@ def test_guided_output_is_that_of_the_reference(file, model):
 
 
 def test_size_s_has_its_published_number_of_parameters():
-    with torch.device("meta"):  # counted, not filled
+    with torch.device("meta"):  # no memory is allocated
         model = MDTv2()
     assert sum(parameter.numel() for parameter in model.parameters()) == 38_454_872
     assert [len(blocks) for blocks in (model.en_inblocks, model.en_outblocks, model.de_blocks)] == [3, 3, 6]
@@ -149,7 +149,7 @@ def test_the_order_of_the_kept_tokens_does_not_matter(model):
 
 
 def test_the_encoder_does_not_see_hidden_tokens(model):
-    """Without the decoder's long skips nothing of a hidden token is left in the output."""
+    """Without the decoder's long skip connections, hidden tokens do not affect the output."""
     with torch.no_grad():
         for block in model.de_blocks:
             block.skip_linear.weight[:, 48:] = 0
@@ -207,7 +207,7 @@ def test_draws_follow_the_generator_and_hide_labels():
 
 
 def bits(images, noise, t):
-    """The variational term of a network that answers zero, from its definition in float64."""
+    """The variational term of a network that predicts zero, from its definition in float64."""
     x_0, eps = images.double(), noise.double()
     beta, alpha_bar = BETA[t], ALPHA_BAR[t]
     x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * eps
@@ -242,7 +242,7 @@ def test_losses_of_a_network_that_answers_zero_are_known():
             weight * noise[i].square().mean() + bits(b.images[i], noise[i], t)
             for noise in (b.noise, b.extra["masked_noise"])
         )
-        # At t = 0 the reference's normal distribution function is an approximation.
+        # At t = 0 the reference implementation approximates the normal distribution function.
         assert losses[i].item() == pytest.approx(expected.item(), rel=1e-2 if t == 0 else 1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion behind the models' interface, with a pipeline of real but tiny parts."""
+"""Stable Diffusion behind the common interface of the models, with a pipeline of real but tiny parts."""
 
 import copy
 import errno
@@ -44,7 +44,7 @@ def model(pipeline):
 
 @pytest.fixture(scope="module")
 def saved(pipeline, tmp_path_factory):
-    """A pipeline's folder, to be copied before it is changed."""
+    """The folder of a saved pipeline; copy it before changing it."""
     folder = tmp_path_factory.mktemp("pipelines") / "tiny"
     pipeline.save_pretrained(folder)
     return folder
@@ -68,7 +68,7 @@ def levels(t):
 
 
 def velocity(pipeline):
-    """The same pipeline, but its network is taken to predict the velocity."""
+    """A copy of the pipeline that interprets the network's output as the velocity."""
     other = copy.deepcopy(pipeline)
     other.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="v_prediction")
     return other
@@ -95,7 +95,7 @@ def test_a_pipeline_of_velocities_trains_on_them_and_predicts_the_noise(pipeline
     output = model.predict(x_t, b.t, b.labels)
     expected = (output - (signal * b.noise - noise * b.images)).square()
     torch.testing.assert_close(of_velocity.element_losses(b), expected, rtol=1e-4, atol=1e-4)
-    # An exact velocity is an exact noise: eps = signal v + noise x_t.
+    # The noise follows from the velocity: eps = signal v + noise x_t.
     torch.testing.assert_close(of_velocity.predict(x_t, b.t, b.labels), signal * output + noise * x_t)
 
 
@@ -156,14 +156,14 @@ def test_the_state_dict_is_the_unet(tmp_path, model):
     b = batch()
     with torch.no_grad():
         assert not torch.equal(other.losses(b), model.losses(b))
-        # The text encoder is another one, but it is no part of what is saved.
+        # The text encoder differs, but it is not part of the saved weights.
         load_weights(other, tmp_path / "model.safetensors").captions.copy_(model.captions)
         assert torch.equal(other.losses(b), model.losses(b))
 
 
 @torch.no_grad()
 def ddim(model, noise, labels, steps, guidance):
-    """Guided DDIM on the model's own schedule."""
+    """Guided DDIM sampling on the model's own schedule."""
     scheduler, x_t = model.ddim_scheduler(), noise
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
@@ -199,7 +199,7 @@ def edit_json(path, **changes):
 
 
 def as_version_1_4(folder, with_checker):
-    """Turn a saved pipeline into what CompVis published: PNDM, vocabulary and merges, a safety checker."""
+    """Give a saved pipeline the layout of CompVis: PNDM, vocabulary and merges, a safety checker."""
     checker = {
         "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
         "feature_extractor": ["transformers", "CLIPFeatureExtractor"],
@@ -250,7 +250,7 @@ def test_a_fine_tuned_pipeline_is_an_ordinary_one(tmp_path, pipeline):
     save_pipeline(model, pipe, tmp_path / "tuned")
     opened = StableDiffusionPipeline.from_pretrained(tmp_path / "tuned")
     modes = {file.stat().st_mode for file in (tmp_path / "tuned").rglob("*") if file.is_file()}
-    assert len(modes) == 1  # whoever may read the index may read the weights
+    assert len(modes) == 1  # who may read the index may also read the weights
     opened.set_progress_bar_config(disable=True)
     assert torch.equal(opened.unet.conv_out.bias, pipeline.unet.conv_out.bias + 1)
     (image,) = opened("a photo of a 3", num_inference_steps=2).images

@@ -1,4 +1,4 @@
-"""What is refused, and what is left out, because of the numbers of images alone."""
+"""What is refused or left out because there are too few images."""
 
 import json
 
@@ -29,7 +29,7 @@ def nothing_is_trained(monkeypatch):
 
 
 def folder(root, counts):
-    """Images in classes of these numbers; the profile's arguments to read them."""
+    """Write classes with these numbers of images; the changes to a profile that reads them."""
     root.mkdir()
     for k, count in enumerate(counts):
         tiny.write_images(root, classes=(f"class{k}",), each=count)

@@ -1,4 +1,4 @@
-"""The pairs are equal, the parameters are checked, and every chapter runs under the smoke profile."""
+"""Notebooks: .py and .ipynb agree, parameters are checked, and every chapter runs under the smoke profile."""
 
 import json
 import os
@@ -33,7 +33,7 @@ EXTRA["09_table2"] |= FEWER["09_table2"]
 
 @pytest.fixture
 def surroundings(tmp_path_factory, monkeypatch):
-    """One store and one results folder for all chapters, whichever worker runs them."""
+    """One store and one results folder for all chapters, shared by all test workers."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if shared.name.startswith("popen") else shared
     monkeypatch.setenv("DEDT_STORE", str(shared / "notebook-store"))
@@ -47,7 +47,7 @@ def run(name, output, **parameters):
 
 
 def nbval(notebook, mode):
-    """Run a notebook, each of its cells as a test; ``--nbval`` compares the outputs with those in the file."""
+    """Run each cell of a notebook as a test; with ``--nbval`` the outputs must equal those in the file."""
     options = f"{mode} --nbval-current-env --nbval-cell-timeout=900 -p no:cacheprovider -p chapter_outputs -q"
     finished = tiny.python("-m", "pytest", *options.split(), notebook.name, cwd=notebook.parent)
     assert finished.returncode == 0, finished.stdout[-5000:]
@@ -97,7 +97,7 @@ def test_code_is_led_by_a_sentence_and_a_chapter_ends_with_something_to_try(name
 
 
 def test_every_exercise_has_its_solution_and_every_solution_its_exercise():
-    """Under the heading that the exercise links to, as many solutions link back as exercises lead there."""
+    """The heading that an exercise links to must link back, as often as exercises link to it."""
     prose = {name: (ROOT / "notebooks" / f"{name}.py").read_text() for name in CHAPTERS}
     exercises = Counter(
         (name, *link)
@@ -115,7 +115,7 @@ def test_every_exercise_has_its_solution_and_every_solution_its_exercise():
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_reads_the_same_in_jupyterlab(name):
-    """No role or directive, links to files that are there, and no hidden code but the check of the parameters."""
+    """No MyST role or directive, links only to existing files, no hidden code but the parameter check."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
     prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     assert not re.findall(r"\{[\w:-]+\}`|^(?:`{3,}|:{3,})\{|^\(\S+\)=$", prose, re.MULTILINE)
@@ -127,7 +127,7 @@ def test_a_chapter_reads_the_same_in_jupyterlab(name):
 
 @pytest.mark.parametrize("name", RESULT_PAGES)
 def test_a_page_of_results_shows_what_is_there(name, tmp_path, surroundings, monkeypatch):
-    """The main job only: no other encoder, no control, nothing annealed."""
+    """Only the main rows have results: no other encoder, no control, nothing annealed."""
     few = Path(os.environ["DEDT_RESULTS"]).with_name("few-results")
     monkeypatch.setenv("DEDT_RESULTS", str(few))
     for row, ratio in (("full", 1.0), ("random", 0.1), ("moderate", 0.1), ("moderate-reweighted", 0.1)):
@@ -136,7 +136,7 @@ def test_a_page_of_results_shows_what_is_there(name, tmp_path, surroundings, mon
 
 
 def made_up_results(folder, seeds):
-    """The committed results of the first seeds, and the same again with a little noise for more of them."""
+    """Write the committed results of the first seeds, and noisy copies of them for further seeds."""
     noise, lines = np.random.default_rng(0), []
     for line in (ROOT / "results" / "digits" / "cells.jsonl").read_text().splitlines():
         first = json.loads(line)

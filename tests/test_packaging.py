@@ -1,4 +1,4 @@
-"""pyproject.toml, constraints.txt and environment.yml say the same; what is handed to a shell is quoted."""
+"""pyproject.toml, constraints.txt and environment.yml agree; values passed to a shell are quoted."""
 
 import os
 import re
@@ -57,13 +57,13 @@ def test_all_profiles_of_the_grid_may_be_killed_whenever_one_likes():
 STUB = """#!/bin/sh
 printf '%s\\n' "$0" "$@" >>"$CALLS"
 """
-# In a path given by hand each of these once ran a command, ended a word, or was read as something else.
+# Each part of this path once ran a command, ended a word, or was misread when it was given as a profile.
 ODD = "my; touch a `touch b` $(touch c) $(shell touch d) 'e' \"f\" #g: h & -i *.toml"
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout in a folder with a space, whose programs write down how they were called."""
+    """A checkout in a folder with a space in its name; its programs record how they were called."""
     folder = tmp_path / "my clone"
     (folder / ".venv" / "bin").mkdir(parents=True)
     for name in ("Makefile", "Snakefile", "pyproject.toml", "constraints.txt", "_toc.yml"):
@@ -112,13 +112,13 @@ def test_make_pdf_prints_one_page_whose_links_stay_in_it(checkout, tmp_path):
     assert (page / "book.html").read_text() == '<a href="#dedt_lib.errors">'
     *_, pdf, opened = (tmp_path / "calls").read_text().splitlines()
     assert (pdf, opened) == ("--print-to-pdf=_build/smoke/book.pdf", str(page / "book.html"))
-    browser.write_text(STUB)  # one that prints nothing, and says nothing of it
+    browser.write_text(STUB)  # a browser that silently prints nothing
     (checkout / "_build" / "smoke" / "book.pdf").unlink()
     assert run(checkout, *built, f"BROWSER={browser}").returncode != 0
 
 
 def test_snakemake_hands_a_profile_on_as_it_is(checkout, tmp_path):
-    """A cell of a profile whose path holds what a shell would read, up to the call of papermill."""
+    """A cell of a profile whose path has characters special to a shell, up to the call of papermill."""
     profile = tmp_path / ODD
     shutil.copy(ROOT / "dedt_lib" / "config" / "profiles" / "smoke.toml", profile)
     papermill = checkout / ".venv" / "bin" / "papermill"

@@ -1,6 +1,6 @@
-"""What the metrics say of generators whose quality is known: fresh draws, memorisers, and what lies between.
+"""Metrics of generators of known quality: fresh draws, memorised images, and cases between the two.
 
-The images and the samples are set by hand; everything after the samples is the library's.
+The tests supply the images and the samples; the library does everything after that.
 """
 
 import itertools
@@ -24,7 +24,7 @@ SHARES = [(1, 1), (4, 1), (90, 5, 3, 2)]
 
 
 def class_labels(shares, n):
-    """Sorted by class, as folders are read."""
+    """About n labels in these shares, sorted by class as images in folders are."""
     return np.repeat(np.arange(len(shares)), np.array(shares) * n // sum(shares))
 
 
@@ -32,7 +32,7 @@ def class_labels(shares, n):
 
 
 def draw(labels, seed):
-    """Features of one cluster a class: float64 [n, 6]."""
+    """Features with one cluster for each class: float64 [n, 6]."""
     generator = np.random.default_rng(seed)
     return 4 * np.eye(6)[labels] + generator.normal(size=(len(labels), 6)) * (1 + labels[:, None] / 4)
 
@@ -93,7 +93,7 @@ def test_a_part_of_the_images_has_the_shares_of_all(order, most):
 
 
 def pictures(labels, seed, side=12):
-    """Noise, brighter or darker by class: uint8 [n, 1, side, side]."""
+    """Images of noise whose brightness depends on the class: uint8 [n, 1, side, side]."""
     noise = np.random.default_rng(seed).normal(size=(len(labels), 1, side, side))
     return np.clip(70 + 35 * labels[:, None, None, None] + 40 * noise, 0, 255).astype(np.uint8)
 
@@ -115,7 +115,7 @@ CLIP = {"encoders.clip.epochs": 1}
 
 @pytest.fixture
 def measured(store, monkeypatch):
-    """(training images, held-out images or None, generator of samples, ..) -> the experiment to measure."""
+    """A function (training images, held-out images or None, sample generator, ..) -> Experiment."""
 
     def measure(train, test, generate, **changes):
         def sample(model, labels, *, folder, **_):
@@ -179,7 +179,7 @@ def test_large_sides_are_measured_in_parts_and_the_real_one_once(measured, monke
     monkeypatch.setattr(evaluation, "within_real", None)
     monkeypatch.setattr(evaluation.neighbours, "neighbour_radii", counted)
     other = measured(x.data, x.test, lambda labels: pictures(labels, 3), **CLIP)
-    # Of the samples alone: what is of the real side was kept.
+    # Radii are computed for the samples only; those of the real images come from the store.
     assert other.compare()["cmmd"] is not None and len(sides) == 1
     assert list(within(embeddings)) == evaluate.CmmdWithin(other.lab).result()
 

@@ -1,4 +1,4 @@
-"""Every network takes images of every size that it says it takes, and says so of those that it does not."""
+"""Every network trains on images of all sizes that it supports and refuses others with a message."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dedt_lib.randomness import torch_generator
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_network_trains_a_step_on_photographs(channels):
-    """In a process of its own: a kernel that fails ends it, and its last line says with which network."""
+    """This runs in a separate process: a failing kernel ends it, and its last line names the network."""
     done = tiny.python(Path(__file__).with_name("one_step.py"), channels, 32, 64, 128, 256)
     assert done.returncode == 0 and done.stdout.endswith("done\n"), (done.stdout[-100:], done.stderr[-2000:])
 
@@ -45,7 +45,7 @@ def test_the_layout_changes_no_value_and_leaves_what_is_right_alone():
 
 @pytest.mark.parametrize("width", [2, 4, 8])
 def test_a_narrow_network_trains_on_small_grey_images(width):
-    """Grey images of 8 pixels keep the strides of a view, which kernels for few channels do not survive."""
+    """Grey images of 8 pixels keep the strides of a view, which crash kernels for few channels."""
     code = (
         "import sys, tiny; from dedt_lib import encoders; data = tiny.digits()\n"
         "network = encoders.build('resnet18', channels=1, num_classes=10, width=int(sys.argv[1]))\n"

@@ -1,4 +1,4 @@
-"""From people's photographs to a report and to files that trainers read."""
+"""From a folder of photographs to a coreset, its report, and files for trainers."""
 
 import dataclasses
 import io
@@ -41,7 +41,7 @@ NASTY = "<b>cats & dogs"
 
 
 def picture(seed, size=(96, 72)):
-    """A photograph's stand-in: smooth colours with shapes on them, different for each seed."""
+    """A substitute for a photograph: smooth colours with shapes, different for each seed."""
     rng = np.random.default_rng(seed)
     few = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     image = few.resize(size, Image.Resampling.BICUBIC)
@@ -53,7 +53,7 @@ def picture(seed, size=(96, 72)):
 
 
 def pictures(root, seeds, size=(96, 72)):
-    """A folder of pictures, whose seeds are given by their paths in it."""
+    """Write pictures into a folder; ``seeds`` maps a path in it to the seed of the picture."""
     for name, seed in seeds.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         picture(seed, size).save(root / name)
@@ -62,7 +62,7 @@ def pictures(root, seeds, size=(96, 72)):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of photographs with captions, among them everything that a look should find."""
+    """Two classes of photographs with captions, with every fault that ``dedt look`` should find."""
     root = tmp_path_factory.mktemp("photos")
     for k, name in enumerate(("sea", NASTY)):
         (root / name).mkdir()
@@ -81,7 +81,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def kept(folder, tmp_path_factory):
-    """The store and the coreset that ``dedt select`` makes of them, without the torn one."""
+    """The store and the coreset that ``dedt select`` makes from these photographs, without the torn one."""
     store, out = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("coreset")
     argv = ["select", str(folder), "--ratio", "0.5", "--out", str(out), "--store", str(store), "--skip-bad"]
     assert main([*argv, "--scope", "class"]) == 0
@@ -164,7 +164,7 @@ def test_a_killed_look_goes_on(folder, tmp_path, monkeypatch, capfd):
         look.look(listing, tmp_path)
     parts = sorted(path.name for path in tmp_path.glob("*.parquet") if path.name[0] == ".")
     assert parts == [".part-00000000.parquet", ".part-00000004.parquet"]
-    with open(tmp_path / parts[0], "r+b") as file:  # one of them is damaged meanwhile
+    with open(tmp_path / parts[0], "r+b") as file:  # damage one of the parts
         file.write(b"?")
     seen.clear()
     monkeypatch.setattr(look, "_see", lambda item, digests: seen.append(item[0]) or see(item, digests))
@@ -184,7 +184,7 @@ def test_what_is_near_is_near_in_blocks_too():
 
 
 def seen_as(hashes, digests=None, error=""):
-    """The table of a look at images with these perceptual hashes."""
+    """The table of a look that found these perceptual hashes."""
     n = len(hashes)
     digests = digests or [f"{i}" for i in range(n)]
     columns = {"id": [f"i{i}" for i in range(n)], "digest": digests, "phash": np.array(hashes)}
@@ -192,10 +192,10 @@ def seen_as(hashes, digests=None, error=""):
 
 
 def test_a_film_is_no_single_near_copy():
-    film = seen_as([2**i - 1 for i in range(20)])  # each frame a bit from the next, and 19 from first to last
+    film = seen_as([2**i - 1 for i in range(20)])  # one bit between neighbours, 19 from first to last
     assert look.groups_of_copies(film, 6).tolist() == [0] * 7 + [7] * 7 + [14] * 6
     assert look.groups_of_copies(film).tolist() == list(range(20))
-    classes = np.array([0, 1] * 10)  # every second frame: two bits from one of a class to its next
+    classes = np.array([0, 1] * 10)  # alternating, so two bits between neighbours of a class
     assert look.groups_of_copies(film, 6, classes).tolist()[:10] == [0, 1, 0, 1, 0, 1, 0, 1, 8, 9]
     # A held-out frame is compared with every training frame, not with those that would stay.
     assert look.leaks(film.iloc[:7], film.iloc[7:]).tolist() == [True] * 6 + [False] * 7
@@ -212,7 +212,7 @@ def test_dedt_look_writes_a_page_and_a_cleaned_list(folder, kept, tmp_path, caps
     assert main([*argv, "--store", str(kept[0])]) == 0
     said = capsys.readouterr().out
     assert re.search(r"duplicates +1 ", said) and re.search(r"bad +1 ", said) and "classes" in said
-    # A hundred epochs of one batch: a tenth of the forty that can be read.
+    # A hundred epochs of one batch, which holds a tenth of the forty readable images.
     assert re.search(r"run +100 steps .* dedt run \S+ --ratio \S+ --dry-run", said)
     assert not (kept[0] / "training").exists()
     page = (tmp_path / "look.html").read_text()
@@ -254,7 +254,7 @@ def test_the_first_of_each_class_are_embedded_anew(folder, kept):
 
 
 def remote(page):
-    """Addresses that a page would ask for."""
+    """External addresses that a page would load."""
     return re.findall(r"""(?:src|href)\s*=\s*["']?(?!data:)[^"'> ]+|url\(|@import""", page)
 
 
@@ -281,7 +281,7 @@ def test_the_report_shows_class_weights_around_one_and_asks_for_no_others(kept, 
 )
 def test_the_next_commands_repeat_the_options(options, capsys):
     class Asked(Exception):
-        """That an experiment is to be made."""
+        """Raised in place of making an experiment."""
 
     def asked(budget, **how):
         raise Asked(budget, how)
@@ -346,7 +346,7 @@ def test_clusters_are_those_of_separate_clouds():
     assert cluster(features[:2], 5).max() == 1
 
 
-# ---- exports, each opened by the reader it is meant for ----------------------------------------------
+# ---- exports, each opened by the library it is meant for ---------------------------------------------
 
 
 @pytest.fixture
@@ -383,7 +383,7 @@ def test_datasets_reads_an_imagefolder_and_a_saved_set(folder, exported):
             assert row["weight"] == table["weight"][row["id"]]
     assert saved.features["label"].names == [NASTY, "sea"]
     assert read[0]["label"] in saved.features["label"].names
-    # What train_text_to_image.py of diffusers asks of its --train_data_dir: the columns image and text.
+    # train_text_to_image.py of diffusers needs the columns image and text in its --train_data_dir.
     assert {"image", "text"} <= set(read.column_names)
 
 
@@ -435,7 +435,7 @@ def test_weights_become_repeats(tmp_path):
 
 
 def chosen(tmp_path, root, *options):
-    """The coreset of all images of a folder that ``dedt select`` writes."""
+    """The coreset of all images of a folder, as ``dedt select`` writes it."""
     where = ["--out", str(tmp_path / "all"), "--store", str(tmp_path / "store")]
     assert main(["select", str(root), "--ratio", "1", "--method", "random", *where, *options]) == 0
     return tmp_path / "all"
@@ -515,7 +515,7 @@ def test_an_empty_class_is_told_before_a_reference_is_trained(tmp_path, capsys):
     photos = pictures(tmp_path / "photos", {f"many/{i}.png": i for i in range(20)})
     pictures(photos, {f"few/{i}.png": 20 + i for i in range(2)}, size=(40, 40))
     options = ["--method", "random", "--scope", "global", "--ratio", "0.1", "--store", str(tmp_path / "s")]
-    for seed in map(str, range(4)):  # uniformly at random some seed keeps none of the few
+    for seed in map(str, range(4)):  # with random selection, some seed keeps none of the class "few"
         assert main(["select", str(photos), *options, "--seed", seed]) == 0
         if "few" in (said := capsys.readouterr().out).partition("warning: no image is kept of ")[2]:
             break
@@ -553,7 +553,7 @@ def test_an_image_that_is_in_another_class_by_now_is_not_exported(tmp_path, caps
         write(classes)
         assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
         assert f"Kept images changed class since ({count}), such as" in capsys.readouterr().err
-    write("xxxyyy", "said better")  # a class that is called otherwise is the same class
+    write("xxxyyy", "said better")  # renaming a class does not change it
     lines = (told(coreset, "imagefolder", tmp_path) / "train" / "metadata.jsonl").read_text().splitlines()
     assert {json.loads(line)["text"] for line in lines} == {f"said better {i}" for i in range(6)}
 
@@ -569,7 +569,7 @@ def test_copies_in_other_classes_are_conflicts_and_no_duplicates(tmp_path, capsy
     list_ = tmp_path / "photos.dedt.json"
     left = {"a/own again.png", "a/same.png", "b/own again.png", "b/same.png"}
     assert set(data.find("list", list_).ids) == left
-    # A look at the cleaned list leaves out more, and does not lead round in a circle.
+    # A look at the cleaned list leaves out more, and the new list does not refer to itself.
     assert main(["look", str(list_), *options, "--drop", "conflicts"]) == 0
     assert set(data.find("list", list_).ids) == {"a/own again.png", "b/own again.png"}
 
@@ -611,7 +611,7 @@ def test_efficientnet_lite0_is_the_network_of_its_package():
     with torch.no_grad():
         features = network.features(x)
     assert features.shape == (1, 1280)
-    # Of the package's own network (efficientnet-lite-pytorch 0.1.0) on the same prepared image.
+    # Features of the package's own network (efficientnet-lite-pytorch 0.1.0) for the same input.
     golden = np.load(__file__.replace("test_photos.py", "golden/lite0.npy"))
     np.testing.assert_allclose(features.numpy(), golden, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""What the plan says, against the paper's arithmetic and runs that took place."""
+"""The plan, compared with the paper's arithmetic and with real runs."""
 
 from collections import Counter
 
@@ -25,18 +25,18 @@ DIGITS = [30] * 10
 
 
 def imagined(name="paper", **changes):
-    """A lab without data under a profile of the library, or the tests' own (no name)."""
+    """A lab without data under a profile of the library, or that of the tests if ``name`` is empty."""
     profile = load_profile(name, **changes) if name else tiny.profile(**changes)
     return Lab(profile, counts=planning.survey(profile)[0])
 
 
 def runs(lab, *cells):
-    """Cells (row, ratio, seed), of which the seed may be left out, as recipes."""
+    """The runs of cells (row, ratio) or (row, ratio, seed); the default seed is 0."""
     return planning.of_cells(lab, [(*cell, 0)[:3] for cell in cells])
 
 
 def planned(lab, *cells):
-    """Kind of work -> the work."""
+    """The planned work of some cells: kind -> list of costs."""
     found = {}
     for work in planning.plan(runs(lab, *cells)):
         found.setdefault(work.kind, []).append(work)
@@ -60,7 +60,7 @@ def training(works):
         ("paper", "random", 0.3, 236_000),
         ("paper", "random", 0.4, 314_000),
         ("paper", "full", 1.0, 782_000),
-        ("paper", "random-annealed", 0.1, 1750 * 40 + 250 * 391),  # an eighth of the epochs on everything
+        ("paper", "random-annealed", 0.1, 1750 * 40 + 250 * 391),  # an eighth of the epochs on all images
         ("imagenet", "mdt-full", 1.0, 60 * 5005),  # 1,281,167 images in batches of 256, 60 epochs
         ("imagenet", "mdt-random", 0.2, 60_060),
         ("imagenet", "mdt-random", 0.1, 30_060),
@@ -76,7 +76,7 @@ def test_steps_at_the_papers_settings(name, row, ratio, steps):
 
 @pytest.mark.parametrize("ratio, steps", [(0.1, 3006), (0.2, 6006)])
 def test_the_proxy_on_imagenet_takes_six_epochs(ratio, steps):
-    """Beside the loss of both passes it compares one more, of the proxy and of the reference."""
+    """Besides training on two passes, it compares one more forward pass of the proxy and of the reference."""
     (proxy,) = planned(imagined("imagenet"), ("mdt-gaussian-reweighted", ratio))["proxy"]
     assert proxy.steps == steps and proxy.evaluations == 8 * proxy.images
 
@@ -84,7 +84,7 @@ def test_the_proxy_on_imagenet_takes_six_epochs(ratio, steps):
 @pytest.mark.parametrize(
     "name, model, parameters",
     [
-        ("paper", "unet", 35_746_307 + 11 * 512),  # DDPM's network, and its table of classes
+        ("paper", "unet", 35_746_307 + 11 * 512),  # DDPM's network plus the class embeddings
         ("imagenet", "mdt", 38_454_872),
         ("imagenette", "stable-diffusion", 859_520_964),
     ],
@@ -97,7 +97,7 @@ def test_the_networks_are_as_large_as_the_published_ones(name, model, parameters
 
 def test_the_u_net_of_a_profile_can_be_on_latents():
     works = planned(imagined("cifar10-latent"), ("random", 0.1), ("full", 1.0))
-    assert [work.images for work in works["latents"]] == [20_000]  # mirrored too
+    assert [work.images for work in works["latents"]] == [20_000]  # with mirror images
     assert "autoencoder" in works and works["decoding"][0].network == "vae"
     assert training(works).steps * 10 == pytest.approx(works["reference"][0].steps, rel=0.02)
     pixels = planned(imagined("cifar10-cpu"), ("random", 0.1))
@@ -139,22 +139,22 @@ def test_images_become_latents_once_and_samples_come_back():
     works = planned(imagined("imagenet"), ("mdt-random", 0.1, 0), ("mdt-random", 0.1, 1))
     (images,), (encoded,), (decoded,) = works["images"], works["latents"], works["decoding"]
     assert images.bytes == 1_281_167 * 3 * 256**2
-    assert encoded.images == 2 * 1_281_167  # mirrored too
+    assert encoded.images == 2 * 1_281_167  # with mirror images
     assert encoded.bytes == 1_281_167 * 2 * 2 * (4 * 32 * 32) * 2  # views, mean and deviation, half precision
     assert (decoded.runs, decoded.images) == (2, 100_000)
     assert works["sampling"][0].evaluations == 2 * 50_000 * 250 * 2
     assert "autoencoder" not in works and "pipeline" not in works
     (single,) = planned(imagined("imagenet", **{"train.flip": False}), ("mdt-random", 0.1))["latents"]
     assert single.bytes == encoded.bytes / 2
-    assert planning.seconds(images, {}) == 0  # decoding files takes disk, but no time that could be told
+    assert planning.seconds(images, {}) == 0  # decoding files takes disk; its time is not estimated
 
 
 @pytest.mark.parametrize(
     "name, row, ratio, pairs",
     [
-        # 10,000 of the samples and 5,000 training images: pixels and their mirror images, and the same in features.
+        # 10,000 samples and their mirror images against 5,000 training images, in pixels and in features.
         ("paper", "random", 0.1, 4 * 10_000 * 5_000),
-        # Near-copies 4 * 10,000 * 1,281,167, KID 2 * 100 * 1000^2, CMMD 2 * 50,000^2, neighbours 2 * 10,000^2.
+        # Copies 4 * 10,000 * 1,281,167, KID 2 * 100 * 1000^2, CMMD 2 * 50,000^2, neighbours 2 * 10,000^2.
         ("imagenet", "mdt-full", 1.0, 51_246_680_000 + 200_000_000 + 5_000_000_000 + 200_000_000),
         ("digits", "mdt-full", 1.0, (10 + 2 + 2 + 2) * 1500**2 + 3 * 10 * 150**2),
     ],
@@ -221,7 +221,7 @@ def test_the_unguided_samples_are_those_of_the_same_training():
 
 
 def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart(monkeypatch):
-    """A new field of Recipe must either be entered here, or be one that changes no training run."""
+    """Every field of Recipe must be listed here with a value that changes the address of the samples."""
     monkeypatch.setitem(plans.REGISTRY, "own", plans.EpochPlan)
     choices = {"model": "mdt", "method": "gaussian", "encoder": "ddae", "scope": "global", "centre": "mean"}
     choices |= {"band": "nearest", "weighting": "draw", "infobatch": "ratio", "plan": "own"}
@@ -238,7 +238,7 @@ def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart(monkeypatc
 
 
 def test_an_imagined_lab_has_as_many_stages_as_a_real_one(smoke):
-    """Every cell of every table: what shares an address there shares one here."""
+    """Over all cells of all tables, stages that share an address in one lab share one in the other."""
 
     def stages(lab):
         cells = grid.all_cells(lab.profile)
@@ -266,7 +266,7 @@ def test_a_real_run_took_and_left_what_the_plan_said(row, ratio, smoke):
             assert facts.get("steps", cost.steps) == cost.steps
             assert facts.get("images_seen", cost.images) == cost.images
             kept = sum(f.stat().st_size for f in stage.folder.iterdir() if f.suffix != ".json")
-            assert kept == pytest.approx(cost.bytes, rel=0.1, abs=40_000)  # and the names of the tensors
+            assert kept == pytest.approx(cost.bytes, rel=0.1, abs=40_000)  # files also hold tensor names
             trained += "images_seen" in facts
     assert trained >= 1
     ledger, works = recipe.costs(), planned(lab, (row, ratio))
@@ -356,7 +356,7 @@ def test_a_verb_of_a_recipe_takes_what_its_stages_take(tmp_path, capsys):
     assert "dedt plan table1 --row" in capsys.readouterr().err
     flat = tiny.write_images(tmp_path / "flat", ["."], each=40)
     assert main(["select", str(flat), *photos[1:], "--encoder", "efficientnet-lite0"]) == 0
-    assert "40 images in 2 classes" in capsys.readouterr().out  # clusters
+    assert "40 images in 2 classes" in capsys.readouterr().out  # the classes are clusters
     single = tiny.write_images(tmp_path / "single", ["a"], each=1)
     assert main(["run", str(single), "--ratio", "1", "--dry-run"]) == 2
     assert "FID and its real-against-real value need 4" in capsys.readouterr().err

@@ -11,7 +11,7 @@ def plan(**changes):
 
 
 def train(infobatch, losses, epochs):
-    """Visit the plan's epochs as a training run would, with the given losses float [epochs, n]."""
+    """Visit and record the plan's epochs as a training run does, with given losses float [epochs, n]."""
     for e in range(epochs):
         indices, _ = infobatch.epoch(e)
         infobatch.record(indices, losses[e % len(losses), indices])
@@ -21,7 +21,7 @@ def train(infobatch, losses, epochs):
 
 
 def test_infobatch_agrees_with_the_package(golden):
-    """Same counts, same samples that must stay, same weights; only the random draw may differ."""
+    """Counts, samples that must stay, and weights are the same; only the random draw may differ."""
     reference = golden("infobatch")
     n = reference["losses"].shape[1]
     settings = {name: float(reference[name]) for name in ("prune_ratio", "delta")}
@@ -172,7 +172,7 @@ def test_samples_are_named_by_their_positions(wrong):
         EpochPlan(wrong, total=3, epochs=1)
 
 
-# ---- class weights in the draw -------------------------------------------------------------------
+# ---- drawing by class weights --------------------------------------------------------------------
 
 
 def test_classes_are_drawn_by_their_weights():

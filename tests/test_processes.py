@@ -13,13 +13,13 @@ from dedt_lib.processes import Processes
 from dedt_lib.store import Store
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
-# With --cpu accelerate starts a single process, whatever --num_processes says; --multi_gpu needs no GPU.
+# With --cpu accelerate ignores --num_processes and starts one process; --multi_gpu works without a GPU.
 LAUNCH = "-m accelerate.commands.launch --multi_gpu --num_machines 1 --num_processes 2 --main_process_port 0 "
 LAUNCH += "--mixed_precision no --dynamo_backend no"
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
-    """Reference, proxy with group DRO and weighted run, with dropout and uneven batches, the samples and their FID."""
+    """Reference, proxy and weighted run, with dropout and uneven batches, then samples and their FID."""
     for name, how in (("one", []), ("two", LAUNCH.split())):
         done = tiny.python(*how, SCRIPT, tmp_path / name, ACCELERATE_USE_CPU="true", timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -30,11 +30,11 @@ def test_two_processes_give_the_result_of_one(tmp_path):
     weights = [np.load(next(root.glob("proxy/*/weights.npy"))) for root in (one, two)]
     np.testing.assert_allclose(*weights, rtol=1e-6)
     assert weights[0].std() > 0
-    # The class weights may differ in their last digits, and with them the address of the weighted run.
+    # The class weights may differ in their last digits, so the address of the weighted run may differ too.
     models = [sorted(root.glob("*/*/model.safetensors")) for root in (one, two)]
     assert len(models[0]) == len(models[1]) == 5  # encoder, reference, proxy, weighted run, FID network
-    # Not the weights themselves: a bias before a GroupNorm has no gradient but rounding, which Adam makes
-    # large.
+    # Losses are compared and not weights, because the gradient of a bias before a GroupNorm is only rounding
+    # error, which Adam amplifies.
     for stage in ("training", "proxy"):
         losses = [[np.load(path) for path in root.glob(f"{stage}/*/losses.npy")] for root in (one, two)]
         for ours, theirs in zip(*(sorted(curves, key=len) for curves in losses)):
@@ -44,7 +44,7 @@ def test_two_processes_give_the_result_of_one(tmp_path):
 
 
 def test_two_processes_wait_for_a_lock_longer_than_for_each_other(tmp_path):
-    """The lock is held for twice the time after which a message among them fails."""
+    """The lock is held for twice the time after which a message between the processes fails."""
 
     def start(rank):
         command = [sys.executable, SCRIPT.with_name("two_waiting.py"), rank, tmp_path]

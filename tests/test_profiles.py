@@ -1,7 +1,7 @@
-"""Every profile that comes with the library runs a cell of each of its tables to the end.
+"""Every profile of the library runs a cell of each of its tables to the end.
 
-A profile is shrunk: what says how large something is becomes tiny, every choice stays as it is.  Its
-weights are stand-ins of the published layout, in the places in which the published ones are looked for.
+The profiles are shrunk: sizes become tiny, every other choice stays.  In place of published weights there are
+random ones in the published layout, where the library looks for them.
 """
 
 import math
@@ -69,7 +69,7 @@ TINY = {
     "evaluate.networks": 1,
     "evaluate.width": 8,
 }
-"""Keys that say how large something is -> a tiny value, or how a value is made tiny."""
+"""Keys of sizes -> a tiny value, or a function that makes a value tiny."""
 
 CHOICES = """
 name tables device data.source data.path data.class_names data.channels data.skip_bad encoders.default
@@ -88,7 +88,7 @@ stable_diffusion.pretraining_learning_rate stable_diffusion.learning_rate stable
 stable_diffusion.guidance evaluate.network evaluate.weights evaluate.learning_rate evaluate.classwise
 evaluate.cmmd evaluate.cmmd_weights evaluate.kid data.label data.caption select.clusters select.cluster_encoder
 """.split()
-"""Keys whose values stay as they are."""
+"""Keys whose values are not shrunk."""
 
 
 def shrunk(name, **changes):
@@ -113,19 +113,19 @@ class SmallInput(encoders.InceptionV3):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory, inception):  # noqa: F811
-    """A weights folder with all the networks that profiles name, of their layout and with random weights."""
+    """A weights folder with all networks that profiles name, in the published layout but random."""
     from torchvision.models import inception_v3, resnet18
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     root = tmp_path_factory.mktemp("weights")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEDT_WEIGHTS", str(root))
-        # The published networks are as large as they are, so that their images become small.
+        # The sizes of published networks are fixed, so only their input images can be made small.
         patch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
         patch.setitem(encoders.PRETRAINED, "inceptionv3", (SmallInput, "inceptionv3-imagenet"))
 
         def official(name, save, file):
-            """Put a file in its place, under an address that carries its hash as the published one's does."""
+            """Save a file in the weights folder, under an address with its hash, as published ones have."""
             save(root / file)
             digest = weights.sha256(root / file)
             if file == "RN50.pt":
@@ -160,7 +160,7 @@ def published(tmp_path_factory, inception):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Where the images of a source are: name of a profile -> path."""
+    """Name of a profile -> path of its images."""
     root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for split, each in (("train", 4), ("test", 1)):
         (root / "cifar10").mkdir(exist_ok=True)
@@ -189,7 +189,7 @@ NEEDIEST = {
     "table5": "sd-moderate-reweighted",
     "table5-unguided": "sd-clip-moderate-unguided",
 }
-"""Table -> the row that needs the most."""
+"""Table -> its most demanding row."""
 
 
 def finite(value):
@@ -219,7 +219,7 @@ PUBLISHED = {
     ("imagenet", NEEDIEST["table4"]): {"encoder", "autoencoder", "decoder", "extractor", "cmmd_network"},
     ("imagenette", NEEDIEST["table5"]): {"encoder", "autoencoder", "pipeline", "extractor"},
 }
-"""Profile and row -> which of its networks have published weights."""
+"""(profile, row) -> the networks of that run that have published weights."""
 
 
 # ---- before anything is computed -----------------------------------------------------------------------
@@ -239,7 +239,7 @@ MISSING = [
 
 @pytest.fixture
 def without(published, no_network, tmp_path, monkeypatch):
-    """Make one of the published networks unreachable; the others stay."""
+    """A function that makes one published network unavailable; the others stay."""
 
     def remove(missing):
         known = missing in weights.ADDRESSES
@@ -287,7 +287,7 @@ def test_the_command_looks_for_weights_before_it_reads_images(without, images, t
 
 @pytest.fixture
 def odd(published, tmp_path):
-    """The folder of an autoencoder that fits no published network, beside those."""
+    """The folder of an autoencoder that fits none of the published networks."""
     autoencoder.small_autoencoder(3, widths=(8, 8, 8), latent_channels=6).save_pretrained(tmp_path / "odd")
     return str(tmp_path / "odd")
 
@@ -354,7 +354,7 @@ def test_each_part_of_a_pipeline_decides_the_result(change, published, images, t
     change(tmp_path / "other")
     store = Store(tmp_path / "store")
     one, other = tune(images, store), tune(images, store, tmp_path / "other")
-    # The autoencoder is the same.
+    # The autoencoder is the same, so the latents are shared.
     assert latents.encoded(one.lab).address == latents.encoded(other.lab).address
     assert one.training()["key"] != other.training()["key"]
     assert not np.array_equal(one.training()["losses"], other.training()["losses"])

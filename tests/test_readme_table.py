@@ -1,4 +1,4 @@
-"""Every row of README's table "You want / You type", typed as it stands."""
+"""Every command of README's table "You want / You type", run as written."""
 
 import json
 import re
@@ -24,13 +24,13 @@ SMALL = {
 TRAINING = [word for key, value in SMALL.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 STAND_INS = dict.fromkeys(("reweight", "run photos", "plan"), TRAINING)
 STAND_INS["run table1"] = ["--profile", "smoke"]
-"""What is typed behind a command to make it short, by how it begins."""
+"""Beginning of a command -> options that are added to make it quick."""
 NETWORK = {"hub:": "which needs a network", "dinov2": "could not be fetched"}
-"""What a command that asks a network for something says without one."""
+"""Word in a command that needs the network -> its message without a network."""
 
 
 def run(argv):
-    """Type a command, after the row that makes what it reads, if that is not there yet."""
+    """Run a command; if the folder that it reads is missing, run the row that makes it first."""
     made = Path(argv[1]).parts[0]
     if made in ("coreset", "checked") and not any(Path(made).glob("*")):
         run(shlex.split(next(row for row in ROWS if row.endswith(f"--out {made}"))))
@@ -39,7 +39,7 @@ def run(argv):
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory):
-    """A function that types a command beside images of every kind; commands find what those before them made."""
+    """A function that runs a command in a folder with images of every kind, shared by all commands."""
     root = tmp_path_factory.mktemp("home")
     for name, count in {"photos/sea": 40, "photos/wood": 30, "captioned": 20}.items():
         seeds = {f"{i:02d}.jpg": len(name) * 100 + i for i in range(count)}

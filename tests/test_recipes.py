@@ -21,7 +21,7 @@ from dedt_lib.errors import DedtError
 
 
 def toml(tmp_path, text, name="mine"):
-    """A profile file of one's own."""
+    """Write a user's profile file."""
     file = tmp_path / f"{name}.toml"
     file.write_text(text)
     return file
@@ -42,7 +42,7 @@ def test_a_profile_holds_only_what_is_its_own(name):
 
 
 def defaults(model, prefix=""):
-    """The defaults of a model and its sections, by dotted keys, as in a file."""
+    """The defaults of a pydantic model and its sections: dotted key -> value as in a TOML file."""
     found = {}
     for name, field in model.model_fields.items():
         if hasattr(field.annotation, "model_fields"):

@@ -9,7 +9,7 @@ from dedt_lib.training import Batch
 
 
 class ZeroLoss(torch.nn.Module):
-    """A reference that fits everything."""
+    """A reference model whose losses are all zero."""
 
     def losses(self, batch):
         return torch.zeros(len(batch.labels))
@@ -38,7 +38,7 @@ def test_trajectory_and_mean_match_the_reference(golden):
 
 
 def test_one_step_by_hand():
-    # Exponentiated: 3 to 1, that is 0.75 and 0.25; then a tenth of the way to uniform.
+    # The exponentials are 3 and 1, which gives 0.75 and 0.25; smoothing goes a tenth of the way to uniform.
     weights = update_weights([0.5, 0.5], [np.log(3), 0], step_size=1.0, smoothing=0.1)
     np.testing.assert_allclose(weights, [0.725, 0.275])
 
@@ -102,7 +102,7 @@ def test_the_under_fitted_class_gains_weight():
 def test_a_step_weighs_with_the_weights_it_has_just_updated():
     dro = GroupDRO(ZeroLoss(), [30, 10], smoothing=0.1)
     weights = step(dro, [np.log(3), 0, 0], [0, 1, 1])
-    # alpha is (0.725, 0.275) as above; the classes' shares of the coreset are 3/4 and 1/4.
+    # alpha is (0.725, 0.275), as in one step by hand; the shares of the classes are 3/4 and 1/4.
     np.testing.assert_allclose(weights, [0.725 / 0.75, 0.275 / 0.25, 0.275 / 0.25], rtol=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_state_and_restore_go_on_where_it_stopped():
 
 
 class Noisy(torch.nn.Module):
-    """A proxy whose dropout doubles or hides its loss."""
+    """A proxy whose dropout doubles a loss or sets it to zero."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A printed number leads to the runs that it is made of."""
+"""A printed number links to the runs that it comes from."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from dedt_lib.book import comparisons, grid, results, runs, tables
 
 @pytest.fixture(scope="module")
 def frame():
-    """The committed results."""
+    """The committed results of profile digits."""
     return results.read_cells("digits")
 
 

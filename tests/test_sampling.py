@@ -29,7 +29,7 @@ def model():
 
 
 class Recorder(torch.nn.Module):
-    """Passes every call on and notes it; stops after ``patience`` calls."""
+    """Passes every call on to a model and notes its timestep; is interrupted after ``patience`` calls."""
 
     def __init__(self, model, patience=10**9):
         super().__init__()
@@ -44,7 +44,7 @@ class Recorder(torch.nn.Module):
 
 
 class Oracle(torch.nn.Module):
-    """Knows the clean image and therefore the exact noise."""
+    """A model that knows the clean image and so predicts the exact noise."""
 
     null_label, sample_shape = 10, (1, 4, 4)
 
@@ -172,7 +172,7 @@ def test_pixels_are_rounded_to_the_nearest_grey():
 
 @pytest.fixture
 def interrupted(tmp_path, model):
-    """The folder of samples that were interrupted in the third batch of three."""
+    """The folder of a sampling run that was interrupted in the third batch of three."""
     with pytest.raises(KeyboardInterrupt):
         draw(Recorder(model, patience=10), folder=tmp_path)
     return tmp_path
@@ -187,7 +187,7 @@ def test_shares_are_counts(counts):
 def test_interrupted_sampling_goes_on_from_the_last_batch(interrupted, model):
     recorder = Recorder(model)
     assert np.array_equal(draw(recorder, folder=interrupted), draw(model))
-    assert len(recorder.times) == 4  # two of three batches were there
+    assert len(recorder.times) == 4  # the four steps of the missing batch
 
 
 def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
@@ -251,7 +251,7 @@ def noise(n=3, seed=0, size=4):
 
 
 class Known:
-    """A model whose answers are a function: (x_t, t) to (noise estimate, variance output)."""
+    """A model given by a function (x_t, alpha-bar) -> (noise estimate, variance output)."""
 
     learn_sigma = True
 
@@ -268,7 +268,7 @@ def smooth(x_t, alpha_bar):
 
 
 def spaced_timesteps(steps):
-    """Steps over 0..999 as improved-DDPM takes them: a stride, added up and rounded."""
+    """Timesteps 0..999 as improved-DDPM spaces them: a fractional stride, summed and rounded."""
     taken, position = [], 0.0
     for _ in range(steps):
         taken.append(round(position))
@@ -311,7 +311,7 @@ def test_each_step_is_the_written_out_formula(steps):
 
 
 def test_a_point_is_recovered_whatever_the_noise():
-    """Who knows the one possible latent knows the noise, and the last step lands on the latent."""
+    """If only one latent is possible, the noise is known, and the last step returns the latent."""
     point = torch.linspace(-3, 3, 64).view(1, 4, 4, 4)
     model = Known(lambda x_t, a: ((x_t - a.sqrt() * point) / (1 - a).sqrt(), torch.zeros_like(x_t)))
     for seed in (0, 7):
@@ -321,7 +321,7 @@ def test_a_point_is_recovered_whatever_the_noise():
 
 
 def test_gaussian_data_keep_their_deviation():
-    """For latents that are N(0, 1) the best noise estimate is linear, and beta is the variance of a step."""
+    """For N(0, 1) latents the best noise estimate is linear, and beta is the variance of a step."""
     model = Known(lambda x_t, a: ((1 - a).sqrt() * x_t, torch.ones_like(x_t)))
     settings = {"steps": 50, "guidance": 1, "generators": generators(1)}
     found = respaced_ddpm(model, noise(1, size=64), LABELS[:1], **settings)

@@ -19,7 +19,7 @@ from dedt_lib.selection import (
 
 
 def toy(counts=(31, 20, 14), d=6, seed=0):
-    """Random features whose classes differ in size, place and spread."""
+    """Random features, and labels of classes that differ in size, position and spread."""
     generator = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     features = generator.normal(size=(len(labels), d)) * (1 + labels[:, None]) + 5 * labels[:, None]
@@ -64,7 +64,7 @@ def test_gaussian_scores_equal_scikit_learn(scope, d):
 
 
 def by_definition(features, ridge=1e-5):
-    """The formula in 80-bit numbers, through the eigenvalues of a covariance that is diagonal."""
+    """The Gaussian scores by their formula in 80-bit numbers, for a covariance that is diagonal."""
     z = features.astype(np.longdouble) - features.mean(axis=0, dtype=np.longdouble)
     variance = np.square(z).mean(axis=0) + np.longdouble(ridge)
     return -0.5 * (np.square(z) / variance + np.log(variance) + np.log(2 * np.longdouble(np.pi))).sum(axis=1)
@@ -72,7 +72,7 @@ def by_definition(features, ridge=1e-5):
 
 @pytest.mark.parametrize("d", [19, 50])
 def test_gaussian_scores_keep_the_digits_that_the_ranking_hangs_on(d):
-    # Orthogonal columns without a mean make the covariance diagonal; the other columns are zero.
+    # Orthogonal columns with mean zero give a diagonal covariance; the other columns are zero.
     columns = np.cos(np.pi * (np.arange(20)[:, None] + 0.5) * np.arange(1, 20) / 20)
     features = np.zeros((20, d))
     features[:, :19] = columns * np.geomspace(0.1, 10, 19)
@@ -98,7 +98,7 @@ def test_a_memory_mapped_file_is_read_in_parts(tmp_path, change, monkeypatch):
     features = np.load(tmp_path / "features.npy", mmap_mode="r")
     labels = np.arange(20_000) % 2
     score = moderate_distances if "centre" in change else gaussian_scores
-    score(np.array(features[:500]), labels[:500], **change)  # imports what it needs
+    score(np.array(features[:500]), labels[:500], **change)  # keeps imports out of the measurement
     tracemalloc.start()
     scores = score(features, labels, **change)
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,4 +1,4 @@
-"""Every kind of diffusion model goes through the same stages, with the same guarantees."""
+"""All kinds of diffusion models go through the same stages, with the same guarantees."""
 
 import ast
 import dataclasses
@@ -38,7 +38,7 @@ def latent(request, smoke):
 
 
 def fit(experiment, folder, *, weights=None, **changes):
-    """Four epochs of the experiment's model on a few latents."""
+    """Train the experiment's model for four epochs on a few latents."""
     indices = np.arange(24)
     folder.mkdir(exist_ok=True)
     plan = EpochPlan(indices, total=len(experiment.data), epochs=4, weights=weights)
@@ -155,7 +155,7 @@ def test_the_latents_are_encoded_once(smoke):
 def test_group_dro_compares_the_unmasked_pass_of_mdt(smoke):
     mdt = smoke.change(model="mdt")
     proxy, reference = mdt.build_model(seed=1), mdt.build_model(seed=2)
-    with torch.no_grad():  # a fresh MDT predicts zero, whatever it sees
+    with torch.no_grad():  # a fresh MDT always predicts zero
         for model in (proxy, reference):
             for parameter in model.parameters():
                 parameter.normal_(std=0.1)
@@ -193,7 +193,7 @@ def test_a_fine_tuned_model_is_saved_as_an_ordinary_pipeline(smoke, tmp_path):
         experiment.change(model="mdt").save_pipeline(tmp_path / "other")
 
 
-# ---- images in folders, and weights that lie on the disk --------------------------------------------
+# ---- images in folders, and weights on the disk -----------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """An autoencoder and a pipeline of the layout that the hub has, with three-channel images."""
+    """An autoencoder and a pipeline for colour images, in the layout of the hub."""
     root = tmp_path_factory.mktemp("weights")
     vae = autoencoder.small_autoencoder(3, widths=(8, 8, 8))
     vae.save_pretrained(root / "vae")
@@ -257,7 +257,7 @@ def test_weights_that_are_not_there_are_named(no_network, tmp_path):
 
 
 def test_two_published_encoders_of_one_lab_are_two_networks():
-    # The profile calls the weights of both "imagenet".
+    # In the profile the weights of both are named "imagenet".
     lab = Lab("imagenet", counts=[100, 100])
     found = [type(embed.encoder(lab, name).result()).__name__ for name in ("resnet18", "inceptionv3")]
     assert found == ["ImageNetResNet18", "InceptionV3"]
@@ -280,7 +280,7 @@ def test_a_cell_looks_no_stage_up_twice(tmp_path, monkeypatch):
 
 
 def other(value):
-    """A value of the same type that is not ``value``."""
+    """Another value of the same type."""
     if isinstance(value, bool):
         return not value
     words = {"float32": "bfloat16", "adam": "adan", "adamw": "adam", "adan": "adam", "power": "none"}
@@ -290,7 +290,7 @@ def other(value):
 
 @pytest.mark.parametrize("model", ["unet", *LATENT])
 def test_all_settings_but_those_of_speed_are_in_the_address(model, smoke):
-    """A changed setting of training is another address; one of speed is not."""
+    """Changing a training setting changes the address; changing one that affects only speed does not."""
 
     def run(**changes):
         experiment = tiny.beside(smoke, {"method": "random", "model": model})
@@ -304,7 +304,7 @@ def test_all_settings_but_those_of_speed_are_in_the_address(model, smoke):
     assert kept == {"checkpoint_every", "channels_last", "compile"}
 
 
-# ---- the rules of the house -----------------------------------------------------------------------
+# ---- the layers of the library --------------------------------------------------------------------
 
 LIBRARY = Path(dedt_lib.__file__).parent
 FLOOR = set("errors randomness arrays pixels files interruption processes devices weights".split())
@@ -316,7 +316,7 @@ ABOVE = {"experiment", "plan", "cell", "book", "pages", "shell"}
 
 
 def imports(node, package):
-    """Parts of the library that code imports anywhere but for its types alone; ``package``: the module's."""
+    """Parts of the library that code in ``package`` imports, except under TYPE_CHECKING."""
     found = set()
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
@@ -375,7 +375,7 @@ def test_a_store_may_be_named_by_its_folder(tmp_path):
 
 
 def test_the_reference_at_equal_steps_is_kept_in_any_scope():
-    """Rounded class by class the shares are 370 images of 3,515, and in one band 352: other steps an epoch."""
+    """10 % of 3,515 images are 370 if rounded in each class and 352 in one band: the steps differ."""
     lab = Lab(load_profile("digits", **{"unet.batch_size": 32}), counts=[95] * 37)
     changes = {"method": "moderate", "scope": "global", "reweighting": True, "reference": "equal-steps"}
     proxy = Experiment(lab, **changes).proxy

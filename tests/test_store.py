@@ -103,7 +103,7 @@ def test_the_manifest_says_how_the_result_was_made(store):
 
 
 def test_the_seconds_of_a_stage_are_its_own(store):
-    """Not those of another that it finds missing and makes on its way."""
+    """They exclude the seconds of a missing stage that it has to make first."""
 
     def inner(folder):
         time.sleep(0.3)
@@ -241,7 +241,7 @@ def test_a_foreign_manifest_is_noticed(store, foreign):
 
 
 def follow_the_advice(error):
-    """Delete what a message says to delete."""
+    """Delete the path that a message says to delete."""
     path = re.search("[Dd]elete (\\S+) and run", str(error))[1]
     shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
 
@@ -264,7 +264,7 @@ def test_no_flipped_byte_of_a_manifest_gives_other_facts(store):
         (folder / MANIFEST).write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
         try:
             told = store.manifest(folder)
-            assert told == facts or told.pop("checksum", None) is None  # its name itself was hit
+            assert told == facts or told.pop("checksum", None) is None  # the key "checksum" itself was hit
         except DedtError as error:
             noticed += f"elete {folder} and run again" in str(error)
     assert noticed > len(whole) / 4
@@ -355,7 +355,7 @@ def test_waiting_for_another_process_is_said_once(tmp_path, store, impatient, ca
 
 
 class Ranks:
-    """Two processes as threads; a message between them that takes longer than ``limit`` seconds is an error."""
+    """Two threads as processes; a message between them fails after ``limit`` seconds."""
 
     def __init__(self, rank, barrier, box, limit):
         self.rank, self.main, self.count = rank, rank == 0, 2
@@ -374,7 +374,7 @@ class Ranks:
 
 
 def started(run):
-    """Threads that run ``run(rank)`` for each of two ranks."""
+    """Start threads that run ``run(rank)`` for two ranks."""
     threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
@@ -401,7 +401,7 @@ def test_ranks_behind_somebody_elses_lock_wait_longer_than_a_message_may_take(st
 
 
 def test_a_rank_that_comes_late_goes_the_way_of_the_main_one(store):
-    """A result that another job completes between the looks of two ranks is no reason to part."""
+    """Both ranks take the same path even if another job completes the result between their checks."""
     barrier, box, found = threading.Barrier(2), [None], {}
 
     class Early(Ranks):
@@ -522,7 +522,7 @@ def test_a_kill_between_seal_and_file_leaves_the_file_before_sealed(tmp_path, mo
 def test_room_for_an_array_is_claimed_with_or_without_the_system_s_help(monkeypatch, tmp_path):
     monkeypatch.setattr(files_module, "ZEROS", 100)
     claimed = [create_array(tmp_path / "with.npy", (7, 33), np.uint8)]
-    monkeypatch.delattr(os, "posix_fallocate")  # macOS has none
+    monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
     claimed.append(create_array(tmp_path / "without.npy", (7, 33), np.uint8))
     for array in claimed:
         array[3] = 5

@@ -87,7 +87,7 @@ def test_results_are_written_read_and_summed(tmp_path, smoke):
 
 
 def wait(root, cell, seed):
-    """A result as a worker of the grid leaves it."""
+    """Write a pending result, as a worker of the grid does; its name, JSON and samples."""
     folder = root / "smoke" / "pending"
     folder.mkdir(parents=True, exist_ok=True)
     cell = {**cell, "recipe": {**cell["recipe"], "seed": seed}}
@@ -187,7 +187,7 @@ def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_pat
 
 
 def sheet_of_samples(root, shape):
-    """The file and the images of a picture of samples of the row "random"."""
+    """Write a picture of samples of the row "random"; its file and its images."""
     file = root / "digits" / "samples" / "random.png"
     file.parent.mkdir(parents=True)
     images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
@@ -222,7 +222,7 @@ def test_a_table_prints_mean_and_interval_and_a_dash_for_what_is_missing():
     frame = frame_of(random=[1.0, 3.0], moderate=[0.5])
     frame.loc[2, "ratio"] = 0.2
     table = tables.layout(frame)
-    assert table.loc["Uniform random", "10 %"] == "2.00 ± 12.71"  # t is 12.706, the standard error one
+    assert table.loc["Uniform random", "10 %"] == "2.00 ± 12.71"  # t is 12.706, the standard error is 1
     assert table.loc["ResNet-18, Moderate-DS", "20 %"] == "0.50 (n = 1)"
     assert table.loc["ResNet-18, Moderate-DS", "10 %"] == "–"
 

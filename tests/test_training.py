@@ -35,7 +35,7 @@ def everything(data, **changes):
 
 
 def run(folder, digits, *, plan=None, dropout=0.0, dro=False, infobatch=False, seed=0, keep=(), **changes):
-    """Train the tiny U-Net into ``folder``; returns the result and what the folder then holds."""
+    """Train the tiny U-Net in ``folder``; the result, and the files of the folder with their content."""
     folder.mkdir(exist_ok=True)
     if infobatch:
         plan = InfoBatchPlan(len(digits), prune_ratio=0.1, epochs=4, delta=0.75)
@@ -49,7 +49,7 @@ def run(folder, digits, *, plan=None, dropout=0.0, dro=False, infobatch=False, s
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, digits):
-    """Result and files of a whole run of a kind, trained once."""
+    """A cached function from the arguments of ``run`` to the result and files of an uninterrupted run."""
     return functools.cache(lambda **kind: run(tmp_path_factory.mktemp("whole") / "run", digits, **kind))
 
 
@@ -214,7 +214,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(uninterrupted, tmp_path, monkeypa
 
 @pytest.fixture
 def half_trained(tmp_path, monkeypatch, digits):
-    """Start a run of a kind and kill it after eight steps; returns its checkpoint."""
+    """A function that starts a run, kills it after eight steps and returns its checkpoint."""
 
     def start(**kind):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -293,7 +293,7 @@ def test_a_signal_leaves_a_checkpoint_of_its_step(step, signum, uninterrupted, t
 
 def test_all_processes_stop_at_the_step_at_which_one_is_asked(tmp_path, digits):
     class Two(Processes):
-        """As the one of two processes that the signal has not reached."""
+        """The view of one of two processes; the signal reaches only the other."""
 
         calls, waited = 0, 0
 
@@ -309,7 +309,7 @@ def test_all_processes_stop_at_the_step_at_which_one_is_asked(tmp_path, digits):
     where = {"seed": 0, "folder": tmp_path, "processes": two}
     with pytest.raises(interruption.Stopped):
         train(tiny.unet(), digits, everything(digits), tiny.settings(), **where)
-    assert two.waited == 1  # the main one is not ended by the others while it writes
+    assert two.waited == 1  # processes wait for the main one to write its checkpoint before they end
     assert tiny.step_of(tmp_path / CHECKPOINT) == 5
 
 
@@ -344,7 +344,7 @@ def test_the_weighted_loss_is_normalised_by_the_batch():
 
 
 class LossOfClass(torch.nn.Module):
-    """A model whose loss on a sample is the parameter of its class, so that the gradient counts the classes."""
+    """A model whose loss of a sample is a parameter of its class, so the gradient sums weights by class."""
 
     def __init__(self, K):
         super().__init__()
@@ -355,7 +355,7 @@ class LossOfClass(torch.nn.Module):
 
 
 def shares_of_an_epoch(tmp_path, patch, counts, alpha, weighting=None):
-    """The share of the gradient that each class has, in one epoch in batches of 25."""
+    """The share of each class in the gradient of one epoch, in batches of 25."""
     labels = np.repeat(np.arange(len(counts)), counts)
     images = np.zeros((len(labels), 1, 8, 8), np.uint8)
     data = LabelledImages(images, labels, tuple("abcd"), tuple(map(str, labels)))
@@ -379,9 +379,9 @@ def test_a_class_counts_what_its_weight_asks_on_a_long_tail(tmp_path, monkeypatc
 
 def test_group_dro_divides_by_the_mean_weight_of_the_batch(tmp_path, monkeypatch):
     alpha = np.full(4, 0.25)
-    dro = GroupDRO(LossOfClass(4), LONG_TAIL, burn_in=40)  # longer than the epoch: its weights stay uniform
+    dro = GroupDRO(LossOfClass(4), LONG_TAIL, burn_in=40)  # longer than the epoch: weights stay uniform
     shares = shares_of_an_epoch(tmp_path, monkeypatch, LONG_TAIL, alpha, weighting=dro)
-    # What DoReMi's normaliser makes of it: frequent classes count more than was asked.
+    # With DoReMi's normaliser, frequent classes count more than their weights ask for.
     assert shares[0] > 0.3 and shares[3] < 0.2
 
 
@@ -487,10 +487,10 @@ def test_who_wants_no_gradients_may_be_the_first_to_ask(uninterrupted, tmp_path,
     "kind, warm_up, length",
     [
         ("whole", {"warmup_steps": 8}, 8),
-        # In steps it is equally long for few and for many images ...
+        # In steps, the warm-up is equally long for few and for many images ...
         ("annealed", {"warmup_steps": 5}, 5),
         ("infobatch", {"warmup_steps": 5}, 5),
-        # ... and in epochs as long as the first of them say.
+        # ... in epochs, its length depends on the size of the first epochs.
         ("annealed", {"warmup_steps": 0, "warmup_epochs": 3.0}, 3),
         ("infobatch", {"warmup_steps": 0, "warmup_epochs": 3.0}, 12),
     ],
@@ -519,7 +519,7 @@ def test_another_seed_is_another_run(tmp_path, digits):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_checkpoint(tmp_path, monkeypatch, digits):
-    """It is found after the step, but its step is named and no weights of a later one are kept."""
+    """The loss is checked later, but the message names its step, and no weights of later steps are kept."""
 
     def spoil(run):
         if run.step == 4:
@@ -538,9 +538,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_checkpoint(tmp_
 
 @pytest.mark.parametrize("kind", ["plain", "weighted", "infobatch", "dro", "dro eval", "dro element", "mdt"])
 def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
-    """Tensors on the meta device have no values, so whatever would wait for one raises."""
-    monkeypatch.setitem(training.OPTIMIZERS, "adam", torch.optim.Adam)  # fused there is none
-    draws = training.torch_generator  # nor are there generators
+    """Tensors on the meta device have no values, so code that reads one raises an error."""
+    monkeypatch.setitem(training.OPTIMIZERS, "adam", torch.optim.Adam)  # meta has no fused Adam
+    draws = training.torch_generator  # meta has no generators either
     monkeypatch.setattr(training, "torch_generator", lambda *a: draws(*a[:3]))
     model = tiny.mdt(in_channels=1) if kind == "mdt" else tiny.unet()
     plan = everything(digits, weights=np.linspace(1, 2, 30) if kind == "weighted" else None)

@@ -1,4 +1,4 @@
-"""A word has one meaning: a recipe is what a run is asked for, and a sampler makes images from noise."""
+"""Each word has one meaning: a recipe describes a run, and a sampler makes images from noise."""
 
 import ast
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_only_a_recipe_is_called_recipe():
     assert not hasattr(Stage, "recipe")
     named = [node.annotation for node in NODES if isinstance(node, ast.arg) and node.arg == "recipe"]
     types = {ast.unparse(annotation).strip("'") for annotation in named if annotation}
-    assert types == {"Recipe", "Any"}  # the latter of keywords that become a Recipe's fields
+    assert types == {"Recipe", "Any"}  # Any for keyword arguments that become the fields of a Recipe
 
 
 def test_only_what_makes_images_from_noise_is_called_a_sampler():

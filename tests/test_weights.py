@@ -76,7 +76,7 @@ def test_addresses_and_hashes_are_the_libraries_own():
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A site with the official file of "resnet18-imagenet", and an empty weights folder."""
+    """A server with the official file of "resnet18-imagenet"; the weights folder is empty."""
     state = {"head": torch.arange(3.0)}
     torch.save(state, tmp_path / "new.pth")
     digits = store.sha256(tmp_path / "new.pth")
@@ -187,9 +187,9 @@ COMMIT = "0" * 40
 
 
 class Hub(Server):
-    """The Hugging Face hub with the network NAME: ``files`` by name, ``requests`` as they came.
+    """A substitute for the Hugging Face hub, with the network NAME.
 
-    revisions: name -> the commit that it stands for.
+    ``files`` holds contents by name, ``requests`` all requests in order, ``revisions`` commits by name.
     """
 
     def __init__(self):
@@ -218,7 +218,7 @@ class Hub(Server):
 
 @pytest.fixture
 def empty_machine(no_network, tmp_path, monkeypatch):
-    """Neither weights nor a cache, and no address of a hub that would answer, though it may be asked."""
+    """A machine with neither weights nor a cache; it may ask the hub, but nothing answers."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     connect(monkeypatch, "http://127.0.0.1:9")
@@ -355,7 +355,7 @@ def lock():
 
 
 def publish(hub, commit, **revisions):
-    """Put other weights on the hub, under another commit."""
+    """Put other weights on the hub, under another commit of main."""
     hub.files["model.safetensors"] = b"tensors of " + commit.encode()
     hub.digests["model.safetensors"] = hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
     hub.revisions = {"main": commit, **revisions}

@@ -1,4 +1,4 @@
-"""The real components at their smallest size, for the tests and for the processes they start."""
+"""The library's components at their smallest size, for the tests and the processes that they start."""
 
 import dataclasses
 import http.server
@@ -36,7 +36,7 @@ SETTINGS = TrainingSettings(
 )
 
 
-# What the tests count on, so that the smoke profile may change without them.
+# Values that the tests rely on, so that the smoke profile may change independently.
 PROFILE = {
     "data.per_class": 30,
     "unet.ratios": (0.1, 0.4),
@@ -61,7 +61,7 @@ def profile(**changes):
 
 
 def beside(experiment, recipe, **changes):
-    """An experiment in the store of another one, under the profile above with changes."""
+    """An experiment in the store of another one, under :func:`profile` with changes."""
     return Experiment(profile(**changes), store=experiment.store, device="cpu", **recipe)
 
 
@@ -81,7 +81,7 @@ def unet(seed=0, dropout=0.0):
 
 
 def mdt(seed=0, **changes):
-    """A small MDT none of whose weights is zero, as many of a fresh one are."""
+    """A small MDT with random weights everywhere; many weights of a fresh MDT are zero."""
     sizes = {"input_size": 8, "hidden_size": 16, "depth": 2, "num_heads": 2, "decode_layer": 2}
     model = seeded(seed, "mdt", lambda: build_model("mdt", **{**sizes, "num_classes": 10, **changes}))
     with torch.no_grad():
@@ -94,7 +94,7 @@ def mdt(seed=0, **changes):
 
 
 def png(image):
-    """The bytes of a PNG of an image, or of an array of pixels."""
+    """The bytes of a PNG file of a Pillow image or an array of pixels."""
     file = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, "PNG")
     return file.getvalue()
@@ -105,7 +105,7 @@ def write_jsonl(path, rows):
 
 
 def write_images(root, classes=("ash", "birch", "cedar"), each=4, size=(7, 5)):
-    """Random colour PNGs in one folder per class."""
+    """Write random colour PNGs, one folder per class."""
     generator = np.random.default_rng(0)
     for name in classes:
         (root / name).mkdir(parents=True)
@@ -116,7 +116,7 @@ def write_images(root, classes=("ash", "birch", "cedar"), each=4, size=(7, 5)):
 
 
 class Bomb:
-    """A pickle that makes the folder ``trace`` when it is opened."""
+    """An object whose pickle creates the folder ``trace`` when it is loaded."""
 
     def __init__(self, trace):
         self.trace = trace
@@ -125,15 +125,15 @@ class Bomb:
         return os.mkdir, (str(self.trace),)
 
 
-# What may happen to a file: it is cut off, a bit of it flips, it is empty.
+# Kinds of damage to a file: cut off, one bit flipped, empty.
 DAMAGE = [lambda b: b[:-5], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:], lambda b: b""]
 
 
-# ---- runs that are watched or stopped ----------------------------------------------------------------
+# ---- watching and stopping runs ----------------------------------------------------------------------
 
 
 def on_step(patch, action, *, before=False):
-    """Call ``action`` with the run before or after every step of every training."""
+    """Call ``action(run)`` before or after every step of every training run."""
     take_step = training._Run.take_step
 
     def step(run, batch):
@@ -147,7 +147,7 @@ def on_step(patch, action, *, before=False):
 
 
 def interrupt(patch, after):
-    """Make training stop as Ctrl-C would, once ``after`` steps are done."""
+    """Make training stop as by Ctrl-C after ``after`` steps."""
 
     def stop(run):
         if run.step == after:
@@ -157,12 +157,12 @@ def interrupt(patch, after):
 
 
 def signal_at(patch, step, signum):
-    """Send this process a signal in the midst of a step."""
+    """Send this process a signal during a training step."""
     on_step(patch, lambda run: run.step == step and signal.raise_signal(signum), before=True)
 
 
 def recorded(patch, look, **when):
-    """What ``look`` sees of the run at every step, as it goes on."""
+    """A list that collects ``look(run)`` at every training step."""
     seen = []
     on_step(patch, lambda run: seen.append(look(run)), **when)
     return seen
@@ -174,7 +174,7 @@ def assert_same_weights(first, second):
 
 
 def step_of(checkpoint):
-    """After how many steps a checkpoint was written."""
+    """The number of steps after which a checkpoint was written."""
     with safe_open(checkpoint, "pt") as file:
         return json.loads(file.metadata()["run"])["step"]
 
@@ -183,19 +183,19 @@ def step_of(checkpoint):
 
 
 def environment(**variables):
-    """Variables with which another process finds the library and the tests."""
+    """Environment variables with which another process finds the library and the tests."""
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
 
 
 def python(*arguments, cwd=None, timeout=None, **variables):
-    """``python *arguments``, when it has ended."""
+    """Run ``python *arguments`` to its end; the completed process."""
     command, how = [sys.executable, *map(str, arguments)], {"cwd": cwd, "timeout": timeout}
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, **how)
 
 
 class Server:
-    """A server on this machine, whose ``answer(handler)`` writes what is sent."""
+    """An HTTP server on this machine; a subclass writes the response in ``answer(handler)``."""
 
     def __init__(self):
         server, self.requests = self, []
@@ -220,7 +220,7 @@ class Server:
 
 
 class Site(Server):
-    """A server with one file under every name; ``send`` is what it really sends."""
+    """A server with the same file under every name; it sends ``send``, by default all of ``content``."""
 
     def __init__(self, content):
         super().__init__()

@@ -1,5 +1,6 @@
-"""Run by tests/test_processes.py under ``accelerate launch``: a weighted run with dropout, its samples and their FID, from an empty store, where one process alone
-measures what all have to draw.
+"""Run by tests/test_processes.py under ``accelerate launch``: a weighted run with dropout, samples and FID.
+
+The store is empty at first: one process computes the metrics, but all processes have to draw the samples.
 """
 
 import sys
@@ -18,7 +19,7 @@ profile = tiny.profile(
         "sample.count": 40,
         "sample.batch_size": 10,
         "reweight.burn_in": 0.0,
-        "unet.batch_size": 29,  # of 30 images the last batch has fewer rows than there are processes
+        "unet.batch_size": 29,  # the last batch of 30 images has fewer rows than there are processes
     }
 )
 experiment = Experiment(profile, store=Store(sys.argv[1]), device="cpu", reweighting=True)

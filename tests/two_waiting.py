@@ -1,4 +1,4 @@
-"""Run twice by tests/test_processes.py: a rank of a run that waits for a stage whose lock is held elsewhere."""
+"""Run twice by tests/test_processes.py: one rank of a run, waiting for a stage that is locked elsewhere."""
 
 import datetime
 import sys

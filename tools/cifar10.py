@@ -1,8 +1,8 @@
-"""Choose coresets of the real CIFAR-10 from the shell and keep what the book shows of it.
+"""Choose coresets of the real CIFAR-10 with ``dedt select`` and save what the book shows of them.
 
 ``python tools/cifar10.py --path FOLDER`` calls ``dedt select`` under profile ``cifar10-cpu`` for every
 selector and ratio, and writes ``results/cifar10-cpu/selection.json`` (timings, peak memory, images per
-class, overlaps) and pictures of what is kept and removed.  FOLDER holds CIFAR-10, as the archive or as
+class, overlaps) and pictures of kept and removed images.  FOLDER holds CIFAR-10, as the archive or as
 Parquet (default: fetch the archive).
 """
 
@@ -31,7 +31,7 @@ SELECTORS = {
 
 
 def dedt(*arguments):
-    """Run a command of ``dedt``; returns its wall-clock seconds and its peak memory in GiB."""
+    """Run a command of ``dedt`` and return its wall-clock seconds and peak memory in GiB."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "dedt_lib", *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -49,7 +49,7 @@ def main():
     args = parser.parse_args()
     profile = load_profile(PROFILE, **{"data.path": args.path})
     common = ["--profile", PROFILE, *([f"--set=data.path={args.path}"] if args.path else [])]
-    # All commands come before this process loads anything: a child's peak memory begins with its parent's.
+    # All commands run before this process loads data: a child's peak memory starts at that of its parent.
     commands = {"embed": dedt("embed", *common)}
     for name, recipe in SELECTORS.items():
         for ratio in profile.unet.ratios:

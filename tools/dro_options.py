@@ -1,13 +1,14 @@
-"""Measure what each option of group DRO changes: one at a time, around the default of a profile.
+"""Measure what each option of group DRO changes: one option at a time, around the defaults of a profile.
 
 ``python tools/dro_options.py`` trains a proxy for every setting below and every seed of the profile (about a
-minute each on the digits), and writes ``results/PROFILE/dro-options.json``.  What is in the store is not
-trained again, so a run that was interrupted goes on.
+minute each on the digits), and writes ``results/PROFILE/dro-options.json``.  Proxies that are in the store
+are not trained again, so an interrupted run can be continued.
 
-``reweight.scores`` has no setting here: it decides whether the scores carry dropout, and the digits' network has none.
+``reweight.scores`` has no setting here: it decides whether the scores are computed with dropout, and the
+digits' network has none.
 
-Nothing says what the right class weights are.  What can be said of a setting is whether another seed learns
-the same weights from it, how many classes these stress, and whether they are those of the default.
+The right class weights are unknown.  A setting is therefore judged by whether different seeds learn the same
+weights, by the effective number of classes, and by the agreement with the weights of the default.
 """
 
 import argparse
@@ -40,11 +41,11 @@ RECIPE = {"method": "moderate", "encoder": "resnet18", "ratio": 0.1, "reweightin
 
 
 def learned(profile, seed, changes, store):
-    """Class weights float64 [K], share of clipped samples and mean excess of one proxy."""
+    """One proxy's class weights float64 [K], and after its burn-in the share clipped and the mean excess."""
     changes = dict(changes)
     window = changes.pop(
         "reweight.window", profile.reweight.window
-    )  # of the average alone: no proxy of its own
+    )  # changes only the average, so it needs no proxy of its own
     dro = Experiment(load_profile(profile, **changes), store=store, seed=seed, **RECIPE).reweight()
     start = dro["burn_in"] + int((1 - window) * (len(dro["trajectory"]) - dro["burn_in"]))
     moved = slice(dro["burn_in"], None)
@@ -56,17 +57,17 @@ def learned(profile, seed, changes, store):
 
 
 def correlation(x, y):
-    """Of two weight vectors, as their logarithms: 1 where a class gains in one as much as in the other."""
+    """Pearson correlation of the logarithms of two weight vectors."""
     return float(np.corrcoef(np.log(x), np.log(y))[0, 1])
 
 
 def rank_correlation(x, y):
-    """Of two weight vectors, by Spearman: 1 where the classes come in the same order."""
+    """Spearman's rank correlation of two weight vectors."""
     return float(spearmanr(x, y).statistic)
 
 
 def measure(profile, store=None):
-    """One row a setting: a list of dicts, ready for JSON."""
+    """A row for each setting: a list of dicts, ready for JSON."""
     rows, default = [], None
     for name, changes in SETTINGS.items():
         found = [learned(profile, seed, changes, store) for seed in profile.seeds]

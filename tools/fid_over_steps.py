@@ -1,8 +1,8 @@
-"""Measure what more steps bring: FID on the way of runs on few and on all images.
+"""Measure what more steps bring: FID in the course of training on few and on all images.
 
-``python tools/fid_over_steps.py`` takes the runs of the rows "random-full-length" and "full" of every seed of the
-profile, trains those that are not in the store, and writes ``results/PROFILE/fid-over-steps.json``.  An interrupted
-run goes on.
+``python tools/fid_over_steps.py`` takes the runs of the rows "random-full-length" and "full" for every seed
+of the profile, trains those that are not in the store, and writes ``results/PROFILE/fid-over-steps.json``.
+An interrupted run can be continued.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ROWS = ("full", "random-full-length")
 
 
 def measure(lab, seeds):
-    """One row a ratio, seed and number of steps: a list of dicts, ready for JSON."""
+    """A row for each ratio, seed and number of steps: a list of dicts, ready for JSON."""
     runs = [cell for cell in all_cells(lab.profile) if cell[0] in ROWS and cell[2] in seeds]
     rows = []
     for row, ratio, seed in tqdm(sorted(runs, key=lambda cell: cell[2]), unit="run"):

@@ -1,7 +1,7 @@
 """Derive each notebooks/*.ipynb from its .py: no outputs, cell ids 0, 1, 2, ..
 
-Always in this direction: ``jupytext --sync`` would let a newer .ipynb overwrite an edited .py.  A notebook whose cells
-were edited elsewhere than in JupyterLab, which saves both, is kept as ``notebooks/mine/NAME.ipynb``.
+Only in this direction: ``jupytext --sync`` would let a newer .ipynb overwrite an edited .py.  JupyterLab
+saves both files; a notebook whose cells were edited elsewhere is moved to ``notebooks/mine/NAME.ipynb``.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
 def derive(source):
-    """The text of the .ipynb that belongs to a py:percent file."""
+    """The text of the .ipynb for a py:percent file."""
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata.pop("jupytext", None)
     notebook.metadata.setdefault("language_info", {"name": "python"})
@@ -24,7 +24,7 @@ def derive(source):
 
 
 def edited(source, target, text):
-    """Whether a notebook is newer than its source and has other cells."""
+    """Whether the notebook ``target`` is newer than its source and has other cells than ``text``."""
     if not target.exists() or target.stat().st_mtime <= source.stat().st_mtime:
         return False
     ours, theirs = (nbformat.reads(t, 4).cells for t in (target.read_text(), text))

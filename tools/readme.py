@@ -1,7 +1,7 @@
 """Fill README.md from the committed results, and with ``--cifar10 FOLDER`` draw its picture.
 
-``python tools/readme.py`` after the results changed; a test keeps the numbers in step.  The picture is of
-profile cifar10-latent and trains what is not in the store; FOLDER is where CIFAR-10 is, or goes.
+Run ``python tools/readme.py`` after the results have changed; a test compares the numbers.  The picture uses
+profile cifar10-latent and trains what is not in the store.  FOLDER holds CIFAR-10, or is where it is saved.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SHOWN = [("full", 1.0), ("moderate", 0.1), ("moderate-reweighted", 0.1), ("early
 
 
 def expected():
-    """The table of the numbers that the quick start ends with, as Markdown."""
+    """The table of the numbers that the quick start should give, as Markdown."""
     frame = results.read_cells("digits", root=ROOT / "results").set_index(["row", "ratio", "seed"])
     found = [frame.result[row, ratio, 0] for row, ratio in SHOWN]
     lines = ["| trained on | steps | FID |", "|---|---|---|"]
@@ -35,7 +35,7 @@ def expected():
 
 
 def measured():
-    """What choosing among photographs takes, and how well encoders tell them apart, in two sentences."""
+    """Time and memory of choosing a coreset of photographs, and accuracy of encoders, in two sentences."""
     photos, encoders = (
         json.loads((ROOT / "benchmarks" / f"{name}.json").read_text()) for name in ("photos", "encoders")
     )
@@ -55,7 +55,7 @@ def measured():
 
 
 def found():
-    """Whether the paper's recipe helps, by the profiles with the most seeds, as a table in Markdown."""
+    """Whether the paper's recipe helps, for the profiles with the most seeds, as a table in Markdown."""
     ours, control = "moderate-reweighted", "early-stopping"
     pairs = {
         "the recipe, against a random coreset": (ours, "random"),
@@ -90,12 +90,12 @@ FILLED = {"expected": expected, "measured": measured, "found": found}
 
 
 def filled(text):
-    """The README's text with its numbers brought up to date."""
+    """The text of the README with its numbers updated."""
     return BLOCK.sub(lambda match: match[1] + FILLED[match[2]]() + match[3], text)
 
 
 def draw(path, cifar10):
-    """The picture of the front page: photographs kept and removed, and what the model of all the data draws."""
+    """Draw the front page's picture: kept and removed images, and samples of the model on all the data."""
     from dedt_lib.book import figures
     from dedt_lib.experiment import Experiment
 

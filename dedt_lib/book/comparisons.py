@@ -1,4 +1,4 @@
-"""Comparisons over seeds: what a page compares, corrected together, and how a comparison is printed."""
+"""Paired comparisons over seeds, corrected for multiple testing, and how the book prints them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from .grid import LABELS, Named, all_cells
 from .tables import metric, percent
 
 LEVEL, ENOUGH = 0.05, 5
-"""A verdict needs a p below LEVEL after Holm's correction, and ENOUGH seeds."""
+"""A verdict needs at least ENOUGH seeds and a p-value below LEVEL after Holm's correction."""
 
 BETTER, WORSE, OPEN = "better", "worse", "inconclusive"
-"""Verdicts of a comparison."""
+"""The possible verdicts of a comparison."""
 
 COLUMNS = ["difference", "low", "high", "deviation", "seeds", "p"]
 
@@ -26,28 +26,29 @@ HEADS = {
     frozenset([BETTER, OPEN]): "At some ratios, inconclusive at others",
     frozenset([WORSE, OPEN]): "No at some ratios, inconclusive at others",
 }
-"""What :meth:`Page.answer` begins with, by the verdicts at the ratios."""
+"""Set of the verdicts at all ratios -> first words of :meth:`Page.answer`."""
 
 
 class Page:
-    """The comparisons that a page makes: named once, corrected together, read by all that it says and draws.
+    """All comparisons of a page.  They are named once, and Holm's correction covers all of them together.
 
-    Seeds are paired.  A row of all the data is laid beside each ratio of the other row.
+    Runs are paired by seed.  A row that is trained on all the data is compared with the other row at each
+    ratio of the other row.
 
     Args:
-        frame: of ``results.read_cells``.
+        frame: results of ``results.read_cells``.
         pairs: (row, other) or (row, other, value) of each comparison; those without results are left out.
         value: the column of ``frame`` that is compared where a pair names none.
-        profile: whose grid says which comparisons are still to come; they are corrected for too.
-        added: the comparisons were chosen after the results had been read, so they get no verdict.
+        profile: its grid tells which comparisons still lack results; the correction counts these too.
+        added: True if the comparisons were chosen after the results had been read; they then get no verdict.
 
     Attributes:
-        pairs: all that were named, as (row, other, value).
-        table: by (row, other, value, ratio).  Columns: difference (mean over the seeds of ``row`` minus
-            ``other``), low and high (its 95 % paired t interval, NaN for one seed), deviation (of the
-            differences), seeds, p (of the paired t test), p_holm (corrected for all of them; NaN below
-            ENOUGH seeds), verdict.
-        named: how many comparisons there will be when all cells have results.
+        pairs: all named pairs, as (row, other, value).
+        table: DataFrame indexed by (row, other, value, ratio).  Columns: difference (mean over the seeds of
+            ``row`` minus ``other``), low and high (95 % paired t interval, NaN for one seed), deviation
+            (standard deviation of the differences), seeds, p (of the paired t test), p_holm (after the
+            correction; NaN below ENOUGH seeds), verdict.
+        named: number of comparisons once all cells have results.
 
     Raises:
         DedtError: a pair names a row that no table has.
@@ -82,14 +83,14 @@ class Page:
 
     @property
     def rows(self) -> list[str]:
-        """All rows that the pairs name, each once."""
+        """The rows of all pairs, each once."""
         return list(dict.fromkeys(name for pair in self.pairs for name in pair[:2]))
 
     def compare(self, row: str, other: str, value: str | None = None) -> pd.DataFrame:
-        """The lines of ``table`` of one pair, by ratio.
+        """The lines of ``table`` for one pair, indexed by ratio.
 
         Raises:
-            DedtError: the page does not make this comparison.
+            DedtError: the pair was not named when the page was made.
         """
         pair = (row, other, value or self.value)
         if pair not in self.pairs:
@@ -101,14 +102,14 @@ class Page:
         return self.table[own].droplevel([0, 1, 2])
 
     def shown(self, *pairs: tuple[str, str], value: str | None = None) -> pd.DataFrame:
-        """Some comparisons as the book prints them: a line for each (row, other), a column for each ratio.
+        """Comparisons as the book prints them: a line for each (row, other), a column for each ratio.
 
         Args:
-            pairs: without any, all of the page.
-            value: the column that is compared.
+            pairs: the comparisons to print (default: all of the page).
+            value: the column that is compared (default: that of the page).
 
         Returns:
-            Strings, "difference (95 % interval)" and the verdict if there is one; empty without results.
+            Strings "difference (95 % interval)" with the verdict if it is not open; empty without results.
         """
         value = value or self.value
         digits, most = metric(value).digits, self.table.seeds.max()
@@ -142,7 +143,7 @@ class Page:
         return f"**{head}.** {pair} ({seeds_in_words(most)}), at {entries}."
 
     def summary(self) -> str:
-        """How to read the comparisons, how many there are, and what difference the seeds could have shown."""
+        """How to read the comparisons, how many there are, and which difference the seeds can detect."""
         tested = self.table[self.table.seeds > 1]
         if self.table.empty:
             return "No results yet."
@@ -179,7 +180,7 @@ class Page:
 
 
 def _side_by_side(frame: pd.DataFrame, row: str, other: str, value: str) -> pd.DataFrame:
-    """Values of two rows by (ratio, seed); one of all the data is repeated at each ratio of the other."""
+    """Values of two rows by (ratio, seed); a row on all the data is repeated at each ratio of the other."""
     wide = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
     wide = wide.reindex(columns=[row, other]).astype(float)
     for name, values in wide.items():
@@ -189,7 +190,7 @@ def _side_by_side(frame: pd.DataFrame, row: str, other: str, value: str) -> pd.D
 
 
 def _planned(pairs: Iterable[tuple[str, ...]], profile: Named) -> Iterator[tuple[str, str, str, float]]:
-    """The comparisons (row, other, value, ratio) for which the grid of a profile has both sides."""
+    """The comparisons (row, other, value, ratio) whose two rows are both in the grid of a profile."""
     ratios: dict[str, set[float]] = {}
     for row, ratio, _ in all_cells(profile):
         ratios.setdefault(row, set()).add(ratio)
@@ -200,7 +201,7 @@ def _planned(pairs: Iterable[tuple[str, ...]], profile: Named) -> Iterator[tuple
 
 
 def paired(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
-    """The COLUMNS of values of the same seeds."""
+    """The numbers of one comparison, in the order of COLUMNS, from two rows' values with the same seeds."""
     ours, theirs = np.array([*ours]), np.array([*theirs])
     differences, nan = ours - theirs, float("nan")
     several = len(ours) > 1
@@ -210,10 +211,10 @@ def paired(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
 
 
 def judged(table: pd.DataFrame, sign: np.ndarray | int, to_come: int = 0) -> pd.DataFrame:
-    """The table with p_holm and verdict; ``sign`` is -1 where a negative difference is the better one.
+    """The table with p_holm and verdict added; ``sign`` is -1 where lower is better, 1 where higher is.
 
-    A comparison with too few seeds, or one that is still ``to_come``, counts in the correction as one that
-    shows nothing: a verdict stays when it is there.
+    Comparisons with too few seeds, and those still ``to_come``, enter Holm's correction with p = 1, so a
+    verdict once given stays when their results arrive.
     """
     told = table.seeds >= ENOUGH
     family = np.array([*table.p.where(told, 1.0), *[1.0] * to_come])
@@ -223,7 +224,7 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int, to_come: int = 0) -> pd.
 
 
 def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
-    """A line of a table of comparisons: +0.42 (0.31 to 0.53, 5 seeds), worse; ``usual`` as in :func:`between`."""
+    """A comparison as text: +0.42 (0.31 to 0.53, 5 seeds), worse; for ``usual`` see :func:`between`."""
     verdict = "" if line.verdict == OPEN else f", {line.verdict}"
     mean = f"{line.difference:+z.{digits}f}"
     return between(mean, (line.low, line.high), line.seeds, digits, usual) + verdict
@@ -232,7 +233,7 @@ def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
 def between(
     mean: str, ends: Iterable[float], seeds: float, digits: int = 2, usual: float | None = None
 ) -> str:
-    """A mean with its interval and seeds: 0.42 (0.31 to 0.53, 5 seeds); the ``usual`` number of seeds is left out."""
+    """A mean as text: 0.42 (0.31 to 0.53, 5 seeds), without the number of seeds where it is ``usual``."""
     interval = " to ".join(f"{end:z.{digits}f}" for end in ends) if seeds > 1 else ""
     number = seeds_in_words(seeds) if seeds != usual else ""
     inside = ", ".join(filter(None, [interval, number]))
@@ -240,5 +241,5 @@ def between(
 
 
 def seeds_in_words(number: float) -> str:
-    """Such as 5 seeds."""
+    """A number of seeds as text, such as 5 seeds or 1 seed."""
     return f"{number:.0f} seed{'' if number == 1 else 's'}"

@@ -1,7 +1,7 @@
-"""What the results say, in sentences.
+"""Findings: what the results say, as tables and sentences.
 
-``frame`` is the DataFrame of ``results.read_cells``, whole or in part.  Rows that it lacks give empty tables
-and sentences that say so, never an error, because a page shows what is there.
+``frame`` is the DataFrame of ``results.read_cells`` or a part of it, unless said otherwise.  Missing rows
+give empty tables and sentences such as "No results yet.", never an error, so that a page shows what there is.
 """
 
 import itertools
@@ -34,14 +34,14 @@ from .tables import intervals, percent
 
 
 class Classes(NamedTuple):
-    """Class by class without and with weights.
+    """Class-wise results without and with class weights, for S seeds and K classes.
 
     Attributes:
-        names: [K].
-        before: class-wise FID without weights, float [S, K] of S seeds, NaN where a class has too few images.
-        after: the same with weights.
+        names: class names, [K].
+        before: class-wise FID without weights, float [S, K]; NaN where a class has too few images.
+        after: class-wise FID with weights, float [S, K].
         weights: class weights, float [S, K].
-        seeds: [S].
+        seeds: the seeds, int [S].
     """
 
     names: np.ndarray
@@ -55,16 +55,16 @@ class Classes(NamedTuple):
 
 
 def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> pd.DataFrame:
-    """Whether our rows come in the paper's order, ratio by ratio, by the seeds that all rows have.
+    """The order of our rows against the paper's at each ratio, from means over the seeds that all rows have.
 
     Args:
-        frame: of ``results.read_cells``.
+        frame: results of ``results.read_cells``.
         published: a table of ``dedt_lib.book.paper``.
         value: the column of ``frame`` that is compared.
 
     Returns:
-        Columns: ours and paper (rows from the lowest value to the highest), tau (Kendall's, of the two
-        orders), p (exact without ties), seeds, p_holm (over the ratios).
+        A line for each ratio.  Columns: ours and paper (rows from the lowest value to the highest), tau
+        (Kendall's tau of the two orders), p (exact without ties), seeds, p_holm (corrected for the ratios).
     """
     from scipy.stats import kendalltau
 
@@ -85,7 +85,7 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
 
 
 def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> str:
-    """Whether the rows come in the paper's order: Kendall's tau and its p at each ratio."""
+    """Whether our rows have the paper's order, with Kendall's tau and its p-value at each ratio."""
     order = same_order(frame, published, value)
     if order.empty:
         return "No results yet."
@@ -114,9 +114,10 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
 
 
 def by_class(frame: pd.DataFrame, ratio: float, value: str = "classwise") -> Classes | None:
-    """:class:`Classes` of the seeds that have Moderate-DS with and without weights, or None where no seed has.
+    """Class-wise results of Moderate-DS at a ratio, from the seeds that have it with and without weights.
 
-    With ``value`` "kid_classwise" its before and after are KID, not FID.
+    With ``value`` "kid_classwise", ``before`` and ``after`` are KID instead of FID.  None if no seed has both
+    runs, or if no class has a value.
     """
     row, weighted = rows = "moderate", "moderate-reweighted"
     chosen = frame[(frame.ratio == ratio) & frame.row.isin(rows)]
@@ -133,10 +134,13 @@ def by_class(frame: pd.DataFrame, ratio: float, value: str = "classwise") -> Cla
 
 
 def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Which classes are heavy and which easy, bool [K] each; rank correlation of weight and FID, and its p.
+    """The heavy and the easy classes, and the rank correlation between class weight and class-wise FID.
 
-    Heavy is above 1/K, easy a class-wise FID below the median.  FID is that before reweighting; both are
-    means over the seeds.
+    A class is heavy if its weight is above 1/K, and easy if its FID before reweighting is below the median.
+    Weights and FIDs are means over the seeds.
+
+    Returns:
+        Heavy classes, bool [K]; easy classes, bool [K]; the rank correlation; its p-value.
     """
     heaviness, difficulty = classes.weights.mean(axis=0), classes.before.mean(axis=0)
     heavy, easy = heaviness > 1 / len(classes.names), difficulty < np.nanmedian(difficulty)
@@ -144,9 +148,9 @@ def heavy_and_easy(classes: Classes) -> tuple[np.ndarray, np.ndarray, float, flo
 
 
 def class_gains(classes: Classes | None) -> pd.DataFrame:
-    """Class-wise FID, or KID, with weights minus without, by class: the columns of ``Page.table``.
+    """Class-wise FID (or KID) with weights minus without: a line for each class, columns of ``Page.table``.
 
-    Holm's correction covers the classes; one that lacks a value is left out.
+    Holm's correction covers the classes.  A class that lacks a value is left out.
     """
     sides = zip(classes.names, classes.before.T, classes.after.T) if classes else ()
     found = {
@@ -156,7 +160,7 @@ def class_gains(classes: Classes | None) -> pd.DataFrame:
 
 
 def gains_in_words(classes: Classes | None) -> str:
-    """Which classes reweighting helps, which it harms, and which gain most and least."""
+    """Which classes reweighting improves, which it harms, and which gain most and least."""
     gains = class_gains(classes)
     if classes is None or gains.empty:
         return "No results yet."
@@ -176,7 +180,7 @@ def gains_in_words(classes: Classes | None) -> str:
 
 
 def heaviness_in_words(classes: Classes | None) -> str:
-    """Whether the heavier classes are the easy ones, as the paper says of its Figure 2."""
+    """Whether the classes with large weights are the easy ones, as the paper claims with its Figure 2."""
     if classes is None:
         return "No results yet."
     heavy, easy, rank, p = heavy_and_easy(classes)
@@ -193,9 +197,9 @@ def heaviness_in_words(classes: Classes | None) -> str:
 
 
 def agreement(frame: pd.DataFrame) -> dict[float, tuple[float, float, int]]:
-    """Whether DRO learns the same weights with each seed: ratio -> Kendall's W over the classes, p, seeds.
+    """Agreement of the seeds on the order of the class weights: ratio -> (Kendall's W, p, number of seeds).
 
-    p is of Friedman's test, after Holm's correction for the ratios; one seed tells nothing.
+    p is that of Friedman's test, after Holm's correction for the ratios.  Ratios with one seed are left out.
     """
     found = {
         ratio: np.array([result["class_weights"] for result in own.result])
@@ -208,7 +212,7 @@ def agreement(frame: pd.DataFrame) -> dict[float, tuple[float, float, int]]:
 
 
 def steady_in_words(frame: pd.DataFrame) -> str:
-    """Whether the weights that DRO learned are alike from seed to seed, by :func:`agreement`."""
+    """Whether group DRO learns similar class weights with each seed, by :func:`agreement`."""
     tests = agreement(frame)
     if not tests:
         return "Two seeds are needed to compare weights."
@@ -223,7 +227,7 @@ def steady_in_words(frame: pd.DataFrame) -> str:
 
 
 def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
-    """What the seeds' agreement and the shuffled null say together of the weights at a ratio."""
+    """Whether the class weights at a ratio carry information: the seeds' agreement, and the shuffled null."""
     table = page.compare("moderate-reweighted", "moderate-reweighted-shuffled")
     if ratio not in table.index or table.seeds[ratio] < ENOUGH:
         return f"Whether the weights carry information takes {ENOUGH} seeds."
@@ -240,12 +244,12 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
 
 
 def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
-    """Whether cells at the smallest ratio come in the same order in the features of networks of other seeds.
+    """Whether FID orders the cells at the smallest ratio alike with feature extractors of different seeds.
 
     Args:
-        frame: of ``results.read_cells``.
-        row: whose FID minus that of ``other`` is told for each network.
-        other: see row.
+        frame: results of ``results.read_cells``.
+        row: the row whose FID, minus that of ``other``, is given for each network.
+        other: the row that ``row`` is compared with.
     """
     own = frame[frame.ratio == frame.ratio.min()]
     own = own[[len(result.get("fids", ())) > 1 for result in own.result]]
@@ -265,11 +269,11 @@ def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
 
 
 def proxies(frame: pd.DataFrame) -> pd.DataFrame:
-    """What group DRO learned in each reweighted cell: a DataFrame by (row, ratio, seed).
+    """Statistics of group DRO in each reweighted cell.
 
     Returns:
-        Columns: effective classes, lightest and heaviest (class weights times K, 1 is uniform), clipped (%)
-        and mean excess, both after the burn-in.
+        A DataFrame indexed by (row, ratio, seed).  Columns: effective classes, lightest and heaviest (class
+        weights times K, 1 is uniform), clipped (% of samples) and mean excess, both after the burn-in.
     """
     found = {}
     for result in frame.result:
@@ -284,7 +288,7 @@ def proxies(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def clipped_in_words(percentages: Iterable[float]) -> str:
-    """Whether most margins are clipped, from the shares (in per cent) of some seeds of Stable Diffusion."""
+    """Whether most margins of Stable Diffusion are clipped, from the clipped share of each seed (%)."""
     shares = np.array(list(percentages))
     if len(shares) == 0:
         return "No results yet."
@@ -305,7 +309,7 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
 
 
 def copies_in_words(frame: pd.DataFrame) -> str:
-    """Whether samples are near-copies of training images: the row with the most, and all the data."""
+    """The largest mean share of near-copies among the samples of a row and ratio, and that of row "full"."""
     shares = intervals(frame, ["row", "ratio"], "copies")
     if len(shares) == 0:
         return "Near-copies were not counted, because there are no held-out images to compare with."
@@ -324,7 +328,7 @@ def copies_in_words(frame: pd.DataFrame) -> str:
 
 
 def made_in_words(frame: pd.DataFrame, table: str, profile: str | Profile) -> str:
-    """How many results a table has, how many are missing, and when and with what they were made: a sentence."""
+    """How many results of a table exist and are missing, with their dates, machines and PyTorch versions."""
     wanted, there = set(cells(table, profile)), list(zip(frame.row, frame.ratio, frame.seed))
     own = frame[np.array([cell in wanted for cell in there], dtype=bool)]
     if own.empty:
@@ -342,7 +346,7 @@ def made_in_words(frame: pd.DataFrame, table: str, profile: str | Profile) -> st
 
 
 def floor_in_words(result: dict[str, Any]) -> str:
-    """What FID real images have, from the result of a cell: sentences."""
+    """The FID of real images, held-out and half against half, from the result of a cell."""
     floor, held_out = result["floor"]["fid"], result.get("held_out_fid")
     m, n = map(int, re.findall(r"FID of (\d+) samples .* all (\d+) training", result["protocol"])[0])
     said = f"The FID of held-out real images is {held_out:.2f}. " if held_out is not None else ""
@@ -355,7 +359,7 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def shared_in_words(frame: pd.DataFrame) -> str:
-    """Which cells were measured by a network of their own, told by its name in the protocol; "" if none."""
+    """Which cells were measured with another FID network than others, by their protocols; "" if none were."""
     network = frame.result.map(
         lambda result: result["protocol"].partition(" features of ")[2].partition(",")[0]
     )
@@ -380,9 +384,10 @@ def shared_in_words(frame: pd.DataFrame) -> str:
 
 
 def options(table: pd.DataFrame) -> str:
-    """How alike the seeds' weights are by setting of group DRO (``results.dro_options``): a sentence or two.
+    """How similar the seeds' class weights are under each setting of group DRO (``results.dro_options``).
 
-    It describes: the settings share seeds, and the lowest of three correlations follows no known law.
+    This describes and does not test: the settings share their seeds, and the lowest of a few correlations has
+    no known distribution.
     """
     if table.empty:
         return "Their effect was not measured for this profile."
@@ -403,12 +408,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def p_in_words(p: float) -> str:
-    """A p-value to be read after the letter: = 0.35, < 0.001."""
+    """A p-value to be written after the letter p: = 0.35, < 0.001."""
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def steps_in_words(frame: pd.DataFrame) -> str:
-    """What more steps bring, of ``results.fid_over_steps``: for each ratio the end and the lowest before."""
+    """FID at the last step and the lowest FID before it, by ratio, from ``results.fid_over_steps``."""
     said = []
     for ratio, own in frame.groupby("ratio", sort=False):
         means = own.groupby("steps")["fid"].mean()

@@ -1,4 +1,4 @@
-"""The grid of runs: which rows a table has, what makes each of them, and the cells (row, ratio, seed) of a table."""
+"""The grid of runs: the rows of each table, their recipes, and the cells (row, ratio, seed) of a table."""
 
 import shlex
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from ..config.recipe import Recipe
 from ..errors import DedtError
 
 Named = str | Profile
-"""A profile, or its name or file."""
+"""A profile, its name, or its file."""
 
 Cell = tuple[str, float, int]
 """Row, ratio and seed."""
@@ -30,20 +30,20 @@ EQUAL_STEPS, FULL_LENGTH = WEIGHTED | {"reference": "equal-steps"}, {"full_lengt
 BY_RATIO, TO_BUDGET = (RANDOM | {"infobatch": prune} | ANNEALED for prune in ("ratio", "budget"))
 ENDS = (0.1, 0.4)
 FULL = {"unet": "full", "mdt": "mdt-full", "stable-diffusion": "sd-full"}
-"""Model of a recipe -> the row of its run on all the data."""
+"""Model of a recipe -> row of that model's run on all the data."""
 
 
 class Row(NamedTuple):
-    """A row of the tables: how the book prints it, the recipe values that make it, and where it stands."""
+    """A row of the tables: its label in the book, the recipe values of its runs, and the tables it is in."""
 
     label: str
     recipe: dict[str, Any]
     tables: str
     ratios: tuple[float, ...] | None = None
-    """In these tables; None: all that the profile has for the row's model, which one of your own has not."""
+    """Ratios in these tables; None: all that the profile has for the row's model, none for a new model."""
 
 
-# The rows of the paper first, in the order of its tables, then controls and other readings.
+# The rows of the paper's Tables I to III and their controls, then Table IV (MDT) and V (Stable Diffusion).
 _ROWS = {
     "random": Row("Uniform random", RANDOM, "table1"),
     "inceptionv3-gaussian": Row("Inception-v3, Gaussian", INCEPTION | GAUSSIAN, "table1"),
@@ -110,7 +110,7 @@ _ROWS = {
     "sd-full": Row("All data", SD | RANDOM, "table5", (1.0,)),
 }
 
-# Those models of Stable Diffusion are sampled once more without guidance, as rows of their own.
+# The Stable Diffusion models without reweighting are sampled once more without guidance, as separate rows.
 _ROWS |= {
     f"{name}-unguided": Row(
         f"{row.label}, unguided", row.recipe | {"unguided": True}, "table5-unguided", row.ratios
@@ -120,20 +120,20 @@ _ROWS |= {
 }
 
 ROWS: dict[str, dict[str, Any]] = {}
-"""Row name -> the recipe values that make it."""
+"""Row name -> recipe values of its runs."""
 
 LABELS: dict[str, str] = {}
-"""Row name -> how the book prints it."""
+"""Row name -> label in the book."""
 
 TABLES: dict[str, dict[str, tuple[float, ...] | None]] = {name: {} for name in NAMES}
 """Table -> its rows and their ratios (None: all ratios that the profile has for the row's model)."""
 
 
 def add_row(name: str, row: Row) -> None:
-    """Enter a row into its tables.
+    """Add a row to its tables.
 
     Raises:
-        DedtError: There is a row of that name, no such table, or the recipe is none.
+        DedtError: another row has that name, a table does not exist, or the recipe is invalid.
     """
     if name in ROWS and (ROWS[name], LABELS[name]) != (row.recipe, row.label):
         raise DedtError(f"There is a row '{name}' already: give yours another name.")
@@ -164,7 +164,7 @@ def cells(table: str, profile: Named) -> list[Cell]:
     """All cells of a table under a profile, the largest ratios first.
 
     Raises:
-        DedtError: there is no such table.
+        DedtError: the table does not exist.
     """
     profile = load_profile(profile)
     found = [
@@ -177,17 +177,17 @@ def cells(table: str, profile: Named) -> list[Cell]:
 
 
 def table_rows(table: str, profile: Named) -> list[str]:
-    """The rows of a table under a profile, without the one that only names its own scope once more."""
+    """The rows of a table under a profile, without "moderate-SCOPE" if "moderate" has that scope anyway."""
     check_choice("table", table, TABLES)
     own = load_profile(profile).select.moderate_scope
     return [row for row in TABLES[table] if row != f"moderate-{own}"]
 
 
 def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
-    """The cell that makes on its way what this one needs as well, or None.
+    """The cell that computes stages which this one also needs, or None.
 
-    Of an unguided cell it is the guided one, of a null of reweighting the reweighted one, of one that needs a
-    reference the run on all the data.
+    For an unguided cell it is the guided one, for a null control of reweighting the reweighted one, and for
+    any other cell with reweighting or early stopping the run on all the data.
     """
     recipe = ROWS[row]
     if recipe.get("unguided"):
@@ -201,13 +201,13 @@ def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
 
 
 def row_ratios(row: str, profile: Named) -> tuple[float, ...]:
-    """The ratios that a profile has for the model of a row."""
+    """The ratios of a profile for the model of a row."""
     section = ROWS[row].get("model", "unet").replace("-", "_")
     return getattr(load_profile(profile), section).ratios
 
 
 def all_cells(profile: Named) -> list[Cell]:
-    """The cells of all tables that a profile is made for, each once."""
+    """The cells of all tables of a profile, each once."""
     profile = load_profile(profile)
     return list(dict.fromkeys(cell for table in profile.tables for cell in cells(table, profile)))
 
@@ -216,19 +216,19 @@ def cell_recipe(row: str, ratio: float, seed: int) -> dict[str, Any]:
     """The recipe values of a cell.
 
     Raises:
-        DedtError: there is no such row, or the ratio is outside (0, 1].
+        DedtError: the row does not exist, or the ratio is outside (0, 1].
     """
     check_choice("row", row, ROWS)
     return checked(Recipe, {**ROWS[row], "ratio": ratio, "seed": seed}).model_dump()
 
 
 def cell_name(row: str, ratio: float, seed: int) -> str:
-    """``ROW-PERCENT-SEED``, what a cell is called in file names and in ``cells.jsonl``."""
+    """``ROW-PERCENT-SEED``, the name of a cell in file names and in ``cells.jsonl``."""
     return f"{row}-{ratio * 100:.10g}-{seed}"
 
 
 def command(cell: Cell, profile: str, table: str = "") -> str:
-    """What computes a cell (row, ratio, seed), to be typed into a shell; ``table`` is one that has it."""
+    """The shell command that computes a cell; ``table`` is a table with it (default: the first one)."""
     row, ratio, seed = cell
     table = table or next(
         name for name, rows in TABLES.items() if row in rows and ratio in (rows[row] or (ratio,))

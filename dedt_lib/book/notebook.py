@@ -1,4 +1,4 @@
-"""What the notebooks need of their surroundings."""
+"""Helpers for the notebooks: checked parameters, links to headings, and sliders."""
 
 import ast
 import io
@@ -14,8 +14,8 @@ from ..errors import DedtError
 def check_parameters(*known: str) -> None:
     """Raise DedtError if papermill injected a parameter that is not ``known``.
 
-    papermill itself passes a mistyped name on with no more than a line in its log, and the notebook then
-    runs with the default.  The injected cell is found in IPython's history of executed cells.
+    For a mistyped name, papermill itself only writes a line to its log, and the notebook runs with the
+    default.  The injected cell is found in IPython's history of executed cells.
     """
     from IPython import get_ipython
 
@@ -32,7 +32,7 @@ def check_parameters(*known: str) -> None:
 
 
 def heading_id(title: str) -> str:
-    """What JupyterLab calls a heading in a link; the book calls it the same, so that links lead there in both."""
+    """The anchor of a heading in JupyterLab; the book uses the same one, so that links work in both."""
     return title.replace(" ", "-")
 
 
@@ -42,16 +42,16 @@ def dial(
     draw: Callable[[Mapping[Any, Any]], Figure],
     printed: Sequence[Any] | None = None,
 ) -> Figure:
-    """Several settings in one figure; in JupyterLab a slider above it shows them one at a time.
+    """One figure of several settings; in JupyterLab, a slider above it shows the settings one at a time.
 
-    Every picture is drawn once, and the browser chooses among them, so turning waits for nothing.  A static
-    page has the figure alone.  So has a kernel that no Jupyter server started.
+    All pictures are drawn in advance and the browser switches between them, so the slider reacts at once.  A
+    static page, or a kernel that was not started by a Jupyter server, shows the figure alone.
 
     Args:
-        name: What is dialled.
+        name: Name of the setting, shown beside the slider.
         settings: Setting -> what is drawn for it.
-        draw: Some of the settings, as such a mapping -> Figure.
-        printed: The settings that are in the figure (default: all).
+        draw: Function that draws a mapping such as ``settings`` as a Figure.
+        printed: The settings in the figure (default: all).
     """
     if "JPY_SESSION_NAME" in os.environ:  # a Jupyter server sets it, papermill does not
         from IPython.display import display

@@ -1,4 +1,4 @@
-"""The paper's own numbers (arXiv 2409.19128v2), as data.  FID on CIFAR-10 unless a table says otherwise."""
+"""The numbers that the paper reports (arXiv 2409.19128v2): FID on CIFAR-10, unless a table says otherwise."""
 
 RATIOS = (0.1, 0.2, 0.3, 0.4)
 FULL = 3.66
@@ -44,7 +44,7 @@ TABLE_4_CMMD = {
     "mdt-moderate-reweighted": {0.1: 2.46, 0.2: 1.43},
     "mdt-full": {1.0: 0.86},
 }
-"""CMMD of the same models."""
+"""CMMD of MDT on ImageNet-256."""
 
 TABLE_5 = {
     "sd-random": {0.2: 20.33, 0.4: 21.21, 0.6: 23.44},
@@ -56,7 +56,7 @@ TABLE_5 = {
 
 
 def by_ratio(table: dict, row: str) -> dict[float, float]:
-    """The numbers of a row of one of these tables: ratio -> number, empty for a row it does not have."""
+    """The numbers of a row of one of these tables: ratio -> number; empty for a row that is not in it."""
     if row == "full":
         return {1.0: FULL}
     numbers = table.get(row, {})

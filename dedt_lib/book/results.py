@@ -1,9 +1,9 @@
 """Results of cells on disk.
 
 The result of a cell is a line of ``results/PROFILE/cells.jsonl``, and its first samples are a column of
-``results/PROFILE/samples/ROW.png``; both are committed, and everything that the book shows is read from
-there.  Many processes compute cells at once, so each first writes its own under ``pending``, from where
-:func:`collect` moves them.
+``results/PROFILE/samples/ROW.png``.  Both files are committed, and the book reads everything it shows from
+them.  Many processes compute cells at once, so each writes its result to files of its own under ``pending``;
+:func:`collect` moves them into the common files.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from ..experiment import Experiment
 
 Root = str | os.PathLike | None
-"""The folder of all results, or None for the usual one (:func:`results_folder`)."""
+"""The folder of all results, or None for the default one (:func:`results_folder`)."""
 
 MODEL = ("data", "embed", "select", "latents", "reference", "reweight", "train")
-"""The parts of a ledger that a trained model costs, in order; the others are samples and their measuring."""
+"""The stages of a ledger that make up the cost of a trained model, in order; others sample and evaluate."""
 
 UNITS = {
     "images": "images",
@@ -40,13 +40,13 @@ UNITS = {
     "cpu_seconds": "CPU time",
     "seconds": "wall clock",
 }
-"""What a run costs: key in a result's ledger -> how the book prints it."""
+"""The units of cost: key in a result's ledger -> how the book prints it."""
 
 SAMPLES_KEPT, THUMBNAIL = 50, 64
-"""How many samples are kept as a picture beside a result, and their pixels along a side at most."""
+"""How many samples are kept as a picture beside a result, and their largest side in pixels."""
 
 MORE_METRICS = ("cmmd", "cmmd_unbiased", "kid", "precision", "recall")
-"""What the cells of the latent models hold beside FID (:meth:`dedt_lib.experiment.Experiment.compare`)."""
+"""Metrics besides FID (:meth:`dedt_lib.experiment.Experiment.compare`), which not every cell has."""
 
 
 def results_folder(profile: Named, root: Root = None) -> Path:
@@ -59,19 +59,20 @@ FREE = re.compile(
     r"name|seeds|tables|device|threads|data\.(path|skip_bad)|.*\.ratios"
     r"|train\.(checkpoint_every|channels_last|compile)"
 )
-"""Keys of a profile that may change while its results stay: what is computed, where, and how fast."""
+"""Keys of a profile that may change without making its results invalid: what is computed, where, how fast."""
 
 
 def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> None:
-    """Refuse a profile whose values are no longer those that its results were made with.
+    """Refuse a profile whose values differ from those that its results were made with (``profile.json``).
 
     Args:
         profile: a name, a file or a Profile.
-        root: as in :func:`results_folder`.
-        keep: note the values beside the results where nothing is noted yet.
+        root: the folder of all results, see :func:`results_folder`.
+        keep: write ``profile.json`` if it does not exist yet.
 
     Raises:
-        DedtError: they differ, with the keys; or nothing says what they were made with.
+        DedtError: values differ, with their keys; or ``keep`` is set and ``profile.json`` is missing although
+            there are results.
     """
     profile, file = load_profile(profile), results_folder(profile, root) / "profile.json"
     values = json.loads(json.dumps(flat(profile.model_dump())))
@@ -96,19 +97,19 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> 
 def run_cell(
     profile: Named, row: str, ratio: float, seed: int, *, pending: bool = False, root: Root = None, **how: Any
 ) -> "tuple[Experiment, dict[str, Any]]":
-    """Compute a cell, or find its stages in the store, and collect its result, in place of an earlier one.
+    """Compute a cell, or take its stages from the store, and save its result in place of an earlier one.
 
     Args:
         profile: a name, a file or a Profile.
-        row: its name in ROWS.
-        ratio: the share of the images that is kept.
-        seed: of the run.
-        pending: leave the result where :func:`collect` finds it, as a worker of the grid does.
-        root: as in :func:`results_folder`.
+        row: name of the row in ROWS.
+        ratio: share of the images that is kept.
+        seed: seed of the run.
+        pending: leave the result under ``pending`` for a later :func:`collect`, as workers of the grid do.
+        root: the folder of all results, see :func:`results_folder`.
         how: ``store`` and ``report`` of the Experiment.
 
     Returns:
-        The Experiment, and the result as it is kept.
+        The Experiment, and the result as saved.
     """
     from ..experiment import Experiment
 
@@ -128,9 +129,9 @@ def run_cell(
 
 
 def compute_missing(profile: Named, table: str = "table1") -> int:
-    """Compute the cells of a table that have no result yet, one after the other; returns how many there were.
+    """Compute the cells of a table that have no result yet, one after the other, and return their number.
 
-    For a small profile or a single machine; the grid (``make tables``) does the same on all cores.
+    This suits a small profile on a single machine; the grid (``make tables``) does the same on all cores.
     """
     there = done(profile)
     missing = [cell for cell in cells(table, profile) if cell_name(*cell) not in there]
@@ -140,25 +141,25 @@ def compute_missing(profile: Named, table: str = "table1") -> int:
 
 
 def done(profile: Named, *, root: Root = None) -> set[str]:
-    """Names of the cells with a result, collected or pending; raises DedtError as :func:`check_settings`."""
+    """Names of the cells that have a result; raises DedtError as :func:`check_settings` does."""
     check_settings(profile, root=root)
     folder = results_folder(profile, root)
     return {path.stem for path in folder.glob("pending/*.json")} | set(_collected(folder))
 
 
 def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> int:
-    """Move pending cells to where the book reads them; a process killed meanwhile loses none.
+    """Move pending results into the files that the book reads; killing the process loses none.
 
     Args:
         profile: a name, a file or a Profile.
-        names: of the cells (:func:`cell_name`); without them all that are pending.
-        root: as in :func:`results_folder`.
+        names: names of the cells, see :func:`cell_name` (default: all pending ones).
+        root: the folder of all results, see :func:`results_folder`.
 
     Returns:
-        How many there were.
+        The number of results that were moved.
 
     Raises:
-        DedtError: a file is damaged, and is named; then nothing has moved.
+        DedtError: a file is damaged; the message names it, and nothing is moved.
     """
     folder = results_folder(profile, root)
     if not any(folder.glob("pending/*.json")):
@@ -189,7 +190,7 @@ def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> 
 
 
 def _pending(folder: Path, names: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
-    """Results that wait to be collected, all or those of ``names``, by the names of their cells."""
+    """Results that are not collected yet, by the names of their cells: all, or those of ``names``."""
     found: dict[str, dict[str, Any]] = {}
     for path in [folder / "pending" / f"{name}.json" for name in names] or folder.glob("pending/*.json"):
         with contextlib.suppress(FileNotFoundError):  # it was collected just now
@@ -198,7 +199,7 @@ def _pending(folder: Path, names: Iterable[str] = ()) -> dict[str, dict[str, Any
 
 
 def _collected(folder: Path) -> dict[str, dict[str, Any]]:
-    """Results that are collected, by the names of their cells."""
+    """Collected results, by the names of their cells."""
     path, found = folder / "cells.jsonl", dict[str, dict[str, Any]]()
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
         where = f"line {number} of {path}"
@@ -209,7 +210,7 @@ def _collected(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None = None) -> dict[str, dict]:
-    """The result of a cell, from JSON, by its name; raises DedtError when it is none."""
+    """The result of a cell from its JSON, as {name: result}; raises DedtError if it is not valid."""
     try:
         result = json.loads(text)
         _columns(result)
@@ -227,15 +228,15 @@ def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None =
 
 
 def _order(name: str) -> tuple[str, float, int]:
-    """What names of cells are sorted by: row, percent, seed."""
+    """The key that sorts names of cells: (row, percent, seed)."""
     row, percent, seed = name.rsplit("-", 2)
     return row, float(percent), int(seed)
 
 
 def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
-    """Samples uint8 [n, C, H, W] of each cell, one below the other and shrunk to THUMBNAIL, without loss.
+    """Write the samples uint8 [n, C, H, W] of several cells as a PNG with a column for each cell.
 
-    The PNG's text "cells" names the cell of each column.
+    Samples larger than THUMBNAIL are shrunk.  The PNG's text "cells" names the cell of each column.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -256,7 +257,7 @@ def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
 
 
 def _read_sheet(path: Path) -> dict[str, np.ndarray]:
-    """What :func:`_write_sheet` wrote, nothing where there is no file; without the text it is of one cell."""
+    """Samples by cell, from a file of :func:`_write_sheet`; without the text "cells" it holds one cell."""
     from PIL import Image
 
     try:
@@ -282,10 +283,10 @@ def _read_sheet(path: Path) -> dict[str, np.ndarray]:
 def read_samples(
     profile: Named, row: str, ratio: float, seed: int, *, root: Root = None
 ) -> np.ndarray | None:
-    """The first samples of a cell, kept beside its result.
+    """The first samples of a cell, as kept beside its result.
 
     Returns:
-        uint8 [n, C, H, W], or None where none were kept.
+        uint8 [n, C, H, W], or None if none were kept.
 
     Raises:
         DedtError: the picture is damaged.
@@ -296,19 +297,19 @@ def read_samples(
 
 
 def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
-    """All results of a profile, collected or pending, one row a cell.
+    """All results of a profile, collected or pending, one line for each cell.
 
     Returns:
         Columns: profile (as commands name it), row, ratio, seed, fid, worst (largest class-wise FID), copies,
-        copies_features, steps, realised (images seen, as a share of those that a run on all the data sees), and
-        what the final run cost: images, evaluations (of the network), seconds, cpu_seconds; the same with
-        ``whole_`` in front counts all that the trained model costs (MODEL).  Where there are held-out images,
-        fid_held_out; where the profile asks for them, kid, precision and recall, cmmd and cmmd_unbiased.
+        copies_features, steps, and realised (images seen, as a share of those of a run on all the data).
+        Cost of the final training run: images, evaluations (of the network), seconds, cpu_seconds; with the
+        prefix ``whole_``, the same for all stages that lead to the trained model (MODEL).  With held-out
+        images: fid_held_out.  For latent models, and where the profile asks for them: MORE_METRICS.
         "result" is the whole JSON.
 
     Raises:
-        DedtError: there are no results, one is damaged, and is named, or they are of other values of the
-            profile.
+        DedtError: there are no results, one is damaged (the message names it), or they were made with other
+            values of the profile.
     """
     import pandas as pd
 
@@ -323,7 +324,7 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
 
 
 def _columns(result: dict[str, Any]) -> dict[str, Any]:
-    """The columns of :func:`read_cells` from the result of a cell."""
+    """The columns of :func:`read_cells` for the result of a cell, without the profile."""
     costs, same = result["costs"], ("row", "fid", "copies", "steps", "realised")
     whole = [cost for part, cost in costs.items() if part in MODEL]
     return {
@@ -338,14 +339,14 @@ def _columns(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def reading(result: dict[str, Any]) -> dict[str, Any]:
-    """What group DRO learned in a cell: ``Experiment.reweight`` for fewer steps.
+    """The course of group DRO in a cell: what ``Experiment.reweight`` returns, at T <= 100 of its steps.
 
     Args:
-        result: of a reweighted cell.
+        result: the result of a reweighted cell.
 
     Returns:
-        weights [K], trajectory [T, K], clipped [T], excess [T] (its mean over the classes), step [T] (of the
-        proxy), and burn_in (steps), with T at most 100.
+        weights [K], trajectory [T, K], clipped [T], excess [T] (mean over the classes), step [T] (the proxy's
+        step number) and burn_in (in steps).
     """
     dro = result["dro"]
     paths = {"trajectory": dro["trajectory"], "clipped": dro["clipped_path"], "excess": dro["excess_path"]}
@@ -354,12 +355,12 @@ def reading(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
-    """What each option of group DRO changes, measured by ``tools/dro_options.py``: a row a setting.
+    """Effects of the options of group DRO, measured by ``tools/dro_options.py``: one line for each setting.
 
     Returns:
-        Columns: effective_classes, clipped, mean_excess (means over the seeds), between_seeds and
-        with_default (mean correlation of the logarithms of the weights: of two seeds, and with the default's
-        of the same seed), lowest (that of the two seeds which agree least), classes.  Empty for a profile
+        Columns: effective_classes, clipped and mean_excess (means over the seeds); between_seeds and
+        with_default (mean correlation of log weights, between two seeds, and with the default setting at the
+        same seed); lowest (correlation of the two seeds that agree least); classes.  Empty for a profile
         without a measurement.
     """
     import pandas as pd
@@ -380,7 +381,7 @@ def dro_options(profile: Named, *, root: Root = None) -> "pd.DataFrame":
 
 
 def fid_over_steps(profile: Named, *, root: Root = None) -> "pd.DataFrame":
-    """What more steps bring, measured by ``tools/fid_over_steps.py``: a row a run and number of steps.
+    """FID in the course of training, measured by ``tools/fid_over_steps.py``: a line for each run and step.
 
     Returns:
         Columns: ratio, seed, steps, fid.  Empty for a profile without a measurement.

@@ -1,4 +1,4 @@
-"""Where a printed number comes from: the runs behind it, with their seeds, commit and command."""
+"""The runs behind a printed number, with their seeds, commit and command."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -16,13 +16,13 @@ Rows = str | Collection[str]
 
 
 def linked(table: pd.DataFrame, rows: Rows, without: str = "") -> HTML:
-    """A printed table whose numbers lead to their line of :func:`behind` on the same page.
+    """A printed table whose numbers link to their line of :func:`behind` on the same page.
 
     Args:
-        table: of ``tables.layout``, ``tables.metrics`` or ``Page.shown``: the label of a row stands first in
-            its index, the ratio in its index or its columns.
-        rows: those that may stand in it; no two have the same label.
-        without: an ending that labels are printed without.
+        table: a table of ``tables.layout``, ``tables.metrics`` or ``Page.shown``; its index begins with the
+            label of a row, and its index or its columns hold the ratio.
+        rows: rows that the table may contain; no two have the same label.
+        without: an ending that is removed from the printed labels.
     """
     names = {grid.LABELS[row]: row for row in _names(rows)}
 
@@ -44,14 +44,15 @@ def linked(table: pd.DataFrame, rows: Rows, without: str = "") -> HTML:
 
 
 def behind(frame: pd.DataFrame, rows: Rows) -> HTML:
-    """The runs that a page was made from: a line for each row and ratio that has results.
+    """The runs behind the numbers of a page: a line for each row and ratio that has results.
 
     Args:
-        frame: of ``results.read_cells``.
-        rows: in the order of the page.
+        frame: results of ``results.read_cells``.
+        rows: the rows of the page, in their order.
 
     Returns:
-        A table that scrolls: the FID of each seed, when and at which commit it was made, and its command.
+        A scrollable table: the FID of each seed, the date and commit of the runs, and the command of the
+        first seed.
     """
     lines = [line for row in _names(rows) for line in _lines(frame[frame.row == row])]
     columns = ["row", "kept", "FID by seed", "made at commit", "command, first seed"]
@@ -62,7 +63,7 @@ def behind(frame: pd.DataFrame, rows: Rows) -> HTML:
 
 
 def _lines(own: pd.DataFrame) -> Iterator[tuple[str, ...]]:
-    """The lines of :func:`behind` of one row, as HTML."""
+    """The lines of :func:`behind` for one row, as HTML."""
     for ratio, cells in own.sort_values("seed").groupby("ratio"):
         row, kept, first = cells.row.iloc[0], tables.percent(ratio), cells.iloc[0]
         notes = [result["provenance"] for result in cells.result]
@@ -83,5 +84,5 @@ def _names(rows: Rows) -> list[str]:
 
 
 def _anchor(row: str, kept: str) -> str:
-    """The id of a line of :func:`behind`."""
+    """The HTML id of a line of :func:`behind`."""
     return f"run-{row}-{kept.removesuffix(' %')}"

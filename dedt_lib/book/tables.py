@@ -1,4 +1,4 @@
-"""Tables as the book prints them, made from the results of cells."""
+"""Tables of results as the book prints them."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from .results import UNITS
 
 
 class Metric(NamedTuple):
-    """A column of ``results.read_cells``: how the book prints it, with how many digits, and if higher is better."""
+    """How the book prints a column of ``results.read_cells``: label, decimals, whether higher is better."""
 
     label: str
     digits: int = 2
@@ -30,11 +30,11 @@ METRICS = {
     "recall": Metric("recall", 3, higher=True),
     "copies_percent": Metric("near-copies (%)", 1),
 }
-"""What the book compares."""
+"""Column of ``results.read_cells`` -> how the book prints it."""
 
 
 def metric(value: str) -> Metric:
-    """The entry of METRICS, or that of a column of your own, by its name."""
+    """The entry of METRICS for a column; an unknown column is printed under its own name."""
     return METRICS.get(value, Metric(value))
 
 
@@ -44,7 +44,7 @@ def percent(ratio: float) -> str:
 
 
 def named(table: pd.DataFrame, rows: Iterable[str]) -> pd.DataFrame:
-    """A table by (row, ratio) as the book prints it: ``rows`` in their order and by label, ratios in %."""
+    """A table by (row, ratio) as the book prints it: ``rows`` in their order and as labels, ratios in %."""
     table = table.reindex(list(rows), level=0).rename_axis([None, None])
     return table.rename(index=LABELS, level=0).rename(index=percent, level=1)
 
@@ -53,12 +53,12 @@ def intervals(frame: pd.DataFrame, by: str | list[str], value: str = "fid") -> p
     """Means over the seeds with their 95 % intervals (``evaluation.mean_interval``).
 
     Args:
-        frame: of ``results.read_cells``.
-        by: the columns that name a group of seeds.
-        value: the column that is averaged; cells without it are left out.
+        frame: results of ``results.read_cells``.
+        by: the column or columns to group by; the runs of a group differ in their seed.
+        value: the column that is averaged; cells without a value are left out.
 
     Returns:
-        A row for each group.  Columns: mean, low, high, seeds; low and high are NaN for one seed.
+        A line for each group.  Columns: mean, low, high, seeds; low and high are NaN for one seed.
     """
     groups = frame.set_index(by)[value].astype(float).dropna().groupby(level=by)
     found = {group: (*map(float, mean_interval(values)), len(values)) for group, values in groups}
@@ -73,19 +73,18 @@ def layout(
     digits: int = 2,
     published: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """A table as the paper prints it: rows by name, columns by ratio, "mean ± half of its 95 % interval".
-
-    Entries of fewer seeds than the others say of how many they are.
+    """A table in the paper's layout: a line for each row, a column for each ratio.
 
     Args:
-        frame: of ``results.read_cells``.
-        table: its name in TABLES.
+        frame: results of ``results.read_cells``.
+        table: name of the table in TABLES.
         value: the column of ``frame`` that is shown.
-        digits: how many are printed after the point.
-        published: a table of ``dedt_lib.book.paper``, for columns of its own.
+        digits: number of decimals.
+        published: a table of ``dedt_lib.book.paper``, shown in further columns.
 
     Returns:
-        Strings, with a dash where there is no number.
+        Strings "mean ± half of its 95 % interval", with "(n = seeds)" where an entry has fewer seeds than
+        others, and a dash where there is no number.
     """
     rows = [row for row in TABLES[table] if row in set(frame.row)]
     ours = intervals(frame[frame.row.isin(rows)], ["row", "ratio"], value)
@@ -100,15 +99,15 @@ def layout(
 
 
 def metrics(frame: pd.DataFrame, rows: Iterable[str], values: Iterable[str]) -> pd.DataFrame:
-    """Several metrics beside each other, by row and ratio, as "mean ± half of its 95 % interval".
+    """Several metrics side by side: a line for each row and ratio, a column for each metric.
 
     Args:
-        frame: of ``results.read_cells``.
-        rows: those of the table, in their order.
-        values: the columns of ``frame`` that are shown, mostly of METRICS.
+        frame: results of ``results.read_cells``.
+        rows: the rows of the table, in their order.
+        values: the columns of ``frame`` that are shown, usually keys of METRICS.
 
     Returns:
-        Strings, with a dash where there is no number.
+        Strings as in :func:`layout`.
     """
     own = frame[frame.row.isin(rows := list(rows))]
     columns = {
@@ -120,7 +119,7 @@ def metrics(frame: pd.DataFrame, rows: Iterable[str], values: Iterable[str]) -> 
 
 
 def _printed(found: pd.DataFrame, digits: int) -> dict[Any, str]:
-    """Entries of :func:`intervals` as the book prints them; those of fewer seeds than the others say so."""
+    """The lines of :func:`intervals` as strings, with the number of seeds where others have more."""
     most = found.seeds.max()
     return {
         cell: f"{mean:.{digits}f}"
@@ -136,13 +135,14 @@ def speedups_by_seed(
     """Speed-up over the run on all the data with the same seed, as in the paper's Table III.
 
     Args:
-        frame: of ``results.read_cells``.
-        rows: those of the table, in their order.
-        whole: count all that the trained model costs (MODEL), and not the final training alone.
-        full: the row of that run; a seed without it is left out.
+        frame: results of ``results.read_cells``.
+        rows: the rows of the table.
+        whole: count all stages that lead to the trained model (MODEL) instead of the final training alone.
+        full: the row of the run on all the data; seeds without it are left out.
 
     Returns:
-        A line for each cell, by (row, ratio).  Columns: images, network evaluations, CPU time, wall clock.
+        A line for each cell, indexed by (row, ratio).  Columns: images, network evaluations, CPU time, wall
+        clock.
     """
     columns = [f"{'whole_' if whole else ''}{unit}" for unit in UNITS]
     base = frame[frame.row == full].set_index("seed")[columns]
@@ -152,7 +152,9 @@ def speedups_by_seed(
 
 
 def whole_speedups(frame: pd.DataFrame, rows: Iterable[str], full: str = "full") -> pd.DataFrame:
-    """The work of one run on all the data over that of whole recipes, in network evaluations; below one they take more.
+    """Speed-up of whole recipes (:func:`speedups_by_seed` with ``whole``), counted in network evaluations.
+
+    Below one, a recipe takes more work than one run on all the data.
 
     Returns:
         Strings: a line for each row by its label, a column for each ratio.

@@ -16,9 +16,9 @@ examples:
   dedt VERB --help                              what a verb prints and writes
 """
 
-# The docstrings here and in verbs.py are what --help shows.  A verb's options are the parameters of its
-# function, and of the verbs that compute a recipe the fields of Recipe too.  Torch and pydantic are imported
-# only where they are needed, so that ``dedt --help`` stays quick.
+# --help prints the docstrings of this module and of the verbs.  A verb's options are the parameters of its
+# function, and for verbs that compute a recipe the fields of Recipe too.  Torch and pydantic are imported
+# inside functions, so that ``dedt --help`` stays quick.
 
 import argparse
 import contextlib
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from ..stages import Lab
     from ..store import Store
 
-# Read from the folder, because config.profile takes longer to import than --help may take.
+# Read from the folder, because importing config.profile would make --help slow.
 PROFILES = sorted(file.stem for file in (Path(__file__).parents[1] / "config" / "profiles").glob("*.toml"))
-# An option: its type, its help, and what stands for its value.
+# Options: type, help text, and the placeholder for the value.
 ANY = f"{', '.join(PROFILES)} or a .toml file"
 Named = Annotated[str, f"{ANY} (default: photos of your images, else digits)"]
 Images = Annotated[Path | None, get_args(photos.Where)[1], "PATH"]
@@ -84,7 +84,7 @@ def compute(
     dry_run: Annotated[bool, "compute nothing; measure this device and say what it would take"] = False,
     **recipe: Any,
 ) -> None:
-    """Compute and print one stage, under a line that says of what."""
+    """Compute one stage and print its result, below a line with the data, the profile and the recipe."""
     from ..config import Recipe, checked, load_profile
     from ..data.listing import UNREADABLE
     from ..store import Store
@@ -104,7 +104,7 @@ def compute(
     out, kept = output_folder(out), Store(store)
     check_data(budget)
     if out:
-        for listed in UNREADABLE.values():  # of an earlier call; this one writes its own
+        for listed in UNREADABLE.values():  # left by an earlier call
             (out / listed).unlink(missing_ok=True)
 
     from ..experiment import Experiment
@@ -122,7 +122,7 @@ def compute(
 
 
 def check_stage(stage: Callable, recipe: "Recipe") -> None:
-    """Complain about a recipe that has nothing for a stage to do."""
+    """Raise DedtError if a recipe leaves a stage nothing to do."""
     if stage is verbs.select and recipe.reweighting:
         raise DedtError("select makes no class weights; dedt reweight makes them, with the same options.")
     if stage in (verbs.select, verbs.reweight) and recipe.balancing:
@@ -178,7 +178,7 @@ def run_cell(
     out: Path | None = None,
     **recipe: Any,
 ) -> None:
-    """``dedt run TABLE --row ROW``: compute a cell and write it into results/PROFILE/cells.jsonl."""
+    """``dedt run TABLE --row ROW``: compute a cell and write its result to results/PROFILE/cells.jsonl."""
     from ..book import grid, results
     from ..config import Recipe, checked, load_profile
     from ..store import Store
@@ -213,7 +213,7 @@ def run_cell(
         print(f"wrote {grid.cell_name(*cell)} into {results.results_folder(budget) / 'cells.jsonl'}")
 
 
-# ---- the verbs that tell ---------------------------------------------------------------------------
+# ---- the verbs that only report --------------------------------------------------------------------
 
 
 def cells(
@@ -290,7 +290,7 @@ def plan(
 
 
 def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
-    """What a verb takes of a recipe: ``--dry-run``."""
+    """``--dry-run``: print what a recipe takes up to the stage ``until``, measured on this device."""
     from ..experiment import Experiment
 
     run = Experiment(imagined_lab(budget), **recipe.model_dump())
@@ -300,7 +300,7 @@ def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
 
 
 def imagined_lab(budget: "Profile") -> "Lab":
-    """A lab with the profile's images, counted and not read; prints how many they are."""
+    """A lab of the profile's images, which are counted and not read; prints how many there are."""
     from .. import plan as planning
     from ..stages import Lab
 
@@ -315,7 +315,7 @@ def imagined_lab(budget: "Profile") -> "Lab":
 
 
 def print_plan(runs: "Runs", probe: bool, until: str = "evaluate") -> None:
-    """What a verb of runs takes, and with ``probe`` the hours on this device."""
+    """Print what runs take up to the stage ``until``; with ``probe`` also the hours on this device."""
     from .. import plan as planning
 
     works, least = (planning.plan(runs, least, until) for least in (False, True))
@@ -372,7 +372,7 @@ def show(*, store: Kept = None) -> None:
 
 
 def stage_line(store: "Store", path: Path) -> tuple[str, ...]:
-    """One row of ``dedt show``; a damaged manifest is shown as such, so that the others stay visible."""
+    """One row of ``dedt show``; a damaged manifest is shown as such instead of ending the list."""
     stage, key = path.parts[-3:-1]
     try:
         manifest = store.manifest(path.parent)
@@ -383,11 +383,11 @@ def stage_line(store: "Store", path: Path) -> tuple[str, ...]:
         return stage, key, "", "", "damaged, or not a result of dedt"
 
 
-# ---- from options to what they mean ----------------------------------------------------------------
+# ---- checking and translating options --------------------------------------------------------------
 
 
 def toml_value(text: str) -> Any:
-    """The value of ``KEY=VALUE``: TOML, or else plain text, so that a path needs no quotes."""
+    """The value in ``KEY=VALUE``, read as TOML or else as plain text, so that a path needs no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -397,7 +397,7 @@ def toml_value(text: str) -> Any:
 def profile_changes(
     data: Path | None, set: Sequence[str], skip_bad: bool, label: str = "", caption: str = ""
 ) -> dict[str, Any]:
-    """What the options on data, --set and --skip-bad change in the profile, by dotted keys."""
+    """Changes to the profile by the options on data, --set and --skip-bad: dotted key -> value."""
     from ..data import detect
 
     path = str(data if str(data).startswith(HUB) else data.expanduser()) if data else ""
@@ -412,17 +412,17 @@ def profile_changes(
 
 
 def own_profile(data: Path | None) -> str:
-    """The profile where none is named."""
+    """The default profile: photos for the user's images, else digits."""
     return "photos" if data else "digits"
 
 
 def output_folder(path: Path | None) -> Path | None:
-    """The folder of --out, made before anything is computed; None when it was not given."""
+    """The folder of --out, created before anything is computed; None without --out."""
     return path and make_folder(path, "Give --out")
 
 
 def check_beside(out: Path | None, profile: "Profile") -> None:
-    """Refuse a folder for pictures that lies among the images, of which they would be taken for some."""
+    """Refuse an --out among the training images, because a later run would read the samples as images."""
     from ..data import FILES
 
     root, given = Path(profile.data.path).expanduser(), profile.data.path and profile.data.source in FILES
@@ -434,7 +434,7 @@ def check_beside(out: Path | None, profile: "Profile") -> None:
 
 
 def check_data(profile: "Profile") -> None:
-    """Complain about data that is not there, before the seconds that PyTorch takes to load."""
+    """Raise DedtError for missing data, before the seconds that importing PyTorch takes."""
     from ..data import check_source
 
     if leaves_path_open(profile):
@@ -444,14 +444,14 @@ def check_data(profile: "Profile") -> None:
 
 
 def leaves_path_open(profile: "Profile") -> bool:
-    """Whether --data has to say where a profile's images are."""
+    """Whether a profile needs --data to know where its images are."""
     from ..data import FILES
 
     return profile.data.source in FILES and not profile.data.path
 
 
 def printing_once(processes: "Processes") -> contextlib.AbstractContextManager:
-    """A context in which only the main one of the processes of ``accelerate launch`` prints."""
+    """A context in which only the main process of ``accelerate launch`` prints."""
     return contextlib.nullcontext() if processes.main else contextlib.redirect_stdout(io.StringIO())
 
 
@@ -463,7 +463,7 @@ VERBS: dict[str, Callable] = {function.__name__: function for function in (*STAG
 
 
 def make_parser(chosen: str = "") -> argparse.ArgumentParser:
-    """The parser of ``dedt``; only the ``chosen`` verb has its options, as those of Recipe need pydantic."""
+    """The parser of ``dedt``; only the ``chosen`` verb gets its options, because Recipe imports pydantic."""
     plain = argparse.RawDescriptionHelpFormatter
     how: dict[str, Any] = {"formatter_class": plain, "argument_default": argparse.SUPPRESS}
     parser = argparse.ArgumentParser("dedt", description=__doc__, **how)
@@ -483,7 +483,7 @@ def make_parser(chosen: str = "") -> argparse.ArgumentParser:
 
 
 def add_parameters(verb: argparse.ArgumentParser, function: Callable, but: str = "") -> None:
-    """The parameters of a function ``but`` one as options, those before the star as positional arguments."""
+    """Add the annotated parameters of a function except ``but``, as options if they are keyword-only."""
     for name, parameter in inspect.signature(function).parameters.items():
         if get_origin(parameter.annotation) is Annotated and name != but:
             keyword = parameter.kind is parameter.KEYWORD_ONLY
@@ -492,7 +492,7 @@ def add_parameters(verb: argparse.ArgumentParser, function: Callable, but: str =
 
 
 def add_fields(group: Any) -> None:
-    """The fields of Recipe as options."""
+    """Add the fields of Recipe as options."""
     from ..config import Recipe
 
     for name, field in Recipe.model_fields.items():
@@ -501,7 +501,7 @@ def add_fields(group: Any) -> None:
 
 
 def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metavar: str | None = None) -> None:
-    """One option, which leaves no trace if it is not given, or without dashes a positional argument."""
+    """Add an option, or a positional argument if ``name`` has no dashes; an absent option sets nothing."""
     parts = get_args(kind)
     how: dict[str, Any] = {"metavar": metavar}
     if get_origin(kind) is Literal:
@@ -514,36 +514,36 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
     if get_origin(kind) is Sequence:
         how["action"] = "append"
     if not name.startswith("-"):
-        how |= {"nargs": "?", "default": default}  # argparse would read its mark for none as a path
+        how |= {"nargs": "?", "default": default}  # argparse would convert SUPPRESS to a path
     if default is not False and default not in (None, "", ()):
         help += f" (default: {default})"
     group.add_argument(name, help=help, **how)
 
 
 def given_path(text: str) -> Path:
-    """The path that an option names; none is the current folder, which an unset variable must not mean."""
+    """An option's path.  An empty one, as from an unset variable, is an error and not the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("an empty path")
     return Path(text)
 
 
 def flag(name: str) -> str:
-    """The option of a parameter or field."""
+    """The option of a parameter or field: ``skip_bad`` becomes ``--skip-bad``."""
     return f"--{name.replace('_', '-')}"
 
 
-# ---- the way in ------------------------------------------------------------------------------------
+# ---- the entry point -------------------------------------------------------------------------------
 
 
 def write_any_name() -> None:
-    """Letters that the output's encoding lacks are escaped; a name must not end a run."""
+    """Escape letters that the output's encoding lacks, so that printing a name cannot stop a run."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def out_of_reach(error: Exception) -> str:
-    """What is said of an error that is of the machine and not of the code, else ""."""
+    """The message for an error that the machine and not the code has caused, else ""."""
     if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", str(error)):
         return "memory ran out: close other programs, or lower the batch size"
     return (
@@ -555,8 +555,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0; 2 for unusable input; 128 and the number of the signal that stopped it: 129 (a
-        closed terminal), 130 (Ctrl-C), 141 (a closed pipe), 143 (SIGTERM).
+        The exit status: 0; 2 for unusable input or too little memory or disk; 128 plus the number of the
+        signal that stopped it: 129 (closed terminal), 130 (Ctrl-C), 141 (closed pipe), 143 (SIGTERM).
     """
     write_any_name()
     argv, options = sys.argv[1:] if argv is None else argv, {}
@@ -569,7 +569,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dedt: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader, such as head, has enough; the interpreter must not flush into the pipe again.
+        # The reader, such as head, has closed the pipe; the interpreter must not flush into it again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if options.get("out"):

@@ -1,4 +1,4 @@
-"""What is done with photographs and no recipe: the look before choosing, and files for a trainer."""
+"""The verbs on photographs that need no recipe: look before choosing, and export files for a trainer."""
 
 from pathlib import Path
 from typing import Annotated

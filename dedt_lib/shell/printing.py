@@ -19,11 +19,11 @@ Speedups = dict[tuple[str, float], tuple[float, float]]
 
 OTHERS = "other networks"
 FEW_CLASSES = 20
-"""So many can be named in a line."""
+"""The largest number of classes that are named in one line."""
 
 
 def describe(experiment: "Experiment") -> str:
-    """One line that says what a recipe is, whatever in it is not the default by name."""
+    """One line that describes a recipe; most values appear only where they differ from the default."""
     r = experiment.recipe
     flags = ["annealing"] * r.annealing + [f"plan {r.plan}"] * bool(r.plan) + ["unguided"] * r.unguided
     flags += [f"model {r.model}"] * (r.model != "unet") + [f"seed {r.seed}"]
@@ -46,7 +46,7 @@ def describe(experiment: "Experiment") -> str:
 
 
 def print_reading(reading: "Reading | None") -> None:
-    """What became of the files of the images: a Reading, or None when there is nothing to say."""
+    """Print how many image files were read and left out; nothing for None."""
     from ..data.names import one_line
 
     if reading:
@@ -54,7 +54,7 @@ def print_reading(reading: "Reading | None") -> None:
 
 
 def print_doubts(coreset: "Coreset") -> None:
-    """What a reader should know of a coreset: exact copies in the data, and scores that decide nothing."""
+    """Print doubts about a coreset: exact copies, conflicting labels, empty classes, and equal scores."""
     from ..selection import REGISTRY
 
     if coreset.copies:
@@ -82,7 +82,7 @@ def print_doubts(coreset: "Coreset") -> None:
 
 
 def print_metrics(metrics: Result, floor: Result) -> None:
-    """FID and what was measured beside it, with how; floor: real half against real half."""
+    """Print FID and the other metrics with their protocols; ``floor`` holds the FID of two real halves."""
     halves = f"real images, half against half: {floor['fid']:.3g}, too high for halves are few"
     print(f"FID: {metrics['fid']:.3g} ({halves})")
     print(f"  {metrics['protocol']}")
@@ -101,7 +101,7 @@ def print_metrics(metrics: Result, floor: Result) -> None:
 
 
 def print_copies(metrics: Result) -> None:
-    """The share of near-copies in both readings, and what told them; or why there is none."""
+    """Print the share of near-copies in pixels and in features, with the thresholds, or why it is missing."""
     if metrics["copies"] is None:
         leaks = metrics.get("leaks")
         why = f"all {leaks} held-out images are training images" if leaks else "there are no held-out images"
@@ -119,12 +119,12 @@ def print_copies(metrics: Result) -> None:
 
 
 def number(value: float | None, digits: str = ".3g") -> str:
-    """A number in so many digits; a dash for none."""
+    """A number in the format ``digits``; a dash for None."""
     return "–" if value is None else f"{value:{digits}}"
 
 
 def print_cell(cell: Result) -> None:
-    """The main numbers of ``Experiment.cell()``."""
+    """Print the main numbers of ``Experiment.cell()``."""
     print_metrics(cell, cell["floor"])
     recipe = cell["recipe"]
     what = "all data" if recipe["early_stopping"] or recipe["infobatch"] else "coreset"
@@ -145,14 +145,14 @@ def print_cell(cell: Result) -> None:
 
 
 def wrote(out: Path, *names: str) -> None:
-    """Say which files were written."""
+    """Print which files were written."""
     print(f"wrote {', '.join(names)} to {out}")
 
 
 def contact_sheet(
     images: "np.ndarray", labels: "np.ndarray", num_classes: int, rows: int = 10
 ) -> "Image.Image":
-    """A Pillow image of the first samples, whose classes are ``labels``; up to twenty get a column each."""
+    """A Pillow image of the first samples, with a column for each class if there are at most FEW_CLASSES."""
     from PIL import Image
 
     from ..book.figures import class_columns, tile
@@ -165,7 +165,7 @@ def contact_sheet(
 
 
 def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
-    """The table of ``dedt plan``: a line for each kind of work, and the sums over networks."""
+    """Print the table of ``dedt plan``; ``least`` is the work if InfoBatch prunes as much as it can."""
     from ..plan import seconds
     from ..stages.models import MODELS
 
@@ -210,9 +210,9 @@ def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
 
 
 def print_speedups(speedups: Speedups, most: Speedups) -> None:
-    """(row, ratio) -> (final training, whole recipe) as a table with the ratios beside each other.
+    """Print (row, ratio) -> (speed-up of the final training, of the whole recipe), a column for each ratio.
 
-    most: the same where InfoBatch prunes as much as it can.
+    ``most`` is the same if InfoBatch prunes as much as it can.
     """
     from ..book.tables import percent
 
@@ -234,7 +234,7 @@ def print_speedups(speedups: Speedups, most: Speedups) -> None:
 
 
 def print_speed(speed: Speed, total: float, device: str) -> None:
-    """What the probe measured, in milliseconds, and what it comes to on a device: ``total`` seconds at the most."""
+    """Print the time of all runs on a device (at most ``total`` seconds) and what the probe measured."""
     from ..plan import UNITS
     from ..stages.embed import LABELS
 
@@ -249,7 +249,7 @@ def print_speed(speed: Speed, total: float, device: str) -> None:
 
 
 def print_table(header: Iterable[str], rows: Iterable[Iterable[Any]], text: Iterable[int] = (0,)) -> None:
-    """Aligned columns: those numbered in ``text`` (from the end if negative) to the left, others right."""
+    """Print aligned columns: those with an index in ``text`` (negative: from the end) left, others right."""
     from ..data.names import one_line
 
     lines = [tuple(one_line(str(entry)) for entry in line) for line in (header, *rows)]
@@ -261,17 +261,17 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[Any]], text: Iter
 
 
 def amount(count: int, one: str, many: str | None = None) -> str:
-    """``1 cell``, ``1,200 cells``."""
+    """A count with its noun: ``1 cell``, ``1,200 cells``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def whole(count: int) -> str:
-    """A count with thousands set apart; nothing for none."""
+    """A count with thousands separators; "" for zero."""
     return f"{count:,}" if count else ""
 
 
 def scaled(value: float, unit: str = "") -> str:
-    """Three digits of a number and its size: ``782 k``, ``1.20 GB``."""
+    """A number with three digits and a prefix: ``782 k``, ``1.20 GB``; "" for zero."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             digits = max(0, 2 - len(str(int(value / size))) + 1)
@@ -280,7 +280,7 @@ def scaled(value: float, unit: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """``12 s``, ``34 min`` or ``56.7 h``."""
+    """A time as text: ``12 s``, ``34 min`` or ``56.7 h``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"

@@ -1,6 +1,6 @@
-"""What each stage of the method prints, and writes into ``--out``: one verb a function.
+"""The verbs of the method's stages, one function each: they print results and write files into ``--out``.
 
-Each computes what is missing and takes the rest from the store.  An empty ``out`` writes nothing.
+Each computes what is missing and takes the rest from the store.  With ``out`` None nothing is written.
 """
 
 from pathlib import Path
@@ -67,7 +67,7 @@ def select(experiment: "Experiment", out: Out) -> None:
 
 
 def report(experiment: "Experiment", coreset: "Coreset", out: Path) -> list[str]:
-    """Write ``report.html`` on a coreset of photographs; the names of what was written."""
+    """Write ``report.html`` about a coreset of photographs; the names of the written files."""
     if not experiment.lab.has_files:
         return []
     from ..pages.report import write_report
@@ -77,7 +77,7 @@ def report(experiment: "Experiment", coreset: "Coreset", out: Path) -> list[str]
 
 
 def say_how_long(experiment: "Experiment") -> None:
-    """Before photographs are looked at and embedded: about how long that takes, from a few of them."""
+    """Print about how long it takes to look at photographs and embed them, estimated from a few of them."""
     from ..stages.embed import seconds_to_embed
 
     stage = experiment.coreset.embedding

@@ -1,4 +1,4 @@
-"""Every plot of the book, one function each.  Each returns a matplotlib Figure and draws nothing else."""
+"""All plots of the book, one function each.  Each returns a matplotlib Figure and does not display it."""
 
 from .common import class_columns, tile
 from .latents import guidance_schedule, latent_histogram, loss_by_timestep, masked_tokens, posteriors

@@ -1,4 +1,4 @@
-"""What all figures share: the theme, a sheet of images, panels."""
+"""Parts that the figures share: the theme, sheets of images, panels, class labels."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -14,18 +14,18 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 WIDTH = 7.2
-"""Of a figure, in inches."""
+"""Width of a figure in inches."""
 LETTERS = 75
-"""Of the names of classes, in that width."""
+"""Number of letters of class names that fit side by side into that width."""
 
 Classwise = Sequence[float | None] | np.ndarray
-"""A number for each class, None or NaN where there is none."""
+"""A number for each class; None or NaN where it is missing."""
 
 Names = Sequence[str]
 """Names of classes or rows, in their order."""
 
 Labels = Mapping[str, str]
-"""Name -> how it is printed."""
+"""Name -> printed label."""
 
 Arrays = Mapping[str, np.ndarray]
 """Label -> array."""
@@ -35,15 +35,15 @@ Reading = Mapping[str, Any]
 
 sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
 plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110})
-# Names of classes in letters that the usual font lacks.
+# For class names in scripts that matplotlib's default font lacks.
 FALLBACK = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Hiragino Sans", "PingFang SC", "Arial Unicode MS")
 plt.rcParams["font.family"] = ["sans-serif", *(f for f in FALLBACK if f in font_manager.get_font_names())]
 MOST_NAMED = 25
-"""So many classes can be named beside one another."""
+"""The largest number of classes whose names fit beside one another."""
 
 
 def plain_ticks(axis: Axis, *ticks: float) -> None:
-    """Label a logarithmic axis with these numbers, written out, where they lie in its range."""
+    """Label a logarithmic axis with plain numbers instead of powers of ten, at those ticks in its range."""
     low, high = axis.get_view_interval()
     shown = [tick for tick in ticks if low <= tick <= high]
     axis.set_ticks(shown, [f"{tick:g}" for tick in shown])
@@ -51,14 +51,14 @@ def plain_ticks(axis: Axis, *ticks: float) -> None:
 
 
 def plain(names: Iterable[str]) -> list[str]:
-    """Class names as matplotlib has to be given them: a ``$`` would start a formula."""
+    """Class names with ``$`` escaped, which would start a formula in matplotlib."""
     return [str(name).replace("$", r"\$") for name in names]
 
 
 def class_ticks(axes: Axes, names: Names, letters: int = LETTERS) -> None:
-    """A tick for each class on the x axis, where so many letters fit; names that would touch are tilted.
+    """Label the classes on an x axis that has room for so many letters; names that would touch are tilted.
 
-    Of more than MOST_NAMED classes every second has a name, or every third, and so on.
+    With more than MOST_NAMED classes, only every second (third, ...) class gets a name.
     """
     each = -(-len(names) // MOST_NAMED)
     shown = plain(names)[::each]
@@ -68,14 +68,14 @@ def class_ticks(axes: Axes, names: Names, letters: int = LETTERS) -> None:
 
 
 def class_bars(axes: Axes, values: Mapping[str, Classwise], names: Names) -> None:
-    """Bars of a number for each class, side by side; ``values`` maps a label to float [K]."""
+    """Bars for each class, one for each label side by side; ``values`` maps a label to float [K]."""
     rows = [(name, label, x) for label, row in values.items() for name, x in zip(plain(names), row)]
     table = pd.DataFrame(rows, columns=["class", "label", "value"])
     sns.barplot(table.astype({"value": float}), x="class", y="value", hue="label", ax=axes)
 
 
 def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None:
-    """The legend of one panel, above all of them, in one line or in so many columns."""
+    """Put the legend of one panel above all panels, in one line or in ``columns`` columns."""
     handles, names = axes.get_legend_handles_labels()
     figure.legend(
         handles, names, fontsize=8, ncols=columns or len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0)
@@ -83,7 +83,7 @@ def legend_above(figure: Figure, axes: Axes, columns: int | None = None) -> None
 
 
 def finished(figure: Figure, legend: Axes | None = None) -> Figure:
-    """The figure, laid out, with the legend of a panel if one is given, and no longer held by pyplot."""
+    """Lay out a figure and release it from pyplot; ``legend`` is a panel that gets a legend."""
     if legend is not None:
         legend.legend(fontsize=8)
     figure.tight_layout()
@@ -92,7 +92,7 @@ def finished(figure: Figure, legend: Axes | None = None) -> Figure:
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [n, C, H, W] to one array [rows * H', columns * W'(, 3)] with thin light gaps."""
+    """Images uint8 [n, C, H, W] as one array [rows * H', columns * W'(, 3)] with thin light gaps."""
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     gap = max(1, height // 8)
@@ -106,16 +106,16 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def class_columns(images: np.ndarray, labels: np.ndarray, num_classes: int, rows: int = 10) -> np.ndarray:
-    """The first images of each class, to be tiled with a column for each: uint8 [rows * K, C, H, W].
+    """The first images of each class, to be tiled in K columns, one per class: uint8 [rows * K, C, H, W].
 
-    As many rows as the class with the most images has, and ``rows`` at most; a class with fewer leaves the
-    rest of its column empty.
+    The number of rows is that of the largest class, at most ``rows``; a smaller class leaves the rest of its
+    column blank.
 
     Args:
         images: uint8 [n, C, H, W].
         labels: int [n].
         num_classes: K.
-        rows: the most of them.
+        rows: maximum number of rows.
     """
     places = [np.flatnonzero(labels == k)[:rows] for k in range(num_classes)]
     sheet = np.full((max(map(len, places)), num_classes, *images.shape[1:]), 235, dtype=np.uint8)
@@ -133,12 +133,12 @@ def show_tiled(axes: Axes, images: np.ndarray, columns: int, title: str | None =
 
 
 def beside(axes: Axes, x: float, y: float, words: str) -> None:
-    """Write words that end at a place of a panel, in shares of its width and height."""
+    """Write right-aligned text at (x, y), in fractions of a panel's width and height."""
     axes.text(x, y, words, transform=axes.transAxes, ha="right", va="center", fontsize=8)
 
 
 def panel_grid(count: int, height: float, *, columns: int = 2, **how: Any) -> tuple[Figure, list[Axes]]:
-    """Axes for ``count`` panels in rows of ``columns``: (figure, list of axes), the rest left empty."""
+    """A figure and the axes of ``count`` panels in rows of ``columns``; the rest of the grid stays empty."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False, **how)

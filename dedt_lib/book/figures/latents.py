@@ -1,4 +1,4 @@
-"""Figures of latents and of what works on them."""
+"""Figures of latents, and of masking, loss and guidance of the models on them."""
 
 import numpy as np
 import seaborn as sns
@@ -16,14 +16,14 @@ def _coloured(maps: np.ndarray, palette: str, low: float, high: float) -> np.nda
 
 
 def posteriors(images: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> Figure:
-    """Images over the posteriors of their latents, a row per channel.
+    """Images, and below them the mean and the standard deviation of their latents, a row for each channel.
 
-    Red means are positive, blue negative, bright deviations large.
+    Positive means are red, negative ones blue; large deviations are bright.
 
     Args:
         images: uint8 [n, C, H, W].
-        mean: float [n, c, h, w].
-        deviation: float [n, c, h, w].
+        mean: posterior means, float [n, c, h, w].
+        deviation: posterior standard deviations, float [n, c, h, w].
     """
     limit, channels = np.abs(mean).max(), range(mean.shape[1])
     rows = {"image": images}
@@ -33,7 +33,7 @@ def posteriors(images: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> F
 
 
 def latent_histogram(values: np.ndarray) -> Figure:
-    """Values of each channel of scaled latents, float [n, c, h, w], beside the standard normal density."""
+    """Histogram of each channel of scaled latents, float [n, c, h, w], and the standard normal density."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
     edge = np.abs(values).max()
     bins = np.linspace(-edge, edge, 81)
@@ -45,12 +45,12 @@ def latent_histogram(values: np.ndarray) -> Figure:
 
 
 def masked_tokens(images: np.ndarray, kept: Arrays, side: int) -> Figure:
-    """Images with the tokens that an encoder does not see covered, a row per mask.
+    """Images with their masked tokens covered, a row for each mask.
 
     Args:
         images: uint8 [n, C, H, W].
-        kept: label -> int [n, m], numbers of the tokens that are seen.
-        side: tokens along an edge.
+        kept: label -> int [n, m], the indices of the tokens that the encoder sees.
+        side: number of tokens along an edge of the image.
     """
     edge = images.shape[2] // side
     colour = np.round(255 * np.array(sns.color_palette("colorblind")[1]))[:, None, None]
@@ -64,9 +64,9 @@ def masked_tokens(images: np.ndarray, kept: Arrays, side: int) -> Figure:
 
 
 def loss_by_timestep(weight: np.ndarray, log_posterior: np.ndarray, log_beta: np.ndarray) -> Figure:
-    """What MDT's loss does at each timestep: the weight of the squared error, and the range of the variance.
+    """MDT's loss at each timestep: the weight of the squared error, and the range of the learned variance.
 
-    All float [1000]; the logarithms are of the least and the largest variance that can be learned.
+    All arguments are float [1000]; the logarithms are those of the smallest and the largest variance.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
     left.plot(weight, lw=1.6)
@@ -83,7 +83,7 @@ def loss_by_timestep(weight: np.ndarray, log_posterior: np.ndarray, log_beta: np
 
 
 def guidance_schedule(scales: Arrays) -> Figure:
-    """Guidance scales over sampling, from noise on the left; ``scales`` maps a label to float [1000] by t."""
+    """Guidance scale by timestep, noise on the left; ``scales`` maps a label to float [1000]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.7))
     for k, (label, values) in enumerate(scales.items()):
         axes.plot(values, ls=["-", "--", ":", "-."][k % 4], lw=1.6, label=label)

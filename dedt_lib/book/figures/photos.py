@@ -1,4 +1,4 @@
-"""Figures of photographs and of what is chosen among them."""
+"""Figures of photographs and of coresets of them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def faults(found: "Findings") -> Figure:
-    """Some training images of each kind that a look has found, below some that are of none."""
+    """Some training images of each kind of fault that ``dedt look`` found, below some without a fault."""
     places = {kind: some for kind, some in found.places.items() if kind != "leaks"}
     others = np.setdiff1d(np.arange(len(found.table)), np.concatenate(list(places.values())))
     rows = {kind: some[:10] for kind, some in {"none of these": others, **places}.items() if len(some)}
@@ -24,13 +24,13 @@ def faults(found: "Findings") -> Figure:
 
 
 def feature_map(points: np.ndarray, coreset: Coreset, images: np.ndarray, shown: int = 80) -> Figure:
-    """Where images lie by their features: kept ones red, removed ones grey; some of them are drawn.
+    """Scatter plot of images by their features: kept ones red, removed ones grey, some drawn as thumbnails.
 
     Args:
-        points: float [n, 2 or more], of which the first two columns are the axes.
-        coreset: of the same images.
+        points: float [n, d]; the first two columns are the axes.
+        coreset: a coreset of these n images.
         images: uint8 [n, 3, H, W].
-        shown: images that are drawn.
+        shown: number of thumbnails.
     """
     height = 0.75 * WIDTH
     figure, axes = plt.subplots(figsize=(WIDTH, height))
@@ -52,11 +52,11 @@ def feature_map(points: np.ndarray, coreset: Coreset, images: np.ndarray, shown:
 
 
 def knee(curve: Sequence[tuple[float, float]], ratio: float) -> Figure:
-    """How far images are from the nearest one that is kept, by the share that is kept.
+    """Mean distance of an image to the nearest kept one, against the share of images kept.
 
     Args:
-        curve: (share, distance), of :func:`dedt_lib.pages.report.knee`.
-        ratio: the share that was chosen, marked.
+        curve: (share, distance) pairs of :func:`dedt_lib.pages.report.knee`.
+        ratio: the chosen share, marked by a line.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     shares, distances = 100 * np.array(curve).T

@@ -1,4 +1,4 @@
-"""Figures of samples."""
+"""Figures of generated samples and other images."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from .common import WIDTH, Arrays, Names, beside, finished, panel_grid, show_til
 
 
 def image_grid(images: np.ndarray, *, columns: int, title: str | None = None) -> Figure:
-    """Images uint8 [n, C, H, W] in rows of ``columns``; a few columns do not fill the page."""
+    """Images uint8 [n, C, H, W] in rows of ``columns``; with few columns the figure is narrower."""
     rows, width = -(-len(images) // columns), min(WIDTH, 0.9 * columns)
     figure, axes = plt.subplots(figsize=(width, width * rows / columns + (0.4 if title else 0.1)))
     show_tiled(axes, images, columns, title)
@@ -29,9 +29,9 @@ def image_sheets(sheets: Arrays, *, columns: int) -> Figure:
 
 
 def image_rows(rows: Sequence[np.ndarray], titles: Names) -> Figure:
-    """Rows of images, each with its title at the left; rows: list of uint8 [n, C, H, W].
+    """Rows of images, each with its title at the left; ``rows`` holds one uint8 [n, C, H, W] for each row.
 
-    They may be the same images at several moments, or more in one row than in another.
+    The rows may differ in length.
     """
     columns = max(map(len, rows))
     figure, panels = plt.subplots(len(rows), 1, figsize=(WIDTH, 0.72 * len(rows)), squeeze=False)
@@ -42,7 +42,7 @@ def image_rows(rows: Sequence[np.ndarray], titles: Names) -> Figure:
 
 
 def nearest_pairs(images: np.ndarray, neighbours: np.ndarray, distances: np.ndarray) -> Figure:
-    """Samples above their nearest training image, with the distance in grey levels."""
+    """Samples above their nearest training images, with the distances in grey levels."""
     figure, panels = plt.subplots(2, len(images), figsize=(WIDTH, 2.2))
     for k, distance in enumerate(distances):
         for axes, image in zip(panels[:, k], (images[k], neighbours[k])):
@@ -54,7 +54,7 @@ def nearest_pairs(images: np.ndarray, neighbours: np.ndarray, distances: np.ndar
 
 
 def nearest_histogram(distances: Arrays, threshold: float) -> Figure:
-    """Distances to the nearest training image; ``distances`` maps a label to float [n]."""
+    """Density of the distances to the nearest training image; ``distances`` maps a label to float [n]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     for label, values in distances.items():
         sns.kdeplot(x=values, ax=axes, label=label, cut=0)

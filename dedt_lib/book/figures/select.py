@@ -28,13 +28,13 @@ from .sample import image_grid
 
 
 def example_images(data: LabelledImages, per_class: int = 10) -> Figure:
-    """The first images of each class, one class per column: LabelledImages -> Figure."""
+    """The first images of each class, a column for each class."""
     K = len(data.class_names)
     return image_grid(class_columns(data.images, data.labels, K, per_class), columns=K)
 
 
 def plane(features: np.ndarray) -> np.ndarray:
-    """The two principal axes of the features: float [n, 2]."""
+    """Features float [n, d] projected on their first two principal axes: float [n, 2]."""
     from sklearn.decomposition import PCA
 
     return PCA(2, svd_solver="full").fit_transform(features)
@@ -60,12 +60,12 @@ def feature_planes(features: Arrays, labels: np.ndarray, class_names: Names) -> 
 
 
 def score_plane(features: np.ndarray, coresets: Mapping[str, Coreset], of_class: int) -> Figure:
-    """One class in its own principal plane: brighter is ranked earlier, ringed is kept.
+    """One class in its own principal plane: bright images are ranked early, ringed ones are kept.
 
     Args:
         features: float [n, d].
         coresets: label -> Coreset.
-        of_class: the class's number.
+        of_class: number of the class.
     """
     figure, panels = panel_grid(len(coresets), 2.9, columns=len(coresets), sharex=True, sharey=True)
     members = np.flatnonzero(next(iter(coresets.values())).labels == of_class)
@@ -79,7 +79,7 @@ def score_plane(features: np.ndarray, coresets: Mapping[str, Coreset], of_class:
 
 
 def distance_strips(distances: np.ndarray, coresets: Mapping[str, Coreset], class_names: Names) -> Figure:
-    """Distance of every image to the centre of its class, a row per class; what is kept is red.
+    """Distance of every image to the centre of its class, a row for each class; kept images are red.
 
     Args:
         distances: float [n].
@@ -97,7 +97,7 @@ def distance_strips(distances: np.ndarray, coresets: Mapping[str, Coreset], clas
 
 
 def score_histogram(coreset: Coreset, label: str, of_class: int) -> Figure:
-    """Scores of the kept and the removed samples of one class."""
+    """Histogram of the scores of one class, kept and removed images stacked; ``label`` names the x axis."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
     members = coreset.labels == of_class
     fate = np.where(coreset.kept[members], "kept", "removed")
@@ -113,14 +113,14 @@ def kept_and_removed(
     per_side: int = 6,
     drawn: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Figure:
-    """Kept images beside removed ones, a row for each of the first twelve classes, a pair of columns for each coreset.
+    """Kept images beside removed ones: a row for each of the first twelve classes, two columns per coreset.
 
-    The kept ones are those ranked first, the removed ones those ranked last.
+    The kept images shown are those ranked first, the removed ones those ranked last.
 
     Args:
         images: uint8 [n, C, H, W].
         coresets: label -> Coreset.
-        per_side: images in a row.
+        per_side: number of images in a row of a column.
         drawn: samples of a model, uint8 [m, C, H, W], and their labels, int [m], for one more column.
     """
     first = next(iter(coresets.values()))
@@ -155,15 +155,15 @@ def kept_and_removed(
 def kept_by_ratio(
     images: np.ndarray, coresets: Mapping[float, Mapping[str, Coreset]], of_class: int, shown: int = 24
 ) -> Figure:
-    """Scores and images of one class at each ratio, a row for each and a column for each selector.
+    """Scores and images of one class, a row for each ratio and a column for each selector.
 
-    The images stand in the order of their scores; those that are removed are faded.
+    The images are in the order of their scores; removed ones are faded.
 
     Args:
         images: uint8 [n, C, H, W].
-        coresets: ratio -> label -> Coreset, the labels the same at each ratio.
-        of_class: the class's number.
-        shown: the most images in a panel, evenly spaced in the order.
+        coresets: ratio -> label -> Coreset, with the same labels at each ratio.
+        of_class: number of the class.
+        shown: maximum number of images in a panel, evenly spaced in the order.
     """
     columns = len(next(iter(coresets.values())))
     figure, panels = plt.subplots(
@@ -189,7 +189,7 @@ def kept_by_ratio(
 
 
 def class_counts(counts: Arrays, class_names: Names) -> Figure:
-    """Kept images per class; ``counts`` maps a label to int [K]."""
+    """Number of kept images in each class; ``counts`` maps a label to int [K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     class_bars(axes, counts, class_names)
     axes.set(xlabel="class", ylabel="images kept")
@@ -200,11 +200,13 @@ def class_counts(counts: Arrays, class_names: Names) -> Figure:
 
 
 def neighbours(data: LabelledImages, nearest: Arrays) -> Figure:
-    """Images (first column) and their nearest neighbours, a panel per encoder; a wrong class is framed.
+    """Images (first column) and their nearest neighbours, a panel for each encoder.
+
+    Neighbours of another class are framed.
 
     Args:
         data: the images.
-        nearest: encoder -> int [rows, 1 + neighbours], the image itself first.
+        nearest: encoder -> indices, int [rows, 1 + neighbours], the image itself first.
     """
     figure, panels = panel_grid(len(nearest), 3.6, columns=4)
     height, width = data.images.shape[2:]
@@ -221,7 +223,7 @@ def neighbours(data: LabelledImages, nearest: Arrays) -> Figure:
 
 
 def overlap_map(coresets: Mapping[str, Coreset]) -> Figure:
-    """How much of each coreset another one keeps too, in per cent; ``coresets`` maps a label to a Coreset."""
+    """Percentage of each coreset (rows) that another one (columns) keeps too."""
     labels = list(coresets)
     shares = np.array(
         [[100 * np.isin(a.indices, b.indices).mean() for b in coresets.values()] for a in coresets.values()]

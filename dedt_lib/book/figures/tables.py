@@ -1,4 +1,4 @@
-"""Figures of results: of one run class by class, and of the tables."""
+"""Figures of results: class-wise values, and the tables of the book."""
 
 import itertools
 import textwrap
@@ -34,7 +34,7 @@ from .common import (
 )
 
 FLOOR = "real-vs-real FID"
-"""How the FID of two random halves of the real images is called."""
+"""Label of the FID between two random halves of the real images."""
 
 MARKERS = "osD^vP*"
 
@@ -42,7 +42,7 @@ MARKERS = "osD^vP*"
 def classwise_bars(
     classwise: Mapping[str, Classwise], class_names: Names, floor: Classwise | None = None
 ) -> Figure:
-    """Class-wise FID; ``classwise`` maps a label to float [K]; the floor is a short line at each class."""
+    """Bars of class-wise FID; ``classwise`` maps a label to float [K], ``floor`` is drawn as short lines."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     class_bars(axes, classwise, class_names)
     if floor is not None:
@@ -62,16 +62,16 @@ def figure_2(
     class_names: Names,
     floor: Classwise | None = None,
 ) -> Figure:
-    """Class-wise FID before and after reweighting over the class weights (paper, Fig. 2).
+    """Class-wise FID before and after reweighting (above), and the class weights (below); paper, Fig. 2.
 
-    Bars are means over the seeds, the thin lines their 95 % intervals.
+    Bars are means over the seeds, thin lines their 95 % intervals.
 
     Args:
-        before: float [seeds, K].
-        after: float [seeds, K].
-        weights: float [seeds, K], alpha.
+        before: class-wise FID without weights, float [seeds, K].
+        after: class-wise FID with weights, float [seeds, K].
+        weights: class weights alpha, float [seeds, K].
         class_names: names of the classes, in their order.
-        floor: float [K].
+        floor: class-wise real-vs-real FID, float [K].
     """
     K = len(class_names)
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(WIDTH, 5.2), sharex=True, height_ratios=[2, 1])
@@ -95,7 +95,7 @@ def figure_2(
 
 
 def weights_by_seed(weights: np.ndarray, class_names: Names) -> Figure:
-    """Class weights, one line per seed: float [seeds, K], alpha."""
+    """Class weights K alpha, a line for each seed; ``weights`` is alpha, float [seeds, K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     K = len(class_names)
     for k, values in enumerate(weights):
@@ -109,14 +109,14 @@ def weights_by_seed(weights: np.ndarray, class_names: Names) -> Figure:
 
 
 def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: Names) -> Figure:
-    """Class weight against the class-wise FID before reweighting, a dot per class.
+    """Class weight against class-wise FID before reweighting, a dot for each class.
 
-    Dots are means over the seeds, thin lines their 95 % intervals; right of the dashed line are the harder
-    half of the classes, above the other one the heavier ones.
+    Dots are means over the seeds, thin lines their 95 % intervals.  Right of the vertical dashed line is the
+    harder half of the classes; above the horizontal one are classes with a weight above 1/K.
 
     Args:
-        weights: float [seeds, K].
-        before: float [seeds, K].
+        weights: class weights alpha, float [seeds, K].
+        before: class-wise FID without weights, float [seeds, K].
         class_names: names of the classes, in their order.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))
@@ -142,15 +142,15 @@ def fid_by_ratio(
     floor: float | None = None,
     full: str | None = None,
 ) -> Figure:
-    """FID against the share of the data kept, a line per row: means over the seeds with 95 % intervals.
+    """FID against the share of the data kept, a line for each row: means over the seeds, 95 % intervals.
 
     Args:
-        frame: of ``results.read_cells``.
-        rows: their names in ``grid.ROWS``.
-        labels: row -> how it is printed.
+        frame: results of ``results.read_cells``.
+        rows: names of rows in ``grid.ROWS``.
+        labels: row -> printed label.
         dashed: rows drawn dashed.
-        floor: the value of two random halves of the real images.
-        full: the row of the run on all the data, a line across.
+        floor: real-vs-real FID, drawn as a dotted line.
+        full: the row of the run on all the data, drawn as a horizontal line.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     _by_ratio(axes, frame, rows, labels, "fid", dashed, full)
@@ -159,7 +159,7 @@ def fid_by_ratio(
 
 
 def _fid_axis(axes, floor, *ticks):
-    """FID upwards with the floor, if there is one, and the legend above; labelled at round numbers and ``ticks``."""
+    """Set up a logarithmic FID axis with labels at round numbers and ``ticks``, the floor, and the legend."""
     if floor is not None:
         axes.axhline(floor, color="crimson", lw=1.2, ls=":", label=FLOOR)
     axes.set(ylabel="FID (classifier features)", yscale="log")
@@ -168,10 +168,10 @@ def _fid_axis(axes, floor, *ticks):
 
 
 def fid_over_steps(frame: pd.DataFrame) -> Figure:
-    """FID on the way of runs on few and on all images: a line a ratio, means over the seeds with 95 % intervals.
+    """FID in the course of training, a line for each ratio: means over the seeds with 95 % intervals.
 
     Args:
-        frame: of ``results.fid_over_steps``.
+        frame: a DataFrame of ``results.fid_over_steps``.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.4))
     for k, (ratio, own) in enumerate(frame.groupby("ratio")):
@@ -191,7 +191,7 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
 
 
 def _by_ratio(axes, frame, rows, labels, value, dashed, full):
-    """A line with interval bars for each row that has numbers, side by side at each ratio."""
+    """Draw a line with interval bars for each row that has numbers, shifted sideways so as not to overlap."""
     ratios = sorted(frame[frame.row.isin(rows)].ratio.unique())
     width = 0.4 * min(np.diff(ratios), default=0.1) / max(1, len(rows))
     for k, row in enumerate(rows):
@@ -209,7 +209,7 @@ def _by_ratio(axes, frame, rows, labels, value, dashed, full):
 
 
 def _line(axes, k, places, found, label, dashed=False):
-    """The k-th line: means of ``tables.intervals`` at these places, and bars for their ends; one seed has no bar."""
+    """Draw the k-th line through the means of ``tables.intervals``, with bars for the intervals."""
     colour, line = ("0.25", "--") if dashed else (f"C{k}", "-")
     axes.plot(places, found["mean"], MARKERS[k % 7] + line, ms=4, lw=1.4, color=colour, label=label)
     axes.vlines(places, found.low, found.high, color=colour, lw=1)
@@ -222,13 +222,13 @@ def fid_by_images(
     dashed: Collection[str] = (),
     floor: float | None = None,
 ) -> Figure:
-    """FID against the images that a run has seen, in per cent of a run on all the data, with 95 % intervals.
+    """FID against the images seen in training, in per cent of a run on all the data, with 95 % intervals.
 
     Args:
-        frame: of ``results.read_cells``.
+        frame: results of ``results.read_cells``.
         lines: label -> the rows on that line.
         dashed: labels of dashed lines.
-        floor: the value of two random halves of the real images.
+        floor: real-vs-real FID, drawn as a dotted line.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     shown = {label: frame[frame.row.isin(rows)] for label, rows in lines.items()}
@@ -253,18 +253,18 @@ def metrics_by_ratio(
     dashed: Collection[str] = (),
     full: str | None = None,
 ) -> Figure:
-    """Several metrics against the share of the data kept, a panel each: means with 95 % intervals.
+    """Several metrics against the share of the data kept, a panel for each: means with 95 % intervals.
 
-    Rows and metrics without numbers are left out; positive ones that span a factor of five are drawn on a
-    logarithmic axis.
+    Rows and metrics without numbers are left out.  Positive metrics that span more than a factor of five get
+    a logarithmic axis.
 
     Args:
-        frame: of ``results.read_cells``.
-        rows: their names in ``grid.ROWS``.
-        labels: row -> how it is printed.
-        metrics: column -> its name.
+        frame: results of ``results.read_cells``.
+        rows: names of rows in ``grid.ROWS``.
+        labels: row -> printed label.
+        metrics: column of ``frame`` -> printed name.
         dashed: rows drawn dashed.
-        full: the row of the run on all the data, a solid line across.
+        full: the row of the run on all the data, drawn as a horizontal line.
     """
     shown = {value: name for value, name in metrics.items() if frame[value].notna().any()}
     if not shown:
@@ -283,10 +283,10 @@ def metrics_by_ratio(
 
 
 def differences(found: Mapping[str, pd.DataFrame]) -> Figure:
-    """How much lower or higher a row is than another: a line a comparison, means with 95 % paired intervals.
+    """Differences between rows, a line for each comparison: means with 95 % paired intervals.
 
     Args:
-        found: what is compared -> ``Page.compare``; those without results are left out.
+        found: name of a comparison -> its ``Page.compare``; those without results are left out.
     """
     found = {name: table for name, table in found.items() if len(table)}
     ratios = sorted({ratio for table in found.values() for ratio in table.index})
@@ -313,11 +313,11 @@ def differences(found: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def rank_slopes(order: pd.DataFrame, labels: Labels) -> Figure:
-    """The rows in the paper's order and in ours, a panel per ratio; lines that cross are pairs that disagree.
+    """Ranks of the rows in the paper and here, a panel for each ratio; lines cross where the orders disagree.
 
     Args:
-        order: of ``findings.same_order``.
-        labels: row -> how it is printed.
+        order: the DataFrame of ``findings.same_order``.
+        labels: row -> printed label.
     """
     rows = list(dict.fromkeys(row for ranked in order["paper"] for row in ranked))
     figure, grid = panel_grid(len(order), 0.42 * len(rows) + 1.1, columns=4, sharey=True)
@@ -339,11 +339,11 @@ def rank_slopes(order: pd.DataFrame, labels: Labels) -> Figure:
 
 
 def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure:
-    """What each recipe costs until its model is trained, stage by stage, in units of one run on all the data.
+    """Cost of each recipe up to its trained model, stage by stage, in units of one run on all the data.
 
     Args:
         ledgers: label -> {stage: cost}.
-        full: the same cost of the run on all the data.
+        full: cost of the run on all the data, in the same unit.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 0.5 * len(ledgers) + 1.2))
     labels = list(ledgers)
@@ -361,11 +361,11 @@ def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure
 
 
 def speedup_by_ratio(panels: Mapping[str, Mapping[str, Sequence[float]]], ratios: Sequence[float]) -> Figure:
-    """Speed-ups against the share of the data, a panel per recipe; at the line, as slow as all the data.
+    """Speed-ups against the share of the data kept, a panel for each recipe; 1 is the run on all the data.
 
     Args:
         panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first
-            series is the ideal and dashed.
+            series is the ideal speed-up and is drawn dashed.
         ratios: shares of the data that are kept.
     """
     figure, grid = panel_grid(len(panels), 3.3, columns=3, sharey=True)
@@ -393,7 +393,7 @@ def front_page(
     classwise_before: Classwise,
     classwise_after: Classwise,
 ) -> Figure:
-    """The method in one picture: what is kept, what is generated, the class weights, the class-wise FID."""
+    """The method in one picture: kept images, samples, class weights, and class-wise FID."""
     from ...sampling import proportional_labels
 
     K = len(data.class_names)

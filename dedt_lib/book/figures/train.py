@@ -36,7 +36,7 @@ def loss_curves(runs: Arrays) -> Figure:
 
 
 def epoch_losses(runs: Mapping[str, Sequence[float]]) -> Figure:
-    """Mean training loss of each epoch, a panel per run since each has a loss of its own.
+    """Mean training loss of each epoch, in a separate panel for each run because the losses differ in kind.
 
     Args:
         runs: label -> losses [epochs].
@@ -56,11 +56,11 @@ def epoch_losses(runs: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Names) -> Figure:
-    """How often an epoch draws each class (bars), and how often it should (short lines).
+    """How often an epoch draws each class (bars), and the number expected by the class weights (short lines).
 
     Args:
-        draws: int [K].
-        expected: float [K].
+        draws: images drawn of each class, int [K].
+        expected: expected number of images, float [K].
         class_names: names of the classes, in their order.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
@@ -74,10 +74,10 @@ def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Names) -> 
 
 
 def losses_by_timestep(t: np.ndarray, losses: np.ndarray) -> Figure:
-    """Each sample's loss at the timestep that it drew, and the mean loss.
+    """Loss of each sample against its random timestep, and the mean loss.
 
     Args:
-        t: int [n].
+        t: timesteps, int [n].
         losses: float [n].
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
@@ -94,7 +94,7 @@ def losses_by_timestep(t: np.ndarray, losses: np.ndarray) -> Figure:
 
 
 def epoch_sizes(sizes: Mapping[str, Sequence[int]], total: int) -> Figure:
-    """How many samples each epoch visits, in per cent of all; ``sizes`` maps a label to int [epochs]."""
+    """Samples that each epoch visits, in per cent of ``total``; ``sizes`` maps a label to int [epochs]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.9))
     for k, (label, values) in enumerate(sizes.items()):
         epochs, share = np.arange(1, len(values) + 1), 100 * np.asarray(values) / total
@@ -108,7 +108,7 @@ def epoch_sizes(sizes: Mapping[str, Sequence[int]], total: int) -> Figure:
 
 
 def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> Figure:
-    """Class weights over the proxy's steps, K alpha so that 1 means unchanged; the burn-in is shaded.
+    """Class weights K alpha (1 is uniform) over the proxy's steps; the burn-in is shaded.
 
     Args:
         readings: label -> :data:`Reading`.
@@ -133,7 +133,7 @@ def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> 
 
 
 def reweighting_signal(reading: Reading) -> Figure:
-    """Mean clipped excess loss, share of samples clipped, and effective number of classes, by step."""
+    """Mean clipped excess loss, share of clipped samples, and effective number of classes at each step."""
     figure, panels = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
     series = {
         "mean excess loss": reading["excess"].mean(axis=1),
@@ -150,9 +150,9 @@ def reweighting_signal(reading: Reading) -> Figure:
 
 
 def clipped_share(readings: Mapping[str, Reading]) -> Figure:
-    """Share of samples whose excess loss is clipped to zero, over the proxy's run, a line per model.
+    """Share of samples whose excess loss is clipped to zero over the proxy's run, a line for each label.
 
-    It is averaged over a twentieth of the run.
+    It is a running average over a twentieth of the run.
 
     Args:
         readings: label -> :data:`Reading`.
@@ -169,11 +169,11 @@ def clipped_share(readings: Mapping[str, Reading]) -> Figure:
 
 
 def group_weights(runs: Arrays, groups: Arrays) -> Figure:
-    """Class weights of many classes by group, a panel per run: the median and where nine in ten classes lie.
+    """Class weights by group of classes, a panel for each run: median, and range of 90 % of the classes.
 
     Args:
-        runs: label -> trajectory float [T, K].
-        groups: label -> bool [K].
+        runs: label -> trajectory of the class weights, float [T, K].
+        groups: label -> members of the group, bool [K].
     """
     figure, panels = panel_grid(len(runs), 3.0, sharey=True)
     for axes, (title, trajectory) in zip(panels, runs.items()):
