@@ -55,7 +55,7 @@ PRETRAINED: dict[str, tuple[Callable[..., Any], str]] = {
 
 
 def build(name: str, *, channels: int, num_classes: int, width: int, **settings: Any) -> nn.Module:
-    """An untrained encoder, small enough to be trained on the user's own data.
+    """An untrained encoder, sized to be trained on the user's own data.
 
     Args:
         name: A key of NETWORKS.

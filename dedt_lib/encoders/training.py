@@ -43,7 +43,7 @@ def train_classifier(
         epochs: Passes over the images.
         batch_size: Images per step.
         learning_rate: Initial learning rate.
-        seed: Seed of the order of the images and of the augmentation.
+        seed: Seed of the order of the images and of all random draws.
         shift: Largest random shift, in pixels.
         padding: What fills the pixels that a shift uncovers: the border ("replicate") or black ("zero").
         flip: Whether to mirror each image with probability one half.

@@ -225,8 +225,6 @@ def _gaussian_kernel(sigma: float, dtype: np.dtype, device: str | None) -> Kerne
         exponent = products(x, y, device)
         exponent -= np.square(x).sum(axis=1, keepdims=True) / 2
         exponent -= np.square(y).sum(axis=1) / 2
-        return np.expm1(
-            exponent, dtype=np.float64
-        )  # in single precision NumPy's expm1 is biased in digit seven
+        return np.expm1(exponent, dtype=np.float64)  # NumPy's float32 expm1 is biased in digit seven
 
     return kernel

@@ -32,7 +32,7 @@ def precision_recall(
     Args:
         real: float [n, d].
         generated: float [m, d]; the same features as for FID.
-        k: number of the neighbour that a ball reaches to.
+        k: which nearest neighbour a ball reaches to, counted from 1.
         radii: the result of :func:`neighbour_radii` for ``real``, if known.
         device: PyTorch device for the scalar products, such as "cuda"; None computes on the CPU.
 
@@ -136,9 +136,10 @@ def near(distances: Array, quantile: float = 0.01) -> float | None:
 
 
 def views(images: Array, *, shifted: bool = False, mirrored: bool = False) -> Iterator[Array]:
-    """Yield images uint8 [n, C, H, W] unchanged, then shifted by a pixel in eight directions, each also mirrored.
+    """Yield the images uint8 [n, C, H, W] unchanged, followed by further views of them, one by one.
 
-    Shifts and mirror images are optional.  A shift repeats the border.
+    ``shifted`` adds shifts by one pixel in all eight directions, which repeat the border.  ``mirrored`` adds the
+    mirror image of each view.
     """
     steps, (height, width) = (0, 1, -1) if shifted else (0,), images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge") if shifted else images

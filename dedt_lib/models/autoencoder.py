@@ -176,7 +176,7 @@ def train_autoencoder(
         epochs: Passes over the images.
         batch_size: Images per step.
         learning_rate: Initial learning rate.
-        seed: Seed of the order of the images and of the sampled latents.
+        seed: Seed of the order of the images and of all random draws.
         folder: Where to save a checkpoint after each epoch and to resume from one.
         device: Where to train.
 

@@ -14,7 +14,7 @@ class Batch:
         labels: int64 [b], the true classes.
         t: Timesteps, int64 [b] in 0..999.
         noise: float [b, C, H, W].
-        drop: bool [b], whether the label is hidden, as training for guidance requires.
+        drop: bool [b], whether the label is hidden (label dropout for classifier-free guidance).
         extra: Further random tensors [b, ...] that the model draws in a step, by name.
     """
 

@@ -178,8 +178,8 @@ def pipeline_key(pipeline: StableDiffusionPipeline) -> str:
 def save_pipeline(model: StableDiffusion, pipeline: StableDiffusionPipeline, folder: Path | str) -> None:
     """Write ``pipeline`` with the U-Net of ``model`` into ``folder``, as safetensors.
 
-    StableDiffusionPipeline.from_pretrained can load it; its default image size is that of ``model``.  If
-    writing fails, the folder is left as it was.
+    StableDiffusionPipeline.from_pretrained can load it; its default image size is that of ``model``.  An
+    existing folder is replaced only when the new one is complete.
 
     Raises:
         DedtError: The disk is full, or the folder holds something else.
