@@ -6,9 +6,9 @@ An encoder is a ``torch.nn.Module`` with
                                         further preprocessing (three channels, size, mean and standard
                                         deviation)
 
-An encoder that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  The encoders
-that a recipe may name are listed in :data:`dedt_lib.stages.embed.ENCODERS`; those with published weights also
-have an entry in ``PRETRAINED``.
+An encoder that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  The
+encoders that a recipe may name are listed in :data:`dedt_lib.stages.embed.ENCODERS`; those with published
+weights also have an entry in ``PRETRAINED``.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def _inceptionv3(channels, num_classes, width, **settings):
 
 
 def _clip(channels, num_classes, width, **settings):
-    """A small CLIP with a vision tower of the given width; classes are captions, so their number is unused."""
+    """A small CLIP with a vision tower of the given width; classes are captions, so K is unused."""
     vision = {**SMALL_CLIP["vision_cfg"], "width": width}
     return CLIP({**SMALL_CLIP, "vision_cfg": vision}, **settings)
 

@@ -98,10 +98,10 @@ def train_clip(
     """Train a CLIP on LabelledImages with captions made from their class names.
 
     Every image gets a caption with a template drawn from TEMPLATES.  The loss is CLIP's symmetric
-    cross-entropy, except that each image matches all captions of its class: the targets are spread evenly over
-    them, because with few classes many other captions of a batch are correct too.  The optimiser is AdamW with
-    CLIP's betas and weight decay; the learning rate follows a cosine to zero.  Arguments, result and errors are
-    those of ``train_classifier``.
+    cross-entropy, except that each image matches all captions of its class: the targets are spread evenly
+    over them, because with few classes many other captions of a batch are correct too.  The optimiser is
+    AdamW with CLIP's betas and weight decay; the learning rate follows a cosine to zero.  Arguments, result
+    and errors are those of ``train_classifier``.
     """
     settings = {"shift": shift, "schedule": "cosine"}
     settings |= {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
@@ -109,7 +109,7 @@ def train_clip(
     images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))
     captions = [network.tokens(template.format(name) for template in TEMPLATES) for name in data.class_names]
     captions = torch.stack(captions)
-    # As in CLIP, gains, biases and the temperature get no weight decay: the parameters with fewer than two axes.
+    # As in CLIP, no weight decay for gains, biases and the temperature: parameters with fewer than two axes.
     decayed = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}]

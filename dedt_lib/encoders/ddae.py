@@ -48,7 +48,7 @@ class DDAE(nn.Module):
         return super().train(False)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Images float [n, C, H, W] in [-1, 1] to features [n, width of the block], averaged over the draws."""
+        """Images float [n, C, H, W] in [-1, 1] to features [n, block width], averaged over the draws."""
         return torch.stack([self._pooled(images, draw) for draw in range(self.draws)]).mean(dim=0)
 
     def _pooled(self, images, draw):

@@ -36,7 +36,7 @@ class Pretrained(nn.Module):
         self.eval()
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
-        """Images float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], resized (bicubic) and normalised."""
+        """Images float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], bicubic and normalised."""
         images = three_channels(images)
         if images.shape[2:] != (self.size, self.size):
             size = (self.size, self.size)

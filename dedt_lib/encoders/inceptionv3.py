@@ -1,4 +1,4 @@
-"""Inception-v3 (Szegedy et al., 2016): for Gaussian instance selection (DeVries et al., 2020), and for FID."""
+"""Inception-v3 (Szegedy et al., 2016) for Gaussian instance selection (DeVries et al., 2020), and for FID."""
 
 import io
 from pathlib import Path
@@ -16,8 +16,8 @@ class InceptionV3(TorchvisionClassifier):
     """torchvision's Inception-v3 without its auxiliary classifier: 2048 pooled features.
 
     Images are preprocessed as in the code of Gaussian instance selection: ImageNet's mean and standard
-    deviation, then a bilinear resize to ``size`` pixels with aligned corners.  The network itself maps them to
-    the range that it expects.
+    deviation, then a bilinear resize to ``size`` pixels with aligned corners.  The network itself maps them
+    to the range that it expects.
 
     Args:
         num_classes: Number of classes K.

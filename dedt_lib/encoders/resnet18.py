@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., 2016): the CIFAR variant, to be trained from scratch, and torchvision's for ImageNet."""
+"""ResNet-18 (He et al., 2016): the CIFAR variant, trained from scratch, and torchvision's for ImageNet."""
 
 from collections.abc import Sequence
 

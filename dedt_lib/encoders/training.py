@@ -32,10 +32,10 @@ def train_classifier(
 ) -> np.ndarray:
     """Train ``network`` on LabelledImages with cross-entropy.
 
-    The defaults are SGD with Nesterov momentum and a cosine schedule to zero (as in DeepCore) and random shifts
-    of up to ``shift`` pixels.  Moderate-DS (Xia et al., 2023; utils.py) uses epochs=200, batch_size=128,
-    learning_rate=0.1, schedule="steps", nesterov=False, shift=4, padding="zero", flip=True, and a network that
-    normalises with the mean and standard deviation of the data.
+    The defaults are SGD with Nesterov momentum and a cosine schedule to zero (as in DeepCore) and random
+    shifts of up to ``shift`` pixels.  Moderate-DS (Xia et al., 2023; utils.py) uses epochs=200,
+    batch_size=128, learning_rate=0.1, schedule="steps", nesterov=False, shift=4, padding="zero", flip=True,
+    and a network that normalises with the mean and standard deviation of the data.
 
     Args:
         network: Maps images float [n, C, H, W] to logits [n, K].
@@ -87,7 +87,7 @@ def random_shift(
         images: float [n, C, H, W] in [-1, 1].
         pixels: Largest shift along each axis, in either direction.
         generator: A generator on the host.
-        padding: What fills the uncovered pixels: the border ("replicate") or black ("zero", which is -1 here).
+        padding: What fills the uncovered pixels: the border ("replicate") or black ("zero", here -1).
 
     Raises:
         DedtError: The padding is unknown.

@@ -55,7 +55,7 @@ class ClipViT(nn.Module):
         return channels_first((pixels / 255 - self.mean) / self.std)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Images float [n, 1 or 3, H, W] in [-1, 1] to unit vectors [n, d]; d = 768 with the published weights."""
+        """Images float [n, 1 or 3, H, W] in [-1, 1] to unit vectors [n, d]; as published, d = 768."""
         return nn.functional.normalize(self.model(self.preprocess(images)).image_embeds, dim=1)
 
 

@@ -87,8 +87,8 @@ class FrechetReference:
 def frechet_distance(real: Array | FrechetReference, generated: Array) -> float:
     """Frechet distance between Gaussians fitted to two feature matrices (FID; Heusel et al., 2017).
 
-    ``|mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2)``.  With ``S_r = A A^T``, the trace of the square root is
-    ``sum sqrt eig(A^T S_g A)``, which is real and defined for singular covariances too.
+    ``|mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2)``.  With ``S_r = A A^T``, the trace of the square root
+    is ``sum sqrt eig(A^T S_g A)``, which is real and defined for singular covariances too.
 
     Args:
         real: float [n, d], or its FrechetReference, which saves most of the time if this side is compared

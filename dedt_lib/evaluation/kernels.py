@@ -28,9 +28,9 @@ def kid(real: Array, generated: Array, *, within: Array | None = None, device: s
     """Unbiased squared maximum mean discrepancy, ``k(x, y) = (x.y / d + 1)^3`` (KID; Binkowski et al., 2018).
 
     Unlike that of FID, its expectation does not depend on the number of images, so it suits classes with few.
-    Up to MOST_PAIRED images on each side, all pairs are used.  With more, it is the published estimate: the mean
-    over KID_SUBSETS random subsets of KID_SUBSET_SIZE images of each side (fewer if a side has fewer).  The
-    subsets are those of torch-fidelity.
+    Up to MOST_PAIRED images on each side, all pairs are used.  With more, it is the published estimate: the
+    mean over KID_SUBSETS random subsets of KID_SUBSET_SIZE images of each side (fewer if a side has fewer).
+    The subsets are those of torch-fidelity.
 
     Args:
         real: float [n, d].
@@ -123,9 +123,9 @@ def cmmd(
         real: L2-normalised embeddings, float [n, d].
         generated: L2-normalised embeddings, float [m, d].
         sigma: width of the kernel.
-        unbiased: whether to leave out the pairs of an image with itself.  The published code includes them, so
-            published numbers are to be compared with the biased value, the default.  The expectation of the
-            unbiased value does not depend on the number of images; for equal distributions the value lies
+        unbiased: whether to leave out the pairs of an image with itself.  The published code includes them,
+            so published numbers are to be compared with the biased value, the default.  The expectation of
+            the unbiased value does not depend on the number of images; for equal distributions the value lies
             around zero and may be negative.
         device: PyTorch device for the scalar products, such as "cuda"; None computes them with NumPy.
 
@@ -198,7 +198,7 @@ def _mean_kernels(kernel: Kernel, x: Array) -> tuple[float, float]:
 
 
 def _kernel_sums(kernel: Kernel, x: Array, y: Array) -> tuple[float, float]:
-    """Sum of ``kernel`` over all pairs of rows of x and y; and, if y is x, over the pairs of different rows."""
+    """Sum of ``kernel`` over all pairs of rows of x and y, and over pairs of different rows if y is x."""
     within, total, distinct = y is x, 0.0, 0.0
     for rows, columns in itertools.product(slices(len(x)), slices(len(y))):
         if within and columns.start < rows.start:

@@ -17,13 +17,13 @@ MOST_NEIGHBOURS = 10_000
 images in the search for near-copies: the cost grows with the product of the sides."""
 
 SAME = 1e-3
-"""Pixel distance, in grey levels, below which images differ by rounding only: one level in one pixel is more."""
+"""Distance in grey levels below which images differ by rounding only; one level in one pixel is more."""
 
 
 def precision_recall(
     real: Array, generated: Array, *, k: int = 3, radii: Array | None = None, device: str | None = None
 ) -> tuple[float, float]:
-    """Precision and recall: shares of realistic samples and of covered real images (Kynkaanniemi et al., 2019).
+    """Precision and recall: shares of realistic samples and covered real images (Kynkaanniemi et al., 2019).
 
     The ball around an image reaches to its k-th nearest neighbour in the same set.  Precision is the share of
     generated images inside the ball of a real image, recall the share of real images inside the ball of a
@@ -81,8 +81,8 @@ def nearest_distances(
 ) -> tuple[Array, Array]:
     """Pixel distance of each image to the nearest reference.
 
-    Sides longer than THUMBNAIL pixels are first reduced to THUMBNAIL by area averaging: a copy remains a copy,
-    and its noise counts for less.
+    Sides longer than THUMBNAIL pixels are first reduced to THUMBNAIL by area averaging: a copy remains a
+    copy, and its noise counts for less.
 
     Args:
         images: uint8 [n, C, H, W].
@@ -138,8 +138,8 @@ def near(distances: Array, quantile: float = 0.01) -> float | None:
 def views(images: Array, *, shifted: bool = False, mirrored: bool = False) -> Iterator[Array]:
     """Yield the images uint8 [n, C, H, W] unchanged, followed by further views of them, one by one.
 
-    ``shifted`` adds shifts by one pixel in all eight directions, which repeat the border.  ``mirrored`` adds the
-    mirror image of each view.
+    ``shifted`` adds shifts by one pixel in all eight directions, which repeat the border.  ``mirrored`` adds
+    the mirror image of each view.
     """
     steps, (height, width) = (0, 1, -1) if shifted else (0,), images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge") if shifted else images
@@ -188,7 +188,7 @@ def _squared_distances(x: Array, y: Array, device: str | None) -> Array:
 
 
 def _thumbnails(images: Array) -> Array:
-    """Flattened images [n, -1] with no side longer than THUMBNAIL: uint8, or float32 if they had to be reduced."""
+    """Images as rows [n, -1] with no side longer than THUMBNAIL: uint8, or float32 if they were reduced."""
     height, width = images.shape[2:]
     if max(height, width) > THUMBNAIL:
         size = min(height, THUMBNAIL), min(width, THUMBNAIL)

@@ -19,8 +19,8 @@ def paired_interval(ours: Array, theirs: Array, *, level: float = 0.95) -> tuple
         level: confidence level, in (0, 1): the share of such intervals that cover the true difference.
 
     Returns:
-        The mean difference, and the lower and the upper end of its interval; all three are equal if every seed
-        has the same difference.
+        The mean difference, and the lower and the upper end of its interval; all three are equal if every
+        seed has the same difference.
 
     Raises:
         DedtError: fewer than two seeds, different lengths, non-finite values, or a level outside (0, 1).
@@ -88,7 +88,7 @@ def _standard_error(values: np.ndarray) -> np.ndarray:
 def holm(p: Array) -> np.ndarray:
     """Holm's adjusted p-values, which limit the chance of any false alarm among several tests (Holm, 1979).
 
-    The i-th smallest of m p-values, counted from zero, becomes the maximum of (m - j) p_j over j <= i, at most 1.
+    The i-th smallest of m p-values, counted from zero, becomes max over j <= i of (m - j) p_j, at most 1.
 
     Args:
         p: float [n]; NaN does not count as a test and stays NaN.
@@ -152,8 +152,8 @@ def concordance(values: Array) -> tuple[float, float]:
         values: float [n, K], one row for each seed.
 
     Returns:
-        W, from 0 for no agreement to 1 for the same order in all seeds, and p; (NaN, 1) for one seed, for fewer
-        than three classes, or if all classes have equal values in every seed.
+        W, from 0 for no agreement to 1 for the same order in all seeds, and p; (NaN, 1) for one seed, for
+        fewer than three classes, or if all classes have equal values in every seed.
     """
     from scipy.stats import friedmanchisquare
 
@@ -166,6 +166,6 @@ def concordance(values: Array) -> tuple[float, float]:
 
 
 def spread(labels: Array, most: int) -> Array:
-    """Positions int64, sorted, of at most ``most`` images, evenly spaced in each class, which keeps its share."""
+    """Positions (sorted, int64) of at most ``most`` images: each class in its share, at even intervals."""
     n, order = len(labels), np.argsort(labels, kind="stable")
     return np.sort(order[np.arange(most) * n // most]) if n > most else np.arange(n)

@@ -28,7 +28,8 @@ from ..arrays import check_choice
 def build_model(name: str, **settings: Any) -> nn.Module:
     """A freshly initialised model by name, "unet" or "mdt".
 
-    Stable Diffusion is built from a pipeline instead: :class:`dedt_lib.models.stable_diffusion.StableDiffusion`.
+    Stable Diffusion is built from a pipeline instead:
+    :class:`dedt_lib.models.stable_diffusion.StableDiffusion`.
 
     Raises:
         DedtError: The name is unknown.

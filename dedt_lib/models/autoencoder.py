@@ -66,8 +66,8 @@ def patched(network: "AutoencoderKL", patch: int) -> "AutoencoderKL":
     autoencoder; the network, whose last layers start at zero, learns the rest.
 
     Args:
-        network: An AutoencoderKL without ``quant_conv``; it is changed in place, and ``patch`` is added to its
-            config.
+        network: An AutoencoderKL without ``quant_conv``; it is changed in place, and ``patch`` is added to
+            its config.
         patch: Side of a patch in pixels.
 
     Returns:
@@ -104,8 +104,8 @@ class Sum(nn.Module):
 def start_linear(network: "AutoencoderKL", images: torch.Tensor) -> None:
     """Set the linear maps of a :func:`patched` network to the best linear autoencoder of single patches.
 
-    This is probabilistic PCA (Tipping and Bishop, 1999): the closed form of what training a linear variational
-    autoencoder with Gaussian pixels of fixed deviation converges to (Lucas et al., 2019).
+    This is probabilistic PCA (Tipping and Bishop, 1999): the closed form of what training a linear
+    variational autoencoder with Gaussian pixels of fixed deviation converges to (Lucas et al., 2019).
 
     Args:
         network: A patched network; it is changed in place.
@@ -163,11 +163,11 @@ def train_autoencoder(
 ) -> np.ndarray:
     """Train an AutoencoderKL on LabelledImages resized to ``image_size``.
 
-    The loss is the negative evidence lower bound for Gaussian pixels with a fixed deviation, scaled like a mean
-    squared error.  The deviation is small, so the KL term only keeps the latents smooth and bounded, as the
-    slight penalty of Rombach et al. (2022, Section 3.1) does.  The optimiser is AdamW with a cosine schedule.
-    After training, ``network.config.scaling_factor`` is the inverse standard deviation of the sampled latents
-    of all images, so that scaled latents have unit variance (their Section G).
+    The loss is the negative evidence lower bound for Gaussian pixels with a fixed deviation, scaled like a
+    mean squared error.  The deviation is small, so the KL term only keeps the latents smooth and bounded, as
+    the slight penalty of Rombach et al. (2022, Section 3.1) does.  The optimiser is AdamW with a cosine
+    schedule.  After training, ``network.config.scaling_factor`` is the inverse standard deviation of the
+    sampled latents of all images, so that scaled latents have unit variance (their Section G).
 
     Args:
         network: The AutoencoderKL to train, in place.
@@ -249,8 +249,8 @@ def decode(
     """Images decoded from scaled latents.
 
     Args:
-        network: An AutoencoderKL on any device, whose scaling factor the latents are divided by.  It may differ
-            from the encoder: MDT is trained on latents of sd-vae-ft-mse and decoded with sd-vae-ft-ema.
+        network: An AutoencoderKL on any device; its scaling factor undoes the scaling.  It may differ from
+            the encoder: MDT is trained on latents of sd-vae-ft-mse and decoded with sd-vae-ft-ema.
         latents: Scaled latents, float [n, c, h, w].
         size: Side to which the decoded images are resized, if they were enlarged before encoding.
         batch_size: Latents per forward pass.
@@ -283,8 +283,8 @@ def encode(
     """Write the posteriors of uint8 images [n, C, H, W], resized to ``image_size``, into ``folder``.
 
     The shards ``latents-00000.npy``, ... hold float16 [m, views, 2, c, h, w]: mean and standard deviation,
-    unscaled.  ``latents.json`` records the autoencoder, the images and the settings.  Up to rounding (order of
-    sums), the latents do not depend on ``batch_size`` or ``shard_size``.  After an interruption, complete
+    unscaled.  ``latents.json`` records the autoencoder, the images and the settings.  Up to rounding (order
+    of sums), the latents do not depend on ``batch_size`` or ``shard_size``.  After an interruption, complete
     shards are kept and damaged ones encoded again.
 
     Args:
@@ -292,15 +292,15 @@ def encode(
         images: uint8 [n, C, H, W]; may be memory-mapped, at most one shard is in memory.
         folder: Where to write; created if missing.
         image_size: Side of the resized images in pixels.
-        flip: Whether to encode the mirrored image too, as a second view, because the latent of a mirrored image
-            is not the mirrored latent.
+        flip: Whether to encode the mirrored image too, as a second view, because the latent of a mirrored
+            image is not the mirrored latent.
         batch_size: Images per forward pass.
         shard_size: Images per file.
         device: Where to encode; the network is moved back afterwards.
 
     Raises:
-        DedtError: Images do not fit the network, the folder holds latents of other images, another autoencoder
-            or other settings, posteriors are not finite, or the disk is full.
+        DedtError: Images do not fit the network, the folder holds latents of other images, another
+            autoencoder or other settings, posteriors are not finite, or the disk is full.
     """
     folder = Path(folder)
     check_fit(network, images.shape[1], image_size)

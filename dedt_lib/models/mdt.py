@@ -38,7 +38,7 @@ class RelativePositionBias(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, offsets: Tensor) -> Tensor:
-        """Bias float [b, heads, n, n]; ``offsets`` int64 [b, n, n] are the rows of the table for pairs of tokens."""
+        """Bias float [b, heads, n, n]; ``offsets`` int64 [b, n, n]: the table row of each pair of tokens."""
         b, n, _ = offsets.shape
         table = self.relative_position_bias_table.T.expand(b, -1, -1)
         rows = offsets.view(b, 1, n * n).expand(-1, table.shape[1], -1)
@@ -73,7 +73,7 @@ class Block(nn.Module):
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
 
     def forward(self, x: Tensor, condition: Tensor, offsets: Tensor, skip: Tensor | None = None) -> Tensor:
-        """x, skip and result: float [b, n, width].  condition: float [b, width].  offsets: int64 [b or 1, n, n]."""
+        """x, skip, result: float [b, n, width]; condition: float [b, width]; offsets: int64 [b or 1, n, n]."""
         if self.skip_linear is not None:
             x = self.skip_linear(torch.cat([x, skip], dim=-1))
         modulation = self.adaLN_modulation(condition).unsqueeze(1)
@@ -126,8 +126,8 @@ def variational_bits(
 def discretised_log_likelihood(images: Tensor, distance: Tensor, log_deviation: Tensor) -> Tensor:
     """Logarithm of the mass of a Gaussian in the bin around each value, of the same shape as the arguments.
 
-    The bins are those of 256 grey levels in [-1, 1], with the outer two open.  Latents have no grey levels and
-    leave [-1, 1], but MDT is trained with this formula.
+    The bins are those of 256 grey levels in [-1, 1], with the outer two open.  Latents have no grey levels
+    and leave [-1, 1], but MDT is trained with this formula.
 
     Args:
         images: The values.
@@ -136,7 +136,7 @@ def discretised_log_likelihood(images: Tensor, distance: Tensor, log_deviation: 
     """
 
     def below(x):
-        """Cumulative distribution function of the normal distribution, by the tanh formula of the reference."""
+        """The normal cumulative distribution function, by the tanh approximation of the reference."""
         return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
     precision = (-log_deviation).exp()
@@ -220,7 +220,7 @@ class MDTv2(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, side):
-        """Initialise as published: sinusoidal positions, blocks that start as the identity, an output of zero."""
+        """Initialise as published: sinusoidal positions, blocks that start as the identity, output zero."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
@@ -269,7 +269,7 @@ class MDTv2(nn.Module):
             x: Noisy latents, float [b, C, H, W].
             t: Timesteps, int [b] in 0..999.
             y: Labels, int64 [b].
-            kept: None for the unmasked pass; else int64 [b, m], the indices of the tokens that the encoder sees.
+            kept: None for the unmasked pass; else int64 [b, m], indices of the tokens that the encoder sees.
         """
         tokens = self.x_embedder(x) + self.pos_embed
         frequencies = get_timestep_embedding(t, FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -295,7 +295,7 @@ class MDTv2(nn.Module):
         return tokens
 
     def _interpolate(self, visible, condition, places):
-        """All tokens in order: visible ones with their position added, hidden ones predicted by the side block."""
+        """All tokens in order: visible ones plus their position, hidden ones predicted by the side block."""
         b, _, width = visible.shape
         blank = self.mask_token.to(visible.dtype).expand(b, self.tokens, width)
         known = blank.scatter(1, places.expand_as(visible), visible) + self.decoder_pos_embed
@@ -334,8 +334,8 @@ class MDTv2(nn.Module):
         """Random draws for the masked pass of n samples, for ``Batch.extra``.
 
         Returns:
-            masked_noise: float [n, C, H, W].  masked_drop: bool [n], whether the label is hidden.  kept: int64
-            [n, m], the indices of the tokens that the encoder sees; m is the same for the whole batch.
+            masked_noise: float [n, C, H, W].  masked_drop: bool [n], whether the label is hidden.  kept:
+            int64 [n, m], the indices of the tokens that the encoder sees; m is the same for the whole batch.
         """
         # Drawn on the host, because reading a value from the device would wait for it.
         share = torch.rand((), generator=torch_generator(generator.initial_seed(), "mask")).item()
@@ -350,8 +350,8 @@ class MDTv2(nn.Module):
     def losses(self, batch: Batch) -> Tensor:
         """Loss of the unmasked pass plus loss of the masked pass for each sample: float [b].
 
-        Each loss is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) / SNR,
-        plus :func:`variational_bits`, which trains the variance only.
+        Each loss is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) /
+        SNR, plus :func:`variational_bits`, which trains the variance only.
         """
         extra = batch.extra
         masked = self._pass_losses(batch, extra["masked_noise"], extra["masked_drop"], extra["kept"])
@@ -378,7 +378,7 @@ class MDTv2(nn.Module):
         return loss
 
     def _pass(self, batch, noise, drop, kept=None):
-        """Error of the noise estimate, and variance output (empty without ``learn_sigma``): float [b, C, H, W]."""
+        """Noise error and variance output (empty without ``learn_sigma``): float [b, C, H, W] each."""
         signal, deviation = self.schedule(batch.t, "signal", "deviation")
         labels = torch.where(drop, self.null_label, batch.labels)
         output = self(signal * batch.images + deviation * noise, batch.t, labels, kept)

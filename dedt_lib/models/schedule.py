@@ -52,10 +52,10 @@ class NoiseSchedule(nn.Module):
 
 
 def power_cosine(t: torch.Tensor, guidance: float, power: float = 4.0) -> torch.Tensor:
-    """Guidance scale float [b] at timesteps t int [b] in 0..999; it rises from 1 in pure noise to ``guidance``.
+    """Guidance scale float [b] at t int [b] in 0..999; it rises from 1 in pure noise to ``guidance``.
 
-    1 + (g - 1) (1 - cos(pi (1 - t/1000)^power)) / 2 (Gao et al., 2023): guidance is weak while the layout forms
-    and strong at the end.
+    1 + (g - 1) (1 - cos(pi (1 - t/1000)^power)) / 2 (Gao et al., 2023): guidance is weak while the layout
+    forms and strong at the end.
     """
     progress = 1 - t / NOISE_SCHEDULE["num_train_timesteps"]
     return 1 + (guidance - 1) * (1 - torch.cos(math.pi * progress**power)) / 2

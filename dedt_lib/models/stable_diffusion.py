@@ -36,7 +36,7 @@ READ = re.compile(
     rf"{re.escape(INDEX)}|(scheduler|tokenizer)/[^/]+\.(json|txt)"
     r"|(text_encoder|unet|vae)/(config\.json|(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?)"
 )
-"""Relative paths of the files that are read from a pipeline's folder: no safety checker, no half precision."""
+"""Relative paths of the files read from a pipeline's folder: no safety checker, no half precision."""
 
 
 class StableDiffusion(nn.Module):
@@ -148,8 +148,8 @@ def latent_size(vae: nn.Module, image_size: int) -> int:
 def load_pipeline(where: Path | str = VERSION_1_4) -> StableDiffusionPipeline:
     """A StableDiffusionPipeline in single precision, on the CPU, that samples with DDIM as in the paper.
 
-    Only safetensors are read.  The safety checker is left out, because it blackens images, which would distort
-    the metrics.  The pipeline's attribute ``published`` records its files.
+    Only safetensors are read.  The safety checker is left out, because it blackens images, which would
+    distort the metrics.  The pipeline's attribute ``published`` records its files.
 
     Args:
         where: A folder in diffusers' layout, or a name on the Hugging Face hub, which is searched in
@@ -238,7 +238,7 @@ def tiny_pipeline(
     groups: int = 8,
     seed: int = 0,
 ) -> StableDiffusionPipeline:
-    """A StableDiffusionPipeline with a small untrained U-Net and text encoder, around the AutoencoderKL ``vae``.
+    """A StableDiffusionPipeline with a small untrained U-Net and text encoder around a given autoencoder.
 
     Args:
         vae: An AutoencoderKL.

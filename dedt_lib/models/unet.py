@@ -12,7 +12,7 @@ from .schedule import NOISE_SCHEDULE
 
 
 class UNet(UNet2DModel):
-    """diffusers' U-Net with a fast ``dtype``; the original goes through all parameters twice per forward pass."""
+    """diffusers' U-Net with a fast ``dtype``; the original visits all parameters twice per forward pass."""
 
     @property
     def dtype(self) -> torch.dtype:
