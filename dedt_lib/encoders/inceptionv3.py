@@ -50,9 +50,6 @@ class FidInception(nn.Module):
 
     Args:
         path: File with the weights; None leaves the network untrained, which is enough to time it.
-
-    Raises:
-        DedtError: The weights are missing, altered or of another network.
     """
 
     def __init__(self, path: Path | None) -> None:

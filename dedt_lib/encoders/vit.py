@@ -23,8 +23,7 @@ class ClipViT(nn.Module):
         where: A folder with config.json and model.safetensors (or pytorch_model.bin), as ``save_pretrained``
             writes it for the image tower or the whole CLIP; or a name on the Hugging Face hub, which is
             searched in ``weights_folder()`` and in the hub's cache before it is downloaded
-            (``weights.published``).  None makes an untrained network of the published architecture, which is
-            enough to time it.
+            (``weights.published``).  None makes an untrained network of this architecture, enough to time it.
 
     Raises:
         DedtError: Files are missing, damaged or of another network, or a download fails.
@@ -42,8 +41,7 @@ class ClipViT(nn.Module):
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """Images float [n, 1 or 3, H, W] in [-1, 1] to the network's input [n, 3, size, size], normalised.
 
-        As published for CMMD: central square, bicubic resize with antialiasing, CLIP's mean and standard
-        deviation.
+        As published for CMMD: centre square, bicubic resize with antialiasing, CLIP's mean and deviation.
         """
         from torchvision.transforms.v2.functional import InterpolationMode, resize
 

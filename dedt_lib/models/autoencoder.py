@@ -66,12 +66,8 @@ def patched(network: "AutoencoderKL", patch: int) -> "AutoencoderKL":
     autoencoder; the network, whose last layers start at zero, learns the rest.
 
     Args:
-        network: An AutoencoderKL without ``quant_conv``; it is changed in place, and ``patch`` is added to
-            its config.
+        network: An AutoencoderKL without ``quant_conv``; changed in place, its config too.
         patch: Side of a patch in pixels.
-
-    Returns:
-        The same network.
     """
     encoder, decoder, area = network.encoder, network.decoder, patch**2
     channels, side = encoder.conv_in.in_channels, patch * downsampling(network)
@@ -184,8 +180,7 @@ def train_autoencoder(
         The mean training loss of each epoch, float64 [epochs].
 
     Raises:
-        DedtError: The checkpoint belongs to another run, losses are not finite, or images do not fit the
-            network.
+        DedtError: The checkpoint is of another run, losses are not finite, or images do not fit the network.
     """
     check_fit(network, data.images.shape[1], image_size)
     settings = {"schedule": "cosine", "image_size": image_size}

@@ -73,7 +73,7 @@ class Block(nn.Module):
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
 
     def forward(self, x: Tensor, condition: Tensor, offsets: Tensor, skip: Tensor | None = None) -> Tensor:
-        """x, skip, result: float [b, n, width]; condition: float [b, width]; offsets: int64 [b or 1, n, n]."""
+        """x, skip and result: float [b, n, width]; condition: [b, width]; offsets: int64 [b or 1, n, n]."""
         if self.skip_linear is not None:
             x = self.skip_linear(torch.cat([x, skip], dim=-1))
         modulation = self.adaLN_modulation(condition).unsqueeze(1)
@@ -261,9 +261,7 @@ class MDTv2(nn.Module):
     # ---- the network -------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Noise estimate and variance output, one after the other: float [b, 2C, H, W].
-
-        Without ``learn_sigma`` there is no variance output: [b, C, H, W].
+        """Noise estimate and variance output: float [b, 2C, H, W], or [b, C, H, W] without ``learn_sigma``.
 
         Args:
             x: Noisy latents, float [b, C, H, W].
