@@ -148,7 +148,7 @@ def contrastive_loss(
 def zero_shot_accuracy(network: CLIP, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
     """Zero-shot accuracy: share of images whose embedding is nearest to that of their own class, 0..1.
 
-    A class embedding is the mean over its captions, one for each template (Radford et al., 2021, section 3.1.4).
+    A class embedding is the mean over its captions, one per template (Radford et al., 2021, section 3.1.4).
     """
     network.to(device).eval()
     prompts = [
