@@ -1,14 +1,14 @@
-"""Images to features: the surrogate encoders of Fig. 1, and the classifier that FID is measured with.
+"""Encoders that turn images into features: the surrogate encoders of Fig. 1, and the classifier for FID.
 
 An encoder is a ``torch.nn.Module`` with
 
-    features(images) -> float [n, d]    images float [n, C, H, W] in [-1, 1]; everything from there on (three
-                                        channels, size, mean and standard deviation) is the encoder's own
-                                        affair
+    features(images) -> float [n, d]    images float [n, C, H, W] in [-1, 1]; the encoder itself does all
+                                        further preprocessing (three channels, size, mean and standard
+                                        deviation)
 
-One that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  What a recipe may
-name is entered in :data:`dedt_lib.stages.embed.ENCODERS`; one with published weights has an entry in
-``PRETRAINED`` too.
+An encoder that can be trained as a classifier also has a ``forward`` that returns logits [n, K].  The
+encoders that a recipe may name are listed in :data:`dedt_lib.stages.embed.ENCODERS`; those with published
+weights also have an entry in ``PRETRAINED``.
 """
 
 from collections.abc import Callable
@@ -31,12 +31,12 @@ from .vit import ClipViT
 
 
 def _inceptionv3(channels, num_classes, width, **settings):
-    """Inception-v3 for data of one's own: the smallest images that it takes; its widths are fixed."""
+    """Inception-v3 with fixed widths and, by default, the smallest image size that it accepts."""
     return InceptionV3(num_classes, **{"size": 75, **settings})
 
 
 def _clip(channels, num_classes, width, **settings):
-    """A small CLIP, whose classes are words and so not counted; ``width`` is that of its vision tower."""
+    """A small CLIP with a vision tower of the given width; classes are captions, so K is unused."""
     vision = {**SMALL_CLIP["vision_cfg"], "width": width}
     return CLIP({**SMALL_CLIP, "vision_cfg": vision}, **settings)
 
@@ -55,14 +55,14 @@ PRETRAINED: dict[str, tuple[Callable[..., Any], str]] = {
 
 
 def build(name: str, *, channels: int, num_classes: int, width: int, **settings: Any) -> nn.Module:
-    """An untrained encoder, of a size to be trained on data of one's own.
+    """An untrained encoder, sized to be trained on the user's own data.
 
     Args:
-        name: Of NETWORKS.
-        channels: Of the images, 1 or 3.
-        num_classes: Of the data.
-        width: Of the network's first layers.
-        settings: Further arguments of the network (ResNet18: mean, std; inceptionv3: size, dropout; clip:
+        name: A key of NETWORKS.
+        channels: Channels of the images, 1 or 3.
+        num_classes: Number of classes in the data.
+        width: Width of the network's first layers.
+        settings: Further arguments of the network (resnet18: mean, std; inceptionv3: size, dropout; clip:
             normalise).
 
     Raises:
@@ -76,12 +76,13 @@ def pretrained(name: str, path: str = "", **settings: Any) -> nn.Module:
     """An encoder with its published weights, in eval mode.
 
     Args:
-        name: Of PRETRAINED: resnet18, inceptionv3 (ImageNet) or clip (RN50).
-        path: The official file or a safetensors file, else it is looked for and fetched (``weights.locate``).
+        name: A key of PRETRAINED: resnet18, inceptionv3 (ImageNet) or clip (RN50).
+        path: The official file or a safetensors file; if empty, the official file is found or downloaded
+            (``weights.locate``).
         settings: Further arguments of the network (clip: normalise).
 
     Raises:
-        DedtError: Unknown name, or weights that are missing, altered or of another network.
+        DedtError: The name is unknown, or the weights are missing, altered or of another network.
     """
     if name not in PRETRAINED:
         raise DedtError(

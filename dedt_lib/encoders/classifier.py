@@ -1,11 +1,11 @@
-"""What classifiers share, and the feature extractor of FID on small data: a plain one that selects nothing."""
+"""Base class of the classifiers, and the small one that extracts features for FID, not for selection."""
 
 import torch
 from torch import nn
 
 
 class Classifier(nn.Module):
-    """A network with ``features``, and with a ``head`` that makes logits of them."""
+    """A network with ``features`` and a ``head`` that maps them to logits."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images float [n, C, H, W] in [-1, 1] to logits [n, K]."""
@@ -13,7 +13,7 @@ class Classifier(nn.Module):
 
 
 class SmallClassifier(Classifier):
-    """Three plain convolutions and ``width`` features, for FID and nothing else."""
+    """Three plain convolutions and ``width`` pooled features; used for FID only."""
 
     def __init__(self, channels: int, num_classes: int, width: int = 64) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class SmallClassifier(Classifier):
         self.head = nn.Linear(width, num_classes)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, C, H, W] in [-1, 1] to [n, width]."""
+        """Images float [n, C, H, W] in [-1, 1] to features [n, width]."""
         for k, convolution in enumerate(self.convolutions):
             images = nn.functional.silu(convolution(images))
             if k == 1:

@@ -1,4 +1,4 @@
-"""CLIP (Radford et al., 2021) with open_clip: OpenAI's RN50, and a small one for data of one's own."""
+"""CLIP (Radford et al., 2021) with open_clip: OpenAI's RN50, and a small CLIP to be trained from scratch."""
 
 import math
 from collections.abc import Iterable
@@ -26,15 +26,15 @@ SMALL_CLIP: dict[str, Any] = {
 
 
 class CLIP(nn.Module):
-    """An open_clip model with a ResNet; features are the image's embedding.
+    """An open_clip model with a ResNet; its features are the image embeddings.
 
-    Images are prepared as open_clip does it: bicubic, centre crop, CLIP's mean and standard deviation.
-    OpenAI trained with QuickGELU, so that is what every model here has.
+    Images are preprocessed as in open_clip: bicubic resize, centre crop, CLIP's mean and standard deviation.
+    Every model here uses QuickGELU, as OpenAI's training did.
 
     Args:
-        config: Of open_clip (embed_dim, vision_cfg, text_cfg); by default the small one.
-        normalise: Divide each embedding by its length, as CLIP does to compare it with a text's; the paper's
-            distances do without.
+        config: An open_clip configuration (embed_dim, vision_cfg, text_cfg); SMALL_CLIP by default.
+        normalise: Whether to scale image embeddings to unit length, as CLIP does to compare them with text
+            embeddings; the paper's distances use them unscaled.
     """
 
     def __init__(self, config: dict | None = None, *, normalise: bool = False) -> None:
@@ -48,36 +48,36 @@ class CLIP(nn.Module):
         set_moments(self, MEAN, STD)
 
     def load_official(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over a state dict of OpenAI's archive or of open_clip, in single precision."""
+        """Load a state dict of OpenAI's archive or of open_clip, converted to single precision."""
         facts = ("input_resolution", "context_length", "vocab_size")
         self.model.load_state_dict({k: v.float() for k, v in state.items() if k not in facts})
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], normalised."""
+        """Images float [n, 1 or 3, H, W] in [-1, 1] to the network's input [n, 3, size, size], normalised."""
         from torchvision.transforms.v2.functional import InterpolationMode, center_crop, resize
 
-        # open_clip resizes 8-bit images, in which nothing overshoots black or white.
+        # open_clip resizes 8-bit images, so that bicubic overshoot is clipped at black and white.
         pixels = to_uint8(three_channels(images))
         pixels = resize(pixels, self.size, InterpolationMode.BICUBIC, antialias=True)
         return channels_first((center_crop(pixels, self.size) / 255 - self.mean) / self.std)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, 1 or 3, H, W] in [-1, 1] to [n, embed_dim]."""
+        """Images float [n, 1 or 3, H, W] in [-1, 1] to embeddings [n, embed_dim]."""
         return self.model.encode_image(self.preprocess(images), normalize=self.normalise)
 
     def text_features(self, texts: Iterable[str]) -> torch.Tensor:
-        """Unit embeddings of m strings: float [m, embed_dim]."""
+        """Embeddings of m strings, scaled to unit length: float [m, embed_dim]."""
         return self.model.encode_text(self.tokens(texts), normalize=True)
 
     def tokens(self, texts: Iterable[str]) -> torch.Tensor:
-        """Tokens of m strings by CLIP's own tokenizer: int64 [m, context_length]."""
+        """Tokens of m strings from CLIP's own tokenizer: int64 [m, context_length]."""
         import open_clip
 
         return open_clip.tokenize(list(texts), self.model.context_length).to(self.mean.device)
 
 
 def rn50(**settings: Any) -> CLIP:
-    """CLIP with the architecture of OpenAI's RN50: images of 224 pixels, embeddings of 1024 numbers."""
+    """An untrained CLIP with the architecture of OpenAI's RN50: 224-pixel images, embeddings of size 1024."""
     import open_clip
 
     return CLIP(open_clip.get_model_config("RN50-quickgelu"), **settings)
@@ -95,12 +95,13 @@ def train_clip(
     folder: Path | str | None = None,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """Train a CLIP on LabelledImages and the names of their classes.
+    """Train a CLIP on LabelledImages with captions made from their class names.
 
-    Every image gets a caption from TEMPLATES at random.  The loss is CLIP's symmetric cross-entropy, but
-    images and captions of one class all fit together: the targets are spread evenly over them, since with
-    few classes most "negatives" of a batch would be none.  AdamW with CLIP's betas and weight decay, cosine
-    to zero.  Arguments, result and errors are those of ``train_classifier``.
+    Every image gets a caption with a template drawn from TEMPLATES.  The loss is CLIP's symmetric
+    cross-entropy, except that each image matches all captions of its class: the targets are spread evenly
+    over them, because with few classes many other captions of a batch are correct too.  The optimiser is
+    AdamW with CLIP's betas and weight decay; the learning rate follows a cosine to zero.  Arguments, result
+    and errors are those of ``train_classifier``.
     """
     settings = {"shift": shift, "schedule": "cosine"}
     settings |= {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
@@ -108,8 +109,7 @@ def train_clip(
     images, labels = (torch.from_numpy(values).to(device) for values in (data.images, data.labels))
     captions = [network.tokens(template.format(name) for template in TEMPLATES) for name in data.class_names]
     captions = torch.stack(captions)
-    # As in CLIP: no decay of gains, biases and the temperature, which are the parameters with less than two
-    # axes.
+    # As in CLIP, no weight decay for gains, biases and the temperature: parameters with fewer than two axes.
     decayed = [p for p in network.parameters() if p.ndim >= 2]
     others = [p for p in network.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}]
@@ -129,13 +129,13 @@ def train_clip(
 def contrastive_loss(
     image: torch.Tensor, text: torch.Tensor, labels: torch.Tensor, logit_scale: torch.Tensor
 ) -> torch.Tensor:
-    """CLIP's symmetric cross-entropy of unit embeddings [b, d], with targets even over equal labels.
+    """CLIP's symmetric cross-entropy, with targets spread evenly over all pairs of equal labels.
 
     Args:
-        image: float [b, d].
-        text: float [b, d].
+        image: Unit embeddings of the images, float [b, d].
+        text: Unit embeddings of the captions, float [b, d].
         labels: int64 [b].
-        logit_scale: Log of the inverse temperature; held below log 100, as in the paper.
+        logit_scale: Log of the inverse temperature; clamped to at most log 100, as in the paper.
     """
     logits = logit_scale.clamp(max=math.log(100)).exp() * image @ text.T
     targets = (labels[:, None] == labels[None, :]).float()
@@ -146,9 +146,9 @@ def contrastive_loss(
 
 @torch.no_grad()
 def zero_shot_accuracy(network: CLIP, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
-    """Share of LabelledImages whose embedding is nearest to their own class's captions, 0..1.
+    """Zero-shot accuracy: share of images whose embedding is nearest to that of their own class, 0..1.
 
-    A class's embedding is the mean of its captions' over TEMPLATES (Radford et al., 2021, section 3.1.4).
+    A class embedding is the mean over its captions, one per template (Radford et al., 2021, section 3.1.4).
     """
     network.to(device).eval()
     prompts = [

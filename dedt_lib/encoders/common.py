@@ -1,4 +1,4 @@
-"""What every encoder shares: features of many images, and the accuracy of a classifier."""
+"""Functions for every encoder: the features of many images, and the accuracy of a classifier."""
 
 import hashlib
 from functools import partial
@@ -17,7 +17,7 @@ from ..pixels import to_float
 from ..weights import key_of
 
 PART = 256
-"""Images, in whole batches, between two files from which a killed embedding goes on."""
+"""Images per part file, rounded up to whole batches; an interrupted embedding resumes after the last part."""
 
 
 @torch.no_grad()
@@ -32,20 +32,20 @@ def embed(
     """Features of images, in eval mode, without augmentation.
 
     Args:
-        network: Has ``features``.
+        network: A network with a method ``features``.
         images: uint8 [n, C, H, W].
-        batch_size: Images at a time.
+        batch_size: Images per forward pass.
         device: Where to compute.
-        path: A ``.npy`` file to write part by part, for features that do not fit into memory; what comes back
-            is then that file, memory-mapped and read-only.  A killed call is taken up where it was by one with
-            the same weights and images; parts that were damaged since are made again.
+        path: A ``.npy`` file to write part by part, for features that do not fit into memory; the result is
+            then this file, memory-mapped and read-only.  After an interruption, a call with the same weights
+            and images resumes where the last one stopped, and recomputes damaged parts.
 
     Returns:
         float32 [n, d].
 
     Raises:
-        DedtError: Images are not uint8, features are not finite, the disk is full, or ``path`` is of other
-            weights or other images.
+        DedtError: Images are not uint8, features are not finite, the disk is full, or ``path`` holds the
+            features of other weights or other images.
     """
     network.to(device).eval()
     keep_freed_memory()
@@ -94,7 +94,7 @@ def embed(
 
 
 def _content(images):
-    """A digest of an array of images, "" of one that reads them from files as they are asked for."""
+    """SHA-256 digest of an array of images; "" if they are no array but are read from files on demand."""
     digest = hashlib.sha256()
     if not isinstance(images, np.ndarray):
         return ""
@@ -105,7 +105,7 @@ def _content(images):
 
 @torch.no_grad()
 def accuracy(network: nn.Module, data: LabelledImages, *, device: torch.device | str = "cpu") -> float:
-    """Share of LabelledImages that the classifier ``network`` names rightly, 0..1."""
+    """Share of LabelledImages that the classifier ``network`` labels correctly, 0..1."""
     network.to(device).eval()
     batches = torch.from_numpy(data.images).split(256)
     logits = torch.cat([network(to_float(batch.to(device))).cpu() for batch in batches])

@@ -10,20 +10,20 @@ from ..randomness import torch_generator
 
 
 class DDAE(nn.Module):
-    """Features of a U-Net's decoder, looking at slightly noisy images without their labels.
+    """Pooled activations in the decoder of a diffusion U-Net that sees slightly noisy images without labels.
 
     Args:
-        model: A trained ``models.unet.ConditionalUNet``, best with its EMA weights.
-        block: Which residual block (with its attention, if it has one) of the way up, counted from 1 at the
+        model: A trained ``models.unet.ConditionalUNet``, preferably with its EMA weights.
+        block: Which residual block of the decoder (including its attention, if any), counted from 1 at the
             lowest resolution.  The CIFAR-10 network has 12; the DDAE code reads the 6th, the last at 8x8
             pixels.
-        t: Timestep as everywhere in this library, 0..999.  The DDAE code counts from 1, so its 11 is our 10.
-        draws: Noise draws to average over.
-        seed: The noise is a function of (seed, draw) and the same for all images: the features depend neither
-            on the batch nor on the order.
+        t: Timestep, 0..999 as everywhere in this library.  The DDAE code counts from 1, so its 11 is 10 here.
+        draws: Number of noise draws to average over, at least 1.
+        seed: Seed of the noise, which depends on (seed, draw) only and is the same for all images, so that
+            features depend neither on the batch nor on the order.
 
     Raises:
-        DedtError: There is no such block or timestep.
+        DedtError: The block, the timestep or the number of draws is out of range.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class DDAE(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode: with dropout the features would be random."""
+        """Stay in eval mode whatever ``mode`` says: with dropout the features would be random."""
         return super().train(False)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, C, H, W] in [-1, 1] to [n, width of the block]: pooled, averaged over the draws."""
+        """Images float [n, C, H, W] in [-1, 1] to features [n, block width], averaged over the draws."""
         return torch.stack([self._pooled(images, draw) for draw in range(self.draws)]).mean(dim=0)
 
     def _pooled(self, images, draw):
@@ -67,7 +67,7 @@ class DDAE(nn.Module):
 
 
 def decoder_blocks(model: nn.Module) -> list[nn.Module]:
-    """The layers whose outputs the DDAE code calls out_1, out_2, ...: from the lowest resolution upwards."""
+    """The blocks of the decoder from the lowest resolution upwards: out_1, out_2, ... in the DDAE code."""
     layers = []
     for level in model.net.up_blocks:
         layers += getattr(level, "attentions", None) or level.resnets

@@ -1,4 +1,4 @@
-"""Networks that were trained on photographs by others: any of timm or open_clip, and one that needs no download."""
+"""Networks pretrained on photographs: any of timm or open_clip, and one that needs no download."""
 
 import contextlib
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from ..weights import Published, hub_files, reason
 
 
 class Pretrained(nn.Module):
-    """A network with its published weights, behind what it does to images: size, mean and deviation of its own.
+    """A network with its published weights and its own preprocessing (size, mean, standard deviation).
 
-    Its files are noted in the attribute ``published``.
+    The attribute ``published`` records the files of the weights.
 
     Args:
-        network: Images float [n, 3, size, size] to features [n, d].
-        size: Pixels along a side.
-        mean: Of each channel, on the scale 0..1.
-        std: Of each channel, on the scale 0..1.
+        network: Maps images float [n, 3, size, size] to features [n, d].
+        size: Side of the network's input, in pixels.
+        mean: Mean of each channel, for pixels in 0..1.
+        std: Standard deviation of each channel, for pixels in 0..1.
         published: The files of the weights.
     """
 
@@ -36,7 +36,7 @@ class Pretrained(nn.Module):
         self.eval()
 
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], bicubic and normalised."""
+        """Images float [n, 1 or 3, H, W] in [-1, 1] to [n, 3, size, size], bicubic and normalised."""
         images = three_channels(images)
         if images.shape[2:] != (self.size, self.size):
             size = (self.size, self.size)
@@ -44,7 +44,7 @@ class Pretrained(nn.Module):
         return channels_first(((images + 1) / 2 - self.mean) / self.std)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, 1 or 3, H, W] in [-1, 1] to [n, d], pooled as the network's authors do."""
+        """Images float [n, 1 or 3, H, W] in [-1, 1] to features [n, d], pooled as in the original network."""
         return self.network(self.preprocess(images))
 
 
@@ -53,11 +53,11 @@ def load_pretrained(name: str) -> Pretrained:
 
     Args:
         name: "efficientnet-lite0", which comes with a package; "dinov2", "clip" or "siglip"; or "timm:WHERE"
-            or "open_clip:WHERE", with WHERE a repository of that library's layout on the Hugging Face hub
-            ("timm/resnet50.a1_in1k", perhaps with @REVISION) or a folder with the same files.
+            or "open_clip:WHERE", where WHERE is a repository on the Hugging Face hub in that library's layout
+            ("timm/resnet50.a1_in1k", optionally with @REVISION) or a folder with the same files.
 
     Raises:
-        DedtError: Unknown name, or weights that are missing or of another network.
+        DedtError: The name is unknown, or the weights are missing or of another network.
     """
     if name == LITE0:
         return _lite0()
@@ -112,7 +112,7 @@ def _open_clip(where):
 
 @contextlib.contextmanager
 def _readable(files, library):
-    """What a library says of files that are not its own, as one clear error."""
+    """Turn any error with which ``library`` rejects the files into one DedtError."""
     try:
         yield
     except Exception as error:

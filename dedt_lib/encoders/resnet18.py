@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., 2016): the CIFAR variant, trained on the data, and torchvision's of ImageNet."""
+"""ResNet-18 (He et al., 2016): the CIFAR variant, trained from scratch, and torchvision's for ImageNet."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,17 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 class ResNet18(Classifier):
     """ResNet-18 for small images: 3x3 stem with stride 1, no max-pool.
 
-    Features are the pooled output of the last stage, d = 8 * width (512 for the paper's width 64).
-    Stem and widths as in the CIFAR variant used by Moderate-DS (Xia et al., 2023).
+    The features are the pooled output of the last stage, d = 8 * width (512 for the paper's width 64).
+    Stem and widths are those of the CIFAR variant used by Moderate-DS (Xia et al., 2023).
 
     Args:
-        channels, num_classes: Of the data.
-        width: Of the first stage.
-        mean, std: Of each channel's pixels in 0..1, to normalise with; by default the images stay in [-1, 1].
+        channels, num_classes: Channels of the images, and number of classes.
+        width: Width of the first stage.
+        mean, std: Mean and standard deviation of each channel, for pixels in 0..1, to normalise the images
+            with; by default the images stay in [-1, 1].
 
     Raises:
-        DedtError: One of mean and std without the other.
+        DedtError: Only one of mean and std is given.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class ResNet18(Classifier):
         return nn.Sequential(BasicBlock(inputs, outputs, 2, shortcut), BasicBlock(outputs, outputs))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, C, H, W] in [-1, 1] to [n, 8 * width]."""
+        """Images float [n, C, H, W] in [-1, 1] to features [n, 8 * width]."""
         if self.narrow:
             images = channels_first(images, small=0)
         if self.mean is not None:
@@ -71,14 +72,14 @@ class ResNet18(Classifier):
 
 
 class TorchvisionClassifier(Classifier):
-    """A classifier of torchvision in two parts: ``net``, whose outputs are the features, and ``head``."""
+    """A torchvision classifier split into ``net``, which computes the features, and ``head``."""
 
     def take(self, network: nn.Module) -> None:
-        """Take a network apart: its last layer is the head, all before it the net."""
+        """Split ``network``: its last layer becomes the head, everything before it the net."""
         self.net, self.head, network.fc = network, network.fc, nn.Identity()
 
     def load_official(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over a state dict with torchvision's names; an auxiliary classifier in it is left out."""
+        """Load a state dict with torchvision's parameter names; an auxiliary classifier in it is ignored."""
         head = {name.removeprefix("fc."): value for name, value in state.items() if name.startswith("fc.")}
         others = ("fc.", "AuxLogits.")
         self.net.load_state_dict(
@@ -88,10 +89,10 @@ class TorchvisionClassifier(Classifier):
 
 
 class ImageNetResNet18(TorchvisionClassifier):
-    """torchvision's ResNet-18, for images like those of ImageNet: 512 pooled features.
+    """torchvision's ResNet-18 for images like those of ImageNet: 512 pooled features.
 
-    Images are prepared as its weights IMAGENET1K_V1 want it: bilinear to 256 pixels, centre crop of 224,
-    ImageNet's mean and standard deviation.
+    Images are preprocessed as for the weights IMAGENET1K_V1: bilinear resize to 256 pixels, centre crop of
+    224, ImageNet's mean and standard deviation.
     """
 
     def __init__(self) -> None:
@@ -102,5 +103,5 @@ class ImageNetResNet18(TorchvisionClassifier):
         self.take(resnet18())
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """float [n, 1 or 3, H, W] in [-1, 1] to [n, 512]."""
+        """Images float [n, 1 or 3, H, W] in [-1, 1] to features [n, 512]."""
         return self.net(channels_first(self.preprocess((three_channels(images) + 1) / 2)))

@@ -1,4 +1,4 @@
-"""Classifiers for features and for FID, trained from scratch as the cited papers do."""
+"""Training of classifiers from scratch, for features and for FID, as in the cited papers."""
 
 from pathlib import Path
 
@@ -32,33 +32,33 @@ def train_classifier(
 ) -> np.ndarray:
     """Train ``network`` on LabelledImages with cross-entropy.
 
-    By default SGD with Nesterov momentum and a cosine schedule to zero (as DeepCore has them) with random
-    shifts of up to ``shift`` pixels.  Moderate-DS (Xia et al., 2023; utils.py) has epochs=200,
+    The defaults are SGD with Nesterov momentum and a cosine schedule to zero (as in DeepCore) and random
+    shifts of up to ``shift`` pixels.  Moderate-DS (Xia et al., 2023; utils.py) uses epochs=200,
     batch_size=128, learning_rate=0.1, schedule="steps", nesterov=False, shift=4, padding="zero", flip=True,
-    and a network that normalises with the data's mean and standard deviation.
+    and a network that normalises with the mean and standard deviation of the data.
 
     Args:
-        network: Images float [n, C, H, W] to logits [n, K].
+        network: Maps images float [n, C, H, W] to logits [n, K].
         data: LabelledImages.
         epochs: Passes over the images.
-        batch_size: Images a step.
-        learning_rate: Of the first steps.
-        seed: Of the order of the images and of every draw.
-        shift: Pixels.
-        padding: What a shift brings in, the border again ("replicate") or black ("zero").
-        flip: Mirror half of the images.
-        schedule: "cosine", or "steps" (a fifth after 30, 60 and 80 % of the epochs).
-        nesterov: SGD's momentum.
-        optimizer: "sgd", or "adamw", with which Inception-v3 learns from few steps.
-        folder: Keeps a checkpoint there after each epoch, and goes on from one; on a CPU the result is then
-            the same bit for bit.
+        batch_size: Images per step.
+        learning_rate: Initial learning rate.
+        seed: Seed of the order of the images and of all random draws.
+        shift: Largest random shift, in pixels.
+        padding: What fills the pixels that a shift uncovers: the border ("replicate") or black ("zero").
+        flip: Whether to mirror each image with probability one half.
+        schedule: "cosine", or "steps" (the rate is divided by five after 30, 60 and 80 % of the epochs).
+        nesterov: Whether the momentum of SGD is Nesterov's.
+        optimizer: "sgd", or "adamw", with which Inception-v3 learns in few steps.
+        folder: Where to save a checkpoint after each epoch and to resume from one; on a CPU a resumed run has
+            the same result bit for bit.
         device: Where to train.
 
     Returns:
-        The training losses float64 [epochs].
+        The mean training loss of each epoch, float64 [epochs].
 
     Raises:
-        DedtError: The checkpoint is of another run, losses are not finite, or a choice is unknown.
+        DedtError: The checkpoint belongs to another run, losses are not finite, or a choice is unknown.
     """
     settings = {"shift": shift, "padding": padding, "flip": flip}
     settings |= {"schedule": schedule, "nesterov": nesterov, "optimizer": optimizer}
@@ -81,16 +81,16 @@ def train_classifier(
 def random_shift(
     images: torch.Tensor, pixels: int, generator: torch.Generator, padding: str = "replicate"
 ) -> torch.Tensor:
-    """Shift each image by up to ``pixels`` in both directions.
+    """Shift each image by a random number of pixels along both axes.
 
     Args:
         images: float [n, C, H, W] in [-1, 1].
-        pixels: The most along each side.
-        generator: On the host.
-        padding: What comes in, the border again ("replicate") or black ("zero", as of the pixels: -1 here).
+        pixels: Largest shift along each axis, in either direction.
+        generator: A generator on the host.
+        padding: What fills the uncovered pixels: the border ("replicate") or black ("zero", here -1).
 
     Raises:
-        DedtError: Another padding.
+        DedtError: The padding is unknown.
     """
     check_choice("padding", padding, ("replicate", "zero"))
     if pixels == 0:
@@ -107,6 +107,6 @@ def random_shift(
 
 
 def random_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mirror each image [n, C, H, W] with probability one half; generator: on the host."""
+    """Mirror each image [n, C, H, W] with probability one half; the generator is on the host."""
     flip = upload(torch.rand(len(images), generator=generator) < 0.5, images.device)
     return channels_first(torch.where(flip[:, None, None, None], images.flip(3), images))

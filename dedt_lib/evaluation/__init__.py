@@ -1,6 +1,6 @@
-"""How good the samples are: FID, class-wise FID, KID, CMMD, precision and recall, near-copies.
+"""Metrics of generated samples: FID, class-wise FID, KID, CMMD, precision and recall, near-copies.
 
-The metrics are functions of feature matrices, such as ``encoders.embed`` makes of images.
+Most metrics are functions of feature matrices, which ``encoders.embed`` computes from images.
 """
 
 from .frechet import (

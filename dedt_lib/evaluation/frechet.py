@@ -1,4 +1,4 @@
-"""Frechet distances between Gaussians fitted to features: FID, of all images or class by class."""
+"""Frechet distances between Gaussians fitted to features: FID of all images, or of each class."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ def gaussian_statistics(features: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, eq=False)
 class FrechetReference:
-    """One side of a Frechet distance, factorised once and compared often.
+    """One side of a Frechet distance, factorised once for many comparisons.
 
     Attributes:
         mean: float64 [d].
-        factor: float64 [d, r] with factor @ factor.T the covariance: its symmetric square root, or, of fewer
-            images than features, the centred images over sqrt(n - 1).
-        count: how many images, 0 where nobody said.
+        factor: float64 [d, r] such that factor @ factor.T is the covariance: its symmetric square root or, if
+            there are fewer images than features, the centred features over sqrt(n - 1), transposed.
+        count: number of images, 0 if unknown.
     """
 
     mean: Array
@@ -36,7 +36,7 @@ class FrechetReference:
 
     @classmethod
     def of(cls, features: Array) -> "FrechetReference":
-        """The reference of features float [n, d]; raises DedtError for n < 2 or non-finite features."""
+        """The reference for features float [n, d]; raises DedtError for n < 2 or non-finite features."""
         features = check_side(features)
         n, d = features.shape
         if n >= d:
@@ -47,7 +47,7 @@ class FrechetReference:
 
     @classmethod
     def from_statistics(cls, mean: Array, covariance: Array, count: int = 0) -> "FrechetReference":
-        """The reference of a mean [d] and a covariance [d, d], such as published ones."""
+        """The reference for a given mean [d] and covariance [d, d], such as published ones."""
         values, vectors = np.linalg.eigh(covariance)
         return cls(mean, vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T, count)
 
@@ -79,7 +79,7 @@ class FrechetReference:
 
     @classmethod
     def load(cls, path: Path) -> "FrechetReference":
-        """Read what :meth:`save` wrote."""
+        """Read a reference that :meth:`save` wrote."""
         with np.load(path) as file:
             return cls(file["mean"], file["factor"], int(file["count"]))
 
@@ -87,11 +87,11 @@ class FrechetReference:
 def frechet_distance(real: Array | FrechetReference, generated: Array) -> float:
     """Frechet distance between Gaussians fitted to two feature matrices (FID; Heusel et al., 2017).
 
-    ``|mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2)``.  With ``S_r = A A^T`` the last term is
-    ``sum sqrt eig(A^T S_g A)``: real-valued, and defined for singular covariances too.
+    ``|mu_r - mu_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^1/2)``.  With ``S_r = A A^T``, the trace of the square root
+    is ``sum sqrt eig(A^T S_g A)``, which is real and defined for singular covariances too.
 
     Args:
-        real: float [n, d], or its FrechetReference, which saves most of the time where one side is compared
+        real: float [n, d], or its FrechetReference, which saves most of the time if this side is compared
             often.
         generated: float [m, d].
 
@@ -99,7 +99,7 @@ def frechet_distance(real: Array | FrechetReference, generated: Array) -> float:
         The distance, >= 0 up to rounding.
 
     Raises:
-        DedtError: fewer than two images, non-finite features or widths that differ.
+        DedtError: fewer than two images on a side, non-finite features or different widths.
     """
     reference = real if isinstance(real, FrechetReference) else FrechetReference.of(real)
     return reference.distance(generated)
@@ -108,18 +108,19 @@ def frechet_distance(real: Array | FrechetReference, generated: Array) -> float:
 def classwise_references(
     features: Array, labels: Array, *, least: int | None = None
 ) -> list[FrechetReference | None]:
-    """The real side of :func:`classwise_frechet`.
+    """The FrechetReference of each class: the real side of :func:`classwise_frechet`.
 
     Args:
         features: float [n, d].
         labels: int [n], 0..K-1.
-        least: a class with fewer images gets None; without it such a class is refused.
+        least: smallest number of images, at least two; a class with fewer gets None.  By default no class may
+            have fewer than two.
 
     Returns:
-        The :class:`FrechetReference` of each class, K of them.
+        K references, or None in their place.
 
     Raises:
-        DedtError: without ``least``, a class with fewer than two images.
+        DedtError: a class has fewer than two images and ``least`` is not given.
     """
     features, labels = check_features(features, labels)
     counts = np.bincount(labels)
@@ -136,10 +137,10 @@ def classwise_frechet(
 ) -> Array:
     """Frechet distance of each class (paper, Fig. 2).
 
-    The values carry the bias of their small sample, so compare them at equal counts only.
+    The values are biased by the small number of images per class: compare them at equal counts only.
 
     Args:
-        real: float [n, d]; or the list of :func:`classwise_references`.
+        real: float [n, d], or the list that :func:`classwise_references` returns.
         real_labels: int [n], 0..K-1; None with a list of references.
         generated: float [m, d].
         generated_labels: int [m].
@@ -149,7 +150,7 @@ def classwise_frechet(
         float64 [K], NaN for a class that is left out.
 
     Raises:
-        DedtError: a class with fewer than two images on a side, unless ``partial``.
+        DedtError: a class has fewer than two images on a side, unless ``partial``.
     """
     references = real if real_labels is None else classwise_references(real, real_labels, least=2)
     generated, labels = check_features(generated, generated_labels)
@@ -170,17 +171,17 @@ def classwise_frechet(
 def real_floor(
     features: Array, labels: Array, *, splits: int = 10, classwise: bool = True
 ) -> dict[str, float | Array]:
-    """Real-vs-real FID, of random halves of the real data: the floor under every printed value.
+    """FID between random halves of the real data, as a floor to compare every reported value with.
 
     Args:
         features: float [n, d].
         labels: int [n]; each class is halved.
-        splits: over how many random halvings the mean is taken.
-        classwise: whether the classes have values of their own.
+        splits: number of random splits over which the FID is averaged.
+        classwise: whether to compute the FID of each class too.
 
     Returns:
-        "fid" and "classwise" float64 [K]: NaN for a class with fewer than four images, which has no halves to
-        compare; empty without ``classwise``.
+        "fid", and "classwise" float64 [K]: NaN for a class with fewer than four images, whose halves are too
+        small; empty without ``classwise``.
     """
     features, labels = check_features(features, labels)
     totals, of_classes = [], []

@@ -10,16 +10,16 @@ from ..arrays import Array, check_features, check_finite, check_side, check_widt
 from ..errors import DedtError
 
 MOST_PAIRED = 10_000
-"""Up to so many images on each side KID is that of all pairs; beyond, the mean over random subsets."""
+"""Images per side up to which KID uses all pairs; with more, it is the mean over random subsets."""
 
 KID_SUBSETS, KID_SUBSET_SIZE, KID_SEED = 100, 1000, 2020
-"""As Binkowski et al. (2018) estimate KID, with the seed of torch-fidelity."""
+"""The subsets with which Binkowski et al. (2018) estimate KID, and the seed of torch-fidelity."""
 
 MOST_EMBEDDED = 50_000
-"""How many training images CMMD takes."""
+"""Largest number of training images that CMMD uses."""
 
 SIGMA = 10.0
-"""The width of CMMD's kernel, as published."""
+"""Published width of CMMD's kernel."""
 
 Kernel = Callable[[Array, Array], Array]
 
@@ -27,23 +27,24 @@ Kernel = Callable[[Array, Array], Array]
 def kid(real: Array, generated: Array, *, within: Array | None = None, device: str | None = None) -> float:
     """Unbiased squared maximum mean discrepancy, ``k(x, y) = (x.y / d + 1)^3`` (KID; Binkowski et al., 2018).
 
-    Its expectation does not depend on the number of images, unlike that of FID, so it suits classes with few.
-    Up to MOST_PAIRED images on each side it takes all pairs at once; beyond, it is the published estimate:
-    the mean over KID_SUBSETS random subsets of KID_SUBSET_SIZE images of both sides (fewer where a side has
-    fewer), the subsets being those of torch-fidelity.
+    Unlike that of FID, its expectation does not depend on the number of images, so it suits classes with few.
+    Up to MOST_PAIRED images on each side, all pairs are used.  With more, it is the published estimate: the
+    mean over KID_SUBSETS random subsets of KID_SUBSET_SIZE images of each side (fewer if a side has fewer).
+    The subsets are those of torch-fidelity.
 
     Args:
         real: float [n, d].
         generated: float [m, d]; the same features as for FID.
-        within: What :func:`kid_within` says of the real side, where it is compared often.
-        device: where the scalar products are taken, such as "cuda"; None is NumPy.
+        within: the result of :func:`kid_within` for ``real``, to save time if it is compared often.
+        device: PyTorch device for the scalar products, such as "cuda"; None computes them with NumPy.
 
     Returns:
-        A number around zero, also below it, for equal distributions; tables often show 1000 times the value.
+        The value.  For equal distributions it lies around zero and may be negative.  Tables often show 1000
+        times the value.
 
     Raises:
-        DedtError: fewer than two images on a side, non-finite features, other widths, or a ``within`` of other
-            subsets.
+        DedtError: fewer than two images on a side, non-finite features, different widths, or a ``within`` for
+            another number of subsets.
     """
     real, generated = check_side(real), check_side(generated)
     check_widths(real.shape[1], generated.shape[1])
@@ -63,12 +64,12 @@ def kid(real: Array, generated: Array, *, within: Array | None = None, device: s
 
 
 def kid_within(real: Array, samples: int, *, device: str | None = None) -> Array:
-    """The part of KID that is of the real side alone, for :func:`kid` of so many ``samples``.
+    """The part of :func:`kid` that depends on the real features only, for its argument ``within``.
 
     Args:
         real: float [n, d].
-        samples: How many generated images there will be, which decides the subsets.
-        device: As of :func:`kid`.
+        samples: number of generated images to be compared with, which decides the subsets.
+        device: see :func:`kid`.
 
     Returns:
         float64 [S]: the mean kernel over the pairs of different images in each subset.
@@ -78,7 +79,7 @@ def kid_within(real: Array, samples: int, *, device: str | None = None) -> Array
 
 
 def _kid_subsets(n: int, m: int) -> Iterator[tuple[Array | slice, Array | slice]]:
-    """Which of n real and m generated images KID takes together."""
+    """Yield, for each subset of KID, its rows of the n real and of the m generated images."""
     if max(n, m) <= MOST_PAIRED:
         yield slice(None), slice(None)
         return
@@ -89,7 +90,7 @@ def _kid_subsets(n: int, m: int) -> Iterator[tuple[Array | slice, Array | slice]
 
 
 def classwise_kid(real: Array, real_labels: Array, generated: Array, generated_labels: Array) -> Array:
-    """:func:`kid` of each class, which unlike its FID is as large for few images as for many.
+    """:func:`kid` of each class; unlike the FID, its expectation is the same for few images as for many.
 
     Args:
         real: float [n, d].
@@ -115,24 +116,24 @@ def cmmd(
 ) -> float:
     """1000 times the squared maximum mean discrepancy with a Gaussian kernel (CMMD; Jayasumana et al., 2024).
 
-    ``k(x, y) = exp(-|x - y|^2 / (2 sigma^2))``.  Scalar products are taken in the inputs' precision, single
-    or double, all else in double.
+    ``k(x, y) = exp(-|x - y|^2 / (2 sigma^2))``.  Scalar products are computed in the precision of the inputs,
+    single or double, kernel values and their sums in double.
 
     Args:
-        real: float [n, d], L2-normalised embeddings.
-        generated: float [m, d], as well.
+        real: L2-normalised embeddings, float [n, d].
+        generated: L2-normalised embeddings, float [m, d].
         sigma: width of the kernel.
-        unbiased: by default every image is paired with itself too: the biased value of the published code, to
-            compare with published numbers.  Without those pairs the expectation does not depend on the number
-            of images; it is around zero, also below it, for equal distributions.
-        device: where the scalar products are taken, such as "cuda"; None is NumPy.
+        unbiased: whether to leave out the pairs of an image with itself.  The published code includes them,
+            so published numbers are to be compared with the biased value, the default.  The expectation of
+            the unbiased value does not depend on the number of images; for equal distributions the value lies
+            around zero and may be negative.
+        device: PyTorch device for the scalar products, such as "cuda"; None computes them with NumPy.
 
     Returns:
         The value.
 
     Raises:
-        DedtError: non-finite embeddings, other widths, and fewer images than one on each side (two if
-            unbiased).
+        DedtError: no image on a side (fewer than two if unbiased), non-finite embeddings or different widths.
     """
     least = 2 if unbiased else 1
     if min(len(real), len(generated)) < least:
@@ -150,18 +151,18 @@ def both_cmmds(
     sigma: float = SIGMA,
     device: str | None = None,
 ) -> tuple[float, float]:
-    """:func:`cmmd`, biased and unbiased, from one pass over the pairs.
+    """The biased and the unbiased :func:`cmmd`, from one pass over the pairs.
 
     Args:
         real: float [n, d].
         generated: float [m, d].
-        within: what :func:`within_real` says of the real side, which saves most of the time where it is
-            large.
-        sigma: as of :func:`cmmd`.
-        device: as of :func:`cmmd`.
+        within: the result of :func:`within_real` for ``real``, which saves most of the time if there are many
+            real images; it holds for the default ``sigma`` only.
+        sigma: width of the kernel.
+        device: see :func:`cmmd`.
 
     Returns:
-        Both values; a side of one image has no unbiased one: NaN.
+        The biased and the unbiased value; the latter is NaN if a side has one image only.
     """
     real, generated = check_finite(real), check_finite(generated)
     check_widths(real.shape[1], generated.shape[1])
@@ -174,22 +175,22 @@ def both_cmmds(
 
 
 def within_real(real: Array, *, device: str | None = None) -> tuple[float, float]:
-    """The part of CMMD that is of the real side alone, for :func:`both_cmmds`.
+    """The part of CMMD that depends on the real embeddings only, for :func:`both_cmmds`.
 
     Args:
-        real: float [n, d] embeddings, in single or double precision as those they will be compared with.
-        device: as of :func:`cmmd`.
+        real: float [n, d], in the precision of the embeddings to be compared with, single or double.
+        device: see :func:`cmmd`.
 
     Returns:
-        The mean kernel over all pairs, and over those of different images.
+        The mean of k - 1 over all pairs, and over the pairs of different images.
     """
     return _mean_kernels(_gaussian_kernel(SIGMA, np.result_type(real, np.float32), device), real)
 
 
 def _mean_kernels(kernel: Kernel, x: Array) -> tuple[float, float]:
-    """Mean of ``kernel`` over all pairs of rows of x [n, d], and over those of different rows.
+    """Mean of ``kernel`` over all pairs of rows of x [n, d], and over the pairs of different rows.
 
-    An image paired with itself says nothing about a second draw from its distribution.
+    The second mean is unbiased, since only different rows are independent draws; it is NaN for n = 1.
     """
     n = len(x)
     total, distinct = _kernel_sums(kernel, x, x)
@@ -197,7 +198,7 @@ def _mean_kernels(kernel: Kernel, x: Array) -> tuple[float, float]:
 
 
 def _kernel_sums(kernel: Kernel, x: Array, y: Array) -> tuple[float, float]:
-    """Sum of ``kernel(rows, columns)`` over all pairs; and, if y is x, over those of different rows."""
+    """Sum of ``kernel`` over all pairs of rows of x and y, and over pairs of different rows if y is x."""
     within, total, distinct = y is x, 0.0, 0.0
     for rows, columns in itertools.product(slices(len(x)), slices(len(y))):
         if within and columns.start < rows.start:
@@ -219,11 +220,11 @@ def _cubic_kernel(x: Array, y: Array, device: str | None) -> Array:
 
 def _gaussian_kernel(sigma: float, dtype: np.dtype, device: str | None) -> Kernel:
     def kernel(x: Array, y: Array) -> Array:
-        # k - 1: the ones cancel in the discrepancy, and expm1 keeps the digits that are left.
+        # This is k - 1: the ones cancel in the discrepancy, and expm1 keeps the digits that matter.
         x, y = x.astype(dtype) / float(sigma), y.astype(dtype) / float(sigma)
         exponent = products(x, y, device)
         exponent -= np.square(x).sum(axis=1, keepdims=True) / 2
         exponent -= np.square(y).sum(axis=1) / 2
-        return np.expm1(exponent, dtype=np.float64)  # NumPy's in single precision is biased in digit seven
+        return np.expm1(exponent, dtype=np.float64)  # NumPy's float32 expm1 is biased in digit seven
 
     return kernel

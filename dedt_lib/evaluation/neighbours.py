@@ -1,4 +1,4 @@
-"""Nearest neighbours: precision and recall of samples, and near-copies of training images."""
+"""Metrics from nearest neighbours: precision and recall, and near-copies of training images."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -10,37 +10,37 @@ from ..arrays import Array, check_positions, check_side, check_widths, products,
 from ..errors import DedtError
 
 THUMBNAIL = 32
-"""Longest side, in pixels, of the images whose pixels are compared."""
+"""Longest side, in pixels, at which images are compared pixel by pixel."""
 
 MOST_NEIGHBOURS = 10_000
-"""How many images of a side precision and recall take (Dhariwal & Nichol, 2021), and near-copies of the
-samples and of the held-out images: their cost grows with the product of the sides."""
+"""Most images per side for precision and recall (Dhariwal & Nichol, 2021), and most samples and most held-out
+images in the search for near-copies: the cost grows with the product of the sides."""
 
 SAME = 1e-3
-"""Grey levels below which two images differ by rounding alone: less than one level in one pixel."""
+"""Distance in grey levels below which images differ by rounding only; one level in one pixel is more."""
 
 
 def precision_recall(
     real: Array, generated: Array, *, k: int = 3, radii: Array | None = None, device: str | None = None
 ) -> tuple[float, float]:
-    """Share of samples that look real, and of the real images that are covered (Kynkaanniemi et al., 2019).
+    """Precision and recall: shares of realistic samples and covered real images (Kynkaanniemi et al., 2019).
 
-    Around each image of a set lies a ball that reaches to its k-th nearest neighbour in that set.  Precision
-    is the share of generated images in a ball of a real one, recall that of real images in a ball of a
-    generated one.  Both depend on the number of images: compare them at equal counts only.
+    The ball around an image reaches to its k-th nearest neighbour in the same set.  Precision is the share of
+    generated images inside the ball of a real image, recall the share of real images inside the ball of a
+    generated image.  Both depend on the number of images: compare them at equal counts only.
 
     Args:
         real: float [n, d].
         generated: float [m, d]; the same features as for FID.
-        k: which neighbour a ball reaches to.
-        radii: of the real side (:func:`neighbour_radii`), where they are known.
-        device: where the scalar products are taken, such as "cuda"; None is the CPU.
+        k: which nearest neighbour a ball reaches to, counted from 1.
+        radii: the result of :func:`neighbour_radii` for ``real``, if known.
+        device: PyTorch device for the scalar products, such as "cuda"; None computes on the CPU.
 
     Returns:
         Precision and recall, in 0..1.
 
     Raises:
-        DedtError: k images or fewer on a side, non-finite features or widths that differ.
+        DedtError: k images or fewer on a side, non-finite features or different widths.
     """
     real, generated = check_side(real), check_side(generated)
     check_widths(real.shape[1], generated.shape[1])
@@ -67,7 +67,7 @@ def neighbour_radii(features: Array, *, k: int = 3, device: str | None = None) -
         neighbours = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="sqeuclidean")
         return neighbours.fit(features).kneighbors()[0][:, -1].astype(np.float64)
     of_rows = (_squared_distances(features[rows], features, device) for rows in slices(len(features)))
-    # Each row is the nearest to itself.
+    # Each row is its own nearest neighbour, so index k is the k-th other row.
     return np.concatenate([np.partition(squared, k, axis=1)[:, k] for squared in of_rows])
 
 
@@ -81,22 +81,22 @@ def nearest_distances(
 ) -> tuple[Array, Array]:
     """Pixel distance of each image to the nearest reference.
 
-    Sides longer than THUMBNAIL pixels are first brought down to that by the means of areas: a copy is still a
+    Sides longer than THUMBNAIL pixels are first reduced to THUMBNAIL by area averaging: a copy remains a
     copy, and its noise counts for less.
 
     Args:
         images: uint8 [n, C, H, W].
         references: uint8 [m, C, H, W], memory-mapped or not; they are read once, a block at a time.
-        mirrored: whether of an image and its mirror image the nearer counts.
-        among: int, the positions of the references that count; all by default.
-        device: where the scalar products are taken, such as "cuda"; None is NumPy.
+        mirrored: whether to compare the mirror image of each image too and take the smaller distance.
+        among: int, the positions of the references to search; all by default.
+        device: PyTorch device for the scalar products, such as "cuda"; None computes them with NumPy.
 
     Returns:
-        Root-mean-square differences float64 [n], in grey levels 0..255; and the positions int64 [n] of the
+        Root-mean-square differences float64 [n] in grey levels 0..255, and the positions int64 [n] of the
         nearest references.
 
     Raises:
-        DedtError: anything but uint8 images of one shape.
+        DedtError: images and references are not uint8 images of one shape.
     """
     check_images(images)
     check_images(references)
@@ -115,14 +115,14 @@ def nearest_distances(
 def nearest_features(
     sides: Sequence[Array], references: Array, *, among: Array | None = None, device: str | None = None
 ) -> Array:
-    """Euclidean distance of each image to the nearest reference in features.
+    """Euclidean distance of each image to the nearest reference in feature space.
 
     Args:
-        sides: features float [n, d] of one or more views of the images, of which the nearest counts (see
-            :func:`views`).
-        references: float [m, d], memory-mapped or not.
-        among: as of :func:`nearest_distances`.
-        device: as of :func:`nearest_distances`.
+        sides: features float [n, d] of one or more views of the images (see :func:`views`); the nearest view
+            counts.
+        references: features float [m, d], memory-mapped or not.
+        among: see :func:`nearest_distances`.
+        device: see :func:`nearest_distances`.
 
     Returns:
         float64 [n].
@@ -131,14 +131,15 @@ def nearest_features(
 
 
 def near(distances: Array, quantile: float = 0.01) -> float | None:
-    """The distance that only ``quantile`` of the held-out images' fall below; None if there are none."""
+    """Threshold for near-copies: the ``quantile`` of held-out images' distances [n]; None for n = 0."""
     return float(np.quantile(distances, quantile)) if len(distances) else None
 
 
 def views(images: Array, *, shifted: bool = False, mirrored: bool = False) -> Iterator[Array]:
-    """Images uint8 [n, C, H, W] as they are; shifted by a pixel to all eight sides; mirrored: one by one.
+    """Yield the images uint8 [n, C, H, W] unchanged, followed by further views of them, one by one.
 
-    What comes in by a shift is the border again.
+    ``shifted`` adds shifts by one pixel in all eight directions, which repeat the border.  ``mirrored`` adds
+    the mirror image of each view.
     """
     steps, (height, width) = (0, 1, -1) if shifted else (0,), images.shape[2:]
     padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge") if shifted else images
@@ -162,7 +163,7 @@ def _nearest(
     device: str | None,
     prepare: Callable[[Array], Array],
 ) -> tuple[Array, Array]:
-    """Squared distance float64 [n] of rows to the nearest reference, and its position int64 [n]."""
+    """Squared distance float64 [n] of each row to the nearest reference, and its position int64 [n]."""
     among = None if among is None else check_positions(among, len(references))
     n, m = len(sides[0]), len(references) if among is None else len(among)
     least, nearest = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
@@ -177,7 +178,7 @@ def _nearest(
 
 
 def _squared_distances(x: Array, y: Array, device: str | None) -> Array:
-    """Squared Euclidean distances of rows x [n, d] and y [m, d]: float64 [n, m], exact for 8-bit values."""
+    """Squared Euclidean distances between rows of x [n, d] and y [m, d]: float64 [n, m], exact for uint8."""
     x, y = x.astype(np.float64), y.astype(np.float64)
     squared = products(x, y, device)
     squared *= -2
@@ -187,11 +188,11 @@ def _squared_distances(x: Array, y: Array, device: str | None) -> Array:
 
 
 def _thumbnails(images: Array) -> Array:
-    """Images [n, C, H, W] as rows, no side longer than THUMBNAIL: uint8, or float32 where any was."""
+    """Images as rows [n, -1] with no side longer than THUMBNAIL: uint8, or float32 if they were reduced."""
     height, width = images.shape[2:]
     if max(height, width) > THUMBNAIL:
         size = min(height, THUMBNAIL), min(width, THUMBNAIL)
-        # A few at a time, because as floats they take four times the memory.
+        # In small parts, because float32 takes four times the memory.
         parts = torch.from_numpy(np.array(images, order="C")).split(64)
         pooled = [torch.nn.functional.adaptive_avg_pool2d(part.float(), size) for part in parts]
         images = torch.cat(pooled).numpy()

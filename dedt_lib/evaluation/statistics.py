@@ -1,4 +1,4 @@
-"""Statistics over seeds, and which images stand for all."""
+"""Statistics over seeds, and a subset of images that represents all."""
 
 import numpy as np
 
@@ -8,23 +8,22 @@ from ..randomness import numpy_generator
 
 
 def paired_interval(ours: Array, theirs: Array, *, level: float = 0.95) -> tuple[float, float, float]:
-    """Student's t interval of the mean difference of two methods that were run with the same seeds.
+    """Student's t interval of the mean difference between two methods that were run with the same seeds.
 
-    mean(d) -+ t sd(d) / sqrt(n) with d = ours - theirs and t the quantile of n - 1 degrees of freedom.  It
-    holds for differences that are roughly normal; one that includes zero tells the two methods not apart.
+    mean(d) -+ t sd(d) / sqrt(n) with d = ours - theirs and t the quantile for n - 1 degrees of freedom.  It
+    assumes roughly normal differences.  If it includes zero, it does not tell the two methods apart.
 
     Args:
         ours: float [n], one value for each seed.
-        theirs: float [n], of the same seeds in the same order.
-        level: share of such intervals that cover the true difference, in (0, 1).
+        theirs: float [n], for the same seeds in the same order.
+        level: confidence level, in (0, 1): the share of such intervals that cover the true difference.
 
     Returns:
-        The mean difference, and the lower and the upper end of its interval; all three are equal where every
+        The mean difference, and the lower and the upper end of its interval; all three are equal if every
         seed has the same difference.
 
     Raises:
-        DedtError: fewer than two seeds, lengths that differ, values that are not finite, or a level outside
-            (0, 1).
+        DedtError: fewer than two seeds, different lengths, non-finite values, or a level outside (0, 1).
     """
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if ours.ndim != 1 or ours.shape != theirs.shape or not np.isfinite([ours, theirs]).all():
@@ -45,10 +44,10 @@ def mean_interval(values: Array, *, level: float = 0.95) -> tuple[np.ndarray, np
 
     Args:
         values: float [n, ...], one entry for each seed.
-        level: share of such intervals that cover the true mean, in (0, 1).
+        level: confidence level, in (0, 1): the share of such intervals that cover the true mean.
 
     Returns:
-        The mean and the lower and the upper end of its interval, each [...]; the ends are NaN for one seed.
+        The mean, and the lower and the upper end of its interval, each [...]; the ends are NaN for one seed.
 
     Raises:
         DedtError: a level outside (0, 1).
@@ -64,7 +63,7 @@ def mean_interval(values: Array, *, level: float = 0.95) -> tuple[np.ndarray, np
 
 
 def paired_p(differences: Array) -> np.ndarray:
-    """Two-sided p of the paired t test: how often seeds alone would make a mean at least as far from zero.
+    """Two-sided p of the paired t test: how often chance alone would give a mean at least as far from zero.
 
     Args:
         differences: float [n, ...], ours - theirs for each seed.
@@ -78,7 +77,7 @@ def paired_p(differences: Array) -> np.ndarray:
     n, mean = len(values), np.abs(values.mean(axis=0))
     if n < 2:
         return np.full_like(mean, np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):  # seeds that agree to the last digit
+    with np.errstate(divide="ignore", invalid="ignore"):  # the error is zero if all seeds agree
         return np.where(mean == 0, 1.0, 2 * t.sf(mean / _standard_error(values), n - 1))
 
 
@@ -87,27 +86,27 @@ def _standard_error(values: np.ndarray) -> np.ndarray:
 
 
 def holm(p: Array) -> np.ndarray:
-    """Holm's adjusted p-values, for several tests of which none shall be a false alarm (Holm, 1979).
+    """Holm's adjusted p-values, which limit the chance of any false alarm among several tests (Holm, 1979).
 
-    The i-th smallest of m, counted from zero, becomes the largest (m - j) p_j with j <= i, one at most.
+    The i-th smallest of m p-values, counted from zero, becomes max over j <= i of (m - j) p_j, at most 1.
 
     Args:
-        p: float [n]; NaN is no test, and stays.
+        p: float [n]; NaN does not count as a test and stays NaN.
     """
     p = np.asarray(p, dtype=np.float64)
-    order, m = np.argsort(p), np.isfinite(p).sum()  # NaN comes last
+    order, m = np.argsort(p), np.isfinite(p).sum()  # argsort puts NaN last
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate((m - np.arange(len(p))) * p[order]), 1)
     return adjusted
 
 
 def detectable_difference(deviation: float, seeds: int, *, level: float = 0.05) -> float:
-    """The smallest true difference that a paired t test finds in four of five repetitions.
+    """The smallest true difference that a paired t test detects with a power of 80 %.
 
     Args:
         deviation: standard deviation of the paired differences.
-        seeds: n, two at least.
-        level: at which p is called significant; of m tests with Holm's correction the strictest is 0.05 / m.
+        seeds: number of seeds, at least two.
+        level: significance level of the test; Holm's correction uses 0.05 / m for the strictest of m tests.
 
     Returns:
         The difference, in the unit of ``deviation``.
@@ -121,14 +120,14 @@ def detectable_difference(deviation: float, seeds: int, *, level: float = 0.05) 
 
 
 def rank_correlation(x: Array, y: Array) -> tuple[float, float]:
-    """Spearman's rank correlation, and its two-sided p by permutation: all of them, or 99 999 drawn.
+    """Spearman's rank correlation, and its two-sided p from all permutations or from 99 999 random ones.
 
     Args:
-        x: float [n]; places where either is NaN are left out.
+        x: float [n]; pairs with a non-finite value on either side are left out.
         y: float [n].
 
     Returns:
-        The correlation and p; (NaN, 1) where one of the two has no order.
+        The correlation and p; (NaN, 1) if all values of x or of y are equal.
     """
     from scipy.stats import permutation_test, rankdata
 
@@ -147,14 +146,14 @@ def rank_correlation(x: Array, y: Array) -> tuple[float, float]:
 
 
 def concordance(values: Array) -> tuple[float, float]:
-    """Kendall's W: how alike several seeds order the classes, and the p of Friedman's test that they do not.
+    """Kendall's W, the agreement of seeds on the order of the classes, and the p of Friedman's test for it.
 
     Args:
-        values: float [n, K], a row for each seed.
+        values: float [n, K], one row for each seed.
 
     Returns:
-        W, 0 for no agreement and 1 for one order, and p; (NaN, 1) for one seed, fewer than three classes, or
-        no order.
+        W, from 0 for no agreement to 1 for the same order in all seeds, and p; (NaN, 1) for one seed, for
+        fewer than three classes, or if all classes have equal values in every seed.
     """
     from scipy.stats import friedmanchisquare
 
@@ -167,6 +166,6 @@ def concordance(values: Array) -> tuple[float, float]:
 
 
 def spread(labels: Array, most: int) -> Array:
-    """Positions of at most ``most`` images, each class in its share and evenly through it: sorted int64."""
+    """Positions (sorted, int64) of at most ``most`` images: each class in its share, at even intervals."""
     n, order = len(labels), np.argsort(labels, kind="stable")
     return np.sort(order[np.arange(most) * n // most]) if n > most else np.arange(n)

@@ -1,7 +1,7 @@
 """Images to latents and back: the autoencoder of a latent diffusion model (Rombach et al., 2022).
 
-Images are encoded once.  What is kept is the posterior, mean and deviation, so that training samples it anew
-at every step; :class:`dedt_lib.latents.Latents` reads it.
+Images are encoded once.  The mean and standard deviation of each posterior are stored, so that training can
+sample it anew at every step; :class:`dedt_lib.latents.Latents` reads them.
 """
 
 import math
@@ -26,7 +26,7 @@ from ..weights import VAE_WEIGHTS, hub_files, key_of, read_network
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-# Of a pixel on the scale -1..1: four of 255 grey levels.  What is finer the decoder need not get right.
+# Assumed deviation of a decoded pixel in [-1, 1]: four of 255 grey levels.  Finer detail need not be right.
 PIXEL_DEVIATION = 4 / 127.5
 
 
@@ -36,10 +36,10 @@ def small_autoencoder(
     """An untrained AutoencoderKL for small images: each width after the first halves the resolution.
 
     Args:
-        channels: Of the images.
-        widths: Of the levels.
-        latent_channels: Of the latents.
-        patch: Pixels along a side of what the first level sees as one position: see :func:`patched`.
+        channels: Channels of the images.
+        widths: Width of each level.
+        latent_channels: Channels of the latents.
+        patch: Side, in pixels, of the patches that the first level sees as one position: see :func:`patched`.
     """
     from diffusers import AutoencoderKL
 
@@ -59,15 +59,15 @@ def small_autoencoder(
 
 
 def patched(network: "AutoencoderKL", patch: int) -> "AutoencoderKL":
-    """Let an untrained AutoencoderKL read and write patches, and add to what a linear autoencoder does.
+    """Make an untrained AutoencoderKL work on patches and add its output to that of a linear autoencoder.
 
-    Most of the work of an AutoencoderKL is at full resolution, where it is narrowest: here patches of pixels
-    are the channels of one position of its first level.  :func:`start_linear` sets the linear autoencoder,
-    and the network, whose last layers are zero, learns the rest.
+    An AutoencoderKL spends most of its time at full resolution, where it is narrowest.  Here the pixels of a
+    patch become the channels of one position of its first level.  :func:`start_linear` sets the linear
+    autoencoder; the network, whose last layers start at zero, learns the rest.
 
     Args:
-        network: Without ``quant_conv``; changed in place, and noted in its config.
-        patch: Pixels along a side.
+        network: An AutoencoderKL without ``quant_conv``; changed in place, its config too.
+        patch: Side of a patch in pixels.
     """
     encoder, decoder, area = network.encoder, network.decoder, patch**2
     channels, side = encoder.conv_in.in_channels, patch * downsampling(network)
@@ -85,14 +85,14 @@ def patched(network: "AutoencoderKL", patch: int) -> "AutoencoderKL":
 
 
 class Sum(nn.Module):
-    """A network and a linear map of the same input, added."""
+    """The sum of a network and a linear map of the same input."""
 
     def __init__(self, network: nn.Module, linear: nn.Module) -> None:
         super().__init__()
         self.network, self.linear = network, linear
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Their sum."""
+        """The output of the network plus that of the linear map."""
         return self.network(x) + self.linear(x)
 
 
@@ -100,11 +100,11 @@ class Sum(nn.Module):
 def start_linear(network: "AutoencoderKL", images: torch.Tensor) -> None:
     """Set the linear maps of a :func:`patched` network to the best linear autoencoder of single patches.
 
-    It is probabilistic PCA (Tipping and Bishop, 1999), which is where a linear variational autoencoder with
-    Gaussian pixels of a fixed deviation ends (Lucas et al., 2019), had at once.
+    This is probabilistic PCA (Tipping and Bishop, 1999): the closed form of what training a linear
+    variational autoencoder with Gaussian pixels of fixed deviation converges to (Lucas et al., 2019).
 
     Args:
-        network: Changed in place.
+        network: A patched network; it is changed in place.
         images: uint8 [n, C, H, W].
     """
     encoder, decoder, side = network.encoder.linear, network.decoder.linear, downsampling(network)
@@ -124,11 +124,11 @@ def start_linear(network: "AutoencoderKL", images: torch.Tensor) -> None:
 
 
 def patch_moments(images: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of each channel, and covariance of patches about it: float64 [C] and [C * side**2] squared.
+    """Mean of each channel, float64 [C], and covariance of patches about it, float64 [C * side**2] squared.
 
     Args:
         images: uint8 [n, C, H, W].
-        side: Pixels along a side of a patch.
+        side: Side of a patch in pixels.
     """
     sums = [to_float(batch).double().sum(dim=(0, 2, 3)) for batch in images.split(1000)]
     mean = torch.stack(sums).sum(dim=0) / images[:, 0].numel()
@@ -141,7 +141,7 @@ def patch_moments(images: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.
 
 
 def downsampling(network: "AutoencoderKL") -> int:
-    """Pixels along a side for each latent along it: 8 in Stable Diffusion."""
+    """Downsampling factor, image side over latent side: 8 in Stable Diffusion."""
     return network.config.get("patch", 1) * 2 ** (len(network.config.block_out_channels) - 1)
 
 
@@ -159,25 +159,25 @@ def train_autoencoder(
 ) -> np.ndarray:
     """Train an AutoencoderKL on LabelledImages resized to ``image_size``.
 
-    The loss is the negative evidence bound for Gaussian pixels of a fixed deviation, on the scale of a mean
-    squared error.  The deviation is small, so the KL term only keeps the latents smooth and bounded, as the
-    slight penalty of Rombach et al. (2022, Section 3.1) does.  AdamW, cosine schedule.
-    Afterwards ``network.config.scaling_factor`` is one over the deviation of the sampled latents of all
-    images, so that scaled latents have unit variance (their Section G).
+    The loss is the negative evidence lower bound for Gaussian pixels with a fixed deviation, scaled like a
+    mean squared error.  The deviation is small, so the KL term only keeps the latents smooth and bounded, as
+    the slight penalty of Rombach et al. (2022, Section 3.1) does.  The optimiser is AdamW with a cosine
+    schedule.  After training, ``network.config.scaling_factor`` is the inverse standard deviation of the
+    sampled latents of all images, so that scaled latents have unit variance (their Section G).
 
     Args:
-        network: Trained in place.
+        network: The AutoencoderKL to train, in place.
         data: LabelledImages.
-        image_size: Pixels along a side.
+        image_size: Side of the resized images in pixels.
         epochs: Passes over the images.
-        batch_size: Images a step.
-        learning_rate: Of the first steps.
-        seed: Of the order of the images and of every draw.
-        folder: Keeps a checkpoint there after each epoch, and goes on from one.
+        batch_size: Images per step.
+        learning_rate: Initial learning rate.
+        seed: Seed of the order of the images and of all random draws.
+        folder: Where to save a checkpoint after each epoch and to resume from one.
         device: Where to train.
 
     Returns:
-        The training losses float64 [epochs].
+        The mean training loss of each epoch, float64 [epochs].
 
     Raises:
         DedtError: The checkpoint is of another run, losses are not finite, or images do not fit the network.
@@ -209,7 +209,7 @@ def train_autoencoder(
 def latent_deviation(network: "AutoencoderKL", images: torch.Tensor, batch_size: int = 256) -> float:
     """Standard deviation of all elements of the sampled latents of uint8 images [n, C, H, W].
 
-    Exact, without sampling: the variance of the posterior means plus the mean of the posterior variances.
+    It is computed without sampling: variance of the posterior means plus mean of the posterior variances.
     """
     posteriors = [network.encode(to_float(batch)).latent_dist for batch in images.split(batch_size)]
     means = torch.cat([posterior.mean for posterior in posteriors]).double()
@@ -221,12 +221,12 @@ def load_autoencoder(where: Path | str) -> "AutoencoderKL":
     """An AutoencoderKL in eval mode, float32, from safetensors; a pickle is never opened.
 
     Args:
-        where: A folder in diffusers' layout (config.json, diffusion_pytorch_model.safetensors), or the name
-            of one on the Hugging Face hub, as "stabilityai/sd-vae-ft-mse".  A name is looked for in
-            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).
+        where: A folder in diffusers' layout (config.json, diffusion_pytorch_model.safetensors), or a name on
+            the Hugging Face hub such as "stabilityai/sd-vae-ft-mse".  A name is searched in
+            ``weights_folder()`` and in the hub's cache before it is downloaded (``weights.published``).
 
     Returns:
-        The network; its files are noted in the attribute ``published``.
+        The network; its attribute ``published`` records the files.
 
     Raises:
         DedtError: Files are missing or damaged, or a download fails.
@@ -241,14 +241,14 @@ def load_autoencoder(where: Path | str) -> "AutoencoderKL":
 def decode(
     network: "AutoencoderKL", latents: torch.Tensor, *, size: int | None = None, batch_size: int = 64
 ) -> np.ndarray:
-    """Scaled latents to images.
+    """Images decoded from scaled latents.
 
     Args:
-        network: On any device; it divides by its own scaling factor.  It need not be the one that encoded:
-            MDT is trained with latents of sd-vae-ft-mse and decoded with sd-vae-ft-ema.
-        latents: float [n, c, h, w].
-        size: Of the images before they were enlarged for the autoencoder, to shrink them back to.
-        batch_size: Latents decoded at a time.
+        network: An AutoencoderKL on any device; its scaling factor undoes the scaling.  It may differ from
+            the encoder: MDT is trained on latents of sd-vae-ft-mse and decoded with sd-vae-ft-ema.
+        latents: Scaled latents, float [n, c, h, w].
+        size: Side to which the decoded images are resized, if they were enlarged before encoding.
+        batch_size: Latents per forward pass.
 
     Returns:
         uint8 [n, C, H, W].
@@ -277,25 +277,25 @@ def encode(
 ) -> None:
     """Write the posteriors of uint8 images [n, C, H, W], resized to ``image_size``, into ``folder``.
 
-    Shards ``latents-00000.npy``: float16 [m, views, 2, c, h, w], mean and deviation, unscaled; beside them
-    ``latents.json`` says whose they are.  The latents do not depend on ``batch_size`` or ``shard_size`` (up
-    to the rounding of another order of sums).  Shards that a killed call completed are kept, those that were
-    damaged since are encoded again.
+    The shards ``latents-00000.npy``, ... hold float16 [m, views, 2, c, h, w]: mean and standard deviation,
+    unscaled.  ``latents.json`` records the autoencoder, the images and the settings.  Up to rounding (order
+    of sums), the latents do not depend on ``batch_size`` or ``shard_size``.  After an interruption, complete
+    shards are kept and damaged ones encoded again.
 
     Args:
         network: An AutoencoderKL.
         images: uint8 [n, C, H, W]; may be memory-mapped, at most one shard is in memory.
-        folder: Made if it is not there.
-        image_size: Pixels along a side.
-        flip: Whether to add a second view, the mirrored image, because the latent of a mirrored image is not
-            the mirrored latent.
-        batch_size: Images at a time.
-        shard_size: Images in a file.
-        device: Where to encode; afterwards the network is where it was.
+        folder: Where to write; created if missing.
+        image_size: Side of the resized images in pixels.
+        flip: Whether to encode the mirrored image too, as a second view, because the latent of a mirrored
+            image is not the mirrored latent.
+        batch_size: Images per forward pass.
+        shard_size: Images per file.
+        device: Where to encode; the network is moved back afterwards.
 
     Raises:
-        DedtError: Images do not fit the network, the folder holds latents of something else, posteriors are
-            not finite, or the disk is full.
+        DedtError: Images do not fit the network, the folder holds latents of other images, another
+            autoencoder or other settings, posteriors are not finite, or the disk is full.
     """
     folder = Path(folder)
     check_fit(network, images.shape[1], image_size)
@@ -336,13 +336,13 @@ def encode(
 
 
 def _moments(network, pixels):
-    """Mean and deviation of the posterior: float32 [b, 2, c, h, w]."""
+    """Mean and standard deviation of the posterior: float32 [b, 2, c, h, w]."""
     posterior = network.encode(pixels).latent_dist
     return torch.stack([posterior.mean.float(), (posterior.logvar.float() / 2).exp()], dim=1)
 
 
 def check_fit(network: "AutoencoderKL", channels: int, image_size: int) -> None:
-    """Raise DedtError where an autoencoder does not take images of these channels and pixels along a side."""
+    """Raise DedtError unless an autoencoder accepts images with these channels and this side in pixels."""
     own, factor = network.config.in_channels, downsampling(network)
     if channels != own:
         raise DedtError(

@@ -1,4 +1,4 @@
-"""What the losses of every diffusion model are computed from."""
+"""The batch from which every diffusion model computes its losses."""
 
 from dataclasses import dataclass, field
 
@@ -7,15 +7,15 @@ import torch
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's draw, shared by every network that looks at it.
+    """Samples and random draws of one training step, shared by all networks that are compared on it.
 
     Attributes:
-        images: float [b, C, H, W], flipped already; pixels in [-1, 1], or scaled latents.
-        labels: int64 [b], true classes.
-        t: int64 [b] in 0..999.
+        images: float [b, C, H, W], already flipped; pixels in [-1, 1], or scaled latents.
+        labels: int64 [b], the true classes.
+        t: Timesteps, int64 [b] in 0..999.
         noise: float [b, C, H, W].
-        drop: bool [b], labels hidden for guidance.
-        extra: What else the model draws in a step, by name: tensors [b, ...].
+        drop: bool [b], whether the label is hidden (label dropout for classifier-free guidance).
+        extra: Further random tensors [b, ...] that the model draws in a step, by name.
     """
 
     images: torch.Tensor
@@ -29,6 +29,6 @@ class Batch:
         return len(self.labels)
 
     def rows(self, chosen: slice) -> "Batch":
-        """The part of the batch in the slice ``chosen``."""
+        """The samples of the batch in the slice ``chosen``."""
         own = {name: getattr(self, name)[chosen] for name in ("images", "labels", "t", "noise", "drop")}
         return Batch(**own, extra={name: values[chosen] for name, values in self.extra.items()})

@@ -1,10 +1,11 @@
 """Masked Diffusion Transformer, version 2 (Gao et al., 2023): class-conditional diffusion on latents.
 
-Of version 1 a profile can have the optimiser and the fixed mask ratio (``mdt.optimizer = "adamw"``,
-``mdt.mask_range = 0``); its decoder of two plain blocks and its unweighted loss are not implemented.
-
-Every image is learned from twice: once whole, and once with 30 to 50 % of its tokens hidden from the
+Every training step uses each image twice: once whole, and once with 30 to 50 % of its tokens hidden from the
 encoder, so that the network has to infer parts from their surroundings.
+
+A profile can choose the optimiser and the fixed mask ratio of version 1 (``mdt.optimizer = "adamw"``,
+``mdt.mask_range = 0``).  The decoder of two plain blocks and the unweighted loss of version 1 are not
+implemented.
 """
 
 import math
@@ -20,10 +21,10 @@ from ..randomness import torch_generator
 from .batch import Batch
 from .schedule import NoiseSchedule, power_cosine
 
-FREQUENCIES = 256  # sines and cosines that stand for a timestep
+FREQUENCIES = 256  # size of the sinusoidal timestep embedding
 GUIDED_CHANNELS = 3
-"""How many latent channels are guided.  The code that MDT goes back to had three, the colours of a pixel; the
-published numbers were sampled with the fourth left as it is."""
+"""Latent channels to which guidance applies.  The code that MDT derives from guided three, the colours of a
+pixel; the published numbers were sampled with the fourth latent channel unguided."""
 
 
 class RelativePositionBias(nn.Module):
@@ -31,17 +32,17 @@ class RelativePositionBias(nn.Module):
 
     def __init__(self, side: int, num_heads: int) -> None:
         super().__init__()
-        # The last three rows are for a class token, which MDT has not; public checkpoints carry them.
+        # The last three rows are for a class token; MDT has none, but its public checkpoints contain them.
         rows = (2 * side - 1) ** 2 + 3
         self.relative_position_bias_table = nn.Parameter(torch.empty(rows, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, offsets: Tensor) -> Tensor:
-        """Bias float [b, heads, n, n]; offsets: int64 [b, n, n], the table's row for each pair of tokens."""
+        """Bias float [b, heads, n, n]; ``offsets`` int64 [b, n, n]: the table row of each pair of tokens."""
         b, n, _ = offsets.shape
         table = self.relative_position_bias_table.T.expand(b, -1, -1)
         rows = offsets.view(b, 1, n * n).expand(-1, table.shape[1], -1)
-        # A gather from the small table: its gradient is as small, where a gather from all pairs is n^2 per sample.
+        # Gathering from the small table keeps the gradient small; from all pairs it would be n^2 per sample.
         return table.gather(2, rows).view(b, -1, n, n)
 
 
@@ -53,14 +54,14 @@ class BiasedAttention(Attention):
         self.rel_pos_bias = RelativePositionBias(side, num_heads)
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        """float [b, n, width] from the same; offsets: as in RelativePositionBias."""
+        """Tokens float [b, n, width] to the same shape; ``offsets`` as in RelativePositionBias."""
         return super().forward(x, attn_mask=self.rel_pos_bias(offsets))
 
 
 class Block(nn.Module):
     """A transformer block with adaLN-Zero conditioning (DiT; Peebles & Xie, 2023).
 
-    skip: whether a second sequence is merged into the input, as in a U-Net.
+    ``skip`` says whether a second sequence is merged into the input, as in a U-Net.
     """
 
     def __init__(self, width: int, num_heads: int, side: int, skip: bool = False) -> None:
@@ -72,7 +73,7 @@ class Block(nn.Module):
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
 
     def forward(self, x: Tensor, condition: Tensor, offsets: Tensor, skip: Tensor | None = None) -> Tensor:
-        """x, skip: float [b, n, width].  condition: float [b, width].  offsets: int64 [b or 1, n, n]."""
+        """x, skip and result: float [b, n, width]; condition: [b, width]; offsets: int64 [b or 1, n, n]."""
         if self.skip_linear is not None:
             x = self.skip_linear(torch.cat([x, skip], dim=-1))
         modulation = self.adaLN_modulation(condition).unsqueeze(1)
@@ -82,7 +83,7 @@ class Block(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """From tokens to the values of their patches."""
+    """Output layer that maps each token to the values of its patch."""
 
     def __init__(self, width: int, values: int) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """float [b, n, values] from tokens [b, n, width] and their condition [b, width]."""
+        """Tokens float [b, n, width] with condition [b, width] to values [b, n, values]."""
         shift, scale = self.adaLN_modulation(condition).unsqueeze(1).chunk(2, dim=-1)
         return self.linear(self.norm(x) * (1 + scale) + shift)
 
@@ -99,18 +100,18 @@ class FinalLayer(nn.Module):
 def variational_bits(
     schedule: NoiseSchedule, images: Tensor, t: Tensor, error: Tensor, fraction: Tensor
 ) -> Tensor:
-    """The variational bound's term of step t in bits per element: float [b] (Nichol & Dhariwal, 2021).
+    """Term t of the variational bound in bits per element: float [b] (Nichol & Dhariwal, 2021).
 
-    For t > 0 it is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the discretised -log p(x_0 |
-    x_1).
+    For t > 0 the term is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), for t = 0 the discretised
+    -log p(x_0 | x_1).
 
     Args:
-        schedule: Of the noise.
+        schedule: The noise schedule.
         images: x_0, float [b, C, H, W].
-        t: int64 [b].
-        error: eps_theta - eps, like images.
-        fraction: The network's variance output, like images; -1 stands for the posterior's variance and 1 for
-            beta, on a logarithmic scale.
+        t: Timesteps, int64 [b].
+        error: eps_theta - eps, float [b, C, H, W].
+        fraction: The network's variance output, float [b, C, H, W]: it interpolates on a logarithmic scale
+            between the variance of the posterior (-1) and beta (1).
     """
     reach, log_beta, log_posterior = schedule(t, "reach", "log_beta", "log_posterior")
     log_variance = log_posterior + (fraction + 1) / 2 * (log_beta - log_posterior)
@@ -123,19 +124,19 @@ def variational_bits(
 
 
 def discretised_log_likelihood(images: Tensor, distance: Tensor, log_deviation: Tensor) -> Tensor:
-    """Logarithm of the Gaussian mass in the bin around each value; all arguments and the result are alike.
+    """Logarithm of the mass of a Gaussian in the bin around each value, of the same shape as the arguments.
 
-    The bins are those of 256 grey levels in [-1, 1], the outer two open.  Latents have no grey levels and
-    leave [-1, 1], but MDT is trained with this formula.
+    The bins are those of 256 grey levels in [-1, 1], with the outer two open.  Latents have no grey levels
+    and leave [-1, 1], but MDT is trained with this formula.
 
     Args:
         images: The values.
-        distance: Value minus mean.
-        log_deviation: Of the Gaussian.
+        distance: Each value minus the mean of its Gaussian.
+        log_deviation: Logarithm of the standard deviation of each Gaussian.
     """
 
     def below(x):
-        """The normal distribution function in the approximation of the reference, by tanh."""
+        """The normal cumulative distribution function, by the tanh approximation of the reference."""
         return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
     precision = (-log_deviation).exp()
@@ -149,16 +150,16 @@ class MDTv2(nn.Module):
     """MDTv2 with the parameter names of the public checkpoints; size S/2 is the default.
 
     Args:
-        input_size, in_channels: Side of the latents, and their channels.
-        patch_size: Side of the square that is one token.
-        hidden_size, num_heads: Of the blocks.
-        depth, decode_layer: Blocks altogether, and of them in the decoder; the others are half and half on
-            the encoder's way in and out.
-        num_classes: K; label K is the null label.
-        class_dropout_prob: How often the masked pass hides the label.
+        input_size, in_channels: Side and channels of the latents.
+        patch_size: Side of the square of latents that makes one token.
+        hidden_size, num_heads: Width and attention heads of each block.
+        depth, decode_layer: Number of blocks in all, and in the decoder.  The others form the encoder, whose
+            second half has skip connections from the first.
+        num_classes: Number of classes K; label K is the null label.
+        class_dropout_prob: Probability that the masked pass hides the label.
         learn_sigma: Whether the variance is learned.
         mask_ratio, mask_range: The share of hidden tokens is drawn from [mask_ratio, mask_ratio + mask_range]
-            at every step; MDT's first version has the range 0.
+            at every step; in MDT's first version the range is 0.
 
     Raises:
         DedtError: The sizes do not fit together.
@@ -219,7 +220,7 @@ class MDTv2(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, side):
-        """As published: sine positions, and blocks and output that begin as the identity and as zero."""
+        """Initialise as published: sinusoidal positions, blocks that start as the identity, output zero."""
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
@@ -238,7 +239,7 @@ class MDTv2(nn.Module):
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def load_reference_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the weights of a public MDTv2 checkpoint, by parameter name.
+        """Load the weights of a public MDTv2 checkpoint, by parameter name.
 
         Raises:
             DedtError: Names or shapes do not fit.
@@ -254,20 +255,19 @@ class MDTv2(nn.Module):
             ) from error
 
     def compile_network(self) -> None:
-        """Compile the network in place; the names of its weights stay."""
+        """Compile the network in place; its parameter names do not change."""
         self.compile()
 
     # ---- the network -------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Noise estimate and, behind it, the variance's interpolation: float [b, 2C, H, W].
+        """Noise estimate and variance output: float [b, 2C, H, W], or [b, C, H, W] without ``learn_sigma``.
 
         Args:
-            x: float [b, C, H, W].
-            t: int [b] of 0..999.
+            x: Noisy latents, float [b, C, H, W].
+            t: Timesteps, int [b] in 0..999.
             y: Labels, int64 [b].
-            kept: None for the unmasked pass, or int64 [b, m], the numbers of the tokens that the encoder
-                sees.
+            kept: None for the unmasked pass; else int64 [b, m], indices of the tokens that the encoder sees.
         """
         tokens = self.x_embedder(x) + self.pos_embed
         frequencies = get_timestep_embedding(t, FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -293,7 +293,7 @@ class MDTv2(nn.Module):
         return tokens
 
     def _interpolate(self, visible, condition, places):
-        """All tokens in order: the visible ones as they are, the hidden ones guessed by the side block."""
+        """All tokens in order: visible ones plus their position, hidden ones predicted by the side block."""
         b, _, width = visible.shape
         blank = self.mask_token.to(visible.dtype).expand(b, self.tokens, width)
         known = blank.scatter(1, places.expand_as(visible), visible) + self.decoder_pos_embed
@@ -302,7 +302,7 @@ class MDTv2(nn.Module):
         return torch.where(hidden, self.sideblocks[0](known, condition, self.offsets), known)
 
     def _unpatchify(self, patches):
-        """float [b, tokens, p * p * channels] to [b, channels, H, W]."""
+        """Patches float [b, tokens, p * p * channels] to images [b, channels, H, W]."""
         side, p = math.isqrt(self.tokens), self.x_embedder.patch_size[0]
         patches = patches.unflatten(2, (p, p, -1)).unflatten(1, (side, side))
         return patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
@@ -312,10 +312,10 @@ class MDTv2(nn.Module):
         return self(x_t, t, labels)[:, : self.sample_shape[0]]
 
     def guided(self, x_t: Tensor, t: Tensor, labels: Tensor, scale: float) -> Tensor:
-        """The output for x_t float [b, C, H, W], t int [b], labels int64 [b] with classifier-free guidance.
+        """Output with classifier-free guidance for x_t float [b, C, H, W], t int [b], labels int64 [b].
 
-        Returns float [b, 2C, H, W]: eps_u + g (eps_c - eps_u) in the first three channels, with g of
-        :func:`~dedt_lib.models.schedule.power_cosine`; the conditional pass in the others.
+        Returns as :meth:`forward`: the first three channels are eps_u + g (eps_c - eps_u), with g from
+        :func:`~dedt_lib.models.schedule.power_cosine`; the others are those of the conditional pass.
         """
         if scale == 1:
             return self(x_t, t, labels)
@@ -329,13 +329,13 @@ class MDTv2(nn.Module):
     # ---- training ----------------------------------------------------------------------------------
 
     def draws(self, n: int, generator: torch.Generator, device: torch.device | str) -> dict[str, Tensor]:
-        """What the masked pass of n samples adds to a batch.
+        """Random draws for the masked pass of n samples, for ``Batch.extra``.
 
         Returns:
-            masked_noise: float [n, C, H, W].  masked_drop: bool [n], labels hidden.  kept: int64 [n, m], the
-            tokens that the encoder sees; m is one for the batch.
+            masked_noise: float [n, C, H, W].  masked_drop: bool [n], whether the label is hidden.  kept:
+            int64 [n, m], the indices of the tokens that the encoder sees; m is the same for the whole batch.
         """
-        # Of a generator on the host: the device would have to be waited for.
+        # Drawn on the host, because reading a value from the device would wait for it.
         share = torch.rand((), generator=torch_generator(generator.initial_seed(), "mask")).item()
         ratio = self.mask_ratio + self.mask_range * share
         order = torch.rand(n, self.tokens, generator=generator, device=device).argsort(dim=1)
@@ -346,10 +346,10 @@ class MDTv2(nn.Module):
         }
 
     def losses(self, batch: Batch) -> Tensor:
-        """Loss of the unmasked pass plus loss of the masked one, one per sample: float [b].
+        """Loss of the unmasked pass plus loss of the masked pass for each sample: float [b].
 
-        Each is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) / SNR,
-        plus :func:`variational_bits`, from which only the variance learns.
+        Each loss is the squared error of the noise, averaged over all elements and weighted by min(SNR, 5) /
+        SNR, plus :func:`variational_bits`, which trains the variance only.
         """
         extra = batch.extra
         masked = self._pass_losses(batch, extra["masked_noise"], extra["masked_drop"], extra["kept"])
@@ -358,12 +358,12 @@ class MDTv2(nn.Module):
     def margin_losses(self, batch: Batch) -> Tensor:
         """||eps_theta(x_t, c, t) - eps||^2 of the unmasked pass, averaged over elements: float [b].
 
-        This is what group DRO compares: without the weights of the timesteps and without the masks.
+        Group DRO compares these losses, which have no timestep weights and no masking.
         """
         return self.element_losses(batch).mean(dim=(1, 2, 3))
 
     def element_losses(self, batch: Batch) -> Tensor:
-        """(eps_theta(x_t, c, t) - eps)^2 of every element in the unmasked pass: float [b, C, H, W]."""
+        """(eps_theta(x_t, c, t) - eps)^2 for every element of the unmasked pass: float [b, C, H, W]."""
         error, _ = self._pass(batch, batch.noise, batch.drop)
         return error.square()
 
@@ -376,7 +376,7 @@ class MDTv2(nn.Module):
         return loss
 
     def _pass(self, batch, noise, drop, kept=None):
-        """Error of the noise estimate, and the variance output: float [b, C, H, W] each."""
+        """Noise error and variance output (empty without ``learn_sigma``): float [b, C, H, W] each."""
         signal, deviation = self.schedule(batch.t, "signal", "deviation")
         labels = torch.where(drop, self.null_label, batch.labels)
         output = self(signal * batch.images + deviation * noise, batch.t, labels, kept)
@@ -387,7 +387,7 @@ class MDTv2(nn.Module):
 def check_sizes(
     input_size: int, patch_size: int, hidden_size: int, num_heads: int, depth: int, decode_layer: int
 ) -> None:
-    """Raise DedtError for sizes that do not make a network."""
+    """Raise DedtError for sizes that do not fit together."""
     if input_size % patch_size:
         raise DedtError(f"Latents of {input_size} x {input_size} do not divide into patches of {patch_size}.")
     if hidden_size % 4 or hidden_size % num_heads:

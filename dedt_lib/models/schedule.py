@@ -1,4 +1,4 @@
-"""The linear noise schedule (Ho et al., 2020), and the schedules of sampling and guidance that belong to it."""
+"""The linear noise schedule (Ho et al., 2020), with its schedules for guidance and DDIM sampling."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,12 @@ NOISE_SCHEDULE: dict[str, Any] = {
 
 
 class NoiseSchedule(nn.Module):
-    """What the losses need of the linear noise schedule over t: float32 [1000] each, made in float64.
+    """Tables over t of the linear noise schedule for the losses, float32 [1000], computed in float64.
 
-    signal, deviation: x_t = signal x_0 + deviation eps.  weight: min(SNR, 5) / SNR (Hang et al., 2023).
-    reach: distance of two posterior means whose noise estimates differ by 1.
-    log_beta, log_posterior: upper and lower end of the log-variance of x_{t-1}.
+    signal, deviation: x_t = signal x_0 + deviation eps.
+    weight: min(SNR, 5) / SNR (Hang et al., 2023).
+    reach: distance between two posterior means whose noise estimates differ by 1.
+    log_beta, log_posterior: upper and lower bound of the log-variance of x_{t-1}.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class NoiseSchedule(nn.Module):
         alpha_bar = torch.cumprod(1 - beta, dim=0)
         before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
         posterior = beta * (1 - before) / (1 - alpha_bar)
-        # At t = 0 the posterior is a point; the variance of t = 1 stands in for it.
+        # At t = 0 the posterior variance is zero, so that of t = 1 replaces it.
         posterior = torch.cat([posterior[1:2], posterior[1:]])
         tables = {
             "signal": alpha_bar.sqrt(),
@@ -51,17 +52,17 @@ class NoiseSchedule(nn.Module):
 
 
 def power_cosine(t: torch.Tensor, guidance: float, power: float = 4.0) -> torch.Tensor:
-    """Guidance scale at timesteps t int [b] of 0..999: float [b], from 1 in pure noise to ``guidance``.
+    """Guidance scale float [b] at t int [b] in 0..999; it rises from 1 in pure noise to ``guidance``.
 
-    1 + (g - 1) (1 - cos(pi (1 - t/1000)^power)) / 2 (Gao et al., 2023): weak while the layout forms, strong
-    at the end.
+    1 + (g - 1) (1 - cos(pi (1 - t/1000)^power)) / 2 (Gao et al., 2023): guidance is weak while the layout
+    forms and strong at the end.
     """
     progress = 1 - t / NOISE_SCHEDULE["num_train_timesteps"]
     return 1 + (guidance - 1) * (1 - torch.cos(math.pi * progress**power)) / 2
 
 
 def pixel_scheduler() -> "DDIMScheduler":
-    """DDIM for images in [-1, 1]: clipped at every step, and the last alpha-bar is that of t = 0."""
+    """DDIM for images in [-1, 1]; it clips at every step, and its final alpha-bar is that of t = 0."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(

@@ -1,7 +1,7 @@
 """Stable Diffusion (Rombach et al., 2022): a text-to-image pipeline fine-tuned on the classes of a data set.
 
-Only the U-Net learns.  Images come as scaled latents of the pipeline's autoencoder, and a caption is a
-template with the class name in it, so that the frozen text encoder is asked once a class and never again.
+Only the U-Net is trained.  Images are given as scaled latents of the pipeline's autoencoder.  A caption is a
+template with the class name filled in, so that the frozen text encoder runs only once per class.
 """
 
 import re
@@ -36,21 +36,21 @@ READ = re.compile(
     rf"{re.escape(INDEX)}|(scheduler|tokenizer)/[^/]+\.(json|txt)"
     r"|(text_encoder|unet|vae)/(config\.json|(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?)"
 )
-"""Which files of a pipeline's folder are read, by their path in it: no checker, no half precision."""
+"""Relative paths of the files read from a pipeline's folder: no safety checker, no half precision."""
 
 
 class StableDiffusion(nn.Module):
     """The U-Net of a StableDiffusionPipeline as a class-conditional model of latents.
 
     Args:
-        pipeline: Its U-Net is taken, not copied: two models need two pipelines.
-        class_names: K names, whose underscores become spaces.
-        template: Of the captions, ``{}`` is the name.
-        image_size: Pixels along a side, a multiple of 8; by default what the pipeline was made for.
+        pipeline: The pipeline whose U-Net is used.  It is not copied: two models need two pipelines.
+        class_names: K names; their underscores become spaces.
+        template: Template of the captions, with ``{}`` for the class name.
+        image_size: Side of the images in pixels, a multiple of 8; by default the size of the pipeline.
 
     Raises:
-        DedtError: A caption is without a class name or longer than the text encoder reads, the size does not
-            fit, or the pipeline predicts neither noise nor velocity.
+        DedtError: The template has no place for a class name, a caption is too long for the text encoder, the
+            size does not fit, or the pipeline predicts neither noise nor velocity.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class StableDiffusion(nn.Module):
         self.register_buffer("captions", captions, persistent=False)
 
     def compile_network(self) -> None:
-        """Compile the network in place; the names of its weights stay."""
+        """Compile the network in place; its parameter names do not change."""
         self.net.compile()
 
     def ddim_scheduler(self) -> DDIMScheduler:
-        """A DDIMScheduler with Stable Diffusion's settings for what :meth:`predict` returns."""
+        """A DDIMScheduler with Stable Diffusion's settings, for the noise estimate of :meth:`predict`."""
         return DDIMScheduler.from_config(self.schedule.config, prediction_type="epsilon", **SAMPLING)
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -97,9 +97,9 @@ class StableDiffusion(nn.Module):
         return output
 
     def element_losses(self, batch: Batch) -> torch.Tensor:
-        """(eps_theta(x_t, c, t) - eps)^2 of every element: float [b, c, h, w].
+        """(eps_theta(x_t, c, t) - eps)^2 for every element: float [b, c, h, w].
 
-        A pipeline that predicts the velocity is compared with the velocity.
+        If the pipeline predicts the velocity, this is the squared error of the velocity.
         """
         x_t = self.schedule.add_noise(batch.images, batch.noise, batch.t)
         labels = torch.where(batch.drop, self.null_label, batch.labels)
@@ -118,7 +118,7 @@ class StableDiffusion(nn.Module):
 
 @torch.no_grad()
 def embed_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> torch.Tensor:
-    """Text embeddings of n prompts: float [n, L, D], L the tokens that the text encoder reads.
+    """Text embeddings of n prompts: float [n, L, D], with L the context length of the text encoder.
 
     Raises:
         DedtError: A prompt has more than L tokens.
@@ -135,7 +135,7 @@ def embed_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> 
 
 
 def latent_size(vae: nn.Module, image_size: int) -> int:
-    """Height of the latents of square images in pixels; raises DedtError where that is no multiple of 8."""
+    """Side of the latents of square images; raises DedtError unless ``image_size`` is a multiple of 8."""
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if image_size % max(factor, 8):
         raise DedtError(f"Images for Stable Diffusion need a size that is a multiple of 8, not {image_size}.")
@@ -146,14 +146,14 @@ def latent_size(vae: nn.Module, image_size: int) -> int:
 
 
 def load_pipeline(where: Path | str = VERSION_1_4) -> StableDiffusionPipeline:
-    """A StableDiffusionPipeline in single precision, on the CPU, that samples by DDIM as the paper does.
+    """A StableDiffusionPipeline in single precision, on the CPU, that samples with DDIM as in the paper.
 
-    Only safetensors are read.  There is no safety checker: it paints images black, which no metric should
-    see.  The pipeline's files are noted in its attribute ``published``.
+    Only safetensors are read.  The safety checker is left out, because it blackens images, which would
+    distort the metrics.  The pipeline's attribute ``published`` records its files.
 
     Args:
-        where: A folder in diffusers' layout, or a name on the Hugging Face hub, which is looked for in
-            ``weights_folder()`` and in the hub's cache, and else downloaded (``weights.published``).
+        where: A folder in diffusers' layout, or a name on the Hugging Face hub, which is searched in
+            ``weights_folder()`` and in the hub's cache before it is downloaded (``weights.published``).
 
     Raises:
         DedtError: Weights are missing, damaged or pickles.
@@ -166,9 +166,10 @@ def load_pipeline(where: Path | str = VERSION_1_4) -> StableDiffusionPipeline:
 
 
 def pipeline_key(pipeline: StableDiffusionPipeline) -> str:
-    """Sixteen hex digits of what a loaded pipeline tells a model: U-Net, text encoder, tokenizer, scheduler.
+    """Key of a loaded pipeline in sixteen hex digits: U-Net, text encoder, tokenizer and scheduler.
 
-    Of all their files, settings too.  The autoencoder has a key of its own, since it need not be this one.
+    It covers all their files, including the settings.  The autoencoder has a separate key, since another one
+    may be used.
     """
     files = pipeline.published.files
     return address("pipeline", {name: digest for name, digest in files.items() if name[:4] != "vae/"})
@@ -177,8 +178,8 @@ def pipeline_key(pipeline: StableDiffusionPipeline) -> str:
 def save_pipeline(model: StableDiffusion, pipeline: StableDiffusionPipeline, folder: Path | str) -> None:
     """Write ``pipeline`` with the U-Net of ``model`` into ``folder``, as safetensors.
 
-    StableDiffusionPipeline.from_pretrained opens it, and by default it draws images of the size of ``model``.
-    The folder is complete or as it was before.
+    StableDiffusionPipeline.from_pretrained can load it; its default image size is that of ``model``.  An
+    existing folder is replaced only when the new one is complete.
 
     Raises:
         DedtError: The disk is full, or the folder holds something else.
@@ -192,14 +193,14 @@ def save_pipeline(model: StableDiffusion, pipeline: StableDiffusionPipeline, fol
         pipeline.save_pretrained(partial)
         mode = (partial / INDEX).stat().st_mode
         for weights in partial.glob("*/*.safetensors"):
-            weights.chmod(mode)  # safetensors would keep its files to their owner
+            weights.chmod(mode)  # safetensors makes files that only their owner can read
 
 
 WITHOUT_CHECKER = {"safety_checker": None, "feature_extractor": None}
 
 
 def _fetch(name, revision, local):
-    """The folder of the hub's cache with the pipeline."""
+    """The folder in the hub's cache with the pipeline, downloaded unless ``local``."""
     if not local:
         ask_hub(name, revision, INDEX)
     how = {"revision": revision, "local_files_only": local, "use_safetensors": True}
@@ -223,7 +224,7 @@ def _open_folder(folder):
         ) from error
 
 
-# ---- A small one -------------------------------------------------------------------------------------
+# ---- A small pipeline --------------------------------------------------------------------------------
 
 
 def tiny_pipeline(
@@ -237,18 +238,18 @@ def tiny_pipeline(
     groups: int = 8,
     seed: int = 0,
 ) -> StableDiffusionPipeline:
-    """A StableDiffusionPipeline of small untrained parts around the AutoencoderKL ``vae``.
+    """A StableDiffusionPipeline with a small untrained U-Net and text encoder around a given autoencoder.
 
     Args:
         vae: An AutoencoderKL.
-        image_size: Pixels along a side, a multiple of 8.
-        block_channels: Of the U-Net's levels, which have cross-attention, but for the last.
-        layers: Of each level.
-        groups: Of the U-Net's normalisation.
-        text_width: Of the text encoder.
-        text_length: Of the longest prompt, in tokens.
-        seed: Of the text encoder, which stays as it is drawn: its embeddings differ from prompt to prompt,
-            and that is all the U-Net needs.
+        image_size: Side of the images in pixels, a multiple of 8.
+        block_channels: Width of each level of the U-Net; all levels but the last have cross-attention.
+        layers: Residual blocks per level.
+        text_width: Width of the text encoder.
+        text_length: Length of the longest prompt, in tokens.
+        groups: Groups of the U-Net's normalisation.
+        seed: Seed of the U-Net and of the text encoder.  The text encoder is never trained: its embeddings
+            differ from prompt to prompt, and the U-Net needs no more.
 
     Raises:
         DedtError: The image size does not fit.
@@ -269,7 +270,7 @@ def tiny_pipeline(
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        # As CLIP draws them, the tokens are small beside what the layers add, and prompts would look alike.
+        # With CLIP's initialisation the layers outweigh the small token embeddings, and prompts look alike.
         nn.init.normal_(text_encoder.get_input_embeddings().weight)
         unet = UNet2DConditionModel(
             sample_size=latent_size(vae, image_size),
@@ -299,7 +300,7 @@ def tiny_pipeline(
 
 
 def _byte_tokenizer(length):
-    """A CLIPTokenizer without merges: a token for each byte, and one for each byte that ends a word."""
+    """A CLIPTokenizer without merges: one token for each byte, and another for each byte that ends a word."""
     letters = sorted(ByteLevel.alphabet())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: number for number, token in enumerate(tokens)}

@@ -12,18 +12,18 @@ from .schedule import NOISE_SCHEDULE
 
 
 class UNet(UNet2DModel):
-    """diffusers' U-Net; its own ``dtype`` walks through all parameters twice in every forward pass."""
+    """diffusers' U-Net with a fast ``dtype``; the original visits all parameters twice per forward pass."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Data type of the weights."""
         return self.conv_in.weight.dtype
 
 
 class RowDropout(nn.Module):
     """Dropout whose mask does not depend on how many processes share the batch.
 
-    Every process draws the mask of the whole batch and uses its own rows of it.
+    Every process draws the mask of the whole batch and uses its own rows.
     """
 
     def __init__(self, p: float) -> None:
@@ -33,11 +33,11 @@ class RowDropout(nn.Module):
         self.total: int | None = None
 
     def share_rows(self, rows: slice, total: int) -> None:
-        """From now on the input is the slice ``rows`` of a batch of ``total`` rows."""
+        """Declare that the inputs to come are the slice ``rows`` of a batch of ``total`` rows."""
         self.rows, self.total = rows, total
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """This process's rows [b, ...] with a share p of the values set to zero, in training."""
+        """This process's rows [b, ...]; in training each value is set to zero with probability p."""
         if not self.training:
             return x
         rows, total = (slice(None), len(x)) if self.rows is None else (self.rows, self.total)
@@ -49,16 +49,16 @@ class ConditionalUNet(nn.Module):
     """A diffusers U-Net that predicts the noise; the class embedding is added to the time embedding.
 
     Args:
-        channels, image_size: Of the images.
-        num_classes: K; label K is the null label.
+        channels, image_size: Channels and side of the images.
+        num_classes: Number of classes K; label K is the null label.
         block_channels: Width of each resolution level.
         layers: Residual blocks per level.
         attention: For each level, whether it has self-attention.
-        dropout: Inside the residual blocks.
-        groups: Of the group normalisation.
+        dropout: Dropout rate inside the residual blocks.
+        groups: Groups of the group normalisation.
 
     Raises:
-        DedtError: The levels cannot halve the image size.
+        DedtError: The image size cannot be halved from level to level.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ConditionalUNet(nn.Module):
         self.schedule = DDPMScheduler(**NOISE_SCHEDULE)
 
     def compile_network(self) -> None:
-        """Compile the network in place; the names of its weights stay, and so do the masks of its dropout."""
+        """Compile the network in place; neither its parameter names nor its dropout masks change."""
         import torch._inductor.config
 
         torch._inductor.config.fallback_random = True
@@ -117,7 +117,7 @@ class ConditionalUNet(nn.Module):
         return self.net(x_t, t, class_labels=labels).sample.float()
 
     def element_losses(self, batch: Batch) -> torch.Tensor:
-        """(eps_theta(x_t, c, t) - eps)^2 of every pixel: float [b, C, H, W]."""
+        """(eps_theta(x_t, c, t) - eps)^2 for every pixel: float [b, C, H, W]."""
         x_t = self.schedule.add_noise(batch.images, batch.noise, batch.t)
         labels = torch.where(batch.drop, self.null_label, batch.labels)
         return (self.predict(x_t, batch.t, labels) - batch.noise).square()
