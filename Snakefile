@@ -31,7 +31,7 @@ def pending(cells):
 
 
 def before(wildcards):
-    cell = cell_before(wildcards.row, round(float(wildcards.percent) / 100, 10), wildcards.seed)
+    cell = cell_before(wildcards.row, round(float(wildcards.percent) / 100, 10), int(wildcards.seed), GIVEN)
     return pending([cell] if cell else [])
 
 

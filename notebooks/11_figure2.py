@@ -127,7 +127,9 @@ Markdown(
 
 # %%
 if classes:
-    shown = figures.weights_by_seed(classes.weights, classes.names)
+    shown = figures.weights_by_seed(
+        classes.weights, classes.names, classes.seeds
+    )
 shown
 
 # %%

@@ -106,7 +106,7 @@ def test_a_reference_gives_the_same_distance(n, m, tmp_path):
     real, generated = draw(n, d=12), draw(m, d=12, seed=1, shift=0.5)
     FrechetReference.of(real).save(tmp_path / "real.npz")
     reference = FrechetReference.load(tmp_path / "real.npz")
-    assert len(reference) == n and len(list(tmp_path.iterdir())) == 1
+    assert reference.count == n and len(list(tmp_path.iterdir())) == 1
     assert reference.distance(generated) == frechet_distance(reference, generated)
     assert reference.distance(generated) == frechet_distance(real, generated)
     assert reference.distance(FrechetReference.of(generated)) == pytest.approx(reference.distance(generated))
@@ -142,7 +142,7 @@ def test_classwise_distances_are_the_separate_ones():
     expected = [frechet_distance(*pair) for pair in pairs]
     assert classwise_frechet(real, labels, generated, others).tolist() == expected
     references = classwise_references(real, labels)
-    assert [len(reference) for reference in references] == [30, 30, 30]
+    assert [reference.count for reference in references] == [30, 30, 30]
     assert classwise_frechet(references, None, generated, others).tolist() == expected
 
 
@@ -154,7 +154,7 @@ def test_the_real_side_is_factorised_once(monkeypatch):
 
 def test_references_that_cannot_be_used(tmp_path):
     references = classwise_references(draw(20), np.arange(20) % 2)
-    with pytest.raises(DedtError, match="Class 2 has 0 and 2 images"):
+    with pytest.raises(DedtError, match="Class 2 has too few and 2 images"):
         classwise_frechet(references, None, draw(6), np.arange(6) % 3)
     with pytest.raises(DedtError, match="Class 1 has 10 and 0 images"):
         classwise_frechet(references, None, draw(6), np.zeros(6, dtype=int))
@@ -292,6 +292,8 @@ def test_a_real_side_for_other_samples_is_refused(monkeypatch):
     monkeypatch.setattr(kernels, "MOST_PAIRED", 80)
     with pytest.raises(DedtError, match="another number of samples than 70"):
         kid(real, generated, within=[0.1])
+    with pytest.raises(DedtError, match="another number of samples than 70"):
+        kid(real, generated, within=kid_within(real, 60))
 
 
 def test_kid_class_by_class():

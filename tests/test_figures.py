@@ -193,7 +193,7 @@ def test_the_ranks_of_two_orders():
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_weights_of_classes(seeds, rng):
     weights = rng.dirichlet(np.ones(K), size=seeds)
-    (axes,) = drawn(figures.weights_by_seed(weights, NAMES), 1)
+    (axes,) = drawn(figures.weights_by_seed(weights, NAMES, range(len(weights))), 1)
     assert (axes.get_legend() is None) == (seeds == 1)
     (axes,) = drawn(figures.weight_and_difficulty(weights, rng.uniform(2, 9, (seeds, K)), NAMES), 1)
     assert [text.get_text() for text in axes.texts] == list(NAMES)

@@ -36,18 +36,29 @@ def test_every_row_is_a_valid_recipe_with_a_label(row):
     assert Recipe(**recipe).seed == 2 and row in grid.LABELS
 
 
-@pytest.mark.parametrize("profile", ["smoke", "digits", "paper", "imagenet"])
+@pytest.mark.parametrize("profile", ["smoke", "digits", "digits5", "paper", "imagenet"])
 def test_a_cell_comes_after_the_one_whose_work_it_uses(profile):
     for cell in grid.all_cells(profile):
-        before = grid.cell_before(*cell)
+        before = grid.cell_before(*cell, profile)
         recipe = Recipe(**grid.cell_recipe(*cell))
         assert (before is None) == (not (recipe.reweighting or recipe.early_stopping or recipe.unguided))
         if before:
             own = Recipe(**grid.cell_recipe(*before))
-            assert (own.model, own.seed) == (recipe.model, recipe.seed)
-            control = {"unguided": False} if recipe.unguided else {"null": ""} if recipe.null else None
+            seed = (
+                load_profile(profile).seed_after(recipe.seed)
+                if recipe.null == "another-seed"
+                else recipe.seed
+            )
+            assert (own.model, own.seed) == (recipe.model, seed)
+            control = (
+                {"unguided": False}
+                if recipe.unguided
+                else {"null": "", "seed": seed}
+                if recipe.null
+                else None
+            )
             assert own == recipe.model_copy(update=control) if control else own.ratio == 1
-            assert grid.cell_before(*before) != cell
+            assert grid.cell_before(*before, profile) != cell
 
 
 @pytest.mark.parametrize("ratio, percent", [(0.1, "10"), (0.07, "7"), (0.125, "12.5"), (1.0, "100")])

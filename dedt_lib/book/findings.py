@@ -419,12 +419,10 @@ def steps_in_words(frame: pd.DataFrame) -> str:
         means = own.groupby("steps")["fid"].mean()
         end, before = means.index[-1], means.iloc[:-1]
         which = "all the data" if ratio == 1 else f"a random {percent(ratio)}"
-        trend = (
-            "lower than at any point before"
-            if means[end] < before.min()
-            else f"after {before.min():.2f} at its lowest"
-        )
-        said.append(f"with {which} it is {means[end]:.2f} after {end:,} steps, {trend}")
+        trend = ", lower than at any point before" * (len(before) > 0)
+        if means[end] >= before.min():
+            trend = f", after {before.min():.2f} at its lowest"
+        said.append(f"with {which} it is {means[end]:.2f} after {end:,} steps{trend}")
     seeds = frame["seed"].nunique()
     alone = ", so without an interval" * (seeds == 1)
     return f"FID at the end ({seeds_in_words(seeds)}{alone}): {'; '.join(said)}." if said else ""

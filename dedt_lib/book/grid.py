@@ -183,17 +183,18 @@ def table_rows(table: str, profile: Named) -> list[str]:
     return [row for row in TABLES[table] if row != f"moderate-{own}"]
 
 
-def cell_before(row: str, ratio: float, seed: int) -> Cell | None:
+def cell_before(row: str, ratio: float, seed: int, profile: Named) -> Cell | None:
     """The cell that computes stages which this one also needs, or None.
 
-    For an unguided cell it is the guided one, for a null control of reweighting the reweighted one, and for
-    any other cell with reweighting or early stopping the run on all the data.
+    For an unguided cell it is the guided one, for a null control of reweighting the reweighted one (of the seed
+    whose weights it takes), and for any other cell with reweighting or early stopping the run on all the data.
     """
-    recipe = ROWS[row]
+    recipe, profile = ROWS[row], load_profile(profile)
     if recipe.get("unguided"):
         return row.removesuffix("-unguided"), ratio, seed
     if recipe.get("null"):
-        return row.removesuffix(f"-{recipe['null']}"), ratio, seed
+        seed = profile.seed_after(seed) if recipe["null"] == "another-seed" else seed
+        return (row.removesuffix(f"-{recipe['null']}"), ratio, seed) if seed in profile.seeds else None
     if recipe.get("reweighting") or recipe.get("early_stopping"):
         full = FULL.get(recipe.get("model", "unet"))
         return (full, 1.0, seed) if full else None

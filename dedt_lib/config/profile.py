@@ -315,6 +315,11 @@ class Profile(Section):
         """Its name in a command: that of a profile of the library, or the path of its file."""
         return str(self.file) if self.file and self.name not in profile_names() else self.name
 
+    def seed_after(self, seed: int) -> int:
+        """The next larger one of its seeds, or else the smallest; without another seed, ``seed`` + 1."""
+        others = (other for other in self.seeds if other != seed)
+        return min(others, key=lambda other: (other < seed, other), default=seed + 1)
+
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
         levels = len(self.unet.channels)

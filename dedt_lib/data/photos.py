@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import address
 from .listing import Listing, ahead, changed, digest_of, encoded_bytes, read_image
 from .look import Look, groups_of_copies
 
@@ -35,12 +36,16 @@ class Pixels:
     Args:
         listing: Images that can all be read.
         size: Side in pixels.
+
+    Attributes:
+        content: Sixteen hex digits of the encoded images.
     """
 
     def __init__(self, listing: Listing, size: int) -> None:
         self.shape = (len(listing), 3, size, size)
         self._listing, self._place, self._files = listing, 0, iter(listing.encoded())
         seen = listing.look.table["content"].tolist() if isinstance(listing, Photos) else []
+        self.content = address("", seen or [listing.files.content, listing.dropped])
         self._seen: list[str] = seen or [""] * len(listing)
 
     def __len__(self) -> int:

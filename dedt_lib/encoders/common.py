@@ -94,10 +94,10 @@ def embed(
 
 
 def _content(images):
-    """SHA-256 digest of an array of images; "" if they are no array but are read from files on demand."""
-    digest = hashlib.sha256()
+    """Hex digits of a hash of images: the SHA-256 of an array, or their own ``content``."""
     if not isinstance(images, np.ndarray):
-        return ""
+        return getattr(images, "content", "")
+    digest = hashlib.sha256()
     for start in range(0, len(images), PART):
         digest.update(np.ascontiguousarray(images[start : start + PART]).data)
     return digest.hexdigest()

@@ -51,9 +51,6 @@ class FrechetReference:
         values, vectors = np.linalg.eigh(covariance)
         return cls(mean, vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T, count)
 
-    def __len__(self) -> int:
-        return self.count
-
     def distance(self, generated: "Array | FrechetReference") -> float:
         """Frechet distance to features float [m, d], or to another reference."""
         if isinstance(generated, FrechetReference):
@@ -128,7 +125,7 @@ def classwise_references(
         raise DedtError(
             f"Class {counts.argmin()} has {counts.min()} images, and FID needs two: add images of that class."
         )
-    enough = counts >= (least or 2)
+    enough = counts >= max(2, least or 0)
     return [FrechetReference.of(features[labels == k]) if enough[k] else None for k in range(len(counts))]
 
 
@@ -160,7 +157,8 @@ def classwise_frechet(
         if reference is not None and len(side) >= 2:
             values[k] = reference.distance(side)
         elif not partial:
-            images = len(reference or ()) if real_labels is None else np.equal(real_labels, k).sum()
+            few = reference.count if reference is not None else "too few"
+            images = few if real_labels is None else np.equal(real_labels, k).sum()
             raise DedtError(
                 f"Class {k} has {images} and {len(side)} images to compare, and FID needs two on each side "
                 "(four for the floor): add images of that class, or draw more samples."

@@ -43,19 +43,22 @@ def kid(real: Array, generated: Array, *, within: Array | None = None, device: s
         times the value.
 
     Raises:
-        DedtError: fewer than two images on a side, non-finite features, different widths, or a ``within`` for
-            another number of subsets.
+        DedtError: fewer than two images on a side, non-finite features, different widths, or a ``within`` with
+            other subsets.
     """
     real, generated = check_side(real), check_side(generated)
     check_widths(real.shape[1], generated.shape[1])
     kernel = functools.partial(_cubic_kernel, device=device)
+    subsets = list(_kid_subsets(len(real), len(generated)))
     if within is None:
         within = kid_within(real, len(generated), device=device)
-    values, subsets = [], list(_kid_subsets(len(real), len(generated)))
-    if len(within) != len(subsets):
+    elif len(within) != len(subsets) or (
+        len(within) > 1 and not np.isclose(within[0], _mean_kernels(kernel, real[subsets[0][0]])[1])
+    ):
         raise DedtError(
-            f"`within` is of another number of samples than {len(generated)}: ask kid_within again."
+            f"`within` is of other features, or for another number of samples than {len(generated)}: ask kid_within again."
         )
+    values = []
     for (rows, columns), own in zip(subsets, within):
         x, y = real[rows], generated[columns]
         between = _kernel_sums(kernel, x, y)[0] / (len(x) * len(y))
@@ -89,7 +92,14 @@ def _kid_subsets(n: int, m: int) -> Iterator[tuple[Array | slice, Array | slice]
         yield rows, columns
 
 
-def classwise_kid(real: Array, real_labels: Array, generated: Array, generated_labels: Array) -> Array:
+def classwise_kid(
+    real: Array,
+    real_labels: Array,
+    generated: Array,
+    generated_labels: Array,
+    *,
+    device: str | None = None,
+) -> Array:
     """:func:`kid` of each class; unlike the FID, its expectation is the same for few images as for many.
 
     Args:
@@ -97,6 +107,7 @@ def classwise_kid(real: Array, real_labels: Array, generated: Array, generated_l
         real_labels: int [n], 0..K-1.
         generated: float [m, d].
         generated_labels: int [m], 0..K-1.
+        device: see :func:`kid`.
 
     Returns:
         float64 [K], NaN for a class with fewer than two images on a side.
@@ -107,7 +118,7 @@ def classwise_kid(real: Array, real_labels: Array, generated: Array, generated_l
     for k in range(len(values)):
         sides = real[real_labels == k], generated[generated_labels == k]
         if min(map(len, sides)) > 1:
-            values[k] = kid(*sides)
+            values[k] = kid(*sides, device=device)
     return values
 
 
@@ -156,8 +167,8 @@ def both_cmmds(
     Args:
         real: float [n, d].
         generated: float [m, d].
-        within: the result of :func:`within_real` for ``real``, which saves most of the time if there are many
-            real images; it holds for the default ``sigma`` only.
+        within: the result of :func:`within_real` for ``real`` and this ``sigma``, which saves most of the time
+            if there are many real images.
         sigma: width of the kernel.
         device: see :func:`cmmd`.
 
@@ -174,17 +185,18 @@ def both_cmmds(
     return biased, unbiased
 
 
-def within_real(real: Array, *, device: str | None = None) -> tuple[float, float]:
+def within_real(real: Array, *, sigma: float = SIGMA, device: str | None = None) -> tuple[float, float]:
     """The part of CMMD that depends on the real embeddings only, for :func:`both_cmmds`.
 
     Args:
         real: float [n, d], in the precision of the embeddings to be compared with, single or double.
+        sigma: width of the kernel.
         device: see :func:`cmmd`.
 
     Returns:
         The mean of k - 1 over all pairs, and over the pairs of different images.
     """
-    return _mean_kernels(_gaussian_kernel(SIGMA, np.result_type(real, np.float32), device), real)
+    return _mean_kernels(_gaussian_kernel(sigma, np.result_type(real, np.float32), device), real)
 
 
 def _mean_kernels(kernel: Kernel, x: Array) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from ..errors import DedtError
 from ..files import address, atomic_folder
 from ..randomness import seeded
 from ..weights import ask_hub, published, reason, refuse_pickles
+from .autoencoder import downsampling
 from .batch import Batch
 
 VERSION_1_4 = "CompVis/stable-diffusion-v1-4"
@@ -135,10 +136,12 @@ def embed_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> 
 
 
 def latent_size(vae: nn.Module, image_size: int) -> int:
-    """Side of the latents of square images; raises DedtError unless ``image_size`` is a multiple of 8."""
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    """Side of the latents of square images; raises DedtError for a size that the pipeline cannot halve so often."""
+    factor = downsampling(vae)
     if image_size % max(factor, 8):
-        raise DedtError(f"Images for Stable Diffusion need a size that is a multiple of 8, not {image_size}.")
+        raise DedtError(
+            f"Images for Stable Diffusion need a size that is a multiple of {max(factor, 8)}, not {image_size}."
+        )
     return image_size // factor
 
 

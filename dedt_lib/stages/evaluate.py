@@ -114,7 +114,7 @@ class Real(Stage):
         if lab.profile.evaluate.classwise:
             references += evaluation.classwise_references(found, lab.data.labels, least=needs.REAL_IMAGES)
         for k, reference in enumerate(references):
-            if reference:
+            if reference is not None:
                 reference.save(folder / f"reference-{k:04d}.npz")
 
     def load(self, folder):
@@ -476,11 +476,11 @@ class Compare(Stage):
         within = KidWithin(lab).result()
         result["kid"] = evaluation.kid(real, generated, within=within, device=device)
         if lab.profile.evaluate.classwise:
-            labels = lab.data.labels, self.metrics.samples.labels()
-            result["kid_classwise"] = numbers(evaluation.classwise_kid(real, labels[0], generated, labels[1]))
+            sides = real, lab.data.labels, generated, self.metrics.samples.labels()
+            result["kid_classwise"] = numbers(evaluation.classwise_kid(*sides, device=device))
         if min(len(chosen), len(drawn)) > 3:
-            sides = real if len(chosen) == len(real) else real[chosen], drawn
-            pair = evaluation.precision_recall(*sides, radii=radii.result(), device=device)
+            known = real if len(chosen) == len(real) else real[chosen]
+            pair = evaluation.precision_recall(known, drawn, radii=radii.result(), device=device)
             result["precision"], result["recall"] = pair
         if lab.profile.evaluate.cmmd:
             embeddings = CmmdReal(lab).result()

@@ -87,9 +87,7 @@ class Graph:
         """Source of the recipe's class weights: a stage, BALANCED, or None for no weights."""
         r = self.recipe
         if r.null == "another-seed":
-            others = (seed for seed in self.lab.profile.seeds if seed != r.seed)
-            # The next larger seed, or else the smallest.
-            other = min(others, key=lambda seed: (seed < r.seed, seed), default=r.seed + 1)
+            other = self.lab.profile.seed_after(r.seed)
             return Graph(self.lab, r.model_copy(update={"seed": other})).proxy
         if r.null == "shuffled":
             return Shuffled(self.lab, self.proxy, r.seed)

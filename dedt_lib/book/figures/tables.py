@@ -94,12 +94,12 @@ def figure_2(
     return finished(figure)
 
 
-def weights_by_seed(weights: np.ndarray, class_names: Names) -> Figure:
+def weights_by_seed(weights: np.ndarray, class_names: Names, seeds: Sequence[int]) -> Figure:
     """Class weights K alpha, a line for each seed; ``weights`` is alpha, float [seeds, K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     K = len(class_names)
-    for k, values in enumerate(weights):
-        axes.plot(K * values, "osD^v"[k % 5], ls="-", ms=5, label=f"seed {k}" if len(weights) > 1 else None)
+    for k, (seed, values) in enumerate(zip(seeds, weights, strict=True)):
+        axes.plot(K * values, "osD^v"[k % 5], ls="-", ms=5, label=f"seed {seed}" if len(seeds) > 1 else None)
     axes.axhline(1, color="0.4", lw=0.8)
     axes.set(xlabel="class", ylabel="class weight $K\\alpha$")
     class_ticks(axes, class_names)
