@@ -1,7 +1,9 @@
 # The grid of runs behind the tables. Each cell is one papermill run whose executed notebook is its log.
 #   snakemake --workflow-profile profiles/local --config profile=digits
+import os
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from snakemake.exceptions import WorkflowError
 
 from dedt_lib.config import load_profile
@@ -18,6 +20,16 @@ if set("{}\n") & set(PROFILE):
     raise WorkflowError(f"Rename the profile {PROFILE!r}: braces and line breaks mean something else in a path here.")
 GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN
 RESULTS = Path(workflow.storage_settings.default_storage_prefix or "") / "results"
+if workflow.is_main_process:
+    if os.environ.get("DEDT_RESULTS"):
+        raise WorkflowError("The grid writes into results/ and would not read $DEDT_RESULTS: unset it.")
+    if not workflow.dryrun:
+        Path(f"_build/{PROFILE}").mkdir(parents=True, exist_ok=True)
+        GRID = FileLock(f"_build/{PROFILE}/grid.lock")  # held to the end of this process
+        try:
+            GRID.acquire(timeout=0)
+        except Timeout:
+            raise WorkflowError(f"Another grid of profile {PROFILE} is running here: wait for it, or stop it.") from None
 try:
     DONE = done(GIVEN, root=RESULTS)
 except DedtError as error:

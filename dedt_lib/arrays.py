@@ -1,6 +1,7 @@
 """Checks of features and labels, and sums and products over them in blocks that fit into memory."""
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def check_positions(positions: Array, total: int) -> Array:
 
 def check_features(features: Array, labels: Array) -> tuple[Array, Array]:
     """Features [n, d] and labels [n] that fit together and are finite; raises DedtError otherwise."""
-    features, labels = np.asarray(features), check_labels(labels)
+    features, labels = as_reals(features), check_labels(labels)
     if features.ndim == 2 and len(features) != len(labels):
         raise DedtError(
             f"{len(features)} feature rows but {len(labels)} labels: they must describe the same images."
@@ -116,10 +117,21 @@ def check_features(features: Array, labels: Array) -> tuple[Array, Array]:
     return check_finite(features), labels
 
 
+def as_reals(features: Any) -> Array:
+    """Features, of PyTorch too, as an array of real numbers; raises DedtError for complex numbers or objects."""
+    if hasattr(features, "detach"):
+        features = features.detach().cpu()
+        features = (features.float() if "bfloat16" in str(features.dtype) else features).numpy()
+    features = np.asarray(features)
+    if features.dtype.kind not in "fiub":
+        raise DedtError(f"Features must be real numbers; got {features.dtype}.")
+    return features
+
+
 def check_finite(features: Array) -> Array:
     """Features as an array [n, d] of finite numbers; raises DedtError otherwise."""
-    features = np.asarray(features)
-    if features.ndim != 2:
+    features = as_reals(features)
+    if features.ndim != 2 or not features.shape[1]:
         raise DedtError(f"Features must have the shape [n, d]; got {features.shape}.")
     finite = [np.isfinite(features[part]).all(axis=1) for part in slices(len(features), BLOCK_ROWS)]
     bad = np.flatnonzero(~np.concatenate([*finite, np.ones(0, dtype=bool)]))
@@ -133,7 +145,7 @@ def check_finite(features: Array) -> Array:
 
 def check_side(features: Array) -> Array:
     """One side of a metric: finite features [n, d] of at least two images; raises DedtError otherwise."""
-    features = np.asarray(features)
+    features = as_reals(features)
     if features.ndim != 2 or len(features) < 2:
         raise DedtError(
             f"This metric needs features of at least two images on each side; got shape {features.shape}."

@@ -49,6 +49,21 @@ def project_root() -> Path:
     return root if (root / "pyproject.toml").exists() else Path.cwd()
 
 
+def chosen_folder(variable: str, usual: str) -> Path:
+    """The folder that a variable of the environment names, else the folder ``usual`` of the project.
+
+    Raises:
+        DedtError: The variable holds a relative path, which would be another folder for each working directory.
+    """
+    folder = Path(os.environ.get(variable) or project_root() / usual).expanduser()
+    if not folder.is_absolute():
+        raise DedtError(
+            f"{variable}={folder} is a relative path, which means another folder in each place: set it to an "
+            "absolute one."
+        )
+    return folder
+
+
 @functools.cache
 def commit() -> str | None:
     """The commit of the code, with a plus if files differ from it; None outside its repository."""
@@ -159,7 +174,7 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an exception means that the disk is full (safetensors and NumPy have messages of their own)."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     words = str(error).lower()
     return full or "no space left" in words or ("requested and" in words and words.endswith("written"))
 
@@ -172,6 +187,10 @@ def full_disk_told(what: str, then: str = GO_ON) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, DedtError) or not is_disk_full(error):
             raise
+        if getattr(error, "errno", None) == errno.EFBIG:
+            raise DedtError(
+                f"A limit (ulimit -f) or the file system allows no larger file {what}: raise it, or use another disk."
+            ) from error
         raise DedtError(f"No space left on the disk {what}. {then}") from error
 
 
@@ -208,7 +227,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)  # left by a killed process with the same number
     try:
-        with full_disk_told(f"while writing {path}"):
+        with full_disk_told(f"while writing {path}", "Free some space and run the same command again."):
             yield partial
             if path.exists():
                 os.replace(path, old)

@@ -126,8 +126,8 @@ def known_data(profile: Profile) -> str | None:
     return name if name in KNOWN else None
 
 
-def survey(profile: Profile) -> tuple[list[int], Reading | None]:
-    """Number of training images per class, and what was left out (None if all are used).
+def survey(profile: Profile) -> tuple[list[int], tuple[str, ...], Reading | None]:
+    """Number of training images per class, the names of the classes, and what was left out (None if all are used).
 
     Data sets in KNOWN need not be present; of other data only the labels are read.
 
@@ -135,6 +135,7 @@ def survey(profile: Profile) -> tuple[list[int], Reading | None]:
         DedtError: The labels cannot be read.
     """
     known, per_class = known_data(profile), profile.data.per_class
+    names = tuple[str, ...]()
     if known:
         counts, reading = KNOWN[known], Reading.of(sum(KNOWN[known]), unit="images")
     else:
@@ -142,13 +143,15 @@ def survey(profile: Profile) -> tuple[list[int], Reading | None]:
         found = data.find(p.source, p.path, label=p.label, caption=p.caption)
         # Only held-out images may be missing, and only CIFAR-10 is a folder.
         assert isinstance(found, data.Listing)
+        names = found.named(p.class_names).class_names
         counts, reading = found.class_counts.tolist(), found.reading
-        if not found.class_names:  # clusters replace them, here of equal size
+        if not names:  # clusters replace them, here of equal size
             n, k = len(found), number_of_clusters(profile, len(found))
             counts = [n // k + (i < n % k) for i in range(k)]
+            names = tuple(f"cluster {i + 1}" for i in range(k))
     if per_class:
-        return [min(count, per_class) for count in counts], reading.first(per_class, counts)
-    return list(counts), None if known else reading
+        reading, counts = reading.first(per_class, counts), [min(count, per_class) for count in counts]
+    return list(counts), names, reading if per_class or not known else None
 
 
 # ---- hours -----------------------------------------------------------------------------------------

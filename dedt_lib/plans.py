@@ -51,7 +51,7 @@ class EpochPlan:
         self.weights = as_weights(weights, len(self.indices))
         self.total, self.epochs = total, epochs
         self.tail_weights = as_weights(tail_weights, total)
-        self.subset_epochs = int(annealing_start * epochs)
+        self.subset_epochs = whole(annealing_start * epochs)
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices int64 [m], weights float64 [m]) of epoch ``e``."""
@@ -104,7 +104,8 @@ class ClassDrawPlan(EpochPlan):
         if e >= self.subset_epochs:
             return indices, weights
         generator = numpy_generator(self.seed, "class sampler", e)
-        return generator.choice(indices, size=len(indices), p=self.probabilities), weights
+        drawn = generator.choice(len(indices), size=len(indices), p=self.probabilities)
+        return indices[drawn], weights[drawn]
 
 
 class InfoBatchPlan:
@@ -148,7 +149,7 @@ class InfoBatchPlan:
         if budget is not None and not 0 < budget <= 1:
             raise DedtError(f"The budget must lie in (0, 1]; got {budget}.")
         self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
-        self.pruning_epochs = int(delta * epochs)
+        self.pruning_epochs = whole(delta * epochs)
         self.scores = np.full(n, 3.0)  # the package's initial value; equal scores prune nothing
         self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
 
@@ -205,9 +206,16 @@ REGISTRY: dict[str, type[EpochPlan]] = {"": EpochPlan}
 """Name in a recipe -> plan class, which takes the arguments of EpochPlan."""
 
 
+def whole(number: float) -> int:
+    """The number rounded down; 57 for 0.57 * 100, which binary fractions make a little less."""
+    return int(round(number, 9))
+
+
 def as_weights(weights: np.ndarray | None, count: int) -> np.ndarray:
-    """Sample weights as float64 [count], ones for None; raises DedtError unless there is one per sample."""
+    """Sample weights as float64 [count], ones for None; raises DedtError unless there is a valid one per sample."""
     weights = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(weights) != count:
-        raise DedtError(f"{len(weights)} weights for {count} samples: there must be one each.")
+    if weights.shape != (count,):
+        raise DedtError(f"{weights.size} weights for {count} samples: there must be one each.")
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise DedtError("Sample weights must be finite, and none below zero.")
     return weights

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
+from .errors import DedtError
+
 if TYPE_CHECKING:
     from .models.batch import Batch
 
@@ -24,9 +26,19 @@ class Processes:
 
     @classmethod
     def from_environment(cls, device: str | None = None) -> Self:
-        """The processes that ``accelerate launch`` or ``torchrun`` started, or this one alone."""
-        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        """The processes that ``accelerate launch`` or ``torchrun`` started, or this one alone.
+
+        Raises:
+            DedtError: WORLD_SIZE says that there are several, and no launcher has set the rest.
+        """
+        size = os.environ.get("WORLD_SIZE") or "1"
+        if size == "1":
             return cls(device=device)
+        if not size.isdecimal() or not {"RANK", "MASTER_ADDR"} <= os.environ.keys():
+            raise DedtError(
+                f"WORLD_SIZE={size} is set, but not by a launcher: unset it, or start several processes by "
+                "accelerate launch."
+            )
         from accelerate import PartialState
 
         state = PartialState(cpu=not torch.cuda.is_available() or device == "cpu")

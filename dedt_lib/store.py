@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DedtError
-from .files import address, full_disk_told, locked, make_folder, project_root, read_json, sha256, write_json
+from .files import address, chosen_folder, full_disk_told, locked, make_folder, read_json, sha256, write_json
 
 if TYPE_CHECKING:
     from .processes import Processes
@@ -34,7 +34,7 @@ MANIFEST, CHECKSUM = "manifest.json", "checksum"
 
 def default_root() -> Path:
     """Where stages are stored: ``$DEDT_STORE``, else ``runs/`` in the project."""
-    return Path(os.environ.get("DEDT_STORE") or project_root() / "runs")
+    return chosen_folder("DEDT_STORE", "runs")
 
 
 def provenance() -> dict[str, Any]:
@@ -189,7 +189,11 @@ def _prepare(partial, resumable):
     if partial.exists() and not resumable:
         shutil.rmtree(partial)
     make_folder(partial, "Set DEDT_STORE to")
-    for stray in partial.glob(".*.partial"):  # left by a process that was killed while it wrote
+    # Whole files are written under other names first, by this library and by safetensors.
+    for stray in (
+        *partial.glob(".*.partial"),
+        *partial.glob(".tmp*"),
+    ):  # left by a process that was killed while it wrote
         stray.unlink()
     (partial / MANIFEST).unlink(missing_ok=True)  # left by one that was killed before the final rename
 

@@ -32,7 +32,7 @@ from .checkpoint import CHECKPOINT
 from .data import LabelledImages
 from .devices import FLUSH, PRECISIONS, History, autocast, upload
 from .errors import DedtError
-from .files import intact, say_damaged, sealed
+from .files import PATIENCE, intact, say_damaged, sealed
 from .models.batch import Batch
 from .pixels import channels_first, to_float
 from .plans import EpochPlan, InfoBatchPlan
@@ -258,6 +258,8 @@ def fit(
         run.restore(folder / CHECKPOINT)
     how = {"unit": "step", "leave": False, "disable": processes.hides_bars}
     bar = tqdm(None, progress, task.steps, initial=run.step, **how)
+    # Several processes ask each other only at every look, at first after one step: it may take long.
+    every, looked, since = FLUSH if processes.count == 1 else 1, run.step, time.perf_counter()
     # Without checkpoints there is no reason to finish a step before stopping.
     patient = interruption.postponed() if folder else contextlib.nullcontext()
     # The first to ask for a trained network, and so to train it, may be in a block without gradients.
@@ -266,9 +268,12 @@ def fit(
             for batch in run.start(epoch):
                 run.take_step(batch)
                 bar.update()
-                looks = run.step % FLUSH == 0 or run.step == task.steps
+                looks = run.step - looked >= every or run.step == task.steps
                 if looks:
                     run.flush()
+                    each = (time.perf_counter() - since) / (run.step - looked)
+                    every = processes.from_main(max(1, min(FLUSH, int(PATIENCE / each))))
+                    looked, since = run.step, time.perf_counter()
                 if folder and run.step in keep_steps:
                     run.keep_ema(folder / f"ema-{run.step:06d}.safetensors")
                 # Asking the other processes means waiting for them.

@@ -8,7 +8,6 @@ library itself uses by :data:`PINNED`, every other name from its first use on, i
 import contextlib
 import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from .arrays import check_choice
 from .errors import DedtError
-from .files import atomic, fetched, project_root, read_json, sha256, write_json
+from .files import atomic, chosen_folder, fetched, read_json, sha256, write_json
 
 PICKLES = (".bin", ".pt", ".ckpt")
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")
@@ -131,7 +130,7 @@ def official(name: str) -> tuple[str, str]:
 
 def weights_folder() -> Path:
     """Folder for published files: ``$DEDT_WEIGHTS``, else ``weights/`` in the project."""
-    return Path(os.environ.get("DEDT_WEIGHTS") or project_root() / "weights")
+    return chosen_folder("DEDT_WEIGHTS", "weights")
 
 
 def locate(name: str, path: str | Path = "") -> Path:

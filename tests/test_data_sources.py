@@ -202,9 +202,42 @@ def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
     gone = data.find("list", cleaned)
     assert gone.reading.notes == ("images gone since they were looked at: 1",)
     assert len(gone.ids) == 4 and gone.reading.left_out["blank"] == 1
-    photo(0).save(tmp_path / "cat" / "renamed.png")
-    with pytest.raises(DedtError, match="made of other images: .* has no cat/00.png"):
-        data.find("list", cleaned)
+    photo(0).save(tmp_path / "cat" / "renamed.png")  # what was left out stays out under another name
+    assert data.find("list", cleaned).reading.left_out["duplicates"] == 1
+
+
+def test_a_cleaned_list_stays_true_when_the_files_change(tmp_path):
+    classes(tmp_path)
+    photo(0).save(tmp_path / "cat" / "copy.png")
+    (tmp_path / "dog" / "bad.png").write_bytes(b"no image")
+    cleaned, why = tmp_path / "c.dedt.json", {"cat/copy.png": "duplicates", "dog/bad.png": "bad"}
+    listing = data.find("folder", tmp_path)
+    copy_of = {"cat/copy.png": "cat/00.png"}
+    lists.write_cleaned(cleaned, "folder", tmp_path, why, listing=listing, copy_of=copy_of)
+
+    def found():
+        kept = data.find("list", cleaned)
+        return set(kept.ids), kept.reading.notes
+
+    kept, notes = found()
+    assert len(kept) == len(listing.ids) - 2 and not notes
+    photo(7).save(tmp_path / "dog" / "bad.png")  # repaired
+    assert found()[0] == kept | {"dog/bad.png"}
+    (tmp_path / "cat" / "00.png").rename(tmp_path / "cat" / "renamed.png")  # the copy is a copy still
+    assert found()[0] == kept - {"cat/00.png"} | {"dog/bad.png", "cat/renamed.png"}
+    (tmp_path / "cat" / "renamed.png").unlink()
+    ids, notes = found()
+    assert ids == kept - {"cat/00.png"} | {"dog/bad.png", "cat/copy.png"}
+    assert notes[1:] == (
+        "images gone since they were looked at: 2",
+        "copies of images that are gone, used in their place: 1",
+    )
+    photo(0).save(tmp_path / "cat" / "00.png")
+    (tmp_path / "cat" / "copy.png").rename(tmp_path / "cat" / "other.png")
+    photo(8).save(tmp_path / "cat" / "new.png")
+    ids, notes = found()
+    assert ids == kept | {"dog/bad.png", "cat/new.png"}
+    assert notes[0] == "images added since they were looked at: 1"
 
 
 def test_a_data_set_on_the_hub_needs_a_network(monkeypatch):

@@ -187,10 +187,13 @@ def test_numbers_among_texts_are_texts(tmp_path, write):
     assert listed(tmp_path).labels.tolist() == [0, 1, 0, 1, 2, 2]
 
 
-def test_several_captions_of_an_image_are_none_and_it_is_said(tmp_path):
-    jsonl(tmp_path, "text", [["a", "b"]] * 3)
-    said = listed(tmp_path).reading.line
-    assert "'text' holds something else than text or whole numbers, so it is no caption" in said
+def test_of_several_captions_of_an_image_the_first_is_used_and_it_is_said(tmp_path):
+    jsonl(tmp_path, "text", [["a", "b"], ["c"], []])
+    found = listed(tmp_path)
+    assert found.captions == ("a", "c", "")
+    assert "images with several captions, of which the first is used: 1" in found.reading.line
+    jsonl(tmp_path, "text", [[1, 2]] * 3)
+    assert "'text' holds something else than text or whole numbers" in listed(tmp_path).reading.line
 
 
 # ---- tables and lists ------------------------------------------------------------------------------------

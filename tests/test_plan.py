@@ -312,7 +312,7 @@ def test_a_batch_of_one_is_left_out_by_classifiers():
 def test_known_data_is_counted_without_being_there():
     everything = tiny.profile(**{"data.per_class": 0})
     real = Experiment(everything, device="cpu").data.class_counts.tolist()
-    assert planning.survey(everything) == ([150] * 10, None) and real == [150] * 10
+    assert planning.survey(everything) == ([150] * 10, (), None) and real == [150] * 10
     assert planning.survey(tiny.profile())[0] == DIGITS
     published = {"paper": (50_000, 10), "imagenet": (1_281_167, 1000), "imagenette": (9469, 10)}
     for name, numbers in published.items():
@@ -324,7 +324,7 @@ def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
     root = tiny.write_images(tmp_path / "trees", each=5)
     (root / "ash" / "0.png").write_bytes(b"not an image")
     own = {"data.source": "folder", "data.path": str(root), "data.per_class": 0}
-    assert planning.survey(load_profile("smoke", **own))[0] == [5, 5, 5]
+    assert planning.survey(load_profile("smoke", **own))[:2] == ([5, 5, 5], ("ash", "birch", "cedar"))
     assert planning.survey(load_profile("imagenette", **{"data.path": str(root)}))[0] == [5, 5, 5]
     with pytest.raises(DedtError, match="no does not exist"):
         planning.survey(load_profile("smoke", **{**own, "data.path": str(tmp_path / "no")}))

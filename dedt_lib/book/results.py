@@ -20,7 +20,7 @@ import numpy as np
 from ..arrays import thin
 from ..config.profile import flat, load_profile
 from ..errors import DedtError
-from ..files import atomic, locked, project_root, read_json, write_json
+from ..files import atomic, chosen_folder, locked, make_folder, read_json, write_json
 from .grid import Named, cell_name, cell_recipe, cells
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ MORE_METRICS = ("cmmd", "cmmd_unbiased", "kid", "precision", "recall")
 
 def results_folder(profile: Named, root: Root = None) -> Path:
     """``results/PROFILE`` under ``root``, ``$DEDT_RESULTS`` or the project."""
-    root = root or os.environ.get("DEDT_RESULTS") or project_root() / "results"
-    return Path(root) / load_profile(profile).name
+    return Path(root or chosen_folder("DEDT_RESULTS", "results")) / load_profile(profile).name
 
 
 FREE = re.compile(
@@ -62,16 +61,17 @@ FREE = re.compile(
 """Keys of a profile that may change without making its results invalid: what is computed, where, how fast."""
 
 
-def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> None:
+def check_settings(profile: Named, *, root: Root = None, keep: bool = False, images: str = "") -> None:
     """Refuse a profile whose values differ from those that its results were made with (``profile.json``).
 
     Args:
         profile: a name, a file or a Profile.
         root: the folder of all results, see :func:`results_folder`.
         keep: write ``profile.json`` if it does not exist yet.
+        images: fingerprint of the training images, compared too if it is known.
 
     Raises:
-        DedtError: values differ, with their keys; or ``keep`` is set and ``profile.json`` is missing although
+        DedtError: values differ, with their keys; the images do; or ``keep`` is set and ``profile.json`` is missing although
             there are results.
     """
     profile, file = load_profile(profile), results_folder(profile, root) / "profile.json"
@@ -79,6 +79,11 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> 
     now = {key: value for key, value in values.items() if not FREE.fullmatch(key)}
     restore = "restore it (git checkout, or a copy), or move its folder away to compute the results anew."
     made = read_json(file, restore) if file.exists() else now
+    if images and made.get("images", images) != images:
+        raise DedtError(
+            f"The results in {file.parent} were made with other images. Use those again, give the profile another "
+            "name, or move that folder away to compute the results anew."
+        )
     changed = sorted(key for key in made.keys() & now if made[key] != now[key])
     if changed:
         few = "; ".join(f"{key} = {made[key]!r}, now {now[key]!r}" for key in changed[:5])
@@ -91,7 +96,8 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False) -> 
         if (file.parent / "cells.jsonl").exists():
             raise DedtError(f"{file} is missing, so nothing says what {file.parent} was made with: {restore}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, now)
+    if keep and (noted := made | ({"images": images} if images else {})) != (made if file.exists() else None):
+        write_json(file, noted)
 
 
 def run_cell(
@@ -113,14 +119,18 @@ def run_cell(
     """
     from ..experiment import Experiment
 
+    profile = load_profile(profile)  # once: its file may change meanwhile
     check_settings(profile, root=root)
-    experiment = Experiment(profile, **how, **cell_recipe(row, ratio, seed))
-    result = {"row": row, **experiment.cell()}
     name, folder = cell_name(row, ratio, seed), results_folder(profile, root) / "pending"
+    experiment = Experiment(profile, **how, **cell_recipe(row, ratio, seed))
+    experiment.check()
+    images = experiment.lab.images.address
+    check_settings(profile, root=root, images=images)
+    make_folder(folder, "Set DEDT_RESULTS to")
+    result = {"row": row, **experiment.cell()}
     samples = experiment.sample()[:SAMPLES_KEPT]
     if experiment.processes.main:
-        check_settings(profile, root=root, keep=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        check_settings(profile, root=root, keep=True, images=images)
         _write_sheet(folder / f"{name}.png", {name: samples})
         write_json(folder / f"{name}.json", result)
         if not pending:
@@ -133,6 +143,7 @@ def compute_missing(profile: Named, table: str = "table1") -> int:
 
     This suits a small profile on a single machine; the grid (``make tables``) does the same on all cores.
     """
+    profile = load_profile(profile)
     there = done(profile)
     missing = [cell for cell in cells(table, profile) if cell_name(*cell) not in there]
     for cell in missing:
@@ -144,7 +155,7 @@ def done(profile: Named, *, root: Root = None) -> set[str]:
     """Names of the cells that have a result; raises DedtError as :func:`check_settings` does."""
     check_settings(profile, root=root)
     folder = results_folder(profile, root)
-    return {path.stem for path in folder.glob("pending/*.json")} | set(_collected(folder))
+    return set(_pending(folder)) | set(_collected(folder))
 
 
 def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> int:
@@ -222,8 +233,7 @@ def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None =
         return {name: result}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DedtError(
-            f"{where} is no result of a cell ({error!r}); delete it and run: make tables "
-            f"PROFILE={folder.name}"
+            f"{where} is no result of a cell ({error!r}); delete it, and run make tables with this profile again."
         ) from error
 
 

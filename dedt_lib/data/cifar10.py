@@ -1,14 +1,13 @@
 """CIFAR-10 from its original archive, verified by a checksum, or from Parquet files."""
 
 import dataclasses
-import os
 import tarfile
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DedtError
-from ..files import atomic_folder, fetched, locked, make_folder, project_root
+from ..files import atomic_folder, chosen_folder, fetched, locked, make_folder
 from . import parquet
 from .labelled import LabelledImages
 from .listing import Listing
@@ -67,7 +66,7 @@ def find(path: str | Path | None, split: str = "train") -> Path | Listing | None
         DedtError: for a path that is not a folder, or Parquet files with other classes.
     """
     if not path:
-        return Path(os.environ.get("DEDT_DATA") or project_root() / "data").expanduser()
+        return chosen_folder("DEDT_DATA", "data")
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DedtError(

@@ -61,6 +61,15 @@ def plain(values: Sequence) -> list | None:
     return found if len(kinds) < 2 else [None if value is None else str(value) for value in found]
 
 
+def first_texts(values: Sequence) -> list:
+    """The values, and of lists of texts the first text."""
+
+    def is_list(value: object) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+
+    return [value[0] if is_list(value) else value for value in values]
+
+
 def _plain(value):
     if value is None or value == "" or value != value:
         return None
@@ -151,7 +160,7 @@ def caption_column(
     Args:
         fields: Columns of integers or strings.
         others: Other columns.
-        values: Function that returns the values of a column as :func:`plain` does.
+        values: Function that returns the values of a column as :func:`plain` does, of lists the first text.
         label: The column of the classes.
         asked: The requested column, or "".
 
@@ -161,8 +170,9 @@ def caption_column(
     if asked:
         _asked(asked, (*fields, *others), values, "caption")
         return asked, []
-    found = next((name for name in _called(CAPTIONS, fields) if name != label), "")
-    unfit = [] if found else [name for name in _called(CAPTIONS, others) if name != label]
+    named = [name for name in _called(CAPTIONS, fields) + _called(CAPTIONS, others) if name != label]
+    found = next((name for name in named if name in fields or values(name) is not None), "")
+    unfit = [] if found else named
     return found, [f"'{name}' {UNFIT}, so it is no caption" for name in unfit]
 
 

@@ -32,6 +32,8 @@ from .names import composed, image_suffixes
 
 MOST_REPEATS = 10
 """Most repeats to write for kohya, whose folder names say how often an epoch sees their images."""
+CLOSE = 0.05
+"""Relative error of a weight that repeats may make before larger ones are tried."""
 OWN_REPEATS = re.compile(r"^\d+_(?=.)")
 PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """Suffixes that both torchvision's ImageFolder and kohya's scripts accept as images."""
@@ -222,11 +224,21 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> None:
     does diffusers' ``train_text_to_image.py`` with ``--train_data_dir``.
     """
     (out / "train").mkdir(parents=True)
+    weights, texts = set(), set()
     with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
         for item in found:
             _write(item, out / "train", caption=False)
             row = {"file_name": item.name, "text": item.caption or item.class_name, **_columns(item)}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            weights.add(item.weight)
+            texts.add(row["text"])
+    if len(weights) > 1:
+        say(
+            "diffusers' training scripts read no weights and train on every image alike. Use the column in a loop of "
+            "your own, or export --to kohya or torch."
+        )
+    if texts == {""}:
+        say("No image has a caption or a class, so all texts are empty.")
 
 
 def to_datasets(found: Iterator[Item], out: Path) -> None:
@@ -271,8 +283,7 @@ def to_webdataset(found: Iterator[Item], out: Path) -> None:
 def to_kohya(found: Iterator[Item], out: Path) -> None:
     """Write folders ``REPEATS_NAME`` with images and captions; weights are rounded to whole repeats.
 
-    An epoch sees images of the smallest weight once, and those of the largest at most ten times.
-    ``repeats.json`` holds the rounding errors; a message is printed if they are large.  An image without a
+    The repeats are those of :func:`repeats_of`.  ``repeats.json`` holds the rounding errors; a message is printed if they are large.  An image without a
     caption is trained on NAME, the name of its class without any repeats prefix of its own.  A class name
     that cannot be a folder name is written as the caption.  Without classes NAME is empty.
     """
@@ -283,15 +294,13 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
         caption = item.caption or prompt * (name != prompt)
         paths.append(_write(replace(item, caption=" ".join(caption.split())), unsorted / f"_{name}"))
         weighed.append(item.weight)
-    weights = np.array(weighed)
-    repeats = np.clip(np.rint(weights / weights.min()), 1, MOST_REPEATS).astype(int)
+    repeats, counts = repeats_of(np.array(weighed))
     for path, often in zip(paths, repeats):
         folder = out / f"{often}{path.parent.name}"
         folder.mkdir(exist_ok=True)
         for file in filter(Path.exists, (path, path.with_suffix(".txt"))):
             file.rename(folder / file.name)
     shutil.rmtree(unsorted)
-    counts = repeats / repeats.sum() * weights.sum() / weights  # effective weight divided by weight
     least, most = float(counts.min()), float(counts.max())
     write_json(
         out / "repeats.json", {"least": least, "most": most, "largest relative error": abs(counts - 1).max()}
@@ -301,6 +310,30 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
             f"Repeats of 1 to {MOST_REPEATS} are too coarse for these weights: an image counts {least:.2g} to "
             f"{most:.2g} times what its weight asks. Other formats keep the weights as they are."
         )
+
+
+def repeats_of(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often an epoch shows each image, in whole numbers up to MOST_REPEATS that follow the weights.
+
+    The smallest weight is shown once, or more often if only that brings all images within CLOSE of their weight.
+
+    Returns:
+        Repeats int64 [n], and float64 [n] what an image then counts, divided by its weight.
+
+    Raises:
+        DedtError: A weight is zero.
+    """
+    if not weights.min() > 0:
+        raise DedtError("Some images have the weight 0, which repeats cannot express: choose another --to.")
+    tried = []
+    for smallest in range(1, MOST_REPEATS + 1):
+        repeats = np.clip(np.rint(smallest * weights / weights.min()), 1, MOST_REPEATS).astype(np.int64)
+        counts = repeats / repeats.sum() * weights.sum() / weights
+        tried.append((abs(counts - 1).max(), smallest, repeats, counts))
+        if tried[-1][0] <= CLOSE:
+            break
+    *_, repeats, counts = min(tried, key=lambda one: one[:2])
+    return repeats, counts
 
 
 def to_torch(found: Iterator[Item], out: Path) -> None:
@@ -385,6 +418,8 @@ def _check_empty(out: Path) -> None:
     """Raise DedtError for a file, a folder that is not empty, or the current folder."""
     if out.exists() and not out.is_dir():
         raise DedtError(f"{out} is a file: give --out a new folder.")
+    if os.path.ismount(out):
+        raise DedtError(f"{out} is a mount point, which cannot be replaced: give --out a new folder in it.")
     if out.exists() and (any(out.iterdir()) or out == Path.cwd()):
         raise DedtError(f"{out} is not empty, or where you are: give --out a new folder.")
 

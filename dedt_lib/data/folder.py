@@ -242,10 +242,15 @@ def _doubts(children):
         ]
     below = {tuple(folder.name for folder in subfolders(child, Counter())) for child in children}
     names = below.pop() if len(children) > 1 and len(below) == 1 else ()
-    return [
-        f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those "
-        "are the classes, call the folders around them train and test"
-    ] * (len(names) > 1)
+    if len(names) > 1:
+        return [
+            f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those "
+            "are the classes, call the folders around them train and test"
+        ]
+    parents = [
+        f for f in used if sum(_deep([inner], [f.parent, f]) for inner in subfolders(f, Counter())) > 1
+    ]
+    return [f"the images in subfolders of {_list(parents)} are of that class"] * bool(parents)
 
 
 def _refuse_splits_below(root, children):

@@ -2,23 +2,24 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import DedtError
-from ..files import HUB, from_everywhere, read_json, write_json
+from ..files import HUB, from_everywhere, read_json, sha256, write_json
 from .columns import by_kind
 from .listing import Listing, root_of
 from .metadata import rows, there
-from .names import few, legible
+from .names import legible
 from .reading import Reading
 from .table import Splits, Table
 from .texts import read_text
 
 CLEANED = ".dedt.json"
 """Ending of the file name of a cleaned list."""
-BY_ROW = ("parquet", "datasets")
-"""Sources whose images are named only by the number of their row."""
+BY_FILE = ("folder", "metadata", "list")
+"""Sources whose images are files of their own."""
 SUFFIXES = (".parquet", ".tar", ".txt", ".csv", ".tsv", ".jsonl", ".json")
 """Suffixes of data files, which the name of a cleaned list leaves out."""
 WANTED = "a list of images (.txt, .csv, .tsv, .jsonl, .json)"
@@ -95,12 +96,15 @@ def write_cleaned(
     why: dict[str, str],
     *,
     listing: Listing,
+    copy_of: Mapping[str, str] = {},
     label: str = "",
     caption: str = "",
 ) -> None:
     """Write a cleaned list, which leaves out some images of a data set.
 
-    If ``data`` is a cleaned list itself, the new list leaves out its left-out images too.
+    The list holds what tells each image that was looked at from others, so that it stays true when files are
+    added, removed, renamed or replaced.  If ``data`` is a cleaned list itself, the new list leaves out its
+    left-out images too.
 
     Args:
         path: path of the list; its name ends in ``.dedt.json``.
@@ -108,14 +112,25 @@ def write_cleaned(
         data: path of the data set.
         why: id of each image to leave out -> the reason.
         listing: the images that were looked at.
+        copy_of: id of an image that is left out as a copy -> id of the image that stays.
         label: the column of the classes, if the user named it.
         caption: the column of the captions, if the user named it.
     """
-    facts: dict[str, Any] = {"source": source, "data": where_of(data), "left_out": {}}
+    facts: dict[str, Any] = {
+        "source": source,
+        "data": where_of(data),
+        "left_out": {},
+        "copy_of": {},
+        "seen": {},
+    }
     if str(data).endswith(CLEANED):
         facts |= read_json(data)
-    facts |= {"images": len(listing.ids) + len(facts["left_out"]), "left_out": facts["left_out"] | why}
-    if facts["source"] in BY_ROW:
+    facts |= {"left_out": facts["left_out"] | why, "copy_of": facts["copy_of"] | copy_of}
+    if facts["source"] in BY_FILE:
+        digests = listing.files.digests
+        files = ((name, file) for name, (_, file) in zip(listing.ids, listing.encoded()))
+        facts["seen"] |= {name: [digests.get(file, "")[:32], *_stamp(file)] for name, file in files}
+    else:
         facts["content"] = listing.files.content
     write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})
 
@@ -130,36 +145,97 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         caption: as in :func:`dedt_lib.data.find`.
 
     Raises:
-        DedtError: if the list cannot be read, or images that it leaves out may have other names now.
+        DedtError: if the list cannot be read, or its images lie inside other files that were written anew.
     """
     from . import find as find_in
 
     file = root_of(path, "list", WANTED)
     facts = read_json(file)
     try:
-        source, data, why, seen = (facts[key] for key in ("source", "data", "left_out", "images"))
+        source, data, why, seen, copy_of = (
+            facts[key] for key in ("source", "data", "left_out", "seen", "copy_of")
+        )
     except (KeyError, TypeError) as error:
         raise DedtError(f"{file} is no list that `dedt look --drop` wrote: write it again.") from error
     label, caption = label or facts.get("label", ""), caption or facts.get("caption", "")
+    again = f"dedt look {{}} --drop {','.join(sorted(set(why.values()))) or '...'}"
     try:
         found = find_in(source, data, split, label=label, caption=caption)
     except DedtError as error:
-        raise DedtError(f"{file} is a list of other images, and these cannot be used: {error}") from error
+        raise DedtError(
+            f"{file} is a list of other images, and these cannot be used: {error} If they were moved, look at them "
+            f"where they are: {again.format('FOLDER')}"
+        ) from error
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # a Path is returned for CIFAR-10 only, which has no list
-    if facts.get("content", "") and facts["content"] != found.files.content:
+    if source in BY_FILE:
+        return _still_kept(found, seen, why, copy_of)
+    if facts["content"] != found.files.content:
         raise DedtError(
             f"{data} was written anew since {file} was made of it, and its rows may be other images now. Look "
-            f"at it again: dedt look {data} --drop ..."
+            f"at it again: {again.format(data)}"
         )
     place = {name: i for i, name in enumerate(found.ids)}
-    gone = sorted(set(why) - set(place))
-    if gone and len(place) + len(gone) > seen:  # under new names, images that were left out might come back
-        raise DedtError(
-            f"{file} was made of other images: {data} has no {few(gone, 3)}. Look at it again: dedt look "
-            f"{data} --drop ..."
-        )
-    if more := len(place) - seen:
-        note = f"images {'added' if more > 0 else 'gone'} since they were looked at: {abs(more):,}"
-        found = dataclasses.replace(found, reading=found.reading.noted(note))
-    return found.without({place[name]: reason for name, reason in why.items() if name in place})
+    return found.without({place[name]: reason for name, reason in why.items()})
+
+
+def _still_kept(
+    found: Listing, seen: dict[str, list], why: dict[str, str], copy_of: dict[str, str]
+) -> Listing:
+    """The images of files that a cleaned list keeps, by what the files hold now.
+
+    An image that was left out stays so under another name, and comes back when its file was replaced, or when
+    the image that it copies is gone.
+
+    Args:
+        found: All images that are there now.
+        seen: id -> [digest of the file, size, modification time], of the images that were looked at.
+        why: id of each image that was left out -> the reason.
+        copy_of: id of an image that was left out as a copy -> id of the image that stays.
+    """
+    names = set(found.ids)
+    # What may be there under another name; of images with the same content those that are gone come last.
+    known = sorted(
+        (name for name in seen if name in why or name not in names), key=lambda name: name not in names
+    )
+    by_content = {seen[name][0]: name for name in known if seen[name][0]}
+    was: dict[str, str | None] = {}  # what each image was called when it was looked at
+    for name, (_, file) in zip(found.ids, found.encoded()):
+        content, *stamp = seen.get(name, [""])
+        if stamp != _stamp(file):
+            now = _digest(file)
+            was[name] = name if content == now else by_content.get(now)
+        else:
+            was[name] = name
+    there, back = set(was.values()), dict[str, str]()
+    left: dict[int, str] = {}
+    for place, (name, old) in enumerate(was.items()):
+        original = copy_of.get(old or "", old)
+        if old in why and (original in there or back.setdefault(str(original), name) != name):
+            left[place] = why[old]
+    counts = {
+        "added": sum(old is None and name not in seen for name, old in was.items()),
+        "replaced": sum(old is None and name in seen for name, old in was.items()),
+        "gone": len(seen.keys() - there),
+    }
+    notes = [f"images {what} since they were looked at: {count:,}" for what, count in counts.items() if count]
+    notes += [f"copies of images that are gone, used in their place: {len(back):,}"] * bool(back)
+    kept = found.without(left) if left else found
+    return dataclasses.replace(kept, reading=kept.reading.noted(*notes))
+
+
+def _stamp(file: Any) -> list[int]:
+    """Size and modification time of a file, [] where there is none."""
+    try:
+        state = os.stat(file)
+        return [state.st_size, state.st_mtime_ns]
+    except OSError:
+        return []
+
+
+def _digest(file: Any) -> str:
+    """What tells the content of a file from any other, as in a cleaned list; "" where it cannot be read."""
+    try:
+        return sha256(file)[:32]
+    except OSError:
+        return ""

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import DedtError
-from .columns import NONE, caption_column, in_order, label_column, plain
+from .columns import NONE, caption_column, first_texts, in_order, label_column, plain
 from .labelled import without_empty
 from .listing import SHOWN, Files, Listing, of_split
 from .names import HELD_OUT, composed, few, split_of
@@ -80,8 +80,13 @@ def classed(
     """
     read = functools.cache(lambda name: plain(train.values(name)))
     column, notes = label_column(train.fields, train.others, read, train.class_names, label)
-    text, more = caption_column(train.fields, train.others, read, column, caption)
+    first = functools.cache(lambda name: plain(first_texts(train.values(name))))
+    text, more = caption_column(train.fields, train.others, first, column, caption)
     notes = [*notes, *more]
+    if several := sum(
+        isinstance(said, list) and len(said) > 1 for said in (train.values(text) if text else ())
+    ):
+        notes.append(f"images with several captions, of which the first is used: {several:,}")
     by_folder = label != NONE and len(set(train.folders)) > 1
     values = (read(column) or []) if column else list(map(composed, train.folders if by_folder else ()))
     if values and set(values) <= {-1, "-1", None}:
@@ -91,7 +96,8 @@ def classed(
     names = names or tuple(map(str, keys))
 
     def listed(table: Table, kept: tuple[str, ...], numbers: np.ndarray | None, *notes: str) -> Listing:
-        captions = (plain(table.values(text)) or ()) if text in (*table.fields, *table.others) else ()
+        there = text in (*table.fields, *table.others)
+        captions = (plain(first_texts(table.values(text))) or ()) if there else ()
         reading = replace(table.reading, notes=(*table.reading.notes, *notes))
         return Listing(
             root=table.root,

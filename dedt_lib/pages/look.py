@@ -12,11 +12,10 @@ import pandas as pd
 from PIL import Image
 
 from ..clusters import principal
-from ..config.profile import TABLES
 from ..data import Listing
 from ..data.labelled import in_conflict, originals_of
 from ..data.look import ISSUES, NEAR, WORDS, Look, groups_of_copies, leaks
-from ..files import atomic
+from ..files import atomic, from_everywhere
 from .common import bars, data_uri, write_page
 
 if TYPE_CHECKING:
@@ -65,17 +64,26 @@ class Findings:
         """The table of the look, one row per image."""
         return self.look.table
 
-    def dropped(self, kinds: Sequence[str]) -> dict[str, str]:
-        """The images that ``--drop`` leaves out: id -> the first of ``kinds`` that applies.
+    def dropped(self, kinds: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The images that ``--drop`` leaves out, and which other images they copy.
 
         Near copies, including exact ones, are searched last, among the images that would otherwise stay.
+
+        Returns:
+            id -> the first of ``kinds`` that applies; id of a copy -> id of the image that stays.
         """
         why = {int(i): kind for kind in reversed(kinds) if kind != "near" for i in self.places.get(kind, ())}
         if "near" in kinds:
             stay = np.setdiff1d(np.arange(len(self.table)), list(why))
-            of = copies(self.table.iloc[stay], self.listing.labels[stay])
-            why |= dict.fromkeys(stay[of["near"] != np.arange(len(stay))].tolist(), "near")
-        return {self.listing.ids[i]: kind for i, kind in why.items()}
+            near = stay[copies(self.table.iloc[stay], self.listing.labels[stay])["near"]]
+            why |= dict.fromkeys(stay[near != stay].tolist(), "near")
+        original = {i: int(self.of[kind][i]) for i, kind in why.items() if kind == "duplicates"}
+        original |= dict(zip(stay.tolist(), near.tolist())) if "near" in kinds else {}
+        ids = self.listing.ids
+        return (
+            {ids[i]: kind for i, kind in why.items()},
+            {ids[i]: ids[original[i]] for i, kind in why.items() if kind in ("duplicates", "near")},
+        )
 
 
 def copies(table: pd.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -125,7 +133,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     rows += [] if any(map(len, places.values())) else [("findings", "0", "nothing that looks wrong")]
     if seconds is not None:
         seconds += lab.store.manifest(stage.folder)["seconds"]
-        took = "is what looking and embedding took here; both are kept for it"
+        took = "is what looking and embedding took here; both are kept for a choice among all of these images"
         rows.append(("select", f"{seconds:.0f} s", took))
     rows += [_run(lab, int(seen.readable.sum()))] * bool(seen.readable.any())
     return Findings(listing, seen, places, of, rows, _charts(listing, table))
@@ -168,8 +176,7 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
     ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
     steps, p = run.steps_at(run.recipe.ratio), lab.profile.data
     named = (("--label", p.label), ("--caption", p.caption))
-    path = f"./{p.path}" if p.path in TABLES else p.path  # else dedt run takes the name for a table
-    words = [path, *(word for option in named if option[1] for word in option)]
+    words = [from_everywhere(p.path), *(word for option in named if option[1] for word in option)]
     how_long = f"dedt run {shlex.join(words)} --ratio {ratio} --dry-run"
     if not steps:
         return "run", "0 steps", f"at ratio {ratio}: too few images to train on"

@@ -10,7 +10,9 @@ import numpy as np
 from ..clusters import principal
 from ..config.profile import flat, load_profile
 from ..data.photos import Photos
-from ..selection import Coreset
+from ..files import from_everywhere
+from ..selection import REGISTRY, Coreset
+from ..stages.needs import advice
 from .common import bars, into_box, pictures, write_page
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
     stage = experiment.coreset.embedding
     features = principal(stage.result(), 32) if stage else None
     groups = _groups(coreset)
-    totals = np.bincount(coreset.labels, minlength=len(coreset.class_names)).tolist()
+    totals = coreset.totals.tolist()
     write_page(
         folder / "report.html",
         "report.html.j2",
@@ -54,7 +56,7 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         knee=_knee(features, coreset),
         encoder=stage.encoder.network if stage else "",
         commands=_commands(coreset, folder, options_of(experiment), options_of(experiment, *OF_WEIGHTS)),
-        empty=[name for name, count in zip(coreset.class_names, coreset.counts) if not count],
+        advice=advice(totals, coreset.scope, coreset.ratio, REGISTRY[coreset.method].fewest),
     )
 
 
@@ -68,16 +70,17 @@ def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -
         choice: The same options without those of class weights.
     """
     data, ratio = shlex.quote(str((coreset.source or {}).get("path", "PATH"))), coreset.ratio
-    export = f"dedt export {shlex.quote(str(folder))} --to imagefolder --out for-diffusers"
+    export = f"dedt export {shlex.quote(from_everywhere(folder))} --to imagefolder --out for-diffusers"
     weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g}{choice} --out weighted")
     weighted = " --reweighting" if coreset.weights is not None else ""
     train = f"dedt run {data} --ratio {ratio:g}{how}{weighted} --out everything"
     trains = [] if (coreset.counts == 0).any() else [("train and measure a small model on it", train)]
+    other = ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g}{choice} --out other")
     return [
         ("files for a trainer", export),
         *([weights] if trains and not weighted else []),
         *trains,
-        ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g}{choice} --out other"),
+        *([other] if ratio < 1 else []),
     ]
 
 
@@ -101,7 +104,7 @@ def options_of(experiment: "Experiment", *but: str) -> str:
 def _groups(coreset: Coreset) -> list[dict[str, Any]]:
     """Indices to show for each of the largest classes: the first kept, and those left out, worst first."""
     found = []
-    sizes = np.bincount(coreset.labels, minlength=len(coreset.class_names))
+    sizes = coreset.totals
     for k in np.argsort(-sizes, kind="stable")[:CLASSES]:
         members = np.flatnonzero(coreset.labels == k)
         order = members[np.argsort(coreset.rank[members], kind="stable")]

@@ -40,8 +40,10 @@ def update_weights(
         float64 [K].
 
     Raises:
-        DedtError: The shapes differ, or (NumPy arrays) a number is not finite.
+        DedtError: The shapes differ, c is out of range, or (NumPy arrays) a number is not finite.
     """
+    if not 0 <= smoothing <= 1:
+        raise DedtError(f"The smoothing c must lie in [0, 1]; got {smoothing}.")
     xp, weights, excess = _float64(weights, excess)
     if weights.shape != excess.shape or (xp is np and not np.isfinite([weights, excess]).all()):
         raise DedtError("Class weights and excess losses must be finite, one for every class.")
@@ -103,7 +105,12 @@ def average_weights(trajectory: np.ndarray, start: int = 0) -> np.ndarray:
 
     Returns:
         float64 [K], sums to one.
+
+    Raises:
+        DedtError: No step is left to average.
     """
+    if not start < len(trajectory):
+        raise DedtError(f"No step of {len(trajectory)} is left to average after {start}.")
     average = np.asarray(trajectory, dtype=np.float64)[start:].mean(axis=0)
     return average / average.sum()
 
@@ -173,7 +180,7 @@ class GroupDRO:
             )
         self.reference = reference.eval().requires_grad_(False)
         K = len(counts)
-        class_to_sample_weights(np.ones(K), counts)  # raises if a class has no images
+        class_to_sample_weights(np.full(K, 1 / K), counts)  # raises if a class has no images
         self.counts = torch.as_tensor(counts)
         self.step_size, self.smoothing, self.clip, self.absent = step_size, smoothing, clip, absent
         self.scores = scores

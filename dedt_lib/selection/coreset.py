@@ -72,6 +72,11 @@ class Coreset:
         return np.bincount(self.labels[self.indices], minlength=len(self.class_names))
 
     @property
+    def totals(self) -> Array:
+        """All samples per class: int64 [K]."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    @property
     def empty(self) -> list[str]:
         """Names of the classes without a kept sample."""
         return [name for name, count in zip(self.class_names, self.counts) if not count]
@@ -111,9 +116,13 @@ class Coreset:
             return self.kept.astype(np.float64)
         return np.where(self.kept, class_to_sample_weights(self.weights, self.counts)[self.labels], 0.0)
 
+    def keeps_as(self, other: "Coreset") -> bool:
+        """Whether both keep the same ones of the same samples."""
+        return self.ids == other.ids and np.array_equal(self.indices, other.indices)
+
     def with_weights(self, weights: Array) -> "Coreset":
-        """The same coreset with class weights alpha [K]."""
-        return replace(self, weights=np.asarray(weights, dtype=np.float64))
+        """The same coreset with class weights alpha [K]; raises DedtError unless they are shares of one."""
+        return replace(self, weights=as_class_weights(weights, len(self.class_names)))
 
     def save(self, folder: str | Path) -> None:
         """Write ``coreset.parquet`` (a row per sample) and ``coreset.json`` (facts) to ``folder``."""
@@ -186,14 +195,25 @@ def class_to_sample_weights(weights: Array, counts: Array) -> Array:
         float64 [K]; all ones for uniform weights on a balanced coreset.
 
     Raises:
-        DedtError: A class has no images, or the lengths differ.
+        DedtError: A class has no images, or the weights are not one share of one per class.
     """
-    weights, counts = np.asarray(weights, dtype=np.float64), np.asarray(counts)
-    if weights.shape != counts.shape:
-        raise DedtError(f"{weights.size} class weights for {counts.size} classes: there must be one each.")
+    counts = np.asarray(counts)
+    weights = as_class_weights(weights, counts.size)
     if (counts == 0).any():
         raise DedtError(
             f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot "
             "be weighted. Use scope='class' or a larger ratio."
         )
     return weights * counts.sum() / counts
+
+
+def as_class_weights(weights: Array, classes: int) -> Array:
+    """Class weights alpha as float64 [K]; raises DedtError unless they are K shares that sum to one."""
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (classes,):
+        raise DedtError(f"{weights.size} class weights for {classes} classes: there must be one each.")
+    if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-4:  # NaN is not >= 0
+        raise DedtError(
+            f"Class weights are shares, none below zero, that sum to one; these sum to {weights.sum():g}."
+        )
+    return weights

@@ -29,6 +29,8 @@ class Gaussian(Selector):
 
     def __post_init__(self) -> None:
         check_choice("threshold", self.threshold, THRESHOLDS)
+        if not 0 <= self.ridge < np.inf:
+            raise DedtError(f"The ridge is a number from 0 on; got {self.ridge}.")
 
     def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
         """Log-densities: float64 [n]."""

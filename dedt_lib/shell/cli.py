@@ -103,9 +103,8 @@ def compute(
         check_beside(out, budget)
     out, kept = output_folder(out), Store(store)
     check_data(budget)
-    if out:
-        for listed in UNREADABLE.values():  # left by an earlier call
-            (out / listed).unlink(missing_ok=True)
+    for listed in UNREADABLE.values():  # left by an earlier call
+        ((out or kept.root) / listed).unlink(missing_ok=True)
 
     from ..experiment import Experiment
 
@@ -307,11 +306,11 @@ def imagined_lab(budget: "Profile") -> "Lab":
     known = planning.known_data(budget)
     if known in (None, budget.data.source):
         check_data(budget)
-    counts, reading = planning.survey(budget)
+    counts, names, reading = planning.survey(budget)
     images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")
     print(f"{known or budget.data.source}: {images} in {classes}")
     print_reading(reading)
-    return Lab(budget, counts=counts)
+    return Lab(budget, counts=counts, names=names)
 
 
 def print_plan(runs: "Runs", probe: bool, until: str = "evaluate") -> None:
@@ -362,25 +361,28 @@ def show(*, store: Kept = None) -> None:
     from ..store import Store
 
     kept = Store(store)
-    found = kept.root.glob("*/*/manifest.json")
-    manifests = sorted(found, key=lambda path: (path.parent.parent.name, path.stat().st_mtime))
-    if not manifests:
+    folders = [*(path.parent for path in kept.root.glob("*/*/manifest.json")), *kept.root.glob("*/*.work")]
+    if not folders:
         print(f"The store {kept.root} is empty.")
         return
-    rows = [stage_line(kept, path) for path in manifests]
-    print_table(("stage", "key", "date", "seconds", "identity"), rows, text=(0, 1, 2, -1))
+    folders.sort(key=lambda folder: (folder.parent.name, folder.suffix, os.path.getmtime(folder)))
+    rows = [stage_line(kept, folder) for folder in folders]
+    print_table(("stage", "key", "date", "seconds", "MB", "identity"), rows, text=(0, 1, 2, -1))
 
 
-def stage_line(store: "Store", path: Path) -> tuple[str, ...]:
-    """One row of ``dedt show``; a damaged manifest is shown as such instead of ending the list."""
-    stage, key = path.parts[-3:-1]
+def stage_line(store: "Store", folder: Path) -> tuple[str, ...]:
+    """One row of ``dedt show``; a damaged or unfinished result is shown as such instead of ending the list."""
+    stage, key = folder.parts[-2:]
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    if folder.suffix == ".work":
+        return stage, folder.stem, "", "", f"{size:.1f}", "unfinished; the same command goes on with it"
     try:
-        manifest = store.manifest(path.parent)
+        manifest = store.manifest(folder)
         plain = {k: v for k, v in manifest["identity"].items() if isinstance(v, str | int | float)}
         values = [f"{name}={value}" for name, value in plain.items() if name != "version"]
-        return stage, key, manifest["date"], f"{manifest['seconds']:.1f}", " ".join(values)
-    except (DedtError, KeyError, TypeError, AttributeError, ValueError):
-        return stage, key, "", "", "damaged, or not a result of dedt"
+        return stage, key, manifest["date"], f"{manifest['seconds']:.1f}", f"{size:.1f}", " ".join(values)
+    except (DedtError, KeyError, TypeError, AttributeError, ValueError, OSError):
+        return stage, key, "", "", f"{size:.1f}", "damaged, or not a result of dedt"
 
 
 # ---- checking and translating options --------------------------------------------------------------
@@ -546,6 +548,8 @@ def out_of_reach(error: Exception) -> str:
     """The message for an error that the machine and not the code has caused, else ""."""
     if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", str(error)):
         return "memory ran out: close other programs, or lower the batch size"
+    if re.search("Connection (reset|closed) by peer", str(error)):
+        return "another of the processes has ended"
     return (
         f"a file of weights cannot be written ({error})" if type(error).__name__ == "SafetensorError" else ""
     )

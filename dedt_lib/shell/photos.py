@@ -46,6 +46,7 @@ def look(
     """
     from ..config import load_profile
     from ..data import FILES, detect, lists
+    from ..data.listing import UNREADABLE
     from ..pages.look import findings, write_look
     from ..store import Store
 
@@ -62,6 +63,8 @@ def look(
     cleaned = make_folder(out, "Give --out") / lists.name_of_cleaned(data)
     if kinds:
         lists.check_replaces(cleaned, data)
+    for listed in UNREADABLE.values():  # left by an earlier call
+        (out / listed).unlink(missing_ok=True)
 
     from ..stages.lab import Lab
 
@@ -73,8 +76,9 @@ def look(
     write_look(found, out)
     print(f"wrote {out / 'look.html'} and look.csv")
     if kinds:
-        why = found.dropped(kinds)
-        lists.write_cleaned(cleaned, source, data, why, listing=found.listing, label=label, caption=caption)
+        why, copy_of = found.dropped(kinds)
+        columns = {"label": label, "caption": caption}
+        lists.write_cleaned(cleaned, source, data, why, listing=found.listing, copy_of=copy_of, **columns)
         left = len(found.table) - len(why)
         print(f"wrote {cleaned}: {amount(left, 'image')}, without {amount(len(why), 'other')}")
 

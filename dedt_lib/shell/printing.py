@@ -64,14 +64,10 @@ def print_doubts(coreset: "Coreset") -> None:
     if coreset.conflicts:
         print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")
     if coreset.empty:
-        import numpy as np
-
         from ..data.names import few
-        from ..stages.needs import enough
+        from ..stages.needs import advice
 
-        own = coreset.scope == "class"
-        to = f" to {enough(np.bincount(coreset.labels).tolist()):g} or more" * own
-        how = f"raise the ratio{to}" + ", or take --scope class" * (not own)
+        how = advice(coreset.totals, coreset.scope, coreset.ratio, REGISTRY[coreset.method].fewest)
         print(
             f"warning: no image is kept of {few(coreset.empty, FEW_CLASSES)}, so no model can be trained on it: {how}"
         )

@@ -4,9 +4,10 @@ Each computes what is missing and takes the rest from the store.  With ``out`` N
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..files import atomic, write_json
+from ..errors import DedtError
+from ..files import address, atomic, locked, write_json
 from .printing import (
     FEW_CLASSES,
     contact_sheet,
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from ..selection import Coreset
 
 Out = Path | None
+
+OF_A_MODEL = ("model.safetensors", "pipeline", "samples.npy", "samples.png", "metrics.json", "cell.json")
+"""Files in ``--out`` that are of a trained model, and so of its coreset."""
 
 
 def embed(experiment: "Experiment", out: Out) -> None:
@@ -50,30 +54,59 @@ def select(experiment: "Experiment", out: Out) -> None:
     example:
       dedt select --method moderate --ratio 0.1 --out coreset
     """
+    check_choice(experiment, out, replaces=True)
     coreset = experiment.select()
     kept, total = len(coreset.indices), len(coreset.labels)
     asked = round(coreset.ratio * total)
-    rounded = f" ({asked} asked for, and rounded in each class)" * (
-        kept != asked and coreset.scope == "class"
-    )
+    where = {"class": "in each class", "global": "at both ends of the band"}[coreset.scope]
+    rounded = f" ({asked} asked for, and rounded {where})" * (kept != asked)
     print(f"{kept} of {total} images kept{rounded}")
     counts = zip(coreset.class_names, experiment.lab.class_counts, coreset.counts)
     print_table(("class", "images", "kept"), counts)
     print_doubts(coreset)
     if out:
+        write_choice(experiment, coreset, out)
+
+
+def check_choice(experiment: "Experiment", out: Out, *, replaces: bool = False) -> None:
+    """Raise DedtError if ``out`` holds another coreset than the recipe's.
+
+    With ``replaces`` that is an error only if there are results of a model too, which would then be of no
+    coreset in the folder.
+    """
+    from ..selection import Coreset
+
+    if not out or not (out / "coreset.json").exists():
+        return
+    chooses, there = experiment.recipe.has_coreset, [name for name in OF_A_MODEL if (out / name).exists()]
+    if replaces and chooses and not there:
+        return
+    if not chooses or not Coreset.load(out).keeps_as(experiment.select()):
+        raise DedtError(
+            f"{out} holds results of another coreset ({', '.join(there or ['coreset.json'])}): give --out another "
+            "folder, or delete them."
+        )
+
+
+def write_choice(
+    experiment: "Experiment", coreset: "Coreset", out: Path, facts: dict[str, Any] | None = None
+) -> None:
+    """Write a coreset, with the ``facts`` of its weights if it has any, and of photographs its report."""
+    names = ["coreset.parquet", "coreset.json"]
+    writing = experiment.lab.store.root / f"writing-{address('out', str(out.resolve()))}"
+    with locked(writing, f"the folder {out}"):
+        for name in ("report.html", "weights.json"):  # of an earlier coreset
+            (out / name).unlink(missing_ok=True)
         coreset.save(out)
-        (out / "weights.json").unlink(missing_ok=True)  # of an earlier coreset
-        wrote(out, "coreset.parquet", "coreset.json", *report(experiment, coreset, out))
+        if facts:
+            write_json(out / "weights.json", facts)
+            names.insert(0, "weights.json")
+        if experiment.lab.has_files:
+            from ..pages.report import write_report
 
-
-def report(experiment: "Experiment", coreset: "Coreset", out: Path) -> list[str]:
-    """Write ``report.html`` about a coreset of photographs; the names of the written files."""
-    if not experiment.lab.has_files:
-        return []
-    from ..pages.report import write_report
-
-    write_report(experiment, coreset, experiment.lab.photos, out)
-    return ["report.html"]
+            write_report(experiment, coreset, experiment.lab.photos, out)
+            names.append("report.html")
+    wrote(out, *names)
 
 
 def say_how_long(experiment: "Experiment") -> None:
@@ -93,6 +126,7 @@ def reweight(experiment: "Experiment", out: Out) -> None:
     """
     from ..reweighting import effective_classes
 
+    check_choice(experiment, out, replaces=True)
     dro, coreset = experiment.reweight(), experiment.select()
     weights, burn_in = dro["weights"], dro["burn_in"]
     effective = float(effective_classes(weights))
@@ -113,9 +147,7 @@ def reweight(experiment: "Experiment", out: Out) -> None:
             "effective_classes": effective,
             "burn_in": burn_in,
         }
-        write_json(out / "weights.json", facts)
-        weighted.save(out)
-        wrote(out, "weights.json", "coreset.parquet", "coreset.json", *report(experiment, weighted, out))
+        write_choice(experiment, weighted, out, facts)
 
 
 def train(experiment: "Experiment", out: Out) -> None:
@@ -128,6 +160,7 @@ def train(experiment: "Experiment", out: Out) -> None:
     """
     from ..weights import save_weights
 
+    check_choice(experiment, out)
     model, training = experiment.train(), experiment.training()
     recipe, losses, steps = experiment.recipe, training["losses"], training["steps"]
     if recipe.early_stopping:
@@ -153,6 +186,7 @@ def sample(experiment: "Experiment", out: Out) -> None:
     """
     import numpy as np
 
+    check_choice(experiment, out)
     images, labels, names = experiment.sample(), experiment.sample_labels(), experiment.lab.class_names
     print(f"{len(images)} samples of shape {' x '.join(map(str, images.shape[1:]))}")
     counts = zip(names, np.bincount(labels, minlength=len(names)))
@@ -172,6 +206,7 @@ def evaluate(experiment: "Experiment", out: Out) -> None:
     example:
       dedt evaluate --method random --ratio 0.1 --seed 1
     """
+    check_choice(experiment, out)
     metrics, floor = experiment.evaluate(), experiment.floor()
     if experiment.compared:
         metrics |= experiment.compare()
@@ -186,6 +221,7 @@ def evaluate(experiment: "Experiment", out: Out) -> None:
 
 def run(experiment: "Experiment", out: Out) -> None:
     """All stages; prints the main numbers and, with --out, writes the files of every stage."""
+    check_choice(experiment, out, replaces=True)
     cell, recipe = experiment.cell(), experiment.recipe
     print_cell(cell)
     if not out:

@@ -33,6 +33,7 @@ class Lab:
         report: A folder for the list of images that cannot be read (default: the store's).
         counts: Training images per class, for an *imagined* lab, which counts and times stages without data
             or published weights.
+        names: Names of these classes (default: numbers).
 
     Raises:
         DedtError: For a profile that cannot be used, or a GPU that is not available.
@@ -46,10 +47,12 @@ class Lab:
         device: str | None = None,
         report: Path | None = None,
         counts: Sequence[int] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         self.profile = load_profile(profile)
         self.imagined = counts is not None
         self._counts = None if counts is None else np.asarray(counts, dtype=np.int64)
+        self._names = tuple(names) or tuple(f"class {k}" for k in range(len(counts or ())))
         self.store = store if isinstance(store, Store) else Store(store)
         self.report = report
         self.processes = Processes.from_environment(device)
@@ -159,9 +162,7 @@ class Lab:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the K classes."""
-        if self._counts is None:
-            return self.pool.class_names
-        return tuple(f"class {k}" for k in range(len(self._counts)))
+        return self.pool.class_names if self._counts is None else self._names
 
     @property
     def n(self) -> int:

@@ -21,6 +21,21 @@ def no_empty_class(counts: Iterable[int], names: Sequence[str], ratio: float, ad
         raise DedtError(f"Class(es) {few(empty, MOST_NAMED)} keep no image at ratio {ratio:g}: {advice}.")
 
 
+def advice(counts: Sequence[int], scope: str, ratio: float, fewest: int = 1) -> str:
+    """What to do about classes that keep no image.
+
+    Args:
+        counts: Training images per class.
+        scope: "class" or "global", in which the images were chosen.
+        ratio: The share that is kept.
+        fewest: Images that the method needs in each class to choose within it.
+    """
+    if scope == "class":
+        return f"raise the ratio to {enough(counts):g} or more, or add images"
+    within = min(counts) >= fewest and round(ratio * min(counts)) > 0
+    return f"raise the ratio, or {'choose within each class (--scope class)' if within else 'add images'}"
+
+
 def enough(counts: Sequence[int]) -> float:
     """A ratio, in whole thousandths, at which every class keeps an image."""
     return int(500 / min(counts) + 1) / 1000

@@ -98,8 +98,10 @@ class Select(Stage):
                 "'global')."
             )
         if sum(self.counts) == 0:
+            among = "choose among the images of all classes (--scope global), " * (self.scope == "class")
             raise DedtError(
-                f"Ratio {self.ratio:g} of {lab.n} images keeps none: raise the ratio, or add images."
+                f"Ratio {self.ratio:g} of {lab.n} images keeps none{' in any class' * bool(among)}: {among}raise the "
+                "ratio, or add images."
             )
 
     def work(self, folder):

@@ -114,7 +114,7 @@ class Train(Stage):
     def check(self):
         kept, lab, ratio = self.coreset.counts, self.lab, self.coreset.ratio
         if len(kept) == len(lab.class_names):
-            advice = f"raise it to {needs.enough(lab.class_counts):g} or more, or add images"
+            advice = needs.advice(lab.class_counts, "class", ratio)
             needs.no_empty_class(kept, lab.class_names, ratio, advice)
         elif kept[0] < len(lab.class_names):
             raise DedtError(
