@@ -172,7 +172,9 @@ class Coreset:
         except FileNotFoundError:
             raise DedtError(f"{folder / 'coreset.parquet'} does not exist.") from None
         except Exception as error:
-            raise DedtError(f"The coreset in {folder} cannot be read ({error!r}); select again.") from error
+            raise DedtError(
+                f"The coreset in {folder} cannot be read ({error!r}). Select it again."
+            ) from error
 
 
 def class_to_sample_weights(weights: Array, counts: Array) -> Array:
@@ -190,7 +192,7 @@ def class_to_sample_weights(weights: Array, counts: Array) -> Array:
     """
     weights, counts = np.asarray(weights, dtype=np.float64), np.asarray(counts)
     if weights.shape != counts.shape:
-        raise DedtError(f"{weights.size} class weights for {counts.size} classes: there must be one each.")
+        raise DedtError(f"Got {weights.size} class weights for {counts.size} classes; expected one each.")
     if (counts == 0).any():
         raise DedtError(
             f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot "
