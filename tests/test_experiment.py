@@ -192,7 +192,7 @@ def test_the_reference_may_stop_where_the_proxy_does(reweighted):
     assert stopped.reference.steps == reweighted.model.steps == steps
     assert stopped.address != reweighted.proxy.address
     with pytest.raises(
-        DedtError, match="Equal steps need a ratio of the profile .* saves its weights; got 0.3"
+        DedtError, match="equal-steps need a ratio of the profile .* saves its weights; got 0.3"
     ):
         reweighted.change(reference="equal-steps", ratio=0.3)
     with pytest.raises(DedtError, match="equal-steps is not available for 'mdt'"):
@@ -384,7 +384,7 @@ def test_an_unknown_profile_is_refused_at_once():
 
 def test_a_ratio_that_the_full_run_does_not_keep_is_refused_at_once(smoke):
     with pytest.raises(
-        DedtError, match="Equal steps need a ratio of the profile .0.1, 0.4, 1.0., .*; got 0.3"
+        DedtError, match="equal-steps need a ratio of the profile .0.1, 0.4, 1.0., .*; got 0.3"
     ):
         smoke.change(ratio=0.3, early_stopping=True)
 

@@ -279,9 +279,7 @@ class Evaluate(Training):
     @model_validator(mode="after")
     def _networks_differ(self) -> Self:
         if self.networks > 1 and self.network == "inceptionv3":
-            raise ValueError(
-                "networks must be 1 for inceptionv3: only networks trained here exist with several seeds"
-            )
+            raise ValueError("networks must be 1 for inceptionv3, because the published network has no seeds")
         return self
 
 

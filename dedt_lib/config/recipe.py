@@ -41,7 +41,8 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: Annotated[str, AfterValidator(partial(known, MODELS))] = Field(
-        "unet", description=f"diffusion model, on pixels (unet) or latents (the others): {', '.join(MODELS)}"
+        "unet",
+        description=f"diffusion model: {', '.join(MODELS)}; unet usually works on pixels, the others on latents",
     )
     method: Annotated[str, AfterValidator(partial(known, selection.REGISTRY))] = Field(
         "moderate", description=f"selection method: {', '.join(selection.REGISTRY)}"
@@ -76,7 +77,7 @@ class Recipe(BaseModel):
     annealing: bool = False
     """train on all the data in the last epochs"""
     plan: Annotated[str, AfterValidator(partial(known, plans.REGISTRY))] = ""
-    """plan of your own, which chooses the images of the coreset in each epoch (default: all)"""
+    """plan of your own, which chooses the images of each epoch (default: all of the coreset)"""
     infobatch: Literal["", "ratio", "budget"] = ""
     """use InfoBatch instead of a coreset: each epoch keeps --ratio of the well-learned samples, or of all"""
     early_stopping: bool = False

@@ -85,7 +85,7 @@ def print_doubts(coreset: "Coreset") -> None:
 
 def print_metrics(metrics: Result, floor: Result) -> None:
     """Print FID and the other metrics with their protocols; ``floor`` holds the FID of two real halves."""
-    halves = f"between halves of the real images: {floor['fid']:.3g}, too high because halves are few"
+    halves = f"between halves of the real images: {floor['fid']:.3g}, too high because a half has few images"
     print(f"FID: {metrics['fid']:.3g} ({halves})")
     print(f"  {metrics['protocol']}")
     if metrics.get("classwise_left_out"):

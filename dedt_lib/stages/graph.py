@@ -31,8 +31,9 @@ class Graph:
         ratios = (*self.spec.section.ratios, 1.0)
         if (recipe.early_stopping or recipe.reference == "equal-steps") and recipe.ratio not in ratios:
             raise DedtError(
-                f"Equal steps need a ratio of the profile ({', '.join(map(str, ratios))}), where the run on "
-                f"all the data saves its weights; got {recipe.ratio}."
+                "early_stopping and reference equal-steps need a ratio of the profile "
+                f"({', '.join(map(str, ratios))}), where the run on all the data saves its weights; "
+                f"got {recipe.ratio}."
             )
         if recipe.reference == "equal-steps" and self.spec.proxy_epochs != self.spec.settings.epochs:
             raise DedtError(
