@@ -42,7 +42,7 @@ class Recipe(BaseModel):
 
     model: Annotated[str, AfterValidator(partial(known, MODELS))] = Field(
         "unet",
-        description=f"diffusion model: {', '.join(MODELS)}; unet usually works on pixels, the others on latents",
+        description=f"diffusion model: {', '.join(MODELS)}; unet usually on pixels, the others on latents",
     )
     method: Annotated[str, AfterValidator(partial(known, selection.REGISTRY))] = Field(
         "moderate", description=f"selection method: {', '.join(selection.REGISTRY)}"
