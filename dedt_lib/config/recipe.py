@@ -51,7 +51,7 @@ class Recipe(BaseModel):
     """share of the data to keep, in (0, 1]"""
     encoder: Annotated[str, AfterValidator(known_encoder)] = Field(
         "",
-        description="encoder whose features are used, if not the profile's: "
+        description="encoder of the features, if not the profile's: "
         f"trained on your images ({', '.join(ENCODERS)}) or published ({', '.join(NAMES)}, timm:NAME, "
         "open_clip:NAME)",
     )
