@@ -601,7 +601,7 @@ def test_a_reader_that_has_enough_is_no_error():
 @pytest.mark.parametrize(
     "error, status, said",
     [
-        (BrokenPipeError, 141, "the pipe was closed; run without it"),
+        (BrokenPipeError, 141, "the pipe was closed; run without a pipe"),
         (MemoryError, 2, "dedt: out of memory: close"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),

@@ -580,7 +580,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if options.get("out"):
-            print("dedt: stopped, because the pipe was closed; run without it to continue", file=sys.stderr)
+            print(
+                "dedt: stopped because the pipe was closed; run without a pipe to continue", file=sys.stderr
+            )
         return 128 + 13  # as by SIGPIPE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
