@@ -86,7 +86,7 @@ def restore(path: Path, task: "Task") -> tuple[Parts, dict]:
         task.restore(parts)
     except Exception as error:
         raise DedtError(
-            f"The checkpoint {path} cannot be taken up ({error}). Delete it to start this run again."
+            f"The checkpoint {path} cannot be resumed ({error}). Delete it to start the run again."
         ) from error
     return parts, facts
 

@@ -149,7 +149,7 @@ class Experiment(Graph):
         """
         if self.recipe.model != "stable-diffusion":
             raise DedtError(
-                f"Only model='stable-diffusion' is a pipeline; this recipe has '{self.recipe.model}'."
+                f"Only model='stable-diffusion' can be saved as a pipeline; got '{self.recipe.model}'."
             )
         from .models.stable_diffusion import save_pipeline
 

@@ -216,8 +216,8 @@ def _time(stage: Stage, limit: float) -> Speed:
                 manifest = small.manifest()
             except torch.OutOfMemoryError as error:
                 raise DedtError(
-                    f"The probe of '{small.name}' ran out of the device's memory. Lower the batch_size of "
-                    "its section of the profile; --set unet.batch_size=8 does so for a trial of the U-Net."
+                    f"The probe of '{small.name}' ran out of memory on the device. Lower batch_size in its "
+                    "section of the profile, for example with --set unet.batch_size=8 for the U-Net."
                 ) from error
         parts, whole = manifest.get("part_seconds", {}), manifest.get("training_seconds", manifest["seconds"])
         for cost in small.cost():

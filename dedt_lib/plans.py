@@ -143,7 +143,7 @@ class InfoBatchPlan:
         budget: float | None = None,
     ) -> None:
         if (prune_ratio is None) == (budget is None):
-            raise DedtError("InfoBatch needs a prune_ratio or a budget, and not both.")
+            raise DedtError("InfoBatch needs either a prune_ratio or a budget, not both.")
         if prune_ratio is not None and not 0 <= prune_ratio < 1:
             raise DedtError(f"The prune ratio must lie in [0, 1); got {prune_ratio}.")
         if budget is not None and not 0 < budget <= 1:
@@ -215,7 +215,7 @@ def as_weights(weights: np.ndarray | None, count: int) -> np.ndarray:
     """Sample weights as float64 [count], ones for None; raises DedtError unless there is a valid one per sample."""
     weights = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.shape != (count,):
-        raise DedtError(f"{weights.size} weights for {count} samples: there must be one each.")
+        raise DedtError(f"Got {weights.size} weights for {count} samples; expected one per sample.")
     if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise DedtError("Sample weights must be finite, and none below zero.")
+        raise DedtError("Sample weights must be finite and not negative.")
     return weights

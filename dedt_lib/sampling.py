@@ -42,7 +42,9 @@ def proportional_labels(n: int, counts: np.ndarray) -> np.ndarray:
     """
     counts = np.asarray(counts)
     if not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0 or not counts.any():
-        raise DedtError(f"Counts of images per class are whole numbers; got {counts.tolist()}.")
+        raise DedtError(
+            f"Counts of images per class must be whole numbers, not all zero; got {counts.tolist()}."
+        )
     counts = counts.astype(np.int64)
     if (counts == counts[0]).all():
         return balanced_labels(n, len(counts))
@@ -186,7 +188,12 @@ def sample(
         whole = place / "samples.npy"
         parts = [place / f".batch-{start:07d}-{batch_size}.npy" for start in starts]
         if processes.main:
-            claim(place / INDEX, facts | {"precision": precision}, PARTS, "samples of another call")
+            claim(
+                place / INDEX,
+                facts | {"precision": precision},
+                PARTS,
+                "samples of another model or other settings",
+            )
         if not processes.from_main(processes.main and intact_or_removed(whole)):
             model.to(device).eval()
             how = {"unit": "batch", "leave": False, "disable": processes.hides_bars}
@@ -237,7 +244,7 @@ def respaced_ddpm(
     from diffusers import DDPMScheduler
 
     if not 2 <= steps <= NOISE_SCHEDULE["num_train_timesteps"]:
-        raise DedtError(f"Ancestral sampling takes 2 to 1000 steps; got {steps}.")
+        raise DedtError(f"Ancestral sampling needs 2 to 1000 steps; got {steps}.")
     variance = "learned_range" if model.learn_sigma else "fixed_large"
     how = {"variance_type": variance, "clip_sample": False, "timestep_spacing": "linspace"}
     scheduler = DDPMScheduler(**NOISE_SCHEDULE, **how)

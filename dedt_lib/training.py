@@ -186,7 +186,7 @@ class _Run:
         for k in np.flatnonzero(~np.isfinite(losses))[:1]:
             raise DedtError(
                 f"The loss of the {type(self.model).__name__} is {losses[k]} at step {self.step - len(losses) + k}. "
-                "Lower the learning rate, or look for broken images; the last checkpoint is kept."
+                "Lower the learning rate, or check the images. The last checkpoint is kept."
             )
 
     def stop_clock(self) -> None:
@@ -298,7 +298,7 @@ def _can_go_on(folder):
     first = folder / CHECKPOINT
     damaged = [path for path in (first, *folder.glob("ema-*")) if path.exists() and not intact(path)]
     for path in damaged:
-        say_damaged(path, "this run begins anew")
+        say_damaged(path, "the run starts again")
     for path in (first, *damaged) if damaged else ():
         path.unlink(missing_ok=True)
     return first.exists()
@@ -564,7 +564,7 @@ class _Diffusion(Task):
         self.source, self.plan = as_source(data), plan
         self.settings = {**settings.decisive, "seed": seed, "visits": _visits(plan, self.source.labels)}
         if not plan.steps(settings.batch_size):
-            raise DedtError("This plan visits no sample, so there is nothing to train on.")
+            raise DedtError("The plan visits no samples, so there is nothing to train on.")
         self.source = self.source.to(device)
         self.options, self.weighting = settings, weighting
         self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every

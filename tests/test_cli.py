@@ -80,7 +80,7 @@ def test_each_verb_prints_its_result_and_writes_its_files(verb, dedt, tmp_path):
         "reweight": ("effective classes", "weights.json coreset.parquet coreset.json"),
         "train": ("steps: ", "model.safetensors"),
         "sample": (f"{samples} samples of shape 1 x 8 x 8", "samples.npy sample_labels.npy samples.png"),
-        "evaluate": ("half against half", "metrics.json"),
+        "evaluate": ("between halves of the real images", "metrics.json"),
     }[verb]
     assert text in printed
     assert (f"FID of {samples} samples (seed 0) against" in printed) == (verb == "evaluate")
@@ -187,7 +187,7 @@ def test_show_names_a_folder_that_is_not_a_result(tmp_path, capsys, content):
     foreign = tmp_path / "encoder" / "notes"
     foreign.mkdir(parents=True)
     (foreign / "manifest.json").write_text(content)
-    assert "not a result of dedt" in show(tmp_path, capsys)
+    assert "not written by dedt" in show(tmp_path, capsys)
 
 
 def stopping(*options, store, ready, signum=signal.SIGTERM):
@@ -208,7 +208,7 @@ def test_a_run_that_is_asked_to_stop_says_so_and_goes_on_from_there(tmp_path, st
     # A file of EMA weights shows that training has begun; checkpoints come too late for that here.
     status, error = stopping(*options, store=tmp_path, ready="training/*.work/ema-*")
     assert status == 143
-    assert error.splitlines()[-1] == "stopped by signal 15; run the same command again to go on"
+    assert error.splitlines()[-1] == "stopped by signal 15; run the same command again to continue"
     (checkpoint,) = tmp_path.glob("training/*.work/.checkpoint.safetensors")
     assert 0 < tiny.step_of(checkpoint) < 80
     assert cli.main([*options, "--store", str(tmp_path)]) == 0
@@ -221,7 +221,7 @@ def test_a_run_that_is_asked_to_stop_says_so_and_goes_on_from_there(tmp_path, st
 def test_a_signal_outside_of_training_stops_at_once(signum, status, monkeypatch, capsys):
     monkeypatch.setitem(cli.VERBS, "show", lambda: signal.raise_signal(signum))
     assert cli.main(["show"]) == status
-    assert capsys.readouterr().err == f"stopped by signal {signum}; run the same command again to go on\n"
+    assert capsys.readouterr().err == f"stopped by signal {signum}; run the same command again to continue\n"
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
@@ -333,8 +333,8 @@ def test_every_field_of_a_recipe_is_an_option_with_its_description(capsys):
         ),
         ("--infobatch ratio --ratio 0.4", "InfoBatch that keeps 0.4 of the well-learned samples, seed 0"),
         ("--infobatch budget --annealing", "InfoBatch that keeps 0.1 of all samples, annealing, seed 0"),
-        ("--early-stopping --annealing", "all data, steps of 0.1, annealing, seed 0"),
-        ("--early-stopping --unguided", "all data, steps of 0.1, unguided, seed 0"),
+        ("--early-stopping --annealing", "all data, as many steps as at ratio 0.1, annealing, seed 0"),
+        ("--early-stopping --unguided", "all data, as many steps as at ratio 0.1, unguided, seed 0"),
         ("--model mdt --method random --ratio 0.2", "random at ratio 0.2, scope class, model mdt, seed 0"),
     ],
 )
@@ -385,7 +385,7 @@ def test_a_result_of_latents_has_more_metrics_and_of_many_classes_fewer_words(ca
     many = {"class_names": [f"n{k}" for k in range(50)], "class_weights": [0.01] * 25 + [0.03] * 25}
     printing.print_cell({**cell(model="mdt", reweighting=True), **more, **many})
     printed = capsys.readouterr().out
-    assert "CMMD: 0.914 (without its bias: 0.901)" in printed
+    assert "CMMD: 0.914 (unbiased: 0.901)" in printed
     assert "KID: 0.0123, precision: 0.500, recall: 0.250" in printed
     assert "class weights: 0.50 to 1.50" in printed
     printing.print_cell({**cell(model="mdt"), **more, "cmmd": None})
@@ -521,7 +521,7 @@ def test_the_plan_of_ones_own_images_counts_them(dedt_plan, photos):
     [
         (["table9"], "Unknown table 'table9'"),
         (["--row", "best"], "Unknown row 'best'"),
-        (["table1", "--ratio", "0.17"], "No cell has that row, ratio and seed"),
+        (["table1", "--ratio", "0.17"], "No cell has this row, ratio and seed"),
         (["--data", "no-such-folder"], "does not exist"),
         (["--set", "data.image_size=16"], "set image_size = 8"),
     ],
@@ -550,17 +550,17 @@ def test_a_plan_of_nothing_is_one_line_and_status_two(argv, complaint, dedt_plan
         (["train", "--weighting", "twice"], "weighting: "),
         (["train", "--infobatch", "0.1"], "infobatch: "),
         (["train", "--infobatch", "ratio", "--reweighting"], "infobatch has no coreset"),
-        (["select", "--infobatch", "ratio"], "have no coreset"),
+        (["select", "--infobatch", "ratio"], "use no coreset"),
         (["select", "--data", "no-such-folder"], "does not exist"),
         (["train", "--reweighting", "--early-stopping"], "no coreset to reweight"),
-        (["run", "table1"], "Say which row"),
+        (["run", "table1"], "Choose a row with --row NAME"),
         (["run", "table1", "--row", "best"], "Unknown row 'best'"),
-        (["run", "table9", "--row", "random"], "Unknown table 'table9'"),
+        (["run", "table9", "--row", "random"], "'table9' is neither a table nor"),
         (["run", "table1", "--row", "random", "--ratio", "0.17"], "no cell random-17-0"),
         (["run", "table1", "--row", "random", "--set", "unet.epochs=1"], "cannot be combined"),
         (["run", "table1", "--row", "random", "--burn-in", "0"], "--burn-in cannot be combined"),
-        (["run", "--row", "random"], "--row belongs to a table"),
-        (["run", ".", "--row", "random"], "--row belongs to a table"),
+        (["run", "--row", "random"], "--row needs a table"),
+        (["run", ".", "--row", "random"], "--row needs a table"),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(argv, complaint, dedt):
@@ -574,7 +574,7 @@ def test_bad_input_is_one_line_and_status_two(argv, complaint, dedt):
 def test_an_empty_path_is_not_the_current_folder(argv, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(argv)
-    assert "an empty path" in capsys.readouterr().err
+    assert "the path is empty" in capsys.readouterr().err
 
 
 def test_an_output_folder_that_cannot_be_made_is_noticed_before_the_work(dedt, tmp_path):
@@ -601,9 +601,13 @@ def test_a_reader_that_has_enough_is_no_error():
 @pytest.mark.parametrize(
     "error, status, said",
     [
-        (BrokenPipeError, 141, "run it without the pipe"),
-        (MemoryError, 2, "memory ran out"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "memory ran out"),
+        (BrokenPipeError, 141, "the pipe was closed; run without a pipe"),
+        (MemoryError, 2, "dedt: out of memory: close"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            2,
+            "dedt: out of memory: close",
+        ),
     ],
     ids=str,
 )

@@ -86,9 +86,9 @@ def checkpoint(tmp_path, digits, monkeypatch):
 
 
 def test_a_checkpoint_of_another_run_is_refused(checkpoint, tmp_path, digits):
-    with pytest.raises(DedtError, match="cannot be taken up .*settings are.*Delete it"):
+    with pytest.raises(DedtError, match="cannot be resumed .*settings are.*Delete it"):
         train(dropped(), digits, folder=tmp_path, learning_rate=0.1)
-    with pytest.raises(DedtError, match="cannot be taken up"):
+    with pytest.raises(DedtError, match="cannot be resumed"):
         train(resnet(), digits, folder=tmp_path)
 
 

@@ -38,26 +38,32 @@ def folder(root, counts):
 
 GAUSSIAN, RANDOM = {"method": "gaussian"}, {"method": "random"}
 CASES = [
-    ([12, 3], {"ratio": 0.1}, {}, "train", "class1 keep no image at ratio 0.1: raise it to 0.167 or more"),
+    (
+        [12, 3],
+        {"ratio": 0.1},
+        {},
+        "train",
+        "class1 keep no image at ratio 0.1: raise the ratio to 0.167 or more",
+    ),
     ([12, 3], {"ratio": 0.1, **RANDOM}, {}, "reweight", "class1 keep no image at ratio 0.1"),
     (
         [3, 3, 3],
         {"ratio": 0.2, "scope": "global"},
         {},
         "evaluate",
-        "Of 9 images 1 are kept, so some of the 3",
+        "Ratio 0.2 keeps 1 of 9 images, too few for 3 classes",
     ),
-    ([3, 3], {"ratio": 0.1}, {}, "select", "keeps none: raise the ratio"),
-    ([6, 1], {"ratio": 1.0, **GAUSSIAN}, {}, "select", "class1 have fewer than the 2 images.*drop the class"),
-    ([6, 1], {"ratio": 0.6, **GAUSSIAN}, {}, "run", "class1 have fewer than the 2 images"),
-    ([1], {"ratio": 1.0}, {}, "run", "need 4 training images in all, and there are 1"),
+    ([3, 3], {"ratio": 0.1}, {}, "select", "keeps none of the 6 images. Raise the ratio"),
+    ([6, 1], {"ratio": 1.0, **GAUSSIAN}, {}, "select", "class1 have fewer than 2 images.*drop the class"),
+    ([6, 1], {"ratio": 0.6, **GAUSSIAN}, {}, "run", "class1 have fewer than 2 images"),
+    ([1], {"ratio": 1.0}, {}, "run", "need at least 4 training images, but there are only 1"),
     ([8, 8], {"ratio": 0.5}, {"sample.count": 1}, "evaluate", "--set sample.count=2"),
     (
         [8],
         {"ratio": 0.5, **RANDOM},
         {},
         "run",
-        "of one class.*FID network.*--set evaluate.network=inceptionv3",
+        "belong to one class.*FID network.*--set evaluate.network=inceptionv3",
     ),
 ]
 

@@ -348,7 +348,7 @@ def test_a_verb_of_a_recipe_takes_what_its_stages_take(tmp_path, capsys):
     photos = [str(tmp_path / "photos"), "--ratio", "0.5", "--dry-run", "--store", str(tmp_path / "store")]
     assert main(["select", *photos, "--encoder", "efficientnet-lite0"]) == 0
     told = capsys.readouterr().out
-    assert "25 images in 2 classes" in told and "speed-up" not in told and "in all" in told
+    assert "25 images in 2 classes" in told and "speed-up" not in told and "in total" in told
     kinds = [line.split()[0] for line in told.splitlines() if line.startswith("  ")]
     assert "features" in kinds and not {"training", "sampling", "reference"} & {*kinds}
     assert not (tmp_path / "store").exists()
@@ -359,7 +359,7 @@ def test_a_verb_of_a_recipe_takes_what_its_stages_take(tmp_path, capsys):
     assert "40 images in 2 classes" in capsys.readouterr().out  # the classes are clusters
     single = tiny.write_images(tmp_path / "single", ["a"], each=1)
     assert main(["run", str(single), "--ratio", "1", "--dry-run"]) == 2
-    assert "FID and its real-against-real value need 4" in capsys.readouterr().err
+    assert "FID and the FID between halves of the real images need at least 4" in capsys.readouterr().err
 
 
 # ---- the probe -------------------------------------------------------------------------------------
@@ -403,5 +403,5 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Stage, "manifest", full)
-    with pytest.raises(DedtError, match="Lower the batch_size"):
+    with pytest.raises(DedtError, match="Lower batch_size"):
         planning.probe(runs(imagined(""), ("random", 0.1, 0)), limit=0)

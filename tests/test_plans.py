@@ -162,7 +162,7 @@ def test_steps_count_the_partial_batches():
 
 @pytest.mark.parametrize("wrong", [{"weights": [1.0]}, {"tail_weights": [1.0, 2.0]}])
 def test_one_weight_for_each_sample(wrong):
-    with pytest.raises(DedtError, match="there must be one each"):
+    with pytest.raises(DedtError, match="expected one per sample"):
         EpochPlan([0, 1], total=3, epochs=1, **wrong)
 
 

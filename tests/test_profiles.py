@@ -299,7 +299,7 @@ def odd(published, tmp_path):
         ({"autoencoder.image_size": 20}, "multiple of 8"),
         (
             {"autoencoder.weights": "odd"},
-            "odd makes 6 channels of latents, .* 4 pixels, but .*ema reads 4, one for 8",
+            "odd encodes to 6 latent channels, downsampled by 4, but .*ema decodes 4 .*, downsampled by 8",
         ),
     ],
 )
@@ -316,7 +316,7 @@ def test_networks_that_do_not_fit_are_told_before_anything_is_computed(change, m
 def test_an_autoencoder_that_does_not_fit_the_pipeline_is_told(odd, tmp_path):
     profile = shrunk("imagenette", **{"data.path": "/nowhere", "autoencoder.weights": odd})
     experiment = Experiment(profile, store=Store(tmp_path / "store"), model="stable-diffusion")
-    told = 'makes 6 channels.*U-Net of .* takes 4.*autoencoder.weights = "pipeline"'
+    told = 'encodes to 6 latent channels.*U-Net of .* takes 4.*autoencoder.weights = "pipeline"'
     with pytest.raises(DedtError, match=told):
         experiment.check_weights()
 
@@ -379,7 +379,7 @@ def test_the_exported_pipeline_decodes_as_the_measured_samples_were(decoder, pub
 
 
 def test_an_autoencoder_of_no_pipeline_is_refused():
-    told = "'pipeline' is that of stable_diffusion.weights, which names no pipeline"
+    told = "'pipeline' needs a pipeline in stable_diffusion.weights, which is empty"
     with pytest.raises(DedtError, match=told):
         load_profile("digits", **{"autoencoder.weights": "pipeline"})
 
@@ -404,7 +404,7 @@ def test_a_path_in_a_profile_lies_where_the_profile_does(tmp_path, monkeypatch):
         ({"unet.ema_decay": 1.0}, "less than 1"),
         ({"train.label_dropout": 1.0}, "less than 1"),
         ({"unet.channels": "8,16"}, r"write \[a, b\]"),
-        ({"evaluate.network": "inceptionv3", "evaluate.networks": 2}, "there is one published Inception-v3"),
+        ({"evaluate.network": "inceptionv3", "evaluate.networks": 2}, "networks must be 1 for inceptionv3"),
     ],
 )
 def test_values_that_would_train_nothing_are_refused(change, said):

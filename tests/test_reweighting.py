@@ -63,12 +63,12 @@ def test_weights_return_to_uniform_when_no_class_exceeds():
 
 @pytest.mark.parametrize("excess", [[1.0, np.nan], [1.0, np.inf], [1.0, 2.0, 3.0]])
 def test_excess_must_be_finite_and_one_for_each_class(excess):
-    with pytest.raises(DedtError, match="finite, one for every class"):
+    with pytest.raises(DedtError, match="finite numbers, one per class"):
         update_weights([0.5, 0.5], excess)
 
 
 def test_weights_must_be_finite():
-    with pytest.raises(DedtError, match="finite, one for every class"):
+    with pytest.raises(DedtError, match="finite numbers, one per class"):
         update_weights([0.5, np.nan], [1.0, 0.0])
 
 
@@ -194,7 +194,7 @@ def test_labels_of_any_integer_type_are_numbers_of_classes(kind):
 def test_bad_input_says_what_to_do():
     with pytest.raises(DedtError, match="ZeroLoss has no element_losses.*another clip level"):
         GroupDRO(ZeroLoss(), [1, 1], clip="element")
-    with pytest.raises(DedtError, match="give it as the third argument"):
+    with pytest.raises(DedtError, match="Pass it as the third argument"):
         step(GroupDRO(ZeroLoss(), [1, 1], scores="eval"), [1.0, 0.0], [0, 1])
     with pytest.raises(DedtError, match="Unknown clip level 'Class'"):
         class_excess([1.0], [0.0], [0], [0.0], clip="Class")

@@ -180,7 +180,7 @@ def interrupted(tmp_path, model):
 
 @pytest.mark.parametrize("counts", [[0.1, 0.2, 0.7], [0, 0], [2, -1]])
 def test_shares_are_counts(counts):
-    with pytest.raises(DedtError, match="whole numbers"):
+    with pytest.raises(DedtError, match="must be whole numbers, not all zero"):
         sampling.proportional_labels(10, counts)
 
 
@@ -204,12 +204,12 @@ def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"steps": 3}, {"guidance": 0.1}, {"n": 11}])
 def test_samples_of_another_call_are_refused(interrupted, model, change):
-    with pytest.raises(DedtError, match="holds samples of another call. Delete it"):
+    with pytest.raises(DedtError, match="holds samples of another model or other settings. Delete it"):
         draw(Recorder(model), folder=interrupted, **change)
 
 
 def test_samples_of_another_model_are_refused(interrupted):
-    with pytest.raises(DedtError, match="holds samples of another call"):
+    with pytest.raises(DedtError, match="holds samples of another model or other settings"):
         draw(Recorder(tiny.unet(seed=1)), folder=interrupted)
 
 

@@ -189,7 +189,7 @@ def test_a_fine_tuned_model_is_saved_as_an_ordinary_pipeline(smoke, tmp_path):
     opened = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline", safety_checker=None)
     tuned = experiment.train().net.state_dict()
     assert all(torch.equal(tuned[name], value) for name, value in opened.unet.state_dict().items())
-    with pytest.raises(DedtError, match="Only model='stable-diffusion' is a pipeline.*'mdt'"):
+    with pytest.raises(DedtError, match="Only model='stable-diffusion' can be saved as a pipeline.*'mdt'"):
         experiment.change(model="mdt").save_pipeline(tmp_path / "other")
 
 
@@ -366,7 +366,7 @@ def test_the_digits_are_computed_on_the_cpu_wherever_there_is_a_gpu(monkeypatch,
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DedtError, match="finds no GPU here"):
+    with pytest.raises(DedtError, match="PyTorch finds no GPU"):
         Lab("digits", device="cuda")
 
 

@@ -91,7 +91,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, digits,
     if "labels" in change:
         digits = dataclasses.replace(digits, labels=np.roll(digits.labels, 1))
         del change["labels"]
-    with pytest.raises(DedtError, match="cannot be taken up .it was written with"):
+    with pytest.raises(DedtError, match="cannot be resumed .it was written with"):
         run(tmp_path, digits, **change)
 
 
@@ -109,7 +109,7 @@ def test_settings_have_known_choices(name):
 
 
 def test_a_plan_without_samples_is_refused(tmp_path, digits):
-    with pytest.raises(DedtError, match="visits no sample"):
+    with pytest.raises(DedtError, match="visits no samples"):
         run(tmp_path, digits, plan=EpochPlan([], total=len(digits), epochs=3))
 
 
@@ -259,7 +259,7 @@ def test_a_damaged_checkpoint_is_said_and_the_run_begins_anew(
     checkpoint.write_bytes(damage(checkpoint.read_bytes()))
     assert run(checkpoint.parent, digits)[1] == expected
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{checkpoint} is damaged" in line and "begins anew" in line
+    assert f"{checkpoint} is damaged" in line and "the run starts again" in line
 
 
 def test_damaged_weights_that_were_kept_on_the_way_are_made_again(
@@ -315,7 +315,7 @@ def test_all_processes_stop_at_the_step_at_which_one_is_asked(tmp_path, digits):
 
 def test_a_checkpoint_without_class_weights_does_not_fit_a_proxy(half_trained, digits):
     folder = half_trained().parent
-    with pytest.raises(DedtError, match="cannot be taken up"):
+    with pytest.raises(DedtError, match="cannot be resumed"):
         run(folder, digits, dro=True)
 
 

@@ -279,9 +279,7 @@ class Evaluate(Training):
     @model_validator(mode="after")
     def _networks_differ(self) -> Self:
         if self.networks > 1 and self.network == "inceptionv3":
-            raise ValueError(
-                "networks counts those trained here, of several seeds; there is one published Inception-v3"
-            )
+            raise ValueError("networks must be 1 for inceptionv3, because the published network has no seeds")
         return self
 
 
@@ -328,13 +326,13 @@ class Profile(Section):
         side = self.autoencoder.image_size // self.autoencoder.downsampling
         if self.unet.latent and side % 2 ** (levels - 1):
             raise ValueError(
-                f"the latents are {side} wide, which {levels} levels in unet.channels cannot halve: choose "
-                "fewer levels"
+                f"the width of the latents, {side}, must be divisible by {2 ** (levels - 1)} for {levels} "
+                "levels in unet.channels: use fewer levels"
             )
         own = "pipeline" in (self.autoencoder.weights, self.autoencoder.decoder_weights)
         if own and not self.stable_diffusion.weights:
             raise ValueError(
-                "the autoencoder 'pipeline' is that of stable_diffusion.weights, which names no pipeline"
+                "the autoencoder 'pipeline' needs a pipeline in stable_diffusion.weights, which is empty"
             )
         return self
 
@@ -377,7 +375,7 @@ def find_profile(name: str | Path, folder: Path = Path()) -> Path:
     file = folder / name if own else PROFILES / f"{name}.toml"
     if not file.exists():
         raise DedtError(
-            f"There is no profile file {file}."
+            f"The profile file {file} does not exist."
             if own
             else f"Unknown profile '{name}'. Choose one of: {', '.join(profile_names())}, or give a .toml file."
         )
@@ -397,7 +395,7 @@ def read_profile(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, tupl
     try:
         values = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise DedtError(f"{file} is not valid TOML: {error}") from error
+        raise DedtError(f"{file} cannot be read as TOML: {error}") from error
     base = values.pop("extends", "")
     inherited = read_profile(find_profile(base, file.parent), (*extending, file)) if base else {}
     own = flat({"name": file.stem, **values})
@@ -416,7 +414,7 @@ def checked(model: type[Model], values: dict[str, Any]) -> Model:
     """An instance of ``model`` with ``values`` (dotted or nested); raises all complaints as one DedtError."""
     values, known = flat(values), keys(model)
     wrong = [(key, ", ".join(nearest(key, known))) for key in values if key not in known]
-    lines = [f"unknown parameter '{key}'; the nearest: {alike}" for key, alike in wrong]
+    lines = [f"unknown parameter '{key}'; the nearest are: {alike}" for key, alike in wrong]
     try:
         if not lines:
             return model(**nested(values))

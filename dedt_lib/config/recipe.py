@@ -41,51 +41,53 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: Annotated[str, AfterValidator(partial(known, MODELS))] = Field(
-        "unet", description=f"what is trained, on pixels or, the others, on latents: {', '.join(MODELS)}"
+        "unet",
+        description=f"diffusion model: {', '.join(MODELS)}; unet usually on pixels, the others on latents",
     )
     method: Annotated[str, AfterValidator(partial(known, selection.REGISTRY))] = Field(
-        "moderate", description=f"how the coreset is chosen: {', '.join(selection.REGISTRY)}"
+        "moderate", description=f"selection method: {', '.join(selection.REGISTRY)}"
     )
     ratio: float = Field(0.1, gt=0, le=1)
     """share of the data to keep, in (0, 1]"""
     encoder: Annotated[str, AfterValidator(known_encoder)] = Field(
         "",
-        description="whose features decide, if not the profile's: "
-        f"{', '.join(ENCODERS)}, trained on your images; {', '.join(NAMES)}; timm:NAME or open_clip:NAME",
+        description="encoder of the features, if not the profile's: "
+        f"trained on your images ({', '.join(ENCODERS)}) or published ({', '.join(NAMES)}, timm:NAME, "
+        "open_clip:NAME)",
     )
     scope: Literal["", "class", "global"] = ""
-    """order the images in each class or all together"""
+    """rank the images within each class or all together"""
     centre: Literal["", *CENTRES] = ""
-    """moderate: distances to what, if not the profile's"""
+    """for moderate, the centre that distances are measured from, if not the profile's"""
     band: Literal[BANDS] = "center"
-    """moderate: which part of the distances is kept"""
+    """for moderate, the part of the sorted distances to keep"""
     reweighting: bool = False
-    """class weights by group DRO"""
+    """learn class weights by group DRO"""
     balancing: bool = False
-    """the control: class weights that let every class count the same, without DRO"""
+    """control: class weights that give every class the same influence, without DRO"""
     null: Literal["", "shuffled", "another-seed"] = ""
-    """the control: instead of the weights that DRO learned the same ones shuffled over the classes, or those that
-    another seed learned"""
+    """control: replace the learned class weights by the same ones shuffled over the classes, or by those of
+    another seed"""
     reference: Literal["full", "equal-steps"] = "full"
-    """what DRO compares the proxy with: the run on all the data at its end, or after as many steps as the proxy takes"""
+    """reference of DRO: the run on all the data at its end, or after as many steps as the proxy takes"""
     burn_in: float | None = Field(None, ge=0, lt=1)
-    """share of the proxy's steps before the class weights move, if not the profile's"""
+    """share of the proxy's steps before the class weights change, if not the profile's"""
     weighting: Literal["loss", "draw"] = "loss"
-    """class weights weigh the loss, or say how often a class is drawn"""
+    """class weights multiply the loss, or set how often a class is drawn"""
     annealing: bool = False
-    """all the data in the last epochs"""
+    """train on all the data in the last epochs"""
     plan: Annotated[str, AfterValidator(partial(known, plans.REGISTRY))] = ""
-    """which images of the coreset an epoch visits, by a plan of your own (default: all)"""
+    """plan of your own, which chooses the images of each epoch (default: all of the coreset)"""
     infobatch: Literal["", "ratio", "budget"] = ""
-    """no coreset but InfoBatch: each epoch keeps --ratio of the well-learned samples, or of all"""
+    """use InfoBatch instead of a coreset: each epoch keeps --ratio of the well-learned samples, or of all"""
     early_stopping: bool = False
-    """the control at equal compute: all the data, but only as many steps as the coreset takes"""
+    """control at equal compute: train on all the data, but only for as many steps as on the coreset"""
     full_length: bool = False
-    """the control: as many steps on the coreset as the run on all the data takes"""
+    """control: train on the coreset for as many steps as the run on all the data takes"""
     unguided: bool = False
-    """the control: samples without guidance"""
+    """control: sample without guidance"""
     seed: int = Field(0, ge=0)
-    """of everything but the metric"""
+    """seed of everything but the metric"""
 
     @property
     def has_coreset(self) -> bool:
@@ -98,23 +100,23 @@ class Recipe(BaseModel):
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
         if self.balancing and (self.reweighting or not self.has_coreset):
             raise ValueError(
-                "balancing weighs a coreset without DRO, so it goes with neither reweighting, early_stopping "
-                "nor infobatch"
+                "balancing weights the classes of a coreset without DRO, so it cannot be combined with "
+                "reweighting, early_stopping or infobatch"
             )
         if not self.reweighting and (self.null or self.reference != "full"):
-            raise ValueError("null and reference are of reweighting, which is not asked for")
+            raise ValueError("null and reference need reweighting")
         if self.full_length and (not self.has_coreset or self.annealing or self.plan):
             raise ValueError(
-                "full_length trains longer on a coreset, so it goes with neither early_stopping, infobatch, "
-                "annealing nor a plan"
+                "full_length trains longer on a coreset, so it cannot be combined with early_stopping, "
+                "infobatch, annealing or a plan"
             )
         if self.plan and (not self.has_coreset or self.weighting == "draw"):
             raise ValueError(
-                "a plan chooses from a coreset in every epoch, so it goes with neither early_stopping, "
-                "infobatch nor drawn classes"
+                "a plan chooses from a coreset in every epoch, so it cannot be combined with early_stopping, "
+                "infobatch or weighting 'draw'"
             )
         if self.infobatch and (self.reweighting or self.early_stopping):
             raise ValueError(
-                "infobatch has no coreset, so it goes with neither reweighting nor early_stopping"
+                "infobatch has no coreset, so it cannot be combined with reweighting or early_stopping"
             )
         return self

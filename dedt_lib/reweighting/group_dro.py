@@ -46,7 +46,7 @@ def update_weights(
         raise DedtError(f"The smoothing c must lie in [0, 1]; got {smoothing}.")
     xp, weights, excess = _float64(weights, excess)
     if weights.shape != excess.shape or (xp is np and not np.isfinite([weights, excess]).all()):
-        raise DedtError("Class weights and excess losses must be finite, one for every class.")
+        raise DedtError("Class weights and excess losses must be finite numbers, one per class.")
     logits = xp.log(weights) + step_size * excess
     raised = xp.exp(logits - logits.max())
     raised = raised / raised.sum()
@@ -208,7 +208,7 @@ class GroupDRO:
         compared = of_both if hasattr(self.reference, of_both) else "losses"
         if compared != "losses" or self.scores == "eval":
             if proxy is None:
-                raise DedtError("These losses are asked of the proxy: give it as the third argument.")
+                raise DedtError("The proxy has to compute these losses. Pass it as the third argument.")
             losses = self._all_rows(proxy.train(self.scores == "train"), compared, batch)
             proxy.train()
         previous = self.excess if self.absent == "previous" else torch.zeros_like(self.excess)

@@ -79,23 +79,25 @@ def select(
     n, K = len(labels), int(labels.max()) + 1
     if K > n:
         raise DedtError(
-            f"Labels run to {K - 1} in {n} samples, and number the classes 0..K-1: np.unique(labels, "
-            "return_inverse=True) does."
+            f"The largest label is {K - 1}, but there are only {n} samples. Number the classes 0..K-1, for "
+            "example with np.unique(labels, return_inverse=True)."
         )
     ids = tuple(map(str, range(n)) if ids is None else ids)
     class_names = tuple(map(str, range(K)) if class_names is None else class_names)
     if len(ids) != n:
-        raise DedtError(f"{len(ids)} ids for {n} samples: there must be one each.")
+        raise DedtError(f"Got {len(ids)} ids for {n} samples; expected one per sample.")
     if len(class_names) < K:
         raise DedtError(
-            f"{len(class_names)} class names, but labels from {labels.min()} to {K - 1}: number them from 0."
+            f"Got {len(class_names)} class names for labels from {labels.min()} to {K - 1}. Number the "
+            "classes from 0, with a name for each."
         )
 
     originals = as_originals(originals, n)
     scores = np.asarray(selector.scores(features, labels, scope, originals), np.float64)  # type: ignore[arg-type]
     if scores.shape != (n,):
         raise DedtError(
-            f"'{method}' gave scores of the shape {scores.shape} for {n} samples: there must be one each."
+            f"Method '{method}' returned scores of shape {scores.shape} for {n} samples; expected one per "
+            "sample."
         )
     rank, kept, tied = np.empty(n, dtype=np.int64), np.zeros(n, dtype=bool), []
     for members in groups(labels, scope):
@@ -106,7 +108,7 @@ def select(
         if _mostly_tied(scores[own]):
             tied.append("all" if scope == "global" else class_names[labels[own[0]]])
     if not kept.any():
-        raise DedtError(f"Ratio {ratio} of {n} samples keeps none: raise the ratio or use scope='global'.")
+        raise DedtError(f"Ratio {ratio} keeps none of the {n} samples. Raise it or use scope='global'.")
     indices = np.flatnonzero(kept)
     copies = originals != np.arange(n)
     coreset = Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names)

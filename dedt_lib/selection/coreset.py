@@ -181,7 +181,9 @@ class Coreset:
         except FileNotFoundError:
             raise DedtError(f"{folder / 'coreset.parquet'} does not exist.") from None
         except Exception as error:
-            raise DedtError(f"The coreset in {folder} cannot be read ({error!r}); select again.") from error
+            raise DedtError(
+                f"The coreset in {folder} cannot be read ({error!r}). Select it again."
+            ) from error
 
 
 def class_to_sample_weights(weights: Array, counts: Array) -> Array:
@@ -211,9 +213,9 @@ def as_class_weights(weights: Array, classes: int) -> Array:
     """Class weights alpha as float64 [K]; raises DedtError unless they are K shares that sum to one."""
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape != (classes,):
-        raise DedtError(f"{weights.size} class weights for {classes} classes: there must be one each.")
+        raise DedtError(f"Got {weights.size} class weights for {classes} classes; expected one each.")
     if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-4:  # NaN is not >= 0
         raise DedtError(
-            f"Class weights are shares, none below zero, that sum to one; these sum to {weights.sum():g}."
+            f"Class weights must not be negative and must sum to one; these sum to {weights.sum():g}."
         )
     return weights

@@ -80,8 +80,8 @@ def gaussian_scores(
         members = distinct(members, originals)
         if len(members) < 2:
             raise DedtError(
-                f"Class {labels[members[0]]} has a single image (copies of it aside); a Gaussian needs at "
-                "least two. Add images, drop the class, or use scope='global'."
+                f"Class {labels[members[0]]} has a single image, not counting exact copies, but a Gaussian "
+                "needs at least two. Add images, drop the class, or use scope='global'."
             )
         scores[members] = _log_density(features, members, ridge)
     return scores[originals]

@@ -71,8 +71,8 @@ def as_originals(originals: Array | None, count: int) -> Array:
         or (originals[originals] != originals).any()
     ):
         raise DedtError(
-            f"originals must be int [{count}]: the number of each sample's original, its own if it is no "
-            "copy."
+            f"originals must be int [{count}]: for each sample the position of its original, or its own if "
+            "it is not a copy."
         )
     return originals.astype(np.int64)
 

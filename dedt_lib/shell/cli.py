@@ -1,19 +1,19 @@
 """Choose a coreset of labelled images, weight its classes, train a diffusion model on it, and measure it.
 
-The verbs follow each other; each computes what is missing and takes the rest from the store:
+The verbs run in this order; each computes what is missing and reads the rest from the store:
 
   embed -> select -> reweight -> train -> sample -> evaluate        (run: all of them)
 
 examples:
-  dedt select --ratio 0.1                       a coreset of the digits: Moderate-DS, 10 %
-  dedt look photos                              your own images, before anything is chosen
-  dedt select photos --ratio 0.1 --out coreset  a coreset of them, with a report to look at
-  dedt run --profile smoke                      everything, in seconds, to see that it works
+  dedt select --ratio 0.1                       choose 10 % of the digits with Moderate-DS
+  dedt look photos                              inspect your own images first
+  dedt select photos --ratio 0.1 --out coreset  choose a coreset of them and write a report
+  dedt run --profile smoke                      run all stages in seconds, as a test
   dedt run --profile smoke --model mdt          the same in the latent space of an autoencoder
-  dedt run photos --ratio 0.1 --dry-run         what that takes: runs, steps, disk, hours
-  dedt plan table1 --probe                      the same of a table
-  dedt profile short                            how large everything is, and which file says so
-  dedt VERB --help                              what a verb prints and writes
+  dedt run photos --ratio 0.1 --dry-run         estimate runs, steps, disk space and hours
+  dedt plan table1 --probe                      the same for a table
+  dedt profile short                            print all settings and where each comes from
+  dedt VERB --help                              what a verb prints and writes, and its options
 """
 
 # --help prints the docstrings of this module and of the verbs.  A verb's options are the parameters of its
@@ -53,17 +53,17 @@ if TYPE_CHECKING:
 # Read from the folder, because importing config.profile would make --help slow.
 PROFILES = sorted(file.stem for file in (Path(__file__).parents[1] / "config" / "profiles").glob("*.toml"))
 # Options: type, help text, and the placeholder for the value.
-ANY = f"{', '.join(PROFILES)} or a .toml file"
-Named = Annotated[str, f"{ANY} (default: photos of your images, else digits)"]
+ANY = f"all sizes and rates of a run: {', '.join(PROFILES)} or a .toml file"
+Named = Annotated[str, f"{ANY} (default: photos for your own images, else digits)"]
 Images = Annotated[Path | None, get_args(photos.Where)[1], "PATH"]
 Changes = Annotated[
     Sequence[str], "change one value of the profile, such as unet.epochs=50; may be repeated", "KEY=VALUE"
 ]
 Skip = Annotated[
-    bool, "leave out images that cannot be read; they are listed in unreadable.txt (in --out, else the store)"
+    bool, "leave out images that cannot be read, and list them in unreadable.txt (in --out, else the store)"
 ]
-Kept = Annotated[Path | None, "the store (default: $DEDT_STORE, else runs/)", "FOLDER"]
-Out = Annotated[Path | None, "copy the resulting files there", "FOLDER"]
+Kept = Annotated[Path | None, "the store of all results (default: $DEDT_STORE, else runs/)", "FOLDER"]
+Out = Annotated[Path | None, "write the resulting files to this folder as well", "FOLDER"]
 
 
 # ---- the verbs that compute ------------------------------------------------------------------------
@@ -81,7 +81,9 @@ def compute(
     skip_bad: Skip = False,
     store: Kept = None,
     out: Out = None,
-    dry_run: Annotated[bool, "compute nothing; measure this device and say what it would take"] = False,
+    dry_run: Annotated[
+        bool, "compute nothing; measure this device and estimate steps, disk space and hours"
+    ] = False,
     **recipe: Any,
 ) -> None:
     """Compute one stage and print its result, below a line with the data, the profile and the recipe."""
@@ -90,7 +92,7 @@ def compute(
     from ..store import Store
 
     if data and images:
-        raise DedtError(f"{images} and --data {data} both say where the images are: leave one of them out.")
+        raise DedtError(f"The images are given twice: {images} and --data {data}. Leave one of them out.")
     data = data or images
     changes = profile_changes(data, set, skip_bad, label, caption)
     budget = load_profile(profile or own_profile(data), **changes)
@@ -117,23 +119,25 @@ def compute(
         print_reading(experiment.lab.pool.reading)
         stage(experiment, out if experiment.lab.processes.main else None)
         if not out:
-            print(f"kept in {kept.root}; --out FOLDER copies the files")
+            print(f"stored in {kept.root}; use --out FOLDER to write the files")
 
 
 def check_stage(stage: Callable, recipe: "Recipe") -> None:
     """Raise DedtError if a recipe leaves a stage nothing to do."""
     if stage is verbs.select and recipe.reweighting:
-        raise DedtError("select makes no class weights; dedt reweight makes them, with the same options.")
+        raise DedtError("dedt select computes no class weights. Use dedt reweight with the same options.")
     if stage in (verbs.select, verbs.reweight) and recipe.balancing:
-        raise DedtError("--balancing takes no stage of its own: it belongs to dedt train, evaluate or run.")
+        raise DedtError("--balancing only affects training. Use it with dedt train, sample, evaluate or run.")
     if stage in (verbs.select, verbs.reweight) and not recipe.has_coreset:
-        raise DedtError("--infobatch and --early-stopping have no coreset; see dedt train or dedt run.")
+        raise DedtError("--infobatch and --early-stopping use no coreset. Use them with dedt train or run.")
 
 
 def run(
-    table: Annotated[str, "compute a cell of this table, such as table1; or your images", "TABLE|DATA"] = "",
+    table: Annotated[
+        str, "a table, such as table1, to compute one of its cells; or your images", "TABLE|DATA"
+    ] = "",
     *,
-    row: Annotated[str, "the cell's row; the cell's column is --ratio"] = "",
+    row: Annotated[str, "row of the cell; --ratio is its column"] = "",
     **options: Any,
 ) -> None:
     """Run all stages, or compute one cell of a table.
@@ -142,24 +146,27 @@ def run(
 
     example:
       dedt run --ratio 0.1 --out everything
-      dedt run photos --ratio 0.1                              your images, under the profile photos
-      dedt run photos --ratio 0.1 --dry-run                    what that would take
-      dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes results/digits
+      dedt run photos --ratio 0.1                              your images, with the profile photos
+      dedt run photos --ratio 0.1 --dry-run                    estimate what that takes
+      dedt run table1 --row moderate --ratio 0.1 --seed 0      also writes to results/digits
     """
     from ..config.profile import TABLES
 
     images = bool(table) and table not in TABLES and (Path(table).exists() or table.startswith(HUB))
     if row and (images or not table):
-        raise DedtError("--row belongs to a table: dedt run table1 --row NAME --ratio R --seed S")
+        raise DedtError("--row needs a table: dedt run table1 --row NAME --ratio R --seed S")
     if images:
         return compute(verbs.run, Path(table), **options)
     if table and table not in TABLES:
         raise DedtError(
-            f"Unknown table '{table}', and there are no images of that name. Choose one of: "
-            f"{', '.join(TABLES)}."
+            f"'{table}' is neither a table nor an existing path of images. "
+            f"The tables are: {', '.join(TABLES)}."
         )
     if table and options.get("dry_run"):
-        raise DedtError(f"What a cell takes is told by: dedt plan {table} --row ROW --ratio R --probe")
+        raise DedtError(
+            "--dry-run does not work with a table. "
+            f"To estimate a cell: dedt plan {table} --row ROW --ratio R --probe"
+        )
     if table:
         return run_cell(table, row, **options)
     compute(verbs.run, **options)
@@ -187,11 +194,11 @@ def run_cell(
     if extra or set or (data and not leaves_path_open(budget)):
         what = ", ".join(map(flag, extra)) or "--set or --data"
         raise DedtError(
-            f"A table's row says what to run, so {what} cannot be combined with it. Leave it out, or put "
-            "profile changes into a .toml file of another name and give that as --profile."
+            f"A table's row decides what to run, so {what} cannot be combined with it. Leave it out, or "
+            "write changes of the profile to a .toml file with another name and pass it as --profile."
         )
     if not row:
-        raise DedtError(f"Say which row: --row NAME. All cells are listed by: dedt cells --table {table}")
+        raise DedtError(f"Choose a row with --row NAME. To list all cells: dedt cells --table {table}")
     budget = load_profile(budget, **profile_changes(data, set, skip_bad))
     listed, given = grid.cells(table, budget), checked(Recipe, recipe)
     grid.cell_recipe(row, 1.0, 0)
@@ -199,8 +206,8 @@ def run_cell(
     cell = row, given.ratio if "ratio" in recipe else ratios[0], given.seed
     if cell not in listed:
         raise DedtError(
-            f"{table} has no cell {grid.cell_name(*cell)} under this profile. "
-            f"All its cells are listed by: dedt cells --table {table} --profile {profile or budget.name}"
+            f"{table} has no cell {grid.cell_name(*cell)} with this profile. "
+            f"To list its cells: dedt cells --table {table} --profile {profile or budget.name}"
         )
     check_data(budget)
     out = output_folder(out)
@@ -209,7 +216,7 @@ def run_cell(
         print(f"{grid.LABELS[row]}: {describe(experiment)}")
         print_reading(experiment.lab.pool.reading)
         verbs.run(experiment, out if experiment.lab.processes.main else None)
-        print(f"wrote {grid.cell_name(*cell)} into {results.results_folder(budget) / 'cells.jsonl'}")
+        print(f"wrote {grid.cell_name(*cell)} to {results.results_folder(budget) / 'cells.jsonl'}")
 
 
 # ---- the verbs that only report --------------------------------------------------------------------
@@ -217,10 +224,10 @@ def run_cell(
 
 def cells(
     *,
-    table: Annotated[str, "only this one, such as table1 (default: all)"] = "",
+    table: Annotated[str, "only this table, such as table1 (default: all)"] = "",
     profile: Annotated[str, ANY] = "digits",
 ) -> None:
-    """List the cells of a table or of all tables, whether their result is there, and the command for each.
+    """List the cells of one or all tables, whether each is done, and the command that computes it.
 
     example:
       dedt cells --table table1
@@ -240,26 +247,26 @@ def cells(
 
 
 def plan(
-    table: Annotated[str, "such as table1 (default: the cells of all tables, each once)"] = "",
+    table: Annotated[str, "a table, such as table1 (default: the cells of all tables, each once)"] = "",
     *,
     row: Annotated[Sequence[str], "only this row; may be repeated"] = (),
     ratio: Annotated[Sequence[float], "only this ratio; may be repeated"] = (),
     seed: Annotated[Sequence[int], "only this seed; may be repeated"] = (),
-    probe: Annotated[bool, "measure this device for a minute or a few, and say the hours"] = False,
+    probe: Annotated[bool, "measure this device, for a minute or a few, and estimate the hours"] = False,
     profile: Named = "",
     data: Images = None,
     set: Changes = (),
     skip_bad: Skip = False,
 ) -> None:
-    """Tell what the cells of a table, or of all tables, take: runs, steps, network evaluations, disk and hours.
+    """Estimate what the cells of one or all tables take: runs, steps, network evaluations, disk and hours.
 
-    A run that several cells share counts once.  Nothing is trained and no data is fetched; --probe measures
-    this device with random images and untrained networks.
+    A run that several cells share counts once.  Nothing is trained and no data is downloaded; --probe
+    measures this device with random images and untrained networks.
 
     example:
       dedt plan table1 --profile paper --probe
       dedt plan --row moderate --ratio 0.1 --set unet.epochs=50
-      dedt run photos --ratio 0.1 --dry-run          the same of one recipe, such as that of your images
+      dedt run photos --ratio 0.1 --dry-run          the same for one recipe, here on your images
     """
     from .. import plan as planning
     from ..book import grid, results
@@ -274,17 +281,17 @@ def plan(
     if not chosen:
         of = f"--table {table} " if table else ""
         raise DedtError(
-            "No cell has that row, ratio and seed. All cells are listed by: "
+            "No cell has this row, ratio and seed. To list all cells: "
             f"dedt cells {of}--profile {shlex.quote(profile or budget.name)}"
         )
     lab = imagined_lab(budget)
     there = () if set or data else results.done(budget)
     done = sum(grid.cell_name(*cell) in there for cell in chosen)
-    note = f"; {done:,} of them done, which are counted all the same" if done else ""
+    note = f"; {done:,} of them done, but counted as well" if done else ""
     print(f"{table or 'all tables'}, profile {budget.name}: {amount(len(chosen), 'cell')}{note}")
     if table and table not in budget.tables:
         made_for = ", ".join(budget.tables)
-        print(f"the profile is made for {made_for}; what else this takes has the published settings")
+        print(f"the profile is made for {made_for}; settings for other tables are the published ones")
     print_plan(planning.of_cells(lab, chosen), probe)
 
 
@@ -294,7 +301,7 @@ def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
 
     run = Experiment(imagined_lab(budget), **recipe.model_dump())
     run.check_counts(until)
-    print(f"profile {budget.name}: {describe(run)}; what is stored already is counted too")
+    print(f"profile {budget.name}: {describe(run)}; stored results are counted as well")
     print_plan({("this recipe", recipe.ratio, recipe.seed): run}, True, until)
 
 
@@ -326,12 +333,12 @@ def print_plan(runs: "Runs", probe: bool, until: str = "evaluate") -> None:
         device = next(iter(runs.values())).lab.device_name
         print_speed(speed, sum(planning.seconds(work, speed) for work in works), device)
     else:
-        print("hours: the same command with --probe measures this device, in a minute or a few")
-    print("not counted: decoding image files, selection, held-out images, what is downloaded")
+        print("hours: add --probe to measure this device, which takes a minute or a few")
+    print("not counted: decoding image files, selection, held-out images, downloads")
 
 
 def profile(name: Annotated[str, ANY] = "digits", *, set: Changes = ()) -> None:
-    """Print all values of a profile as TOML, each with where it comes from: a file, --set, or the default.
+    """Print all values of a profile as TOML, each with its origin: a file, --set, or the default.
 
     example:
       dedt profile short --set unet.epochs=50
@@ -353,7 +360,7 @@ def profile(name: Annotated[str, ANY] = "digits", *, set: Changes = ()) -> None:
 
 
 def show(*, store: Kept = None) -> None:
-    """List what is in the store, oldest first within each stage.
+    """List the results in the store, oldest first within each stage.
 
     example:
       dedt show
@@ -375,14 +382,14 @@ def stage_line(store: "Store", folder: Path) -> tuple[str, ...]:
     stage, key = folder.parts[-2:]
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     if folder.suffix == ".work":
-        return stage, folder.stem, "", "", f"{size:.1f}", "unfinished; the same command goes on with it"
+        return stage, folder.stem, "", "", f"{size:.1f}", "unfinished; the same command continues it"
     try:
         manifest = store.manifest(folder)
         plain = {k: v for k, v in manifest["identity"].items() if isinstance(v, str | int | float)}
         values = [f"{name}={value}" for name, value in plain.items() if name != "version"]
         return stage, key, manifest["date"], f"{manifest['seconds']:.1f}", f"{size:.1f}", " ".join(values)
     except (DedtError, KeyError, TypeError, AttributeError, ValueError, OSError):
-        return stage, key, "", "", f"{size:.1f}", "damaged, or not a result of dedt"
+        return stage, key, "", "", f"{size:.1f}", "damaged, or not written by dedt"
 
 
 # ---- checking and translating options --------------------------------------------------------------
@@ -430,8 +437,8 @@ def check_beside(out: Path | None, profile: "Profile") -> None:
     root, given = Path(profile.data.path).expanduser(), profile.data.path and profile.data.source in FILES
     if out and given and lies_in(out, root):
         raise DedtError(
-            f"{out} lies among the images in {root}, and the samples in it would be taken for some of them: "
-            "give --out a folder elsewhere."
+            f"--out {out} is inside {root}, the folder of the training images, so a later run would read the "
+            "samples as images. Choose a folder outside it."
         )
 
 
@@ -440,7 +447,7 @@ def check_data(profile: "Profile") -> None:
     from ..data import check_source
 
     if leaves_path_open(profile):
-        raise DedtError(f"The profile {profile.name} leaves open where its images are: give --data PATH.")
+        raise DedtError(f"The profile {profile.name} has no path to its images. Give one with --data PATH.")
     asked = {"source", "path", "image_size", "channels", "label", "caption"}
     check_source(**profile.data.model_dump(include=asked))
 
@@ -480,7 +487,7 @@ def make_parser(chosen: str = "") -> argparse.ArgumentParser:
             for described in dict.fromkeys((function, compute) if stage else (function,)):
                 add_parameters(verb, described, but="images" if function is run else "")
             if stage:
-                add_fields(verb.add_argument_group("which run"))
+                add_fields(verb.add_argument_group("recipe of the run"))
     return parser
 
 
@@ -525,7 +532,7 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
 def given_path(text: str) -> Path:
     """An option's path.  An empty one, as from an unset variable, is an error and not the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("an empty path")
+        raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
 
 
@@ -547,7 +554,7 @@ def write_any_name() -> None:
 def out_of_reach(error: Exception) -> str:
     """The message for an error that the machine and not the code has caused, else ""."""
     if isinstance(error, MemoryError) or re.search("can't allocate memory|out of memory", str(error)):
-        return "memory ran out: close other programs, or lower the batch size"
+        return "out of memory: close other programs, or lower the batch size"
     if re.search("Connection (reset|closed) by peer", str(error)):
         return "another of the processes has ended"
     return (
@@ -577,7 +584,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if options.get("out"):
-            print("dedt: stopped, because nobody reads on; run it without the pipe to go on", file=sys.stderr)
+            print(
+                "dedt: stopped because the pipe was closed; run without a pipe to continue", file=sys.stderr
+            )
         return 128 + 13  # as by SIGPIPE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
@@ -586,10 +595,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not (told := out_of_reach(error)):
             raise
-        print(f"dedt: {told}; stored results are kept. Run the same command again to go on", file=sys.stderr)
+        print(
+            f"dedt: {told}; stored results are kept. Run the same command again to continue", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt as error:
         signum = int(getattr(error, "signum", signal.SIGINT))
-        print(f"stopped by signal {signum}; run the same command again to go on", file=sys.stderr)
+        print(f"stopped by signal {signum}; run the same command again to continue", file=sys.stderr)
         return 128 + signum
     return 0

@@ -10,34 +10,36 @@ from .printing import amount, print_reading, print_table
 DROPS = ("bad", "duplicates", "conflicts", "near", "leaks", "blank", "dark", "light", "blurry", "outliers")
 Where = Annotated[
     str,
-    "your images: a folder (flat, or one subfolder per class, or splits; with metadata.jsonl, .csv or .parquet "
-    "or captions in text files if there are), Parquet files, WebDataset tars, a data set that the datasets "
-    "library saved or hub:NAME, a list of paths, or a cleaned list of dedt look --drop",
+    "your images: a folder (flat, one subfolder per class, or splits; optionally with metadata.jsonl, .csv "
+    "or .parquet, or captions in text files), Parquet files, WebDataset tars, a data set saved by the "
+    "datasets library, hub:NAME, a list of paths, or a cleaned list from dedt look --drop",
     "DATA",
 ]
 Column = Annotated[
-    str, "the column of the classes, if it cannot be told; none: there are no classes", "COLUMN"
+    str, "column with the classes, if it is not found automatically; none for no classes", "COLUMN"
 ]
-Caption = Annotated[str, "the column of the captions, if it cannot be told", "COLUMN"]
+Caption = Annotated[str, "column with the captions, if it is not found automatically", "COLUMN"]
 
 
 def look(
     data: Where = "",
     *,
     drop: Annotated[
-        str, f"write a cleaned list without these, joined by commas: {', '.join(DROPS)}", "KINDS"
+        str, f"write a cleaned list without these kinds, separated by commas: {', '.join(DROPS)}", "KINDS"
     ] = "",
-    out: Annotated[Path, "where look.html and the cleaned list go", "FOLDER"] = Path("."),
-    quick: Annotated[bool, "without features, and so without outliers"] = False,
+    out: Annotated[Path, "folder for look.html, look.csv and the cleaned list", "FOLDER"] = Path("."),
+    quick: Annotated[bool, "compute no features, and so find no outliers"] = False,
     label: Column = "",
     caption: Caption = "",
-    store: Annotated[Path | None, "the store (default: $DEDT_STORE, else runs/)", "FOLDER"] = None,
+    store: Annotated[
+        Path | None, "the store of all results (default: $DEDT_STORE, else runs/)", "FOLDER"
+    ] = None,
 ) -> None:
-    """Look at images before anything is chosen: what there is, what is wrong, what it will take.
+    """Inspect images before a coreset is chosen: what there is, what is wrong, what a run will take.
 
     Prints counts, sizes, classes, copies, leaks between splits, and images that are blank, dark, blurred or
-    unlike all others; writes the same with pictures to look.html, and all names to look.csv.  A cleaned list
-    is data for all verbs.
+    unlike all others; writes the same with pictures to look.html, and all names to look.csv.  All verbs
+    accept a cleaned list in place of a folder.
 
     example:
       dedt look photos
@@ -51,12 +53,12 @@ def look(
     from ..store import Store
 
     if not data:
-        raise DedtError("Say where the images are: dedt look DATA")
+        raise DedtError("Give the path of the images: dedt look DATA")
     kinds = [kind.strip() for kind in drop.split(",") if kind.strip()]
     if unknown := [kind for kind in kinds if kind not in DROPS]:
-        raise DedtError(f"--drop has no {', '.join(unknown)}. Choose of: {', '.join(DROPS)}.")
+        raise DedtError(f"Unknown kinds in --drop: {', '.join(unknown)}. Choose from: {', '.join(DROPS)}.")
     if quick and "outliers" in kinds:
-        raise DedtError("--quick makes no features, by which outliers are told: leave one of the two out.")
+        raise DedtError("--quick computes no features, which --drop outliers needs. Leave one of them out.")
     source = detect(data)
     if source not in FILES:
         raise DedtError(f"{data} holds no image files.")
@@ -80,27 +82,29 @@ def look(
         columns = {"label": label, "caption": caption}
         lists.write_cleaned(cleaned, source, data, why, listing=found.listing, copy_of=copy_of, **columns)
         left = len(found.table) - len(why)
-        print(f"wrote {cleaned}: {amount(left, 'image')}, without {amount(len(why), 'other')}")
+        print(f"wrote {cleaned}: {amount(left, 'image')}, {len(why):,} left out")
 
 
 def export(
-    coreset: Annotated[Path, "the folder that dedt select --out or reweight --out wrote", "CORESET"] = Path(),
+    coreset: Annotated[
+        Path, "folder written by dedt select --out or dedt reweight --out", "CORESET"
+    ] = Path(),
     *,
     to: Annotated[
-        str, "list, links, imagefolder, datasets, webdataset, kohya or torch; see below", "FORMAT"
+        str, "list, links, imagefolder, datasets, webdataset, kohya or torch; see above", "FORMAT"
     ] = "",
-    out: Annotated[Path | None, "a new folder", "FOLDER"] = None,
+    out: Annotated[Path | None, "a new or empty folder", "FOLDER"] = None,
     data: Annotated[Path | None, "where the images are now, if they were moved", "DATA"] = None,
 ) -> None:
-    """Write the kept images of a coreset as files that trainers read, with captions and weights.
+    """Write the kept images of a coreset in a format that trainers read, with captions and weights.
 
-    list         images.txt, a path a line, and weights.csv
-    links        folders of classes with links to the images
+    list         images.txt with one path per line, and weights.csv
+    links        one folder per class, with links to the images
     imagefolder  metadata.jsonl for datasets.load_dataset("imagefolder") and diffusers' training scripts
     datasets     for datasets.load_from_disk
     webdataset   tar files
-    kohya        folders REPEATS_CLASS, without classes REPEATS_, with captions in text files, which sd-scripts
-                 reads with --caption_extension .txt; weights as repeats
+    kohya        folders REPEATS_CLASS (REPEATS_ without classes) with captions in text files, which
+                 sd-scripts reads with --caption_extension .txt; weights become repeats
     torch        for torchvision's ImageFolder, with weights.npy for a WeightedRandomSampler
 
     example:
@@ -112,9 +116,10 @@ def export(
 
     if not out or to not in FORMATS:
         raise DedtError(
-            f"dedt export CORESET --to FORMAT --out FOLDER, with a FORMAT of: {', '.join(FORMATS)}."
+            "Give a format and a folder: dedt export CORESET --to FORMAT --out FOLDER. "
+            f"The formats are: {', '.join(FORMATS)}."
         )
     counts = write(coreset, to, out, data)
     if len(counts) > 1:
         print_table(("class", "images"), sorted(counts.items()))
-    print(f"wrote {out}: {amount(counts.total(), 'image')}, all that were kept")
+    print(f"wrote {out}: {amount(counts.total(), 'image')}, the whole coreset")

@@ -28,7 +28,7 @@ def describe(experiment: "Experiment") -> str:
     flags = ["annealing"] * r.annealing + [f"plan {r.plan}"] * bool(r.plan) + ["unguided"] * r.unguided
     flags += [f"model {r.model}"] * (r.model != "unet") + [f"seed {r.seed}"]
     if r.early_stopping:
-        return ", ".join([f"all data, steps of {r.ratio:.4g}", *flags])
+        return ", ".join([f"all data, as many steps as at ratio {r.ratio:.4g}", *flags])
     if r.infobatch:
         what = "the well-learned" if r.infobatch == "ratio" else "all"
         return ", ".join([f"InfoBatch that keeps {r.ratio:.4g} of {what} samples", *flags])
@@ -59,27 +59,29 @@ def print_doubts(coreset: "Coreset") -> None:
 
     if coreset.copies:
         what = amount(coreset.copies, "exact copy of another image", "exact copies of other images")
-        how = "ranked last" if REGISTRY[coreset.method].needs_features else "drawn as any image"
+        how = "ranked last" if REGISTRY[coreset.method].needs_features else "drawn like any image"
         print(f"{what}, {how}; {coreset.copies_kept:,} of them kept")
     if coreset.conflicts:
-        print(f"warning: {amount(coreset.conflicts, 'image')} with the pixels of an image of another class")
+        what = amount(coreset.conflicts, "image has", "images have")
+        print(f"warning: {what} the same pixels as an image of another class")
     if coreset.empty:
         from ..data.names import few
         from ..stages.needs import advice
 
         how = advice(coreset.totals, coreset.scope, coreset.ratio, REGISTRY[coreset.method].fewest)
         print(
-            f"warning: no image is kept of {few(coreset.empty, FEW_CLASSES)}, so no model can be trained on it: {how}"
+            f"warning: no image of {few(coreset.empty, FEW_CLASSES)} is kept, so no model can be trained on "
+            f"this coreset: {how}"
         )
     if coreset.tied:
         where = "" if coreset.tied == ("all",) else f" of {', '.join(coreset.tied)}"
-        doubt = "have equal scores, so their position decides; look at the encoder"
+        doubt = "have equal scores, so their position decides; check the encoder"
         print(f"warning: most images{where} {doubt}")
 
 
 def print_metrics(metrics: Result, floor: Result) -> None:
     """Print FID and the other metrics with their protocols; ``floor`` holds the FID of two real halves."""
-    halves = f"real images, half against half: {floor['fid']:.3g}, too high for halves are few"
+    halves = f"between halves of the real images: {floor['fid']:.3g}, too high because a half has few images"
     print(f"FID: {metrics['fid']:.3g} ({halves})")
     print(f"  {metrics['protocol']}")
     if metrics.get("classwise_left_out"):
@@ -87,7 +89,7 @@ def print_metrics(metrics: Result, floor: Result) -> None:
 
         print(f"class-wise FID left out for: {few(metrics['classwise_left_out'], FEW_CLASSES)}")
     if metrics.get("cmmd") is not None:
-        print(f"CMMD: {metrics['cmmd']:.3g} (without its bias: {metrics['cmmd_unbiased']:.3g})")
+        print(f"CMMD: {metrics['cmmd']:.3g} (unbiased: {metrics['cmmd_unbiased']:.3g})")
     if "kid" in metrics:
         shares = [f"{name}: {number(metrics[name], '.3f')}" for name in ("precision", "recall")]
         print(f"KID: {metrics['kid']:.3g}, {', '.join(shares)}")
@@ -108,8 +110,8 @@ def print_copies(metrics: Result) -> None:
         return
     print(f"  in the features of FID: {metrics['copies_features']:.2%}")
     pixels, features = metrics["copies_threshold"], metrics["copies_features_threshold"]
-    held_out = f"as 1 % of {metrics['held_out']} held-out images"
-    print(f"  at most {pixels:.3g} grey levels (features: {features:.3g}) from one, {held_out}")
+    held_out = f"which 1 % of {metrics['held_out']} held-out images fall below"
+    print(f"  threshold: {pixels:.3g} grey levels (features: {features:.3g}), {held_out}")
     if metrics["leaks"]:
         print(f"  left out: {amount(metrics['leaks'], 'held-out image')} found among the training images")
 
@@ -126,7 +128,7 @@ def print_cell(cell: Result) -> None:
     what = "all data" if recipe["early_stopping"] or recipe["infobatch"] else "coreset"
     print(f"{what}: {sum(cell['class_counts'])} images, {cell['steps']} steps")
     if recipe["annealing"] or recipe["infobatch"]:
-        print(f"images seen: {cell['realised']:.1%} of those that the run on all the data sees")
+        print(f"images seen: {cell['realised']:.1%} of those in the run on all the data")
     if cell["class_weights"]:
         weights = [len(cell["class_weights"]) * weight for weight in cell["class_weights"]]
         shown = ", ".join(f"{name}: {w:.2f}" for name, w in zip(cell["class_names"], weights))
@@ -195,13 +197,13 @@ def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
         rows += [line("total", what, chosen)] if chosen else []
     print_table(("work", *columns, "of"), rows, text=(0, -1))
     print(
-        "evaluations: forward passes of one image; a backward pass counts two; pairs: of images, for "
-        "distances"
+        "evaluations: forward passes of one image, a backward pass counts as two; pairs: distances between "
+        "two images"
     )
     if works != least:
-        print("a .. b: the losses decide how much InfoBatch prunes, from all that it may to nothing")
+        print("a .. b: from the most that InfoBatch can prune to nothing, depending on the losses")
     kept, room = sum(work.bytes for work in works), 2 * max(work.scratch for work in works)
-    more = f", and up to {scaled(room, 'B')} more for each run under way" if room else ""
+    more = f", and up to {scaled(room, 'B')} more for each run in progress" if room else ""
     print(f"disk: {scaled(kept, 'B')} kept{more}")
 
 
@@ -224,7 +226,7 @@ def print_speedups(speedups: Speedups, most: Speedups) -> None:
         return
     ratios = sorted({ratio for _, ratio in speedups if ratio < 1})
     print("ideal speed-up over the run on all the data, in evaluations of the diffusion model: of the final")
-    print("training, and in brackets of the whole recipe where it trains more than that")
+    print("training, and in brackets of the whole recipe if it trains more than that")
     lines = [(row, *(entry((row, ratio)) for ratio in ratios)) for row in rows]
     print_table(("row", *map(percent, ratios)), lines)
 
@@ -235,7 +237,7 @@ def print_speed(speed: Speed, total: float, device: str) -> None:
     from ..stages.embed import LABELS
 
     device = "this CPU" if device == "cpu" else device
-    print(f"in all {duration(total)} on {device}, one run after the other")
+    print(f"in total {duration(total)} on {device}, one run after another")
     kinds: dict[tuple[str, str], list[str]] = {}
     for (kind, network), value in speed.items():
         what = f"{UNITS.get(kind, 'steps').removesuffix('s')} of the {LABELS.get(network, network)}"

@@ -32,7 +32,7 @@ OF_A_MODEL = ("model.safetensors", "pipeline", "samples.npy", "samples.png", "me
 
 
 def embed(experiment: "Experiment", out: Out) -> None:
-    """Train the encoder, embed every training image, print their number and the encoder's accuracy.
+    """Train the encoder, embed all training images, and print their number and the encoder's accuracy.
 
     example:
       dedt embed --out features
@@ -59,7 +59,7 @@ def select(experiment: "Experiment", out: Out) -> None:
     kept, total = len(coreset.indices), len(coreset.labels)
     asked = round(coreset.ratio * total)
     where = {"class": "in each class", "global": "at both ends of the band"}[coreset.scope]
-    rounded = f" ({asked} asked for, and rounded {where})" * (kept != asked)
+    rounded = f" ({asked} asked for, but rounded {where})" * (kept != asked)
     print(f"{kept} of {total} images kept{rounded}")
     counts = zip(coreset.class_names, experiment.lab.class_counts, coreset.counts)
     print_table(("class", "images", "kept"), counts)
@@ -115,11 +115,11 @@ def say_how_long(experiment: "Experiment") -> None:
 
     stage = experiment.coreset.embedding
     if stage and experiment.lab.has_files and (seconds := seconds_to_embed(stage)):
-        print(f"about {seconds:.0f} s to look at the images and to embed them", flush=True)
+        print(f"about {seconds:.0f} s to inspect and embed the images", flush=True)
 
 
 def reweight(experiment: "Experiment", out: Out) -> None:
-    """Run group DRO on the coreset and print the weight of each class, 1 is uniform, and of an image of it.
+    """Run group DRO on the coreset and print the weight of each class (1 is uniform) and of its images.
 
     example:
       dedt reweight photos --ratio 0.1 --out coreset
@@ -135,7 +135,7 @@ def reweight(experiment: "Experiment", out: Out) -> None:
         weighted.sample_weights[coreset.indices][coreset.labels[coreset.indices] == k].max() for k in range(K)
     ]
     shown = [[f"{value:.3f}" for value in row] for row in (K * weights, of_image)]
-    header = ("class", "kept", "weight", "of an image")
+    header = ("class", "kept", "weight", "per image")
     print_table(header, zip(coreset.class_names, coreset.counts, *shown))
     print(f"effective classes: {effective:.2f} of {len(weights)}")
     print(f"proxy: {len(dro['trajectory'])} steps, the first {burn_in} with uniform weights")
@@ -151,9 +151,9 @@ def reweight(experiment: "Experiment", out: Out) -> None:
 
 
 def train(experiment: "Experiment", out: Out) -> None:
-    """Train the diffusion model of the recipe and print what the run took.
+    """Train the diffusion model of the recipe and print its steps, loss and time.
 
-    Of Stable Diffusion --out holds the whole pipeline, which diffusers opens by from_pretrained.
+    For Stable Diffusion, --out holds the whole pipeline, which diffusers loads with from_pretrained.
 
     example:
       dedt train --ratio 0.1 --reweighting --out model
@@ -179,7 +179,7 @@ def train(experiment: "Experiment", out: Out) -> None:
 
 
 def sample(experiment: "Experiment", out: Out) -> None:
-    """Draw samples from the trained model, of each class in its share of the training images.
+    """Draw samples from the trained model, with the classes in the shares of the training images.
 
     example:
       dedt sample --ratio 0.1 --out samples
@@ -201,7 +201,9 @@ def sample(experiment: "Experiment", out: Out) -> None:
 
 
 def evaluate(experiment: "Experiment", out: Out) -> None:
-    """Measure FID, class-wise FID and near-copies; of latent models and photographs KID, precision and recall too.
+    """Measure FID, class-wise FID and near-copies.
+
+    For latent models and photographs, KID, precision and recall are measured as well.
 
     example:
       dedt evaluate --method random --ratio 0.1 --seed 1

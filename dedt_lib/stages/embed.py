@@ -56,7 +56,7 @@ class TrainedEncoder(Stage):
     accuracy: ClassVar[Callable[..., float]] = staticmethod(encoders.accuracy)
     moments: ClassVar[int] = 1  # tensors that the optimiser keeps per parameter
     advice: ClassVar[str] = (
-        "Choose an encoder that needs no labels (--encoder ddae), published weights (such as --set "
+        "Use an encoder that needs no labels (--encoder ddae), published weights (such as --set "
         "encoders.resnet18.weights=imagenet) or --method random."
     )
 
@@ -100,8 +100,8 @@ class TrainedEncoder(Stage):
     def check(self):
         if len(self.lab.class_names) == 1:
             raise DedtError(
-                f"All images are of one class, so there is nothing that the {self.label} could learn from "
-                f"their labels. {self.advice}"
+                f"All images belong to one class, so the {self.label} cannot learn anything from their "
+                f"labels. {self.advice}"
             )
 
     def load(self, folder):
@@ -164,8 +164,8 @@ class FidClassifier(TrainedEncoder):
 
     network, label, name = "classifier", "FID network", "metric"
     advice = (
-        "Where the images have no classes, ask for more clusters (--set select.clusters=2); or train without "
-        "measuring (dedt train), or measure FID in the features of Inception-v3 (--set evaluate.network=inceptionv3)."
+        "If the images have no classes, use more clusters (--set select.clusters=2). Otherwise train without "
+        "measuring (dedt train), or use the features of Inception-v3 (--set evaluate.network=inceptionv3)."
     )
 
     @property
@@ -284,8 +284,8 @@ class DDAE(Stage):
         blocks = len(u.channels) * (u.layers + 1)
         if block > blocks:
             raise DedtError(
-                f"The decoder of this U-Net has blocks 1 to {blocks}; set encoders.ddae.block, now {block}, "
-                "to one of them."
+                f"encoders.ddae.block is {block}, but the decoder of this U-Net has blocks 1 to {blocks}. "
+                "Choose one of these."
             )
 
     def work(self, folder):

@@ -103,8 +103,8 @@ class Real(Stage):
     def check(self):
         if self.lab.n < needs.REAL_IMAGES:
             raise DedtError(
-                f"FID and its real-against-real value need {needs.REAL_IMAGES} training images in all, and "
-                f"there are {self.lab.n}: add images."
+                f"FID and the FID between halves of the real images need at least {needs.REAL_IMAGES} "
+                f"training images, but there are only {self.lab.n}. Add images."
             )
 
     def work(self, folder):
@@ -263,7 +263,7 @@ class Evaluate(Stage):
     def check(self):
         if self.lab.profile.sample.count < needs.SAMPLES:
             raise DedtError(
-                f"FID needs {needs.SAMPLES} samples at least: --set sample.count={needs.SAMPLES} or more."
+                f"FID needs at least {needs.SAMPLES} samples. Use --set sample.count={needs.SAMPLES} or more."
             )
 
     def generated(self, seed: int = 0) -> np.ndarray:
@@ -320,7 +320,7 @@ class Evaluate(Stage):
         latent, m = self.samples.spec.latent, self.lab.profile.sample.count
         some, kept = min(m, MOST_NEIGHBOURS), sum(self.coreset.counts) if self.coreset else self.lab.n
         images = self.lab.profile.evaluate.networks * m + (views(self.lab) - 1) * some
-        what = "near-copies and the metrics beside FID" if latent else "near-copies"
+        what = "near-copies and the metrics besides FID" if latent else "near-copies"
         pairs = (1 + self.lab.profile.train.flip + views(self.lab)) * some * kept
         yield Cost("measuring", LABELS["metric"], "metric", images=images, evaluations=images)
         yield Cost("comparison", what, "distances", pairs=pairs)
@@ -405,9 +405,8 @@ class CmmdReal(Stage):
     def check(self):
         if len(self.lab.class_names) == 1 and isinstance(cmmd_network(self.lab), SmallClip):
             raise DedtError(
-                "CMMD is to be measured by a CLIP trained on these images, but they have one class, of which "
-                "it would learn nothing: leave CMMD out (--set evaluate.cmmd='\"\"'), or give weights (--set "
-                "encoders.clip.weights=openai)."
+                "CMMD needs a CLIP, which cannot be trained on images of a single class. Leave CMMD out "
+                "(--set evaluate.cmmd='\"\"'), or use published weights (--set encoders.clip.weights=openai)."
             )
 
     def decides(self):
@@ -506,7 +505,7 @@ class Compare(Stage):
             pairs += m * m + m * min(n, MOST_EMBEDDED)
             stage = cmmd_network(self.lab)
             yield Cost("measuring", stage.label, stage.network, images=m, evaluations=m)
-        what = "near-copies and the metrics beside FID"
+        what = "near-copies and the metrics besides FID"
         yield Cost("comparison", what, "distances", pairs=pairs, runs=0)
 
 

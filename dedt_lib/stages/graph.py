@@ -31,13 +31,14 @@ class Graph:
         ratios = (*self.spec.section.ratios, 1.0)
         if (recipe.early_stopping or recipe.reference == "equal-steps") and recipe.ratio not in ratios:
             raise DedtError(
-                f"The run on all the data keeps its weights at the ratios {', '.join(map(str, ratios))} of "
-                f"the profile only, so it cannot be had at equal steps for {recipe.ratio}."
+                "early_stopping and reference equal-steps need a ratio of the profile "
+                f"({', '.join(map(str, ratios))}), where the run on all the data saves its weights; "
+                f"got {recipe.ratio}."
             )
         if recipe.reference == "equal-steps" and self.spec.proxy_epochs != self.spec.settings.epochs:
             raise DedtError(
-                f"The proxy of '{recipe.model}' takes fewer steps than a run on the coreset, and the run on "
-                "all the data keeps no weights there, so reference equal-steps is of other models."
+                f"reference equal-steps is not available for '{recipe.model}': its proxy takes fewer steps "
+                "than a run on the coreset, and the run on all the data saves no weights at that step."
             )
 
     @property

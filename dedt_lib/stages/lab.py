@@ -59,7 +59,7 @@ class Lab:
         usual = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = self.processes.device or self.profile.device or usual
         if self.gpu and not self.imagined and not torch.cuda.is_available():
-            raise DedtError("PyTorch finds no GPU here: leave the device out, or choose device = 'cpu'.")
+            raise DedtError("PyTorch finds no GPU. Leave the device out, or choose device = 'cpu'.")
         self._loaded: dict[Hashable, Any] = {}
         if self.profile.threads and not self.imagined:
             torch.set_num_threads(self.profile.threads)
@@ -137,8 +137,8 @@ class Lab:
         name = self.profile.select.cluster_encoder
         if not isinstance(encoder(self, name), Given):
             raise DedtError(
-                f"Images without classes are put into clusters, and '{name}' would have to be trained on these "
-                "clusters first: set select.cluster_encoder to a published network."
+                f"Images without classes are clustered, but the encoder '{name}' would first have to be "
+                "trained on these clusters. Set select.cluster_encoder to a published network."
             )
         labels = Clusters(self).result()
         names = tuple(f"cluster {k + 1}" for k in range(labels.max() + 1))

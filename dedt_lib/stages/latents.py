@@ -226,15 +226,15 @@ def check_autoencoders(found: dict[str, Any], lab: "Lab") -> None:
     if len(set(sizes.values())) > 1:
         (one, a), (other, b) = sizes["autoencoder"], sizes["decoder"]
         raise DedtError(
-            f"{p.autoencoder.weights} makes {one} channels of latents, one for {a} pixels, but "
-            f"{p.autoencoder.decoder_weights} reads {other}, one for {b}. Choose an autoencoder and a "
-            "decoder that were made for each other."
+            f"{p.autoencoder.weights} encodes to {one} latent channels, downsampled by {a}, but "
+            f"{p.autoencoder.decoder_weights} decodes {other} channels, downsampled by {b}. Choose an "
+            "autoencoder and a decoder that belong together."
         )
     if {"pipeline", "autoencoder"} <= found.keys():
         unet, own = found["pipeline"].unet.config.in_channels, sizes["autoencoder"][0]
         if unet != own:
             raise DedtError(
-                f"{p.autoencoder.weights} makes {own} channels of latents, but the U-Net of "
-                f"{p.stable_diffusion.weights} "
-                f'takes {unet}: set autoencoder.weights = "pipeline" for the pipeline\'s own autoencoder.'
+                f"{p.autoencoder.weights} encodes to {own} latent channels, but the U-Net of "
+                f"{p.stable_diffusion.weights} takes {unet}. "
+                'Set autoencoder.weights = "pipeline" to use the pipeline\'s own autoencoder.'
             )

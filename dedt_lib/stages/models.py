@@ -177,11 +177,11 @@ class StableDiffusionSpec(ModelSpec):
         super().__init__(profile)
         if self.autoencoder.image_size % 8:
             raise DedtError(
-                "Images for Stable Diffusion need an autoencoder.image_size that is a multiple of 8, not "
+                "autoencoder.image_size must be a multiple of 8 for Stable Diffusion; got "
                 f"{self.autoencoder.image_size}."
             )
         if self.autoencoder.patch > 1:
-            raise DedtError("A pipeline of Stable Diffusion knows no patches: set autoencoder.patch = 1.")
+            raise DedtError("Stable Diffusion does not support patches. Set autoencoder.patch = 1.")
 
     @property
     def guidance(self):

@@ -11,7 +11,7 @@ REAL_IMAGES, SAMPLES = 4, 2
 MOST_NAMED = 20
 """The most classes that a message names."""
 
-ADVICE = "raise the ratio, add images, or choose within each class (scope 'class')"
+ADVICE = "raise the ratio, add images, or select within each class (scope 'class')"
 
 
 def no_empty_class(counts: Iterable[int], names: Sequence[str], ratio: float, advice: str = ADVICE) -> None:

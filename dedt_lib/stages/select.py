@@ -92,16 +92,18 @@ class Select(Stage):
         small = [name for name, count in zip(lab.class_names, lab.class_counts) if count < fewest]
         if lab.n < fewest if self.scope == "global" else small:
             raise DedtError(
-                f"Class(es) {few(small, needs.MOST_NAMED)} have fewer than the {fewest} images that method "
-                f"'{self.method}' "
-                "needs in each: add images, drop the class, or choose among the images of all classes (scope "
-                "'global')."
+                f"Class(es) {few(small, needs.MOST_NAMED)} have fewer than {fewest} images, the minimum for "
+                f"method '{self.method}'. "
+                "Add images, drop the class, or select among the images of all classes (scope 'global')."
             )
         if sum(self.counts) == 0:
-            among = "choose among the images of all classes (--scope global), " * (self.scope == "class")
+            among = (
+                "Select among the images of all classes (--scope global), raise"
+                if self.scope == "class"
+                else "Raise"
+            )
             raise DedtError(
-                f"Ratio {self.ratio:g} of {lab.n} images keeps none{' in any class' * bool(among)}: {among}raise the "
-                "ratio, or add images."
+                f"Ratio {self.ratio:g} keeps none of the {lab.n} images. {among} the ratio, or add images."
             )
 
     def work(self, folder):

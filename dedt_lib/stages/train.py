@@ -118,8 +118,8 @@ class Train(Stage):
             needs.no_empty_class(kept, lab.class_names, ratio, advice)
         elif kept[0] < len(lab.class_names):
             raise DedtError(
-                f"Of {lab.n} images {kept[0]} are kept, so some of the {len(lab.class_names)} classes keep "
-                f"no image at ratio {ratio:g}: {needs.ADVICE}."
+                f"Ratio {ratio:g} keeps {kept[0]} of {lab.n} images, too few for {len(lab.class_names)} "
+                f"classes: {needs.ADVICE}."
             )
 
     # ---- the samples it visits
@@ -307,8 +307,8 @@ class Snapshot(Stage):
         file = self.folder / ("model.safetensors" if last else f"ema-{self.steps:06d}.safetensors")
         if not file.exists():
             raise DedtError(
-                f"The run in {self.folder} is older than the ratios in the profile and kept no weights after "
-                f"{self.steps} steps. Delete that folder and run again."
+                f"The run in {self.folder} is older than the ratios in the profile and saved no weights "
+                f"after {self.steps} steps. Delete this folder and run the same command again."
             )
         return file
 
