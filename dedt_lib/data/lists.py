@@ -43,7 +43,7 @@ def splits(path: str | Path | None) -> Splits:
     else:
         names, columns = rows(file, KEYS)
     if not names:
-        raise DedtError(f"{file} names no image: give a path in each line.")
+        raise DedtError(f"{file} lists no images: give one path per line.")
     names = there(names, file)
     files = tuple(file.parent / name for name in names)
     fields, others = by_kind(columns, columns.__getitem__)
@@ -74,7 +74,7 @@ def check_replaces(path: Path, data: str | Path) -> None:
     """Raise DedtError if ``path`` is the cleaned list of another data set, which would be replaced."""
     there = _images_of(path) if path.exists() else ""
     if there and there != where_of(data):
-        raise DedtError(f"{path} is the list of {there}: give --out another folder for that of {data}.")
+        raise DedtError(f"{path} is the cleaned list of {there}: give --out another folder for {data}.")
 
 
 def where_of(data: str | Path) -> str:
@@ -139,27 +139,27 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
     try:
         source, data, why, seen = (facts[key] for key in ("source", "data", "left_out", "images"))
     except (KeyError, TypeError) as error:
-        raise DedtError(f"{file} is no list that `dedt look --drop` wrote: write it again.") from error
+        raise DedtError(f"{file} was not written by `dedt look --drop`: write it again.") from error
     label, caption = label or facts.get("label", ""), caption or facts.get("caption", "")
     try:
         found = find_in(source, data, split, label=label, caption=caption)
     except DedtError as error:
-        raise DedtError(f"{file} is a list of other images, and these cannot be used: {error}") from error
+        raise DedtError(f"The images that {file} refers to cannot be used: {error}") from error
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # a Path is returned for CIFAR-10 only, which has no list
     if facts.get("content", "") and facts["content"] != found.files.content:
         raise DedtError(
-            f"{data} was written anew since {file} was made of it, and its rows may be other images now. Look "
-            f"at it again: dedt look {data} --drop ..."
+            f"{data} has changed since {file} was written, and its rows may hold other images now. Write the "
+            f"list again: dedt look {data} --drop ..."
         )
     place = {name: i for i, name in enumerate(found.ids)}
     gone = sorted(set(why) - set(place))
     if gone and len(place) + len(gone) > seen:  # under new names, images that were left out might come back
         raise DedtError(
-            f"{file} was made of other images: {data} has no {few(gone, 3)}. Look at it again: dedt look "
-            f"{data} --drop ..."
+            f"{file} was written for other images: {data} has no {few(gone, 3)}. Write the list again: dedt "
+            f"look {data} --drop ..."
         )
     if more := len(place) - seen:
-        note = f"images {'added' if more > 0 else 'gone'} since they were looked at: {abs(more):,}"
+        note = f"images {'added' if more > 0 else 'removed'} since the list was written: {abs(more):,}"
         found = dataclasses.replace(found, reading=found.reading.noted(note))
     return found.without({place[name]: reason for name, reason in why.items() if name in place})
