@@ -144,4 +144,4 @@ def check_side(features: Array) -> Array:
 def check_widths(width: int, other: int) -> None:
     """Raise DedtError if the features of two sides differ in width."""
     if width != other:
-        raise DedtError(f"Features of different widths ({width} and {other}) cannot be compared.")
+        raise DedtError(f"Features of different width ({width} and {other}) cannot be compared.")

@@ -290,8 +290,8 @@ def read_network(make: Callable[..., Any], files: Published, what: str, **how: A
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise DedtError(
-            f"The weights in {files.folder} do not fit its {config}: {len(missing)} tensors are missing, "
-            f"such as {missing[0]}. Download both files together."
+            f"The weights in {files.folder} do not fit its {config} (missing tensors: {len(missing)}, such as "
+            f"{missing[0]}). Download both files together."
         )
     network.published = files
     return network.eval()

@@ -154,7 +154,7 @@ def test_a_download_that_goes_wrong_leaves_nothing_behind(site, tmp_path, fault)
     with pytest.raises(DedtError) as error:
         load("cifar10")
     why = "404" if fault == "not found" else "invalid hash value"
-    for part in (why, CIFAR10.url, CIFAR10.filename, f"put it into {tmp_path / 'data'}", "Run again"):
+    for part in (why, CIFAR10.url, CIFAR10.filename, f"put the file into {tmp_path / 'data'}", "Run again"):
         assert part in str(error.value)
     assert [p.name for p in (tmp_path / "data").iterdir()] == [".cifar10.lock"]
 
@@ -189,7 +189,7 @@ def test_a_foreign_batch_is_named_and_never_opened(folder, tmp_path, name):
 def test_a_missing_batch_is_named(folder):
     load("cifar10", path=folder)
     (folder / BATCHES / "data_batch_4").unlink()
-    with pytest.raises(DedtError, match="^data_batch_4 in .* is missing"):
+    with pytest.raises(DedtError, match="^Files in .* are missing or altered .data_batch_4."):
         load("cifar10", path=folder)
 
 
@@ -210,7 +210,7 @@ def test_the_unpacked_folder_itself_may_be_given(folder):
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DEDT_DATA", str(tmp_path / "file" / "data"))
-    with pytest.raises(DedtError, match="Cannot create .*Set DEDT_DATA to a folder"):
+    with pytest.raises(DedtError, match="Cannot create .*Set DEDT_DATA to a writable folder"):
         load("cifar10")
 
 

@@ -175,7 +175,10 @@ def test_unusable_held_out_images_and_empty_classes_do_not_block_training(tmp_pa
     check_source("folder", tmp_path)
     images = load("folder", path=tmp_path, image_size=4)
     assert images.class_names == TWO and images.class_counts.tolist() == [4, 4]
-    assert "no held-out images are used: " in images.reading.line and "no class: aphid" in images.reading.line
+    assert (
+        "no held-out images are used: " in images.reading.line
+        and "folders without images, not used as classes: aphid" in images.reading.line
+    )
     assert load("folder", path=tmp_path, split="test", image_size=4) is None
 
 
@@ -240,7 +243,10 @@ def test_labels_of_minus_one_or_names_without_images_do_not_block(tmp_path):
     write(tmp_path, "test.parquet", labels=[-1] * 3, names=["ash", "birch", "cedar"])
     images = load("parquet", path=tmp_path)
     assert images.class_names == ("ash", "cedar") and images.labels.tolist() == [0, 1, 0, 1]
-    assert "no class: birch" in images.reading.line and "no held-out images" in images.reading.line
+    assert (
+        "classes without images, left out: birch" in images.reading.line
+        and "no held-out images" in images.reading.line
+    )
     assert load("parquet", path=tmp_path, split="test") is None
 
 

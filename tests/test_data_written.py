@@ -234,7 +234,7 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, na
         ("some.jsonl", '{"path": "00.png"}\n{', "line 2: "),
         ("some.jsonl", '["00.png"]\n', "entry 1 is not a JSON object"),
         ("some.jsonl", '{"path": "00.png"}\n7\n', "line 2 is not a JSON object"),
-        ("metadata.csv", ROWS.replace("ant", "\xe4nt").encode("cp1252"), "save it as text in UTF-8"),
+        ("metadata.csv", ROWS.replace("ant", "\xe4nt").encode("cp1252"), "save it as UTF-8 text"),
         ("some.txt", "nowhere.png\n04.png\n", "None of the 2 images .* exists .nowhere.png, 04.png"),
         ("some.txt", "a.png\n./a.png\n", "more than once .a.png, ./a.png"),
         ("some.csv", "path\na.png\n./a.png\n", "more than once .a.png, ./a.png"),
@@ -286,7 +286,7 @@ def test_folders_of_a_table_are_classes_only_if_each_image_lies_in_one(tmp_path,
         (tmp_path / "in" / "metadata.csv").write_text("\n".join(["file_name", *names]))
         found = listed(tmp_path / "in")
         assert found.class_names == classes
-        assert ("folders are no classes" in found.reading.line) == (not classes)
+        assert ("folders are not used as classes" in found.reading.line) == (not classes)
 
 
 # ---- captions --------------------------------------------------------------------------------------------
@@ -462,7 +462,7 @@ def test_a_file_that_is_no_set_of_images_is_told_from_a_path_that_is_not_there(t
     with pytest.raises(DedtError, match=message):
         listed(tmp_path / name)
     if name != "a.jpg":
-        with pytest.raises(DedtError, match=f"It holds {name}: unpack archives first"):
+        with pytest.raises(DedtError, match=f"The folder holds {name}: unpack archives first"):
             listed(tmp_path)
 
 
@@ -609,7 +609,7 @@ def test_a_second_table_is_named(tmp_path):
     [
         ("some.xlsx", "", "is a spreadsheet: save its sheet as CSV"),
         ("nowhere", "", "nowhere does not exist"),
-        (".", "Art", "those of Labels.csv, give the path of that file"),
+        (".", "Art", "columns of Labels.csv, give the path of the file"),
     ],
 )
 def test_paths_of_something_else_say_what_to_do(tmp_path, name, label, message):

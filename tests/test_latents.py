@@ -193,7 +193,7 @@ def test_folders_that_hold_something_else_are_told(network, tmp_path):
     weights, config = tmp_path / SAFETENSORS_WEIGHTS_NAME, tmp_path / CONFIG_NAME
     settings = json.loads(config.read_text())
     config.write_text(json.dumps(settings | {"layers_per_block": 2}))
-    with pytest.raises(DedtError, match="do not fit its config.json: .* missing, such as"):
+    with pytest.raises(DedtError, match="do not fit its config.json .missing tensors: .*, such as"):
         load_autoencoder(tmp_path)
     config.write_text(json.dumps(settings | {"latent_channels": 3}))
     with pytest.raises(DedtError, match="holds no readable AutoencoderKL"):

@@ -285,7 +285,7 @@ def of_split(
     try:
         held_out = _checked(test())
     except DedtError as error:
-        notes.append(f"no held-out images are used: {error}")
+        notes.append(f"no held-out images are used: {str(error).rstrip('.')}")
     if split == "test":
         return held_out
     found = _checked(train())
