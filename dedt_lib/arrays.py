@@ -101,7 +101,7 @@ def check_positions(positions: Array, total: int) -> Array:
     numbers = positions.ndim == 1 and np.issubdtype(positions.dtype, np.integer)
     if positions.size and not (numbers and positions.min() >= 0 and positions.max() < total):
         raise DedtError(
-            f"Samples are named by their positions 0..{total - 1} (np.flatnonzero of a mask); got "
+            f"Samples must be given as integer positions 0..{total - 1} (np.flatnonzero of a mask); got "
             f"{positions.dtype} {positions.shape}."
         )
     return positions.astype(np.int64)
@@ -138,7 +138,7 @@ def check_finite(features: Array) -> Array:
     if len(bad):
         raise DedtError(
             f"{len(bad)} of {len(features)} samples have NaN or infinite features (first: sample {bad[0]}). "
-            "Look at those images, or embed again."
+            "Check these images, or embed again."
         )
     return features
 

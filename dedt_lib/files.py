@@ -28,8 +28,8 @@ PATIENCE = 5
 ZEROS = 2**24
 """Bytes per write when disk space is reserved without ``posix_fallocate``."""
 GO_ON = (
-    "Free some space and run the same command again: what is complete is kept, and training goes on from its last "
-    "checkpoint."
+    "Free some space and run the same command again: complete results are kept, and training continues from "
+    "its last checkpoint."
 )
 """Advice for a full disk."""
 HUB = "hub:"
@@ -98,9 +98,7 @@ def make_folder(folder: Path, how: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DedtError(
-            f"Cannot create {folder} ({error.strerror}). {how} a folder that can be written."
-        ) from error
+        raise DedtError(f"Cannot create {folder} ({error.strerror}). {how} a writable folder.") from error
     return folder
 
 
@@ -147,8 +145,8 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
             return path
         raise DedtError(
             f"{path} is not the official {url.rpartition('/')[2]}: its SHA-256 begins with {found[:16]}, not "
-            f"with {digits[:16]}. It is incomplete or was altered; delete it and run again, or fetch it from "
-            f"{url}. {hint}"
+            f"with {digits[:16]}. The file is incomplete or altered; delete it and run again, or download it "
+            f"from {url}. {hint}"
         )
     import http.client
 
@@ -161,8 +159,8 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)  # named once it is verified
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise DedtError(
-            f"{path.name} could not be downloaded ({error}). Run again, or fetch {url} by other means and "
-            f"put it into {path.parent}; its SHA-256 begins with {digits}."
+            f"{path.name} could not be downloaded ({error}). Run again, or download {url} by other means and "
+            f"put the file into {path.parent}; its SHA-256 begins with {digits}."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -312,7 +310,7 @@ def intact_or_removed(path: Path) -> bool:
     """Whether a file of work in progress can be used; a damaged one is removed, and a line reports it."""
     whole = intact(path)
     if not whole and path.exists():
-        say_damaged(path, "this piece is done again")
+        say_damaged(path, "this part is computed again")
         path.unlink(missing_ok=True)
     return whole
 
@@ -344,13 +342,15 @@ def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
     folder = make_folder(index.parent, "Give")
     if intact(index):
         if read_json(index) != facts:
-            raise DedtError(f"{folder} holds {what}. Delete it there, or give another folder, and run again.")
+            raise DedtError(
+                f"{folder} holds {what}. Delete these files or give another folder, then run again."
+            )
         return
     if index.exists():
-        say_damaged(index, "all of it is done again")
+        say_damaged(index, "everything is computed again")
     strays = [path for part in parts for path in folder.glob(part)]
     if strays and not index.exists():
-        say(f"Nothing says whose the files in {folder} are; they are made again.")
+        say(f"The files in {folder} have no record of their origin; they are computed again.")
     for stray in strays:
         unlink_sealed(stray)
     with sealed(index) as partial:
@@ -415,8 +415,8 @@ def locked(
             return False
         except OSError as error:
             raise DedtError(
-                f"Cannot lock {path} ({error.strerror}). Free some space if the disk is full, "
-                "else set DEDT_STORE (of data: DEDT_DATA) to a folder that can be written."
+                f"Cannot lock {path} ({error.strerror}). Free some space if the disk is full; otherwise set "
+                "DEDT_STORE (for data: DEDT_DATA) to a writable folder."
             ) from error
         with contextlib.suppress(OSError):  # it only informs waiting processes
             holder.write_text(f"process {os.getpid()} on {platform.node()} since {time.strftime('%F %T')}")

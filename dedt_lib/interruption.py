@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows instead of the traceback."""
-        return [f"Stopped by signal {self.signum}; run it again to go on from the last step."]
+        return [f"Stopped by signal {self.signum}; run the cell again to continue from the last step."]
 
 
 class _Wish:

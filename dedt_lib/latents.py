@@ -49,7 +49,9 @@ class Latents:
         try:
             self.shards = [np.load(folder / SHARD.format(k), mmap_mode="r") for k in range(count)]
         except (OSError, ValueError) as error:
-            raise DedtError(f"The latents in {folder} are not whole ({error}): encode again.") from error
+            raise DedtError(
+                f"The latents in {folder} are incomplete or damaged ({error}): encode again."
+            ) from error
         self.device, self.resident = torch.device("cpu"), None
 
     def __len__(self) -> int:

@@ -107,7 +107,7 @@ class Store:
         if there:
             return self._verify(folder, stage, identity)
         if not self.compute:
-            raise DedtError(f"{folder} is not there, and this store computes nothing.")
+            raise DedtError(f"{folder} does not exist, and this store computes nothing.")
         make_folder(folder.parent, "Set DEDT_STORE to")
 
         def ask(attempt):
@@ -118,7 +118,7 @@ class Store:
             if not processes.from_main(self.has(stage, identity)):
                 if folder.exists():
                     raise DedtError(
-                        f"{folder} holds no {MANIFEST}, so this library did not complete it. "
+                        f"{folder} holds no {MANIFEST}, so it is not a complete result of this library. "
                         "Move it away or delete it, then run again."
                     )
                 partial = folder.with_name(folder.name + ".work")
@@ -166,7 +166,7 @@ class Store:
         whole = isinstance(manifest, dict) and {"stage", "identity", "files"} <= set(manifest)
         # Manifests of earlier versions have no checksum.
         if not whole or manifest.get(CHECKSUM, _checksum(manifest)) != _checksum(manifest):
-            raise _damaged(folder, f"{path} is damaged or belongs to something else")
+            raise _damaged(folder, f"{path} is damaged or belongs to another result")
         return manifest
 
     def _verify(self, folder, stage, identity):
@@ -174,7 +174,7 @@ class Store:
             return folder
         manifest = self.manifest(folder)
         if [manifest["stage"], manifest["identity"]] != [stage, json.loads(json.dumps(identity))]:
-            raise _damaged(folder, f"The manifest in {folder} belongs to something else")
+            raise _damaged(folder, f"The manifest in {folder} belongs to another result")
         for name, facts in manifest["files"].items():
             path = folder / name
             if not path.exists() or path.stat().st_size != facts["bytes"] or sha256(path) != facts["sha256"]:

@@ -155,7 +155,7 @@ def locate(name: str, path: str | Path = "") -> Path:
         raise DedtError(f"{path} does not exist. It should hold the weights {name}.")
     if path and place.suffix == ".safetensors":
         return place
-    hint = "Weights of your own must be a .safetensors file."
+    hint = "Your own weights must be a .safetensors file."
     return fetched(place, url, digits, "DEDT_WEIGHTS", hint)
 
 
@@ -250,7 +250,7 @@ def hub_files(where: str | Path, what: str, weights: Sequence[str], config: str 
             except EntryNotFoundError:
                 continue
             return Path(hf_hub_download(name, config, revision=revision, local_files_only=local)).parent
-        raise OSError(f"it has no {' and no '.join(weights)}")
+        raise OSError(f"the repository has no {' and no '.join(weights)}")
 
     def used(folder):
         found = [file for file in weights if (folder / file).exists()]
@@ -260,7 +260,7 @@ def hub_files(where: str | Path, what: str, weights: Sequence[str], config: str 
         if missing:
             raise DedtError(
                 f"{folder} holds no {' and no '.join(missing)}. Put {config} and {choice} of {what} there, "
-                "as save_pretrained writes them."
+                "as written by save_pretrained."
             )
         return config, found[0]
 
@@ -284,13 +284,13 @@ def read_network(make: Callable[..., Any], files: Published, what: str, **how: A
         network, report = make(files.folder, local_files_only=True, output_loading_info=True, **how)
     except Exception as error:
         raise DedtError(
-            f"{files.folder} holds no {what} that can be read ({error}). Fetch or save its {config} and "
-            f"{weights} again."
+            f"{files.folder} holds no readable {what} ({error}). Download or save its {config} and {weights} "
+            "again."
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise DedtError(
-            f"The weights in {files.folder} belong to another network than its {config} describes: they lack "
-            f"{missing[0]} and {len(missing) - 1} more. Fetch both files together."
+            f"The weights in {files.folder} do not fit its {config} (missing tensors: {len(missing)}, such as "
+            f"{missing[0]}). Download both files together."
         )
     network.published = files
     return network.eval()
@@ -326,8 +326,8 @@ def published(
     if not folder:
         if not HUB_NAME.fullmatch(str(where)):
             raise DedtError(
-                f"{where} does not exist. Give {what} as a folder with {needs}, or by its name on the "
-                "Hugging Face hub (owner/name, or owner/name@revision)."
+                f"{where} does not exist. Give {what} as a folder with {needs}, or as a name on the Hugging "
+                "Face hub (owner/name or owner/name@revision)."
             )
         name, revision = _revision(str(where))
         try:
@@ -335,10 +335,10 @@ def published(
         except Exception as error:  # the hub's client raises errors of several libraries
             address = name if revision == "main" else f"{name}/tree/{revision}"
             raise DedtError(
-                f"There is no folder {where}, and {what} of that name on the Hugging Face hub could not be "
-                f"fetched ({reason(error)}). Run again with a network; or fetch {needs} from "
-                f"https://huggingface.co/{address} by other means and put them into {named}, or give the "
-                "folder that holds them."
+                f"There is no folder {where}, and {what} of that name could not be downloaded from the "
+                f"Hugging Face hub ({reason(error)}). Run again with a network connection; or download "
+                f"{needs} from https://huggingface.co/{address} by other means and put the files into "
+                f"{named}, or give their folder."
             ) from error
         commit = folder.name
     found = Published(str(where), commit, folder, {file: sha256(folder / file) for file in used(folder)})
@@ -380,11 +380,13 @@ def _from_hub(name, revision, fetch, used):
     for file in used(folder):
         told, path = ask_hub(name, revision, file), folder / file
         if told.commit_hash != folder.name:
-            raise OSError(f"it changed meanwhile, from commit {folder.name} to {told.commit_hash}")
+            raise OSError(
+                f"the repository changed meanwhile, from commit {folder.name} to {told.commit_hash}"
+            )
         # An etag is a SHA-256 or, for small files, the hash of git.
         if told.etag != (git_hash(path.read_bytes()) if len(told.etag) == 40 else sha256(path)):
             path.resolve().unlink()
-            raise OSError(f"what came as {file} has another SHA-256 than the hub names")
+            raise OSError(f"the downloaded {file} does not match its checksum on the hub")
     return folder
 
 
@@ -400,10 +402,12 @@ def _compare_with_lock(found):
     for file, expected in {**pinned, **before["files"]}.items():
         if found.files.get(file, expected) != expected:
             raise DedtError(
-                f"{(found.folder / file).resolve()} is not what {found.name} stood for before: its SHA-256 "
-                f"begins with {found.files[file][:16]}, not with {expected[:16]}. "
-                + ("Delete it and run again" if found.commit else "Put the former file back")
-                + f"; or, if the new one is meant, take {found.name} out of {weights_folder() / LOCK}."
+                f"{(found.folder / file).resolve()} differs from the file recorded for {found.name}: its "
+                f"SHA-256 begins with {found.files[file][:16]}, not with {expected[:16]}. "
+                + ("Delete it and run again" if found.commit else "Restore the earlier file")
+                + f"; or, to accept the new file, remove {found.name} from {weights_folder() / LOCK}"
+                * (file not in pinned)
+                + "."
             )
     entry = {"commit": found.commit, "files": {**before["files"], **found.files}}
     if entry != before:

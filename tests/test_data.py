@@ -98,7 +98,7 @@ def test_labels_of_any_integer_type_become_int64(kind):
     [
         ({"source": "mnist"}, "digits, cifar10, folder, metadata, parquet"),
         ({"split": "all"}, "train, test"),
-        ({"image_size": 16}, "8 x 8 pixels and 1 channel.* not 16 and 1: set image_size = 8"),
+        ({"image_size": 16}, "8 x 8 pixels and 1 channel.*: set image_size = 8 .* not 16 and 1"),
         ({"source": "folder", "channels": 4}, "1 channel .grey. or 3 .colour., not 4"),
         ({"source": "cifar10", "channels": 1}, "32 x 32 pixels and 3 channel.* not 32 and 1"),
     ],
@@ -158,7 +158,7 @@ def test_broken_images_are_named(tmp_path):
 def test_folder_paths_that_cannot_be_used_say_what_is_wanted(tmp_path):
     with pytest.raises(DedtError, match="needs a path"):
         load("folder")
-    with pytest.raises(DedtError, match="nowhere does not exist.*one subfolder of images per class"):
+    with pytest.raises(DedtError, match="nowhere does not exist.*one subfolder per class"):
         load("folder", path=tmp_path / "nowhere")
     for _ in range(2):
         with pytest.raises(DedtError, match="holds no images: add some"):
@@ -171,7 +171,9 @@ def test_a_test_folder_of_other_classes_counts_as_none(tmp_path):
     tiny.write_images(tmp_path / "test", classes=("birch", "cedar"))
     assert load("folder", path=tmp_path, split="test") is None
     said = load("folder", path=tmp_path, image_size=4).reading.line
-    assert "classes birch, cedar, but the training images have ash, birch, cedar: give both" in said
+    assert (
+        "classes birch, cedar, but the training images have the classes ash, birch, cedar: give both" in said
+    )
 
 
 def test_hidden_files_are_no_images(tmp_path):

@@ -154,7 +154,7 @@ def test_a_download_that_goes_wrong_leaves_nothing_behind(site, tmp_path, fault)
     with pytest.raises(DedtError) as error:
         load("cifar10")
     why = "404" if fault == "not found" else "invalid hash value"
-    for part in (why, CIFAR10.url, CIFAR10.filename, f"put it into {tmp_path / 'data'}", "Run again"):
+    for part in (why, CIFAR10.url, CIFAR10.filename, f"put the file into {tmp_path / 'data'}", "Run again"):
         assert part in str(error.value)
     assert [p.name for p in (tmp_path / "data").iterdir()] == [".cifar10.lock"]
 
@@ -164,7 +164,7 @@ def test_without_network_the_message_says_what_to_fetch_and_where_to(tmp_path, m
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/x.tar.gz"
         monkeypatch.setattr(CIFAR10, "url", url)
-        told = f"could not be downloaded .*fetch {url} .* put it into {tmp_path / 'data'}"
+        told = f"could not be downloaded .*download {url} .* put the file into {tmp_path / 'data'}"
         with pytest.raises(DedtError, match=told):
             load("cifar10")
 
@@ -172,7 +172,7 @@ def test_without_network_the_message_says_what_to_fetch_and_where_to(tmp_path, m
 def test_a_foreign_archive_is_never_opened(folder, tmp_path):
     content = make_archive({**members(), "data_batch_2": pickle.dumps(Bomb(tmp_path / "boom"))})
     (folder / CIFAR10.filename).write_bytes(content)
-    with pytest.raises(DedtError, match="not the official cifar.*delete it and run again, or fetch"):
+    with pytest.raises(DedtError, match="not the official cifar.*delete it and run again, or download"):
         load("cifar10", path=folder)
     assert not (tmp_path / "boom").exists() and not (folder / BATCHES).exists()
 
@@ -181,7 +181,7 @@ def test_a_foreign_archive_is_never_opened(folder, tmp_path):
 def test_a_foreign_batch_is_named_and_never_opened(folder, tmp_path, name):
     load("cifar10", path=folder)
     (folder / BATCHES / name).write_bytes(pickle.dumps(Bomb(tmp_path / "boom")))
-    with pytest.raises(DedtError, match=f"{name} in .*not the original: delete the folder"):
+    with pytest.raises(DedtError, match=f"missing or altered .{name}.. Delete the folder"):
         load("cifar10", path=folder)
     assert not (tmp_path / "boom").exists()
 
@@ -189,7 +189,7 @@ def test_a_foreign_batch_is_named_and_never_opened(folder, tmp_path, name):
 def test_a_missing_batch_is_named(folder):
     load("cifar10", path=folder)
     (folder / BATCHES / "data_batch_4").unlink()
-    with pytest.raises(DedtError, match="^data_batch_4 in .* is missing"):
+    with pytest.raises(DedtError, match="^Files in .* are missing or altered .data_batch_4."):
         load("cifar10", path=folder)
 
 
@@ -210,7 +210,7 @@ def test_the_unpacked_folder_itself_may_be_given(folder):
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DEDT_DATA", str(tmp_path / "file" / "data"))
-    with pytest.raises(DedtError, match="Cannot create .*Set DEDT_DATA to a folder"):
+    with pytest.raises(DedtError, match="Cannot create .*Set DEDT_DATA to a writable folder"):
         load("cifar10")
 
 
@@ -239,5 +239,7 @@ def test_parquet_files_are_read_instead(tmp_path, labels):
 
 def test_parquet_files_with_other_classes_are_refused(tmp_path):
     write_parquet(tmp_path / "train.parquet", ["elm", "oak"])
-    with pytest.raises(DedtError, match="classes elm, oak, .*not those of CIFAR-10: use data = 'parquet'"):
+    with pytest.raises(
+        DedtError, match="classes elm, oak, .*not the classes of CIFAR-10: use data = 'parquet'"
+    ):
         check_source("cifar10", tmp_path)

@@ -114,12 +114,14 @@ def test_test_images_have_the_training_images_classes_and_size(tmp_path):
     check_source("parquet", tmp_path)
     assert load("parquet", path=tmp_path, split="test") is None
     said = load("parquet", path=tmp_path).reading.line
-    assert "2 of 3 images" in said and "none of the 3 classes (test-00001: 'ash', test-00002: None" in said
+    assert "2 of 3 images" in said and "not among the 3 classes (test-00001: 'ash', test-00002: None" in said
 
 
 def test_a_label_outside_the_names_is_shown(tmp_path):
     path = write(tmp_path / "train.parquet", labels=[0, 1, 2, 3, -1], names=NAMES)
-    with pytest.raises(DedtError, match="2 of 5 images .*train-00003: 3, train-00004: -1.*correct or remove"):
+    with pytest.raises(
+        DedtError, match="2 of 5 images .*train-00003: 3, train-00004: -1.*correct the labels, remove"
+    ):
         load("parquet", path=path)
 
 
@@ -142,11 +144,11 @@ def test_the_named_columns_win(tmp_path):
 @pytest.mark.parametrize(
     "columns, message",
     [
-        ({"label": [0, 1]}, "has 0 columns that could be the images .*Its columns are: label: int64"),
+        ({"label": [0, 1]}, "has 0 columns that could hold the images .*Its columns are: label: int64"),
         ({"a": [{"bytes": b""}], "b": [{"bytes": b""}], "label": [0]}, "2 columns .* images .*img or image"),
         (
             {"img": [{"bytes": b""}] * 6, "x": [1, 2] * 3, "y": [1, 2] * 3},
-            "columns x, y could be the class .*--label COLUMN",
+            "columns could hold the classes: x, y.*--label COLUMN",
         ),
     ],
 )
@@ -196,7 +198,11 @@ def test_broken_images_are_named_with_file_and_row(tmp_path):
     write(tmp_path / "train-1.parquet", [*whole[6:9], None, b"not an image", b""])
     with pytest.raises(DedtError, match="4 of 12 images in .* cannot be read; repair") as error:
         load("parquet", path=tmp_path)
-    for row in ("0.parquet row 0", "1.parquet row 3 (there are no", "1.parquet row 4 (no image of"):
+    for row in (
+        "0.parquet row 0",
+        "1.parquet row 3 (the image is empty",
+        "1.parquet row 4 (not an image format",
+    ):
         assert f"train-{row}" in str(error.value)
     assert "BytesIO" not in str(error.value)
 
@@ -211,7 +217,7 @@ def test_only_the_first_broken_images_are_listed(tmp_path):
 def test_a_struct_that_is_null_has_no_image(tmp_path):
     rows = pa.array([None, {"bytes": png(pixels(1)[0])}], pa.struct([("bytes", pa.binary())]))
     pq.write_table(pa.table({"img": rows, "label": [0, 1]}), tmp_path / "train.parquet")
-    with pytest.raises(DedtError, match="1 of 2 .*\n.*row 0 .there are no image bytes"):
+    with pytest.raises(DedtError, match="1 of 2 .*\n.*row 0 .the image is empty"):
         load("parquet", path=tmp_path)
 
 
@@ -219,7 +225,7 @@ def test_a_struct_that_is_null_has_no_image(tmp_path):
 def test_a_file_that_was_cut_off_is_named(tmp_path, keep):
     path = write(tmp_path / "train.parquet")
     path.write_bytes(path.read_bytes()[:keep])
-    told = "train.parquet is not a whole Parquet file .*fetch or write it again"
+    told = "train.parquet is not a complete Parquet file .*download or write it again"
     with pytest.raises(DedtError, match=told):
         check_source("parquet", path)
 
@@ -228,7 +234,7 @@ def test_a_file_that_is_damaged_inside_is_named(tmp_path):
     path = write(tmp_path / "train.parquet")
     raw = path.read_bytes()
     path.write_bytes(raw[:4] + bytes(100) + raw[104:])
-    with pytest.raises(DedtError, match="train.parquet is damaged .*fetch or write it again"):
+    with pytest.raises(DedtError, match="train.parquet is damaged .*download or write it again"):
         load("parquet", path=path)
 
 

@@ -58,7 +58,7 @@ def test_whatever_pillow_opens_is_an_image_and_the_rest_is_counted(tmp_path):
     (tmp_path / "ant" / "x.heic").write_bytes(b"heic")
     reading = find("folder", tmp_path).reading
     assert reading.used == 7 and adds_up(reading)
-    assert reading.left_out == {"not images": 4, "of a kind that Pillow cannot open (.heic)": 1}
+    assert reading.left_out == {"not images": 4, "of a format that Pillow cannot open (.heic)": 1}
     assert len(load("folder", path=tmp_path, image_size=6)) == 7
 
 
@@ -94,7 +94,7 @@ def test_links_are_followed_once_and_broken_or_blocking_ones_counted(tmp_path):
     assert found.reading.left_out == {
         "images beside the class folders": 1,
         "broken links": 2,
-        "links to a folder that was entered already": 1,
+        "links to a folder that was already read": 1,
         "pipes, sockets or devices": 3,
     }
     assert adds_up(found.reading) and all((root / name).is_file() for name in found.ids)
@@ -175,7 +175,10 @@ def test_unusable_held_out_images_and_empty_classes_do_not_block_training(tmp_pa
     check_source("folder", tmp_path)
     images = load("folder", path=tmp_path, image_size=4)
     assert images.class_names == TWO and images.class_counts.tolist() == [4, 4]
-    assert "no held-out images are used: " in images.reading.line and "no class: aphid" in images.reading.line
+    assert (
+        "no held-out images are used: " in images.reading.line
+        and "folders without images, not used as classes: aphid" in images.reading.line
+    )
     assert load("folder", path=tmp_path, split="test", image_size=4) is None
 
 
@@ -223,7 +226,7 @@ def test_one_family_of_parquet_files_is_a_split(tmp_path, files):
         (["train-00000-of-00002-aaaaaaaa"], "holds 1 of the 2"),
         (
             ["train-00000-of-00003", "train-00002-of-00003"],
-            "2 of the 3 files train-.*add those that are missing",
+            "2 of the 3 files train-.*add the missing files",
         ),
         (["train_noisy-00000-of-00001"], "no train.parquet.*train_noisy"),
     ],
@@ -240,7 +243,10 @@ def test_labels_of_minus_one_or_names_without_images_do_not_block(tmp_path):
     write(tmp_path, "test.parquet", labels=[-1] * 3, names=["ash", "birch", "cedar"])
     images = load("parquet", path=tmp_path)
     assert images.class_names == ("ash", "cedar") and images.labels.tolist() == [0, 1, 0, 1]
-    assert "no class: birch" in images.reading.line and "no held-out images" in images.reading.line
+    assert (
+        "classes without images, left out: birch" in images.reading.line
+        and "no held-out images" in images.reading.line
+    )
     assert load("parquet", path=tmp_path, split="test") is None
 
 
@@ -288,7 +294,7 @@ def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, mon
     for _ in range(2):  # first decoded, then read from the store
         code, printed, _ = select(capsys, root, tmp_path, "--skip-bad")
         assert code == 0 and "9 files seen, 7 images used, 2 left out: 2 unreadable" in printed
-        assert "so no class: cat" in printed
+        assert "without remaining images, left out: cat" in printed
     assert Coreset.load(tmp_path / "out").class_names == TWO
     assert select(capsys, root, tmp_path)[0] == 2
     with pytest.raises(DedtError, match="unreadable.txt"):

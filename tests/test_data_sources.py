@@ -127,7 +127,7 @@ def test_columns_are_told_apart_or_named(tmp_path):
     assert of().class_names == CLASSES and of(label="place").class_names == ("hill", "sea")
     assert of(caption="long").captions[1] == "a long tale 1"
     assert of(label="none").class_names == ()
-    with pytest.raises(DedtError, match="free text, and no class. Give it as --caption long"):
+    with pytest.raises(DedtError, match="free text, not classes. Give it as --caption long"):
         of(label="long")
     unknown = "no column 'nothing' for --caption. The columns are: text, label, place"
     with pytest.raises(DedtError, match=unknown):
@@ -171,7 +171,7 @@ def test_a_column_of_splits_parts_the_rows(tmp_path):
     assert train.labels.tolist() + test.labels.tolist() == data.find("metadata", tmp_path).labels.tolist() + [
         CLASSES.index(row["label"]) for row in rows[4:]
     ]
-    assert "splits by the column 'split'" in train.reading.line
+    assert "splits from the column 'split'" in train.reading.line
     assert "2 of the split 'test'" in train.reading.line and "held out: " in train.reading.line
     write_jsonl(tmp_path / "metadata.jsonl", [row | {"split": "train"} for row in rows])
     assert len(data.find("metadata", tmp_path).ids) == 6
@@ -193,14 +193,14 @@ def test_a_list_of_paths_and_a_cleaned_list(tmp_path):
     assert [number_of(image) for image in found.decode(8, 3).images] == [2, 4, 1, 5]
     assert found.reading.notes == ()
     photo(6).save(tmp_path / "cat" / "06.png")
-    assert data.find("list", cleaned).reading.notes == ("images added since they were looked at: 1",)
+    assert data.find("list", cleaned).reading.notes == ("images added since the list was written: 1",)
     again = tmp_path / "again.dedt.json"  # a cleaned list can be cleaned again
     lists.write_cleaned(again, "list", cleaned, {"dog/01.png": "dark"}, listing=data.find("list", cleaned))
     assert data.find("list", again).reading.notes == () and len(data.find("list", again).ids) == 4
     (tmp_path / "cat" / "00.png").unlink()  # deleting an image that was left out does no harm
     (tmp_path / "cat" / "06.png").unlink()
     gone = data.find("list", cleaned)
-    assert gone.reading.notes == ("images gone since they were looked at: 1",)
+    assert gone.reading.notes == ("images removed since the list was written: 1",)
     assert len(gone.ids) == 4 and gone.reading.left_out["blank"] == 1
     photo(0).save(tmp_path / "cat" / "renamed.png")  # what was left out stays out under another name
     assert data.find("list", cleaned).reading.left_out["duplicates"] == 1
@@ -229,15 +229,15 @@ def test_a_cleaned_list_stays_true_when_the_files_change(tmp_path):
     ids, notes = found()
     assert ids == kept - {"cat/00.png"} | {"dog/bad.png", "cat/copy.png"}
     assert notes[1:] == (
-        "images gone since they were looked at: 2",
-        "copies of images that are gone, used in their place: 1",
+        "images removed since the list was written: 2",
+        "copies used instead of removed images: 1",
     )
     photo(0).save(tmp_path / "cat" / "00.png")
     (tmp_path / "cat" / "copy.png").rename(tmp_path / "cat" / "other.png")
     photo(8).save(tmp_path / "cat" / "new.png")
     ids, notes = found()
     assert ids == kept | {"dog/bad.png", "cat/new.png"}
-    assert notes[0] == "images added since they were looked at: 1"
+    assert notes[0] == "images added since the list was written: 1"
 
 
 def test_a_data_set_on_the_hub_needs_a_network(monkeypatch):

@@ -74,7 +74,7 @@ def test_the_first_image_of_a_sample_in_a_tar_wins_and_the_others_are_counted(tm
     found = listed(tar(tmp_path / "a.tar", *((name, png(i)) for i, name in enumerate(names))))
     assert found.ids == ("a.tar/1", "a.tar/img.1", "a.tar/img.2", "a.tar/Shot 2024-01-02 at 10.00.33")
     assert numbers(found) == [0, 2, 3, 4] and found.reading.seen == 6
-    assert found.reading.left_out == {"further images of a sample (of the same name up to the first dot)": 2}
+    assert found.reading.left_out == {"further images of a sample (same name up to the first dot)": 2}
 
 
 def test_a_tar_of_a_folder_holds_its_links_and_nothing_hidden(tmp_path):
@@ -160,8 +160,8 @@ def test_what_is_no_label_is_said(tmp_path, write):
     write(tmp_path, "label", [0.5, 1.0] * 3)
     found = listed(tmp_path)
     assert found.class_names == ()
-    assert "'label' holds something else than text or whole numbers" in found.reading.line
-    with pytest.raises(DedtError, match="'label' holds something else .* so it cannot be the label"):
+    assert "'label' holds values other than text and whole numbers" in found.reading.line
+    with pytest.raises(DedtError, match="'label' holds values other than .* so it cannot be the label"):
         listed(tmp_path, label="label")
     with pytest.raises(DedtError, match="no column 'kind' for --label. The columns are: label"):
         listed(tmp_path, label="kind")
@@ -231,18 +231,18 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, na
         ("metadata.csv", "file_name,label\n", "has no rows"),
         ("some.csv", "", "has no rows"),
         ("some.csv", "Bildname;Art;Laenge\na.png;Ameise;1,5\n", "columns are: Bildname, Art, Laenge"),
-        ("some.csv", "path;Art;Art\na.png;ant;bee\n", "its header names Art more than once"),
+        ("some.csv", "path;Art;Art\na.png;ant;bee\n", "the header has Art more than once"),
         ("metadata.csv", "file_name,text\n00.png,red, and big\n", "row 1 has more values than the header"),
         ("metadata.csv", "file_name,text\n00.png,a\n ,b\n", "no 'file_name' in row 2"),
         ("some.jsonl", '{"path": "00.png"}\n{', "line 2: "),
-        ("some.jsonl", '["00.png"]\n', "entry 1 is no JSON object"),
-        ("some.jsonl", '{"path": "00.png"}\n7\n', "line 2 is no JSON object"),
-        ("metadata.csv", ROWS.replace("ant", "\xe4nt").encode("cp1252"), "save it as text in UTF-8"),
-        ("some.txt", "nowhere.png\n04.png\n", "No such file: none of the 2 images .*nowhere.png, 04.png"),
+        ("some.jsonl", '["00.png"]\n', "entry 1 is not a JSON object"),
+        ("some.jsonl", '{"path": "00.png"}\n7\n', "line 2 is not a JSON object"),
+        ("metadata.csv", ROWS.replace("ant", "\xe4nt").encode("cp1252"), "save it as UTF-8 text"),
+        ("some.txt", "nowhere.png\n04.png\n", "None of the 2 images .* exists .nowhere.png, 04.png"),
         ("some.txt", "a.png\n./a.png\n", "more than once .a.png, ./a.png"),
         ("some.csv", "path\na.png\n./a.png\n", "more than once .a.png, ./a.png"),
-        ("metadata.csv", "file_name\na.png\n./a.png\n", "more than once .a.png.: name"),
-        ("metadata.parquet", "PAR1", "metadata.parquet is not a whole Parquet file"),
+        ("metadata.csv", "file_name\na.png\n./a.png\n", "more than once .a.png.: list"),
+        ("metadata.parquet", "PAR1", "metadata.parquet is not a complete Parquet file"),
     ],
 )
 def test_lists_that_cannot_be_used_say_what_is_there(tmp_path, name, text, message):
@@ -289,7 +289,7 @@ def test_folders_of_a_table_are_classes_only_if_each_image_lies_in_one(tmp_path,
         (tmp_path / "in" / "metadata.csv").write_text("\n".join(["file_name", *names]))
         found = listed(tmp_path / "in")
         assert found.class_names == classes
-        assert ("folders are no classes" in found.reading.line) == (not classes)
+        assert ("folders are not used as classes" in found.reading.line) == (not classes)
 
 
 # ---- captions --------------------------------------------------------------------------------------------
@@ -308,8 +308,8 @@ def test_captions_are_read_in_usual_encodings_and_what_is_none_is_said(tmp_path,
             (path / f"{i:02d}.txt").write_bytes(text)
     found = listed(path)
     assert found.captions == ("ant\xe9",) * 3 + ("",) * 3
-    assert "no captions, because they are not UTF-8: " in found.reading.line
-    assert "no captions, because they hold only numbers: " in found.reading.line
+    assert "text files not used as captions, because they are not UTF-8: " in found.reading.line
+    assert "text files not used as captions, because they hold only numbers: " in found.reading.line
     assert found.reading.left_out == ({} if inside else {"not images": 3})
 
 
@@ -362,7 +362,7 @@ def test_settings_of_a_generator_are_no_classes(tmp_path):
     rows = "".join(f"{i:02d}.png,a leaf {i},{7.5 + i % 2},{20 + i % 2},{0.25 * (i % 3)}\n" for i in range(20))
     (tmp_path / "metadata.csv").write_text(f"file_name,prompt,cfg_scale,steps,weightiness\n{rows}")
     found = listed(tmp_path)
-    assert not found.class_names and "captions by the column 'prompt'" in found.reading.line
+    assert not found.class_names and "captions from the column 'prompt'" in found.reading.line
 
 
 def test_a_caption_that_is_a_number_is_a_caption(tmp_path):
@@ -376,8 +376,8 @@ def test_the_column_of_the_classes_is_named_unless_it_was_asked_for(tmp_path):
     (tmp_path / "metadata.csv").write_text(
         "file_name,kind\n" + "".join(f"{i:02d}.png,k{i % 2}\n" for i in range(12))
     )
-    assert "classes by the column 'kind'" in listed(tmp_path).reading.line
-    assert "by the column" not in listed(tmp_path, label="kind").reading.line
+    assert "classes from the column 'kind'" in listed(tmp_path).reading.line
+    assert "from the column" not in listed(tmp_path, label="kind").reading.line
 
 
 def test_a_folder_around_the_folders_of_classes_is_told(tmp_path):
@@ -413,7 +413,7 @@ def test_photographs_are_read_whatever_archive_lies_beside_them(tmp_path, folder
     tar(tmp_path / stray, ("x.png", png(1)))
     found = listed(tmp_path)
     assert len(found.ids) == 3
-    assert f"not read, because there are images beside them: {stray}" in found.reading.line
+    assert f"not read, because the folder also holds images: {stray}" in found.reading.line
     assert sum(found.reading.left_out.values()) == 1
 
 
@@ -421,7 +421,7 @@ def test_tables_in_the_folders_of_classes_are_said_to_be_not_read(tmp_path):
     for name in ("ant", "bee"):
         photos(tmp_path / name, 1, 2)
         (tmp_path / name / "metadata.csv").write_text("file_name,text\n1.png,small\n")
-    assert "not read: ant/metadata.csv, bee/metadata.csv; one table" in listed(tmp_path).reading.line
+    assert "not read: ant/metadata.csv, bee/metadata.csv; only a table" in listed(tmp_path).reading.line
 
 
 def test_a_copy_of_a_hub_data_set_is_not_its_pictures(tmp_path):
@@ -435,7 +435,7 @@ def test_a_copy_of_a_hub_data_set_is_not_its_pictures(tmp_path):
 def test_a_folder_with_a_link_to_itself_is_the_folder_that_it_is(tmp_path):
     (photos(tmp_path, *range(3)) / "self").symlink_to(".")
     found = listed(tmp_path)
-    assert len(found.ids) == 3 and found.reading.left_out == {"links to a folder that was entered already": 1}
+    assert len(found.ids) == 3 and found.reading.left_out == {"links to a folder that was already read": 1}
 
 
 def test_class_folders_of_fewer_images_than_lie_beside_them_are_refused(tmp_path):
@@ -465,14 +465,14 @@ def test_a_file_that_is_no_set_of_images_is_told_from_a_path_that_is_not_there(t
     with pytest.raises(DedtError, match=message):
         listed(tmp_path / name)
     if name != "a.jpg":
-        with pytest.raises(DedtError, match=f"It holds {name}: unpack archives first"):
+        with pytest.raises(DedtError, match=f"The folder holds {name}: unpack archives first"):
             listed(tmp_path)
 
 
 def test_a_flat_test_folder_beside_classes_is_told(tmp_path):
     photos(tmp_path / "train" / "ant", 0), photos(tmp_path / "test", 1)
     said = listed(tmp_path).reading.line
-    assert "test has no class folders with images, but the training images have ant" in said
+    assert "test has no class folders with images, but the training images have the classes ant" in said
 
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
@@ -515,7 +515,7 @@ def test_a_table_that_names_splits_is_refused(tmp_path):
     photos(tmp_path / "train", 0, 1), photos(tmp_path / "test", 2)
     names = ["train/00.png", "train/01.png", "test/02.png"]
     tiny.write_jsonl(tmp_path / "metadata.jsonl", [{"file_name": name} for name in names])
-    with pytest.raises(DedtError, match="names images of test, train, which are splits: put a table"):
+    with pytest.raises(DedtError, match="lists images of several splits .test, train.: put a separate table"):
         listed(tmp_path)
 
 
@@ -543,7 +543,7 @@ def test_a_link_in_a_tar_to_what_is_not_there_is_an_error(tmp_path):
         link = tarfile.TarInfo("1.png")
         link.type, link.linkname = tarfile.LNKTYPE, "gone.png"
         out.addfile(link)
-    with pytest.raises(DedtError, match="a.tar is not a whole tar file"):
+    with pytest.raises(DedtError, match="a.tar is not a complete tar file"):
         listed(path)
 
 
@@ -554,7 +554,7 @@ def test_a_cleaned_list_of_rows_is_of_the_file_that_was_looked_at(tmp_path):
     lists.write_cleaned(cleaned, "parquet", path, {"train-00000": "bad"}, listing=listed(path))
     assert numbers(listed(cleaned)) == [1, 2]
     pq.write_table(pa.table({"image": rows["image"][::-1]}), tmp_path / "train.parquet")
-    with pytest.raises(DedtError, match="train.parquet was written anew since .*c.dedt.json was made of it"):
+    with pytest.raises(DedtError, match="train.parquet has changed since .*c.dedt.json was written"):
         listed(cleaned)
 
 
@@ -593,7 +593,7 @@ def test_one_name_in_two_spellings_is_one_class(tmp_path):
     photos(tmp_path / "folders" / "Spinne", 2)
     found = listed(tmp_path / "folders")
     assert found.class_names == (names[0], "Spinne") and found.labels.tolist() == [0, 0, 1]
-    assert "differ only in how accents are written" in found.reading.line
+    assert "differ only in how accents are encoded" in found.reading.line
     photos(tmp_path, *range(4))
     rows = [f"{i:02d}.png,{name}" for i, name in enumerate([*names, *names])]
     (tmp_path / "some.csv").write_text("\n".join(["path,label", *rows]))
@@ -604,7 +604,7 @@ def test_a_second_table_is_named(tmp_path):
     photos(tmp_path, 0, 1)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "00.png"}\n{"file_name": "01.png"}\n')
     (tmp_path / "metadata.csv").write_text("file_name\n00.png\n")
-    assert "not read, because metadata.jsonl is: metadata.csv" in listed(tmp_path).reading.line
+    assert "not read, because metadata.jsonl is used: metadata.csv" in listed(tmp_path).reading.line
 
 
 @pytest.mark.parametrize(
@@ -612,7 +612,7 @@ def test_a_second_table_is_named(tmp_path):
     [
         ("some.xlsx", "", "is a spreadsheet: save its sheet as CSV"),
         ("nowhere", "", "nowhere does not exist"),
-        (".", "Art", "those of Labels.csv, give the path of that file"),
+        (".", "Art", "columns of Labels.csv, give the path of the file"),
     ],
 )
 def test_paths_of_something_else_say_what_to_do(tmp_path, name, label, message):
@@ -646,5 +646,5 @@ def test_an_archive_that_changes_while_it_is_looked_at_is_refused(tmp_path):
     found = listed(tmp_path)
     assert found.files.content
     os.utime(tmp_path / "0.tar", (1, 1))
-    with pytest.raises(DedtError, match="0.tar was changed while this ran"):
+    with pytest.raises(DedtError, match="0.tar has changed during the run"):
         look(found)

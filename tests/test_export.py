@@ -94,7 +94,7 @@ def test_images_that_were_moved_are_found_where_they_are(tmp_path, capsys):
     coreset = chosen(tmp_path, root)
     root.rename(tmp_path / "elsewhere")
     argv = ["export", str(coreset), "--to", "torch", "--out", str(tmp_path / "out")]
-    assert main(argv) == 2 and "say where they are: --data" in capsys.readouterr().err
+    assert main(argv) == 2 and "give their new path as --data" in capsys.readouterr().err
     assert main([*argv, "--data", str(tmp_path / "elsewhere")]) == 0
 
 
@@ -156,7 +156,7 @@ def test_images_behind_a_moved_list_are_looked_for(tmp_path, capsys):
     coreset = chosen(tmp_path, tmp_path / "photos.dedt.json")
     root.rename(tmp_path / "elsewhere")
     assert main(["export", str(coreset), "--to", "list", "--out", str(tmp_path / "out")]) == 2
-    assert "say where they are: --data" in capsys.readouterr().err
+    assert "give their new path as --data" in capsys.readouterr().err
 
 
 def test_an_export_to_a_file_is_refused(tmp_path, capsys):

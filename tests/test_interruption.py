@@ -105,7 +105,7 @@ def test_ipython_shows_what_to_do_and_not_the_way_there():
 
     for error, told in (
         ("DedtError('do this')", "DedtError: do this"),
-        ("Stopped(2)", "go on from the last step"),
+        ("Stopped(2)", "continue from the last step"),
     ):
         with capture_output() as shown:
             InteractiveShell.instance().run_cell(

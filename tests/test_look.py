@@ -76,7 +76,7 @@ def test_a_cleaned_list_has_the_whole_name_and_replaces_no_other(tmp_path, capsy
         "--out",
         str(tmp_path / "out"),
     ]
-    assert main(argv) == 2 and "is the list of" in capsys.readouterr().err
+    assert main(argv) == 2 and "is the cleaned list of" in capsys.readouterr().err
 
 
 def test_pages_behind_the_first_are_told(tmp_path, capsys):
@@ -132,7 +132,7 @@ def test_cleaned_lists_are_called_after_their_data(data, name):
 def test_what_is_no_cleaned_list_is_told(tmp_path, capsys, content):
     (tmp_path / "other.dedt.json").write_text(content)
     assert main(["look", str(tmp_path / "other.dedt.json"), "--drop", "bad", "--out", str(tmp_path)]) == 2
-    assert "is no list that `dedt look --drop` wrote" in capsys.readouterr().err
+    assert "was not written by `dedt look --drop`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["afile", "afile/below"])
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_made_is_told_first(tmp_path, capsys, name):
     picture(0).save(tmp_path / "photos" / "a.png")
     (tmp_path / "afile").write_text("")
     assert main(["look", str(tmp_path / "photos"), "--out", str(tmp_path / name)]) == 2
-    assert "Give --out a folder that can be written" in capsys.readouterr().err
+    assert "Give --out a writable folder" in capsys.readouterr().err
 
 
 def test_what_is_not_used_of_an_image_is_told(tmp_path, capsys):
@@ -155,8 +155,8 @@ def test_what_is_not_used_of_an_image_is_told(tmp_path, capsys):
     argv = ["select", str(tmp_path / "stacks"), "--ratio", "0.5", "--method", "random"]
     assert main([*argv, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "images of several pages, of which the first is used: 4" in said
-    assert "images of 16 bits a channel, of which the upper 8 are used: 1" in said
+    assert "images of several pages (only the first is used): 4" in said
+    assert "images of 16 bits per channel (only the upper 8 are used): 1" in said
 
 
 def chunk(kind, content):

@@ -168,7 +168,7 @@ def test_one_weight_for_each_sample(wrong):
 
 @pytest.mark.parametrize("wrong", [np.arange(3) < 2, [-1], [3], [0.5]], ids=str)
 def test_samples_are_named_by_their_positions(wrong):
-    with pytest.raises(DedtError, match="named by their positions 0..2"):
+    with pytest.raises(DedtError, match="given as integer positions 0..2"):
         EpochPlan(wrong, total=3, epochs=1)
 
 

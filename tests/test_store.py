@@ -235,7 +235,7 @@ def test_a_changed_file_is_noticed(store, damage):
 def test_a_foreign_manifest_is_noticed(store, foreign):
     folder = store.run("stage", IDENTITY, fill)
     write_json(folder / MANIFEST, foreign(store.manifest(folder)))
-    with pytest.raises(DedtError, match="belongs to something else.*Delete") as error:
+    with pytest.raises(DedtError, match="belongs to another result.*Delete") as error:
         Store(store.root).run("stage", IDENTITY, fail)
     assert str(folder) in str(error.value)
 

@@ -150,7 +150,9 @@ def test_a_file_of_ones_own_is_safetensors_or_the_official_one(site, tmp_path):
     renamed.write_bytes(site.content)
     assert "head" in weights.read_official("resnet18-imagenet", str(renamed))
     torch.save(Bomb(tmp_path / "trace"), pickled)
-    with pytest.raises(DedtError, match="other.pth is not the official .*your own must be a .safetensors"):
+    with pytest.raises(
+        DedtError, match="other.pth is not the official .*Your own weights must be a .safetensors"
+    ):
         weights.read_official("resnet18-imagenet", pickled)
     with pytest.raises(DedtError, match="nowhere.pth does not exist"):
         weights.locate("resnet18-imagenet", tmp_path / "nowhere.pth")
@@ -265,14 +267,16 @@ def test_the_next_file_is_taken_where_the_hub_lacks_the_first(hub):
     hub.requests.clear()
     find()
     assert not hub.requests
-    with pytest.raises(DedtError, match="could not be fetched .it has no model.safetensors.\\. Run again"):
+    with pytest.raises(
+        DedtError, match="could not be downloaded .* .the repository has no model.safetensors.\\. Run again"
+    ):
         find(files=FILES[:1])
 
 
 def test_altered_weights_from_the_hub_are_refused_and_not_kept(hub):
     original, hub.files["model.safetensors"] = hub.files["model.safetensors"], b"sensors"
     for _ in range(2):
-        with pytest.raises(DedtError, match="what came as model.safetensors has another SHA-256"):
+        with pytest.raises(DedtError, match="the downloaded model.safetensors does not match its checksum"):
             find()
     hub.files["model.safetensors"] = original
     assert (find() / "model.safetensors").read_bytes() == original
@@ -301,16 +305,16 @@ def test_without_a_hub_one_is_told_at_once_what_to_fetch_and_where_to_put_it(emp
 )
 def test_each_published_network_says_what_to_fetch_and_where_to_put_it(load, what, name, files, no_network):
     start = time.perf_counter()
-    told = f"the {what} of that name .*offline mode is enabled.*fetch {files}.*from https://huggingface.co/{name}"
+    told = f"the {what} of that name .*offline mode is enabled.*download {files}.*from https://huggingface.co/{name}"
     with pytest.raises(DedtError, match=told) as error:
         load()
-    assert f"put them into {no_network / name}" in str(error.value)
+    assert f"put the files into {no_network / name}" in str(error.value)
     assert time.perf_counter() - start < 5
 
 
 def test_offline_mode_asks_nobody(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DedtError, match="could not be fetched .*offline"):
+    with pytest.raises(DedtError, match="could not be downloaded .*offline"):
         find()
     assert not hub.requests
 
@@ -379,7 +383,7 @@ def test_a_name_stands_for_the_same_commit_ever_after(hub, empty_machine):
     publish(hub, "1" * 40, old=COMMIT)
     assert (find() / "model.safetensors").read_bytes() == content
     forget_cache(empty_machine)
-    with pytest.raises(DedtError, match="not what someone/net stood for before.*hub.lock.json"):
+    with pytest.raises(DedtError, match="differs from the file recorded for someone/net.*hub.lock.json"):
         find()  # the hub serves something else under the same commit
     hub.files, hub.digests = old
     forget_cache(empty_machine)
@@ -398,7 +402,7 @@ def test_a_revision_is_said_after_the_name(hub, revision):
 
 def test_a_revision_that_there_is_not_is_told(hub):
     address = f"https://huggingface.co/{NAME}/tree/v9"
-    with pytest.raises(DedtError, match=f"fetch .* from {address} by other means"):
+    with pytest.raises(DedtError, match=f"download .* from {address} by other means"):
         find(f"{NAME}@v9")
 
 
@@ -429,7 +433,7 @@ def test_a_small_file_is_compared_with_the_hash_that_git_gives(hub, empty_machin
     find()
     forget_cache(empty_machine)
     hub.digests["config.json"] = "0" * 40
-    with pytest.raises(DedtError, match="what came as config.json has another"):
+    with pytest.raises(DedtError, match="the downloaded config.json does not match its checksum"):
         find()
 
 
@@ -438,7 +442,7 @@ def test_a_folder_of_ones_own_keeps_to_its_name(hub, file):
     own = fill(weights.weights_folder() / NAME, "config.json", "model.safetensors")
     assert weights.hub_files(NAME, WHAT, FILES).commit is None and set(lock()) == {NAME}
     (own / file).write_bytes(b"another")
-    told = f"{file} is not what {NAME} stood for before.*Put the former file back"
+    told = f"{file} differs from the file recorded for {NAME}.*Restore the earlier file"
     with pytest.raises(DedtError, match=told):
         find()
     assert weights.hub_files(own, WHAT, FILES).files[file] == hashlib.sha256(b"another").hexdigest()
@@ -447,7 +451,7 @@ def test_a_folder_of_ones_own_keeps_to_its_name(hub, file):
 def test_a_file_of_the_cache_that_was_altered_is_told(hub):
     path = (find() / "model.safetensors").resolve()
     path.write_bytes(b"altered")
-    with pytest.raises(DedtError, match=f"{path} is not what .*Delete it and run again"):
+    with pytest.raises(DedtError, match=f"{path} differs from .*Delete it and run again"):
         find()
     path.unlink()
     assert (find() / "model.safetensors").read_bytes() == b"tensors"

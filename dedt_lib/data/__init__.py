@@ -143,10 +143,11 @@ def find(
             tables = [
                 file.name for file in sorted(Path(path or ".").glob("*.*")) if file.suffix in (".csv", ".tsv")
             ]
-            beside = f" If the columns are those of {few(tables)}, give the path of that file." * bool(tables)
+            beside = f" To use the columns of {few(tables)}, give the path of the file." * bool(tables)
             raise DedtError(
-                f"{path} has no columns, so --label and --caption have nothing to name: the folders are the "
-                f"classes (--label {NONE}: there are none), and a text file beside an image is its caption.{beside}"
+                f"{path} is read as a folder of images, without columns for --label and --caption: its "
+                f"subfolders are the classes (--label {NONE} ignores them), and a text file beside an image is "
+                f"its caption.{beside}"
             )
         return folder.find(path, split, label=label)
     if source == "list" and path and str(path).endswith(lists.CLEANED):
@@ -183,6 +184,6 @@ def _check_names(source, split, image_size, channels):
     size, depth = SHAPES.get(source, (image_size, channels))
     if (image_size or size, channels or depth) != (size, depth):
         raise DedtError(
-            f"The images of '{source}' have {size} x {size} pixels and {depth} channel(s), not "
-            f"{image_size or size} and {channels or depth}: set image_size = {size} and channels = {depth}."
+            f"The images of '{source}' have {size} x {size} pixels and {depth} channel(s): set image_size = "
+            f"{size} and channels = {depth}, not {image_size or size} and {channels or depth}."
         )

@@ -44,8 +44,8 @@ def load_cifar10(root: Path, split: str = "train") -> LabelledImages:
             name for name, md5 in _checksums().items() if not check_integrity(root / BATCHES / name, md5)
         ]
         raise DedtError(
-            f"{', '.join(wrong)} in {root / BATCHES} is missing or not the original: delete the "
-            f"folder {root / BATCHES} and run again, to unpack or download it anew."
+            f"Files in {root / BATCHES} are missing or altered ({', '.join(wrong)}). Delete the folder and "
+            "run again to unpack or download CIFAR-10 again."
         ) from None
     images, labels = data.data.transpose(0, 3, 1, 2), np.array(data.targets, dtype=np.int64)
     return LabelledImages(images, labels, CLASS_NAMES, parquet.row_names(split, len(labels)), "cifar10")
@@ -70,15 +70,15 @@ def find(path: str | Path | None, split: str = "train") -> Path | Listing | None
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DedtError(
-            f"{root} is not a folder. Give the folder that holds {BATCHES}, its archive or Parquet files, or "
-            "make an empty one, to which CIFAR-10 is then downloaded."
+            f"{root} is not a folder. Give a folder with {BATCHES}, its archive or Parquet files, or create "
+            "an empty folder, into which CIFAR-10 is downloaded."
         )
     if not parquet.find_files(root, "train"):
         return root.parent if root.name == BATCHES else root
     found = classed(split, *parquet.splits(root))
     if found and found.class_names not in (CLASS_NAMES, tuple(map(str, range(10)))):
         raise DedtError(
-            f"{found.root} holds the classes {', '.join(found.class_names[:12])}, which are not those of "
+            f"{found.root} has the classes {', '.join(found.class_names[:12])}, which are not the classes of "
             "CIFAR-10: use data = 'parquet'."
         )
     return found and dataclasses.replace(found, class_names=CLASS_NAMES, name="cifar10")
@@ -98,7 +98,7 @@ def _unpack(root):
     if (root / BATCHES).is_dir():
         return
     make_folder(root, "Set DEDT_DATA to")
-    with locked(root / ".cifar10", "the archive of CIFAR-10"):
+    with locked(root / ".cifar10", "the CIFAR-10 archive"):
         if not (root / BATCHES).is_dir():
             archive = fetched(root / CIFAR10.filename, CIFAR10.url, SHA256, "DEDT_DATA")
             with atomic_folder(root / BATCHES) as folder, tarfile.open(archive) as tar:

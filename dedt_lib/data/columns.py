@@ -21,7 +21,7 @@ FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+([eE][-+]?[0-9]+)?")
 """A number with a decimal point or comma, as a table without types writes it."""
 WHOLE = re.compile(r"[-+]?[0-9]+(\.0*)?")
 """A whole number as text; tables write "3.0" when the column has gaps."""
-UNFIT = "holds something else than text or whole numbers"
+UNFIT = "holds values other than text and whole numbers"
 
 
 def by_kind(names: Iterable[str], values: Callable[[str], list]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -123,27 +123,27 @@ def label_column(
         found = _asked(asked, (*fields, *others), values, "label")
         if not is_label(asked, True):
             raise DedtError(
-                f"The column '{asked}' has {len(set(found)):,} different values in {len(found):,} "
-                f"rows: that is free text, and no class. Give it as --caption {asked}, and another as "
+                f"The column '{asked}' has {len(set(found)):,} different values in {len(found):,} rows, so "
+                f"it holds free text, not classes. Give it as --caption {asked}, and give another column as "
                 f"--label, or --label {NONE}."
             )
         return asked, []
     like = _called(LABELS, (*fields, *others))
-    notes = [f"'{name}' {UNFIT}, so it is no class" for name in like if values(name) is None]
+    notes = [f"'{name}' {UNFIT}, so it is not used as the class" for name in like if values(name) is None]
     known = [name for name in like if values(name) is not None]
     known = known or [name for name in fields if name.lower().startswith("label")]
     if known and is_label(known[0], True):
         return known[0], notes
     if known:
         empty = not any(value is not None for value in values(known[0]) or ())
-        why = "is empty" if empty else "has a value of its own in most rows"
-        return "", [*notes, f"'{known[0]}' {why}, so it is no class"]
+        why = "is empty" if empty else "has a different value in most rows"
+        return "", [*notes, f"'{known[0]}' {why}, so it is not used as the class"]
     free = [name for name in fields if not NOT_LABELS.fullmatch(name) and name.lower() not in CAPTIONS]
     found = [name for name in free if is_label(name, False)]
     if len(found) > 1:
         raise DedtError(
-            f"Each of the columns {few(found)} could be the class of an image: say which by "
-            f"--label COLUMN, or that none is by --label {NONE}."
+            f"Several columns could hold the classes: {few(found)}. Choose one with --label COLUMN, or use "
+            f"--label {NONE} for no classes."
         )
     return (found or [""])[0], notes
 
@@ -173,7 +173,7 @@ def caption_column(
     named = [name for name in _called(CAPTIONS, fields) + _called(CAPTIONS, others) if name != label]
     found = next((name for name in named if name in fields or values(name) is not None), "")
     unfit = [] if found else named
-    return found, [f"'{name}' {UNFIT}, so it is no caption" for name in unfit]
+    return found, [f"'{name}' {UNFIT}, so it is not used as the caption" for name in unfit]
 
 
 def _called(known: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -189,7 +189,7 @@ def _asked(asked: str, there: Sequence[str], values: Callable[[str], list | None
         )
     if (found := values(asked)) is None:
         raise DedtError(
-            f"The column '{asked}' {UNFIT}, so it cannot be the {what}: give another as --{what}."
+            f"The column '{asked}' {UNFIT}, so it cannot be the {what}: give another column as --{what}."
         )
     return found
 

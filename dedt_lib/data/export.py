@@ -139,7 +139,7 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
             "again."
         )
     if moved := _moved(kept, listing) if classed else []:
-        raise DedtError(f"Kept images changed class since ({len(moved)}), such as {moved[0]}: select again.")
+        raise DedtError(f"Kept images have changed class ({len(moved)}), such as {moved[0]}: select again.")
     kept["stem"] = stems(list(kept.index))
     names = set(table["class_name"])
     numbers = {int(name) for name in names if re.fullmatch(r"-?[0-9]+", name)}
@@ -152,7 +152,7 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
         row, path = kept.loc[name], file if isinstance(file, Path) else None
         content = path.read_bytes() if path else file.read()
         if row["content"] != digest_of(content):
-            raise DedtError(f"{name} in {listing.root} is no longer the image that was chosen: select again.")
+            raise DedtError(f"{name} in {listing.root} has changed since it was selected: select again.")
         yield Item(
             id=name,
             stem=row["stem"],
@@ -193,12 +193,12 @@ def to_list(found: Iterator[Item], out: Path) -> None:
     for item in found:
         if item.source is None:
             raise DedtError(
-                "These images lie inside other files and have no path of their own: choose another --to, "
-                "such as imagefolder or webdataset."
+                "These images are stored inside other files and have no paths of their own: choose another "
+                "--to, such as imagefolder or webdataset."
             )
         if "\n" in (path := str(item.source.absolute())):
             raise DedtError(
-                f"{path!r} has a line break in its name, which no list can hold: choose another --to."
+                f"{path!r} has a line break in its name, which a list cannot hold: choose another --to."
             )
         rows.append({"path": path, **_columns(item), "caption": item.caption})
     (out / "images.txt").write_text("".join(f"{row['path']}\n" for row in rows), "utf-8", "surrogateescape")
@@ -307,8 +307,8 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
     )
     if least < 0.5 or most > 2:
         say(
-            f"Repeats of 1 to {MOST_REPEATS} are too coarse for these weights: an image counts {least:.2g} to "
-            f"{most:.2g} times what its weight asks. Other formats keep the weights as they are."
+            f"Repeats of 1 to {MOST_REPEATS} are too coarse for these weights: the images count {least:.2g} "
+            f"to {most:.2g} times their weights. Other formats keep the weights unchanged."
         )
 
 
@@ -379,17 +379,19 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
     except DedtError as error:
         place = lists.where_of(path) if Path(path).exists() else path
         gone = not data and not place.startswith(HUB) and not Path(place).exists()
-        moved = " If the images were moved, say where they are: --data DATA" * gone
+        moved = " If the images were moved, give their new path as --data." * gone
         raise DedtError(f"{error}{moved}") from error
     if not isinstance(listing, Listing):
-        raise DedtError(f"The images of {path} are no files: there is nothing to export.")
+        raise DedtError(f"The images of {path} are not stored as image files, so they cannot be exported.")
     if lies_in(out, listing.root):
         raise DedtError(
-            f"{out} lies among the images in {listing.root}, and would be taken for some of them: give --out "
-            "a folder elsewhere."
+            f"{out} is inside the image folder {listing.root}, so the exported images would be read as part "
+            "of the data: give --out a folder elsewhere."
         )
     if "content" not in table:
-        raise DedtError(f"{folder} was not chosen from image files: there is nothing to export.")
+        raise DedtError(
+            f"The coreset in {folder} was not selected from image files, so it cannot be exported."
+        )
     make_folder(out.parent, "Give --out")
     counts: Counter[str] = Counter()
 
@@ -404,7 +406,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
         FORMATS[to](counted(), partial)
         if counts.total() != wanted:
             raise DedtError(
-                f"{counts.total()} of {wanted} kept images could be written: the others are no longer there."
+                f"Only {counts.total()} of {wanted} kept images could be written: the others no longer exist."
             )
         _check_empty(out)
     for left in out.parent.glob(f".{glob.escape(out.name)}.*"):  # left by killed exports
@@ -421,7 +423,7 @@ def _check_empty(out: Path) -> None:
     if os.path.ismount(out):
         raise DedtError(f"{out} is a mount point, which cannot be replaced: give --out a new folder in it.")
     if out.exists() and (any(out.iterdir()) or out == Path.cwd()):
-        raise DedtError(f"{out} is not empty, or where you are: give --out a new folder.")
+        raise DedtError(f"{out} is not empty or is the current folder: give --out a new folder.")
 
 
 def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
@@ -430,7 +432,7 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
         source = read_json(folder / "coreset.json")["source"]
         if not source:
             raise DedtError(
-                f"{folder} says nothing of where its images are: select again, and from image files."
+                f"{folder} does not record the path of its images: select again from image files."
             )
         known = {name: source[name] for name in ("source", "path", "label", "caption", "classed")}
         return known, pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))

@@ -61,7 +61,7 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     Raises:
         DedtError: if there are no images, or if it is unclear which folders are splits and which classes.
     """
-    root = root_of(path, "folder", "a folder of images, or with one subfolder of images per class")
+    root = root_of(path, "folder", "a folder of images, or of a folder with one subfolder per class")
     left_out: Counter[str] = Counter()
     children = subfolders(root, Counter())
     train, test, spare, notes = _layout(root, children) if _deep(children, [root]) else (root, None, [], [])
@@ -73,16 +73,16 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     flat = label == NONE or not _deep(subfolders(train, Counter()), [root, train])
     found = _flat(root, train, left_out) if flat else _listing(root, train, left_out)
     if left_out[IMAGES_BESIDE] > len(found.ids):
-        apart = f", or read all of them without classes (--label {NONE})" * (train == root)
+        apart = f", or use --label {NONE} to read all images without classes" * (train == root)
         raise DedtError(
             f"{root} holds {left_out[IMAGES_BESIDE]:,} images beside its folders and only {len(found.ids):,} "
-            f"in them, which alone would be used: move the ones or the others away{apart}."
+            f"in them, and only those in folders would be used: move one of the two groups away{apart}."
         )
     if others := _other_sources(root):
-        notes = [*notes, f"not read, because there are images beside them: {few(map(legible, others))}"]
+        notes = [*notes, f"not read, because the folder also holds images: {few(map(legible, others))}"]
 
     if tables := [f.relative_to(root) for below in subfolders(train, Counter()) for f in _tables(below)]:
-        whole = "one table of all the images, beside the folders, would be"
+        whole = "only a table of all images, beside the folders, is read"
         notes = [*notes, f"not read: {few(map(legible, tables))}; {whole}"]
 
     def held_out():
@@ -120,12 +120,12 @@ def _flat(root, base, left_out):
     if not files:
         others = _other_sources(base)
         told = (
-            f" It holds {few(map(legible, others))}: unpack archives first, or give the path of a .tar or "
-            ".parquet file."
+            f" The folder holds {few(map(legible, others))}: unpack archives first, or give the path of a "
+            ".tar or .parquet file."
         )
         raise DedtError(
-            f"{base} holds no images: add some. An image is a file that Pillow opens, and none of those that "
-            "are hidden." + told * bool(others)
+            f"{base} holds no images: add some. An image is a file that Pillow opens; hidden files are "
+            "ignored." + told * bool(others)
         )
     return _of_files(root, files, np.zeros(len(files), dtype=np.int64), (), left_out, ["no classes"])
 
@@ -145,13 +145,14 @@ def _listing(root, base, left_out, wanted=None):
     if wanted and names != wanted:
         own = f"the classes {few(names)}" if names else "no class folders with images"
         raise DedtError(
-            f"{base} has {own}, but the training images have {few(wanted)}: give both the same subfolders."
+            f"{base} has {own}, but the training images have the classes {few(wanted)}: give both folders "
+            "the same subfolders."
         )
     empty = [name for name in images if name not in classes]
     files = tuple(file for some in classes.values() for file in some)
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(some) for some in classes.values()])
-    notes = [f"without images, so no class: {few(empty)}"] * bool(empty)
-    notes += ["folders whose names differ only in how accents are written are one class"] * (
+    notes = [f"folders without images, not used as classes: {few(empty)}"] * bool(empty)
+    notes += ["folders whose names differ only in how accents are encoded count as one class"] * (
         len(images) < len(folders)
     )
     return _of_files(root, files, labels, names, left_out, notes)
@@ -209,9 +210,9 @@ def _layout(root, children):
 
     if len(trains) == 1 and (not others or (tests and nested(trains))):
         train, test = trains[0], next(iter(tests), None)
-        notes = [f"beside the splits, so left out: {_list(others)}"] * bool(others)
+        notes = [f"folders beside the splits, left out: {_list(others)}"] * bool(others)
         if len(tests) > 1 and nested(tests):
-            notes.append(f"of {_list(tests)} the first is held out, the others are left out")
+            notes.append(f"held-out split: the first of {_list(tests)}; the others are left out")
         return train, test, [folder for folder in children if folder not in (train, test)], notes
 
     exact, plain = [*trains, *tests], [folder for folder in others if not resembles_split(folder.name)]
@@ -222,12 +223,14 @@ def _layout(root, children):
         are_classes = plain or not (nested(others) or {"train", "test"} <= words)
     if not are_classes:
         raise DedtError(
-            f"{root} holds {_list(shapes)}: are these splits or classes? For splits use train/CLASS/IMAGE and "
-            "test/CLASS/IMAGE, or give the path of the one to use; for classes put the images of each directly "
-            "into its folder, or rename them."
+            f"{root} holds {_list(shapes)}, which may be splits or classes. For splits, use "
+            "train/CLASS/IMAGE and test/CLASS/IMAGE, or give the path of one split; for classes, put the "
+            "images directly into the folder of their class, or rename the folders."
         )
     _refuse_splits_below(root, children)
-    notes = [f"'{folder.name}' is a class, because it holds images like its neighbours" for folder in exact]
+    notes = [
+        f"'{folder.name}' is a class, because it holds images like the other folders" for folder in exact
+    ]
     return root, None, [], notes
 
 
@@ -237,20 +240,20 @@ def _doubts(children):
     inner = [f for f in subfolders(used[0], Counter()) if _deep([f], used)] if len(used) == 1 else []
     if len(inner) > 1:
         return [
-            f"the only class is {_list(used)}, with the subfolders {_list(inner)}; if those are the classes, "
-            f"give the path {legible(used[0])}"
+            f"the only class is {_list(used)}, with the subfolders {_list(inner)}; if the subfolders are the "
+            f"classes, give the path {legible(used[0])}"
         ]
     below = {tuple(folder.name for folder in subfolders(child, Counter())) for child in children}
     names = below.pop() if len(children) > 1 and len(below) == 1 else ()
     if len(names) > 1:
         return [
-            f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if those "
-            "are the classes, call the folders around them train and test"
+            f"the classes are {_list(children)}, each with the subfolders {_list(map(Path, names))}; if the "
+            "subfolders are the classes, rename the folders around them to train and test"
         ]
     parents = [
         f for f in used if sum(_deep([inner], [f.parent, f]) for inner in subfolders(f, Counter())) > 1
     ]
-    return [f"the images in subfolders of {_list(parents)} are of that class"] * bool(parents)
+    return [f"subfolders are part of their class in {_list(parents)}"] * bool(parents)
 
 
 def _refuse_splits_below(root, children):
@@ -261,11 +264,11 @@ def _refuse_splits_below(root, children):
     if not both and all(None not in below for below in kinds.values()):
         both = [folder for folder in kinds if _shape(folder)]
     if both and len(children) == 1:
-        raise DedtError(f"{root} holds a data set with splits in its subfolder: give the path {both[0]}.")
+        raise DedtError(f"The subfolder of {root} holds a data set with splits: give the path {both[0]}.")
     if both:
         raise DedtError(
-            f"{both[0]} has subfolders named like splits; splits come before classes: train/CLASS/IMAGE and "
-            "test/CLASS/IMAGE. Move them so, or give the path of one of them."
+            f"{both[0]} has subfolders named like splits, but splits come before classes. Arrange the images "
+            "as train/CLASS/IMAGE and test/CLASS/IMAGE, or give the path of one split."
         )
 
 
@@ -305,7 +308,7 @@ def images_below(folder: Path, left_out: Counter[str], above: Iterable[Path] = (
     while todo:
         here = todo.popleft()
         if _identity(here) in entered:
-            left_out["links to a folder that was entered already"] += 1
+            left_out["links to a folder that was already read"] += 1
             continue
         entered.add(_identity(here))
         for what, path in _entries(here, left_out, suffixes):
@@ -345,7 +348,7 @@ def _kind(entry, suffixes):
     if is_image(path, suffixes):
         return IMAGE
     suffix = path.suffix.lower()
-    return f"of a kind that Pillow cannot open ({suffix})" if suffix in FOREIGN else "not images"
+    return f"of a format that Pillow cannot open ({suffix})" if suffix in FOREIGN else "not images"
 
 
 def _identity(folder):

@@ -29,7 +29,7 @@ def splits(path: str | Path | None) -> Splits:
     names = {name.lower(): name for name in found}
     known = [names[name] for name in TRAINING if name in names]
     if len(found) > 1 and not known:
-        raise DedtError(f"{path} has the splits {few(found)}, and none is called train.")
+        raise DedtError(f"{path} has no split named train. Its splits are: {few(found)}.")
     train = (known or list(found))[0]
     test = next((names[name] for name in HELD_OUT if name in names and names[name] != train), None)
     read = functools.partial(_read, str(path))
@@ -45,15 +45,15 @@ def _open(path: str) -> dict[str, Any]:
         if path.startswith(HUB):
             name, _, revision = path.removeprefix(HUB).partition("@")
             if not name:
-                raise ValueError("it has no name")
+                raise ValueError("the name is missing")
             found = datasets.load_dataset(name, revision=revision or None)
         else:
             found = datasets.load_from_disk(path)
     except Exception as error:
         raise DedtError(
-            f"The data set {path} cannot be read ({str(error).strip() or type(error).__name__}): give the "
-            f"folder that save_to_disk wrote, or {HUB}NAME of one on the Hugging Face hub, which needs a "
-            "network."
+            f"The data set {path} cannot be read ({str(error).strip() or type(error).__name__}): give a "
+            f"folder written by save_to_disk, or {HUB}NAME for a data set on the Hugging Face hub, which "
+            "needs a network connection."
         ) from error
     return dict(found) if isinstance(found, dict) else {"train": found}
 
@@ -65,7 +65,7 @@ def _read(path: str, split: str, data: Any, notes: Iterable[str] = ()) -> Table:
     images = [name for name, kind in kinds if isinstance(kind, datasets.Image)]
     if len(images) != 1:
         columns = few(f"{name}: {kind}" for name, kind in kinds)
-        raise DedtError(f"{path} has {len(images)} columns of images, and must have one: {columns}.")
+        raise DedtError(f"{path} has {len(images)} image columns, not one. Its columns are: {columns}.")
     plain = data.cast_column(images[0], datasets.Image(decode=False))
 
     def fits(kind: Any) -> bool:

@@ -161,8 +161,8 @@ def other_names(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
     """The new class names, checked to be one per class; the old names if there are no new ones."""
     if new and len(new) != len(old):
         raise DedtError(
-            f"There are {len(new)} class_names for {len(old)} classes: give one for each, in the order "
-            f"{', '.join(old[:5])}, ..., or none."
+            f"class_names has {len(new)} names for {len(old)} classes: give one name per class, in the order "
+            f"{', '.join(old[:5])}, ..., or leave class_names empty."
         )
     return tuple(new or old)
 

@@ -119,7 +119,7 @@ class Listing(Labelled):
         for reason, count in Counter(why.values()).items():
             reading = reading.without(count, reason)
         if empty:
-            reading = reading.noted(f"without images that stay, so no class: {', '.join(empty)}")
+            reading = reading.noted(f"classes without remaining images, left out: {', '.join(empty)}")
 
         def encoded() -> Iterable[tuple[str, Path | BinaryIO | None]]:
             files = itertools.islice(self.encoded(), int(kept[-1]) + 1)  # later ones need not be read
@@ -224,7 +224,7 @@ class Listing(Labelled):
             return where
         shown = "\n  ".join(named[:SHOWN])
         some = len(bad) < len(self.labels)
-        without = ", or leave them out by --skip-bad (data.skip_bad = true in a profile)" * some
+        without = ", or leave them out with --skip-bad (data.skip_bad = true in a profile)" * some
         what = f"{len(bad)} of {len(self.labels)}" if some else f"All {len(bad)}"
         raise DedtError(
             f"{what} images in {self.root} cannot be read{where}; repair or remove them{without}:\n  {shown}"
@@ -248,7 +248,7 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
         DedtError: if it is not; the message says what is ``wanted``.
     """
     if not path:
-        raise DedtError(f"data = '{source}' needs a path: that of {wanted}.")
+        raise DedtError(f"data = '{source}' needs a path: give the path of {wanted}.")
     root = Path(path).expanduser()
     fits, lacks = {
         "folder": (root.is_dir(), "is not a folder"),
@@ -285,7 +285,7 @@ def of_split(
     try:
         held_out = _checked(test())
     except DedtError as error:
-        notes.append(f"no held-out images are used: {error}")
+        notes.append(f"no held-out images are used: {str(error).rstrip('.')}")
     if split == "test":
         return held_out
     found = _checked(train())
@@ -304,7 +304,8 @@ def _checked(found):
     counts = Counter(files)
     if twice := [name for name, file in zip(found.ids, files) if counts[file] > 1]:
         raise DedtError(
-            f"{found.root} names images more than once ({few(dict.fromkeys(twice))}): name each of them once."
+            f"{found.root} lists some images more than once ({few(dict.fromkeys(twice))}): list each image "
+            "once."
         )
     return found
 
@@ -335,7 +336,7 @@ def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Pa
         DedtError: The file has changed since, so its results must not be stored under that hash.
     """
     if file is None:
-        raise ValueError("there are no image bytes")
+        raise ValueError("the image is empty")
     if not isinstance(file, Path):
         return file.read()
     try:
@@ -343,8 +344,8 @@ def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Pa
     except OSError as error:
         if file in digests:
             raise DedtError(
-                f"{name} could be read a moment ago and now cannot ({error.strerror}). Run again when the images "
-                "are all there; nothing is kept of this attempt."
+                f"{name} can no longer be read ({error.strerror}). Run again when all images can be read; "
+                "nothing of this attempt is kept."
             ) from error
         raise
     if file in digests and not digests[file].startswith(digest_of(content)):
@@ -354,15 +355,15 @@ def encoded_bytes(name: str, file: "Path | BinaryIO | None", digests: Mapping[Pa
 
 def changed(name: str) -> DedtError:
     """The error for an image that was replaced while it was in use."""
-    return DedtError(f"{name} was changed while this ran: run again when the images stay as they are.")
+    return DedtError(f"{name} has changed during the run: run again when the images no longer change.")
 
 
 def says_nothing_of_it(name: str, error: Exception) -> Exception | None:
     """The error to raise if decoding failed for a reason other than the image itself, else None."""
     if isinstance(error, MemoryError):
         return DedtError(
-            f"Memory ran out while {name} was decoded: move it away, or run where there is more. Nothing is kept of "
-            "this attempt."
+            f"Out of memory while decoding {name}: move the image away, or use a machine with more memory. "
+            "Nothing of this attempt is kept."
         )
     return error if isinstance(error, DedtError | ImportError) else None
 
@@ -397,7 +398,7 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
         ValueError: for more than 8 bits per channel.  Pillow may raise other errors.
     """
     if image.mode[0] in "IF":
-        raise ValueError("its pixels have more than 8 bits; convert it to 8 bits")
+        raise ValueError("it has more than 8 bits per channel; convert it to 8 bits")
     turned = ImageOps.exif_transpose(image)
     if turned.has_transparency_data:
         turned = turned.convert("RGBA")
@@ -414,7 +415,7 @@ def crop(image: Image.Image, size: int) -> np.ndarray:
 def why_unreadable(error: Exception) -> str:
     """Why an image cannot be decoded, in one line, without its name: stored results are found by content."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "no image of a kind that Pillow knows"
+        return "not an image format that Pillow knows"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MOST_PIXELS / 1e6:.0f} million pixels; make it smaller"
     return legible((isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__)

@@ -44,7 +44,7 @@ def splits(path: str | Path | None) -> Splits:
     else:
         names, columns = rows(file, KEYS)
     if not names:
-        raise DedtError(f"{file} names no image: give a path in each line.")
+        raise DedtError(f"{file} lists no images: give one path per line.")
     names = there(names, file)
     files = tuple(file.parent / name for name in names)
     fields, others = by_kind(columns, columns.__getitem__)
@@ -75,7 +75,7 @@ def check_replaces(path: Path, data: str | Path) -> None:
     """Raise DedtError if ``path`` is the cleaned list of another data set, which would be replaced."""
     there = _images_of(path) if path.exists() else ""
     if there and there != where_of(data):
-        raise DedtError(f"{path} is the list of {there}: give --out another folder for that of {data}.")
+        raise DedtError(f"{path} is the cleaned list of {there}: give --out another folder for {data}.")
 
 
 def where_of(data: str | Path) -> str:
@@ -156,15 +156,15 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
             facts[key] for key in ("source", "data", "left_out", "seen", "copy_of")
         )
     except (KeyError, TypeError) as error:
-        raise DedtError(f"{file} is no list that `dedt look --drop` wrote: write it again.") from error
+        raise DedtError(f"{file} was not written by `dedt look --drop`: write it again.") from error
     label, caption = label or facts.get("label", ""), caption or facts.get("caption", "")
     again = f"dedt look {{}} --drop {','.join(sorted(set(why.values()))) or '...'}"
     try:
         found = find_in(source, data, split, label=label, caption=caption)
     except DedtError as error:
         raise DedtError(
-            f"{file} is a list of other images, and these cannot be used: {error} If they were moved, look at them "
-            f"where they are: {again.format('FOLDER')}"
+            f"The images that {file} refers to cannot be used: {error} If they were moved, write the list again: "
+            f"{again.format('FOLDER')}"
         ) from error
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # a Path is returned for CIFAR-10 only, which has no list
@@ -172,8 +172,8 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         return _still_kept(found, seen, why, copy_of)
     if facts["content"] != found.files.content:
         raise DedtError(
-            f"{data} was written anew since {file} was made of it, and its rows may be other images now. Look "
-            f"at it again: {again.format(data)}"
+            f"{data} has changed since {file} was written, and its rows may hold other images now. Write the list "
+            f"again: {again.format(data)}"
         )
     place = {name: i for i, name in enumerate(found.ids)}
     return found.without({place[name]: reason for name, reason in why.items()})
@@ -216,10 +216,12 @@ def _still_kept(
     counts = {
         "added": sum(old is None and name not in seen for name, old in was.items()),
         "replaced": sum(old is None and name in seen for name, old in was.items()),
-        "gone": len(seen.keys() - there),
+        "removed": len(seen.keys() - there),
     }
-    notes = [f"images {what} since they were looked at: {count:,}" for what, count in counts.items() if count]
-    notes += [f"copies of images that are gone, used in their place: {len(back):,}"] * bool(back)
+    notes = [
+        f"images {what} since the list was written: {count:,}" for what, count in counts.items() if count
+    ]
+    notes += [f"copies used instead of removed images: {len(back):,}"] * bool(back)
     kept = found.without(left) if left else found
     return dataclasses.replace(kept, reading=kept.reading.noted(*notes))
 

@@ -67,8 +67,8 @@ class Look:
     def notes(self) -> list[str]:
         """Counts, in words, of the readable images of which only a part is used."""
         said = {
-            "images of several pages, of which the first is used": PAGES,
-            "images of 16 bits a channel, of which the upper 8 are used": DEEP,
+            "images of several pages (only the first is used)": PAGES,
+            "images of 16 bits per channel (only the upper 8 are used)": DEEP,
         }
         modes = self.table["mode"][self.readable]
         counts = {what: int(modes.str.contains(mark, regex=False).sum()) for what, mark in said.items()}

@@ -40,8 +40,8 @@ def splits(path: str | Path | None) -> Splits:
     train, test = tables.get("train"), tables.get("test")
     if not train:
         raise DedtError(
-            f"{root} holds no metadata.jsonl, .csv or .parquet of training images: put it beside them, or "
-            "beside their folders, or into the folder train."
+            f"{root} has no metadata.jsonl, .csv or .parquet for training images: put the table beside the "
+            "images, beside their folders, or into the folder train."
         )
 
     def read(file: Path) -> Table:
@@ -58,13 +58,13 @@ def splits(path: str | Path | None) -> Splits:
         first = {name.partition("/")[0] for name in folders}
         if len(first) > 1 and all(map(split_of, first)):
             raise DedtError(
-                f"{file} names images of {few(sorted(first))}, which are splits: put a table with its own images "
-                "into each of these folders."
+                f"{file} lists images of several splits ({few(sorted(first))}): put a separate table into "
+                "the folder of each split."
             )
         in_one = all(name.partition("/")[0] not in ("", "..") for name in folders)
-        notes = ["some images lie in no folder beside the table, so folders are no classes"]
+        notes = ["some images are not in a folder beside the table, so folders are not used as classes"]
         notes *= len(set(folders)) > 1 and not in_one
-        notes += [f"not read, because {file.name} is: {few(spare)}"] * bool(spare)
+        notes += [f"not read, because {file.name} is used: {few(spare)}"] * bool(spare)
         fields, others = by_kind(columns, columns.__getitem__)
         return Table(
             root=root,
@@ -124,8 +124,8 @@ def there(names: Sequence[str], file: Path) -> list[str]:
     found = [next(filter(is_there, spellings(name)), name) for name in names]
     if not any(map(is_there, found)):
         raise DedtError(
-            f"No such file: none of the {len(found):,} images that {file} names is there ({few(found, SHOWN)}). Paths are "
-            f"absolute, or below {file.parent}."
+            f"None of the {len(found):,} images listed in {file} exists ({few(found, SHOWN)}). Give absolute "
+            f"paths, or paths relative to {file.parent}."
         )
     return found
 
@@ -146,20 +146,22 @@ def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dic
     try:
         read = _read(file, keys)
     except ValueError as error:
-        raise DedtError(f"{file} cannot be read ({error}): correct that row.") from error
+        raise DedtError(f"{file} cannot be read ({error}): correct the table.") from error
     if not read:
-        raise DedtError(f"{file} has no rows: give each image's path below {file.parent} in one.")
+        raise DedtError(
+            f"{file} has no rows: give one row per image, with its path relative to {file.parent}."
+        )
     columns = list(dict.fromkeys(name for row in read for name in row))
     if not (key := _key(columns, keys)):
         wanted = " or ".join(f"'{name}'" for name in keys)
         raise DedtError(
-            f"{file} has no column {wanted} with each image's path below {file.parent}. Its columns are: "
-            f"{few(columns)}."
+            f"{file} has no column {wanted} with the path of each image relative to {file.parent}. Its "
+            f"columns are: {few(columns)}."
         )
     bad = [i for i, row in enumerate(read, 1) if not (isinstance(row.get(key), str) and row[key])]
     if bad:
         raise DedtError(
-            f"{file} has no '{key}' in row {few(bad)}: give each image's path below {file.parent} there."
+            f"{file} has no '{key}' in row {few(bad)}: give the path of the image relative to {file.parent}."
         )
     names = [row[key] for row in read]
     return names, {name: [row.get(name) for row in read] for name in columns if name not in ("", key)}
@@ -182,7 +184,7 @@ def _lines(text: str) -> list[dict]:
     if text.lstrip().startswith("["):
         read = json.loads(text)
         if bad := [i for i, row in enumerate(read, 1) if not isinstance(row, dict)]:
-            raise ValueError(f"entry {bad[0]} is no JSON object")
+            raise ValueError(f"entry {bad[0]} is not a JSON object")
         return read
     read = []
     for i, line in enumerate(text.split("\n"), 1):  # splitlines would also split at other characters
@@ -192,7 +194,7 @@ def _lines(text: str) -> list[dict]:
             except ValueError as error:
                 raise ValueError(f"line {i}: {error}") from error
             if not isinstance(row, dict):
-                raise ValueError(f"line {i} is no JSON object")
+                raise ValueError(f"line {i} is not a JSON object")
             read.append(row)
     return read
 
@@ -217,12 +219,12 @@ def _csv(text: str, keys: Sequence[str]) -> list[dict]:
     delimiter = next((d for d in ",;\t" if _key(sum(parsed(head, d), []), keys)), likely)
     header, *read = parsed(text, delimiter) or [[]]
     if twice := [name for name, count in Counter(header).items() if name and count > 1]:
-        raise ValueError(f"its header names {few(twice)} more than once")
+        raise ValueError(f"the header has {few(twice)} more than once")
     if header and not _key(header, keys):
         return [dict.fromkeys(header, "")]
     for i, row in enumerate(read, 1):
         if any(row[len(header) :]):
             raise ValueError(
-                f"row {i} has more values than the header: quote those with a '{delimiter}' in them"
+                f"row {i} has more values than the header: quote values that contain {delimiter!r}"
             )
     return [dict(zip(header, row)) for row in read]

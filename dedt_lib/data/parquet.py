@@ -148,15 +148,17 @@ def _one_family(families):
     (shards, *others), total = map(sorted, families.values()), next(iter(families))[3]
     twice = [pair for pair in itertools.pairwise(shards) if pair[0][0] == pair[1][0]]
     for (_, one), (_, other) in [*twice, *((shards[0], found[0]) for found in others)]:
-        raise DedtError(f"{one} and {other} belong to two sets of files for one split: move one set away.")
+        raise DedtError(
+            f"{one} and {other} belong to two sets of files for the same split: move one set away."
+        )
     numbers, files = zip(*shards)
     first = 0 if total else min(numbers[0], 1)
     wanted = int(total or numbers[-1] - first + 1)
     if numbers != tuple(range(first, first + wanted)):
         start = re.match(r"[a-z]+[-_]?", files[0].name, re.IGNORECASE)[0]
         raise DedtError(
-            f"{files[0].parent} holds {len(files)} of the {wanted} files {start}*.parquet: add those that "
-            "are missing."
+            f"{files[0].parent} holds {len(files)} of the {wanted} files {start}*.parquet: add the missing "
+            "files."
         )
     return files
 
@@ -175,7 +177,9 @@ def _open(file):
         source = pyarrow.OSFile(os.fsencode(file))  # a str that is not UTF-8 would be rejected
         return pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DedtError(f"{file} is not a whole Parquet file ({error}): fetch or write it again.") from error
+        raise DedtError(
+            f"{file} is not a complete Parquet file ({error}): download or write it again."
+        ) from error
 
 
 def _image_column(schema, file):
@@ -192,16 +196,17 @@ def _image_column(schema, file):
     ]
     if bare and not images:
         raise DedtError(
-            f"{file} holds bare bytes in {few(bare)}: write a struct of bytes and path instead, as the datasets library "
-            "does of a column that is cast to datasets.Image()."
+            f"{file} holds plain bytes in {few(bare)}: write a struct of bytes and path instead, as the "
+            "datasets library does for a column cast to datasets.Image()."
         )
     if not images and "file_name" in schema.names:
         raise DedtError(
-            f"{file} names image files and holds none: call it metadata.parquet, and give its folder."
+            f"{file} lists image files but holds no images: rename it to metadata.parquet and give its "
+            "folder."
         )
     raise DedtError(
-        f"{file} has {len(images)} columns that could be the images (a struct with 'bytes'); name one of "
-        f"them {' or '.join(IMAGE_COLUMNS)}. Its columns are: {columns}"
+        f"{file} has {len(images)} columns that could hold the images (structs with 'bytes'): name the one "
+        f"to use {' or '.join(IMAGE_COLUMNS)}. Its columns are: {columns}"
     )
 
 
@@ -237,7 +242,7 @@ def _batches(file, column, size):
 
 def _damaged(file, error):
     why = str(error).partition("\n")[0]
-    return DedtError(f"{file} is damaged ({why}): fetch or write it again.")
+    return DedtError(f"{file} is damaged ({why}): download or write it again.")
 
 
 def _read_column(files, image_column, column):

@@ -90,7 +90,7 @@ def classed(
     by_folder = label != NONE and len(set(train.folders)) > 1
     values = (read(column) or []) if column else list(map(composed, train.folders if by_folder else ()))
     if values and set(values) <= {-1, "-1", None}:
-        notes, values = [*notes, f"'{column}' is {values[0]} everywhere, so no class"], []
+        notes, values = [*notes, f"'{column}' holds no label except -1, so it is not used as the class"], []
     names = tuple(train.class_names(column) or ()) if column else ()
     keys = range(len(names)) if names else in_order(values) if column else sorted(set(values))
     names = names or tuple(map(str, keys))
@@ -120,10 +120,10 @@ def classed(
         "classes": column if values and column != label else "",
         "captions": text if text != caption else "",
     }
-    told = [f"{what} by the column '{name}'" for what, name in found.items() if name]
+    told = [f"{what} from the column '{name}'" for what, name in found.items() if name]
     notes = [*told, *notes] if values else [*told, *notes, "no classes"]
     if empty:
-        notes = [*notes, f"without images, so no class: {few(empty, SHOWN)}"]
+        notes = [*notes, f"classes without images, left out: {few(empty, SHOWN)}"]
 
     by, said = split_column(train)
     taken = next((kind for kind in HELD_OUT if kind in said), "")
@@ -136,7 +136,7 @@ def classed(
 
     @functools.cache
     def find_train() -> Listing:
-        told = [f"splits by the column '{by}'"] if by else []
+        told = [f"splits from the column '{by}'"] if by else []
         return of_rows(listed(train, class_names, labels, *told, *notes), "train")
 
     def find_held_out() -> Listing | None:
@@ -178,8 +178,8 @@ def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:
     if len(foreign := np.flatnonzero(numbers < 0)):
         shown = ", ".join(f"{table.ids[i]}: {values[i]!r}" for i in foreign[:SHOWN])
         raise DedtError(
-            f"{len(foreign)} of {len(values)} images in {table.where or table.root} have no label, or one "
-            f"that is none of the {len(number)} classes ({shown}): correct or remove them, or pay no heed to labels "
-            f"(--label {NONE})."
+            f"{len(foreign)} of {len(values)} images in {table.where or table.root} have no label or one "
+            f"that is not among the {len(number)} classes ({shown}): correct the labels, remove the images, "
+            f"or ignore all labels with --label {NONE}."
         )
     return numbers

@@ -20,7 +20,7 @@ from .texts import caption_of, decoded, unused_notes
 CAPTIONS, CLASSES = ("txt", "caption"), ("cls", "label")
 PARTS = re.compile(r"(.*?)\.([A-Za-z][\w-]*(?:\.[A-Za-z][\w-]*)*)")
 """Name of a sample and of its part.  Dots before a digit, as in the time 10.00.33.png, belong to the name."""
-FURTHER = "further images of a sample (of the same name up to the first dot)"
+FURTHER = "further images of a sample (same name up to the first dot)"
 
 
 def splits(path: str | Path | None) -> Splits:
@@ -117,7 +117,9 @@ def _members(shard):
                 if (member.isfile() or member.islnk()) and not hidden:
                     yield member.name, tar.extractfile(member).read
     except (tarfile.TarError, OSError, EOFError, KeyError) as error:  # KeyError: a broken link
-        raise DedtError(f"{shard} is not a whole tar file ({error}): fetch or write it again.") from error
+        raise DedtError(
+            f"{shard} is not a complete tar file ({error}): download or write it again."
+        ) from error
 
 
 def _parse(kind, content, where, unused):
@@ -130,6 +132,6 @@ def _parse(kind, content, where, unused):
         columns = json.loads(text) if kind == "json" else {kind: text}
     except ValueError as error:
         raise DedtError(
-            f"{where} is no {'JSON' if kind == 'json' else 'text'} in UTF-8 ({error})."
+            f"{where} is not {'JSON' if kind == 'json' else 'text'} in UTF-8 ({error})."
         ) from error
     return columns if isinstance(columns, dict) else {}

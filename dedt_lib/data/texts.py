@@ -21,7 +21,7 @@ def decoded(content: bytes, errors: str = "strict") -> str:
     marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = content.decode("utf-16" if marked else "utf-8-sig", errors)
     if "\0" in text:
-        raise ValueError("it holds zero bytes")
+        raise ValueError("it contains null bytes")
     return text
 
 
@@ -34,7 +34,7 @@ def read_text(file: Path, errors: str = "strict") -> str:
     try:
         return decoded(read_bytes(file), errors)
     except ValueError as error:
-        raise DedtError(f"{file} cannot be read ({error}): save it as text in UTF-8.") from error
+        raise DedtError(f"{file} cannot be read ({error}): save it as UTF-8 text.") from error
 
 
 def read_bytes(file: Path) -> bytes:
@@ -63,4 +63,7 @@ def unused_notes(unused: Mapping[str, str]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, why in unused.items():
         by_reason.setdefault(why, []).append(name)
-    return [f"no captions, because they {why}: {few(names, 3)}" for why, names in by_reason.items()]
+    return [
+        f"text files not used as captions, because they {why}: {few(names, 3)}"
+        for why, names in by_reason.items()
+    ]

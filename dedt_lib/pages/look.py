@@ -27,15 +27,15 @@ OUTLIERS = 0.01
 MEANING = {
     "bad": "images that cannot be read",
     "duplicates": "exact copies of another image of the same class",
-    "conflicts": "exact copies of one another in different classes",
+    "conflicts": "exact copies of an image of another class",
     "near": "near copies of another image of the same class (perceptual hash)",
     "leaks": "training images with a copy or near copy among the held-out images",
-    "blank": "with little information",
-    "dark": "dark all over",
-    "light": "light all over",
-    "blurry": "without sharp edges",
-    "odd shape": "nearly three times as long as wide, or more",
-    "outliers": "the 1 % least like others, by their features",
+    "blank": "images with little information",
+    "dark": "very dark images",
+    "light": "very bright images",
+    "blurry": "images without sharp edges",
+    "odd shape": "longer side nearly three times the shorter, or more",
+    "outliers": "the 1 % of images least similar to the others, by their features",
 }
 
 
@@ -130,10 +130,10 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
         places["outliers"], seconds = _outliers(lab, seen)
     rows = [*_facts(listing, table)]
     rows += [(kind, f"{len(found):,}", MEANING[kind]) for kind, found in places.items() if len(found)]
-    rows += [] if any(map(len, places.values())) else [("findings", "0", "nothing that looks wrong")]
+    rows += [] if any(map(len, places.values())) else [("findings", "0", "no problems found")]
     if seconds is not None:
         seconds += lab.store.manifest(stage.folder)["seconds"]
-        took = "is what looking and embedding took here; both are kept for a choice among all of these images"
+        took = "spent here on looking and embedding, which `dedt select` reuses for all of these images"
         rows.append(("select", f"{seconds:.0f} s", took))
     rows += [_run(lab, int(seen.readable.sum()))] * bool(seen.readable.any())
     return Findings(listing, seen, places, of, rows, _charts(listing, table))
@@ -146,7 +146,7 @@ def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
     if len(good):
         (width, height), (wide, high) = sides.min(1), sides.max(1)
         sizes = f"{_span(width, wide)} pixels wide, {_span(height, high)} high"
-        median = f"shorter side {int(np.median(sides.min(0)))} in the middle"
+        median = f"median of the shorter sides: {int(np.median(sides.min(0)))}"
     kinds, modes = (
         ", ".join(f"{count:,} {kind}" for kind, count in Counter(good[name]).most_common())
         for name in ("format", "mode")
@@ -180,7 +180,7 @@ def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
     how_long = f"dedt run {shlex.join(words)} --ratio {ratio} --dry-run"
     if not steps:
         return "run", "0 steps", f"at ratio {ratio}: too few images to train on"
-    return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; how long: {how_long}"
+    return "run", f"{steps:,} steps", f"at ratio {ratio}, and {samples:,} samples; time estimate: {how_long}"
 
 
 def _outliers(lab: "Lab", seen: Look) -> tuple[np.ndarray, float]:

@@ -74,7 +74,7 @@ def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -
     weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g}{choice} --out weighted")
     weighted = " --reweighting" if coreset.weights is not None else ""
     train = f"dedt run {data} --ratio {ratio:g}{how}{weighted} --out everything"
-    trains = [] if (coreset.counts == 0).any() else [("train and measure a small model on it", train)]
+    trains = [] if (coreset.counts == 0).any() else [("train and evaluate a small model on it", train)]
     other = ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g}{choice} --out other")
     return [
         ("files for a trainer", export),
