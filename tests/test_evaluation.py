@@ -154,7 +154,7 @@ def test_the_real_side_is_factorised_once(monkeypatch):
 
 def test_references_that_cannot_be_used(tmp_path):
     references = classwise_references(draw(20), np.arange(20) % 2)
-    with pytest.raises(DedtError, match="Class 2 has too few and 2 images"):
+    with pytest.raises(DedtError, match="Class 2 has too few real and 2 generated images"):
         classwise_frechet(references, None, draw(6), np.arange(6) % 3)
     with pytest.raises(DedtError, match="Class 1 has 10 and 0 images"):
         classwise_frechet(references, None, draw(6), np.zeros(6, dtype=int))
@@ -404,7 +404,7 @@ def test_equal_differences_leave_an_interval_of_no_width():
         ([1.0], [2.0], 0.95, "at least two seeds; got 1. Run more seeds"),
         ([1.0, 2.0], [2.0], 0.95, "one finite value per seed on each side"),
         ([1.0, np.nan], [2.0, 3.0], 0.95, "one finite value per seed on each side"),
-        ([1.0, 2.0], [2.0, 3.0], 95, "lies in .0, 1., such as 0.95; got 95"),
+        ([1.0, 2.0], [2.0, 3.0], 95, "must lie in .0, 1., such as 0.95; got 95"),
     ],
 )
 def test_seeds_that_make_no_interval(ours, theirs, level, message):

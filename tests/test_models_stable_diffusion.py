@@ -126,7 +126,7 @@ def test_prompts_are_sentences(pipeline):
 
 def test_a_prompt_that_would_be_cut_is_refused(pipeline):
     StableDiffusion(pipeline, ["x" * 12])
-    with pytest.raises(DedtError, match="more than the 24 tokens"):
+    with pytest.raises(DedtError, match="longer than the 24 tokens"):
         StableDiffusion(pipeline, ["x" * 40])
 
 

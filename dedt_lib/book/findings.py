@@ -360,8 +360,8 @@ def floor_in_words(result: dict[str, Any]) -> str:
     return (
         f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. The bias "
         "of FID is roughly proportional to 1/m + 1/n for m images on one side and n on the other. Each half "
-        f"has {n // 2:,} images; for {m:,} samples of a model against all {n:,} real images, the real-vs-real "
-        f"FID would be about {floor * (1 / m + 1 / n) * n / 4:.2f}."
+        f"has {n // 2:,} images; for {m:,} samples of a model against all {n:,} real images, the "
+        f"real-vs-real FID would be about {floor * (1 / m + 1 / n) * n / 4:.2f}."
     )
 
 
