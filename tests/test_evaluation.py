@@ -156,7 +156,7 @@ def test_references_that_cannot_be_used(tmp_path):
     references = classwise_references(draw(20), np.arange(20) % 2)
     with pytest.raises(DedtError, match="Class 2 has too few real and 2 generated images"):
         classwise_frechet(references, None, draw(6), np.arange(6) % 3)
-    with pytest.raises(DedtError, match="Class 1 has 10 and 0 images"):
+    with pytest.raises(DedtError, match="Class 1 has 10 real and 0 generated images"):
         classwise_frechet(references, None, draw(6), np.zeros(6, dtype=int))
     with pytest.raises(DedtError, match="Class 1 has 1 images.*Add images of this class"):
         classwise_references(draw(3), [0, 0, 1])
