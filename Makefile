@@ -46,11 +46,11 @@ pdf: | book
 endif
 
 help:
-	@echo "make book    run the main job on the digits, build the book, say where to open it  (17 minutes, once)"
+	@echo "make book    run the main job on the digits, build the book, print its path  (17 minutes, once)"
 	@echo "make pdf     print the book to _build/$(NAME)/book.pdf, by Chromium or Chrome  (minutes after make book)"
 	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make tables  compute the cells of the tables that are missing     (digits: over two hours)"
+	@echo "make tables  compute the missing cells of the tables              (digits: over two hours)"
 	@echo "make bench   time the library against bare loops, write benchmarks/results.json    (minutes)"
 	@echo "make pair    derive each notebooks/*.ipynb from its .py"
 	@echo "make clean   remove the built book; make clean-all also removes .venv and all stored runs"
@@ -61,7 +61,7 @@ setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "Python 3.11 or newer is needed. Is it under another name? make PYTHON=python3.12 ..."; exit 1; }
+		echo "Python 3.11 or newer is needed. If it has another name: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Installing the tested packages into .venv (a few minutes, once)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[test]'
@@ -73,7 +73,7 @@ pair: | setup
 
 # What the chapters train, timed on this machine: of the digits the minutes are known.
 estimate: | setup
-	@echo "The main job of the book under profile $$PROFILE takes, on this machine (stop and continue whenever you like):"
+	@echo "Time of the book's main job under profile $$PROFILE on this machine (it can be stopped and resumed):"
 	@$(BIN)/dedt plan table1 --row moderate-reweighted --ratio 0.1 --seed 0 --profile "$$PROFILE" --probe
 
 # ---- the book: it reads results/PROFILE and never computes a table
@@ -97,9 +97,9 @@ PRINT := --headless --disable-gpu --no-pdf-header-footer --generate-pdf-document
 PRINT += --virtual-time-budget=60000 $(if $(filter 0,$(shell id -u)),--no-sandbox)
 
 pdf:
-	@test -n "$(BROWSER)" || { echo "The PDF is printed by Chromium or Chrome, and neither is here." \
+	@test -n "$(BROWSER)" || { echo "Printing the PDF needs Chromium or Chrome, and neither was found." \
 		"Install one (apt install chromium, brew install --cask chromium)," \
-		"or say where it is: make pdf BROWSER=/path/to/it"; exit 1; }
+		"or give its path: make pdf BROWSER=/path/to/it"; exit 1; }
 	@$(MAKE) --no-print-directory $(BUILD)/book.pdf
 	@echo "The book is printed. Open $(BUILD)/book.pdf"
 
@@ -119,11 +119,11 @@ $(BUILD)/first/.built: $(READ)
 	@$(BIN)/jupyter-book build $(BUILD)/first --config book/_config.yml -q >$(BUILD)/first/log 2>&1 || { \
 		tail -n 20 $(BUILD)/first/log; exit 1; }
 	@touch $@
-	@echo "The first pages are there: open $(@D)/_build/html/notebooks/08_table1.html; the other chapters are running"
+	@echo "The first pages are ready: open $(@D)/_build/html/notebooks/08_table1.html; the other chapters are running"
 
 # A chapter is executed under failed/ and moved when it is complete, so a chapter that broke stays there.
 $(BUILD)/notebooks/%.ipynb: notebooks/%.py $(LIBRARY) $(RESULTS) | setup pair $(ESTIMATE)
-	@echo "Running chapter $* (minutes; more where it trains, and what is already computed is reused)"
+	@echo "Running chapter $* (minutes, longer if it trains; stored results are reused)"
 	@mkdir -p $(@D) $(BUILD)/failed
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(THREADS)} TQDM_DISABLE=1 $(BIN)/papermill --no-progress-bar \
 		notebooks/$*.ipynb $(BUILD)/failed/$*.ipynb --cwd notebooks $(CHOICE) >$(BUILD)/failed/$*.log 2>&1 || { \
@@ -142,7 +142,7 @@ lab: | setup pair
 	@cd notebooks && ../$(BIN)/jupyter-lab --LabApp.default_url=/lab/tree/00_quickstart.ipynb
 
 tables: | setup pair
-	@echo "Computing the missing cells of profile $$PROFILE; stop and continue whenever you like"
+	@echo "Computing the missing cells of profile $$PROFILE; you can stop and resume at any time"
 	@PATH="$$PWD/$(BIN):$$PATH" snakemake --workflow-profile profiles/local --config profile="$(YAML)"
 
 bench: | setup

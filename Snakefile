@@ -17,7 +17,9 @@ try:
 except DedtError as error:
     raise WorkflowError(str(error)) from None
 if set("{}\n") & set(PROFILE):
-    raise WorkflowError(f"Rename the profile {PROFILE!r}: braces and line breaks mean something else in a path here.")
+    raise WorkflowError(
+        f"Rename the profile {PROFILE!r}: Snakemake gives braces and line breaks in paths another meaning."
+    )
 GIVEN = str(Path(GIVEN).resolve()) if GIVEN.endswith(".toml") else GIVEN
 RESULTS = Path(workflow.storage_settings.default_storage_prefix or "") / "results"
 if workflow.is_main_process:

@@ -92,10 +92,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument(
-        "--work", type=Path, default=Path("runs/encoders"), help="files and store (default: there)"
+        "--work",
+        type=Path,
+        default=Path("runs/encoders"),
+        help="folder for files and store (default: %(default)s)",
     )
-    parser.add_argument("--train", type=int, default=20_000, help="training images")
-    parser.add_argument("--test", type=int, default=4_000, help="held-out images")
+    parser.add_argument("--train", type=int, default=20_000, help="number of training images")
+    parser.add_argument("--test", type=int, default=4_000, help="number of held-out images")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)

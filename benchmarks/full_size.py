@@ -89,7 +89,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--path", default="", help="folder with CIFAR-10")
+    parser.add_argument("--path", default="", help="folder with CIFAR-10 (default: fetch the archive)")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:

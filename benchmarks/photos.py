@@ -84,7 +84,7 @@ def measured(*arguments):
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(f"{arguments} ended with {child.returncode}")
+        raise SystemExit(f"{arguments} exited with status {child.returncode}")
     return {
         "gib": usage.ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20),
         "seconds": time.perf_counter() - start,
@@ -96,10 +96,10 @@ def main():
     """Measure everything and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--name", default="CIFAR-10", help="of DATA, in the results")
-    parser.add_argument("--images", type=int, default=2000, help="of DATA")
-    parser.add_argument("--photographs", type=int, default=500, help="crops of photographs")
-    parser.add_argument("--features", type=int, default=50_000, help="rows of the file of features")
+    parser.add_argument("--name", default="CIFAR-10", help="name of DATA in the results")
+    parser.add_argument("--images", type=int, default=2000, help="number of images from DATA")
+    parser.add_argument("--photographs", type=int, default=500, help="number of crops of photographs")
+    parser.add_argument("--features", type=int, default=50_000, help="number of rows of features")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     base = measured("-c", "import torch")

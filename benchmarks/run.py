@@ -485,9 +485,7 @@ def write(out, rows, merge):
     if merge:
         earlier = json.loads(out.read_text())
         if {**earlier["machine"], "date": ""} != {**facts, "date": ""}:
-            sys.exit(
-                f"{out} is of another machine or other versions: run all, or name another file with --out."
-            )
+            sys.exit(f"{out} is from another machine or other versions. Run all benchmarks, or change --out.")
         rows = merged(earlier["results"], rows)
     out.write_text(json.dumps({"machine": facts, "results": rows}, indent=1) + "\n")
     print(f"wrote {out}")
@@ -496,11 +494,17 @@ def write(out, rows, merge):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help="run these, keep the other results"
+        "--only",
+        nargs="+",
+        choices=BENCHMARKS,
+        metavar="NAME",
+        help="run only these and keep the other results",
     )
-    parser.add_argument("--quick", action="store_true", help="small and few: shows only that it works")
     parser.add_argument(
-        "--out", type=Path, help="where to write (default: results.json here, if not --quick)"
+        "--quick", action="store_true", help="small and few runs, only to check that they work"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="output file (default: benchmarks/results.json, or none with --quick)"
     )
     args = parser.parse_args()
     print(f"{'':38}{'median':>10} {'':9}{'range':>22}  target")

@@ -200,7 +200,7 @@ def test_features_of_something_else_are_refused(killed, digits, other):
     network = Pixels(scale=2.0) if other == "weights" else Pixels()
     images = digits.images.copy()
     images[-1, 0, 0, 0] ^= other == "images"
-    with pytest.raises(DedtError, match="holds features of something else. Delete these"):
+    with pytest.raises(DedtError, match="holds features of other images or other weights. Delete these"):
         encoders.embed(network, images, batch_size=7, path=killed)
 
 

@@ -154,11 +154,11 @@ def test_the_real_side_is_factorised_once(monkeypatch):
 
 def test_references_that_cannot_be_used(tmp_path):
     references = classwise_references(draw(20), np.arange(20) % 2)
-    with pytest.raises(DedtError, match="Class 2 has too few and 2 images"):
+    with pytest.raises(DedtError, match="Class 2 has too few real and 2 generated images"):
         classwise_frechet(references, None, draw(6), np.arange(6) % 3)
-    with pytest.raises(DedtError, match="Class 1 has 10 and 0 images"):
+    with pytest.raises(DedtError, match="Class 1 has 10 real and 0 generated images"):
         classwise_frechet(references, None, draw(6), np.zeros(6, dtype=int))
-    with pytest.raises(DedtError, match="Class 1 has 1 images.*add images of that class"):
+    with pytest.raises(DedtError, match="Class 1 has 1 images.*Add images of this class"):
         classwise_references(draw(3), [0, 0, 1])
     for other in (draw(9, d=6), draw(3, d=6), FrechetReference.of(draw(9, d=6))):
         with pytest.raises(DedtError, match="different width .5 and 6. cannot be compared"):
@@ -401,10 +401,10 @@ def test_equal_differences_leave_an_interval_of_no_width():
 @pytest.mark.parametrize(
     "ours, theirs, level, message",
     [
-        ([1.0], [2.0], 0.95, "two seeds at least, and there are 1: run more seeds"),
-        ([1.0, 2.0], [2.0], 0.95, "one finite value of each side for each seed"),
-        ([1.0, np.nan], [2.0, 3.0], 0.95, "one finite value of each side for each seed"),
-        ([1.0, 2.0], [2.0, 3.0], 95, "lies in .0, 1., such as 0.95; got 95"),
+        ([1.0], [2.0], 0.95, "at least two seeds; got 1. Run more seeds"),
+        ([1.0, 2.0], [2.0], 0.95, "one finite value per seed on each side"),
+        ([1.0, np.nan], [2.0, 3.0], 0.95, "one finite value per seed on each side"),
+        ([1.0, 2.0], [2.0, 3.0], 95, "must lie in .0, 1., such as 0.95; got 95"),
     ],
 )
 def test_seeds_that_make_no_interval(ours, theirs, level, message):
@@ -474,7 +474,9 @@ def test_features_that_cannot_be_compared(metric):
 
 def test_a_class_needs_two_images_on_both_sides():
     labels = np.array([0] * 5 + [1] * 5)
-    with pytest.raises(DedtError, match="Class 1 has 5 and 1 images.*add images .*draw more samples"):
+    with pytest.raises(
+        DedtError, match="Class 1 has 5 real and 1 generated images.*Add images .*draw more samples"
+    ):
         classwise_frechet(draw(10), labels, draw(6), labels[:6])
     with pytest.raises(DedtError, match="10 feature rows but 6 labels"):
         classwise_frechet(draw(10), labels[:6], draw(10), labels)

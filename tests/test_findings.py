@@ -84,7 +84,7 @@ def test_a_verdict_that_is_there_stays_when_the_other_cells_come():
     planned = findings.Page(frame, [PAIR, ("random", "full")], profile="digits")
     assert planned.named == 8  # two pairs at four ratios
     assert planned.compare(*PAIR).p_holm[0.1] == pytest.approx(8 * table.p[0.1])
-    assert "for the 8 comparisons that are named here, of which 1 has 5 seeds so far" in planned.summary()
+    assert "for the 8 comparisons named here, of which 1 has 5 seeds so far" in planned.summary()
 
 
 def test_comparisons_that_were_chosen_with_the_results_in_view_get_no_verdict():
@@ -97,9 +97,9 @@ def test_comparisons_that_were_chosen_with_the_results_in_view_get_no_verdict():
 def test_a_page_tells_only_what_it_named():
     page = findings.Page(results(random=[1, 2], moderate=[1, 2]), [PAIR])
     for other in (("random", "moderate"), ("moderate", "full"), (*PAIR, "cmmd")):
-        with pytest.raises(DedtError, match="name the pair where its Page is made"):
+        with pytest.raises(DedtError, match="Pass the pair when you create the Page"):
             page.compare(*other)
-    with pytest.raises(DedtError, match="No table has a row modrate"):
+    with pytest.raises(DedtError, match=r"Unknown row\(s\) modrate\. Choose from"):
         findings.Page(results(), [("modrate", "random")])
 
 
@@ -139,7 +139,7 @@ def test_lower_is_not_better_for_every_value(value, verdict):
     frame = results(random=around(3), moderate=around(1, by=0.9)).rename(columns={"fid": value})
     page = findings.Page(frame, [PAIR], value)
     assert page.answer(*PAIR).endswith(f"), {verdict}.")
-    assert ("recall above zero" in page.summary()) == (value == "recall")
+    assert ("recall (above zero)" in page.summary()) == (value == "recall")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_lower_is_not_better_for_every_value(value, verdict):
         (3, 3, "**No.**"),
         (3, 2, "**No at some ratios, inconclusive at others.**"),
         (2, 2, "**Inconclusive.**"),
-        (1, 2, "**At some ratios, inconclusive at others.**"),
-        (1, 3, "**At some ratios, and worse at others.**"),
+        (1, 2, "**Yes at some ratios, inconclusive at others.**"),
+        (1, 3, "**Better at some ratios, worse at others.**"),
     ],
 )
 def test_an_answer_is_yes_only_if_every_ratio_is(ten, twenty, head):
@@ -165,20 +165,18 @@ def test_a_page_says_what_its_seeds_could_have_shown():
     frame = results(random={0.1: [2] * 5, 0.2: [2] * 5}, moderate={0.1: around(1), 0.2: around(2)})
     said = findings.Page(frame, [PAIR]).summary()
     least = evaluation.detectable_difference(np.std(FIVE, ddof=1), 5, level=0.05 / 2)
-    assert "for the 2 comparisons that are named here. A comparison with neither" in said
-    assert said.endswith(
-        f"5 seeds find, in four of five repetitions, a true difference of {least:.2f} in FID."
-    )
+    assert "for the 2 comparisons named here. A comparison with neither" in said
+    assert said.endswith(f"5 seeds detect with a power of 80 % a true difference of {least:.2f} in FID.")
     spread = np.where((frame.row == "moderate") & (frame.ratio == 0.2), 3, 1)
     said = findings.Page(frame.assign(fid=spread * frame.fid), [PAIR]).summary()
     assert (
-        f"{2 * least:.2f} in FID (from {least:.2f} where the seeds scatter least to {3 * least:.2f} where"
+        f"{2 * least:.2f} in FID (from {least:.2f} where the seeds vary least to {3 * least:.2f} where"
         in said
     )
     few = findings.Page(frame[frame.seed < 3], [PAIR]).summary()
-    assert few.endswith("A verdict takes 5 seeds, and there are 3: this page makes none.")
+    assert few.endswith("A verdict needs 5 seeds and there are 3, so this page gives none.")
     one = findings.Page(frame[frame.seed < 1], [PAIR]).summary()
-    assert "There is one seed, so there are no intervals" in one
+    assert "There is one seed, so there are no intervals and no verdicts" in one
 
 
 def test_all_the_data_is_laid_beside_every_ratio():
@@ -217,7 +215,7 @@ def test_the_order_in_words():
     published = {row.replace("_", "-"): (k, k, 0, 0) for k, row in enumerate(rows)}
     for ten, twenty, head in (
         (1, 1, "**Yes.**"),
-        (1, None, "**At 10 %.**"),
+        (1, None, "**Yes at 10 %.**"),
         (-1, -1, "**No, the order is reversed at 10 %, 20 %.**"),
         (None, None, "**Inconclusive.**"),
     ):
@@ -282,7 +280,7 @@ def test_classes_are_read_by_kid_as_well():
 
 @pytest.mark.parametrize("agree", [True, False])
 @pytest.mark.parametrize(
-    ("gain", "told"), [(1.0, "is better than"), (-1.0, "is worse than"), (0.0, "cannot be told")]
+    ("gain", "told"), [(1.0, "is better than"), (-1.0, "is worse than"), (0.0, "cannot be distinguished")]
 )
 def test_weights_carry_information_if_seeds_agree_and_shuffling_harms(agree, gain, told):
     rng = np.random.default_rng(0)
@@ -297,7 +295,7 @@ def test_weights_carry_information_if_seeds_agree_and_shuffling_harms(agree, gai
     said = findings.information_in_words(frame, page, 0.1)
     head = "The seeds agree on the order of the classes more" if agree else "No agreement of the seeds"
     assert said.startswith(head) and told in said
-    assert "takes 5 seeds" in findings.information_in_words(frame, page, 0.2)
+    assert "needs 5 seeds" in findings.information_in_words(frame, page, 0.2)
 
 
 def made_up(before, after, weights=None, K=10):
@@ -316,11 +314,11 @@ def test_gains_of_classes_are_corrected_together():
     assert gains.p_holm.tolist() == pytest.approx(list(evaluation.holm(gains.p)))
     said = findings.gains_in_words(classes)
     assert said.startswith("**Of 10 classes, reweighting improves 1** (a) and harms 1 (b) after Holm's")
-    assert "falls most, or rises least, for class a, -2.0" in said
-    assert "5 seeds), better; it rises most, or falls least, for class b, +1.99 (" in said
+    assert "with minus without weights, is lowest for class a, -2.0" in said
+    assert "5 seeds), better; it is highest for class b, +1.99 (" in said
     few = findings.gains_in_words(findings.by_class(PAIRED, 0.1))
     assert few.startswith(
-        "**Too few seeds for a verdict** (2). Class-wise FID falls most, or rises least, for "
+        "**Too few seeds for a verdict** (2 seeds). The difference in class-wise FID, with minus"
     )
     assert "for class a, -1.00 (-1.00 to" in few
 
@@ -341,17 +339,17 @@ def test_heavy_classes_are_easy_or_hard_only_if_so_few_classes_can_say(difficult
     assert findings.heaviness_in_words(classes).startswith(words)
     few = made_up([difficulty], [difficulty])
     assert findings.heaviness_in_words(few).startswith("**Too few seeds for a verdict.**")
-    assert "Heavier than 1/K are f, g, h, i, j" in findings.heaviness_in_words(classes)
+    assert "Classes with a weight above 1/K: f, g, h, i, j;" in findings.heaviness_in_words(classes)
 
 
 @pytest.mark.parametrize(
     "shares, words",
     [
-        (around(70), "margins 70 % (70 to 70, 5 seeds) are clipped. This is the majority"),
+        (around(70), "margins, 70 % (70 to 70, 5 seeds) are clipped. This is the majority"),
         (around(17), "are clipped. This is not the majority"),
         ([40, 60, 45, 55, 51], "Whether this is a majority is inconclusive"),
-        ([17, 17.2], "margins 17 % (16 to 18, 2 seeds) are clipped. A verdict takes 5 seeds."),
-        ([17], "margins 17 % (1 seed) are clipped. A verdict takes 5 seeds."),
+        ([17, 17.2], "margins, 17 % (16 to 18, 2 seeds) are clipped. A verdict needs 5 seeds."),
+        ([17], "margins, 17 % (1 seed) are clipped. A verdict needs 5 seeds."),
         ([], "No results yet."),
     ],
 )
@@ -379,7 +377,7 @@ def test_copies_are_told_by_the_row_with_the_most():
     frame = results(random=[1, 1], full={1.0: [1]}).assign(copies=[0.018, 0.022, 0.001])
     said = findings.copies_in_words(frame)
     assert said.startswith("The largest of 2 mean shares of near-copies among the samples is 2.0 % (")
-    assert "2 seeds), of Uniform random at 10 %. With all the data it is 0.1 % (1 seed)." in said
+    assert "2 seeds), for Uniform random at 10 %. With all the data: 0.1 % (1 seed)." in said
     assert findings.copies_in_words(frame.assign(copies=None)).startswith("Near-copies were not counted")
 
 
@@ -396,7 +394,7 @@ def test_seeds_that_another_network_measured_are_told_apart():
     said = findings.shared_in_words(by_seed)
     assert "were trained 2 times" in said and "the seeds 0, 1; 2. All rows" in said
     said = findings.shared_in_words(measured_by("aaaabb"))
-    assert "of another machine than the rest are ResNet-18, Moderate-DS**" in said
+    assert "cells of ResNet-18, Moderate-DS come from another machine than the rest**" in said
 
 
 def test_a_page_says_how_its_results_were_made():
@@ -409,15 +407,16 @@ def test_a_page_says_how_its_results_were_made():
     row, ratio, seed = cells[0]
     frame = pd.DataFrame({"row": [row], "ratio": [ratio], "seed": [seed], "result": [result("2001-02-03")]})
     assert findings.made_in_words(frame, "figure2", "smoke") == (
-        f"1 run over 1 seed ({len(cells) - 1} more are not there yet), made on 2001-02-03 on x86_64 with PyTorch 9.9."
+        f"1 run over 1 seed ({len(cells) - 1} more still missing), "
+        "computed on 2001-02-03 on x86_64 with PyTorch 9.9."
     )
     assert findings.made_in_words(frame[:0], "figure2", "smoke") == "No results yet."
     protocol = "FID of 1500 samples (seed 3) against all 1500 training images, labels in the shares"
     digits = {"floor": {"fid": 0.5}, "protocol": protocol}
     real = findings.floor_in_words(digits)
-    assert "is 0.50." in real and "A half has 750" in real and "would be about 0.25" in real
+    assert "is 0.50." in real and "Each half has 750" in real and "would be about 0.25" in real
     fewer = findings.floor_in_words({**digits, "protocol": protocol.replace("1500", "750", 1)})
-    assert "with the 750 samples of a model against all 1,500 real images" in fewer and "about 0.38." in fewer
+    assert "for 750 samples of a model against all 1,500 real images" in fewer and "about 0.38." in fewer
     held_out = findings.floor_in_words({**digits, "held_out_fid": 0.3})
     assert held_out.startswith("The FID of held-out real images is 0.30. ")
 
@@ -428,9 +427,11 @@ def test_the_weights_of_several_seeds_are_alike_or_not():
         return pd.DataFrame(rows)
 
     alike = findings.steady_in_words(cells([[0.1, 0.2, 0.3, 0.4]] * 5))
-    assert "at 10 % W 1.00 (p" in alike and "5 seeds" in alike
-    assert "Two seeds" in findings.steady_in_words(cells([[0.5, 0.5]]))
-    assert "Two seeds" in findings.steady_in_words(cells([]).reindex(columns=["row", "ratio", "result"]))
+    assert "W = 1.00 at 10 % (p" in alike and "5 seeds" in alike
+    assert "At least two seeds" in findings.steady_in_words(cells([[0.5, 0.5]]))
+    assert "At least two seeds" in findings.steady_in_words(
+        cells([]).reindex(columns=["row", "ratio", "result"])
+    )
 
 
 def test_fid_by_several_networks():
@@ -441,7 +442,7 @@ def test_fid_by_several_networks():
     first, second, third = said.partition("each network: ")[2].split("; ")
     assert [part.split()[0] for part in (first, second, third)] == ["+2.50", "+5.00", "+14.50"]
     one = findings.networks_in_words(frame.assign(result=[{}] * len(frame)), *PAIR)
-    assert one == "FID was measured with one network only."
+    assert one == "FID was measured with only one network."
 
 
 def test_without_classes_there_is_nothing_to_say_of_them():
@@ -457,5 +458,5 @@ def test_more_steps_help_or_do_not():
     assert said.startswith(
         "FID at the end (2 seeds): with all the data it is 7.50 after 100 steps, lower than at"
     )
-    assert said.endswith("with a random 10 % it is 9.00 after 100 steps, after 8.00 at its lowest.")
+    assert said.endswith("with a random 10 % it is 9.00 after 100 steps, after a minimum of 8.00.")
     assert findings.steps_in_words(frame.iloc[:0]) == ""

@@ -286,7 +286,7 @@ def test_what_cannot_be_encoded_is_told(network, digits, tmp_path):
         write(network, digits.images[:5], tmp_path / "x")
     with pytest.raises(DedtError, match="latents of other images, another autoencoder"):
         write(autoencoder(1), digits.images, tmp_path / "x")
-    with pytest.raises(DedtError, match="have 1 channel.* takes 3"):
+    with pytest.raises(DedtError, match="have 1 channel.* expects 3"):
         write(autoencoder(channels=3), digits.images, tmp_path / "y")
     with pytest.raises(DedtError, match="18 does not fit .* multiple of 4"):
         write(network, digits.images, tmp_path / "y", image_size=18)

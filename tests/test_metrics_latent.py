@@ -223,7 +223,10 @@ def test_references_are_read_once_and_in_blocks(tmp_path, monkeypatch):
 
 
 def test_images_that_cannot_be_compared():
-    with pytest.raises(DedtError, match=r"Images \[1, 8, 8\] and references \[1, 8, 9\] cannot be compared"):
+    with pytest.raises(
+        DedtError,
+        match=r"Images \[1, 8, 8\] and references \[1, 8, 9\] differ in shape and cannot be compared",
+    ):
         nearest_distances(pictures(2, (8, 8)), pictures(2, (8, 9)))
     with pytest.raises(DedtError, match="Images must be uint8"):
         nearest_distances(pictures(2, (8, 8)).astype(float), pictures(2, (8, 8)))

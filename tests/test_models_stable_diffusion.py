@@ -120,13 +120,13 @@ def test_prompts_are_sentences(pipeline):
     assert model.prompts == ("a photo of a tench", "a photo of a gas pump")
     assert model.null_label == 2 and model.captions.shape == (3, 24, 16)
     assert StableDiffusion(pipeline, ["7"], template="digit {}").prompts == ("digit 7",)
-    with pytest.raises(DedtError, match="no place for a class name"):
+    with pytest.raises(DedtError, match="no placeholder for the class name"):
         StableDiffusion(pipeline, ["7"], template="a digit")
 
 
 def test_a_prompt_that_would_be_cut_is_refused(pipeline):
     StableDiffusion(pipeline, ["x" * 12])
-    with pytest.raises(DedtError, match="more than the 24 tokens"):
+    with pytest.raises(DedtError, match="longer than the 24 tokens"):
         StableDiffusion(pipeline, ["x" * 40])
 
 
@@ -299,7 +299,7 @@ def test_an_incomplete_folder_is_an_error(tmp_path, saved, damage):
         (folder / "model_index.json").unlink()
     else:
         weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(DedtError, match="holds no complete Stable Diffusion pipeline"):
+    with pytest.raises(DedtError, match="is not a complete Stable Diffusion pipeline"):
         load_pipeline(folder)
 
 

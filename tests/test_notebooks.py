@@ -153,7 +153,7 @@ def made_up_results(folder, seeds):
     "seeds, said",
     [
         (1, "There is one seed, so there are no intervals"),
-        (3, "A verdict takes 5 seeds, and there are 3"),
+        (3, "A verdict needs 5 seeds and there are 3"),
         (5, "after Holm's correction for the"),
     ],
 )
@@ -222,4 +222,4 @@ def test_a_notebook_that_was_edited_elsewhere_is_kept(tmp_path, capsys):
     pair.main(tmp_path)
     assert "my_answer" in (tmp_path / "mine" / "a.ipynb").read_text()
     assert (tmp_path / "a.ipynb").read_text() == derive(tmp_path / "a.py")
-    assert "a.ipynb had been edited: kept as" in capsys.readouterr().out
+    assert "a.ipynb was edited elsewhere: moved to" in capsys.readouterr().out

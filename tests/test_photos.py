@@ -244,7 +244,7 @@ def test_the_sample_photographs_have_faults_to_find(tmp_path):
     assert "night.jpg" in names["dark"] and names["blank"] == {"blank.png"}
     figure = figures.faults(found)
     shown = [axes.texts[0].get_text() for axes in figure.axes]
-    assert shown == ["none of these", *(kind for kind in names if names[kind])]
+    assert shown == ["no fault", *(kind for kind in names if names[kind])]
 
 
 def test_the_first_of_each_class_are_embedded_anew(folder, kept):
@@ -644,7 +644,7 @@ def test_networks_of_timm_and_open_clip_are_read_from_their_files(tmp_path):
         torch.testing.assert_close(tower.features(x), clip.encode_image(tower.preprocess(x)))
     assert read.size == 176 and tower.size == 32 and tower.std.flatten().tolist() == [0.25] * 3
     (tmp_path / "timm" / "config.json").write_text("{}")
-    with pytest.raises(DedtError, match="holds no network that timm can read"):
+    with pytest.raises(DedtError, match="timm cannot read the network in"):
         encoders.load_pretrained(f"timm:{tmp_path / 'timm'}")
 
 

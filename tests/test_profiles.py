@@ -295,7 +295,7 @@ def odd(published, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"data.channels": 1}, "have 1 channel.*takes 3"),
+        ({"data.channels": 1}, "have 1 channel.*expects 3"),
         ({"autoencoder.image_size": 20}, "multiple of 8"),
         (
             {"autoencoder.weights": "odd"},

@@ -153,7 +153,9 @@ def test_a_result_under_the_name_of_another_cell_is_refused(smoke, tmp_path):
     wait(tmp_path, {"row": "random", **smoke.cell()}, 0)
     folder = tmp_path / "smoke" / "pending"
     (folder / "random-10-0.json").rename(folder / "random-20-0.json")
-    with pytest.raises(DedtError, match="random-20-0.json is no result of a cell.*it is of random-10-0"):
+    with pytest.raises(
+        DedtError, match="random-20-0.json is not a valid result of a cell.*it belongs to random-10-0"
+    ):
         results.collect("smoke", root=tmp_path)
 
 
@@ -174,7 +176,7 @@ def test_a_damaged_result_is_named(smoke, tmp_path):
     name, *_ = wait(tmp_path, {"row": "random", **smoke.cell()}, 0)
     (tmp_path / "smoke" / "pending" / f"{name}.json").write_text("{")
     for read in (results.read_cells, results.collect):
-        with pytest.raises(DedtError, match="random-10-0.json is no result of a cell"):
+        with pytest.raises(DedtError, match="random-10-0.json is not a valid result of a cell"):
             read("smoke", root=tmp_path)
 
 
@@ -189,7 +191,7 @@ def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_pat
     file = root / "smoke" / "cells.jsonl"
     good = file.read_bytes()
     file.write_text(content, encoding="latin-1")
-    advice = f"line 1 of {file} is no.*; delete it and run: make tables PROFILE=smoke"
+    advice = f"line 1 of {file} is not a valid result.*Delete it and run: make tables PROFILE=smoke"
     with pytest.raises(DedtError, match=advice):
         results.read_cells(tiny.profile())
     file.unlink()
@@ -210,7 +212,9 @@ def sheet_of_samples(root, shape):
 def test_a_damaged_picture_of_samples_is_named(damage, tmp_path):
     picture, _ = sheet_of_samples(tmp_path, (1, 8, 8))
     picture.write_bytes(damage(picture.read_bytes()))
-    with pytest.raises(DedtError, match=f"{picture} is no picture of samples .*Delete it to do without"):
+    with pytest.raises(
+        DedtError, match=f"{picture} is not a readable picture of samples .*Delete it to go without"
+    ):
         results.read_samples("digits", "random", 0.1, 0, root=tmp_path)
     picture.unlink()
     assert results.read_samples("digits", "random", 0.1, 0, root=tmp_path) is None
@@ -328,16 +332,16 @@ def test_results_are_of_one_setting_of_their_profile(tmp_path):
     results.check_settings(load_profile(profile, **free), root=tmp_path)
     changed = load_profile(profile, **{"unet.batch_size": 7})
     for use in (results.done, results.read_cells):
-        with pytest.raises(DedtError, match=r"unet.batch_size = 25, now 7.*move that folder away"):
+        with pytest.raises(DedtError, match=r"unet.batch_size = 25, now 7.*move the folder away"):
             use(changed, root=tmp_path)
     assert results.done(profile, root=tmp_path) == set()
     noted = tmp_path / profile.name / "profile.json"
     noted.write_text("{")
-    with pytest.raises(DedtError, match="restore it .git checkout"):
+    with pytest.raises(DedtError, match="restore it with git checkout"):
         results.done(profile, root=tmp_path)
     noted.unlink()
     (noted.parent / "cells.jsonl").write_text("")
-    with pytest.raises(DedtError, match="profile.json is missing, so nothing says what"):
+    with pytest.raises(DedtError, match="profile.json is missing, so the settings of the results"):
         results.check_settings(changed, root=tmp_path, keep=True)
 
 
@@ -352,10 +356,12 @@ def test_a_line_of_another_profile_or_twice_is_refused(smoke, tmp_path):
     file = tmp_path / "smoke" / "cells.jsonl"
     line = file.read_text()
     file.write_text(line + line.replace('"fid":', '"fid":1'))
-    with pytest.raises(DedtError, match="line 2 of .* is of random-10-0 once more: delete one of the two"):
+    with pytest.raises(
+        DedtError, match="line 2 of .* is a second result of random-10-0. Delete one of the two"
+    ):
         results.read_cells("smoke", root=tmp_path)
     file.write_text(line.replace('"profile":"smoke"', '"profile":"short"'))
-    with pytest.raises(DedtError, match="it is of the profile short"):
+    with pytest.raises(DedtError, match="it belongs to profile short"):
         results.read_cells("smoke", root=tmp_path)
 
 
@@ -369,7 +375,11 @@ def test_a_ratio_of_three_digits_is_the_same_behind_its_name():
 @pytest.mark.parametrize(
     "name, row, message",
     [
-        ("moderate", grid.Row("Mine", {}, "table1"), "There is a row 'moderate' already"),
+        (
+            "moderate",
+            grid.Row("Mine", {}, "table1"),
+            "The row 'moderate' already exists\\. Choose another name",
+        ),
         ("mine", grid.Row("Mine", {}, "table9"), "Unknown table 'table9'. Choose one of: table1"),
         ("mine", grid.Row("Mine", {"mthod": "random"}, "table1"), "mthod"),
     ],

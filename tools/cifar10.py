@@ -45,7 +45,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--path", default="", help="folder with CIFAR-10")
+    parser.add_argument("--path", default="", help="folder with CIFAR-10 (default: fetch the archive)")
     args = parser.parse_args()
     profile = load_profile(PROFILE, **{"data.path": args.path})
     common = ["--profile", PROFILE, *([f"--set=data.path={args.path}"] if args.path else [])]

@@ -89,7 +89,8 @@ def measure(profile, store=None):
             }
         )
         print(
-            f"{name}: {rows[-1]['effective_classes']:.2f} effective classes, between seeds {np.round(pairs, 2)}"
+            f"{name}: {rows[-1]['effective_classes']:.2f} effective classes, "
+            f"correlations between seeds {np.round(pairs, 2)}"
         )
     return rows
 

@@ -38,8 +38,8 @@ def measure(lab, seeds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--profile", default="digits")
-    parser.add_argument("--path", default="", help="folder of the images, where the profile has none")
-    parser.add_argument("--seeds", type=int, nargs="*", help="default: all of the profile")
+    parser.add_argument("--path", default="", help="folder of the images, if the profile names none")
+    parser.add_argument("--seeds", type=int, nargs="*", help="seeds (default: all of the profile)")
     arguments = parser.parse_args()
     profile = load_profile(arguments.profile, **({"data.path": arguments.path} if arguments.path else {}))
     rows = measure(Lab(profile, store=Store()), arguments.seeds or profile.seeds)

@@ -39,7 +39,7 @@ def main(folder=NOTEBOOKS):
         if edited(source, target, text):
             (folder / "mine").mkdir(exist_ok=True)
             target.replace(folder / "mine" / target.name)
-            print(f"{target.name} had been edited: kept as {folder.name}/mine/{target.name}")
+            print(f"{target.name} was edited elsewhere: moved to {folder.name}/mine/{target.name}")
         if not target.exists() or target.read_text() != text:
             target.write_text(text)
             print(f"paired {target.name}")

@@ -28,7 +28,7 @@ def expected():
         data = "" if row in ("full", "early-stopping") else f" ({tables.percent(ratio)})"
         lines.append(f"| {grid.LABELS[row]}{data} | {cell['steps']:,} | {cell['fid']:.2f} |")
     lines.append(
-        f"| *two halves of the real digits (half as many images: about twice too high)* | | "
+        f"| *two halves of the real digits (half as many images, so about twice too high)* | | "
         f"{found[0]['floor']['fid']:.2f} |"
     )
     return "\n".join(lines) + "\n"
@@ -46,11 +46,11 @@ def measured():
     given, trained = (f"{100 * share:.0f} %" for share in right)
     epochs, images = encoders["resnet18"]["epochs"], encoders["settings"]["train"]
     return (
-        f"Choosing takes {' and '.join(took)},\n"
-        f"in CPU time on one thread, and at most {math.ceil(10 * gib) / 10} GiB ([measured](benchmarks/photos.json)). "
-        "With\nthe default encoder's features, nearest neighbours classify "
-        f"{given} of held-out CIFAR-10 images correctly,\nwith those of a ResNet-18 trained for {epochs} epochs "
-        f"on {images:,} of its images {trained}\n([measured](benchmarks/encoders.json)).\n"
+        f"`dedt select` takes {' and '.join(took)}\n"
+        f"(CPU time on one thread), and at most {math.ceil(10 * gib) / 10} GiB of memory "
+        "([measured](benchmarks/photos.json)).\nWith the default encoder's features, nearest neighbours "
+        f"classify {given} of held-out CIFAR-10 images correctly;\nwith those of a ResNet-18 trained for "
+        f"{epochs} epochs on {images:,} CIFAR-10 images, {trained}\n([measured](benchmarks/encoders.json)).\n"
     )
 
 
@@ -81,8 +81,8 @@ def found():
     verdicts = [verdict for table in enough for verdict in table.verdict]
     better, worse = map(verdicts.count, (comparisons.BETTER, comparisons.WORSE))
     counts = [f"{count or 'none'} {'are' if count > 1 else 'is'}" for count in (better, worse)]
-    said = f"Of the {len(verdicts)} comparisons with five seeds {counts[0]} *better* and {counts[1]} *worse*"
-    lines.append(f"\n{said}; fewer seeds give no verdict.")
+    said = f"Of the {len(verdicts)} comparisons with five seeds, {counts[0]} *better* and {counts[1]} *worse*"
+    lines.append(f"\n{said}; with fewer seeds there is no verdict.")
     return "\n".join(lines) + "\n"
 
 
@@ -110,7 +110,7 @@ def draw(path, cifar10):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cifar10", help="draw the picture too, of the CIFAR-10 in this folder")
+    parser.add_argument("--cifar10", help="also draw the picture, from CIFAR-10 in this folder")
     readme, cifar10 = ROOT / "README.md", parser.parse_args().cifar10
     readme.write_text(filled(readme.read_text()))
     if cifar10:

@@ -23,7 +23,7 @@ HEADS = {
     frozenset([BETTER]): "Yes",
     frozenset([WORSE]): "No",
     frozenset([OPEN]): "Inconclusive",
-    frozenset([BETTER, OPEN]): "At some ratios, inconclusive at others",
+    frozenset([BETTER, OPEN]): "Yes at some ratios, inconclusive at others",
     frozenset([WORSE, OPEN]): "No at some ratios, inconclusive at others",
 }
 """Set of the verdicts at all ratios -> first words of :meth:`Page.answer`."""
@@ -66,7 +66,7 @@ class Page:
         self.value, self.added = value, added
         self.pairs = list(dict.fromkeys(tuple((*pair, value)[:3]) for pair in pairs))
         if unknown := sorted({name for pair in self.pairs for name in pair[:2]} - set(LABELS)):
-            raise DedtError(f"No table has a row {', '.join(unknown)}. Choose of: {', '.join(LABELS)}.")
+            raise DedtError(f"Unknown row(s) {', '.join(unknown)}. Choose from: {', '.join(LABELS)}.")
         found = {
             (*pair, ratio): paired(own[pair[0]], own[pair[1]])
             for pair in self.pairs
@@ -95,8 +95,8 @@ class Page:
         pair = (row, other, value or self.value)
         if pair not in self.pairs:
             raise DedtError(
-                f"This page does not compare {row} with {other} by {pair[2]}: name the pair where its Page "
-                "is made, so that the correction covers it."
+                f"This page does not compare {row} with {other} by {pair[2]}. Pass the pair when you create "
+                "the Page, so that Holm's correction covers it."
             )
         own = np.array([key[:3] == pair for key in self.table.index], dtype=bool)
         return self.table[own].droplevel([0, 1, 2])
@@ -132,7 +132,7 @@ class Page:
         if table.empty:
             return "No results yet."
         told, most, kind = table[table.seeds >= ENOUGH], table.seeds.max(), metric(value or self.value)
-        head = HEADS.get(frozenset(told.verdict), "At some ratios, and worse at others")
+        head = HEADS.get(frozenset(told.verdict), "Better at some ratios, worse at others")
         if 0 < len(told) < len(table):
             head = f"At {', '.join(map(percent, told.index))}: {head[0].lower()}{head[1:]}"
         head = head if len(told) else "Too few seeds for a verdict"
@@ -147,34 +147,36 @@ class Page:
         tested = self.table[self.table.seeds > 1]
         if self.table.empty:
             return "No results yet."
-        higher = ", for precision and recall above zero" * any(metric(pair[2]).higher for pair in self.pairs)
+        higher = ", except for precision and recall (above zero)" * any(
+            metric(pair[2]).higher for pair in self.pairs
+        )
         said = f"Differences are means over the seeds; below zero is better{higher}. "
         if tested.empty:
-            return f"{said}There is one seed, so there are no intervals, and this page makes no verdict."
-        said += "In brackets is the 95 % interval of the paired t test. "
+            return f"{said}There is one seed, so there are no intervals and no verdicts."
+        said += "The 95 % interval of the paired t test is in brackets. "
         most, m, there = tested.seeds.max(), self.named, int((tested.seeds >= ENOUGH).sum())
         if self.added:
             return (
                 f"{said}These comparisons were added after the results had been read, so they get no verdict."
             )
         if most < ENOUGH:
-            return f"{said}A verdict takes {ENOUGH} seeds, and there are {most}: this page makes none."
+            return f"{said}A verdict needs {ENOUGH} seeds and there are {most}, so this page gives none."
 
         def found(value: str, deviations: pd.Series) -> str:
             least, usual, largest = (
                 f"{detectable_difference(deviation, most, level=LEVEL / m):.{metric(value).digits}f}"
                 for deviation in deviations.quantile([0, 0.5, 1])
             )
-            spread = f" (from {least} where the seeds scatter least to {largest} where they scatter most)"
+            spread = f" (from {least} where the seeds vary least to {largest} where they vary most)"
             return f"{usual} in {metric(value).label}{spread * (least != largest)}"
 
         groups = tested[tested.seeds == most].deviation.groupby("value", sort=False)
         so_far = f", of which {there} {'has' if there == 1 else 'have'} {ENOUGH} seeds so far" * (there < m)
         return (
-            f"{said}*Better* and *worse* stand only where p is below {LEVEL} after Holm's correction for the "
-            f"{m} comparison{'s' * (m != 1)} that are named here{so_far}. A comparison with neither word is "
+            f"{said}*Better* and *worse* are given only where p is below {LEVEL} after Holm's correction for "
+            f"the {m} comparison{'s' * (m != 1)} named here{so_far}. A comparison with neither word is "
             "inconclusive, which does not mean that the two are equal: at the strictest level of the "
-            f"correction {most} seeds find, in four of five repetitions, a true difference of "
+            f"correction, {most} seeds detect with a power of 80 % a true difference of "
             f"{' or '.join(found(value, own) for value, own in groups)}."
         )
 

@@ -98,15 +98,16 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
     elif len(alike) == 0:
         head = f"No, the order is reversed at {', '.join(told.index)}"
     else:
-        head = "Yes" if len(alike) == len(order) else f"At {', '.join(alike)}"
+        head = "Yes" if len(alike) == len(order) else f"Yes at {', '.join(alike)}"
     taus = ", ".join(
         f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, {seeds_in_words(line.seeds)}, "
         f"p {p_in_words(line.p_holm)})"
         for line in order.itertuples()
     )
     return (
-        f"**{head}.** Kendall's tau between the paper's order and the order of the means here, 1 for the "
-        f"same order: {taus}; of the seeds that all rows have, p after Holm's correction for the ratios."
+        f"**{head}.** Kendall's tau between the paper's order and the order of the means here (1: same "
+        f"order) is {taus}. The means are over the seeds that all rows have; p is after Holm's correction "
+        "for the ratios."
     )
 
 
@@ -165,7 +166,7 @@ def gains_in_words(classes: Classes | None) -> str:
     if classes is None or gains.empty:
         return "No results yet."
     if len(classes.seeds) < ENOUGH:
-        head = f"**Too few seeds for a verdict** ({len(classes.seeds)})"
+        head = f"**Too few seeds for a verdict** ({seeds_in_words(len(classes.seeds))})"
     else:
         better, worse = (gains.index[gains.verdict == verdict] for verdict in (BETTER, WORSE))
         head = (
@@ -174,8 +175,8 @@ def gains_in_words(classes: Classes | None) -> str:
         )
     most, least = gains.difference.idxmin(), gains.difference.idxmax()
     return (
-        f"{head}. Class-wise FID falls most, or rises least, for class {most}, {entry(gains.loc[most])}; it "
-        f"rises most, or falls least, for class {least}, {entry(gains.loc[least])}."
+        f"{head}. The difference in class-wise FID, with minus without weights, is lowest for class {most}, "
+        f"{entry(gains.loc[most])}; it is highest for class {least}, {entry(gains.loc[least])}."
     )
 
 
@@ -191,8 +192,9 @@ def heaviness_in_words(classes: Classes | None) -> str:
     return (
         f"**{head}.** The rank correlation between class weight and class-wise FID before reweighting is "
         f"{rank:.2f} over {len(heavy)} classes (p {p_in_words(p)}, {seeds_in_words(len(classes.seeds))}); "
-        f"the paper's claim would make it negative. Heavier than 1/K are {_listed(classes.names[heavy])}; of "
-        f"these, {_listed(classes.names[heavy & easy])} have an FID below the median."
+        f"the paper's claim implies a negative one. Classes with a weight above 1/K: "
+        f"{_listed(classes.names[heavy])}; of these, with an FID below the median: "
+        f"{_listed(classes.names[heavy & easy])}."
     )
 
 
@@ -215,14 +217,15 @@ def steady_in_words(frame: pd.DataFrame) -> str:
     """Whether group DRO learns similar class weights with each seed, by :func:`agreement`."""
     tests = agreement(frame)
     if not tests:
-        return "Two seeds are needed to compare weights."
+        return "At least two seeds are needed to compare weights."
     said = "; ".join(
-        f"at {percent(ratio)} W {W:.2f} (p {p_in_words(p)}, {seeds_in_words(seeds)}; by chance {1 / seeds:.2f})"
+        f"W = {W:.2f} at {percent(ratio)} (p {p_in_words(p)}, {seeds_in_words(seeds)}; "
+        f"{1 / seeds:.2f} by chance)"
         for ratio, (W, p, seeds) in tests.items()
     )
     return (
-        f"Agreement of the seeds on the order of the classes, by Kendall's W, which is 1 for one order: {said}; "
-        "p of Friedman's test, after Holm's correction for the ratios."
+        f"Agreement of the seeds on the order of the classes, by Kendall's W (1: same order): {said}. "
+        "p is from Friedman's test, after Holm's correction for the ratios."
     )
 
 
@@ -230,15 +233,19 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
     """Whether the class weights at a ratio carry information: the seeds' agreement, and the shuffled null."""
     table = page.compare("moderate-reweighted", "moderate-reweighted-shuffled")
     if ratio not in table.index or table.seeds[ratio] < ENOUGH:
-        return f"Whether the weights carry information takes {ENOUGH} seeds."
+        return f"Testing whether the weights carry information needs {ENOUGH} seeds."
     line, (W, p, _) = table.loc[ratio], agreement(frame)[ratio]
     alike = (
-        f"The seeds agree on the order of the classes more than by chance (W {W:.2f})"
+        f"The seeds agree on the order of the classes more than by chance (W = {W:.2f})"
         if p < LEVEL
-        else f"No agreement of the seeds on the order of the classes was found (W {W:.2f})"
+        else f"No agreement of the seeds on the order of the classes was found (W = {W:.2f})"
     )
-    verdict = {BETTER: "is better than", WORSE: "is worse than", OPEN: "cannot be told from"}[line.verdict]
-    told = f"and a model that is trained with them {verdict} one with the same weights on other classes"
+    verdict = {BETTER: "is better than", WORSE: "is worse than", OPEN: "cannot be distinguished from"}[
+        line.verdict
+    ]
+    told = (
+        f"and a model trained with the learned weights {verdict} one with the same weights on other classes"
+    )
     most = f"a gain of more than {max(0.0, -line.low):.2f} in FID lies outside the 95 % interval"
     return f"{alike}, {told}; {most} (at {percent(ratio)}, {seeds_in_words(line.seeds)})."
 
@@ -254,16 +261,16 @@ def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
     own = frame[frame.ratio == frame.ratio.min()]
     own = own[[len(result.get("fids", ())) > 1 for result in own.result]]
     if len(own) < 3:
-        return "FID was measured with one network only."
+        return "FID was measured with only one network."
     values = np.array([result["fids"] for result in own.result]).T
     alike = [rank_correlation(a, b)[0] for a, b in itertools.combinations(values, 2)]
     pages = [Page(own.assign(fid=fids), [(row, other)]).compare(row, other) for fids in values]
     told = "; ".join(entry(page.assign(verdict=OPEN).iloc[0]) for page in pages if len(page))
     return (
         f"The FIDs of {len(own)} cells at {percent(own.ratio.min())} were measured in the features of "
-        f"{len(values)} networks that differ only in their seed. The rank correlations between two networks' FIDs are "
-        f"{min(alike):.2f} to {max(alike):.2f}."
-        + f" *{LABELS[row]}* minus *{LABELS[other]}* is, in the features of each network: {told}."
+        f"{len(values)} networks that differ only in their seed. The rank correlations between the FIDs "
+        f"of two networks range from {min(alike):.2f} to {max(alike):.2f}."
+        + f" *{LABELS[row]}* minus *{LABELS[other]}* is, with each network: {told}."
         * bool(told)
     )
 
@@ -294,7 +301,7 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
         return "No results yet."
     mean, low, high = map(float, mean_interval(shares))
     if len(shares) < ENOUGH:
-        verdict = f"A verdict takes {ENOUGH} seeds."
+        verdict = f"A verdict needs {ENOUGH} seeds."
     elif low > 50:
         verdict = "This is the majority that the paper expects."
     elif high < 50:
@@ -302,7 +309,7 @@ def clipped_in_words(percentages: Iterable[float]) -> str:
     else:
         verdict = "Whether this is a majority is inconclusive."
     clipped = between(f"{mean:.0f} %", (low, high), len(shares), digits=0)
-    return f"Of Stable Diffusion's margins {clipped} are clipped. {verdict}"
+    return f"Of Stable Diffusion's margins, {clipped} are clipped. {verdict}"
 
 
 # ---- costs and copies ------------------------------------------------------------------------------
@@ -312,7 +319,7 @@ def copies_in_words(frame: pd.DataFrame) -> str:
     """The largest mean share of near-copies among the samples of a row and ratio, and that of row "full"."""
     shares = intervals(frame, ["row", "ratio"], "copies")
     if len(shares) == 0:
-        return "Near-copies were not counted, because there are no held-out images to compare with."
+        return "Near-copies were not counted because there are no held-out images to compare with."
 
     def share(line: pd.Series) -> str:
         mean, *ends = 100 * line[["mean", "low", "high"]].clip(0, 1)
@@ -322,8 +329,8 @@ def copies_in_words(frame: pd.DataFrame) -> str:
     everyone = share(shares.loc["full", 1.0]) if ("full", 1.0) in shares.index else "no results yet"
     return (
         f"The largest of {len(shares)} mean shares of near-copies among the samples is "
-        f"{share(shares.loc[row, ratio])}, of {LABELS[row]} at {percent(ratio)}. With all the data it is "
-        f"{everyone}. One per cent is what held-out real images show, against all the training images."
+        f"{share(shares.loc[row, ratio])}, for {LABELS[row]} at {percent(ratio)}. With all the data: "
+        f"{everyone}. Held-out real images have a share of 1 %, compared with all the training images."
     )
 
 
@@ -338,8 +345,8 @@ def made_in_words(frame: pd.DataFrame, table: str, profile: str | Profile) -> st
     missing = len(wanted - set(there))
     return (
         f"{len(own)} run{'s' * (len(own) > 1)} over {seeds_in_words(own.seed.nunique())}"
-        + (f" ({missing} more are not there yet)" if missing else "")
-        + f", made on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}"
+        + (f" ({missing} more still missing)" if missing else "")
+        + f", computed on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}"
         f" on {_listed(sorted({note['machine'] for note in notes}))}"
         f" with PyTorch {_listed(sorted({note['versions']['torch'] for note in notes}))}."
     )
@@ -352,9 +359,9 @@ def floor_in_words(result: dict[str, Any]) -> str:
     said = f"The FID of held-out real images is {held_out:.2f}. " if held_out is not None else ""
     return (
         f"{said}The real-vs-real FID, between two random halves of the real images, is {floor:.2f}. The bias "
-        "of FID is roughly proportional to 1/m + 1/n for m images on one side and n on the other. A half has "
-        f"{n // 2:,}; with the {m:,} samples of a model against all {n:,} real images the real-vs-real FID "
-        f"would be about {floor * (1 / m + 1 / n) * n / 4:.2f}."
+        "of FID is roughly proportional to 1/m + 1/n for m images on one side and n on the other. Each half "
+        f"has {n // 2:,} images; for {m:,} samples of a model against all {n:,} real images, the "
+        f"real-vs-real FID would be about {floor * (1 / m + 1 / n) * n / 4:.2f}."
     )
 
 
@@ -366,17 +373,17 @@ def shared_in_words(frame: pd.DataFrame) -> str:
     if network.nunique() < 2:
         return ""
     head = (
-        f"The network of FID and the feature extractors were trained {network.nunique()} times, because "
+        f"The FID network and the feature extractors were trained {network.nunique()} times, because "
         "machines round differently"
     )
     if (network.groupby(frame.seed).nunique() == 1).all():
         seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))
-        shared = "All rows of a seed share them, so differences are within one."
-        return f"{head}: for the seeds {'; '.join(seeds)}. {shared}"
+        shared = "All rows of a seed use the same networks, so every difference is within one."
+        return f"{head}: once each for the seeds {'; '.join(seeds)}. {shared}"
     others = _listed(LABELS[row] for row in frame.row[network != network.mode()[0]].unique())
     return (
-        f"{head}: **of another machine than the rest are {others}** (some or all cells). A difference between "
-        "them and other rows also contains what another extractor chose."
+        f"{head}: **some or all cells of {others} come from another machine than the rest**. Differences "
+        "between these and other rows also include the effect of another extractor."
     )
 
 
@@ -390,7 +397,7 @@ def options(table: pd.DataFrame) -> str:
     no known distribution.
     """
     if table.empty:
-        return "Their effect was not measured for this profile."
+        return "The effect of the options was not measured for this profile."
     default, others = table.loc["default"], table.drop("default").lowest
 
     def named(setting: Any) -> str:
@@ -399,7 +406,7 @@ def options(table: pd.DataFrame) -> str:
     return (
         f"The lowest correlation between the logarithms of two seeds' weights is {default.lowest:.2f} for the "
         f"default, and {named(others.idxmin())} to {named(others.idxmax())} for the other settings. Few seeds "
-        f"and {default.classes:.0f} classes carry no test of which setting is steadier."
+        f"and {default.classes:.0f} classes are not enough to test which setting is steadier."
     )
 
 
@@ -419,10 +426,10 @@ def steps_in_words(frame: pd.DataFrame) -> str:
         means = own.groupby("steps")["fid"].mean()
         end, before = means.index[-1], means.iloc[:-1]
         which = "all the data" if ratio == 1 else f"a random {percent(ratio)}"
-        trend = ", lower than at any point before" * (len(before) > 0)
+        trend = ", lower than at any earlier point" * (len(before) > 0)
         if means[end] >= before.min():
-            trend = f", after {before.min():.2f} at its lowest"
+            trend = f", after a minimum of {before.min():.2f}"
         said.append(f"with {which} it is {means[end]:.2f} after {end:,} steps{trend}")
     seeds = frame["seed"].nunique()
-    alone = ", so without an interval" * (seeds == 1)
+    alone = ", so no interval" * (seeds == 1)
     return f"FID at the end ({seeds_in_words(seeds)}{alone}): {'; '.join(said)}." if said else ""

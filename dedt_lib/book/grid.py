@@ -136,7 +136,7 @@ def add_row(name: str, row: Row) -> None:
         DedtError: another row has that name, a table does not exist, or the recipe is invalid.
     """
     if name in ROWS and (ROWS[name], LABELS[name]) != (row.recipe, row.label):
-        raise DedtError(f"There is a row '{name}' already: give yours another name.")
+        raise DedtError(f"The row '{name}' already exists. Choose another name.")
     for table in row.tables.split():
         check_choice("table", table, TABLES)
     checked(Recipe, row.recipe)

@@ -77,7 +77,7 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False, ima
     profile, file = load_profile(profile), results_folder(profile, root) / "profile.json"
     values = json.loads(json.dumps(flat(profile.model_dump())))
     now = {key: value for key, value in values.items() if not FREE.fullmatch(key)}
-    restore = "restore it (git checkout, or a copy), or move its folder away to compute the results anew."
+    restore = "restore it with git checkout or from a copy, or move its folder away to recompute the results."
     made = read_json(file, restore) if file.exists() else now
     if images and made.get("images", images) != images:
         raise DedtError(
@@ -89,12 +89,14 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False, ima
         few = "; ".join(f"{key} = {made[key]!r}, now {now[key]!r}" for key in changed[:5])
         more = f" and {len(changed) - 5} more" * (len(changed) > 5)
         raise DedtError(
-            f"The results in {file.parent} were made with other values of the profile: {few}{more}. "
-            "Undo the change, give the profile another name, or move that folder away to compute them anew."
+            f"The results in {file.parent} were computed with other values of the profile: {few}{more}. "
+            "Undo the change, rename the profile, or move the folder away to recompute the results."
         )
     if keep and not file.exists():
         if (file.parent / "cells.jsonl").exists():
-            raise DedtError(f"{file} is missing, so nothing says what {file.parent} was made with: {restore}")
+            raise DedtError(
+                f"{file} is missing, so the settings of the results in {file.parent} are unknown: {restore}"
+            )
         file.parent.mkdir(parents=True, exist_ok=True)
     if keep and (noted := made | ({"images": images} if images else {})) != (made if file.exists() else None):
         write_json(file, noted)
@@ -216,7 +218,7 @@ def _collected(folder: Path) -> dict[str, dict[str, Any]]:
         where = f"line {number} of {path}"
         ((name, result),) = _parsed(line, where, folder).items()
         if found.setdefault(name, result) is not result:
-            raise DedtError(f"{where} is of {name} once more: delete one of the two lines.")
+            raise DedtError(f"{where} is a second result of {name}. Delete one of the two lines.")
     return found
 
 
@@ -227,13 +229,14 @@ def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None =
         _columns(result)
         name = cell_name(result["row"], result["recipe"]["ratio"], result["recipe"]["seed"])
         if name != (expected or result.pop("cell")):
-            raise ValueError(f"it is of {name}")
+            raise ValueError(f"it belongs to {name}")
         if result["profile"] != folder.name:
-            raise ValueError(f"it is of the profile {result['profile']}")
+            raise ValueError(f"it belongs to profile {result['profile']}")
         return {name: result}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DedtError(
-            f"{where} is no result of a cell ({error!r}); delete it, and run make tables with this profile again."
+            f"{where} is not a valid result of a cell ({error!r}). Delete it, and run make tables with this profile "
+            "again."
         ) from error
 
 
@@ -255,7 +258,7 @@ def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
     note.add_text("cells", " ".join(names))
     if len({samples[name].shape for name in names}) > 1:
         raise DedtError(
-            f"The samples in {path} have another size than the new ones. Delete it and run again."
+            f"The samples in {path} differ in size from the new ones. Delete the file and run again."
         )
     n, _, side, _ = samples[names[0]].shape
     columns = [np.concatenate(list(samples[name]), axis=1) for name in names]
@@ -284,9 +287,9 @@ def _read_sheet(path: Path) -> dict[str, np.ndarray]:
         return {}
     except Exception as error:  # Pillow raises errors of many kinds
         raise DedtError(
-            f"{path} is no picture of samples ({error}). Delete it to do without, or delete its cells' lines "
-            f"in {path.parent.parent / 'cells.jsonl'} as well and run: make tables "
-            f"PROFILE={path.parent.parent.name}"
+            f"{path} is not a readable picture of samples ({error}). Delete it to go without these samples, "
+            f"or also delete the lines of its cells in {path.parent.parent / 'cells.jsonl'} and run: make "
+            f"tables PROFILE={path.parent.parent.name}"
         ) from error
 
 

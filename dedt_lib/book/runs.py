@@ -55,7 +55,7 @@ def behind(frame: pd.DataFrame, rows: Rows) -> HTML:
         first seed.
     """
     lines = [line for row in _names(rows) for line in _lines(frame[frame.row == row])]
-    columns = ["row", "kept", "FID by seed", "made at commit", "command, first seed"]
+    columns = ["row", "kept", "FID by seed", "date, commit", "command (first seed)"]
     table = pd.DataFrame(lines, columns=columns).set_index("row").rename_axis(None)
     with pd.option_context("display.max_colwidth", None):
         text = table.to_html(escape=False, border=0)
@@ -67,7 +67,7 @@ def _lines(own: pd.DataFrame) -> Iterator[tuple[str, ...]]:
     for ratio, cells in own.sort_values("seed").groupby("ratio"):
         row, kept, first = cells.row.iloc[0], tables.percent(ratio), cells.iloc[0]
         notes = [result["provenance"] for result in cells.result]
-        made = dict.fromkeys(f"{note['date']}, {note.get('commit', 'not noted')}" for note in notes)
+        made = dict.fromkeys(f"{note['date']}, {note.get('commit', 'not recorded')}" for note in notes)
         of_first = grid.command((row, ratio, first.seed), first.profile)
         yield (
             f"<span id='{_anchor(row, kept)}'>{escape(grid.LABELS[row])}</span>",

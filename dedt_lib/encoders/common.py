@@ -59,7 +59,8 @@ def embed(
             row = start + int((~np.isfinite(values)).any(axis=1).argmax())
             raise DedtError(
                 f"The features of image {row} are not finite: the weights of the {type(network).__name__} "
-                "are damaged, or its training went astray. Train it again with a lower learning rate."
+                "are damaged, or its training diverged. Fetch it again, or train it with a lower "
+                "learning rate."
             )
         return values
 
@@ -79,7 +80,12 @@ def embed(
     path, size = Path(path), -(-PART // batch_size) * batch_size
     pattern = f".{path.name}-*.npy"
     facts = {"weights": key_of(network), "images": list(images.shape), "content": _content(images)}
-    claim(path.with_name(f".{path.name}.json"), facts, [pattern, path.name], "features of something else")
+    claim(
+        path.with_name(f".{path.name}.json"),
+        facts,
+        [pattern, path.name],
+        "features of other images or other weights",
+    )
     if not intact_or_removed(path):
         parts = [path.with_name(pattern.replace("*", f"{start:09d}-{size}")) for start in range(0, n, size)]
         with bar() as shown:

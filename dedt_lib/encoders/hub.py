@@ -64,8 +64,8 @@ def load_pretrained(name: str) -> Pretrained:
     library, _, where = SHORT.get(name, name).partition(":")
     if library not in LIBRARIES or not where:
         raise DedtError(
-            f"Unknown encoder '{name}'. Choose {', '.join(NAMES)}, timm:NAME or open_clip:NAME, with the "
-            "name of a repository on the Hugging Face hub, or a folder with its files."
+            f"Unknown encoder '{name}'. Choose {', '.join(NAMES)}, timm:NAME or open_clip:NAME, where "
+            "NAME is a repository on the Hugging Face hub or a folder with its files."
         )
     return _timm(where) if library == "timm" else _open_clip(where)
 
@@ -117,6 +117,6 @@ def _readable(files, library):
         yield
     except Exception as error:
         raise DedtError(
-            f"{files.folder} holds no network that {library} can read ({reason(error)}): fetch its files "
-            "again, or name another."
+            f"{library} cannot read the network in {files.folder} ({reason(error)}). Fetch its files again, "
+            "or choose another network."
         ) from error

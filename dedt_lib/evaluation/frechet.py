@@ -123,7 +123,7 @@ def classwise_references(
     counts = np.bincount(labels)
     if least is None and counts.min() < 2:
         raise DedtError(
-            f"Class {counts.argmin()} has {counts.min()} images, and FID needs two: add images of that class."
+            f"Class {counts.argmin()} has {counts.min()} images, but FID needs two. Add images of this class."
         )
     enough = counts >= max(2, least or 0)
     return [FrechetReference.of(features[labels == k]) if enough[k] else None for k in range(len(counts))]
@@ -160,8 +160,8 @@ def classwise_frechet(
             few = reference.count if reference is not None else "too few"
             images = few if real_labels is None else np.equal(real_labels, k).sum()
             raise DedtError(
-                f"Class {k} has {images} and {len(side)} images to compare, and FID needs two on each side "
-                "(four for the floor): add images of that class, or draw more samples."
+                f"Class {k} has {images} real and {len(side)} generated images, but FID needs two of each "
+                "(four real ones for the floor). Add images of this class, or draw more samples."
             )
     return values
 

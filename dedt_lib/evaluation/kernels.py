@@ -56,7 +56,8 @@ def kid(real: Array, generated: Array, *, within: Array | None = None, device: s
         len(within) > 1 and not np.isclose(within[0], _mean_kernels(kernel, real[subsets[0][0]])[1])
     ):
         raise DedtError(
-            f"`within` is of other features, or for another number of samples than {len(generated)}: ask kid_within again."
+            "`within` was computed from other features, or for another number of samples than "
+            f"{len(generated)}. Call kid_within again."
         )
     values = []
     for (rows, columns), own in zip(subsets, within):

@@ -102,7 +102,8 @@ def nearest_distances(
     check_images(references)
     if images.shape[1:] != references.shape[1:]:
         raise DedtError(
-            f"Images {list(images.shape[1:])} and references {list(references.shape[1:])} cannot be compared."
+            f"Images {list(images.shape[1:])} and references {list(references.shape[1:])} differ in shape "
+            "and cannot be compared."
         )
     small = [
         np.concatenate([_thumbnails(view[part]) for part in slices(len(view))])

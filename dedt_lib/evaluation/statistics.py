@@ -28,13 +28,11 @@ def paired_interval(ours: Array, theirs: Array, *, level: float = 0.95) -> tuple
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     if ours.ndim != 1 or ours.shape != theirs.shape or not np.isfinite([ours, theirs]).all():
         raise DedtError(
-            f"A paired interval takes one finite value of each side for each seed; got shapes {ours.shape} "
+            f"A paired interval needs one finite value per seed on each side; got shapes {ours.shape} "
             f"and {theirs.shape}."
         )
     if len(ours) < 2:
-        raise DedtError(
-            f"A paired interval needs two seeds at least, and there are {len(ours)}: run more seeds."
-        )
+        raise DedtError(f"A paired interval needs at least two seeds; got {len(ours)}. Run more seeds.")
     mean, low, high = mean_interval(ours - theirs, level=level)
     return float(mean), float(low), float(high)
 
@@ -55,7 +53,7 @@ def mean_interval(values: Array, *, level: float = 0.95) -> tuple[np.ndarray, np
     from scipy.stats import t
 
     if not 0 < level < 1:
-        raise DedtError(f"The level of an interval lies in (0, 1), such as 0.95; got {level}.")
+        raise DedtError(f"The level of an interval must lie in (0, 1), such as 0.95; got {level}.")
     values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), values.mean(axis=0)
     half = t.ppf((1 + level) / 2, n - 1) * _standard_error(values) if n > 1 else np.full_like(mean, np.nan)

@@ -346,13 +346,13 @@ def check_fit(network: "AutoencoderKL", channels: int, image_size: int) -> None:
     own, factor = network.config.in_channels, downsampling(network)
     if channels != own:
         raise DedtError(
-            f"The images have {channels} channel(s), but the autoencoder takes {own}. Load the "
+            f"The images have {channels} channel(s), but the autoencoder expects {own}. Load the "
             f"images with {own}, or choose another autoencoder."
         )
     if image_size % factor:
         raise DedtError(
-            f"An image size of {image_size} does not fit an autoencoder that makes one latent of {factor} "
-            f"pixels. Choose a multiple of {factor}."
+            f"An image size of {image_size} does not fit an autoencoder that downsamples by {factor}. "
+            f"Choose a multiple of {factor}."
         )
 
 
@@ -361,5 +361,5 @@ def _check_finite(shard, start):
     if not finite.all():
         raise DedtError(
             f"The latents of image {start + int(finite.argmin())} are not finite: the autoencoder's weights "
-            "are damaged, or its training went astray. Fetch or train it again."
+            "are damaged, or its training diverged. Fetch or train it again."
         )

@@ -191,9 +191,8 @@ class MDTv2(nn.Module):
         check_sizes(input_size, patch_size, hidden_size, num_heads, depth, decode_layer)
         if not 0 <= mask_ratio <= mask_ratio + mask_range <= 1 - 1 / self.tokens:
             raise DedtError(
-                f"Of {self.tokens} tokens MDT cannot hide a share of {mask_ratio} to "
-                f"{mask_ratio + mask_range}. Choose mask_ratio >= 0 and mask_range >= 0 such that at least "
-                "one token is seen."
+                f"MDT cannot mask a share of {mask_ratio} to {mask_ratio + mask_range} of {self.tokens} "
+                "tokens. Choose mask_ratio >= 0 and mask_range >= 0 that leave at least one token visible."
             )
 
         def blocks(count, skip=False):
@@ -250,8 +249,8 @@ class MDTv2(nn.Module):
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()
             raise DedtError(
-                f"These weights belong to another network ({first} ...). Choose the sizes that they were "
-                "trained with."
+                f"These weights belong to another network ({first} ...). Choose the sizes of the "
+                "network they were trained with."
             ) from error
 
     def compile_network(self) -> None:
@@ -394,6 +393,6 @@ def check_sizes(
         raise DedtError(f"The width {hidden_size} must be a multiple of 4 and of the {num_heads} heads.")
     if not 0 <= decode_layer <= depth or (depth - decode_layer) % 2:
         raise DedtError(
-            f"Of {depth} blocks {decode_layer} cannot be in the decoder: an even number must be left for the "
-            "encoder."
+            f"The decoder cannot have {decode_layer} of {depth} blocks: the encoder needs an even number of "
+            "blocks."
         )

@@ -65,7 +65,8 @@ class StableDiffusion(nn.Module):
         super().__init__()
         if "{}" not in template:
             raise DedtError(
-                f"The caption '{template}' has no place for a class name. Write {{}} where it belongs."
+                f"The caption '{template}' has no placeholder for the class name. Write {{}} "
+                "where the name belongs."
             )
         self.prompts = tuple(template.replace("{}", name.replace("_", " ")) for name in class_names)
         self.null_label = len(self.prompts)
@@ -128,7 +129,7 @@ def embed_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> 
     for prompt in prompts:
         if len(tokenizer(prompt).input_ids) > longest:
             raise DedtError(
-                f"The prompt '{prompt}' has more than the {longest} tokens that the text encoder reads. "
+                f"The prompt '{prompt}' is longer than the {longest} tokens that the text encoder reads. "
                 "Shorten the template or the class name."
             )
     device = pipeline.text_encoder.device
@@ -140,7 +141,7 @@ def latent_size(vae: nn.Module, image_size: int) -> int:
     factor = downsampling(vae)
     if image_size % max(factor, 8):
         raise DedtError(
-            f"Images for Stable Diffusion need a size that is a multiple of {max(factor, 8)}, not {image_size}."
+            f"The image size for Stable Diffusion must be a multiple of {max(factor, 8)}, not {image_size}."
         )
     return image_size // factor
 
@@ -191,7 +192,7 @@ def save_pipeline(model: StableDiffusion, pipeline: StableDiffusionPipeline, fol
     pipeline.unet = model.net
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).exists():
-        raise DedtError(f"{folder} holds something else than a pipeline. Choose another folder.")
+        raise DedtError(f"{folder} is not empty and holds no pipeline. Choose another folder.")
     with atomic_folder(folder) as partial:
         pipeline.save_pretrained(partial)
         mode = (partial / INDEX).stat().st_mode
@@ -223,7 +224,7 @@ def _open_folder(folder):
         return StableDiffusionPipeline.from_pretrained(folder, **how, **WITHOUT_CHECKER)
     except Exception as error:
         raise DedtError(
-            f"{folder} holds no complete Stable Diffusion pipeline ({reason(error)}). It needs {FILES}."
+            f"{folder} is not a complete Stable Diffusion pipeline ({reason(error)}). It needs {FILES}."
         ) from error
 
 

@@ -77,8 +77,8 @@ class ConditionalUNet(nn.Module):
         factor = 2 ** (len(block_channels) - 1)
         if image_size % factor:
             raise DedtError(
-                f"Images of {image_size} pixels do not fit a U-Net of {len(block_channels)} levels, each "
-                f"half as large as the one before. Choose a multiple of {factor}, or fewer levels."
+                f"An image size of {image_size} does not fit a U-Net with {len(block_channels)} levels, each "
+                f"half the size of the one above. Choose a multiple of {factor}, or fewer levels."
             )
         self.null_label = num_classes
         self.sample_shape = (channels, image_size, image_size)

@@ -75,7 +75,7 @@ def loss_by_timestep(weight: np.ndarray, log_posterior: np.ndarray, log_beta: np
     right.fill_between(t, np.exp(log_posterior), np.exp(log_beta), alpha=0.35, color="C2")
     right.plot(t, np.exp(log_beta), color="C2", lw=1.2, label="$\\beta_t$")
     right.plot(t, np.exp(log_posterior), color="0.25", lw=1.2, ls="--", label="posterior")
-    right.set(title="learned variance: between these", xlabel="timestep $t$", xscale="symlog", yscale="log")
+    right.set(title="range of the learned variance", xlabel="timestep $t$", xscale="symlog", yscale="log")
     right.legend(fontsize=8)
     for axes in (left, right):
         axes.title.set_fontsize(10)
@@ -88,5 +88,5 @@ def guidance_schedule(scales: Arrays) -> Figure:
     for k, (label, values) in enumerate(scales.items()):
         axes.plot(values, ls=["-", "--", ":", "-."][k % 4], lw=1.6, label=label)
     axes.invert_xaxis()
-    axes.set(xlabel="timestep $t$ (sampling goes from left to right)", ylabel="guidance scale")
+    axes.set(xlabel="timestep $t$ (sampling runs from left to right)", ylabel="guidance scale")
     return finished(figure, axes)

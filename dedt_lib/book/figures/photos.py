@@ -19,7 +19,7 @@ def faults(found: "Findings") -> Figure:
     """Some training images of each kind of fault that ``dedt look`` found, below some without a fault."""
     places = {kind: some for kind, some in found.places.items() if kind != "leaks"}
     others = np.setdiff1d(np.arange(len(found.table)), np.concatenate(list(places.values())))
-    rows = {kind: some[:10] for kind, some in {"none of these": others, **places}.items() if len(some)}
+    rows = {kind: some[:10] for kind, some in {"no fault": others, **places}.items() if len(some)}
     return image_rows([found.look.thumbnails[some] for some in rows.values()], list(rows))
 
 
@@ -61,6 +61,6 @@ def knee(curve: Sequence[tuple[float, float]], ratio: float) -> Figure:
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     shares, distances = 100 * np.array(curve).T
     axes.plot(shares, distances, "o-", ms=4)
-    axes.axvline(100 * ratio, color="crimson", ls="--", lw=1.2, label=f"{100 * ratio:g} % are kept here")
-    axes.set(xlabel="images kept (%)", ylabel="distance to the\nnearest kept one (%)", ylim=(0, None))
+    axes.axvline(100 * ratio, color="crimson", ls="--", lw=1.2, label=f"{100 * ratio:g} % kept")
+    axes.set(xlabel="images kept (%)", ylabel="distance to the\nnearest kept image (%)", ylim=(0, None))
     return finished(figure, axes)

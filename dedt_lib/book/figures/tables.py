@@ -129,7 +129,9 @@ def weight_and_difficulty(weights: np.ndarray, before: np.ndarray, class_names: 
         axes.annotate(name, place, ha="center", va="center", fontsize=9)
     axes.axhline(1, color="0.4", lw=1, ls="--")
     axes.axvline(np.nanmedian(x), color="0.4", lw=1, ls="--")
-    axes.set(xlabel="class-wise FID before reweighting (hard is right)", ylabel="class weight $K\\alpha$")
+    axes.set(
+        xlabel="class-wise FID before reweighting (harder to the right)", ylabel="class weight $K\\alpha$"
+    )
     return finished(figure)
 
 
@@ -179,7 +181,7 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
         places = found.index.to_numpy() * (1 + 0.01 * (k - 1))
         label = "all data" if ratio == 1 else f"{100 * ratio:g} %, drawn at random"
         _line(axes, k, places, found, label)
-    axes.set(xlabel="steps of the optimiser", ylabel="FID (classifier features)", xscale="log", yscale="log")
+    axes.set(xlabel="optimiser step", ylabel="FID (classifier features)", xscale="log", yscale="log")
     low, high = axes.get_ylim()
     more = (2.5, 4, 6, 8, 9, 12, 14) if high < 3 * low else ()
     plain_ticks(axes.yaxis, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, *more)
@@ -306,7 +308,7 @@ def differences(found: Mapping[str, pd.DataFrame]) -> Figure:
     axes.axvline(0, color="0.15", lw=1)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
-    axes.set(xlabel="difference in FID (left of 0 is better)")
+    axes.set(xlabel="difference in FID (below 0 is better)")
     if len(ratios) > 1:
         legend_above(figure, axes)
     return finished(figure)
@@ -379,7 +381,7 @@ def speedup_by_ratio(panels: Mapping[str, Mapping[str, Sequence[float]]], ratios
         axes.set(title=title, xlabel="images kept (%)", yscale="log")
         axes.set_xticks(100 * np.asarray(ratios))
         axes.title.set_fontsize(9)
-    grid[0].set_ylabel("times as fast")
+    grid[0].set_ylabel("speed-up")
     plain_ticks(grid[0].yaxis, 0.5, 1, 2, 3, 5, 10)
     legend_above(figure, grid[0])
     return finished(figure)
@@ -400,7 +402,7 @@ def front_page(
     figure = plt.figure(figsize=(WIDTH * 1.35, 3.7))
     grid = figure.add_gridspec(2, 3, width_ratios=[1.1, 1.1, 1])
     kept = class_columns(data.images[coreset.kept], data.labels[coreset.kept], K)
-    show_tiled(figure.add_subplot(grid[:, 0]), kept, K, f"{100 * coreset.ratio:.0f} % is kept")
+    show_tiled(figure.add_subplot(grid[:, 0]), kept, K, f"{100 * coreset.ratio:.0f} % kept")
     labels = proportional_labels(len(samples), data.class_counts)
     shown = class_columns(samples, labels, K)
     show_tiled(figure.add_subplot(grid[:, 1]), shown, K, "samples of the model")

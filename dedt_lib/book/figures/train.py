@@ -66,8 +66,10 @@ def class_draws(draws: np.ndarray, expected: np.ndarray, class_names: Names) -> 
     figure, axes = plt.subplots(figsize=(WIDTH, 2.6))
     places = np.arange(len(class_names))
     axes.bar(places, draws, width=0.6, label="drawn in one epoch")
-    axes.hlines(expected, places - 0.4, places + 0.4, color="0.15", lw=1.6, label="by the class weights")
-    axes.axhline(np.sum(expected) / len(expected), color="0.4", lw=0.8, ls="--", label="all classes alike")
+    axes.hlines(expected, places - 0.4, places + 0.4, color="0.15", lw=1.6, label="expected by class weights")
+    axes.axhline(
+        np.sum(expected) / len(expected), color="0.4", lw=0.8, ls="--", label="equal for all classes"
+    )
     axes.set(xlabel="class", ylabel="images")
     class_ticks(axes, class_names)
     return finished(figure, axes)
@@ -83,12 +85,12 @@ def losses_by_timestep(t: np.ndarray, losses: np.ndarray) -> Figure:
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
     mean = losses.mean()
     for side, color, label in (
-        (losses >= mean, "C1", "above the mean: stays"),
-        (losses < mean, "C0", "below: may be skipped"),
+        (losses >= mean, "C1", "above the mean: kept"),
+        (losses < mean, "C0", "below the mean: may be skipped"),
     ):
         axes.plot(t[side], losses[side], ".", ms=3, color=color, label=label)
-    axes.axhline(mean, color="0.15", lw=1.4, ls="--", label="mean of all")
-    axes.set(xlabel="timestep $t$ that the sample drew", ylabel="its loss", yscale="log")
+    axes.axhline(mean, color="0.15", lw=1.4, ls="--", label="mean")
+    axes.set(xlabel="timestep $t$ of the sample", ylabel="loss of the sample", yscale="log")
     axes.legend(fontsize=8, markerscale=3)
     return finished(figure)
 
@@ -164,7 +166,7 @@ def clipped_share(readings: Mapping[str, Reading]) -> Figure:
         smooth = np.convolve(clipped, np.ones(size) / size, mode="valid")
         axes.plot(100 * (np.arange(len(smooth)) + size) / len(clipped), 100 * smooth, label=label, lw=1.4)
     axes.axhline(50, color="0.4", lw=0.8, ls="--", label="proxy as good as reference")
-    axes.set(xlabel="proxy's run (%)", ylabel="clipped to zero (% of samples)", ylim=(0, 100))
+    axes.set(xlabel="progress of the proxy (%)", ylabel="clipped to zero (% of samples)", ylim=(0, 100))
     return finished(figure, axes)
 
 
