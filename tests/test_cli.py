@@ -89,8 +89,9 @@ def test_each_verb_prints_its_result_and_writes_its_files(verb, dedt, tmp_path):
 
 @pytest.mark.parametrize("verb", STAGES)
 def test_on_a_full_disk_what_out_held_before_stays(verb, dedt, tmp_path, monkeypatch):
-    names = ("features.npy", "labels.npy", "coreset.parquet", "coreset.json", "weights.json")
-    names += ("model.safetensors", "samples.npy", "samples.png", "metrics.json")
+    chosen = ("coreset.parquet", "coreset.json", "weights.json")
+    names = ("features.npy", "labels.npy", "model.safetensors", "samples.npy", "samples.png", "metrics.json")
+    names = chosen if verb in ("select", "reweight") else names
     for name in names:
         (tmp_path / name).write_text("before")
     dedt(verb, "--profile", "smoke", "--method", "random")
@@ -156,6 +157,20 @@ def test_run_of_an_image_folder_from_images_to_metrics(dedt, photos, tmp_path):
     assert cell["class_names"] == ["dark", "light"]
     with Image.open(tmp_path / "samples.png") as sheet:
         assert sheet.height > sheet.width > 64
+
+
+def test_a_folder_holds_the_results_of_one_coreset(dedt, tmp_path):
+    choice = ("--profile", "smoke", "--method", "random", "--out", tmp_path)
+    assert dedt("select", *choice, "--ratio", 0.2)[0] == 0
+    assert dedt("select", *choice, "--ratio", 0.1)[0] == 0  # chosen again
+    status, _, error = dedt("sample", *choice, "--ratio", 0.2)
+    assert status == 2 and "holds results of another coreset (coreset.json)" in error
+    assert dedt("sample", *choice, "--ratio", 0.1)[0] == 0
+    status, _, error = dedt("select", *choice, "--ratio", 0.2)
+    assert status == 2 and "another coreset (samples.npy, samples.png)" in error
+    assert Coreset.load(tmp_path).ratio == 0.1
+    status, _, error = dedt("train", *choice, "--ratio", 0.1, "--early-stopping")
+    assert status == 2 and "holds results of another coreset" in error
 
 
 def test_stages_are_shared_and_listed(dedt):
@@ -237,7 +252,7 @@ def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, mo
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
     chosen = ("--profile", "smoke", "--ratio", 0.1, "--seed", 0)
     status, printed, _ = dedt("run", "table1", "--row", "random", *chosen)
-    assert status == 0 and "wrote random-10-0 into" in printed
+    assert status == 0 and "wrote random-10-0 to" in printed
     result = json.loads((tmp_path / "smoke" / "cells.jsonl").read_text())
     assert result["row"] == "random"
 
@@ -255,7 +270,7 @@ def named_cells(monkeypatch):
 def test_a_table_takes_its_images_from_the_command_line_where_the_profile_has_none(dedt, photos, named_cells):
     row = ("run", "table5", "--row", "sd-moderate", "--profile", "imagenette")
     assert dedt(*row, "--data", photos)[2] == f"dedt: imagenette {photos} {('sd-moderate', 0.2, 0)}\n"
-    assert "give --data PATH" in dedt(*row)[2]
+    assert "Give one with --data PATH" in dedt(*row)[2]
     assert "cannot be combined" in dedt(*row, "--data", photos, "--set", "unet.epochs=1")[2]
 
 
@@ -505,9 +520,7 @@ def test_the_plan_shows_hours_when_it_has_measured(dedt_plan, monkeypatch):
 def test_the_plan_says_how_many_cells_are_done(dedt_plan, tmp_path, monkeypatch):
     monkeypatch.setenv("DEDT_RESULTS", str(tmp_path))
     assert "done" not in dedt_plan("table3", "--profile", "smoke")[1]
-    done = tmp_path / "smoke" / "pending" / "full-100-0.json"
-    done.parent.mkdir(parents=True)
-    done.touch()
+    monkeypatch.setattr(results, "done", lambda profile: {"full-100-0"})
     assert "7 cells; 1 of them done" in dedt_plan("table3", "--profile", "smoke")[1]
 
 

@@ -248,3 +248,12 @@ def test_a_data_set_on_the_hub_needs_a_network(monkeypatch):
     told = "hub:me/photos cannot be read .no network to fetch me/photos.*save_to_disk"
     with pytest.raises(DedtError, match=told):
         data.find(data.detect("hub:me/photos"), "hub:me/photos")
+
+
+def test_subfolders_of_a_class_are_told(tmp_path):
+    for i, name in enumerate(("pets/cat", "pets/dog", "cars/van", "cars/bus/old")):
+        (tmp_path / name).mkdir(parents=True)
+        photo(i).save(tmp_path / name / "0.png")
+    found = data.find("folder", tmp_path)
+    assert found.class_names == ("cars", "pets")
+    assert "subfolders are part of their class in 'cars', 'pets'" in found.reading.line

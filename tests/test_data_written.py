@@ -193,7 +193,7 @@ def test_of_several_captions_of_an_image_the_first_is_used_and_it_is_said(tmp_pa
     assert found.captions == ("a", "c", "")
     assert "images with several captions, of which the first is used: 1" in found.reading.line
     jsonl(tmp_path, "text", [[1, 2]] * 3)
-    assert "'text' holds something else than text or whole numbers" in listed(tmp_path).reading.line
+    assert "'text' holds values other than text and whole numbers" in listed(tmp_path).reading.line
 
 
 # ---- tables and lists ------------------------------------------------------------------------------------

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from test_photos import chosen, picture, told
 
 from dedt_lib.data import export
+from dedt_lib.errors import DedtError
+from dedt_lib.selection import Coreset
 from dedt_lib.shell.cli import main
 
 
@@ -164,3 +167,19 @@ def test_an_export_to_a_file_is_refused(tmp_path, capsys):
     assert main(["export", str(coreset), "--to", "links", "--out", str(coreset / "coreset.json")]) == 2
     assert "is a file: give --out a new folder" in capsys.readouterr().err
     assert os.path.getsize(coreset / "coreset.json") and Path(coreset).is_dir()
+
+
+def test_repeats_follow_the_weights():
+    for weights, wanted in (([1, 1], [1, 1]), ([1, 2], [1, 2]), ([1, 1.5], [2, 3]), ([1, 90], [1, 10])):
+        assert export.repeats_of(np.array(weights, dtype=float))[0].tolist() == wanted
+    with pytest.raises(DedtError, match="weight 0, which repeats cannot express"):
+        export.repeats_of(np.array([0.0, 1.0]))
+
+
+def test_weights_that_a_trainer_does_not_read_are_told(tmp_path, capsys):
+    coreset = chosen(tmp_path, made(tmp_path / "photos", "a/0.png", "b/0.png", "b/1.png"))
+    told(coreset, "imagefolder", tmp_path)
+    assert "read no weights" not in capsys.readouterr().err
+    Coreset.load(coreset).with_weights([0.5, 0.5]).save(coreset)
+    assert main(["export", str(coreset), "--to", "imagefolder", "--out", str(tmp_path / "again")]) == 0
+    assert "training scripts read no weights" in capsys.readouterr().err

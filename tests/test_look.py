@@ -93,7 +93,7 @@ def test_a_folder_that_is_called_as_a_table_is_run_by_its_path(tmp_path, capsys,
     for i in range(12):
         picture(i).save(f"table1/{i}.png")
     assert main(["look", "table1", "--quick", "--store", "store", "--out", "out"]) == 0
-    assert "dedt run ./table1 --ratio" in capsys.readouterr().out
+    assert f"dedt run {tmp_path / 'table1'} --ratio" in capsys.readouterr().out
 
 
 def test_near_copies_of_an_image_that_another_class_has_too_are_found(tmp_path):

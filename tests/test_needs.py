@@ -53,7 +53,7 @@ CASES = [
         "evaluate",
         "Ratio 0.2 keeps 1 of 9 images, too few for 3 classes",
     ),
-    ([3, 3], {"ratio": 0.1}, {}, "select", "keeps none of the 6 images. Raise the ratio"),
+    ([3, 3], {"ratio": 0.1}, {}, "select", "keeps none of the 6 images. Select among the images of"),
     ([6, 1], {"ratio": 1.0, **GAUSSIAN}, {}, "select", "class1 have fewer than 2 images.*drop the class"),
     ([6, 1], {"ratio": 0.6, **GAUSSIAN}, {}, "run", "class1 have fewer than 2 images"),
     ([1], {"ratio": 1.0}, {}, "run", "need at least 4 training images, but there are only 1"),

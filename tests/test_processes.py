@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 
+from dedt_lib.errors import DedtError
 from dedt_lib.files import locked, read_json
 from dedt_lib.processes import Processes
 from dedt_lib.store import Store
@@ -75,3 +76,13 @@ def test_alone_nothing_is_copied():
     values, alone = torch.arange(3.0), Processes()
     assert alone.gather(values, 3) is values and alone.main and alone.from_main("x") == "x"
     assert alone.any(True) and not alone.any(False)
+
+
+@pytest.mark.parametrize("size, alone", [("", True), ("1", True), ("2", False), ("many", False)])
+def test_a_number_of_processes_that_no_launcher_set_is_refused(size, alone, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    if alone:
+        assert Processes.from_environment().count == 1
+    else:
+        with pytest.raises(DedtError, match=f"WORLD_SIZE={size} is set, but not by a launcher"):
+            Processes.from_environment()

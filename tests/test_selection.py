@@ -4,6 +4,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.mixture import GaussianMixture
 
 from dedt_lib import arrays, selection
@@ -375,6 +376,25 @@ def test_a_class_that_keeps_nothing_is_named():
 def test_class_weights_must_fit():
     with pytest.raises(DedtError, match="2 class weights for 3 classes"):
         class_to_sample_weights([0.5, 0.5], [3, 3, 3])
+    for weights in ([2, 1], [-1, 2], [np.nan, 1]):
+        with pytest.raises(DedtError, match="must not be negative and must sum to one"):
+            class_to_sample_weights(weights, [3, 3])
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_features_may_be_tensors(kind):
+    features, labels = toy()
+    tensor = torch.tensor(features, dtype=getattr(torch, kind), requires_grad=True)
+    kept = select(tensor, labels, method="moderate", ratio=0.5).indices
+    assert np.array_equal(
+        kept, select(tensor.detach().double().numpy(), labels, method="moderate", ratio=0.5).indices
+    )
+
+
+@pytest.mark.parametrize("features", [np.array([["a"]] * 6), np.ones((6, 2), complex), np.ones((6, 0))])
+def test_features_that_are_no_numbers_are_refused(features):
+    with pytest.raises(DedtError, match=r"Features must (be real numbers|have the shape \[n, d\])"):
+        moderate_distances(features, np.arange(6) % 2)
 
 
 def test_files_that_are_no_coreset(tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from dedt_lib.files import (
     sealed,
     write_json,
 )
+from dedt_lib.shell.cli import main
 from dedt_lib.store import MANIFEST, Store, default_root
 
 IDENTITY = {"version": 1, "size": 3}
@@ -282,9 +284,10 @@ def test_manifests_of_earlier_versions_have_no_checksum_and_are_read(store):
 def test_what_a_killed_process_was_writing_is_cleared_away(store):
     work = store.folder("stage", IDENTITY).with_suffix(".work")
     work.mkdir(parents=True)
-    (work / ".model.safetensors.123.partial").write_text("half")
+    for name in (".model.safetensors.123.partial", ".tmpA1b2C3"):  # the second as safetensors calls it
+        (work / name).write_text("half")
     folder = store.run("stage", IDENTITY, fill, resumable=True)
-    assert not list(folder.glob(".*.partial"))
+    assert not list(folder.glob(".*"))
 
 
 def test_a_folder_without_manifest_is_nobodys_result(store):
@@ -569,3 +572,18 @@ def test_json_is_plain(tmp_path):
 def test_missing_json_is_named(tmp_path):
     with pytest.raises(DedtError, match="facts.json does not exist"):
         read_json(tmp_path / "facts.json")
+
+
+def test_a_folder_of_the_environment_is_the_same_from_everywhere(monkeypatch):
+    monkeypatch.setenv("DEDT_STORE", "here")
+    with pytest.raises(DedtError, match="DEDT_STORE=here is a relative path"):
+        Store()
+    monkeypatch.setenv("DEDT_STORE", "~/there")
+    assert Store().root == Path.home() / "there"
+
+
+def test_what_is_unfinished_is_shown(tmp_path, capsys):
+    (tmp_path / "training" / "abc.work").mkdir(parents=True)
+    (tmp_path / "training" / "abc.work" / "checkpoint").write_bytes(bytes(2_000_000))
+    assert main(["show", "--store", str(tmp_path)]) == 0
+    assert re.search(r"training +abc +2\.0 +unfinished", capsys.readouterr().out)

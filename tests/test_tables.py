@@ -12,6 +12,7 @@ from dedt_lib.book import grid, paper, results, tables
 from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
+from dedt_lib.experiment import Experiment
 from dedt_lib.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -191,7 +192,7 @@ def test_a_result_that_is_none_is_named_and_the_advice_mends_it(content, tmp_pat
     file = root / "smoke" / "cells.jsonl"
     good = file.read_bytes()
     file.write_text(content, encoding="latin-1")
-    advice = f"line 1 of {file} is not a valid result.*Delete it and run: make tables PROFILE=smoke"
+    advice = f"line 1 of {file} is not a valid result.*Delete it, and run make tables with this profile again"
     with pytest.raises(DedtError, match=advice):
         results.read_cells(tiny.profile())
     file.unlink()
@@ -296,8 +297,7 @@ def test_only_missing_cells_are_computed(tmp_path, monkeypatch):
     computed = []
     monkeypatch.setattr(results, "results_folder", lambda *_: tmp_path)
     monkeypatch.setattr(results, "run_cell", lambda profile, *cell: computed.append(cell))
-    (tmp_path / "pending").mkdir()
-    (tmp_path / "pending" / "full-100-0.json").touch()
+    monkeypatch.setattr(results, "done", lambda profile: {"full-100-0"})
     assert results.compute_missing(tiny.profile()) == 19 == len(computed)
     assert ("full", 1.0, 0) not in computed and ("random", 0.1, 0) in computed
 
@@ -343,6 +343,32 @@ def test_results_are_of_one_setting_of_their_profile(tmp_path):
     (noted.parent / "cells.jsonl").write_text("")
     with pytest.raises(DedtError, match="profile.json is missing, so the settings of the results"):
         results.check_settings(changed, root=tmp_path, keep=True)
+
+
+def test_results_are_of_the_same_images(tmp_path):
+    profile = tiny.profile()
+    results.check_settings(profile, root=tmp_path, keep=True)
+    results.check_settings(profile, root=tmp_path, keep=True, images="a")
+    results.check_settings(profile, root=tmp_path)
+    with pytest.raises(DedtError, match="were made with other images"):
+        results.check_settings(profile, root=tmp_path, images="b")
+
+
+def test_a_profile_that_is_edited_meanwhile_stays_as_it_was_read(tmp_path, monkeypatch, smoke):
+    file, root = tmp_path / "mine.toml", tmp_path / "results"
+    file.write_text('extends = "smoke"\nunet.epochs = 2\n')
+    cell = Experiment.cell
+
+    def edited(experiment):
+        file.write_text('extends = "smoke"\nunet.epochs = 3\n')
+        return cell(experiment)
+
+    monkeypatch.setattr(Experiment, "cell", edited)
+    results.run_cell(file, "random", 0.1, 0, store=smoke.store, root=root)
+    noted = json.loads((root / "mine" / "profile.json").read_text())
+    assert noted["unet.epochs"] == 2 and noted["images"]
+    with pytest.raises(DedtError, match="unet.epochs = 2, now 3"):
+        results.done(file, root=root)
 
 
 def test_results_that_are_committed_say_of_which_values():

@@ -62,12 +62,12 @@ def plain(values: Sequence) -> list | None:
 
 
 def first_texts(values: Sequence) -> list:
-    """The values, and of lists of texts the first text."""
+    """The values, with lists of texts replaced by their first text, or None if empty."""
 
-    def is_list(value: object) -> bool:
-        return isinstance(value, list) and bool(value) and all(isinstance(text, str) for text in value)
+    def are_texts(value: object) -> bool:
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
-    return [value[0] if is_list(value) else value for value in values]
+    return [next(iter(value), None) if are_texts(value) else value for value in values]
 
 
 def _plain(value):

@@ -128,8 +128,9 @@ def write_cleaned(
     facts |= {"left_out": facts["left_out"] | why, "copy_of": facts["copy_of"] | copy_of}
     if facts["source"] in BY_FILE:
         digests = listing.files.digests
-        files = ((name, file) for name, (_, file) in zip(listing.ids, listing.encoded()))
-        facts["seen"] |= {name: [digests.get(file, "")[:32], *_stamp(file)] for name, file in files}
+        for name, (_, path_of_image) in zip(listing.ids, listing.encoded()):
+            content = digests.get(path_of_image, "")[:32]  # type: ignore[arg-type]
+            facts["seen"][name] = [content, *_stamp(path_of_image)]
     else:
         facts["content"] = listing.files.content
     write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})

@@ -145,15 +145,16 @@ class Coreset:
                 **({"content": self.contents} if self.contents else {}),
             }
         )
-        with atomic(folder / "coreset.parquet") as partial:
-            partial.write_bytes(table.to_parquet(index=False))  # pyarrow accepts only UTF-8 paths
         facts = {name: getattr(self, field) for name, field in FACTS.items()} | {
             "samples": len(self.labels),
             "kept": len(self.indices),
             "class_counts": self.counts.tolist(),
             "class_weights": None if self.weights is None else self.weights.tolist(),
         }
-        write_json(folder / "coreset.json", facts)
+        # Both are replaced when both are written.
+        with atomic(folder / "coreset.parquet") as rows, atomic(folder / "coreset.json") as told:
+            rows.write_bytes(table.to_parquet(index=False))  # pyarrow accepts only UTF-8 paths
+            write_json(told, facts)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Coreset":

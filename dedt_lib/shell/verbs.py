@@ -95,9 +95,9 @@ def write_choice(
     names = ["coreset.parquet", "coreset.json"]
     writing = experiment.lab.store.root / f"writing-{address('out', str(out.resolve()))}"
     with locked(writing, f"the folder {out}"):
+        coreset.save(out)
         for name in ("report.html", "weights.json"):  # of an earlier coreset
             (out / name).unlink(missing_ok=True)
-        coreset.save(out)
         if facts:
             write_json(out / "weights.json", facts)
             names.insert(0, "weights.json")

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from ..data.names import few
 from ..errors import DedtError
 
@@ -21,7 +23,7 @@ def no_empty_class(counts: Iterable[int], names: Sequence[str], ratio: float, ad
         raise DedtError(f"Class(es) {few(empty, MOST_NAMED)} keep no image at ratio {ratio:g}: {advice}.")
 
 
-def advice(counts: Sequence[int], scope: str, ratio: float, fewest: int = 1) -> str:
+def advice(counts: Sequence[int] | np.ndarray, scope: str, ratio: float, fewest: int = 1) -> str:
     """What to do about classes that keep no image.
 
     Args:
@@ -36,7 +38,7 @@ def advice(counts: Sequence[int], scope: str, ratio: float, fewest: int = 1) -> 
     return f"raise the ratio, or {'choose within each class (--scope class)' if within else 'add images'}"
 
 
-def enough(counts: Sequence[int]) -> float:
+def enough(counts: Sequence[int] | np.ndarray) -> float:
     """A ratio, in whole thousandths, at which every class keeps an image."""
     return int(500 / min(counts) + 1) / 1000
 
