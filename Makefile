@@ -46,7 +46,7 @@ pdf: | book
 endif
 
 help:
-	@echo "make book    run the main job on the digits, build the book, print its path  (17 minutes, once)"
+	@echo "make book    run the main job on the digits, build the book, print its path  (a quarter of an hour, once)"
 	@echo "make pdf     print the book to _build/$(NAME)/book.pdf, by Chromium or Chrome  (minutes after make book)"
 	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"

@@ -16,8 +16,8 @@
 # number; each of the chapters after it explains one step.
 #
 # Everything here is computed. The images are scans of handwritten digits that
-# come with scikit-learn, the networks are trained when the page is made, and
-# so are all numbers.
+# come with scikit-learn; the networks are trained when the page is made, and all
+# numbers are computed then.
 
 # %% tags=["parameters"]
 profile = "digits"
@@ -165,7 +165,7 @@ Markdown(
 
 # %%
 Markdown(
-    "Two halves of the real images have a FID of "
+    "Two halves of the real images have an FID of "
     f"{plain.floor()['fid']:.2f}."
 )
 
@@ -175,8 +175,8 @@ Markdown(
 #
 # ## The method in one picture
 #
-# The coreset, samples of the model trained on it, the class weights, and the
-# effect of the weights on each class.
+# The coreset, samples of the model trained on the weighted coreset, the class
+# weights, and the effect of the weights on each class.
 
 # %%
 figures.front_page(

@@ -70,7 +70,9 @@ Markdown(
 # not be.
 
 # %%
-figures.class_counts({"training images": data.class_counts}, data.class_names)
+figures.class_counts(
+    {"training images": data.class_counts}, data.class_names, "images"
+)
 
 # %% [markdown]
 # ## The mean image of a class

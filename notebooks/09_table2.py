@@ -67,7 +67,7 @@ fid = tables.layout(frame, "table2")
 seen = tables.layout(means, "table2", value="seen", digits=0)
 table = (fid + " (" + seen + " %)").replace("– (– %)", "–")
 table = table.drop(index="All data", columns="100 %", errors="ignore")
-runs.linked(table, "table2", without=" + annealing")
+runs.linked(table, "table2")
 
 # %% [markdown]
 # The paper's two rows on **CIFAR-10, in the features of Inception. These

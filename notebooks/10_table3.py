@@ -55,8 +55,8 @@ Markdown(
 # more work than training on all the data.** The unit is a *network evaluation*:
 # one image through a diffusion network once; a training step counts three for
 # each image. The count is the same on every machine and for every seed. The
-# other feature extractors are small networks of another kind, and are listed
-# below.
+# other feature extractors are networks of another kind. Their CPU time is listed
+# below; it can be as much as that of a run on all the data.
 
 # %%
 runs.linked(tables.whole_speedups(frame, rows), rows)
@@ -163,7 +163,8 @@ embeds = {
     if "embed" in r["costs"] and r["recipe"]["encoder"]
 }
 listed = ", ".join(
-    f"{name} {embeds[name]:.0f}" for name in sorted(embeds, key=embeds.get)
+    f"`{name}` {embeds[name]:.0f}"
+    for name in sorted(embeds, key=embeds.get)
 )
 of_full = f"{full.cpu_seconds.iloc[0]:.0f}" if len(full) else "no results yet"
 Markdown(

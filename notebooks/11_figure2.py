@@ -66,7 +66,7 @@ shown
 #
 # Bars are means over the seeds, and thin lines are their 95 % intervals. Red
 # lines are the real-vs-real FID of a class. It compares two halves of the real
-# images, which are half as many, and is therefore about twice too high. A thin
+# images, which are half as many, and is therefore about twice as high. A thin
 # line is the interval of one mean by itself; whether two bars differ is in the
 # table above, whose intervals are paired.
 

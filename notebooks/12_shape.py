@@ -10,9 +10,9 @@
 # # Tables I to III together: does pruning then reweighting work?
 #
 # The previous pages take one table each. This page puts their main comparisons
-# side by side, with the cost and the limits, and ask the first two of five
-# seeds as well. Absolute numbers of the digits and
-# of CIFAR-10 cannot be compared, but the *order* of the rows can. (The latent
+# side by side, with the cost and the limits, and asks the first two questions of
+# five seeds too. Absolute numbers of the digits and of CIFAR-10 cannot be
+# compared, but the *order* of the rows can. (The latent
 # models have their own pages, [Table IV](16_table4.ipynb) and
 # [Table V](18_table5.ipynb).) `compute = True` computes missing results.
 

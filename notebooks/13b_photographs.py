@@ -9,11 +9,11 @@
 # %% [markdown]
 # # Table I on photographs: does a chosen coreset beat a random one?
 #
-# Everything so far was seen on images of 8 by 8 pixels. This page asks the
-# question of [Table I](08_table1.ipynb) of CIFAR-10 ([Krizhevsky,
+# So far all models were trained on images of 8 by 8 pixels. This page asks the
+# question of [Table I](08_table1.ipynb) about CIFAR-10 ([Krizhevsky,
 # 2009](https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf)), at a
-# size that a laptop can train: profile `cifar10-latent`. The page reads what
-# was committed of it and computes nothing.
+# size that a laptop can train: profile `cifar10-latent`. The page reads the
+# committed results and computes nothing.
 
 # %% tags=["parameters"]
 profile = "digits"

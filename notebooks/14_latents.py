@@ -209,7 +209,7 @@ pd.DataFrame(losses).T.round(2)
 price = losses["decoded from a sample"]["FID"]
 chance = experiment.floor()["fid"] / 2
 Markdown(
-    f"The reconstructions have a FID of {price:.2f} against their own "
+    f"The reconstructions have an FID of {price:.2f} against their own "
     "originals; two independent sets of as many real images would have about "
     f"{chance:.2f}."
 )

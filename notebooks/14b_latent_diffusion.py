@@ -13,7 +13,7 @@
 # [Train](05_train.ipynb): noise is added to a latent, and the network predicts
 # the noise. This chapter writes the training step out once more, for latents,
 # and shows what is different: the scale of the data, the meaning of the loss,
-# and where the data lies. Selection is not.
+# and where the data lies. Selection stays the same.
 
 # %% tags=["parameters"]
 profile = "digits"

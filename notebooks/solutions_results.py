@@ -87,7 +87,7 @@ luck = -draws.min(axis=1).mean()
 Markdown(
     f"The best of {number} equal rows lies {luck:.2f} standard errors below "
     "the truth on average. "
-    + (f"Here that is a FID of {luck * error:.3f}." if seeds > 1 else "")
+    + (f"Here that is an FID of {luck * error:.3f}." if seeds > 1 else "")
 )
 
 # %% [markdown]

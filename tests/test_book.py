@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils import new_document
+
+from dedt_lib.book.notebook import complete
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -26,3 +31,16 @@ def test_plain_sphinx_builds_the_book_without_a_warning(tmp_path):
 def test_make_pdf_says_what_to_install_before_it_computes_anything():
     done = subprocess.run(["make", "pdf", "BROWSER="], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode and "apt install chromium" in done.stdout
+
+
+def test_figures_have_an_alternative_text_and_percentages_stay_whole():
+    page = new_document("page")
+    title, text = nodes.title("", "Neighbours"), nodes.paragraph("", "at 10 % of")
+    pictures = nodes.image(uri="a.png"), nodes.image(uri="b.png", alt="own")
+    page += nodes.section("", title, text, *pictures, nodes.paragraph("", "", nodes.literal("", "10 %")))
+    complete(None, page)
+    assert [image["alt"] for image in pictures] == [
+        "Figure: Neighbours (described in the text before)",
+        "own",
+    ]
+    assert "at 10\u00a0% of" in page.astext() and "10 %" in page.astext()

@@ -25,7 +25,7 @@ TRAINING = [word for key, value in SMALL.items() for word in ("--set", f"{key}={
 STAND_INS = dict.fromkeys(("reweight", "run photos", "plan"), TRAINING)
 STAND_INS["run table1"] = ["--profile", "smoke"]
 """Beginning of a command -> options that are added to make it quick."""
-NETWORK = {"hub:": "which needs a network", "dinov2": "could not be fetched"}
+NETWORK = {"hub:": "which needs a network", "dinov2": "could not be downloaded"}
 """Word in a command that needs the network -> its message without a network."""
 
 

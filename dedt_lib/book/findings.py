@@ -6,7 +6,7 @@ give empty tables and sentences such as "No results yet.", never an error, so th
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,8 +170,8 @@ def gains_in_words(classes: Classes | None) -> str:
     else:
         better, worse = (gains.index[gains.verdict == verdict] for verdict in (BETTER, WORSE))
         head = (
-            f"**Of {len(gains)} classes, reweighting improves {len(better)}** ({_listed(better)}) and harms "
-            f"{len(worse)} ({_listed(worse)}) after Holm's correction; the others are inconclusive"
+            f"**Of {len(gains)} classes, reweighting improves {_counted(better)}** and harms {_counted(worse)} "
+            "after Holm's correction; the others are inconclusive"
         )
     most, least = gains.difference.idxmin(), gains.difference.idxmax()
     return (
@@ -372,9 +372,10 @@ def shared_in_words(frame: pd.DataFrame) -> str:
     )
     if network.nunique() < 2:
         return ""
+    floors = frame.result.map(lambda result: result["floor"]["fid"])
     head = (
         f"The FID network and the feature extractors were trained {network.nunique()} times, because "
-        "machines round differently"
+        f"machines round differently (the real-vs-real FID differs by {floors.max() / floors.min() - 1:.0e} of it)"
     )
     if (network.groupby(frame.seed).nunique() == 1).all():
         seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))
@@ -408,6 +409,10 @@ def options(table: pd.DataFrame) -> str:
         f"default, and {named(others.idxmin())} to {named(others.idxmax())} for the other settings. Few seeds "
         f"and {default.classes:.0f} classes are not enough to test which setting is steadier."
     )
+
+
+def _counted(names: Collection[str]) -> str:
+    return f"{len(names)} ({_listed(names)})" if len(names) else "none"
 
 
 def _listed(names: Iterable[str]) -> str:

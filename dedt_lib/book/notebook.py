@@ -1,14 +1,19 @@
-"""Helpers for the notebooks: checked parameters, links to headings, and sliders."""
+"""Helpers for the notebooks and the book: checked parameters, links to headings, sliders, described figures."""
 
 import ast
 import io
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
 from ..errors import DedtError
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.application import Sphinx
 
 
 def check_parameters(*known: str) -> None:
@@ -71,3 +76,35 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")
     return buffer.getvalue()
+
+
+# ---- a Sphinx extension: book/_config.yml names this module ------------------------------------------
+
+
+def complete(app: "Sphinx", page: "nodes.document") -> None:
+    """Give figures an alternative text that names their section, and keep a number and its % on one line.
+
+    Every figure of the notebooks is led by a paragraph that describes it, so a reader who hears the page is
+    sent there.
+    """
+    from docutils import nodes
+
+    for image in page.findall(nodes.image):
+        if not image.get("alt"):
+            above, section = image.parent, None
+            while above is not None and section is None:
+                section = above.next_node(nodes.title) if isinstance(above, nodes.section) else None
+                above = above.parent
+            image["alt"] = (
+                f"Figure: {section.astext() if section else 'see the text'} (described in the text before)"
+            )
+    for text in list(page.findall(nodes.Text)):
+        verbatim = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
+        if " %" in text and not isinstance(text.parent, verbatim):
+            text.parent.replace(text, nodes.Text(re.sub(r"(?<=\d) %", "\u00a0%", text)))
+
+
+def setup(app: "Sphinx") -> dict[str, bool]:
+    """Register the extension with Sphinx."""
+    app.connect("doctree-read", complete)
+    return {"parallel_read_safe": True}

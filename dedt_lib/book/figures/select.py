@@ -12,6 +12,7 @@ from ...arrays import thin
 from ...data import LabelledImages
 from ...selection import Coreset
 from .common import (
+    MOST_NAMED,
     WIDTH,
     Arrays,
     Names,
@@ -20,6 +21,7 @@ from .common import (
     class_columns,
     class_ticks,
     finished,
+    legend_above,
     panel_grid,
     plain,
     show_tiled,
@@ -53,6 +55,9 @@ def feature_planes(features: Arrays, labels: np.ndarray, class_names: Names) -> 
         x, y = plane(values).T
         for k, name in enumerate(plain(class_names)):
             axes.scatter(x[labels == k], y[labels == k], s=7, color=f"C{k % 10}", linewidths=0, label=name)
+            middle = np.median(x[labels == k]), np.median(y[labels == k])
+            if len(class_names) <= MOST_NAMED:
+                axes.text(*middle, name, ha="center", va="center", fontsize=9, weight="bold")
         axes.set(title=title, xticks=[], yticks=[])
     right: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
     figure.legend(*panels[0].get_legend_handles_labels(), title="class", markerscale=2, **right)
@@ -188,14 +193,16 @@ def kept_by_ratio(
     return finished(figure)
 
 
-def class_counts(counts: Arrays, class_names: Names) -> Figure:
-    """Number of kept images in each class; ``counts`` maps a label to int [K]."""
+def class_counts(counts: Arrays, class_names: Names, what: str = "images kept") -> Figure:
+    """Number of images in each class; ``counts`` maps a label to int [K], ``what`` names the axis."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     class_bars(axes, counts, class_names)
-    axes.set(xlabel="class", ylabel="images kept")
+    axes.set(xlabel="class", ylabel=what)
     axes.tick_params(axis="x", labelsize=8)
     class_ticks(axes, class_names)
-    axes.legend(title=None, fontsize=8) if len(counts) > 1 else axes.get_legend().remove()
+    if len(counts) > 1:
+        legend_above(figure, axes)
+    axes.get_legend().remove()
     return finished(figure)
 
 

@@ -353,7 +353,10 @@ def cost_bars(ledgers: Mapping[str, Mapping[str, float]], full: float) -> Figure
     for k, stage in enumerate(MODEL):
         values = np.array([ledgers[label].get(stage, 0) for label in labels]) / full
         if values.max(initial=0) > 0.005:
-            axes.barh(labels, values, left=left, color=f"C{k}", label=stage)
+            hatch = ("", "//", "..", "xx")[k % 4]
+            axes.barh(
+                labels, values, left=left, color=f"C{k}", label=stage, hatch=hatch, edgecolor="white", lw=0
+            )
         left += values
     axes.axvline(1, color="0.3", ls="--", lw=1)
     axes.invert_yaxis()

@@ -120,7 +120,7 @@ def weight_trajectories(readings: Mapping[str, Reading], class_names: Names) -> 
     for axes, (title, reading) in zip(panels, readings.items()):
         step = reading.get("step", np.arange(len(reading["trajectory"])))
         for k, name in enumerate(plain(class_names)):
-            relative, line = len(class_names) * reading["trajectory"][:, k], ("-", "--", ":")[k // 10 % 3]
+            relative, line = len(class_names) * reading["trajectory"][:, k], ("-", "--", "-.", ":")[k % 4]
             label = name if len(class_names) <= MOST_NAMED else None
             axes.plot(step, relative, color=f"C{k % 10}", ls=line, label=label, lw=1.2)
         if reading["burn_in"]:
