@@ -88,6 +88,28 @@ def kept(folder, tmp_path_factory):
     return store, out
 
 
+def test_a_cleaned_list_takes_the_look_and_the_features_of_its_folder(folder, tmp_path):
+    def done():
+        return {
+            path.parent for kind in ("look", "features") for path in tmp_path.glob(f"store/{kind}/*/*.json")
+        }
+
+    store = ["--store", str(tmp_path / "store")]
+    argv = ["look", str(folder), "--drop", "duplicates,bad,blank", "--out", str(tmp_path / "checked"), *store]
+    assert main(argv) == 0
+    before, (cleaned,) = done(), tmp_path.glob("checked/*.dedt.json")
+    choice = ["--ratio", "0.4", "--scope", "class"]
+    assert main(["select", str(cleaned), *choice, "--out", str(tmp_path / "own"), *store]) == 0
+    assert done() == before and len(before) == 2
+    shutil.copytree(folder, tmp_path / "left")  # the same images in a folder of their own
+    for name in json.loads(cleaned.read_text())["left_out"]:
+        (tmp_path / "left" / name).unlink()
+    assert main(["select", str(tmp_path / "left"), *choice, "--out", str(tmp_path / "plain"), *store]) == 0
+    own, plain = (Coreset.load(tmp_path / name) for name in ("own", "plain"))
+    assert own.keeps_as(plain) and len(done()) == 4
+    np.testing.assert_allclose(own.scores, plain.scores, rtol=1e-4)
+
+
 def test_images_that_change_between_look_and_embedding_are_refused(tmp_path):
     root = pictures(tmp_path / "photos", {f"{'ab'[i % 2]}/{i}.png": i for i in range(6)})
     lab = Lab(load_profile("photos", **{"data.path": str(root)}), store=Store(tmp_path / "store"))

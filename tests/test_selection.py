@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import tracemalloc
 
 import numpy as np
@@ -405,6 +406,11 @@ def test_files_that_are_no_coreset(tmp_path):
     coreset_with_names().save(tmp_path)
     pd.DataFrame({"id": ["x"]}).to_parquet(tmp_path / "coreset.parquet")
     with pytest.raises(DedtError, match="cannot be read.*Select it again"):
+        Coreset.load(tmp_path)
+    coreset_with_names().save(tmp_path)
+    facts = json.loads((tmp_path / "coreset.json").read_text())
+    (tmp_path / "coreset.json").write_text(json.dumps(facts | {"kept": facts["kept"] - 1}))
+    with pytest.raises(DedtError, match="two files are of different coresets"):
         Coreset.load(tmp_path)
 
 

@@ -429,13 +429,17 @@ def _check_empty(out: Path) -> None:
 def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
     """The source of a coreset's images, from ``coreset.json``, and its table, from ``coreset.parquet``."""
     try:
-        source = read_json(folder / "coreset.json")["source"]
+        facts = read_json(folder / "coreset.json")
+        source = facts["source"]
         if not source:
             raise DedtError(
                 f"{folder} does not record the path of its images: select again from image files."
             )
         known = {name: source[name] for name in ("source", "path", "label", "caption", "classed")}
-        return known, pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
+        table = pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
+        if (len(table), table["kept"].sum()) != (facts["samples"], facts["kept"]):
+            raise ValueError("its two files are of different coresets")
+        return known, table
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DedtError(f"The coreset in {folder} cannot be read ({error!r}): select again.") from error
 

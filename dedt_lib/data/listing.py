@@ -85,6 +85,7 @@ class Listing(Labelled):
         labels: int64 [n]; class_names, ids, name and reading are as in LabelledImages.
         captions: one text per image, or () without captions.
         dropped: positions, among all images that were found, of those that :meth:`without` left out.
+        whole: the Listing from which a cleaned list left out images, or None.
 
     Without classes ``class_names`` is () and all labels are 0.
     """
@@ -99,6 +100,7 @@ class Listing(Labelled):
     reading: Reading
     captions: tuple[str, ...] = ()
     dropped: tuple[int, ...] = ()
+    whole: "Listing | None" = None
 
     def without(self, why: Mapping[int, str]) -> "Listing":
         """The Listing without some images (position -> reason).

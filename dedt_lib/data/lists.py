@@ -170,14 +170,15 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # a Path is returned for CIFAR-10 only, which has no list
     if source in BY_FILE:
-        return _still_kept(found, seen, why, copy_of)
+        return dataclasses.replace(_still_kept(found, seen, why, copy_of), whole=found)
     if facts["content"] != found.files.content:
         raise DedtError(
             f"{data} has changed since {file} was written, and its rows may hold other images now. Write the list "
             f"again: {again.format(data)}"
         )
     place = {name: i for i, name in enumerate(found.ids)}
-    return found.without({place[name]: reason for name, reason in why.items()})
+    kept = found.without({place[name]: reason for name, reason in why.items()}) if why else found
+    return dataclasses.replace(kept, whole=found)
 
 
 def _still_kept(

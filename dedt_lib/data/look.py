@@ -3,7 +3,7 @@
 import hashlib
 import io
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,10 @@ class Look:
     def readable(self) -> np.ndarray:
         """Which images can be read: bool [n]."""
         return (self.table["error"] == "").to_numpy()
+
+    def take(self, places: Sequence[int] | np.ndarray) -> "Look":
+        """The same of the images at ``places`` alone."""
+        return Look(self.table.iloc[places].reset_index(drop=True), self.thumbnails[places])
 
     def save(self, folder: Path) -> None:
         """Write ``look.parquet`` and ``thumbnails.npy``."""

@@ -133,7 +133,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     rows += [] if any(map(len, places.values())) else [("findings", "0", "no problems found")]
     if seconds is not None:
         seconds += lab.store.manifest(stage.folder)["seconds"]
-        took = "spent here on looking and embedding, which `dedt select` reuses for all of these images"
+        took = "spent here on looking and embedding, which `dedt select` reuses"
         rows.append(("select", f"{seconds:.0f} s", took))
     rows += [_run(lab, int(seen.readable.sum()))] * bool(seen.readable.any())
     return Findings(listing, seen, places, of, rows, _charts(listing, table))

@@ -165,6 +165,8 @@ class Coreset:
         facts = read_json(folder / "coreset.json")
         try:
             table = pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
+            if (len(table), table["kept"].sum()) != (facts["samples"], facts["kept"]):
+                raise ValueError("its two files are of different coresets")
             weights = facts["class_weights"]
             listed = {name: tuple(facts[name]) for name in ("class_names", "tied")}
             return cls(

@@ -78,15 +78,42 @@ class Photographs(Stage):
         p = self.lab.profile.data
         return data.find(p.source, p.path, self.split, label=p.label, caption=p.caption)  # type: ignore[return-value]
 
+    @cached_property
+    def whole(self) -> Listing:
+        """The images that are examined and embedded: also those that a cleaned list leaves out.
+
+        So the lists of one folder share that work, except where the profile limits the images of a class.
+        """
+        found, few = self.listing, self.split == "train" and self.lab.profile.data.per_class
+        assert found is not None  # without held-out images nobody asks
+        return found if few else found.whole or found
+
     @property
     def look(self) -> Look:
-        """The notes on all images, including those that cannot be read."""
-        return Look.load(self.folder)
+        """The notes on all images of the listing, including those that cannot be read."""
+        return self._of_listing(Look.load(self.folder))
+
+    def _of_listing(self, seen: Look) -> Look:
+        """The part of a look at ``whole`` that is of the listing."""
+        if self.whole is self.listing or self.listing is None:
+            return seen
+        place = {name: i for i, name in enumerate(self.whole.ids)}
+        return seen.take([place[name] for name in self.listing.ids])
+
+    def readable(self) -> Photos:
+        """All images of ``whole`` that can be read."""
+        kept = self.result()  # which refuses images that cannot be read
+        if self.whole is self.listing and kept is not None:
+            return kept
+        seen = Look.load(self.folder)
+        bad = np.flatnonzero(~seen.readable).tolist()
+        found = self.whole.without(dict.fromkeys(bad, "unreadable")) if bad else self.whole
+        return Photos(**vars(found), look=seen.take(np.flatnonzero(seen.readable)))
 
     def decides(self):
         if self.lab.imagined:
             return {"split": self.split}
-        found, few = self.listing, self.split == "train" and self.lab.profile.data.per_class
+        found, few = self.whole, self.split == "train" and self.lab.profile.data.per_class
         return {
             "files": found.files.content,
             "left out": found.dropped,
@@ -95,10 +122,11 @@ class Photographs(Stage):
         }
 
     def work(self, folder):
-        look(self.listing, folder).save(folder)
+        look(self.whole, folder).save(folder)
 
     def load(self, folder):
-        p, seen, found = self.lab.profile.data, Look.load(folder), self.listing
+        p, found = self.lab.profile.data, self.listing
+        seen = self._of_listing(Look.load(folder))
         bad = np.flatnonzero(~seen.readable)
         errors, report = [(int(i), seen.table["error"][i]) for i in bad], self.lab.report
         where = found.refuse(errors, p.skip_bad, report or self.lab.store.root, self.split)
@@ -110,7 +138,7 @@ class Photographs(Stage):
                 why |= dict.fromkeys(beyond, f"beyond the first {p.per_class} of each class (per_class)")
         if why:
             kept = np.setdiff1d(np.arange(len(found.ids)), list(why))
-            seen = Look(seen.table.iloc[kept].reset_index(drop=True), seen.thumbnails[kept])
+            seen = seen.take(kept)
             found = found.without(why)
         found = dataclasses.replace(found, reading=found.reading.noted(*seen.notes))
         return Photos(**vars(found.named(p.class_names)), look=seen)

@@ -363,7 +363,11 @@ class Clusters(Stage):
         return {"features": Embed(self.lab, encoder(self.lab, self.lab.profile.select.cluster_encoder))}
 
     def decides(self):
-        return {"clusters": self.lab.profile.select.clusters}
+        found, own = self.lab.photographs, {"clusters": self.lab.profile.select.clusters}
+        some = (
+            not self.lab.imagined and found.whole is not found.listing
+        )  # of those whose features are stored
+        return {**own, "ids": address("", found.listing.ids)} if some else own
 
     def work(self, folder):
         features = self.inputs()["features"].result()
@@ -396,7 +400,10 @@ def encoder(lab: "Lab", name: str = "", seed: int = 0) -> Encoder:
 
 
 class Embed(Stage):
-    """Features of all training images: float32 [n, d], memory-mapped and read-only."""
+    """Features of all training images: float32 [n, d], memory-mapped and read-only.
+
+    The stored features include images that a cleaned list leaves out, so that all lists of a folder share them.
+    """
 
     encoder: Encoder
 
@@ -427,11 +434,19 @@ class Embed(Stage):
 
     def work(self, folder):
         network, seen = self.reader(), self.seen.result()
+        seen = self.seen.readable() if isinstance(self.seen, Photographs) else seen
         images = Pixels(seen, getattr(network, "size", OWN_SIZE)) if isinstance(seen, Photos) else seen.images
         # On a CPU, larger batches of large images take more memory and are no faster.
         batch_size = 256 if images.shape[2] <= 64 else 32 if self.lab.gpu else 8
         how = {"device": self.lab.device, "path": folder / self.file}
         encoders.embed(network, images, batch_size=batch_size, **how)
+
+    def load(self, folder):
+        features = super().load(folder)
+        if not isinstance(self.seen, Photographs) or self.seen.whole is self.seen.listing:
+            return features
+        place = {name: i for i, name in enumerate(self.seen.readable().ids)}
+        return features[[place[name] for name in self.seen.result().ids]]
 
     def width(self) -> int:
         """Number of features per image."""
