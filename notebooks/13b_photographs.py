@@ -287,8 +287,14 @@ runs.behind(frame, "table1-latent")
 #
 # ## Try it
 #
-# `dedt run table1-latent --profile cifar10-latent --row random --ratio 0.1`
-# computes a cell, with CIFAR-10 downloaded on first use.
+# This computes a cell, with CIFAR-10 downloaded on first use. The results of
+# this page were made from a copy in JPEG files, so yours go into a folder of
+# their own:
+#
+# ```text
+# export DEDT_RESULTS="$PWD/own-results"
+# dedt run table1-latent --profile cifar10-latent --row random --ratio 0.1
+# ```
 #
 # - Which share of each row's FID is the distance that even real images have, and
 #   what is the rest? ([Solution](solutions_results.ipynb#Photographs))

@@ -215,7 +215,7 @@ pd.read_json(
 
 # %% [markdown]
 # `datasets.load_dataset("imagefolder", data_dir=...)` reads this folder, and
-# so do the training scripts of `diffusers`.
+# so do the training scripts of `diffusers` (which use no weights).
 #
 # ## The same in a shell
 #

@@ -112,7 +112,7 @@ def test_a_sentence_has_difference_interval_and_seeds():
         "at 10 %: +1.02 (0.78 to 1.26), worse; 20 %: +0.00 (-2.48 to 2.48, 3 seeds); 30 %: +0.50 (1 seed)."
     )
     shown = page.shown()
-    assert list(shown.index) == [("ResNet-18, Moderate-DS", "Uniform random")]
+    assert list(shown.index) == [("ResNet-18, Moderate-DS", "minus Uniform random")]
     assert shown.iloc[0].to_dict() == {
         "10 %": "+1.02 (0.78 to 1.26), worse",
         "20 %": "+0.00 (-2.48 to 2.48, 3 seeds)",

@@ -116,14 +116,16 @@ class Page:
         chosen = pairs or [(row, other) for row, other, by in self.pairs if by == value]
         found = {pair: self.compare(*pair, value) for pair in chosen}
         entries = {
-            (LABELS[row], LABELS[other]): {line.Index: entry(line, digits, most) for line in own.itertuples()}
+            (LABELS[row], f"minus {LABELS[other]}"): {
+                line.Index: entry(line, digits, most) for line in own.itertuples()
+            }
             for (row, other), own in found.items()
             if len(own)
         }
         if not entries:
             return pd.DataFrame(columns=["no results yet"])
         table = pd.DataFrame.from_dict(entries, orient="index").sort_index(axis=1).fillna("–")
-        table.index = pd.MultiIndex.from_tuples(list(entries), names=["", "minus"])
+        table.index = pd.MultiIndex.from_tuples(list(entries))
         return table.rename(columns=percent)
 
     def answer(self, row: str, other: str, value: str | None = None) -> str:

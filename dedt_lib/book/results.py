@@ -81,8 +81,8 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False, ima
     made = read_json(file, restore) if file.exists() else now
     if images and made.get("images", images) != images:
         raise DedtError(
-            f"The results in {file.parent} were made with other images. Use those again, give the profile another "
-            "name, or move that folder away to compute the results anew."
+            f"The results in {file.parent} were made with other images. Use those again, set DEDT_RESULTS to another "
+            "folder, or give the profile another name."
         )
     changed = sorted(key for key in made.keys() & now if made[key] != now[key])
     if changed:
