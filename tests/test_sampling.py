@@ -204,7 +204,7 @@ def test_a_batch_that_was_cut_off_is_drawn_again(tmp_path, model, monkeypatch):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"steps": 3}, {"guidance": 0.1}, {"n": 11}])
 def test_samples_of_another_call_are_refused(interrupted, model, change):
-    with pytest.raises(DedtError, match="holds samples of another model or other settings. Delete it"):
+    with pytest.raises(DedtError, match="holds samples of another model or other settings. Delete these"):
         draw(Recorder(model), folder=interrupted, **change)
 
 

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 from tiny import Bomb, Server, Site
 
-from dedt_lib import encoders, store, weights
+from dedt_lib import encoders, files, store, weights
 from dedt_lib.config.profile import load_profile, profile_names
 from dedt_lib.encoders.vit import CLIP_VIT, ClipViT
 from dedt_lib.errors import DedtError
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_made_is_told(site, tmp_path, monkeypatch):
 
 def test_weights_lie_in_the_project_by_default(monkeypatch):
     monkeypatch.delenv("DEDT_WEIGHTS", raising=False)
-    assert weights.weights_folder() == store.project_root() / "weights"
+    assert weights.weights_folder() == files.project_root() / "weights"
 
 
 # ---- the hub -----------------------------------------------------------------------------------------
@@ -424,8 +424,8 @@ def test_every_hub_name_of_the_library_is_pinned():
     keys = ("autoencoder.weights", "autoencoder.decoder_weights", "stable_diffusion.weights")
     named = {attrgetter(key)(p) for p in profiles for key in (*keys, "evaluate.cmmd_weights")}
     assert {CLIP_VIT, VERSION_1_4, *named} - {"", "pipeline"} <= set(weights.PINNED)
-    for commit, files in weights.PINNED.values():
-        assert len(commit) == 40 and all(len(digest) == 64 for digest in files.values())
+    for commit, pinned in weights.PINNED.values():
+        assert len(commit) == 40 and all(len(digest) == 64 for digest in pinned.values())
 
 
 def test_a_small_file_is_compared_with_the_hash_that_git_gives(hub, empty_machine):

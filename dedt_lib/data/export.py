@@ -224,21 +224,18 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> None:
     does diffusers' ``train_text_to_image.py`` with ``--train_data_dir``.
     """
     (out / "train").mkdir(parents=True)
-    weights, texts = set(), set()
+    weights = set()
     with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
         for item in found:
             _write(item, out / "train", caption=False)
             row = {"file_name": item.name, "text": item.caption or item.class_name, **_columns(item)}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
             weights.add(item.weight)
-            texts.add(row["text"])
     if len(weights) > 1:
         say(
             "diffusers' training scripts read no weights and train on every image alike. Use the column in a loop of "
             "your own, or export --to kohya or torch."
         )
-    if texts == {""}:
-        say("No image has a caption or a class, so all texts are empty.")
 
 
 def to_datasets(found: Iterator[Item], out: Path) -> None:
