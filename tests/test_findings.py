@@ -398,7 +398,7 @@ def test_seeds_that_another_network_measured_are_told_apart():
     by_seed = measured_by(frame.seed.map({0: "a", 1: "a", 2: "b"}))
     assert findings.shared_in_words(by_seed[by_seed.seed < 2]) == ""
     said = findings.shared_in_words(by_seed)
-    assert "were trained 2 times" in said and "real-vs-real FID differs by 4e-06 of it" in said
+    assert "were trained 2 times" in said and "real-vs-real FIDs agree within 4e-06 of the value" in said
     assert "the seeds 0, 1; 2. All rows" in said
     said = findings.shared_in_words(measured_by("aaaabb"))
     assert "cells of ResNet-18, Moderate-DS come from another machine than the rest**" in said

@@ -375,7 +375,7 @@ def shared_in_words(frame: pd.DataFrame) -> str:
     floors = frame.result.map(lambda result: result["floor"]["fid"])
     head = (
         f"The FID network and the feature extractors were trained {network.nunique()} times, because "
-        f"machines round differently (the real-vs-real FID differs by {floors.max() / floors.min() - 1:.0e} of it)"
+        f"machines round differently (their real-vs-real FIDs agree within {floors.max() / floors.min() - 1:.0e} of the value)"
     )
     if (network.groupby(frame.seed).nunique() == 1).all():
         seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))
