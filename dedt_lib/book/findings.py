@@ -373,9 +373,10 @@ def shared_in_words(frame: pd.DataFrame) -> str:
     if network.nunique() < 2:
         return ""
     floors = frame.result.map(lambda result: result["floor"]["fid"])
+    apart = floors.max() / floors.min() - 1
     head = (
         f"The FID network and the feature extractors were trained {network.nunique()} times, because "
-        f"machines round differently (their real-vs-real FIDs agree within {floors.max() / floors.min() - 1:.0e} of the value)"
+        f"machines round differently (their real-vs-real FIDs agree within {apart:.0e} of the value)"
     )
     if (network.groupby(frame.seed).nunique() == 1).all():
         seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))

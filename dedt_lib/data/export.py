@@ -206,9 +206,9 @@ def to_list(found: Iterator[Item], out: Path) -> None:
 
 
 def to_links(found: Iterator[Item], out: Path) -> None:
-    """Write one folder per class with links to the images (copies of those inside other files), and ``weights.csv``.
+    """Write one folder per class with links to the images and captions beside them, and ``weights.csv``.
 
-    A caption is written beside its link.
+    Images that lie inside other files are copied.
     """
     rows = []
     for item in found:
@@ -233,8 +233,8 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> None:
             weights.add(item.weight)
     if len(weights) > 1:
         say(
-            "diffusers' training scripts read no weights and train on every image alike. Use the column in a loop of "
-            "your own, or export --to kohya or torch."
+            "diffusers' training scripts read no weights and train on every image alike. Use the column in a "
+            "loop of your own, or export --to kohya or torch."
         )
 
 
@@ -280,9 +280,10 @@ def to_webdataset(found: Iterator[Item], out: Path) -> None:
 def to_kohya(found: Iterator[Item], out: Path) -> None:
     """Write folders ``REPEATS_NAME`` with images and captions; weights are rounded to whole repeats.
 
-    The repeats are those of :func:`repeats_of`.  ``repeats.json`` holds the rounding errors; a message is printed if they are large.  An image without a
-    caption is trained on NAME, the name of its class without any repeats prefix of its own.  A class name
-    that cannot be a folder name is written as the caption.  Without classes NAME is empty.
+    The repeats are those of :func:`repeats_of`.  ``repeats.json`` holds the rounding errors; a message is
+    printed if they are large.  An image without a caption is trained on NAME, the name of its class without any
+    repeats prefix of its own.  A class name that cannot be a folder name is written as the caption.  Without
+    classes NAME is empty.
     """
     paths, weighed, unsorted = [], [], out / ".unsorted"
     for item in map(Item.plain, found):
@@ -312,7 +313,8 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
 def repeats_of(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How often an epoch shows each image, in whole numbers up to MOST_REPEATS that follow the weights.
 
-    The smallest weight is shown once, or more often if only that brings all images within CLOSE of their weight.
+    The smallest weight is shown once, or more often if only that brings all images within CLOSE of their
+    weight.
 
     Returns:
         Repeats int64 [n], and float64 [n] what an image then counts, divided by its weight.

@@ -52,7 +52,7 @@ class Files(tuple[Path, ...]):
 
     @functools.cached_property
     def _hashes(self) -> list[str]:
-        self._stamps = [*map(_stamp, self)]
+        self._stamps = [*map(stamp, self)]
         with ThreadPoolExecutor() as pool:
             return list(tqdm(pool.map(_hash, self), "hash", len(self), unit="file", leave=False, delay=2))
 
@@ -64,7 +64,7 @@ class Files(tuple[Path, ...]):
     def check(self) -> None:
         """Raise DedtError if a file has changed since it was hashed for :attr:`content`."""
         for file, _, then in zip(self, self._hashes, self._stamps):
-            if _stamp(file) != then:
+            if stamp(file) != then:
                 raise changed(legible(file))
 
     @functools.cached_property
@@ -312,10 +312,12 @@ def _checked(found):
     return found
 
 
-def _stamp(file):
+def stamp(file: Path) -> list[int]:
+    """Modification time and size of a file, [] if it is missing: a quick sign that it has changed."""
     with contextlib.suppress(OSError):
         found = file.stat()
-        return found.st_mtime_ns, found.st_size
+        return [found.st_mtime_ns, found.st_size]
+    return []
 
 
 def _hash(file):

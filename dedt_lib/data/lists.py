@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DedtError
 from ..files import HUB, from_everywhere, read_json, sha256, write_json
 from .columns import by_kind
-from .listing import Listing, root_of
+from .listing import Listing, root_of, stamp
 from .metadata import rows, there
 from .names import legible
 from .reading import Reading
@@ -130,7 +130,7 @@ def write_cleaned(
         digests = listing.files.digests
         for name, (_, path_of_image) in zip(listing.ids, listing.encoded()):
             content = digests.get(path_of_image, "")[:32]  # type: ignore[arg-type]
-            facts["seen"][name] = [content, *_stamp(path_of_image)]
+            facts["seen"][name] = [content, *stamp(path_of_image)]  # type: ignore[arg-type]
     else:
         facts["content"] = listing.files.content
     write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})
@@ -191,7 +191,7 @@ def _still_kept(
 
     Args:
         found: All images that are there now.
-        seen: id -> [digest of the file, size, modification time], of the images that were looked at.
+        seen: id -> [digest of the file, modification time, size], of the images that were looked at.
         why: id of each image that was left out -> the reason.
         copy_of: id of an image that was left out as a copy -> id of the image that stays.
     """
@@ -203,8 +203,8 @@ def _still_kept(
     by_content = {seen[name][0]: name for name in known if seen[name][0]}
     was: dict[str, str | None] = {}  # what each image was called when it was looked at
     for name, (_, file) in zip(found.ids, found.encoded()):
-        content, *stamp = seen.get(name, [""])
-        if stamp != _stamp(file):
+        content, *then = seen.get(name, [""])
+        if then != stamp(file):  # type: ignore[arg-type]
             now = _digest(file)
             was[name] = name if content == now else by_content.get(now)
         else:
@@ -226,15 +226,6 @@ def _still_kept(
     notes += [f"copies used instead of removed images: {len(back):,}"] * bool(back)
     kept = found.without(left) if left else found
     return dataclasses.replace(kept, reading=kept.reading.noted(*notes))
-
-
-def _stamp(file: Any) -> list[int]:
-    """Size and modification time of a file, [] where there is none."""
-    try:
-        state = os.stat(file)
-        return [state.st_size, state.st_mtime_ns]
-    except OSError:
-        return []
 
 
 def _digest(file: Any) -> str:
