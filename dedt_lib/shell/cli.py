@@ -106,7 +106,8 @@ def compute(
     out, kept = output_folder(out), Store(store)
     check_data(budget)
     for listed in UNREADABLE.values():  # left by an earlier call
-        ((out or kept.root) / listed).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a store may be read-only
+            ((out or kept.root) / listed).unlink(missing_ok=True)
 
     from ..experiment import Experiment
 

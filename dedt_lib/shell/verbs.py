@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DedtError
-from ..files import address, atomic, locked, write_json
+from ..files import atomic, locked, write_json
 from .printing import (
     FEW_CLASSES,
     contact_sheet,
@@ -92,20 +92,22 @@ def write_choice(
     experiment: "Experiment", coreset: "Coreset", out: Path, facts: dict[str, Any] | None = None
 ) -> None:
     """Write a coreset, with the ``facts`` of its weights if it has any, and of photographs its report."""
-    names = ["coreset.parquet", "coreset.json"]
-    writing = experiment.lab.store.root / f"writing-{address('out', str(out.resolve()))}"
-    with locked(writing, f"the folder {out}"):
-        coreset.save(out)
-        for name in ("report.html", "weights.json"):  # of an earlier coreset
-            (out / name).unlink(missing_ok=True)
-        if facts:
-            write_json(out / "weights.json", facts)
-            names.insert(0, "weights.json")
-        if experiment.lab.has_files:
-            from ..pages.report import write_report
+    names, lock = ["coreset.parquet", "coreset.json"], out / ".writing"
+    with locked(lock, f"the folder {out}"):
+        try:
+            coreset.save(out)
+            for name in ("report.html", "weights.json"):  # of an earlier coreset
+                (out / name).unlink(missing_ok=True)
+            if facts:
+                write_json(out / "weights.json", facts)
+                names.insert(0, "weights.json")
+            if experiment.lab.has_files:
+                from ..pages.report import write_report
 
-            write_report(experiment, coreset, experiment.lab.photos, out)
-            names.append("report.html")
+                write_report(experiment, coreset, experiment.lab.photos, out)
+                names.append("report.html")
+        finally:
+            Path(f"{lock}.lock").unlink(missing_ok=True)
     wrote(out, *names)
 
 
