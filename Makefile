@@ -50,7 +50,7 @@ help:
 	@echo "make pdf     print the book to _build/$(NAME)/book.pdf, by Chromium or Chrome  (minutes after make book)"
 	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
 	@echo "make lab     open the notebooks in JupyterLab"
-	@echo "make tables  compute the missing cells of the tables              (digits: over two hours)"
+	@echo "make tables  compute the missing cells of the tables              (all of the digits: many hours)"
 	@echo "make bench   time the library against bare loops, write benchmarks/results.json    (minutes)"
 	@echo "make pair    derive each notebooks/*.ipynb from its .py"
 	@echo "make clean   remove the built book; make clean-all also removes .venv and all stored runs"

@@ -235,8 +235,8 @@ Markdown(
 # classes) and how reproducible they are: the correlation of the logarithms of
 # the weights between two seeds of a setting (the mean and the lowest pair),
 # and with the default's weights of the same seed. A setting whose seeds
-# disagree has learned the seed and not the classes. The seeds share one coreset,
-# so this is agreement between trainings and not between coresets.
+# disagree has learned the seed and not the classes. Each seed trains its own
+# feature extractor, so the seeds differ in their coreset too.
 
 # %%
 from dedt_lib.book import findings, results

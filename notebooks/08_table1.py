@@ -32,7 +32,6 @@ from IPython.display import Markdown
 
 from dedt_lib.book import figures, findings, paper
 from dedt_lib.book import grid, results, runs, tables
-from dedt_lib.files import project_root
 
 if compute:
     results.compute_missing(profile, "table1")
@@ -47,13 +46,7 @@ pairs = [
     ("random", "early-stopping"),
 ]
 page = findings.Page(frame, pairs, profile=profile)
-five = results.read_cells("digits5", root=project_root() / "results")
-with_five = findings.Page(five, pairs, profile="digits5")
-Markdown(f"""
-With the seeds of profile `digits5`: {with_five.answer(ours, "random")}
-
-With those of this page: {page.answer(ours, "random")}
-""")
+Markdown(page.answer(ours, "random"))
 
 # %% [markdown]
 # ## The table
@@ -67,12 +60,10 @@ With those of this page: {page.answer(ours, "random")}
 # left**; only the order inside a column can, and
 # [the summary of Tables I to III](12_shape.ipynb) compares it.
 #
-# In the committed results of profile `digits` all seeds of a row share one
-# feature extractor, and so one coreset; only *Uniform random* draws another one
-# with each seed. The intervals of the other rows are those of training on
-# *this* coreset. In those of `digits5`, below, each seed has an extractor of
-# its own, as it has in a cell that is computed today. A number of seeds in
-# brackets, as *n = 1*, stands where it is not that of the other cells.
+# Each seed trains its own feature extractor and so chooses its own coreset. The
+# intervals therefore include how much the choice varies, and not only the
+# training. A number of seeds in brackets, as *n = 1*, stands where it is not
+# that of the other cells.
 
 # %%
 theirs = tables.layout(frame, "table1", published=paper.TABLE_1)
@@ -88,9 +79,8 @@ runs.linked(theirs, paper.TABLE_1)
 # Moderate-DS in the scope of the code that the paper cites. *Literal DRO* is
 # group DRO without a burn-in (see below). *Equal steps* is the control for
 # pruning: it trains on all the data and stops after as many steps as a
-# coreset of that size takes. Under `digits` its learning rate rises over one
-# epoch of all the data and that of a coreset over one epoch of its own, which
-# may favour the coreset; `digits5` counts the rise in steps.
+# coreset of that size takes. The learning rate rises over as many steps for
+# both.
 
 # %%
 table = tables.layout(frame, "table1")
@@ -127,11 +117,9 @@ figures.fid_by_ratio(
 #
 # The first line is the question of this page. The second and third split it
 # into its two steps, selection and reweighting. The last two are controls
-# against all the data at equal steps. The five comparisons were chosen after
-# the three seeds of profile `digits` had been read, so with it they only
-# describe. They are on record since commit 35bab16, when the first seed of
-# `digits5` was under way and the other four were still to come; a verdict can
-# only come from there.
+# against all the data at equal steps. The five comparisons are on record since
+# commit 35bab16, when the first seed of these results was under way and the
+# other four were still to come.
 
 # %%
 runs.linked(page.shown(), "table1")
@@ -140,32 +128,17 @@ runs.linked(page.shown(), "table1")
 Markdown(page.summary())
 
 # %% [markdown]
-# ## The same with five seeds
-#
-# Profile `digits5` asks the same of five seeds, with larger batches and a moving
-# average of the weights that forgets the first steps. Where not all five are
-# there yet, the number of seeds is said; [the controls](20_controls.ipynb)
-# list the runs.
-
-# %%
-with_five.shown()
-
-# %%
-same = findings.shared_in_words(five[five.row.isin(with_five.rows)])
-Markdown(f"{with_five.summary()} {same}")
-
-# %% [markdown]
 # Does the answer depend on the metric? By KID, and below by FID to images that
 # no run has seen:
 
 # %%
 values = ("kid", "fid_held_out")
 others = [(*pair, value) for value in values for pair in pairs]
-others = findings.Page(five, others, added=True)
-others.shown(value="kid")
+others = findings.Page(frame, others, added=True)
+runs.linked(others.shown(value="kid"), "table1")
 
 # %%
-others.shown(value="fid_held_out")
+runs.linked(others.shown(value="fid_held_out"), "table1")
 
 # %% [markdown]
 # These comparisons were added after the results had been read, so they get no

@@ -10,9 +10,8 @@
 # # Tables I to III together: does pruning then reweighting work?
 #
 # The previous pages take one table each. This page puts their main comparisons
-# side by side, with the cost and the limits, and asks the first two questions of
-# five seeds too. Absolute numbers of the digits and of CIFAR-10 cannot be
-# compared, but the *order* of the rows can. (The latent
+# side by side, with the cost and the limits. Absolute numbers of the digits and
+# of CIFAR-10 cannot be compared, but the *order* of the rows can. (The latent
 # models have their own pages, [Table IV](16_table4.ipynb) and
 # [Table V](18_table5.ipynb).) `compute = True` computes missing results.
 
@@ -30,7 +29,6 @@ from IPython.display import Markdown
 
 from dedt_lib.book import figures, findings, paper
 from dedt_lib.book import grid, results, runs, tables
-from dedt_lib.files import project_root
 
 shown = ("table1", "table2", "table3")
 if compute:
@@ -49,16 +47,12 @@ pairs = {
     "annealed - equal steps": (annealed, "early-stopping-annealed"),
 }
 page = findings.Page(frame, pairs.values(), profile=profile)
-five = results.read_cells("digits5", root=project_root() / "results")
-of_five = findings.Page(five, pairs.values(), profile="digits5")
 Markdown(f"""
-Is the recipe better than a coreset drawn uniformly at random? With the
-seeds of profile `digits5`: {of_five.answer(ours, "random")}
-With those of this page: {page.answer(ours, "random")}
+Is the recipe better than a coreset drawn uniformly at random?
+{page.answer(ours, "random")}
 
-Is it better than all the data, stopped after as many steps? With the
-seeds of profile `digits5`: {of_five.answer(ours, "early-stopping")}
-With those of this page: {page.answer(ours, "early-stopping")}
+Is it better than all the data, stopped after as many steps?
+{page.answer(ours, "early-stopping")}
 """)
 
 # %% [markdown]
@@ -66,9 +60,7 @@ With those of this page: {page.answer(ours, "early-stopping")}
 #
 # The first two lines are the questions above. The next two split the recipe
 # into its steps. The last line asks the second question of the annealed
-# recipe of [Table II](09_table2.ipynb). In the committed results of profile
-# `digits` all seeds of a row share one coreset, *Uniform random* apart
-# ([Table I](08_table1.ipynb)).
+# recipe of [Table II](09_table2.ipynb).
 
 # %%
 runs.linked(page.shown(), page.rows)

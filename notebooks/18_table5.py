@@ -74,8 +74,8 @@ Markdown(
 
 # %% [markdown]
 # Every run starts from the same pre-trained pipeline. The seed decides the
-# order of the images, the noise and the samples; in the committed results of
-# profile `digits` all seeds of a row share one coreset, *Uniform random* apart.
+# order of the images, the noise and the samples; in the committed results the
+# seeds 0, 1 and 2 of a row share one coreset, *Uniform random* apart.
 # Without guidance, *the same models* have these FIDs; nothing was trained
 # again.
 

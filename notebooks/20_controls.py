@@ -18,7 +18,7 @@
 # = True` computes missing cells.
 
 # %% tags=["parameters"]
-profile = "digits5"
+profile = "digits"
 compute = False
 
 # %% tags=["remove-cell"]

@@ -224,15 +224,14 @@ pd.DataFrame(
 # ([Exercise](11_figure2.ipynb))
 
 # %%
-five = results.read_cells("digits5", root=project_root() / "results")
-proxies = findings.proxies(five[(five.row == ours) & (five.ratio < 1)])
+proxies = findings.proxies(frame[(frame.row == ours) & (frame.ratio < 1)])
 columns = ["clipped (%)", "mean excess", "effective classes"]
 by_ratio = proxies.groupby("ratio")[columns].mean()
 by_ratio.rename(tables.percent).round(3)
 
 # %% [markdown]
-# The means over the seeds of profile `digits5`, which the page reads. The
-# effective number of classes is $K$ for uniform weights. A proxy that has seen
+# The means over the seeds. The effective number of classes is $K$ for uniform
+# weights. A proxy that has seen
 # more images is less behind the reference, so its excess loss has less to move
 # the weights with. Read the first and the last line against this.
 #

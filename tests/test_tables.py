@@ -37,7 +37,7 @@ def test_every_row_is_a_valid_recipe_with_a_label(row):
     assert Recipe(**recipe).seed == 2 and row in grid.LABELS
 
 
-@pytest.mark.parametrize("profile", ["smoke", "digits", "digits5", "paper", "imagenet"])
+@pytest.mark.parametrize("profile", ["smoke", "digits", "paper", "imagenet"])
 def test_a_cell_comes_after_the_one_whose_work_it_uses(profile):
     for cell in grid.all_cells(profile):
         before = grid.cell_before(*cell, profile)
@@ -287,7 +287,7 @@ def test_a_speedup_is_the_full_run_over_the_run():
     assert tables.whole_speedups(frame[:0], ["moderate"]).empty
 
 
-@pytest.mark.parametrize("profile", ["digits", "digits5", "cifar10-latent"])
+@pytest.mark.parametrize("profile", ["digits", "cifar10-latent"])
 def test_every_part_of_a_ledger_is_of_the_model_or_of_its_measuring(profile):
     known = {*results.MODEL, "sample", "evaluate"}
     assert all(known >= result["costs"].keys() for result in results.read_cells(profile).result)

@@ -64,7 +64,7 @@ def found():
         "the recipe, against all the data at equal steps": (ours, control),
         "a random coreset, against all the data at equal steps": ("random", control),
     }
-    pages, columns = {}, {"digits": "digits5", "CIFAR-10": "cifar10-latent"}
+    pages, columns = {}, {"scikit-learn's digits": "digits", "CIFAR-10": "cifar10-latent"}
     for name, profile in columns.items():
         frame = results.read_cells(profile, root=ROOT / "results")
         pages[name] = comparisons.Page(frame[frame.ratio.isin([0.1, 1.0])], pairs.values())

@@ -138,7 +138,7 @@ class Train(Section):
 
     # Warm-up of the U-Net: as many steps for few and many images, or epochs of the run, as in published code.
     warmup_steps: int = Field(0, ge=0)
-    warmup_epochs: float = Field(0, ge=0)
+    warmup_epochs: float = Field(0.0, ge=0)
     gradient_clip: Positive = 1.0
     label_dropout: Below1 = 0.1  # none in the fine-tuning of Stable Diffusion
     flip: bool  # doubles the latents: that of a mirrored image is not the mirrored latent
