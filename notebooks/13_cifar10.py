@@ -19,7 +19,7 @@
 # The page reads what `tools/cifar10.py` measured and computes nothing.
 
 # %% tags=["parameters"]
-profile = "digits"
+profile = "digits"  # of the other pages; this one reads cifar10-cpu
 
 # %% tags=["remove-cell"]
 from dedt_lib.book.notebook import check_parameters

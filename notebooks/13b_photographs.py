@@ -16,7 +16,7 @@
 # committed results and computes nothing.
 
 # %% tags=["parameters"]
-profile = "digits"
+profile = "digits"  # of the other pages; this one reads cifar10-latent
 
 # %% tags=["remove-cell"]
 from dedt_lib.book.notebook import check_parameters
