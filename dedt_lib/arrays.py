@@ -63,7 +63,8 @@ def blocks(members: Array) -> list[Array]:
 
 def slices(n: int, size: int | None = None) -> list[slice]:
     """The positions 0..n-1 in slices of at most ``size``, by default ``BLOCK``."""
-    return [slice(start, start + (size or BLOCK)) for start in range(0, n, size or BLOCK)]
+    size = size or BLOCK
+    return [slice(start, start + size) for start in range(0, n, size)]
 
 
 def thin(rows: Array, most: int) -> Array:
@@ -109,12 +110,12 @@ def check_positions(positions: Array, total: int) -> Array:
 
 def check_features(features: Array, labels: Array) -> tuple[Array, Array]:
     """Features [n, d] and labels [n] that fit together and are finite; raises DedtError otherwise."""
-    features, labels = as_reals(features), check_labels(labels)
-    if features.ndim == 2 and len(features) != len(labels):
+    features, labels = check_finite(features), check_labels(labels)
+    if len(features) != len(labels):
         raise DedtError(
             f"{len(features)} feature rows but {len(labels)} labels: they must describe the same images."
         )
-    return check_finite(features), labels
+    return features, labels
 
 
 def as_reals(features: Any) -> Array:
@@ -145,12 +146,12 @@ def check_finite(features: Array) -> Array:
 
 def check_side(features: Array) -> Array:
     """One side of a metric: finite features [n, d] of at least two images; raises DedtError otherwise."""
-    features = as_reals(features)
-    if features.ndim != 2 or len(features) < 2:
+    features = check_finite(features)
+    if len(features) < 2:
         raise DedtError(
             f"This metric needs features of at least two images on each side; got shape {features.shape}."
         )
-    return check_finite(features)
+    return features
 
 
 def check_widths(width: int, other: int) -> None:

@@ -23,6 +23,8 @@ from .errors import DedtError
 if TYPE_CHECKING:
     import numpy as np
 
+ABOVE = Path(__file__).resolve().parent.parent
+"""The folder that holds the package."""
 PATIENCE = 5
 """Seconds of waiting for another process before a line reports it, and between two messages among ranks."""
 ZEROS = 2**24
@@ -45,8 +47,7 @@ def say(line: str) -> None:
 
 def project_root() -> Path:
     """The folder that holds ``pyproject.toml`` (an editable install), else the current folder."""
-    root = Path(__file__).resolve().parent.parent
-    return root if (root / "pyproject.toml").exists() else Path.cwd()
+    return ABOVE if (ABOVE / "pyproject.toml").exists() else Path.cwd()
 
 
 def chosen_folder(variable: str, usual: str) -> Path:
@@ -67,14 +68,13 @@ def chosen_folder(variable: str, usual: str) -> Path:
 @functools.cache
 def commit() -> str | None:
     """The commit of the code, with a plus if files differ from it; None outside its repository."""
-    root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
-        told = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+        told = subprocess.run(["git", "-C", str(ABOVE), *words], capture_output=True, text=True, check=True)
         return told.stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")) != root:
+        if Path(git("rev-parse", "--show-toplevel")) != ABOVE:
             return None  # an installed library in somebody else's repository
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "dedt_lib")
         return git("rev-parse", "--short=12", "HEAD") + "+" * bool(changed)
@@ -346,10 +346,10 @@ def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
                 f"{folder} holds {what}. Delete these files or give another folder, then run again."
             )
         return
+    strays = [path for part in parts for path in folder.glob(part)]
     if index.exists():
         say_damaged(index, "everything is computed again")
-    strays = [path for part in parts for path in folder.glob(part)]
-    if strays and not index.exists():
+    elif strays:
         say(f"The files in {folder} have no record of their origin; they are computed again.")
     for stray in strays:
         unlink_sealed(stray)

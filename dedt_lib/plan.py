@@ -6,14 +6,13 @@ the store.  ``probe`` measures the time of the stages on this device, on random 
 
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from . import data
-from .book.grid import Cell, cell_recipe
 from .config import Profile, load_profile
 from .data import Reading
 from .errors import DedtError
@@ -26,7 +25,7 @@ from .stages.select import Select
 from .stages.train import Snapshot, Train, TrainInfoBatch
 from .store import Store
 
-Runs = Mapping[Cell, Experiment]
+Runs = Mapping[tuple[str, float, int], Experiment]  # (row, ratio, seed) -> its run
 Speed = dict[tuple[str, str], float]  # (kind of work, network) -> seconds per unit
 
 KNOWN = {
@@ -50,15 +49,6 @@ UNITS = {
     "comparison": "pairs",
 }
 """Kind of work -> the count that its time is proportional to, if that is not its steps."""
-
-
-def of_cells(lab: Lab, cells: Iterable[Cell]) -> Runs:
-    """The experiment for each cell of a table, on one lab.
-
-    Raises:
-        DedtError: For an unknown row.
-    """
-    return {cell: Experiment(lab, **cell_recipe(*cell)) for cell in cells}
 
 
 def stages(runs: Runs, until: str = "evaluate") -> dict[str, Stage]:

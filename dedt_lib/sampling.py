@@ -171,6 +171,7 @@ def sample(
     processes, labels = processes or Processes(), np.ascontiguousarray(labels, dtype=np.int64)
     facts = {"model": key_of(model), "labels": hashlib.sha256(labels.data).hexdigest(), "seed": int(seed)}
     facts |= {"sampler": getattr(sampler, "__name__", ""), "steps": int(steps), "guidance": float(guidance)}
+    facts["precision"] = precision
     starts, mine = range(0, len(labels), batch_size), slice(processes.rank, None, processes.count)
 
     def draw(k: int) -> np.ndarray:
@@ -188,12 +189,7 @@ def sample(
         whole = place / "samples.npy"
         parts = [place / f".batch-{start:07d}-{batch_size}.npy" for start in starts]
         if processes.main:
-            claim(
-                place / INDEX,
-                facts | {"precision": precision},
-                PARTS,
-                "samples of another model or other settings",
-            )
+            claim(place / INDEX, facts, PARTS, "samples of another model or other settings")
         if not processes.from_main(processes.main and intact_or_removed(whole)):
             model.to(device).eval()
             how = {"unit": "batch", "leave": False, "disable": processes.hides_bars}

@@ -32,11 +32,6 @@ PACKAGES = "torch torchvision diffusers transformers timm numpy scikit-learn tor
 MANIFEST, CHECKSUM = "manifest.json", "checksum"
 
 
-def default_root() -> Path:
-    """Where stages are stored: ``$DEDT_STORE``, else ``runs/`` in the project."""
-    return chosen_folder("DEDT_STORE", "runs")
-
-
 def provenance() -> dict[str, Any]:
     """Versions, kind of machine and date, which a manifest records beside a result."""
     import torch
@@ -56,12 +51,12 @@ class Store:
     """A folder of stage results.
 
     Args:
-        root: The folder, by default :func:`default_root`.
+        root: The folder, by default ``$DEDT_STORE``, else ``runs/`` in the project.
         compute: False for a store that only returns stored results and raises DedtError for missing ones.
     """
 
     def __init__(self, root: str | Path | None = None, *, compute: bool = True) -> None:
-        self.root = Path(root) if root else default_root()
+        self.root = Path(root) if root else chosen_folder("DEDT_STORE", "runs")
         self.compute = compute
         self._verified: set[Path] = set()
         self._spent = np.zeros(2)  # seconds and CPU seconds of everything computed so far
@@ -190,10 +185,8 @@ def _prepare(partial, resumable):
         shutil.rmtree(partial)
     make_folder(partial, "Set DEDT_STORE to")
     # Whole files are written under other names first, by this library and by safetensors.
-    for stray in (
-        *partial.glob(".*.partial"),
-        *partial.glob(".tmp*"),
-    ):  # left by a process that was killed while it wrote
+    # A process that was killed while it wrote has left them.
+    for stray in (*partial.glob(".*.partial"), *partial.glob(".tmp*")):
         stray.unlink()
     (partial / MANIFEST).unlink(missing_ok=True)  # left by one that was killed before the final rename
 

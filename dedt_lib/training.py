@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from .data import LabelledImages
 from .devices import FLUSH, PRECISIONS, History, autocast, upload
 from .errors import DedtError
 from .files import PATIENCE, intact, say_damaged, sealed
+from .latents import Latents
 from .models.batch import Batch
 from .pixels import channels_first, to_float
 from .plans import EpochPlan, InfoBatchPlan
@@ -42,6 +43,8 @@ from .weights import save_weights
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
+
+    from .reweighting import GroupDRO
 
 MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
 
@@ -433,33 +436,6 @@ class TrainingResult:
     losses: np.ndarray
 
 
-class Weighting(Protocol):
-    """Weights that follow the losses during training, such as :class:`~dedt_lib.reweighting.GroupDRO`."""
-
-    def __call__(self, losses: torch.Tensor, batch: Batch, model: nn.Module) -> torch.Tensor:
-        """Weights float [b] of a batch with the losses float [b]."""
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """State for a checkpoint."""
-
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from the :meth:`state` in a checkpoint."""
-
-
-class Source(Protocol):
-    """A source of training samples: :class:`PixelImages`, ``latents.Latents``."""
-
-    labels: torch.Tensor
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same source on ``device``."""
-
-    def draw(
-        self, indices: torch.Tensor, flip: torch.Tensor | None, generator: torch.Generator
-    ) -> torch.Tensor:
-        """Samples float [b, C, H, W] at ``indices`` int64 [b]; flip: bool [b], or None for no flips."""
-
-
 class PixelImages:
     """LabelledImages as a source of training samples: uint8 on the device, flipped and scaled when drawn."""
 
@@ -483,6 +459,10 @@ class PixelImages:
         return x if flip is None else channels_first(torch.where(flip[:, None, None, None], x.flip(3), x))
 
 
+Source = PixelImages | Latents
+"""A source of training samples: it has ``labels``, moves with ``to`` and returns samples from ``draw``."""
+
+
 def as_source(data: LabelledImages | Source) -> Source:
     """A source of training samples: LabelledImages are wrapped, other sources are returned as they are."""
     return PixelImages(data) if isinstance(data, LabelledImages) else data
@@ -495,27 +475,25 @@ def draw_batch(
     seed: int,
     step: int,
     model: nn.Module | None = None,
-    device: torch.device | str | None = None,
 ) -> Batch:
     """The :class:`Batch` of ``step``: images and labels at ``indices`` with this step's random draws.
 
     Args:
         source: LabelledImages, or another source (:class:`PixelImages`, ``latents.Latents``).
-        indices: int64 [b], preferably on the host.
+        indices: int64 [b], on the host or on the device of the source.
         settings: Used for flip and label_dropout.
         seed: All draws are a function of ``seed`` and ``step``.
         step: Training step, from 0.
         model: Makes its own draws as well, if it has any.
-        device: Device of the source; by default that of ``indices``.
     """
-    source, device, n = as_source(source), device or indices.device, len(indices)
-    draws = getattr(model, "draws", None)
+    source, n, draws = as_source(source), len(indices), getattr(model, "draws", None)
+    device = source.labels.device
     generator = torch_generator(seed, "batch", step, device)
     flip = torch.rand(n, generator=generator, device=device) < 0.5 if settings.flip else None
     x = source.draw(indices, flip, generator)
     return Batch(
         images=x,
-        labels=torch.as_tensor(source.labels, device=device)[upload(indices, device)],
+        labels=source.labels[upload(indices, device)],
         t=torch.randint(0, 1000, (n,), generator=generator, device=device),
         noise=torch.randn(x.shape, generator=generator, device=device),
         drop=torch.rand(n, generator=generator, device=device) < settings.label_dropout,
@@ -554,21 +532,21 @@ class _Diffusion(Task):
         settings: TrainingSettings,
         *,
         seed: int,
-        weighting: Weighting | None = None,
+        weighting: "GroupDRO | None" = None,
         device: torch.device | str = "cpu",
         processes: Processes | None = None,
     ) -> None:
         self.device, self.processes = torch.device(device), processes or Processes()
         layout = torch.channels_last if settings.channels_last else None
         self.network = model.to(device, memory_format=layout).train()
-        self.source, self.plan = as_source(data), plan
-        self.settings = {**settings.decisive, "seed": seed, "visits": _visits(plan, self.source.labels)}
-        if not plan.steps(settings.batch_size):
-            raise DedtError("The plan visits no samples, so there is nothing to train on.")
-        self.source = self.source.to(device)
+        source = as_source(data)
+        self.source, self.plan = source.to(device), plan
+        self.settings = {**settings.decisive, "seed": seed, "visits": _visits(plan, source.labels)}
         self.options, self.weighting = settings, weighting
         self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every
         self.steps, self.clip = plan.steps(settings.batch_size), settings.gradient_clip
+        if not self.steps:
+            raise DedtError("The plan visits no samples, so there is nothing to train on.")
         self.optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
         warmup: float = settings.warmup_steps
         if settings.warmup_epochs:
@@ -591,12 +569,12 @@ class _Diffusion(Task):
 
     def loss(self, step: int, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         (indices, weights), model = batch, self.network
-        drawn = draw_batch(self.source, indices, self.options, self.seed, step, model, self.device)
+        drawn = draw_batch(self.source, indices, self.options, self.seed, step, model)
         mine = self.processes.rows(len(drawn))
         for layer in self._row_layers:
             layer.share_rows(mine, len(drawn))
         with autocast(self.options.precision, self.device):
-            own = self.processes.mine(drawn)
+            own = drawn.rows(mine)
             # A batch may have fewer rows than there are processes.
             losses = model.losses(own) if len(own) else next(model.parameters()).flatten()[:0]
             everyone = self.processes.gather(losses.detach(), len(drawn))
@@ -647,7 +625,7 @@ def train(
     *,
     seed: int,
     folder: Path | str,
-    weighting: Weighting | None = None,
+    weighting: "GroupDRO | None" = None,
     keep_steps: Collection[int] = (),
     device: torch.device | str = "cpu",
     processes: Processes | None = None,

@@ -274,6 +274,16 @@ def test_a_table_takes_its_images_from_the_command_line_where_the_profile_has_no
     assert "cannot be combined" in dedt(*row, "--data", photos, "--set", "unet.epochs=1")[2]
 
 
+@pytest.mark.parametrize(
+    "command", [["run", "table5", "--row", "sd-moderate", "--profile", "imagenette"], ["sample"]]
+)
+def test_samples_are_not_written_among_the_training_images(command, dedt, photos, named_cells):
+    told = f"--out {photos / 'out'} is inside {photos}, the folder of the training images"
+    assert (
+        told in dedt(*command, "--data", photos, "--out", photos / "out")[2] and not (photos / "out").exists()
+    )
+
+
 def test_the_commands_for_images_that_are_to_be_given_ask_for_them(capsys):
     assert cli.main(["cells", "--profile", "imagenette"]) == 0
     commands = capsys.readouterr().out.splitlines()[2:]

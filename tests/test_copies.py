@@ -12,7 +12,7 @@ from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.selection import Coreset, gaussian_scores, moderate_distances, select
-from dedt_lib.shell import cli, verbs
+from dedt_lib.shell import cli
 from dedt_lib.stages.embed import Embed, SmallClip, TrainedEncoder
 from dedt_lib.store import Store
 
@@ -232,11 +232,3 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
     embedding = raw.embed()
     expected = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
     np.testing.assert_allclose(unit.embed(), expected, atol=1e-6)
-
-
-def test_early_stopping_counts_the_steps_of_what_it_stands_for(smoke, capsys, monkeypatch):
-    x = smoke.change(ratio=0.1, early_stopping=True, annealing=True)
-    verbs.train(x, None)
-    steps = x.steps_at(0.1, annealing=True)
-    assert f"the weights after {steps} of the 96 steps" in capsys.readouterr().out
-    assert steps != x.steps_at(0.1)

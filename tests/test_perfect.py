@@ -233,9 +233,11 @@ def test_held_out_images_score_one_per_cent(measured):
     for reading in ("pixels", "features"):
         share = (held_out[reading] <= held_out[f"{reading}_threshold"]).mean()
         assert share == pytest.approx(0.01, abs=0.005)
-    fresh = evaluate.distances_to_training(x.lab, pictures(labels, 4))
+    new = pictures(labels, 4)
+    found = x.metric_features(new)
+    fresh = evaluate.distances_to_training(x.lab, new, found)
     assert (fresh["pixels"] <= held_out["pixels_threshold"]).mean() < 0.04
-    few = evaluate.distances_to_training(x.lab, pictures(labels, 4), among=np.arange(20))
+    few = evaluate.distances_to_training(x.lab, new, found, np.arange(20))
     assert (few["pixels"] >= fresh["pixels"]).all() and (few["features"] >= fresh["features"]).all()
 
 

@@ -32,7 +32,8 @@ def imagined(name="paper", **changes):
 
 def runs(lab, *cells):
     """The runs of cells (row, ratio) or (row, ratio, seed); the default seed is 0."""
-    return planning.of_cells(lab, [(*cell, 0)[:3] for cell in cells])
+    full = [(*cell, 0)[:3] for cell in cells]
+    return {cell: Experiment(lab, **grid.cell_recipe(*cell)) for cell in full}
 
 
 def planned(lab, *cells):
@@ -274,6 +275,14 @@ def test_a_real_run_took_and_left_what_the_plan_said(row, ratio, smoke):
         if part in ledger:
             (work,) = works[kind]
             assert ledger[part]["images"] == work.images and ledger[part]["evaluations"] == work.evaluations
+
+
+def test_infobatch_is_planned_for_the_epochs_that_it_prunes():
+    """57 of 100 epochs, the first of which visits everything; binary fractions make 0.57 * 100 a little less."""
+    lab = imagined("", **{"train.annealing_start": 0.57, "unet.epochs": 100})
+    run = Experiment(lab, infobatch="budget", ratio=0.1, annealing=True).model
+    (cost,) = run.cost()
+    assert cost.images == 44 * lab.n + 56 * round(0.1 * lab.n)
 
 
 @pytest.mark.parametrize("prune", ["ratio", "budget"])

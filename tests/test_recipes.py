@@ -205,6 +205,10 @@ def test_the_default_recipe_is_the_papers_smallest_coreset():
         ({"burn_in": 1.0}, "burn_in: .*less than 1"),
         ({"seed": -1}, "seed: "),
         ({"rate": 0.1}, "unknown parameter 'rate'; the nearest are: ratio"),
+        ({"reweighting": True, "early_stopping": True}, "no coreset to reweight"),
+        ({"infobatch": "ratio", "reweighting": True}, "infobatch has no coreset"),
+        ({"infobatch": "budget", "early_stopping": True}, "infobatch has no coreset"),
+        ({"infobatch": "often"}, "infobatch"),
     ],
 )
 def test_a_bad_recipe_says_what_is_valid(given, message):

@@ -29,7 +29,7 @@ from dedt_lib.files import (
     write_json,
 )
 from dedt_lib.shell.cli import main
-from dedt_lib.store import MANIFEST, Store, default_root
+from dedt_lib.store import MANIFEST, Store
 
 IDENTITY = {"version": 1, "size": 3}
 
@@ -69,7 +69,7 @@ def test_an_identity_with_nan_has_no_address():
 
 def test_the_environment_says_where_results_go(monkeypatch, tmp_path):
     monkeypatch.setenv("DEDT_STORE", str(tmp_path / "elsewhere"))
-    assert default_root() == Store().root == tmp_path / "elsewhere"
+    assert Store().root == tmp_path / "elsewhere"
 
 
 # ---- one stage -----------------------------------------------------------------------------------

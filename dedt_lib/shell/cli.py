@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from .. import __version__, interruption
 from ..errors import DedtError
-from ..files import HUB, lies_in, make_folder
+from ..files import HUB, lies_in, make_folder, say
 from . import photos, verbs
 from .printing import amount, describe, print_reading, print_speed, print_speedups, print_table, print_works
 
@@ -103,7 +103,7 @@ def compute(
         return plan_recipe(budget, chosen, until)
     if stage in (verbs.run, verbs.sample):
         check_beside(out, budget)
-    out, kept = output_folder(out), Store(store)
+    out, kept = out and make_folder(out, "Give --out"), Store(store)
     check_data(budget)
     for listed in UNREADABLE.values():  # left by an earlier call
         with contextlib.suppress(OSError):  # a store may be read-only
@@ -153,24 +153,16 @@ def run(
     """
     from ..config.profile import TABLES
 
-    images = bool(table) and table not in TABLES and (Path(table).exists() or table.startswith(HUB))
-    if row and (images or not table):
-        raise DedtError("--row needs a table: dedt run table1 --row NAME --ratio R --seed S")
-    if images:
-        return compute(verbs.run, Path(table), **options)
-    if table and table not in TABLES:
+    if table in TABLES:
+        return run_cell(table, row, **options)
+    if table and not (Path(table).exists() or table.startswith(HUB)):
         raise DedtError(
             f"'{table}' is neither a table nor an existing path of images. "
             f"The tables are: {', '.join(TABLES)}."
         )
-    if table and options.get("dry_run"):
-        raise DedtError(
-            "--dry-run does not work with a table. "
-            f"To estimate a cell: dedt plan {table} --row ROW --ratio R --probe"
-        )
-    if table:
-        return run_cell(table, row, **options)
-    compute(verbs.run, **options)
+    if row:
+        raise DedtError("--row needs a table: dedt run table1 --row NAME --ratio R --seed S")
+    compute(verbs.run, Path(table) if table else None, **options)
 
 
 def run_cell(
@@ -183,6 +175,7 @@ def run_cell(
     skip_bad: bool = False,
     store: Path | None = None,
     out: Path | None = None,
+    dry_run: bool = False,
     **recipe: Any,
 ) -> None:
     """``dedt run TABLE --row ROW``: compute a cell and write its result to results/PROFILE/cells.jsonl."""
@@ -190,6 +183,11 @@ def run_cell(
     from ..config import Recipe, checked, load_profile
     from ..store import Store
 
+    if dry_run:
+        raise DedtError(
+            "--dry-run does not work with a table. "
+            f"To estimate a cell: dedt plan {table} --row ROW --ratio R --probe"
+        )
     budget = load_profile(profile or own_profile(data))
     extra = sorted(recipe.keys() - {"ratio", "seed"})
     if extra or set or (data and not leaves_path_open(budget)):
@@ -210,8 +208,9 @@ def run_cell(
             f"{table} has no cell {grid.cell_name(*cell)} with this profile. "
             f"To list its cells: dedt cells --table {table} --profile {profile or budget.name}"
         )
+    check_beside(out, budget)
     check_data(budget)
-    out = output_folder(out)
+    out = out and make_folder(out, "Give --out")
     experiment, _ = results.run_cell(budget, *cell, store=Store(store), report=out)
     with printing_once(experiment.lab.processes):
         print(f"{grid.LABELS[row]}: {describe(experiment)}")
@@ -241,10 +240,8 @@ def cells(
     done = [grid.cell_name(*cell) in there for cell in listed]
     print(f"{table or 'all tables'}, profile {profile}: {sum(done)} of {len(listed)} cells done")
     where = " --data PATH" if leaves_path_open(load_profile(profile)) else ""
-    rows = []
-    for cell, is_done in zip(listed, done):
-        rows.append(("done" if is_done else "to do", grid.command(cell, profile, table) + where))
-    print_table(("", "command"), rows, text=(0, 1))
+    commands = [grid.command(cell, profile, table) + where for cell in listed]
+    print_table(("", "command"), zip([("to do", "done")[there] for there in done], commands), text=(0, 1))
 
 
 def plan(
@@ -269,9 +266,9 @@ def plan(
       dedt plan --row moderate --ratio 0.1 --set unet.epochs=50
       dedt run photos --ratio 0.1 --dry-run          the same for one recipe, here on your images
     """
-    from .. import plan as planning
     from ..book import grid, results
     from ..config import load_profile
+    from ..experiment import Experiment
 
     budget = load_profile(profile or own_profile(data), **profile_changes(data, set, skip_bad))
     listed = grid.cells(table, budget) if table else grid.all_cells(budget)
@@ -293,7 +290,7 @@ def plan(
     if table and table not in budget.tables:
         made_for = ", ".join(budget.tables)
         print(f"the profile is made for {made_for}; settings for other tables are the published ones")
-    print_plan(planning.of_cells(lab, chosen), probe)
+    print_plan({cell: Experiment(lab, **grid.cell_recipe(*cell)) for cell in chosen}, probe)
 
 
 def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
@@ -350,14 +347,13 @@ def profile(name: Annotated[str, ANY] = "digits", *, set: Changes = ()) -> None:
     values = flat(load_profile(name, **changes).model_dump(mode="json"))
     origin = {key: file for key, (_, file) in read_profile(find_profile(name)).items()}
     origin |= dict.fromkeys(changes, "--set")
-    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
-    lines = {key: f"{key.rpartition('.')[2]} = {text}" for key, text in texts.items()}
-    width, section = min(48, max(map(len, lines.values()))), ""
-    for key, line in lines.items():
-        if key.rpartition(".")[0] != section:
-            section = key.rpartition(".")[0]
+    above = ""
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        if section != above:
             print(f"\n[{section}]")
-        print(f"{line:{width}}  # {origin.get(key, 'default')}")
+        above, line = section, f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        print(f"{line:48}  # {origin.get(key, 'default')}")
 
 
 def show(*, store: Kept = None) -> None:
@@ -424,11 +420,6 @@ def profile_changes(
 def own_profile(data: Path | None) -> str:
     """The default profile: photos for the user's images, else digits."""
     return "photos" if data else "digits"
-
-
-def output_folder(path: Path | None) -> Path | None:
-    """The folder of --out, created before anything is computed; None without --out."""
-    return path and make_folder(path, "Give --out")
 
 
 def check_beside(out: Path | None, profile: "Profile") -> None:
@@ -578,27 +569,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             action, _ = options.pop("action"), options.pop("verb")
             action(**options)
     except DedtError as error:
-        print(f"dedt: {error}", file=sys.stderr)
+        say(str(error))
         return 2
     except BrokenPipeError:
         # The reader, such as head, has closed the pipe; the interpreter must not flush into it again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if options.get("out"):
-            print(
-                "dedt: stopped because the pipe was closed; run without a pipe to continue", file=sys.stderr
-            )
+            say("stopped because the pipe was closed; run without a pipe to continue")
         return 128 + 13  # as by SIGPIPE
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        print(f"dedt: {error.strerror or error}{where}; stored results are kept", file=sys.stderr)
+        say(f"{error.strerror or error}{where}; stored results are kept")
         return 2
     except Exception as error:
         if not (told := out_of_reach(error)):
             raise
-        print(
-            f"dedt: {told}; stored results are kept. Run the same command again to continue", file=sys.stderr
-        )
+        say(f"{told}; stored results are kept. Run the same command again to continue")
         return 2
     except KeyboardInterrupt as error:
         signum = int(getattr(error, "signum", signal.SIGINT))

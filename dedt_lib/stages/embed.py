@@ -364,10 +364,9 @@ class Clusters(Stage):
 
     def decides(self):
         found, own = self.lab.photographs, {"clusters": self.lab.profile.select.clusters}
-        some = (
-            not self.lab.imagined and found.whole is not found.listing
-        )  # of those whose features are stored
-        return {**own, "ids": address("", found.listing.ids)} if some else own
+        if self.lab.imagined or found.whole is found.listing:
+            return own
+        return {**own, "ids": address("", found.listing.ids)}  # some of those whose features are stored
 
     def work(self, folder):
         features = self.inputs()["features"].result()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,7 +190,7 @@ class HeldOut(Stage):
             reference = FrechetReference.of(found)
             reference.save(folder / "reference.npz")
             write_json(folder / "fid.json", Real(self.lab).result()["all"].distance(reference))
-        np.savez(folder / "distances.npz", **distances_to_training(self.lab, images, known=found))
+        np.savez(folder / "distances.npz", **distances_to_training(self.lab, images, found))
 
     def load(self, folder):
         with np.load(folder / "distances.npz") as file:
@@ -206,7 +207,7 @@ class HeldOut(Stage):
 
 
 def distances_to_training(
-    lab: "Lab", images: np.ndarray, among: np.ndarray | None = None, known: np.ndarray | None = None
+    lab: "Lab", images: np.ndarray, found: np.ndarray, among: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Distance of each image to the nearest training image: "pixels" and "features", float64 [n].
 
@@ -216,16 +217,14 @@ def distances_to_training(
     Args:
         lab: The lab with the training images.
         images: uint8 [n, C, H, W].
+        found: FID features of the images, float32 [n, d].
         among: Positions of the training images to compare with, int; all by default.
-        known: FID features of the images, if they are already computed.
     """
     mirrored, device, real = lab.profile.train.flip, lab.gpu, Real(lab).result()["features"]
     how: dict[str, Any] = {"among": among, "device": device}
     pixels, _ = evaluation.nearest_distances(images, lab.data.images, mirrored=mirrored, **how)
     seen = evaluation.views(images, mirrored=mirrored, shifted=lab.profile.evaluate.network == "classifier")
-    as_they_are = next(seen)
-    first = features(lab, as_they_are) if known is None else known
-    sides = [first, *(features(lab, view) for view in seen)]
+    sides = [found, *(features(lab, view) for view in islice(seen, 1, None))]  # the first is the images
     return {"pixels": pixels, "features": evaluation.nearest_features(sides, real, **how)}
 
 
@@ -307,9 +306,9 @@ class Evaluate(Stage):
         """Near-copies of training images among ``images``, the first samples, by the result of HeldOut."""
         found = {name: held_out.get(name) for name in ("held_out", "leaks")}
         among = self.coreset.result().indices if self.coreset else None
-        known, distances = self.generated()[: len(images)], {}
+        distances = {}
         if held_out.get("held_out"):
-            distances = distances_to_training(self.lab, images, among, known)
+            distances = distances_to_training(self.lab, images, self.generated()[: len(images)], among)
         for name, reading in (("copies", "pixels"), ("copies_features", "features")):
             threshold = held_out.get(f"{reading}_threshold")
             found[f"{name}_threshold"] = threshold

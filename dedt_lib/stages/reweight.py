@@ -6,7 +6,6 @@ import numpy as np
 
 from ..randomness import numpy_generator
 from ..reweighting import GroupDRO, effective_classes
-from . import needs
 from .base import Stage, uncounted
 from .train import Snapshot, Train, steps_at
 
@@ -53,11 +52,9 @@ class Proxy(Train):
         return {**super().decides(), "dro": self.dro}
 
     def weigh(self):
-        coreset = self.coreset.result()
-        needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
         # A fresh copy, because GroupDRO freezes its reference and the stage's result is shared.
         reference = self.reference.load(self.reference.folder).to(self.lab.device)
-        return GroupDRO(reference, coreset.counts, processes=self.lab.processes, **self.dro)
+        return GroupDRO(reference, self.coreset.result().counts, processes=self.lab.processes, **self.dro)
 
     def load(self, folder):
         with np.load(folder / "dro.npz") as file:

@@ -97,13 +97,10 @@ class Select(Stage):
                 "Add images, drop the class, or select among the images of all classes (scope 'global')."
             )
         if sum(self.counts) == 0:
-            among = (
-                "Select among the images of all classes (--scope global), raise"
-                if self.scope == "class"
-                else "Raise"
-            )
+            among = "Select among the images of all classes (--scope global), raise"
+            advice = among if self.scope == "class" else "Raise"
             raise DedtError(
-                f"Ratio {self.ratio:g} keeps none of the {lab.n} images. {among} the ratio, or add images."
+                f"Ratio {self.ratio:g} keeps none of the {lab.n} images. {advice} the ratio, or add images."
             )
 
     def work(self, folder):

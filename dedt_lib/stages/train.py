@@ -53,7 +53,6 @@ class Train(Stage):
     full_length: bool = False
 
     name, resumable, together = "training", True, True
-    what = "coreset"
 
     @classmethod
     def on_everything(cls, lab: "Lab", model: str, seed: int) -> "Train":
@@ -139,20 +138,17 @@ class Train(Stage):
             return coreset.with_weights(np.full(K, 1 / K))
         return coreset
 
-    def plan(self, coreset: Coreset | None = None) -> EpochPlan | InfoBatchPlan:
+    def plan(self) -> EpochPlan | InfoBatchPlan:
         """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
-        coreset, data, p = coreset or self.weighted(), self.lab.data, self.lab.profile.train
+        coreset, data = self.weighted(), self.lab.data
         needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
-        common, make = self.course, plans.REGISTRY[self.visiting]
-        if coreset.weights is None:
-            return make(coreset.indices, **common)
-        if p.annealing_weights == "keep":
+        kept, course = coreset.indices, self.course
+        if coreset.weights is not None and self.lab.profile.train.annealing_weights == "keep":
             everything = class_to_sample_weights(coreset.weights, data.class_counts)
-            common["tail_weights"] = everything[data.labels]
-        if self.weighting == "draw":
-            labels = data.labels[coreset.indices]
-            return ClassDrawPlan(coreset.indices, labels, coreset.weights, **common)
-        return make(coreset.indices, weights=coreset.sample_weights[coreset.indices], **common)
+            course["tail_weights"] = everything[data.labels]
+        if self.weighting == "draw" and coreset.weights is not None:
+            return ClassDrawPlan(kept, coreset.labels[kept], coreset.weights, **course)
+        return plans.REGISTRY[self.visiting](kept, weights=coreset.sample_weights[kept], **course)
 
     @property
     def course(self) -> dict[str, Any]:
@@ -187,10 +183,10 @@ class Train(Stage):
         return None
 
     def work(self, folder):
-        lab, weighting = self.lab, self.weigh()
+        lab, plan, weighting = self.lab, self.plan(), self.weigh()
         how = {"seed": self.seed, "weighting": weighting, "keep_steps": self.kept_steps}
         how |= {"folder": folder, "device": lab.device, "processes": lab.processes, "progress": self.name}
-        result = train(self.build(), source(lab, self.spec).result(), self.plan(), self.settings, **how)
+        result = train(self.build(), source(lab, self.spec).result(), plan, self.settings, **how)
         if weighting is not None and lab.processes.main:
             paths = {name: value.cpu().numpy() for name, value in weighting.state().items()}
             np.savez(folder / "dro.npz", **paths)
@@ -204,11 +200,6 @@ class Train(Stage):
         }
 
     @property
-    def weights_file(self) -> Path:
-        """The file with the weights to sample from."""
-        return self.folder / "model.safetensors"
-
-    @property
     def steps(self) -> int:
         """Optimiser steps behind these weights."""
         return self.manifest()["steps"]
@@ -219,7 +210,7 @@ class Train(Stage):
         return np.load(self.folder / "losses.npy")
 
     def load(self, folder):
-        return load_weights(self.build(), self.weights_file).eval()
+        return load_weights(self.build(), folder / "model.safetensors").eval()
 
     def cost(self) -> Iterable[Cost]:
         tail = ", annealed" if self.annealing else ""
@@ -250,7 +241,7 @@ class TrainInfoBatch(Train):
     def decides(self):
         return {**super().decides(), "infobatch": {self.prune: self.ratio}}
 
-    def plan(self, coreset=None):
+    def plan(self):
         keep = {"prune_ratio": 1 - self.ratio} if self.prune == "ratio" else {"budget": self.ratio}
         course = {"delta": self.start, "epochs": self.settings.epochs, "seed": self.seed}
         return InfoBatchPlan(self.lab.n, **course, **keep)
@@ -262,7 +253,7 @@ class TrainInfoBatch(Train):
         equal; a ratio is reached only if all samples are well learned.
         """
         n, epochs, batch = self.lab.n, self.settings.epochs, self.settings.batch_size
-        pruning = max(0, int(self.start * epochs) - 1)
+        pruning = max(0, self.plan().pruning_epochs - 1)
         budget = self.prune == "budget"
         fewest = round(self.ratio * n) if budget else int(self.ratio * n)
         kept = max(1, fewest) if least or budget else n
