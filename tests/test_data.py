@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 import tiny
@@ -114,6 +112,7 @@ def test_folder_images_are_brought_to_one_shape(tmp_path):
     grey = load("folder", path=tmp_path, image_size=8, channels=1)
     assert colour.images.shape == (12, 3, 8, 8) and grey.images.shape == (12, 1, 8, 8)
     assert colour.class_names == ("ash", "birch", "cedar") and (colour.class_counts == 4).all()
+    assert load("folder", path=tmp_path, split="test") is None
 
 
 def test_folder_images_of_the_right_size_keep_their_pixels(tmp_path):
@@ -130,19 +129,6 @@ def test_folder_ids_are_relative_paths_and_survive_a_coreset(tmp_path):
     kept = [i for i, kept in zip(data.ids, Coreset.load(tmp_path / "coreset").kept) if kept]
     assert len(kept) == 6 and all((tmp_path / "images" / name).is_file() for name in kept)
     assert sorted(name.split("/")[0] for name in kept) == ["ash"] * 2 + ["birch"] * 2 + ["cedar"] * 2
-
-
-@pytest.mark.parametrize("held_out", ["test", "val"])  # the latter in ImageNet
-def test_folder_with_train_and_test(tmp_path, held_out):
-    tiny.write_images(tmp_path / "train")
-    assert load("folder", path=tmp_path, split="test") is None
-    tiny.write_images(tmp_path / held_out, each=2)
-    assert len(load("folder", path=tmp_path)) == 12
-    assert len(load("folder", path=tmp_path, split="test")) == 6
-
-
-def test_folder_without_splits_has_no_test_images(tmp_path):
-    assert load("folder", path=tiny.write_images(tmp_path), split="test") is None
 
 
 def test_broken_images_are_named(tmp_path):
@@ -164,22 +150,6 @@ def test_folder_paths_that_cannot_be_used_say_what_is_wanted(tmp_path):
         with pytest.raises(DedtError, match="holds no images: add some"):
             load("folder", path=tmp_path)
         (tmp_path / "empty").mkdir(exist_ok=True)
-
-
-def test_a_test_folder_of_other_classes_counts_as_none(tmp_path):
-    tiny.write_images(tmp_path / "train")
-    tiny.write_images(tmp_path / "test", classes=("birch", "cedar"))
-    assert load("folder", path=tmp_path, split="test") is None
-    said = load("folder", path=tmp_path, image_size=4).reading.line
-    assert (
-        "classes birch, cedar, but the training images have the classes ash, birch, cedar: give both" in said
-    )
-
-
-def test_hidden_files_are_no_images(tmp_path):
-    tiny.write_images(tmp_path)
-    (tmp_path / "ash" / "._0.png").write_text("what some systems leave beside a file")
-    assert len(load("folder", path=tmp_path, image_size=8)) == 12
 
 
 def test_an_image_too_large_to_open_is_named(tmp_path, monkeypatch):
@@ -256,21 +226,6 @@ def test_with_a_store_images_are_decoded_once(tmp_path, decoded):
     assert len(decoded) == 24
     load("folder", path=path, image_size=8, channels=1, store=store)
     assert len(decoded) == 36
-
-
-def test_what_is_stored_does_not_outlive_a_change_of_the_files(tmp_path, decoded):
-    path, store = tiny.write_images(tmp_path / "images"), Store(tmp_path / "store")
-    before = load("folder", path=path, image_size=8, store=store)
-    file = path / "birch" / "2.png"
-    state = file.stat()
-    Image.new("RGB", (7, 5)).save(file)
-    file.write_bytes(file.read_bytes().ljust(state.st_size, b"\0"))
-    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
-    assert file.stat().st_size == state.st_size
-    after = load("folder", path=path, image_size=8, store=store)
-    assert (after.images != before.images).any(axis=(1, 2, 3)).nonzero()[0].tolist() == [6]
-    file.rename(path / "cedar" / "9.png")
-    assert load("folder", path=path, image_size=8, store=store).class_counts.tolist() == [4, 3, 5]
 
 
 def test_stored_images_are_checked_when_they_are_read(tmp_path):

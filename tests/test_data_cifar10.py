@@ -1,19 +1,16 @@
-"""CIFAR-10, with a small archive in the original's format and with adapted checksums in its place."""
+"""CIFAR-10, with a small archive laid out as the original and with adapted checksums in its place."""
 
 import hashlib
 import io
 import os
 import pickle
 import socket
-import struct
 import tarfile
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
-from tiny import Bomb, Site, png
+from test_data_parquet import write
+from tiny import Bomb, Site
 from torchvision.datasets import CIFAR10
 
 from dedt_lib.data import check_source, cifar10, load
@@ -25,29 +22,6 @@ PER_BATCH = 10
 BATCH_NAMES = [f"data_batch_{i}" for i in range(1, 6)]
 
 
-class Python2Pickler(pickle._Pickler):
-    """Writes pickles as Python 2 did: text and bytes as byte strings, booleans as numbers."""
-
-    dispatch = dict(pickle._Pickler.dispatch)
-
-    def save_text(self, text):
-        raw = text.encode("latin1") if isinstance(text, str) else text
-        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
-
-    def save_bool(self, value):
-        self.save_long(int(value))
-
-    save_long = pickle._Pickler.save_long
-    dispatch[str] = dispatch[bytes] = save_text
-    dispatch[bool] = save_bool
-
-
-def python2_pickle(value):
-    file = io.BytesIO()
-    Python2Pickler(file, protocol=2).dump(value)
-    return file.getvalue().replace(b"numpy._core.", b"numpy.core.")
-
-
 def batch(number):
     """Images uint8 [10, 3, 32, 32] of batch ``number`` and their labels, one of each class."""
     generator = np.random.default_rng(number)
@@ -57,11 +31,11 @@ def batch(number):
 
 def members():
     """The content of the files in the archive."""
-    files = {"batches.meta": python2_pickle({"label_names": list(CLASS_NAMES), "num_vis": 3072})}
+    files = {"batches.meta": pickle.dumps({"label_names": list(CLASS_NAMES), "num_vis": 3072})}
     for number in range(6):
         images, labels = batch(number)
         content = {"data": images.reshape(PER_BATCH, -1), "labels": labels, "batch_label": "batch"}
-        files[f"data_batch_{number}" if number else "test_batch"] = python2_pickle(content)
+        files[f"data_batch_{number}" if number else "test_batch"] = pickle.dumps(content)
     return files
 
 
@@ -220,9 +194,7 @@ def test_the_default_folder_is_in_the_project(monkeypatch):
 
 
 def write_parquet(path, labels):
-    images = [Image.new("RGB", (40, 32), (k, 0, 0)) for k in range(len(labels))]
-    rows = [{"bytes": png(image), "path": None} for image in images]
-    pq.write_table(pa.table({"img": rows, "label": labels}), path)
+    write(path, [np.full((32, 40, 3), k, np.uint8) for k in range(len(labels))], labels)
 
 
 @pytest.mark.parametrize("labels", [list(range(10)), list(CLASS_NAMES)])

@@ -6,11 +6,10 @@ import shutil
 import struct
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import tiny
 from PIL import Image
+from test_data_parquet import write as write_parquet
 
 from dedt_lib import data
 from dedt_lib.book import figures
@@ -71,9 +70,10 @@ def test_hidden_and_system_folders_never_count(tmp_path, name, depth):
     tiny.write_images(tmp_path, TWO)
     picture(tmp_path / "ant" / "deep" / "y.png")
     picture(tmp_path / depth / name / "inside" / "x.png")
+    picture(tmp_path / depth / "._x.png")  # what some systems leave beside a file
     found = find("folder", tmp_path)
     assert found.class_names == TWO and len(found.labels) == 9
-    assert found.reading.left_out == {"hidden": 1}
+    assert found.reading.left_out == {"hidden": 2}
 
 
 def test_links_are_followed_once_and_broken_or_blocking_ones_counted(tmp_path):
@@ -104,10 +104,11 @@ def test_links_are_followed_once_and_broken_or_blocking_ones_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "train, test", [("Training", "Testing"), ("TRAIN", "Valid"), ("train", "dev"), ("training", "holdout")]
+    "train, test", [("Training", "Testing"), ("TRAIN", "Val"), ("train", "dev"), ("training", "holdout")]
 )
 def test_splits_have_many_names_and_ids_start_at_the_path(tmp_path, train, test):
     tiny.write_images(tmp_path / train, TWO)
+    assert load("folder", path=tmp_path, split="test") is None
     tiny.write_images(tmp_path / test, TWO, each=2)
     images = load("folder", path=tmp_path, image_size=4)
     held_out = load("folder", path=tmp_path, image_size=4, split="test")
@@ -175,30 +176,18 @@ def test_unusable_held_out_images_and_empty_classes_do_not_block_training(tmp_pa
     check_source("folder", tmp_path)
     images = load("folder", path=tmp_path, image_size=4)
     assert images.class_names == TWO and images.class_counts.tolist() == [4, 4]
-    assert (
-        "no held-out images are used: " in images.reading.line
-        and "folders without images, not used as classes: aphid" in images.reading.line
-    )
+    other = "the classes ant, wasp, but the training images have the classes ant, bee: give both"
+    assert "no held-out images are used: " in images.reading.line and other in images.reading.line
+    assert "folders without images, not used as classes: aphid" in images.reading.line
     assert load("folder", path=tmp_path, split="test", image_size=4) is None
 
 
 # ---- Parquet --------------------------------------------------------------------------------------------
 
 
-def table(n=6, labels=None, label="label", names=None, value=0, **more):
-    image = {"bytes": tiny.png(Image.new("RGB", (4, 4), (value, 0, 0)))}
-    labels = [k % 2 for k in range(n)] if labels is None else labels
-    found = pa.table({"image": [image] * len(labels), label: labels, **more})
-    if not names:
-        return found
-    features = {label: {"names": names, "_type": "ClassLabel"}}
-    return found.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-
-
 def write(folder, *files, **columns):
     for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table(**columns), folder / name)
+        write_parquet(folder / name, **columns)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +258,8 @@ def test_captions_and_numbers_of_images_are_no_classes(tmp_path, column, labels)
 
 def test_the_column_that_repeats_is_the_label(tmp_path):
     texts, widths = [f"caption {k}" for k in range(30)], [512] * 30
-    write(tmp_path, "train.parquet", n=30, label="kind", text=texts, width=widths)
+    more = {"text": texts, "width": widths}
+    write(tmp_path, "train.parquet", labels=[0, 1] * 15, label="kind", more=more)
     assert find("parquet", tmp_path).class_counts.tolist() == [15, 15]
 
 
@@ -344,12 +334,14 @@ def test_pixels_replaced_under_the_same_name_size_and_time_are_read_anew(tmp_pat
     assert file.stat().st_size == state.st_size and file.stat().st_mtime_ns == state.st_mtime_ns
     after = load("folder", path=root, image_size=6, store=store)
     assert (after.images != before.images).any(axis=(1, 2, 3)).nonzero()[0].tolist() == [6]
+    file.rename(root / "ant" / "9.bmp")
+    assert load("folder", path=root, image_size=6, store=store).class_counts.tolist() == [5, 3]
 
 
 def test_parquet_replaced_under_the_same_time_is_read_anew(tmp_path):
     path, store = tmp_path / "train.parquet", Store(tmp_path / "store")
     for value in (10, 20):
-        write(tmp_path, path.name, value=value)
+        write(tmp_path, path.name, images=np.full((6, 4, 4, 3), value, np.uint8))
         os.utime(path, ns=(10**18, 10**18))
         assert load("parquet", path=path, store=store).images[:, 0].max() == value
 

@@ -1,7 +1,5 @@
 """Every kind of image source, each written by the library that people use to write it."""
 
-import json
-
 import datasets
 import pandas as pd
 import pytest
@@ -41,7 +39,7 @@ def classes(root, n=6):
 
 
 def metadata(root, n=6, name="metadata.jsonl", label=True):
-    """Write images and a metadata file by the imagefolder convention."""
+    """Write images and a metadata file by the imagefolder convention; its rows."""
     rows = [{"file_name": f"{i:02d}.png", "text": f"photo {i}"} for i in range(n)]
     for i, row in enumerate(rows):
         photo(i).save(root / row["file_name"])
@@ -52,6 +50,7 @@ def metadata(root, n=6, name="metadata.jsonl", label=True):
         pd.DataFrame(rows).to_csv(root / name, index=False)
     else:
         pd.DataFrame(rows).to_parquet(root / name)
+    return rows
 
 
 def saved(root, n=6, label=True):
@@ -115,8 +114,7 @@ def test_each_source_gives_its_images_classes_and_captions(tmp_path, write, path
 
 
 def test_columns_are_told_apart_or_named(tmp_path):
-    metadata(tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    rows = metadata(tmp_path)
     for i, row in enumerate(rows):
         row |= {"place": ("sea", "hill", "sea")[i % 3], "long": f"a long tale {i}"}
     write_jsonl(tmp_path / "metadata.jsonl", rows)
@@ -148,12 +146,10 @@ def test_rows_and_files_that_do_not_meet_are_counted_or_refused(tmp_path):
 
 
 def test_splits_of_flat_folders_and_of_tables(tmp_path):
-    for name in ("train", "test"):
-        (tmp_path / "flat" / name).mkdir(parents=True)
-        flat(tmp_path / "flat" / name)
-        (tmp_path / "rows" / name).mkdir(parents=True)
-        metadata(tmp_path / "rows" / name)
-    for kind in ("flat", "rows"):
+    for kind, write in (("flat", flat), ("rows", metadata)):
+        for name in ("train", "test"):
+            (tmp_path / kind / name).mkdir(parents=True)
+            write(tmp_path / kind / name)
         source = data.detect(tmp_path / kind)
         train, test = (data.find(source, tmp_path / kind, split) for split in ("train", "test"))
         assert train.ids[0] == "train/00.png" and test.ids[0] == "test/00.png"
@@ -161,8 +157,7 @@ def test_splits_of_flat_folders_and_of_tables(tmp_path):
 
 
 def test_a_column_of_splits_parts_the_rows(tmp_path):
-    metadata(tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    rows = metadata(tmp_path)
     kinds = ("Train", "Train", "Train", "Train", "test", "test")
     write_jsonl(tmp_path / "metadata.jsonl", [row | {"split": kind} for row, kind in zip(rows, kinds)])
     train, test = (data.find("metadata", tmp_path, split) for split in ("train", "test"))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from PIL import ExifTags, Image
-from test_photos import chosen, picture, told
+from test_data_parquet import write
+from test_photos import chosen, picture, pictures, told
 
 from dedt_lib.data import export
 from dedt_lib.errors import DedtError
@@ -19,10 +21,7 @@ from dedt_lib.shell.cli import main
 
 def made(root, *names):
     """Write small pictures with these names into a folder."""
-    for i, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(i).save(root / name)
-    return root
+    return pictures(root, {name: i for i, name in enumerate(names)})
 
 
 def test_kohyas_scripts_read_the_name_of_the_class_as_it_is(tmp_path):
@@ -92,21 +91,14 @@ def test_a_full_disk_leaves_nothing_and_is_told(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_images_that_were_moved_are_found_where_they_are(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["photos", "photos.dedt.json"])
+def test_images_that_were_moved_are_found_where_they_are(tmp_path, capsys, name):
     root = made(tmp_path / "photos", "0.png", "1.png")
-    coreset = chosen(tmp_path, root)
+    assert main(["look", str(root), "--quick", "--drop", "bad", "--out", str(tmp_path)]) == 0
+    coreset = chosen(tmp_path, tmp_path / name)
     root.rename(tmp_path / "elsewhere")
     argv = ["export", str(coreset), "--to", "torch", "--out", str(tmp_path / "out")]
     assert main(argv) == 2 and "give their new path as --data" in capsys.readouterr().err
-    assert main([*argv, "--data", str(tmp_path / "elsewhere")]) == 0
-
-
-def test_images_behind_a_cleaned_list_may_be_moved_too(tmp_path):
-    root = made(tmp_path / "photos", "0.png", "1.png")
-    assert main(["look", str(root), "--quick", "--drop", "bad", "--out", str(tmp_path)]) == 0
-    coreset = chosen(tmp_path, tmp_path / "photos.dedt.json")
-    root.rename(tmp_path / "elsewhere")
-    argv = ["export", str(coreset), "--to", "torch", "--out", str(tmp_path / "out")]
     assert main([*argv, "--data", str(tmp_path / "elsewhere")]) == 0
 
 
@@ -132,8 +124,7 @@ def test_a_damaged_coreset_is_told(tmp_path, capsys, file, content):
 
 
 def test_colours_of_print_are_exported_without_their_profile(tmp_path):
-    root = tmp_path / "prints"
-    root.mkdir()
+    (root := tmp_path / "prints").mkdir()
     picture(0).convert("CMYK").save(root / "a.tif", icc_profile=b"of other colours")
     (written,) = told(chosen(tmp_path, root), "kohya", tmp_path).rglob("*.png")
     with Image.open(written) as image:
@@ -153,13 +144,13 @@ def test_trainers_see_what_was_judged(tmp_path):
     assert (root / "0.png").read_bytes() == next(images.rglob("0.png")).read_bytes()
 
 
-def test_images_behind_a_moved_list_are_looked_for(tmp_path, capsys):
-    root = made(tmp_path / "photos", "0.png", "1.png")
-    assert main(["look", str(root), "--quick", "--drop", "bad", "--out", str(tmp_path)]) == 0
-    coreset = chosen(tmp_path, tmp_path / "photos.dedt.json")
-    root.rename(tmp_path / "elsewhere")
-    assert main(["export", str(coreset), "--to", "list", "--out", str(tmp_path / "out")]) == 2
-    assert "give their new path as --data" in capsys.readouterr().err
+def test_a_row_that_has_lost_its_image_is_named(tmp_path, capsys):
+    images = [picture(i) for i in range(3)]
+    write(tmp_path / "train.parquet", [tiny.png(image) for image in images], [0, 1, 0])
+    coreset = chosen(tmp_path, tmp_path / "train.parquet")
+    write(tmp_path / "train.parquet", [tiny.png(images[0]), None, tiny.png(images[2])], [0, 1, 0])
+    assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
+    assert "train-00001 in" in (said := capsys.readouterr().err) and "has changed since it was" in said
 
 
 def test_an_export_to_a_file_is_refused(tmp_path, capsys):

@@ -6,7 +6,7 @@ import zlib
 
 import pandas as pd
 import pytest
-from test_photos import picture
+from test_photos import picture, pictures
 
 from dedt_lib.data import lists
 from dedt_lib.shell.cli import main
@@ -41,10 +41,8 @@ def test_of_near_copies_the_one_without_a_flaw_stays_and_then_the_largest(tmp_pa
 
 def test_leaks_are_named_and_can_be_left_out_of_training(tmp_path):
     for split, seeds in {"train": range(6), "test": (2, 9)}.items():
-        for name in ("a", "b"):
-            (tmp_path / "splits" / split / name).mkdir(parents=True)
-            for seed in seeds:
-                picture(10 * seed + (name == "b")).save(tmp_path / "splits" / split / name / f"{seed}.png")
+        of_class = {f"{name}/{seed}.png": 10 * seed + (name == "b") for name in "ab" for seed in seeds}
+        pictures(tmp_path / "splits" / split, of_class)
     left_out = looked(tmp_path / "splits", tmp_path / "out", "--drop", "leaks")
     assert left_out == {f"train/{name}/2.png": "leaks" for name in "ab"}
     named = pd.read_csv(tmp_path / "out" / "look.csv")
@@ -53,8 +51,7 @@ def test_leaks_are_named_and_can_be_left_out_of_training(tmp_path):
 
 
 def test_every_image_of_a_finding_is_named(tmp_path):
-    (tmp_path / "photos").mkdir()
-    picture(0).save(tmp_path / "photos" / "good.png")
+    pictures(tmp_path / "photos", {"good.png": 0})
     for i in range(40):
         (tmp_path / "photos" / f"{i}.png").write_text("no image")
     looked(tmp_path / "photos", tmp_path / "out", "--drop", "bad")
@@ -64,19 +61,14 @@ def test_every_image_of_a_finding_is_named(tmp_path):
 
 def test_a_cleaned_list_has_the_whole_name_and_replaces_no_other(tmp_path, capsys):
     for name in ("photos.v1", "photos.v2", "other/photos.v2"):
-        (tmp_path / name).mkdir(parents=True)
-        picture(0).save(tmp_path / name / "a.png"), picture(0).save(tmp_path / name / "b.png")
+        pictures(tmp_path / name, {"a.png": 0, "b.png": 0})
     for name in ("photos.v1", "photos.v2", "photos.v2"):
         assert looked(tmp_path / name, tmp_path / "out", "--drop", "duplicates") == {"b.png": "duplicates"}
-    argv = [
-        "look",
-        str(tmp_path / "other" / "photos.v2"),
-        "--drop",
-        "duplicates",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert main(argv) == 2 and "is the cleaned list of" in capsys.readouterr().err
+    argv = ["look", str(tmp_path / "other" / "photos.v2"), "--drop", "duplicates"]
+    assert (
+        main([*argv, "--out", str(tmp_path / "out")]) == 2
+        and "is the cleaned list of" in capsys.readouterr().err
+    )
 
 
 def test_pages_behind_the_first_are_told(tmp_path, capsys):
@@ -89,23 +81,19 @@ def test_pages_behind_the_first_are_told(tmp_path, capsys):
 
 def test_a_folder_that_is_called_as_a_table_is_run_by_its_path(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "table1").mkdir()
-    for i in range(12):
-        picture(i).save(f"table1/{i}.png")
+    pictures(tmp_path / "table1", {f"{i}.png": i for i in range(12)})
     assert main(["look", "table1", "--quick", "--store", "store", "--out", "out"]) == 0
     assert f"dedt run {tmp_path / 'table1'} --ratio" in capsys.readouterr().out
 
 
 def test_near_copies_of_an_image_that_another_class_has_too_are_found(tmp_path):
-    for name, image in {"a/0": picture(0), "b/1": picture(0), "b/2": picture(0).resize((90, 68))}.items():
-        (tmp_path / "pairs" / name).parent.mkdir(parents=True, exist_ok=True)
-        image.save(tmp_path / "pairs" / f"{name}.png")
+    pictures(tmp_path / "pairs", {"a/0.png": 0, "b/1.png": 0})
+    picture(0).resize((90, 68)).save(tmp_path / "pairs" / "b" / "2.png")
     assert looked(tmp_path / "pairs", tmp_path / "out", "--drop", "near") == {"b/2.png": "near"}
 
 
 def test_leaks_without_held_out_images_are_none(tmp_path):
-    (tmp_path / "photos").mkdir()
-    picture(0).save(tmp_path / "photos" / "a.png")
+    pictures(tmp_path / "photos", {"a.png": 0})
     assert looked(tmp_path / "photos", tmp_path / "out", "--drop", "leaks") == {}
 
 
@@ -137,8 +125,7 @@ def test_what_is_no_cleaned_list_is_told(tmp_path, capsys, content):
 
 @pytest.mark.parametrize("name", ["afile", "afile/below"])
 def test_a_folder_that_cannot_be_made_is_told_first(tmp_path, capsys, name):
-    (tmp_path / "photos").mkdir()
-    picture(0).save(tmp_path / "photos" / "a.png")
+    pictures(tmp_path / "photos", {"a.png": 0})
     (tmp_path / "afile").write_text("")
     assert main(["look", str(tmp_path / "photos"), "--out", str(tmp_path / name)]) == 2
     assert "Give --out a writable folder" in capsys.readouterr().err
@@ -168,6 +155,5 @@ def test_a_look_at_images_of_which_none_can_be_read_is_written(tmp_path, capsys)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"torn")
     assert main(["look", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 0
-    assert (
-        "images that cannot be read" in capsys.readouterr().out and (tmp_path / "out" / "look.html").exists()
-    )
+    assert "images that cannot be read" in capsys.readouterr().out
+    assert (tmp_path / "out" / "look.html").exists()

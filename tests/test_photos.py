@@ -373,12 +373,8 @@ def test_clusters_are_those_of_separate_clouds():
 
 @pytest.fixture
 def exported(kept, tmp_path):
-    def write(to):
-        assert main(["export", str(kept[1]), "--to", to, "--out", str(tmp_path / to)]) == 0
-        return tmp_path / to
-
     table = pd.read_parquet(kept[1] / "coreset.parquet")
-    return write, table[table["kept"]].set_index("id")
+    return lambda to: told(kept[1], to, tmp_path), table[table["kept"]].set_index("id")
 
 
 def test_a_list_and_links_lead_to_the_files(folder, exported):

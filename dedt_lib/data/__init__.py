@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arrays import check_choice
+from ..arrays import check_choice, groups
 from ..errors import DedtError
 from ..files import HUB
 from . import cifar10, digits, folder, hub, lists, metadata, parquet, tar
@@ -37,20 +37,15 @@ SOURCES = (*SHAPES, *FILES)
 def detect(path: str | Path) -> str:
     """The kind of source at a path, one of FILES, detected from the path's name and contents."""
     path = Path(path).expanduser()
-    suffix = path.suffix.lower()
     if str(path).startswith(HUB):
         return "datasets"
-    if suffix in (".parquet", ".tar") and not path.is_dir():
-        return {".parquet": "parquet", ".tar": "webdataset"}[suffix]
-    if suffix in (".txt", ".csv", ".tsv", ".jsonl", ".json") and not path.is_dir():
-        return "list"
     if not path.is_dir():
-        return "folder"
+        return lists.SOURCE_OF.get(path.suffix.lower(), "folder")
     if any(os.path.isfile(path / name) for name in ("dataset_info.json", "dataset_dict.json")):
         return "datasets"
     if metadata.find_tables(path):
         return "metadata"
-    if not parquet.holds_shards(path) and folder.holds_images(path):
+    if not parquet.holds_shards(path) and folder.hold_images([path]):
         return "folder"
     if parquet.find_files(path, "train") or parquet.holds_splits(path):
         return "parquet"
@@ -112,8 +107,7 @@ def load(
         data = cifar10.load_cifar10(found, split)
     if data and per_class:
         reading = data.reading or Reading.of(len(data), unit="images")
-        first = [np.flatnonzero(data.labels == k)[:per_class] for k in range(len(data.class_names))]
-        kept = np.sort(np.concatenate(first))
+        kept = np.sort(np.concatenate([members[:per_class] for members in groups(data.labels, "class")]))
         data = data.subset(kept, reading=reading.first(per_class, data.class_counts))
     return data
 

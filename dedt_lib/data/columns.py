@@ -2,10 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DedtError
 from .names import composed, few, split_of
+
+if TYPE_CHECKING:
+    from .table import Table
 
 LABELS = ("label", "labels", "fine_label", "class", "class_name", "category", "cls")
 CAPTIONS = ("caption", "captions", "text", "txt", "prompt", "description", "sentence", "title", "alt")
@@ -24,15 +29,14 @@ WHOLE = re.compile(r"[-+]?[0-9]+(\.0*)?")
 UNFIT = "holds values other than text and whole numbers"
 
 
-def by_kind(names: Iterable[str], values: Callable[[str], list]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the columns that hold whole numbers or text, and those of the others, by their values."""
-    read = {name: values(name) for name in names}
-    fields = tuple(
-        name
-        for name, found in read.items()
-        if {type(value) for value in found} <= {int, str, type(None)} and not _are_fractions(found)
-    )
-    return fields, tuple(name for name in read if name not in fields)
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list]:
+    """The columns of rows, in the order in which they appear: name -> values, None in rows without one."""
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
+
+
+def are_plain(values: Sequence) -> bool:
+    """Whether a column holds only whole numbers or text, apart from missing values."""
+    return {type(value) for value in values} <= {int, str, type(None)} and not _are_fractions(values)
 
 
 def _are_fractions(values: Sequence) -> bool:
@@ -87,22 +91,14 @@ def in_order(values: Iterable) -> list:
     return sorted(different, key=lambda value: (int(value), str(value)) if numbers else value)
 
 
-def label_column(
-    fields: Sequence[str],
-    others: Sequence[str],
-    values: Callable[[str], list | None],
-    named: Callable[[str], object],
-    asked: str = "",
-) -> tuple[str, list[str]]:
+def label_column(table: "Table", values: Callable[[str], list | None], asked: str) -> tuple[str, list[str]]:
     """The column of the classes: the requested one, one with a usual name, or the only one that fits.
 
     A column without a usual name fits if its values repeat as classes do.
 
     Args:
-        fields: Columns of integers or strings.
-        others: Other columns, which are used only if requested or if they have a usual name.
+        table: The images.
         values: Function that returns the values of a column as :func:`plain` does.
-        named: Function that returns the class names that the file gives for a column, if any.
         asked: The requested column, "none" for no classes, or "".
 
     Returns:
@@ -115,12 +111,12 @@ def label_column(
     def is_label(name: str, known: bool) -> bool:
         counted = Counter(values(name))
         counted.pop(None, None)
-        return bool(named(name)) or _repeat(counted, known)
+        return bool(table.class_names(name)) or _repeat(counted, known)
 
-    if asked == NONE and NONE not in (*fields, *others):
+    if asked == NONE and NONE not in table.columns:
         return "", []
     if asked:
-        found = _asked(asked, (*fields, *others), values, "label")
+        found = _asked(asked, table.columns, values, "label")
         if not is_label(asked, True):
             raise DedtError(
                 f"The column '{asked}' has {len(set(found)):,} different values in {len(found):,} rows, so "
@@ -128,17 +124,17 @@ def label_column(
                 f"--label, or --label {NONE}."
             )
         return asked, []
-    like = _called(LABELS, (*fields, *others))
+    like = _called(LABELS, table.columns)
     notes = [f"'{name}' {UNFIT}, so it is not used as the class" for name in like if values(name) is None]
     known = [name for name in like if values(name) is not None]
-    known = known or [name for name in fields if name.lower().startswith("label")]
+    known = known or [name for name in table.fields if name.lower().startswith("label")]
     if known and is_label(known[0], True):
         return known[0], notes
     if known:
         empty = not any(value is not None for value in values(known[0]) or ())
         why = "is empty" if empty else "has a different value in most rows"
         return "", [*notes, f"'{known[0]}' {why}, so it is not used as the class"]
-    free = [name for name in fields if not NOT_LABELS.fullmatch(name) and name.lower() not in CAPTIONS]
+    free = [name for name in table.fields if not NOT_LABELS.fullmatch(name) and name.lower() not in CAPTIONS]
     found = [name for name in free if is_label(name, False)]
     if len(found) > 1:
         raise DedtError(
@@ -149,17 +145,12 @@ def label_column(
 
 
 def caption_column(
-    fields: Sequence[str],
-    others: Sequence[str],
-    values: Callable[[str], list | None],
-    label: str,
-    asked: str = "",
+    table: "Table", values: Callable[[str], list | None], label: str, asked: str
 ) -> tuple[str, list[str]]:
     """The column of the captions, "" without one, and notes on columns that might have been meant.
 
     Args:
-        fields: Columns of integers or strings.
-        others: Other columns.
+        table: The images.
         values: Function that returns the values of a column as :func:`plain` does, of lists the first text.
         label: The column of the classes.
         asked: The requested column, or "".
@@ -168,10 +159,11 @@ def caption_column(
         DedtError: The requested column is missing or unfit.
     """
     if asked:
-        _asked(asked, (*fields, *others), values, "caption")
+        _asked(asked, table.columns, values, "caption")
         return asked, []
-    named = [name for name in _called(CAPTIONS, fields) + _called(CAPTIONS, others) if name != label]
-    found = next((name for name in named if name in fields or values(name) is not None), "")
+    named = _called(CAPTIONS, table.fields) + _called(CAPTIONS, table.others)
+    named = [name for name in named if name != label]
+    found = next((name for name in named if name in table.fields or values(name) is not None), "")
     unfit = [] if found else named
     return found, [f"'{name}' {UNFIT}, so it is not used as the caption" for name in unfit]
 

@@ -3,7 +3,6 @@
 The encoded images are copied unchanged, except those that trainers would read in different ways.
 """
 
-import csv
 import glob
 import io
 import json
@@ -82,9 +81,8 @@ class Item:
         with Image.open(io.BytesIO(self.content)) as image:
             clear = image.has_transparency_data
             if not clear and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-                if self.suffix in PLAIN:
-                    return self
-                if (suffix := suffix_of(self.content)) in PLAIN:
+                suffix = self.suffix if self.suffix in PLAIN else suffix_of(self.content)
+                if suffix in PLAIN:
                     return replace(self, suffix=suffix)
             turned = upright(image, 3) if clear else ImageOps.exif_transpose(image)
             if turned.mode not in PNG_MODES:
@@ -147,10 +145,10 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
     captions = listing.captions or [""] * len(listing.ids)
     found = zip(listing.ids, captions, listing.encoded())
     for name, caption, (_, file) in tqdm(found, "export", len(captions), unit="image", leave=False):
-        if name not in kept.index or file is None:
+        if name not in kept.index:
             continue
         row, path = kept.loc[name], file if isinstance(file, Path) else None
-        content = path.read_bytes() if path else file.read()
+        content = path.read_bytes() if path else file.read() if file else b""
         if row["content"] != digest_of(content):
             raise DedtError(f"{name} in {listing.root} has changed since it was selected: select again.")
         yield Item(
@@ -366,7 +364,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
 
     Raises:
         DedtError: The coreset or its images are missing, ``out`` is not empty, the disk is full, or not all
-            kept images could be written.
+            kept images are what was selected.
     """
     check_choice("format", to, FORMATS)
     out = out.resolve()
@@ -392,27 +390,16 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
             f"The coreset in {folder} was not selected from image files, so it cannot be exported."
         )
     make_folder(out.parent, "Give --out")
-    counts: Counter[str] = Counter()
-
-    def counted() -> Iterator[Item]:
-        for item in items(table, listing, source["classed"]):
-            counts[item.class_name] += 1
-            yield item
-
-    wanted = int(table["kept"].sum())
     with atomic_folder(out) as partial:
         make_folder(partial, "Give --out")
-        FORMATS[to](counted(), partial)
-        if counts.total() != wanted:
-            raise DedtError(
-                f"Only {counts.total()} of {wanted} kept images could be written: the others no longer exist."
-            )
+        FORMATS[to](items(table, listing, source["classed"]), partial)
         _check_empty(out)
     for left in out.parent.glob(f".{glob.escape(out.name)}.*"):  # left by killed exports
         number = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.(partial|old)", left.name)
         if number and not is_running(int(number[1])):
             shutil.rmtree(left, ignore_errors=True)
-    return counts
+    names = table["class_name"][table["kept"]]
+    return Counter(names if source["classed"] else {"": len(names)})
 
 
 def _check_empty(out: Path) -> None:
@@ -445,10 +432,8 @@ def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
 
 def _write_table(rows: Sequence[dict[str, object]], path: Path) -> None:
     """Write rows as a CSV file; the bytes of names that are not UTF-8 stay as they are."""
-    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        table = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
-        table.writeheader()
-        table.writerows(rows)
+    table = pd.DataFrame(rows, dtype=object)  # pandas has no other type for such bytes
+    table.to_csv(path, index=False, errors="surrogateescape", lineterminator="\r\n")
 
 
 def _columns(item: Item) -> dict[str, object]:

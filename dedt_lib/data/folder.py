@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -64,13 +64,15 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     root = root_of(path, "folder", "a folder of images, or of a folder with one subfolder per class")
     left_out: Counter[str] = Counter()
     children = subfolders(root, Counter())
-    train, test, spare, notes = _layout(root, children) if _deep(children, [root]) else (root, None, [], [])
+    train, test, spare, notes = (
+        _layout(root, children) if hold_images(children, [root]) else (root, None, [], [])
+    )
     for folder in spare:
         left_out[BESIDE] += sum(1 for _ in images_below(folder, left_out, [root]))
     if train != root:
         subfolders(root, left_out)
     notes = [] if label == NONE and train == root else notes  # these notes are about classes
-    flat = label == NONE or not _deep(subfolders(train, Counter()), [root, train])
+    flat = label == NONE or not hold_images(subfolders(train, Counter()), [root, train])
     found = _flat(root, train, left_out) if flat else _listing(root, train, left_out)
     if left_out[IMAGES_BESIDE] > len(found.ids):
         apart = f", or use --label {NONE} to read all images without classes" * (train == root)
@@ -93,12 +95,7 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     return of_split(split, lambda: found, held_out, notes)
 
 
-def holds_images(root: Path) -> bool:
-    """Whether a folder holds an image, at any depth."""
-    return any(True for _ in images_below(root, Counter()))
-
-
-def _deep(folders, above):
+def hold_images(folders: Iterable[Path], above: Iterable[Path] = ()) -> bool:
     """Whether any of the folders holds an image, at any depth; those in ``above`` are not entered again."""
     return any(True for folder in folders for _ in images_below(folder, Counter(), above))
 
@@ -162,13 +159,13 @@ def _of_files(root, files, labels, names, left_out, notes):
     """The Listing of image files, with the captions in text files beside them."""
     ids = tuple(legible(file.relative_to(root)) for file in files)
     beside = [next(filter(Path.is_file, _caption_files(file)), None) for file in files]
-    unused: dict[str, str] = {}
+    unused = defaultdict[str, list[str]](list)
     texts = {
         file: caption_of(read_bytes(file), legible(file.relative_to(root)), unused)
         for file in filter(None, beside)
     }
-    captions = tuple((texts[file] or "") if file else "" for file in beside)
-    there, said = (sum(map(test, texts.values())) for test in (lambda text: text is not None, bool))
+    captions = tuple(texts.get(file) or "" for file in beside)
+    there, said = sum(text is not None for text in texts.values()), sum(map(bool, texts.values()))
     if there:
         left_out["not images"] -= there
         notes = [*notes, *[f"{said:,} captions in text files beside the images"] * (said > 0)]
@@ -236,8 +233,8 @@ def _layout(root, children):
 
 def _doubts(children):
     """A note if the classes may lie one level deeper: in the only folder, or in every folder as in splits."""
-    used = [folder for folder in children if _deep([folder], [folder.parent])]
-    inner = [f for f in subfolders(used[0], Counter()) if _deep([f], used)] if len(used) == 1 else []
+    used = [folder for folder in children if hold_images([folder], [folder.parent])]
+    inner = [f for f in subfolders(used[0], Counter()) if hold_images([f], used)] if len(used) == 1 else []
     if len(inner) > 1:
         return [
             f"the only class is {_list(used)}, with the subfolders {_list(inner)}; if the subfolders are the "
@@ -251,7 +248,7 @@ def _doubts(children):
             "subfolders are the classes, rename the folders around them to train and test"
         ]
     parents = [
-        f for f in used if sum(_deep([inner], [f.parent, f]) for inner in subfolders(f, Counter())) > 1
+        f for f in used if sum(hold_images([inner], [f.parent, f]) for inner in subfolders(f, Counter())) > 1
     ]
     return [f"subfolders are part of their class in {_list(parents)}"] * bool(parents)
 

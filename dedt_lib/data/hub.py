@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DedtError
 from ..files import HUB
 from .names import HELD_OUT, TRAINING, few
-from .parquet import row_names
+from .parquet import plain_fields, row_names
 from .reading import Reading
 from .table import Splits, Table
 
@@ -68,10 +68,6 @@ def _read(path: str, split: str, data: Any, notes: Iterable[str] = ()) -> Table:
         raise DedtError(f"{path} has {len(images)} image columns, not one. Its columns are: {columns}.")
     plain = data.cast_column(images[0], datasets.Image(decode=False))
 
-    def fits(kind: Any) -> bool:
-        plain = getattr(kind, "dtype", "").startswith(("int", "uint", "string", "large_string"))
-        return plain or isinstance(kind, datasets.ClassLabel)
-
     def encoded():
         for i, row in enumerate(plain.select_columns(images)):
             stored = row[images[0]] or {}
@@ -79,7 +75,7 @@ def _read(path: str, split: str, data: Any, notes: Iterable[str] = ()) -> Table:
             yield f"{split} row {i}", io.BytesIO(content) if content else Path(file) if file else None
 
     root = Path(path.removeprefix(HUB))
-    fields = tuple(name for name, kind in kinds if name != images[0] and fits(kind))
+    fields = plain_fields(data.features.arrow_schema, images[0])
     return Table(
         root=root,
         files=tuple(sorted({Path(file["filename"]) for file in data.cache_files})),

@@ -28,8 +28,14 @@ class Labelled:
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def named(self, class_names: Sequence[str]) -> Self:
-        """The same images with other class names; the names stay if ``class_names`` is empty."""
-        names = other_names(self.class_names, class_names)
+        """The same images with other class names, one per class; the names stay if ``class_names`` is empty."""
+        old = self.class_names
+        if class_names and len(class_names) != len(old):
+            raise DedtError(
+                f"class_names has {len(class_names)} names for {len(old)} classes: give one name per class, in "
+                f"the order {', '.join(old[:5])}, ..., or leave class_names empty."
+            )
+        names = tuple(class_names or old)
         return dataclasses.replace(self, class_names=names)  # type: ignore[type-var]
 
     @functools.cached_property
@@ -106,8 +112,8 @@ class LabelledImages(Labelled):
     def fingerprint(self) -> str:
         """Digest of images, labels and class names, sixteen hex digits: same data, same fingerprint."""
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
-        digest.update(np.ascontiguousarray(self.labels, dtype=np.int64).data)
+        digest.update(self.images.data)
+        digest.update(self.labels.data)
         return digest.hexdigest()[:16]
 
     @functools.cached_property
@@ -155,16 +161,6 @@ def in_conflict(copies: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Which images share their pixels with another class: bool [n]; ``copies`` as in :func:`originals_of`."""
     kinds = np.unique(np.stack([copies, labels]), axis=1)[0]
     return np.bincount(kinds, minlength=len(copies))[copies] > 1
-
-
-def other_names(old: Sequence[str], new: Sequence[str]) -> tuple[str, ...]:
-    """The new class names, checked to be one per class; the old names if there are no new ones."""
-    if new and len(new) != len(old):
-        raise DedtError(
-            f"class_names has {len(new)} names for {len(old)} classes: give one name per class, in the order "
-            f"{', '.join(old[:5])}, ..., or leave class_names empty."
-        )
-    return tuple(new or old)
 
 
 def without_empty(

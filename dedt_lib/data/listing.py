@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,9 @@ MOST_PIXELS = 2**28
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above this number and refuses twice as many
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+Encoded = tuple[str, Path | BinaryIO | None]
+"""An encoded image: its name for messages, and its path, a binary file, or None if there is nothing to decode."""
+
 
 class Files(tuple[Path, ...]):
     """The files of a Listing, hashed only once; Listings made by :meth:`Listing.without` share them."""
@@ -80,8 +83,7 @@ class Listing(Labelled):
     Attributes:
         root: file or folder of the images.
         files: the files that determine the pixels.
-        encoded: function that yields for each image, in order, its name for messages, and its path, a binary
-            file, or None if there is nothing to decode.
+        encoded: function that yields each image, in order, as an Encoded.
         labels: int64 [n]; class_names, ids, name and reading are as in LabelledImages.
         captions: one text per image, or () without captions.
         dropped: positions, among all images that were found, of those that :meth:`without` left out.
@@ -92,7 +94,7 @@ class Listing(Labelled):
 
     root: Path
     files: Files
-    encoded: Callable[[], Iterable[tuple[str, Path | BinaryIO | None]]]
+    encoded: Callable[[], Iterable[Encoded]]
     labels: np.ndarray
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
@@ -115,7 +117,7 @@ class Listing(Labelled):
             raise DedtError(
                 f"All {len(self.labels)} images in {self.root} are left out ({', '.join(set(why.values()))})."
             )
-        found = np.setdiff1d(np.arange(len(self.dropped) + len(self.ids)), self.dropped)[kept]
+        places = np.setdiff1d(np.arange(len(self.dropped) + len(self.ids)), self.dropped)
         labels, names, empty = without_empty(self.labels[kept], self.class_names or ("",))
         reading = self.reading
         for reason, count in Counter(why.values()).items():
@@ -123,7 +125,7 @@ class Listing(Labelled):
         if empty:
             reading = reading.noted(f"classes without remaining images, left out: {', '.join(empty)}")
 
-        def encoded() -> Iterable[tuple[str, Path | BinaryIO | None]]:
+        def encoded() -> Iterable[Encoded]:
             files = itertools.islice(self.encoded(), int(kept[-1]) + 1)  # later ones need not be read
             return (item for place, item in enumerate(files) if place not in why)
 
@@ -135,7 +137,7 @@ class Listing(Labelled):
             ids=tuple(self.ids[i] for i in kept),
             captions=tuple(self.captions[i] for i in kept) if self.captions else (),
             reading=reading,
-            dropped=tuple(np.setdiff1d(np.arange(len(self.dropped) + len(self.ids)), found).tolist()),
+            dropped=tuple(sorted([*self.dropped, *np.delete(places, kept).tolist()])),
         )
 
     def decode(self, image_size: int | None, channels: int, store: "Store | None" = None) -> LabelledImages:
@@ -176,34 +178,32 @@ class Listing(Labelled):
 
     def _pixels(self, size, channels, allocate=np.empty, digests=None, report=None):
         """The images, uint8 [n, channels, size, size]; raises DedtError if any cannot be read."""
-        count, bad = len(self.labels), []
+        count, bad = len(self.labels), {}
         images = allocate((count, channels, size, size), np.uint8)
 
         def decoded(item):
             try:
                 return read_image(encoded_bytes(*item, digests or {}), size, channels)
             except Exception as error:  # a decoder may raise anything on a damaged file
-                if other := says_nothing_of_it(item[0], error):
-                    raise other from error
-                return why_unreadable(error)
+                return why_unreadable(item[0], error)
 
         found = ahead(decoded, self.encoded())
         bar = tqdm(found, f"decode {self.name}", count, unit="image", leave=False, delay=2)
         for i, pixels in enumerate(bar):
             if isinstance(pixels, str):
-                bad.append((i, pixels))
+                bad[i] = pixels
             else:
                 images[i] = pixels
         self.refuse(bad, False, report)
         return images
 
     def refuse(
-        self, bad: Sequence[tuple[int, str]], skip_bad: bool, report: str | Path | None, split: str = "train"
+        self, bad: Mapping[int, str], skip_bad: bool, report: Path | None, split: str = "train"
     ) -> str:
         """Raise DedtError for images that cannot be read, unless they may be skipped and others remain.
 
         Args:
-            bad: (position, reason) of each image that cannot be read.
+            bad: Position of each image that cannot be read -> reason.
             skip_bad: Whether they may be skipped.
             report: Folder for a file that lists them, or None.
             split: "train" or "test", which decides the name of that file.
@@ -213,19 +213,18 @@ class Listing(Labelled):
         """
         if not bad:
             return ""
-        where, reasons = "", dict(bad)
-        files = itertools.islice(self.encoded(), max(reasons) + 1)
-        named = [one_line(f"{image} ({reasons[i]})") for i, (image, _) in enumerate(files) if i in reasons]
+        where, files = "", itertools.islice(self.encoded(), max(bad) + 1)
+        named = [one_line(f"{image} ({bad[i]})") for i, (image, _) in enumerate(files) if i in bad]
         if report:
-            path = Path(report) / UNREADABLE[split]
+            path = report / UNREADABLE[split]
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(path) as partial:
                 partial.write_text("".join(f"{line}\n" for line in named), encoding="utf-8")
             where = f" (listed in {path})"
-        if skip_bad and len(bad) < len(self.labels):
+        some = len(bad) < len(self.labels)
+        if skip_bad and some:
             return where
         shown = "\n  ".join(named[:SHOWN])
-        some = len(bad) < len(self.labels)
         without = ", or leave them out with --skip-bad (data.skip_bad = true in a profile)" * some
         what = f"{len(bad)} of {len(self.labels)}" if some else f"All {len(bad)}"
         raise DedtError(
@@ -252,13 +251,10 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
     if not path:
         raise DedtError(f"data = '{source}' needs a path: give the path of {wanted}.")
     root = Path(path).expanduser()
-    fits, lacks = {
-        "folder": (root.is_dir(), "is not a folder"),
-        "metadata": (root.is_dir(), "is not a folder"),
-        "list": (root.is_file(), "is not a file"),
-    }.get(source, (root.exists(), ""))
-    lacks = lacks if root.exists() else "does not exist"
-    if not fits:
+    fits = {"folder": Path.is_dir, "metadata": Path.is_dir, "list": Path.is_file}.get(source, Path.exists)
+    if not fits(root):
+        kind = "file" if source == "list" else "folder"
+        lacks = f"is not a {kind}" if root.exists() else "does not exist"
         raise DedtError(f"{root} {_what_it_is(root) or lacks}. Give the path of {wanted}.")
     return root
 
@@ -362,16 +358,6 @@ def changed(name: str) -> DedtError:
     return DedtError(f"{name} has changed during the run: run again when the images no longer change.")
 
 
-def says_nothing_of_it(name: str, error: Exception) -> Exception | None:
-    """The error to raise if decoding failed for a reason other than the image itself, else None."""
-    if isinstance(error, MemoryError):
-        return DedtError(
-            f"Out of memory while decoding {name}: move the image away, or use a machine with more memory. "
-            "Nothing of this attempt is kept."
-        )
-    return error if isinstance(error, DedtError | ImportError) else None
-
-
 def read_image(content: bytes, size: int, channels: int) -> np.ndarray:
     """One image, upright, centre-cropped to a square and resized: uint8 [channels, size, size].
 
@@ -388,11 +374,6 @@ def read_image(content: bytes, size: int, channels: int) -> np.ndarray:
     """
     with Image.open(io.BytesIO(content)) as image:
         return crop(upright(image, channels), size)
-
-
-def bits_lost(image: Image.Image) -> bool:
-    """Whether an opened, not yet decoded image has 16 bits per channel, of which Pillow keeps 8."""
-    return any(re.search(";16[BLN]", str(tile)) for tile in image.tile)
 
 
 def upright(image: Image.Image, channels: int) -> Image.Image:
@@ -416,8 +397,19 @@ def crop(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1)
 
 
-def why_unreadable(error: Exception) -> str:
-    """Why an image cannot be decoded, in one line, without its name: stored results are found by content."""
+def why_unreadable(name: str, error: Exception) -> str:
+    """Why an image cannot be decoded, in one line, without its name: stored results are found by content.
+
+    Raises:
+        DedtError: The reason is not the image: it changed, or the memory is full.
+    """
+    if isinstance(error, MemoryError):
+        raise DedtError(
+            f"Out of memory while decoding {name}: move the image away, or use a machine with more memory. "
+            "Nothing of this attempt is kept."
+        ) from error
+    if isinstance(error, DedtError | ImportError):
+        raise error
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image format that Pillow knows"
     if isinstance(error, Image.DecompressionBombError):

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..errors import DedtError
 from ..files import HUB, from_everywhere, read_json, sha256, write_json
-from .columns import by_kind
 from .listing import Listing, root_of, stamp
 from .metadata import rows, there
 from .names import legible
@@ -20,9 +19,10 @@ CLEANED = ".dedt.json"
 """Ending of the file name of a cleaned list."""
 BY_FILE = ("folder", "metadata", "list")
 """Sources whose images are files of their own."""
-SUFFIXES = (".parquet", ".tar", ".txt", ".csv", ".tsv", ".jsonl", ".json")
-"""Suffixes of data files, which the name of a cleaned list leaves out."""
-WANTED = "a list of images (.txt, .csv, .tsv, .jsonl, .json)"
+LISTS = (".txt", ".csv", ".tsv", ".jsonl", ".json")
+SOURCE_OF = {".parquet": "parquet", ".tar": "webdataset", **dict.fromkeys(LISTS, "list")}
+"""Suffix of a data file -> its source; the name of a cleaned list leaves the suffix out."""
+WANTED = f"a list of images ({', '.join(LISTS)})"
 KEYS = ("file_name", "path", "image", "file", "filename", "image_path", "filepath")
 
 
@@ -47,16 +47,13 @@ def splits(path: str | Path | None) -> Splits:
         raise DedtError(f"{file} lists no images: give one path per line.")
     names = there(names, file)
     files = tuple(file.parent / name for name in names)
-    fields, others = by_kind(columns, columns.__getitem__)
     ids = tuple(map(legible, names))
-    table = Table(
+    table = Table.of(
+        columns,
         root=file,
         files=files,
         encoded=lambda: zip(ids, files),
         ids=ids,
-        fields=fields,
-        others=others,
-        values=columns.__getitem__,
         reading=Reading.of(len(ids), unit="paths"),
         where=str(file),
     )
@@ -68,7 +65,7 @@ def name_of_cleaned(data: str | Path) -> str:
     path = os.path.abspath(os.path.expanduser(str(data).removeprefix(HUB)))
     name = os.path.basename(path).removesuffix(CLEANED) or "images"
     suffix = Path(name).suffix
-    return f"{name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name}{CLEANED}"
+    return f"{name.removesuffix(suffix) if suffix.lower() in SOURCE_OF else name}{CLEANED}"
 
 
 def check_replaces(path: Path, data: str | Path) -> None:
@@ -116,21 +113,13 @@ def write_cleaned(
         label: the column of the classes, if the user named it.
         caption: the column of the captions, if the user named it.
     """
-    facts: dict[str, Any] = {
-        "source": source,
-        "data": where_of(data),
-        "left_out": {},
-        "copy_of": {},
-        "seen": {},
-    }
+    facts = dict[str, Any](source=source, data=where_of(data), left_out={}, copy_of={}, seen={})
     if str(data).endswith(CLEANED):
         facts |= read_json(data)
     facts |= {"left_out": facts["left_out"] | why, "copy_of": facts["copy_of"] | copy_of}
     if facts["source"] in BY_FILE:
-        digests = listing.files.digests
-        for name, (_, path_of_image) in zip(listing.ids, listing.encoded()):
-            content = digests.get(path_of_image, "")[:32]  # type: ignore[arg-type]
-            facts["seen"][name] = [content, *stamp(path_of_image)]  # type: ignore[arg-type]
+        digests, files = listing.files.digests, zip(listing.ids, listing.encoded())
+        facts["seen"] |= {name: [digests.get(file, "")[:32], *stamp(file)] for name, (_, file) in files}  # type: ignore[arg-type]
     else:
         facts["content"] = listing.files.content
     write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})
@@ -177,7 +166,7 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
             f"again: {again.format(data)}"
         )
     place = {name: i for i, name in enumerate(found.ids)}
-    kept = found.without({place[name]: reason for name, reason in why.items()}) if why else found
+    kept = found.without({place[name]: reason for name, reason in why.items()})
     return dataclasses.replace(kept, whole=found)
 
 
@@ -197,18 +186,14 @@ def _still_kept(
     """
     names = set(found.ids)
     # What may be there under another name; of images with the same content those that are gone come last.
-    known = sorted(
-        (name for name in seen if name in why or name not in names), key=lambda name: name not in names
-    )
-    by_content = {seen[name][0]: name for name in known if seen[name][0]}
+    known = sorted(seen, key=lambda name: name not in names)
+    by_content = {seen[name][0]: name for name in known if name in why or name not in names}
+    by_content.pop("", None)
     was: dict[str, str | None] = {}  # what each image was called when it was looked at
     for name, (_, file) in zip(found.ids, found.encoded()):
         content, *then = seen.get(name, [""])
-        if then != stamp(file):  # type: ignore[arg-type]
-            now = _digest(file)
-            was[name] = name if content == now else by_content.get(now)
-        else:
-            was[name] = name
+        same = then == stamp(file) or content == (now := _digest(file))  # type: ignore[arg-type]
+        was[name] = name if same else by_content.get(now)
     there, back = set(was.values()), dict[str, str]()
     left: dict[int, str] = {}
     for place, (name, old) in enumerate(was.items()):
@@ -224,7 +209,7 @@ def _still_kept(
         f"images {what} since the list was written: {count:,}" for what, count in counts.items() if count
     ]
     notes += [f"copies used instead of removed images: {len(back):,}"] * bool(back)
-    kept = found.without(left) if left else found
+    kept = found.without(left)
     return dataclasses.replace(kept, reading=kept.reading.noted(*notes))
 
 

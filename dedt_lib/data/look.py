@@ -3,11 +3,12 @@
 import hashlib
 import io
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,17 +18,7 @@ from tqdm import tqdm
 from ..arrays import groups
 from ..files import intact_or_removed, sealed
 from .labelled import first_alike, originals_of
-from .listing import (
-    Listing,
-    ahead,
-    bits_lost,
-    crop,
-    digest_of,
-    encoded_bytes,
-    says_nothing_of_it,
-    upright,
-    why_unreadable,
-)
+from .listing import Encoded, Listing, ahead, crop, digest_of, encoded_bytes, upright, why_unreadable
 
 THUMBNAIL = 64
 SIDE = 128  # longer side in pixels at which brightness, blur and information are measured
@@ -35,13 +26,13 @@ NEAR = 6  # bits, of 64, in which the perceptual hashes of near duplicates may d
 ISSUES = {
     "dark": {"threshold": 0.32},
     "light": {"threshold": 0.05},
-    "low_information": {"threshold": 0.3, "normalizing_factor": 0.1},
+    "blank": {"threshold": 0.3, "normalizing_factor": 0.1},
     "blurry": {"threshold": 0.29, "normalizing_factor": 0.01, "color_threshold": 0.18},
-    "odd_aspect_ratio": {"threshold": 0.35},
+    "odd shape": {"threshold": 0.35},
 }
 """cleanvision's tests of a single image, with cleanvision's thresholds."""
-WORDS = {"low_information": "blank", "odd_aspect_ratio": "odd shape"}
-"""Issue -> its name here, if different from cleanvision's."""
+CALLED = {"blank": "low_information", "odd shape": "odd_aspect_ratio"}
+"""Issue -> cleanvision's name for it, if different."""
 DEEP, PAGES = " of 16 bits", " of several pages"
 """Marks in the column ``mode`` for an image of which only a part is used."""
 TABLE = "look.parquet"
@@ -123,10 +114,7 @@ def look(listing: Listing, folder: Path | None = None) -> Look:
 
 
 def _part(
-    files: Iterable[tuple[str, Path | BinaryIO | None]],
-    digests: Mapping[Path, str],
-    path: Path | None,
-    bar: tqdm,
+    files: Iterable[Encoded], digests: Mapping[Path, str], path: Path | None, bar: tqdm
 ) -> pd.DataFrame:
     """Rows of some images, with thumbnails: read from ``path`` if it is intact, else computed and saved."""
     if path and intact_or_removed(path):
@@ -143,18 +131,18 @@ def _part(
     return part
 
 
-def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) -> dict[str, Any]:
+def _see(item: Encoded, digests: Mapping[Path, str]) -> dict[str, Any]:
     """The row of one image with its thumbnail: the bytes of uint8 [3, 64, 64], or b"" if it is unreadable."""
     import imagehash
 
-    raw: dict[str, dict] = {}
     row: dict[str, Any] = {"content": "", "width": 0, "height": 0, "mode": "", "format": ""}
     row |= {"digest": "", "phash": 0, "error": "", "thumbnail": b""}
     try:
         content = encoded_bytes(*item, digests)
         with Image.open(io.BytesIO(content)) as found:
             row |= {"content": digest_of(content), "format": found.format or ""}
-            row["mode"] = found.mode + DEEP * bits_lost(found)
+            deep = re.search(";16[BLN]", str(found.tile))  # of 16 bits Pillow keeps 8
+            row["mode"] = found.mode + DEEP * bool(deep)
             image = upright(found, 3)
         if row["format"] != "MPO":  # in which cameras store one picture with a preview
             row["mode"] += _pages(content)
@@ -163,15 +151,11 @@ def _see(item: tuple[str, Path | BinaryIO | None], digests: Mapping[Path, str]) 
         image.thumbnail((SIDE, SIDE))
         bits = imagehash.phash(image).hash.ravel()
         row["phash"] = int(np.packbits(bits).view(">i8")[0])
-        for measure in _properties().values():
-            if measure.name not in raw:
-                raw[measure.name] = measure.calculate(image)
-        row |= {f"{kind}:{key}": value for kind, values in raw.items() for key, value in values.items()}
+        for kind, measure in {measure.name: measure for measure in _properties().values()}.items():
+            row |= {f"{kind}:{key}": value for key, value in measure.calculate(image).items()}
         return {**row, "thumbnail": thumbnail.tobytes()}
     except Exception as error:  # a decoder may raise anything on a damaged file
-        if other := says_nothing_of_it(item[0], error):
-            raise other from error
-        return {**row, "error": why_unreadable(error)}
+        return {**row, "error": why_unreadable(item[0], error)}
 
 
 def _pages(content: bytes) -> str:
@@ -196,21 +180,20 @@ def _properties():
     from cleanvision.issue_managers.image_property_issue_manager import ImagePropertyIssueManager
 
     found = ImagePropertyIssueManager().image_properties
-    return {name: found[name] for name in ISSUES}
+    return {name: found[CALLED.get(name, name)] for name in ISSUES}
 
 
 def _issues(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Which images have which issue: name of the issue -> bool [n]."""
     found, readable = {}, (table["error"] == "").to_numpy()
     if not readable.any():  # the table then lacks the columns of measurements
-        return {WORDS.get(name, name): readable for name in ISSUES}
+        return dict.fromkeys(ISSUES, readable)
     for name, measure in _properties().items():
-        options = dict(ISSUES[name])
-        threshold = options.pop("threshold")
+        issue, options = CALLED.get(name, name), ISSUES[name]
         raw = table.filter(regex=f"^{measure.name}:").astype(float)
         raw = raw.rename(columns=lambda column: column.partition(":")[2])
-        marked = measure.mark_issue(measure.get_scores(raw, name, **options), name, threshold)
-        found[WORDS.get(name, name)] = marked.iloc[:, 0].to_numpy() & readable
+        marked = measure.mark_issue(measure.get_scores(raw, issue, **options), issue, options["threshold"])
+        found[name] = marked.iloc[:, 0].to_numpy() & readable
     return found
 
 

@@ -7,12 +7,12 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DedtError
 from . import folder, parquet
-from .columns import by_kind
+from .columns import columns_of
 from .listing import SHOWN, root_of
 from .names import HELD_OUT, METADATA, TRAINING, few, legible, split_of
 from .reading import Reading
@@ -65,15 +65,12 @@ def splits(path: str | Path | None) -> Splits:
         notes = ["some images are not in a folder beside the table, so folders are not used as classes"]
         notes *= len(set(folders)) > 1 and not in_one
         notes += [f"not read, because {file.name} is used: {few(spare)}"] * bool(spare)
-        fields, others = by_kind(columns, columns.__getitem__)
-        return Table(
+        return Table.of(
+            columns,
             root=root,
             files=files,
             encoded=lambda: zip(ids, files),
             ids=ids,
-            fields=fields,
-            others=others,
-            values=columns.__getitem__,
             reading=Reading.of(len(files), counted, notes),
             where=str(file),
             folders=folders if in_one else (),
@@ -151,20 +148,20 @@ def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dic
         raise DedtError(
             f"{file} has no rows: give one row per image, with its path relative to {file.parent}."
         )
-    columns = list(dict.fromkeys(name for row in read for name in row))
+    columns = columns_of(read)
     if not (key := _key(columns, keys)):
         wanted = " or ".join(f"'{name}'" for name in keys)
         raise DedtError(
             f"{file} has no column {wanted} with the path of each image relative to {file.parent}. Its "
             f"columns are: {few(columns)}."
         )
-    bad = [i for i, row in enumerate(read, 1) if not (isinstance(row.get(key), str) and row[key])]
-    if bad:
+    names = columns.pop(key)
+    if bad := [i for i, name in enumerate(names, 1) if not (isinstance(name, str) and name)]:
         raise DedtError(
             f"{file} has no '{key}' in row {few(bad)}: give the path of the image relative to {file.parent}."
         )
-    names = [row[key] for row in read]
-    return names, {name: [row.get(name) for row in read] for name in columns if name not in ("", key)}
+    columns.pop("", None)
+    return names, columns
 
 
 def _read(file: Path, keys: Sequence[str]) -> list[dict]:
@@ -175,28 +172,26 @@ def _read(file: Path, keys: Sequence[str]) -> list[dict]:
     return _lines(text) if file.suffix.lower() in (".jsonl", ".json") else _csv(text, keys)
 
 
-def _key(columns: Sequence[str], keys: Sequence[str]) -> str | None:
+def _key(columns: Iterable[str], keys: Sequence[str]) -> str | None:
     return next((name for key in keys for name in columns if name.lower() == key), None)
 
 
 def _lines(text: str) -> list[dict]:
     """The rows of JSON lines, or of one array of objects; raises ValueError for anything else."""
+    read = {}
     if text.lstrip().startswith("["):
-        read = json.loads(text)
-        if bad := [i for i, row in enumerate(read, 1) if not isinstance(row, dict)]:
-            raise ValueError(f"entry {bad[0]} is not a JSON object")
-        return read
-    read = []
-    for i, line in enumerate(text.split("\n"), 1):  # splitlines would also split at other characters
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {i}: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"line {i} is not a JSON object")
-            read.append(row)
-    return read
+        read = {f"entry {i}": row for i, row in enumerate(json.loads(text), 1)}
+    else:
+        for i, line in enumerate(text.split("\n"), 1):  # splitlines would also split at other characters
+            if line.strip():
+                try:
+                    read[f"line {i}"] = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"line {i}: {error}") from error
+    for where, row in read.items():
+        if not isinstance(row, dict):
+            raise ValueError(f"{where} is not a JSON object")
+    return list(read.values())
 
 
 def _csv(text: str, keys: Sequence[str]) -> list[dict]:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from ..errors import DedtError
 from .listing import SHOWN, root_of
@@ -53,7 +54,7 @@ def splits(path: str | Path | None) -> Splits:
         )
     schema = _open(train[0]).schema_arrow
     column = _image_column(schema, train[0])
-    fields = _fields(schema, column)
+    fields = plain_fields(schema, column)
 
     def read(split, files, notes=()):
         values = functools.cache(functools.partial(_read_column, files, column))
@@ -89,12 +90,8 @@ def columns(file: Path) -> list[str]:
 
 def read_rows(file: Path) -> list[dict]:
     """All rows of a Parquet file of texts and numbers; raises DedtError if the file is damaged."""
-    import pyarrow
-
-    try:
+    with _told(file, "damaged"):
         return _open(file).read().to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _damaged(file, error) from error
 
 
 def row_names(split: str, count: int) -> tuple[str, ...]:
@@ -169,17 +166,12 @@ def _unused(root, used):
 
 
 def _open(file):
-    import pyarrow
     import pyarrow.parquet
 
-    try:
+    with _told(file, "not a complete Parquet file"):
         # By default pyarrow fetches row groups ahead, up to the whole file.
         source = pyarrow.OSFile(os.fsencode(file))  # a str that is not UTF-8 would be rejected
         return pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DedtError(
-            f"{file} is not a complete Parquet file ({error}): download or write it again."
-        ) from error
 
 
 def _image_column(schema, file):
@@ -210,11 +202,11 @@ def _image_column(schema, file):
     )
 
 
-def _fields(schema, image_column):
-    """The names of the columns of integers or strings."""
+def plain_fields(schema: Any, image_column: str) -> tuple[str, ...]:
+    """The names of the columns of integers or strings in a schema of pyarrow."""
     from pyarrow import types
 
-    def is_plain(kind):
+    def is_plain(kind: Any) -> bool:
         kind = kind.value_type if types.is_dictionary(kind) else kind
         return types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)
 
@@ -231,18 +223,21 @@ def _names_in_metadata(schema, column):
 
 def _batches(file, column, size):
     """The values of one column, in lists of up to ``size``."""
+    with _told(file, "damaged"):
+        for batch in _open(file).iter_batches(size, columns=[column]):
+            yield batch.column(0).to_pylist()
+
+
+@contextlib.contextmanager
+def _told(file, fault):
+    """Turn an error of pyarrow or of the disk in the block into a DedtError: the file is ``fault``."""
     import pyarrow
 
     try:
-        for batch in _open(file).iter_batches(size, columns=[column]):
-            yield batch.column(0).to_pylist()
+        yield
     except (pyarrow.ArrowException, OSError) as error:
-        raise _damaged(file, error) from error
-
-
-def _damaged(file, error):
-    why = str(error).partition("\n")[0]
-    return DedtError(f"{file} is damaged ({why}): download or write it again.")
+        why = str(error).partition("\n")[0]
+        raise DedtError(f"{file} is {fault} ({why}): download or write it again.") from error
 
 
 def _read_column(files, image_column, column):

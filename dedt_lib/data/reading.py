@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+BEYOND = "beyond the first {} of each class (per_class)"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -47,7 +49,7 @@ class Reading:
     def first(self, per_class: int, counts: Iterable[int]) -> "Reading":
         """The same Reading with at most ``per_class`` images per class; ``counts``: images per class."""
         beyond = sum(max(0, int(count) - per_class) for count in counts)
-        return self.without(beyond, f"beyond the first {per_class} of each class (per_class)")
+        return self.without(beyond, BEYOND.format(per_class))
 
     @property
     def line(self) -> str:
@@ -62,5 +64,4 @@ class Reading:
     @property
     def facts(self) -> dict[str, Any]:
         """The Reading as a dict that JSON can hold."""
-        held_out = self.held_out and self.held_out.facts
-        return {**dataclasses.asdict(self), "notes": list(self.notes), "held_out": held_out}
+        return dataclasses.asdict(self)

@@ -1,17 +1,17 @@
 """Rows of images with columns, and their conversion to a Listing, which all sources with columns share."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ..errors import DedtError
-from .columns import NONE, caption_column, first_texts, in_order, label_column, plain
+from .columns import NONE, are_plain, caption_column, first_texts, in_order, label_column, plain
 from .labelled import without_empty
-from .listing import SHOWN, Files, Listing, of_split
+from .listing import SHOWN, Encoded, Files, Listing, of_split
 from .names import HELD_OUT, composed, few, split_of
 from .reading import Reading
 
@@ -26,26 +26,38 @@ class Table:
         encoded: Function that yields the encoded images, as in :class:`Listing`.
         ids: A name for each image.
         fields: Columns of integers or strings.
+        others: Columns of other kinds, which are used only if requested or if they have a usual name.
         values: Function that returns the values of a column, with None for rows without one.
-        class_names: Function that returns the class names of a column of numbers, or None.
         reading: Counts of what was left out.
-        where: Name of the table in messages; by default its root.
+        where: Name of the table in messages.
+        class_names: Function that returns the class names of a column of numbers, or None.
         folders: The folder of each image, or ().  Without a column of classes, the folders are the classes if
             there are several.
-        others: Columns of other kinds, which are used only if requested or if they have a usual name.
     """
 
     root: Path
     files: tuple[Path, ...]
-    encoded: Callable[[], Iterable[tuple[str, Path | BinaryIO | None]]]
+    encoded: Callable[[], Iterable[Encoded]]
     ids: tuple[str, ...]
     fields: tuple[str, ...]
+    others: tuple[str, ...]
     values: Callable[[str], list]
     reading: Reading
+    where: str
     class_names: Callable[[str], Sequence[str] | None] = lambda column: None
-    where: str = ""
     folders: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, columns: Mapping[str, list], **rest: Any) -> "Table":
+        """A Table of columns that say nothing of their kind: name -> values; ``rest``: the other attributes."""
+        fields = tuple(name for name, values in columns.items() if are_plain(values))
+        others = tuple(name for name in columns if name not in fields)
+        return cls(fields=fields, others=others, values=columns.__getitem__, **rest)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of all columns."""
+        return *self.fields, *self.others
 
 
 SPLITS = ("split", "subset", "set", "partition", "usage")
@@ -79,9 +91,9 @@ def classed(
         DedtError: For columns that are missing, or labels that cannot be used.
     """
     read = functools.cache(lambda name: plain(train.values(name)))
-    column, notes = label_column(train.fields, train.others, read, train.class_names, label)
+    column, notes = label_column(train, read, label)
     first = functools.cache(lambda name: plain(first_texts(train.values(name))))
-    text, more = caption_column(train.fields, train.others, first, column, caption)
+    text, more = caption_column(train, first, column, caption)
     notes = [*notes, *more]
     if several := sum(
         isinstance(said, list) and len(said) > 1 for said in (train.values(text) if text else ())
@@ -95,37 +107,29 @@ def classed(
     keys = range(len(names)) if names else in_order(values) if column else sorted(set(values))
     names = names or tuple(map(str, keys))
 
-    def listed(table: Table, kept: tuple[str, ...], numbers: np.ndarray | None, *notes: str) -> Listing:
-        there = text in (*table.fields, *table.others)
-        captions = (plain(first_texts(table.values(text))) or ()) if there else ()
-        reading = replace(table.reading, notes=(*table.reading.notes, *notes))
+    def listed(table: Table, kept: tuple[str, ...], numbers: np.ndarray, *notes: str) -> Listing:
+        captions = (plain(first_texts(table.values(text))) or ()) if text in table.columns else ()
         return Listing(
             root=table.root,
             files=Files(table.files),
             encoded=table.encoded,
-            labels=np.zeros(len(table.ids), dtype=np.int64) if numbers is None else numbers,
+            labels=numbers,
             class_names=kept,
             ids=table.ids,
             name=train.root.resolve().stem if train.root.is_file() else train.root.resolve().name,
-            reading=reading,
+            reading=table.reading.noted(*notes),
             captions=tuple("" if caption is None else str(caption) for caption in captions),
         )
 
-    labels: np.ndarray | None = None
-    class_names: tuple[str, ...] = ()
-    empty: tuple[str, ...] = ()
+    labels, class_names, empty = np.zeros(len(train.ids), np.int64), tuple[str, ...](), tuple[str, ...]()
     if values:
         labels, class_names, empty = without_empty(_numbers(values, keys, train), names)
-    found = {
-        "classes": column if values and column != label else "",
-        "captions": text if text != caption else "",
-    }
-    told = [f"{what} from the column '{name}'" for what, name in found.items() if name]
-    notes = [*told, *notes] if values else [*told, *notes, "no classes"]
-    if empty:
-        notes = [*notes, f"classes without images, left out: {few(empty, SHOWN)}"]
-
     by, said = split_column(train)
+    told = [f"splits from the column '{by}'"] * bool(by)
+    told += [f"classes from the column '{column}'"] * bool(values and column not in ("", label))
+    told += [f"captions from the column '{text}'"] * (text not in ("", caption))
+    notes = [*told, *notes, *["no classes"] * (not values)]
+    notes += [f"classes without images, left out: {few(empty, SHOWN)}"] * bool(empty)
     taken = next((kind for kind in HELD_OUT if kind in said), "")
 
     def of_rows(found: Listing, kept: str) -> Listing:
@@ -136,8 +140,7 @@ def classed(
 
     @functools.cache
     def find_train() -> Listing:
-        told = [f"splits from the column '{by}'"] if by else []
-        return of_rows(listed(train, class_names, labels, *told, *notes), "train")
+        return of_rows(listed(train, class_names, labels, *notes), "train")
 
     def find_held_out() -> Listing | None:
         if by:
@@ -145,17 +148,18 @@ def classed(
             if lacking := set(find_train().class_names) - set(found.class_names):
                 raise DedtError(f"the split '{taken}' has no images of {few(sorted(lacking), SHOWN)}")
             return found
-        table = held_out()
-        if table is None or not values:
-            return None if table is None else listed(table, (), None)
-        there = column in (*table.fields, *table.others)
-        own = plain(table.values(column)) if there else list(map(composed, table.folders))
+        if (table := held_out()) is None:
+            return None
+        if not values:
+            return listed(table, (), np.zeros(len(table.ids), np.int64))
+        in_column = column in table.columns
+        own = plain(table.values(column)) if in_column else list(map(composed, table.folders))
         if not own:
-            raise DedtError(f"{table.where or table.root} has no classes, unlike the training images")
+            raise DedtError(f"{table.where} has no classes, unlike the training images")
         kept = [key for key, name in zip(keys, names) if name not in empty]
         numbers = _numbers(own, kept, table)
         if missing := without_empty(numbers, class_names)[2]:
-            raise DedtError(f"{table.where or table.root} has no images of {few(missing, SHOWN)}")
+            raise DedtError(f"{table.where} has no images of {few(missing, SHOWN)}")
         return listed(table, class_names, numbers)
 
     return of_split(split, find_train, find_held_out)
@@ -178,7 +182,7 @@ def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:
     if len(foreign := np.flatnonzero(numbers < 0)):
         shown = ", ".join(f"{table.ids[i]}: {values[i]!r}" for i in foreign[:SHOWN])
         raise DedtError(
-            f"{len(foreign)} of {len(values)} images in {table.where or table.root} have no label or one "
+            f"{len(foreign)} of {len(values)} images in {table.where} have no label or one "
             f"that is not among the {len(number)} classes ({shown}): correct the labels, remove the images, "
             f"or ignore all labels with --label {NONE}."
         )

@@ -1,16 +1,15 @@
 """WebDataset: tar files in which the parts of a sample share a name up to its first dot."""
 
-import functools
 import io
 import json
 import re
 import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import DedtError
-from .columns import by_kind
+from .columns import columns_of
 from .listing import root_of
 from .names import HELD_OUT, few, image_suffixes, is_hidden, legible, words
 from .reading import Reading
@@ -65,7 +64,7 @@ def _read(root: Path, shards: list[Path], notes: Sequence[str] = ()) -> Table:
     ids: list[str] = []
     rows: list[dict] = []
     places: dict[Path, set[int]] = {}  # shard -> positions of the members that are images
-    left_out, suffixes, unused = Counter[str](), image_suffixes(), dict[str, str]()
+    left_out, suffixes, unused = Counter[str](), image_suffixes(), defaultdict[str, list[str]](list)
     for shard in shards:
         images: dict[str, int] = {}
         beside: dict[str, dict] = {}
@@ -93,16 +92,12 @@ def _read(root: Path, shards: list[Path], notes: Sequence[str] = ()) -> Table:
                 if place in places[shard]:
                     yield f"{shard.name}/{legible(name)}", io.BytesIO(content())
 
-    values = functools.cache(lambda column: [row.get(column) for row in rows])
-    fields, others = by_kind(dict.fromkeys(name for row in rows for name in row), values)
-    return Table(
+    return Table.of(
+        columns_of(rows),
         root=root,
         files=tuple(shards),
         encoded=encoded,
         ids=tuple(ids),
-        fields=fields,
-        others=others,
-        values=values,
         reading=Reading.of(len(ids), left_out, [*notes, *unused_notes(unused)], unit="samples"),
         where=str(root),
     )

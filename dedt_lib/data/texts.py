@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,25 +46,19 @@ def read_bytes(file: Path) -> bytes:
         raise DedtError(f"{file} cannot be read ({error.strerror}): change its permissions.") from error
 
 
-def caption_of(content: bytes, name: str, unused: dict[str, str]) -> str | None:
-    """The caption in a text file beside an image, or None; ``unused`` then gets name -> reason."""
+def caption_of(content: bytes, name: str, unused: defaultdict[str, list[str]]) -> str | None:
+    """The caption in a text file beside an image, or None; ``unused``, reason -> names, then gets its name."""
     try:
         text = decoded(content).strip()
+        why = "hold only numbers" if NUMBERS.fullmatch(text) else ""
     except ValueError:
-        unused[name] = "are not UTF-8"
-        return None
-    if NUMBERS.fullmatch(text):
-        unused[name] = "hold only numbers"
-        return None
-    return text
+        why = "are not UTF-8"
+    if why:
+        unused[why].append(name)
+    return None if why else text
 
 
-def unused_notes(unused: Mapping[str, str]) -> list[str]:
+def unused_notes(unused: Mapping[str, list[str]]) -> list[str]:
     """Notes on the texts that :func:`caption_of` rejected, one per reason."""
-    by_reason: dict[str, list[str]] = {}
-    for name, why in unused.items():
-        by_reason.setdefault(why, []).append(name)
-    return [
-        f"text files not used as captions, because they {why}: {few(names, 3)}"
-        for why, names in by_reason.items()
-    ]
+    told = "text files not used as captions, because they"
+    return [f"{told} {why}: {few(names, 3)}" for why, names in unused.items()]

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,8 @@ def bars(counts: Sequence[np.ndarray]) -> list[list[dict[str, float]]]:
     """Rectangles of a stacked bar chart of size BAR_CHART, one list per series; ``counts``: int [m] each."""
     width, height = BAR_CHART
     values = np.asarray(counts, float)
-    top = max(1.0, values.sum(0).max())
-    step, base, found = width / values.shape[1], np.zeros(values.shape[1]), []
-    for series in values:
-        high = series / top * height
-        boxes = [
-            (i * step + 1, height - b - h, max(step - 2, 1), h) for i, (b, h) in enumerate(zip(base, high))
-        ]
-        found.append([{side: round(value, 1) for side, value in zip("xywh", box)} for box in boxes])
-        base = base + high
-    return found
-
-
-def into_box(points: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Points, float [n, 2], scaled to fill a box with y pointing upwards and rounded to one decimal."""
-    low, high = points.min(0), points.max(0)
-    unit = (points - low) / np.where(high > low, high - low, 1)
-    unit[:, 1] = 1 - unit[:, 1]
-    return np.round(8 + unit * (np.array([width, height]) - 16), 1)
+    high = values / max(1.0, values.sum(0).max()) * height
+    top, step = height - high.cumsum(0), width / values.shape[1]
+    left, wide = np.arange(values.shape[1]) * step + 1, repeat(max(step - 2, 1))
+    boxes = (zip(left, y, wide, h) for y, h in zip(top, high))
+    return [[dict(zip("xywh", np.round(box, 1).tolist())) for box in series] for series in boxes]

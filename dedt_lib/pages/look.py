@@ -14,7 +14,7 @@ from PIL import Image
 from ..clusters import principal
 from ..data import Listing
 from ..data.labelled import in_conflict, originals_of
-from ..data.look import ISSUES, NEAR, WORDS, Look, groups_of_copies, leaks
+from ..data.look import ISSUES, NEAR, Look, groups_of_copies, leaks
 from ..files import atomic, from_everywhere
 from .common import bars, data_uri, write_page
 
@@ -92,7 +92,7 @@ def copies(table: pd.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
     The kinds are "exact", "duplicates" (exact within its class) and "near" (near or exact within its class).
     Of near copies, an image without issues stays, and the largest of several such images, whatever its place.
     """
-    flawed = np.any([table[WORDS.get(name, name)] for name in ISSUES], axis=0)
+    flawed = np.any([table[name] for name in ISSUES], axis=0)
     order = np.lexsort((-(table["width"] * table["height"]), flawed))
     near = np.empty(len(table), dtype=np.int64)
     near[order] = order[groups_of_copies(table.iloc[order], NEAR, labels[order])]
@@ -120,7 +120,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
         "duplicates": np.flatnonzero(of["duplicates"] != own),
         "conflicts": conflicts[np.argsort(exact[conflicts], kind="stable")],
         "near": np.flatnonzero((of["near"] != own) & (of["duplicates"] == own)),
-        **{WORDS.get(name, name): np.flatnonzero(table[WORDS.get(name, name)]) for name in ISSUES},
+        **{name: np.flatnonzero(table[name]) for name in ISSUES},
     }
     test = type(stage)(lab, "test")
     if test.listing is not None:
@@ -136,7 +136,7 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
         took = "spent here on looking and embedding, which `dedt select` reuses"
         rows.append(("select", f"{seconds:.0f} s", took))
     rows += [_run(lab, int(seen.readable.sum()))] * bool(seen.readable.any())
-    return Findings(listing, seen, places, of, rows, _charts(listing, table))
+    return Findings(listing, seen, places, of, rows, _charts(table))
 
 
 def _facts(listing: Listing, table: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -200,28 +200,26 @@ def _outliers(lab: "Lab", seen: Look) -> tuple[np.ndarray, float]:
     return np.sort(good[np.argsort(-distances, kind="stable")[:count]]), took
 
 
-def _charts(listing: Listing, table: pd.DataFrame) -> dict[str, Any]:
+def _charts(table: pd.DataFrame) -> dict[str, Any]:
     good = table[table["error"] == ""]
     short = np.minimum(good["width"], good["height"]).to_numpy()
     if not len(short):
         return {}
     edges = np.unique(np.round(np.geomspace(max(1, short.min()), short.max() + 1, 25)))
-    if len(edges) < 2:
-        edges = np.array([short.min(), short.max() + 1])
     return {"sizes": bars([np.histogram(short, edges)[0]])[0], "low": int(edges[0]), "high": int(edges[-1])}
 
 
 def write_look(found: Findings, folder: Path) -> None:
     """Write ``look.html``, with pictures of the findings, and ``look.csv``, which lists all of them."""
-    ids, groups = found.listing.ids, []
+    listing, groups = found.listing, []
+    ids, names, counts = listing.ids, listing.class_names, listing.class_counts.tolist()
     told = [
         (kind, ids[i], ids[found.of[kind][i]] if kind in found.of else "")
         for kind, places in found.places.items()
         for i in places
     ]
-    lines = pd.DataFrame(told, columns=["finding", "image", "stays"]).to_csv(index=False)
     with atomic(folder / "look.csv") as partial:
-        partial.write_text(lines, "utf-8", "surrogateescape")
+        pd.DataFrame(told, columns=["finding", "image", "stays"]).to_csv(partial, index=False)
     for kind, places in found.places.items():
         if not len(places):
             continue
@@ -230,16 +228,15 @@ def write_look(found: Findings, folder: Path) -> None:
             shown = [i for place in shown[: SHOWN // 2] for i in (int(found.of[kind][place]), place)]
         groups.append({"kind": kind, "count": len(places), "meaning": MEANING[kind], "images": shown})
     drawn = {i for group in groups for i in group["images"]}
-    names, counts = found.listing.class_names, found.listing.class_counts.tolist()
     write_page(
         folder / "look.html",
         "look.html.j2",
-        title=f"{found.listing.name}: {len(found.table):,} images",
-        reading=found.listing.reading.line,
+        title=f"{listing.name}: {len(found.table):,} images",
+        reading=listing.reading.line,
         rows=found.rows,
         groups=groups,
         pictures={i: data_uri(Image.fromarray(found.look.thumbnails[i].transpose(1, 2, 0))) for i in drawn},
-        ids=found.listing.ids,
+        ids=ids,
         table=found.table,
         charts=found.charts,
         classes=sorted(zip(counts, names), reverse=True) if names else [],

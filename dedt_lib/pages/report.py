@@ -13,7 +13,7 @@ from ..data.photos import Photos
 from ..files import from_everywhere
 from ..selection import REGISTRY, Coreset
 from ..stages.needs import advice
-from .common import bars, into_box, pictures, write_page
+from .common import bars, pictures, write_page
 
 if TYPE_CHECKING:
     from ..experiment import Experiment
@@ -53,7 +53,7 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         largest=max(1, *totals),
         histogram=_histogram(coreset),
         map=_map(features, coreset),
-        knee=_knee(features, coreset),
+        knee=[] if features is None else knee(features, coreset),
         encoder=stage.encoder.network if stage else "",
         commands=_commands(coreset, folder, options_of(experiment), options_of(experiment, *OF_WEIGHTS)),
         advice=advice(totals, coreset.scope, coreset.ratio, REGISTRY[coreset.method].fewest),
@@ -129,9 +129,12 @@ def _map(features: np.ndarray | None, coreset: Coreset) -> list[dict[str, Any]]:
         return []
     some = np.sort(np.random.default_rng(0).permutation(len(features))[:POINTS])
     some = some[np.argsort(coreset.kept[some], kind="stable")]
-    places = into_box(features[some, :2].astype(float), 600, 360)
+    points = features[some, :2].astype(float)
+    low, high = points.min(0), points.max(0)
+    unit = (points - low) / np.where(high > low, high - low, 1)
+    x, y = np.round([8 + unit[:, 0] * 584, 8 + (1 - unit[:, 1]) * 344], 1)
     kept, ids = coreset.kept, coreset.ids
-    return [{"x": x, "y": y, "kept": kept[i], "name": ids[i]} for i, (x, y) in zip(some, places)]
+    return [{"x": x[k], "y": y[k], "kept": kept[i], "name": ids[i]} for k, i in enumerate(some)]
 
 
 def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
@@ -160,20 +163,3 @@ def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
         done = count
         found.append((ratio, float(np.sqrt(nearest.clip(0)).mean() / whole)))
     return found
-
-
-def _knee(features: np.ndarray | None, coreset: Coreset) -> dict[str, Any]:
-    """The curve of :func:`knee` in the coordinates of its chart."""
-    if features is None:
-        return {}
-    found = knee(features, coreset)
-    points = np.array(found)
-    box = np.stack([8 + points[:, 0] * 584, 172 - points[:, 1].clip(0, 1) * 164], axis=1)
-    return {
-        "line": " ".join(f"{x:.1f},{y:.1f}" for x, y in box),
-        "dots": [
-            {"x": round(x, 1), "y": round(y, 1), "label": f"{r:.0%}: {d:.0%}"}
-            for (x, y), (r, d) in zip(box, found)
-        ],
-        "here": round(8 + coreset.ratio * 584, 1),
-    }

@@ -47,7 +47,7 @@ def look(
       dedt select checked/photos.dedt.json --ratio 0.1 --out coreset
     """
     from ..config import load_profile
-    from ..data import FILES, detect, lists
+    from ..data import detect, lists
     from ..data.listing import UNREADABLE
     from ..pages.look import findings, write_look
     from ..store import Store
@@ -60,8 +60,6 @@ def look(
     if quick and "outliers" in kinds:
         raise DedtError("--quick computes no features, which --drop outliers needs. Leave one of them out.")
     source = detect(data)
-    if source not in FILES:
-        raise DedtError(f"{data} holds no image files.")
     cleaned = make_folder(out, "Give --out") / lists.name_of_cleaned(data)
     if kinds:
         lists.check_replaces(cleaned, data)

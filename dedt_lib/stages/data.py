@@ -10,9 +10,11 @@ import numpy as np
 import PIL
 
 from .. import data
+from ..arrays import groups
 from ..data import LabelledImages, Listing
 from ..data.look import Look, look
 from ..data.photos import Photos
+from ..data.reading import BEYOND
 from .base import Cost, Stage, uncounted
 
 
@@ -78,15 +80,19 @@ class Photographs(Stage):
         p = self.lab.profile.data
         return data.find(p.source, p.path, self.split, label=p.label, caption=p.caption)  # type: ignore[return-value]
 
+    @property
+    def few(self) -> int:
+        """Images of each class that the profile limits the split to; 0 for all."""
+        return self.lab.profile.data.per_class if self.split == "train" else 0
+
     @cached_property
     def whole(self) -> Listing:
         """The images that are examined and embedded: also those that a cleaned list leaves out.
 
         So the lists of one folder share that work, except where the profile limits the images of a class.
         """
-        found, few = self.listing, self.split == "train" and self.lab.profile.data.per_class
-        assert found is not None  # without held-out images nobody asks
-        return found if few else found.whole or found
+        assert self.listing is not None  # without held-out images nobody asks
+        return self.listing if self.few else self.listing.whole or self.listing
 
     @property
     def look(self) -> Look:
@@ -106,20 +112,14 @@ class Photographs(Stage):
         if self.whole is self.listing and kept is not None:
             return kept
         seen = Look.load(self.folder)
-        bad = np.flatnonzero(~seen.readable).tolist()
-        found = self.whole.without(dict.fromkeys(bad, "unreadable")) if bad else self.whole
+        found = self.whole.without(dict.fromkeys(np.flatnonzero(~seen.readable).tolist(), "unreadable"))
         return Photos(**vars(found), look=seen.take(np.flatnonzero(seen.readable)))
 
     def decides(self):
         if self.lab.imagined:
             return {"split": self.split}
-        found, few = self.whole, self.split == "train" and self.lab.profile.data.per_class
-        return {
-            "files": found.files.content,
-            "left out": found.dropped,
-            "pillow": PIL.__version__,
-            **({"per_class": few} if few else {}),
-        }
+        found = {"files": self.whole.files.content, "left out": self.whole.dropped, "pillow": PIL.__version__}
+        return found | ({"per_class": self.few} if self.few else {})
 
     def work(self, folder):
         look(self.whole, folder).save(folder)
@@ -127,15 +127,13 @@ class Photographs(Stage):
     def load(self, folder):
         p, found = self.lab.profile.data, self.listing
         seen = self._of_listing(Look.load(folder))
-        bad = np.flatnonzero(~seen.readable)
-        errors, report = [(int(i), seen.table["error"][i]) for i in bad], self.lab.report
-        where = found.refuse(errors, p.skip_bad, report or self.lab.store.root, self.split)
-        why = dict.fromkeys(bad.tolist(), f"unreadable{where}")
-        if p.per_class and self.split == "train":
-            good = np.setdiff1d(np.arange(len(found.ids)), bad)
-            for k in range(max(1, len(found.class_names))):
-                beyond = good[found.labels[good] == k][p.per_class :].tolist()
-                why |= dict.fromkeys(beyond, f"beyond the first {p.per_class} of each class (per_class)")
+        bad = {i: error for i, error in enumerate(seen.table["error"]) if error}
+        where = found.refuse(bad, p.skip_bad, self.lab.report or self.lab.store.root, self.split)
+        why = dict.fromkeys(bad, f"unreadable{where}")
+        if self.few:
+            good = np.flatnonzero(seen.readable)
+            beyond = [i for members in groups(found.labels[good], "class") for i in good[members[self.few :]]]
+            why |= dict.fromkeys(beyond, BEYOND.format(self.few))
         if why:
             kept = np.setdiff1d(np.arange(len(found.ids)), list(why))
             seen = seen.take(kept)
