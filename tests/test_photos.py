@@ -555,6 +555,16 @@ def test_an_image_that_changed_since_is_not_exported(tmp_path, capsys):
     assert "is inside the image folder" in capsys.readouterr().err and not inside.exists()
 
 
+def test_an_export_names_an_image_of_a_list_that_is_gone(tmp_path, capsys):
+    photos = pictures(tmp_path / "photos", {f"{i}.png": i for i in range(3)})
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"photos/{i}.png\n" for i in range(3)))
+    coreset = chosen(tmp_path, listed)
+    (photos / "1.png").unlink()
+    assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
+    assert "1.png in" in (said := capsys.readouterr().err) and "select again" in said
+
+
 def test_an_image_that_is_in_another_class_by_now_is_not_exported(tmp_path, capsys):
     table = tmp_path / "photos" / "metadata.csv"
     table.parent.mkdir()

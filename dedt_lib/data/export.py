@@ -148,7 +148,10 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
         if name not in kept.index:
             continue
         row, path = kept.loc[name], file if isinstance(file, Path) else None
-        content = path.read_bytes() if path else file.read() if file else b""
+        try:
+            content = path.read_bytes() if path else file.read() if file else b""
+        except FileNotFoundError:
+            content = b""
         if row["content"] != digest_of(content):
             raise DedtError(f"{name} in {listing.root} has changed since it was selected: select again.")
         yield Item(
