@@ -459,7 +459,15 @@ def test_of_several_processes_only_the_main_one_prints():
 
 
 @pytest.mark.parametrize(
-    "value, text", [(0, ""), (999, "999 B"), (1000, "1.00 kB"), (153.6e6, "154 MB"), (2.345e10, "23.4 GB")]
+    "value, text",
+    [
+        (0, ""),
+        (999, "999 B"),
+        (1000, "1.00 kB"),
+        (999_999, "1.00 MB"),
+        (153.6e6, "154 MB"),
+        (2.345e10, "23.4 GB"),
+    ],
 )
 def test_numbers_are_shown_with_three_digits(value, text):
     assert printing.scaled(value, "B") == text

@@ -270,6 +270,7 @@ def whole(count: int) -> str:
 
 def scaled(value: float, unit: str = "") -> str:
     """A number with three digits and a prefix: ``782 k``, ``1.20 GB``; "" for zero."""
+    value = float(f"{value:.3g}")  # so 999,999 is 1.00 M
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             digits = max(0, 2 - len(str(int(value / size))) + 1)
