@@ -7,12 +7,15 @@ for the rounding of sums in another order.
 
 import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
 
 from .errors import DedtError
+
+if TYPE_CHECKING:
+    from .models.batch import Batch
 
 
 class Processes:
@@ -55,6 +58,10 @@ class Processes:
         """The slice of a batch of ``total`` rows that this process computes."""
         bounds = [total * k // self.count for k in (self.rank, self.rank + 1)]
         return slice(*bounds)
+
+    def mine(self, batch: "Batch") -> "Batch":
+        """The rows of this process in a :class:`~dedt_lib.models.batch.Batch`."""
+        return batch if self.count == 1 else batch.rows(self.rows(len(batch)))
 
     def gather(self, values: torch.Tensor, total: int) -> torch.Tensor:
         """The rows [total, ...] of all processes, given those of this process."""

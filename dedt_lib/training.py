@@ -574,7 +574,7 @@ class _Diffusion(Task):
         for layer in self._row_layers:
             layer.share_rows(mine, len(drawn))
         with autocast(self.options.precision, self.device):
-            own = drawn.rows(mine)
+            own = self.processes.mine(drawn)
             # A batch may have fewer rows than there are processes.
             losses = model.losses(own) if len(own) else next(model.parameters()).flatten()[:0]
             everyone = self.processes.gather(losses.detach(), len(drawn))

@@ -226,7 +226,7 @@ class GroupDRO:
 
     @torch.no_grad()
     def _all_rows(self, model, compared, batch):
-        own = batch.rows(self.processes.rows(len(batch)))
+        own = self.processes.mine(batch)
         shape = batch.images.shape[1:] if compared == "element_losses" else ()
         losses = getattr(model, compared)(own) if len(own) else batch.images.new_zeros((0, *shape))
         return self.processes.gather(losses, len(batch))
