@@ -366,7 +366,7 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def shared_in_words(frame: pd.DataFrame) -> str:
-    """Which cells were measured with another FID network than others, by their protocols; "" if none were."""
+    """How many cells were measured with another FID network than others, by their protocols; "" if none."""
     network = frame.result.map(
         lambda result: result["protocol"].partition(" features of ")[2].partition(",")[0]
     )
@@ -382,10 +382,11 @@ def shared_in_words(frame: pd.DataFrame) -> str:
         seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))
         shared = "All rows of a seed use the same networks, so every difference is within one."
         return f"{head}: once each for the seeds {'; '.join(seeds)}. {shared}"
-    others = _listed(LABELS[row] for row in frame.row[network != network.mode()[0]].unique())
+    usual = network.groupby([frame.seed, frame.ratio]).transform(lambda own: own.mode()[0])
     return (
-        f"{head}: **some or all cells of {others} come from another machine than the rest**. Differences "
-        "between these and other rows also include the effect of another extractor."
+        f"{head}: {(network != usual).sum()} of the {len(frame)} cells come from another machine than most of "
+        "their seed and ratio. A difference with one of these also includes the effect of another extractor, "
+        "which may choose another coreset."
     )
 
 
