@@ -179,7 +179,7 @@ runs.linked(tables.metrics(both, readings, ["fid", "worst"]), readings)
 #
 # A model of few images may memorise them. The table has the share of
 # near-copies among the samples, in per cent
-# ([Evaluate](07_evaluate.ipynb) defines a near-copy). An interval of ± 0.00
+# ([Evaluate](07_evaluate.ipynb) defines a near-copy). An interval of ± 0.0
 # says that the seeds counted the same, and not that none can occur.
 
 # %%

@@ -64,7 +64,7 @@ Markdown(page.answer(ours, "early-stopping-annealed"))
 frame["seen"] = 100 * frame.realised
 means = frame.groupby(["row", "ratio"], as_index=False)[["seen"]].mean()
 fid = tables.layout(frame, "table2")
-seen = tables.layout(means, "table2", value="seen", digits=0)
+seen = tables.layout(means, "table2", value="seen")
 table = (fid + " (" + seen + " %)").replace("– (– %)", "–")
 table = table.drop(index="All data", columns="100 %", errors="ignore")
 runs.linked(table, "table2")

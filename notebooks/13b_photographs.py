@@ -119,7 +119,7 @@ Markdown(findings.order_in_words(frame, published))
 # on the number of samples.
 
 # %%
-by_kernel = tables.layout(frame, "table1-latent", "kid", digits=4)
+by_kernel = tables.layout(frame, "table1-latent", "kid")
 runs.linked(by_kernel, "table1-latent")
 
 # %% [markdown]

@@ -101,9 +101,7 @@ Markdown(
 # paper's own claim does not hold: its best fifth has 0.91, and all the data 0.86.
 
 # %%
-cmmd = tables.layout(
-    frame, "table4", "cmmd", digits=4, published=paper.TABLE_4_CMMD
-)
+cmmd = tables.layout(frame, "table4", "cmmd", published=paper.TABLE_4_CMMD)
 runs.linked(cmmd, "table4")
 
 # %% [markdown]
@@ -111,7 +109,7 @@ runs.linked(cmmd, "table4")
 # average, and single values can be negative.
 
 # %%
-unbiased = tables.layout(frame, "table4", "cmmd_unbiased", digits=4)
+unbiased = tables.layout(frame, "table4", "cmmd_unbiased")
 runs.linked(unbiased, "table4")
 
 # %% [markdown]

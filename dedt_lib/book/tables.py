@@ -24,11 +24,12 @@ METRICS = {
     "worst": Metric("FID of the worst class"),
     "cmmd": Metric("CMMD", 4),
     "cmmd_unbiased": Metric("CMMD, unbiased", 4),
-    "kid": Metric("KID", 4),
+    "kid": Metric("KID", 3),
     "fid_held_out": Metric("FID to held-out images"),
     "precision": Metric("precision", 3, higher=True),
     "recall": Metric("recall", 3, higher=True),
     "copies_percent": Metric("near-copies (%)", 1),
+    "seen": Metric("images seen (%)", 0),
 }
 """Column of ``results.read_cells`` -> how the book prints it."""
 
@@ -70,7 +71,6 @@ def layout(
     frame: pd.DataFrame,
     table: str = "table1",
     value: str = "fid",
-    digits: int = 2,
     published: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """A table in the paper's layout: a line for each row, a column for each ratio.
@@ -79,7 +79,6 @@ def layout(
         frame: results of ``results.read_cells``.
         table: name of the table in TABLES.
         value: the column of ``frame`` that is shown.
-        digits: number of decimals.
         published: a table of ``dedt_lib.book.paper``, shown in further columns.
 
     Returns:
@@ -88,7 +87,7 @@ def layout(
     """
     rows = [row for row in TABLES[table] if row in set(frame.row)]
     ours = intervals(frame[frame.row.isin(rows)], ["row", "ratio"], value)
-    entries = _printed(ours, digits)
+    entries = _printed(ours, metric(value).digits)
     ratios = sorted(ours.index.unique("ratio"))
     columns = {percent(ratio): [entries.get((row, ratio), "–") for row in rows] for ratio in ratios}
     if published:
