@@ -103,7 +103,7 @@ figures.weight_trajectories(
 # The same network is now trained three times: on all the data (this model is
 # the reference), on the coreset, and on the weighted coreset. The number of
 # epochs is the same for all, so a small coreset means few steps. The speed-up
-# comes from there. The first time, this page takes about thirteen minutes of one
+# comes from there. The first time, this page takes about ten minutes of one
 # core; then everything is in the store.
 
 # %%
