@@ -288,6 +288,13 @@ def test_a_speedup_is_the_full_run_over_the_run():
 
 
 @pytest.mark.parametrize("profile", ["digits", "cifar10-latent"])
+def test_the_results_of_a_profile_are_few_files_and_show_samples_of_each_cell(profile):
+    assert sum(file.is_file() for file in (ROOT / "results" / profile).rglob("*")) <= 40
+    for row, ratio, seed in results.read_cells(profile)[["row", "ratio", "seed"]].itertuples(index=False):
+        assert len(results.read_samples(profile, row, ratio, seed)) > 0
+
+
+@pytest.mark.parametrize("profile", ["digits", "cifar10-latent"])
 def test_every_part_of_a_ledger_is_of_the_model_or_of_its_measuring(profile):
     known = {*results.MODEL, "sample", "evaluate"}
     assert all(known >= result["costs"].keys() for result in results.read_cells(profile).result)

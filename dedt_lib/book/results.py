@@ -182,7 +182,7 @@ def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> 
         found = _pending(folder, names)
         sheets: dict[Path, dict[str, np.ndarray]] = {}
         for name, result in found.items():
-            sheet = folder / "samples" / f"{result['row']}.png"
+            sheet = _sheet_of(folder, result["row"])
             sheets.setdefault(sheet, _read_sheet(sheet)).update(
                 _read_sheet(folder / "pending" / f"{name}.png")
             )
@@ -246,6 +246,11 @@ def _order(name: str) -> tuple[str, float, int]:
     return row, float(percent), int(seed)
 
 
+def _sheet_of(folder: Path, row: str) -> Path:
+    """The file with the samples of a row's models, drawn with and without guidance."""
+    return folder / "samples" / f"{row.removesuffix('-unguided')}.png"
+
+
 def _write_sheet(path: Path, samples: dict[str, np.ndarray]) -> None:
     """Write the samples uint8 [n, C, H, W] of several cells as a PNG with a column for each cell.
 
@@ -306,7 +311,7 @@ def read_samples(
     """
     name, folder = cell_name(row, ratio, seed), results_folder(profile, root)
     pending = _read_sheet(folder / "pending" / f"{name}.png")
-    return (pending or _read_sheet(folder / "samples" / f"{row}.png")).get(name)
+    return (pending or _read_sheet(_sheet_of(folder, row))).get(name)
 
 
 def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
