@@ -44,8 +44,9 @@ Markdown(findings.gains_in_words(classes))
 # seeds and a p below 0.05 after Holm's correction for all classes.
 
 # %%
+after_holm = {"p_holm": "p (Holm)"}
 gains = findings.class_gains(classes).drop(columns="deviation")
-gains.round(3)
+gains.rename(columns=after_holm).round(3)
 
 # %% [markdown]
 # The same by KID, the squared distance between the means of the two sets under
@@ -56,7 +57,7 @@ gains.round(3)
 by_kernel = findings.by_class(frame, ratio, "kid_classwise")
 if by_kernel:
     of_kernel = findings.class_gains(by_kernel).drop(columns="deviation")
-    shown = of_kernel.round(3)
+    shown = of_kernel.rename(columns=after_holm).round(3)
 else:
     shown = Markdown("KID of each class was not measured for this profile.")
 shown
