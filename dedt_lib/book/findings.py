@@ -384,9 +384,9 @@ def shared_in_words(frame: pd.DataFrame) -> str:
         return f"{head}: once each for the seeds {'; '.join(seeds)}. {shared}"
     usual = network.groupby([frame.seed, frame.ratio]).transform(lambda own: own.mode()[0])
     return (
-        f"{head}: {(network != usual).sum()} of the {len(frame)} cells come from another machine than most of "
-        "their seed and ratio. A difference with one of these also includes the effect of another extractor, "
-        "which may choose another coreset."
+        f"{head}. Cells from another machine than most of their seed and ratio: {(network != usual).sum()} of "
+        f"{len(frame)}. A difference with such a cell also includes the effect of another extractor, which may "
+        "choose another coreset."
     )
 
 
