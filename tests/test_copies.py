@@ -228,6 +228,7 @@ def test_a_percentile_threshold_and_unit_embeddings_come_from_the_profile(smoke)
 
     clip = {"encoder": "clip-rn50"}
     raw, unit = (tiny.beside(smoke, clip, **{"encoders.clip.normalise": unit}) for unit in (False, True))
+    assert unit.encoder[0].normalise and not raw.encoder[0].normalise
     assert raw.embedding.address == tiny.beside(smoke, clip).embedding.address != unit.embedding.address
     embedding = raw.embed()
     expected = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)

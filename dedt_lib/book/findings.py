@@ -170,8 +170,8 @@ def gains_in_words(classes: Classes | None) -> str:
     else:
         better, worse = (gains.index[gains.verdict == verdict] for verdict in (BETTER, WORSE))
         head = (
-            f"**Of {len(gains)} classes, reweighting improves {_counted(better)}** and harms {_counted(worse)} "
-            "after Holm's correction; the others are inconclusive"
+            f"**Of {len(gains)} classes, reweighting improves {_counted(better)}** and harms "
+            f"{_counted(worse)} after Holm's correction; the others are inconclusive"
         )
     most, least = gains.difference.idxmin(), gains.difference.idxmax()
     return (
@@ -384,9 +384,9 @@ def shared_in_words(frame: pd.DataFrame) -> str:
         return f"{head}: once each for the seeds {'; '.join(seeds)}. {shared}"
     usual = network.groupby([frame.seed, frame.ratio]).transform(lambda own: own.mode()[0])
     return (
-        f"{head}. Cells from another machine than most of their seed and ratio: {(network != usual).sum()} of "
-        f"{len(frame)}. A difference with such a cell also includes the effect of another extractor, which may "
-        "choose another coreset."
+        f"{head}. Cells from another machine than most of their seed and ratio: "
+        f"{(network != usual).sum()} of {len(frame)}. A difference with such a cell also includes the effect "
+        "of another extractor, which may choose another coreset."
     )
 
 
@@ -407,9 +407,9 @@ def options(table: pd.DataFrame) -> str:
         return f"{others[setting]:.2f} ({setting})"
 
     return (
-        f"The lowest correlation between the logarithms of two seeds' weights is {default.lowest:.2f} for the "
-        f"default, and {named(others.idxmin())} to {named(others.idxmax())} for the other settings. Few seeds "
-        f"and {default.classes:.0f} classes are not enough to test which setting is steadier."
+        f"The lowest correlation between the logarithms of two seeds' weights is {default.lowest:.2f} for "
+        f"the default, and {named(others.idxmin())} to {named(others.idxmax())} for the other settings. Few "
+        f"seeds and {default.classes:.0f} classes are not enough to test which setting is steadier."
     )
 
 

@@ -112,6 +112,8 @@ class Listing(Labelled):
         Raises:
             DedtError: no image is left.
         """
+        if not why:
+            return self
         kept = np.setdiff1d(np.arange(len(self.labels)), list(why))
         if not len(kept):
             raise DedtError(

@@ -118,8 +118,9 @@ def write_cleaned(
         facts |= read_json(data)
     facts |= {"left_out": facts["left_out"] | why, "copy_of": facts["copy_of"] | copy_of}
     if facts["source"] in BY_FILE:
-        digests, files = listing.files.digests, zip(listing.ids, listing.encoded())
-        facts["seen"] |= {name: [digests.get(file, "")[:32], *stamp(file)] for name, (_, file) in files}  # type: ignore[arg-type]
+        digests: dict[Any, str] = listing.files.digests
+        files: Any = zip(listing.ids, listing.encoded())  # in these sources every one is a path
+        facts["seen"] |= {name: [digests.get(file, "")[:32], *stamp(file)] for name, (_, file) in files}
     else:
         facts["content"] = listing.files.content
     write_json(path, facts | {key: said for key, said in (("label", label), ("caption", caption)) if said})
