@@ -186,8 +186,9 @@ def table_rows(table: str, profile: Named) -> list[str]:
 def cell_before(row: str, ratio: float, seed: int, profile: Named) -> Cell | None:
     """The cell that computes stages which this one also needs, or None.
 
-    For an unguided cell it is the guided one, for a null control of reweighting the reweighted one (of the seed
-    whose weights it takes), and for any other cell with reweighting or early stopping the run on all the data.
+    For an unguided cell it is the guided one, for a null control of reweighting the reweighted one (of the
+    seed whose weights it takes), and for any other cell with reweighting or early stopping the run on all the
+    data.
     """
     recipe, profile = ROWS[row], load_profile(profile)
     if recipe.get("unguided"):

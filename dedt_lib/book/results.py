@@ -71,8 +71,8 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False, ima
         images: fingerprint of the training images, compared too if it is known.
 
     Raises:
-        DedtError: values differ, with their keys; the images do; or ``keep`` is set and ``profile.json`` is missing although
-            there are results.
+        DedtError: values differ, with their keys; the images do; or ``keep`` is set and ``profile.json`` is
+            missing although there are results.
     """
     profile, file = load_profile(profile), results_folder(profile, root) / "profile.json"
     values = json.loads(json.dumps(flat(profile.model_dump())))
@@ -81,8 +81,8 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False, ima
     made = read_json(file, restore) if file.exists() else now
     if images and made.get("images", images) != images:
         raise DedtError(
-            f"The results in {file.parent} were made with other images. Use those again, set DEDT_RESULTS to another "
-            "folder, or give the profile another name."
+            f"The results in {file.parent} were made with other images. Use those again, set DEDT_RESULTS to "
+            "another folder, or give the profile another name."
         )
     changed = sorted(key for key in made.keys() & now if made[key] != now[key])
     if changed:
@@ -235,8 +235,8 @@ def _parsed(text: bytes, where: str | Path, folder: Path, expected: str | None =
         return {name: result}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DedtError(
-            f"{where} is not a valid result of a cell ({error!r}). Delete it, and run make tables with this profile "
-            "again."
+            f"{where} is not a valid result of a cell ({error!r}). Delete it, and run make tables with this "
+            "profile again."
         ) from error
 
 
