@@ -48,17 +48,25 @@ def select(capsys, path, out, *more):
 
 
 def test_whatever_pillow_opens_is_an_image_and_the_rest_is_counted(tmp_path):
-    kinds = {"png": "PNG", "JPG": "JPEG", "jfif": "JPEG", "ppm": "PPM", "jp2": "JPEG2000", "bmp": "BMP"}
+    kinds = {
+        "png": "PNG",
+        "JPG": "JPEG",
+        "jfif": "JPEG",
+        "ppm": "PPM",
+        "jp2": "JPEG2000",
+        "bmp": "BMP",
+        "heic": "HEIF",
+    }
     for suffix, kind in kinds.items():
         picture(tmp_path / "ant" / f"x.{suffix}", kind)
     picture(tmp_path / "ant" / "none", "PNG")
     for name in ("notes.txt", "README", "data.h5", "film.mpg"):
         (tmp_path / "ant" / name).write_text("no image")
-    (tmp_path / "ant" / "x.heic").write_bytes(b"heic")
+    (tmp_path / "ant" / "x.dng").write_bytes(b"raw")
     reading = find("folder", tmp_path).reading
-    assert reading.used == 7 and adds_up(reading)
-    assert reading.left_out == {"not images": 4, "of a format that Pillow cannot open (.heic)": 1}
-    assert len(load("folder", path=tmp_path, image_size=6)) == 7
+    assert reading.used == 8 and adds_up(reading)
+    assert reading.left_out == {"not images": 4, "of a format that Pillow cannot open (.dng)": 1}
+    assert len(load("folder", path=tmp_path, image_size=6)) == 8
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import tiny
@@ -142,6 +144,22 @@ def test_trainers_see_what_was_judged(tmp_path):
     seen = {path.stem: Image.open(path).convert("RGB") for path in images.rglob("*.*")}
     assert seen["turned"].size == picture(1).size[::-1] and seen["hidden"].getpixel((0, 0)) == (255, 255, 255)
     assert (root / "0.png").read_bytes() == next(images.rglob("0.png")).read_bytes()
+
+
+def test_formats_of_phones_arrive_as_ones_that_every_trainer_opens(tmp_path):
+    (root := tmp_path / "phone").mkdir()
+    names = {"a.heic": "HEIF", "misnamed.jpg": "HEIF", "b.avif": "AVIF", "c.tif": "TIFF", "d.jpg": "JPEG"}
+    for i, (name, kind) in enumerate(names.items()):
+        picture(i).save(root / name, kind)
+    coreset = chosen(tmp_path, root)
+    rows = datasets.load_dataset(
+        "imagefolder", data_dir=str(told(coreset, "imagefolder", tmp_path)), split="train"
+    )
+    assert sorted(rows["id"]) == sorted(names)
+    (tar,) = told(coreset, "webdataset", tmp_path).glob("*.tar")
+    inside = tarfile.open(tar).getnames()
+    assert {Path(name).suffix for name in inside} == {".png", ".jpg", ".txt", ".json"}
+    assert sum(name.endswith(".jpg") for name in inside) == 1
 
 
 def test_a_row_that_has_lost_its_image_is_named(tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Export a coreset, with its weights, as files that trainers read.
 
-The encoded images are copied unchanged, except those that trainers would read in different ways.
+The encoded images are copied unchanged, except those that some trainers read in another way or not at all.
 """
 
 import glob
@@ -75,15 +75,15 @@ class Item:
     def plain(self) -> "Item":
         """The image in a form that every trainer reads alike; it is converted to PNG where necessary.
 
-        Some trainers ignore the EXIF orientation or do not blend transparent pixels over white.
+        Some trainers ignore the EXIF orientation, do not blend transparent pixels over white, or pass over a
+        format such as HEIC, AVIF or TIFF.
         """
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(self.content)) as image:
             clear = image.has_transparency_data
             if not clear and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-                suffix = self.suffix if self.suffix in PLAIN else suffix_of(self.content)
-                if suffix in PLAIN:
-                    return replace(self, suffix=suffix)
+                if (suffix := suffix_of(self.content)) in PLAIN:
+                    return replace(self, suffix=self.suffix if self.suffix in PLAIN else suffix)
             turned = upright(image, 3) if clear else ImageOps.exif_transpose(image)
             if turned.mode not in PNG_MODES:
                 turned = turned.convert("RGB")
@@ -287,7 +287,7 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
     classes NAME is empty.
     """
     paths, weighed, unsorted = [], [], out / ".unsorted"
-    for item in map(Item.plain, found):
+    for item in found:
         prompt = OWN_REPEATS.sub("", item.class_name)
         name = safe(prompt) if prompt else ""
         caption = item.caption or prompt * (name != prompt)
@@ -343,7 +343,7 @@ def to_torch(found: Iterator[Item], out: Path) -> None:
     ``WeightedRandomSampler(np.load("weights.npy"), n)``.
     """
     weights = {}
-    for item in map(Item.plain, found):
+    for item in found:
         path = _write(item, out / "images" / safe(item.class_name or "images"), caption=False)
         weights[path.relative_to(out / "images").parts] = item.weight
     np.save(out / "weights.npy", np.array([weights[path] for path in sorted(weights)]))
@@ -351,6 +351,8 @@ def to_torch(found: Iterator[Item], out: Path) -> None:
 
 WRITERS = (to_list, to_links, to_imagefolder, to_datasets, to_webdataset, to_kohya, to_torch)
 FORMATS = {write.__name__.removeprefix("to_"): write for write in WRITERS}
+IN_PLACE = ("list", "links")
+"""Formats that point to the user's own files; the others hold every image as ``Item.plain``."""
 
 
 def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counter[str]:
@@ -395,7 +397,8 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
     make_folder(out.parent, "Give --out")
     with atomic_folder(out) as partial:
         make_folder(partial, "Give --out")
-        FORMATS[to](items(table, listing, source["classed"]), partial)
+        found = items(table, listing, source["classed"])
+        FORMATS[to](found if to in IN_PLACE else map(Item.plain, found), partial)
         _check_empty(out)
     for left in out.parent.glob(f".{glob.escape(out.name)}.*"):  # left by killed exports
         number = re.fullmatch(rf"\.{re.escape(out.name)}\.(\d+)\.(partial|old)", left.name)

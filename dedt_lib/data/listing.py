@@ -416,7 +416,7 @@ def why_unreadable(name: str, error: Exception) -> str:
         return "not an image format that Pillow knows"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MOST_PIXELS / 1e6:.0f} million pixels; make it smaller"
-    return legible((isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__)
+    return legible((isinstance(error, OSError) and error.strerror) or str(error).strip() or type(error).__name__)
 
 
 def digest_of(content: bytes) -> str:

@@ -5,7 +5,10 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+import pillow_heif
 from PIL import Image
+
+pillow_heif.register_heif_opener()
 
 TRAINING = ("train", "training")
 HELD_OUT = "test testing val valid validation dev eval evaluation holdout hold-out hold_out".split()
@@ -21,7 +24,7 @@ SYSTEM = {
 """Files and folders that operating systems and network drives create among a user's files, in lower case."""
 NO_DECODER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow recognises but can decode only with the help of other programs, or not at all."""
-FOREIGN = (".heic", ".heif", ".hif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
+FOREIGN = (".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
 """Suffixes of images that Pillow opens only with a plugin, known here so that a message can say so."""
 
 ARCHIVES = tuple(".zip .gz .tgz .bz2 .tbz2 .xz .txz .zst .7z .rar".split())
