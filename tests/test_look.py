@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import pandas as pd
+import pillow_heif
 import pytest
 from test_photos import picture, pictures
 
@@ -139,11 +140,12 @@ def test_what_is_not_used_of_an_image_is_told(tmp_path, capsys):
     header = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
     rows = zlib.compress(2 * (b"\0" + bytes(range(12))))
     (folder / "deep.png").write_bytes(header + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    pillow_heif.encode("RGB;16", (64, 64), bytes(range(256)) * 96, folder / "ten.heic")
     argv = ["select", str(tmp_path / "stacks"), "--ratio", "0.5", "--method", "random"]
     assert main([*argv, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "images of several pages (only the first is used): 4" in said
-    assert "images of 16 bits per channel (only the upper 8 are used): 1" in said
+    assert "images of more than 8 bits per channel (only the upper 8 are used): 2" in said
 
 
 def chunk(kind, content):

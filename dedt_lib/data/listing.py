@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import PIL
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from ..errors import DedtError
 from ..files import address, atomic, create_array, sha256
 from .labelled import Labelled, LabelledImages, without_empty
-from .names import ARCHIVES, few, image_suffixes, legible, one_line
+from .names import ARCHIVES, DECODERS, few, image_suffixes, legible, one_line
 from .reading import Reading
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ class Listing(Labelled):
             "left out": self.dropped,
             "image_size": image_size,
             "channels": channels,
-            "pillow": PIL.__version__,
+            "decoders": DECODERS,
         }
 
         def work(folder):
@@ -416,7 +415,9 @@ def why_unreadable(name: str, error: Exception) -> str:
         return "not an image format that Pillow knows"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MOST_PIXELS / 1e6:.0f} million pixels; make it smaller"
-    return legible((isinstance(error, OSError) and error.strerror) or str(error).strip() or type(error).__name__)
+    return legible(
+        (isinstance(error, OSError) and error.strerror) or str(error).strip() or type(error).__name__
+    )
 
 
 def digest_of(content: bytes) -> str:

@@ -33,7 +33,7 @@ ISSUES = {
 """cleanvision's tests of a single image, with cleanvision's thresholds."""
 CALLED = {"blank": "low_information", "odd shape": "odd_aspect_ratio"}
 """Issue -> cleanvision's name for it, if different."""
-DEEP, PAGES = " of 16 bits", " of several pages"
+DEEP, PAGES = " of more than 8 bits", " of several pages"
 """Marks in the column ``mode`` for an image of which only a part is used."""
 TABLE = "look.parquet"
 PART = 512  # images per partial result, from which an interrupted look resumes
@@ -59,7 +59,7 @@ class Look:
         """Counts, in words, of the readable images of which only a part is used."""
         said = {
             "images of several pages (only the first is used)": PAGES,
-            "images of 16 bits per channel (only the upper 8 are used)": DEEP,
+            "images of more than 8 bits per channel (only the upper 8 are used)": DEEP,
         }
         modes = self.table["mode"][self.readable]
         counts = {what: int(modes.str.contains(mark, regex=False).sum()) for what, mark in said.items()}
@@ -141,7 +141,8 @@ def _see(item: Encoded, digests: Mapping[Path, str]) -> dict[str, Any]:
         content = encoded_bytes(*item, digests)
         with Image.open(io.BytesIO(content)) as found:
             row |= {"content": digest_of(content), "format": found.format or ""}
-            deep = re.search(";16[BLN]", str(found.tile))  # of 16 bits Pillow keeps 8
+            # Pillow keeps 8 of 16 bits, and of 10 or 12 in HEIC.
+            deep = re.search(";16[BLN]", str(found.tile)) or found.info.get("bit_depth", 8) > 8
             row["mode"] = found.mode + DEEP * bool(deep)
             image = upright(found, 3)
         if row["format"] != "MPO":  # in which cameras store one picture with a preview

@@ -5,10 +5,13 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+import PIL
 import pillow_heif
 from PIL import Image
 
 pillow_heif.register_heif_opener()
+DECODERS = f"pillow {PIL.__version__}, pillow-heif {pillow_heif.__version__}"
+"""What decodes the images; another version may find other pixels."""
 
 TRAINING = ("train", "training")
 HELD_OUT = "test testing val valid validation dev eval evaluation holdout hold-out hold_out".split()

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 
 from .. import data
 from ..arrays import groups
 from ..data import LabelledImages, Listing
 from ..data.look import Look, look
+from ..data.names import DECODERS
 from ..data.photos import Photos
 from ..data.reading import BEYOND
 from .base import Cost, Stage, uncounted
@@ -118,7 +118,7 @@ class Photographs(Stage):
     def decides(self):
         if self.lab.imagined:
             return {"split": self.split}
-        found = {"files": self.whole.files.content, "left out": self.whole.dropped, "pillow": PIL.__version__}
+        found = {"files": self.whole.files.content, "left out": self.whole.dropped, "decoders": DECODERS}
         return found | ({"per_class": self.few} if self.few else {})
 
     def work(self, folder):
