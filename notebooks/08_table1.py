@@ -147,9 +147,9 @@ runs.linked(others.shown(value="fid_held_out"), "table1")
 # %% [markdown]
 # ## What follows
 #
-# The first line measures the whole recipe. An interval below zero there says
-# that the recipe beats a random coreset on these images; the next two lines
-# say which step earned it. The two steps need not both help.
+# The first line measures the whole recipe. *Better* there would say that the
+# recipe beats a random coreset on these images; the next two lines would say
+# which step earned it. The two steps need not both help.
 #
 # The control decides whether pruning is worth anything. Stopping early costs
 # the same number of steps and needs no feature extractor, no reference and no
@@ -179,8 +179,8 @@ runs.linked(tables.metrics(both, readings, ["fid", "worst"]), readings)
 #
 # A model of few images may memorise them. The table has the share of
 # near-copies among the samples, in per cent
-# ([Evaluate](07_evaluate.ipynb) defines a near-copy). An interval of ± 0.0
-# says that the seeds counted the same, and not that none can occur.
+# ([Evaluate](07_evaluate.ipynb) defines a near-copy). An interval of ± 0.0 is
+# rounded, and does not say that none can occur.
 
 # %%
 frame["copies_percent"] = 100 * frame.copies.astype(float)

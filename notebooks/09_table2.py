@@ -135,9 +135,9 @@ Markdown(page.summary())
 # epoch of all the data has as many steps as ten epochs of a coreset of 10 %, so
 # the annealed run is longer, and most so at the smallest ratio. The first line
 # is the fair question, since both of its rows take the same number of steps.
-# Where it is above zero, the coreset of the first seven eighths was worse than
-# all the data; where it is inconclusive, the page does not say whether the
-# coreset contributed anything.
+# Where it is *worse*, the coreset of the first seven eighths was worse than all
+# the data; where it is inconclusive, the page does not say whether the coreset
+# contributed anything.
 #
 # InfoBatch *to budget* and the annealed coreset of the same ratio see almost
 # the same number of images, so the fourth line compares them directly. InfoBatch

@@ -56,7 +56,7 @@ Markdown(
 # one image through a diffusion network once; a training step counts three for
 # each image. The count is the same on every machine and for every seed. The
 # other feature extractors are networks of another kind. Their CPU time is listed
-# below; it can be as much as that of a run on all the data.
+# below; it can be more than half of that of a run on all the data.
 
 # %%
 runs.linked(tables.whole_speedups(frame, rows), rows)
@@ -159,7 +159,7 @@ shown
 # %%
 embeds = {
     r["recipe"]["encoder"]: r["costs"]["embed"]["cpu_seconds"]
-    for r in frame.result
+    for r in first.result
     if "embed" in r["costs"] and r["recipe"]["encoder"]
 }
 listed = ", ".join(

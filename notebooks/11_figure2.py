@@ -51,12 +51,14 @@ gains.rename(columns=after_holm).round(3)
 # %% [markdown]
 # The same by KID, the squared distance between the means of the two sets under
 # a cubic kernel of the same features. It needs no covariance, which the samples
-# of one class estimate poorly.
+# of one class estimate poorly. This table was added after results had been
+# read, so it gives no verdicts.
 
 # %%
 by_kernel = findings.by_class(frame, ratio, "kid_classwise")
 if by_kernel:
-    of_kernel = findings.class_gains(by_kernel).drop(columns="deviation")
+    of_kernel = findings.class_gains(by_kernel)
+    of_kernel = of_kernel.drop(columns=["deviation", "verdict"])
     shown = of_kernel.rename(columns=after_holm).round(3)
 else:
     shown = Markdown("KID of each class was not measured for this profile.")

@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from dedt_lib import evaluation
-from dedt_lib.book import findings, grid
+from dedt_lib.book import comparisons, findings, grid
 from dedt_lib.errors import DedtError
 
 
@@ -91,6 +91,7 @@ def test_comparisons_that_were_chosen_with_the_results_in_view_get_no_verdict():
     frame = results(random=around(2.0), moderate=around(1.0, by=0.9))
     page = findings.Page(frame, [PAIR], added=True)
     assert page.compare(*PAIR).verdict[0.1] == "inconclusive" and "better" not in page.shown().iloc[0, 0]
+    assert page.answer(*PAIR).startswith("**No verdict.**")
     assert page.summary().endswith("added after the results had been read, so they get no verdict.")
 
 
@@ -217,6 +218,7 @@ def test_the_order_in_words():
         (1, 1, "**Yes.**"),
         (1, None, "**Yes at 10 %.**"),
         (-1, -1, "**No, the order is reversed at 10 %, 20 %.**"),
+        (1, -1, "**Yes at 10 %; No, the order is reversed at 20 %.**"),
         (None, None, "**Inconclusive.**"),
     ):
         places = [range(6) if up is None else np.arange(6) * up for up in (ten, twenty)]
@@ -228,6 +230,10 @@ def test_the_order_in_words():
     assert "+0.33 at 10 % (6 rows, 5 seeds, p = 0.94)" in said
     assert findings.order_in_words(frame[frame.seed < 4], published).startswith("**Too few seeds")
     assert findings.order_in_words(results(random=[1.5]), THREE) == "No results yet."
+    alone = results(**{row: {0.1: [a] * 5, 0.2: [k]} for k, (row, a) in enumerate(zip(rows, mixed))})
+    assert findings.order_in_words(alone, published).startswith("**Inconclusive.**")  # 20 % has one seed
+    few = {row: published[row] for row in ("random", "moderate", "gaussian", "clip-moderate")}
+    assert "(4 rows, 5 seeds)" in findings.order_in_words(frame, few)  # no order of four has p < 0.05
 
 
 # ---- class by class --------------------------------------------------------------------------------
@@ -248,6 +254,16 @@ PAIRED = class_results(
     {0: ([1, 2, 3, 4], None), 1: ([1, 2, 3, 4], None), 2: ([9, 9, 9, 9], None)},
     {1: ([0, 3, 3, 2], WEIGHTS), 0: ([0, 3, 2, 6], WEIGHTS)},
 )
+
+
+def test_rounding_keeps_the_sign_of_a_difference():
+    assert [comparisons.signed(value, 2) for value in (-0.0029, 0.04, -1e-7, 0.0)] == [
+        "-0.003",
+        "0.04",
+        "0.00",
+        "0.00",
+    ]
+    assert comparisons.signed(0.0004, 2, "+") == "+0.0004" and comparisons.signed(float("nan"), 2) == "nan"
 
 
 def test_a_class_without_a_value_is_passed_over():
@@ -445,7 +461,7 @@ def test_fid_by_several_networks():
     frame = results(random={0.1: [1.0, 2.0], 0.2: [7.0, 7.0]}, moderate={0.1: [3.0, 5.0]})
     cells = frame.assign(result=[{"fids": [x, 2 * x, x**2]} for x in frame.fid])
     said = findings.networks_in_words(cells, *PAIR)
-    assert "4 cells at 10 %" in said and "3 networks" in said and "1.00 to 1.00" in said
+    assert "4 cells of 2 rows at 10 %" in said and "3 networks" in said and "1.00 to 1.00" in said
     first, second, third = said.partition("each network: ")[2].split("; ")
     assert [part.split()[0] for part in (first, second, third)] == ["+2.50", "+5.00", "+14.50"]
     one = findings.networks_in_words(frame.assign(result=[{}] * len(frame)), *PAIR)

@@ -135,7 +135,9 @@ class Page:
             return "No results yet."
         told, most, kind = table[table.seeds >= ENOUGH], table.seeds.max(), metric(value or self.value)
         head = HEADS.get(frozenset(told.verdict), "Better at some ratios, worse at others")
-        if 0 < len(told) < len(table):
+        if self.added:
+            head = "No verdict"
+        elif 0 < len(told) < len(table):
             head = f"At {', '.join(map(percent, told.index))}: {head[0].lower()}{head[1:]}"
         head = head if len(told) else "Too few seeds for a verdict"
         entries = "; ".join(
@@ -230,15 +232,21 @@ def judged(table: pd.DataFrame, sign: np.ndarray | int, to_come: int = 0) -> pd.
 def entry(line: Any, digits: int = 2, usual: float | None = None) -> str:
     """A comparison as text: +0.42 (0.31 to 0.53, 5 seeds), worse; for ``usual`` see :func:`between`."""
     verdict = "" if line.verdict == OPEN else f", {line.verdict}"
-    mean = f"{line.difference:+z.{digits}f}"
+    mean = signed(line.difference, digits, "+")
     return between(mean, (line.low, line.high), line.seeds, digits, usual) + verdict
+
+
+def signed(value: float, digits: int, plus: str = "") -> str:
+    """A number as text, with up to two more digits where its sign would be lost: 0.42, -0.003."""
+    texts = [f"{value:{plus}z.{digits + more}f}" for more in range(3)]
+    return next(filter(float, texts), texts[0])
 
 
 def between(
     mean: str, ends: Iterable[float], seeds: float, digits: int = 2, usual: float | None = None
 ) -> str:
     """A mean as text: 0.42 (0.31 to 0.53, 5 seeds), without the number of seeds where it is ``usual``."""
-    interval = " to ".join(f"{end:z.{digits}f}" for end in ends) if seeds > 1 else ""
+    interval = " to ".join(signed(end, digits) for end in ends) if seeds > 1 else ""
     number = seeds_in_words(seeds) if seeds != usual else ""
     inside = ", ".join(filter(None, [interval, number]))
     return f"{mean} ({inside})" if inside else mean

@@ -5,6 +5,7 @@ give empty tables and sentences such as "No results yet.", never an error, so th
 """
 
 import itertools
+import math
 import re
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
@@ -64,7 +65,8 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
 
     Returns:
         A line for each ratio.  Columns: ours and paper (rows from the lowest value to the highest), tau
-        (Kendall's tau of the two orders), p (exact without ties), seeds, p_holm (corrected for the ratios).
+        (Kendall's tau of the two orders), p (exact without ties), seeds, p_holm (corrected for the ratios; NaN
+        with fewer than ENOUGH seeds, or so few rows that no order of them has a p below LEVEL).
     """
     from scipy.stats import kendalltau
 
@@ -81,7 +83,10 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
         found[percent(ratio)] = [*orders, float(tau), float(p), len(wide)]
     columns = ["ours", "paper", "tau", "p", "seeds"]
     order = pd.DataFrame.from_dict(found, orient="index", columns=columns)
-    return order.assign(p_holm=holm(order.p))
+    testable = order.ours.map(lambda rows: 2 / math.factorial(len(rows)) < LEVEL).astype(bool)
+    told = testable & (order.seeds >= ENOUGH)
+    family = order.p.where(told, 1.0).where(testable)  # as in ``comparisons.judged``
+    return order.assign(p_holm=pd.Series(holm(family), order.index).where(told))
 
 
 def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> str:
@@ -90,18 +95,20 @@ def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = 
     if order.empty:
         return "No results yet."
     told = order[order.p_holm < LEVEL]
-    alike = told.index[told.tau > 0]
-    if order.seeds.max() < ENOUGH:
-        head = "Too few seeds for a verdict"
+    alike, reversed_ = told.index[told.tau > 0], told.index[told.tau < 0]
+    if order.p_holm.isna().all():
+        head = "Too few seeds or rows for a verdict"
     elif len(told) == 0:
         head = "Inconclusive"
-    elif len(alike) == 0:
-        head = f"No, the order is reversed at {', '.join(told.index)}"
+    elif len(alike) == len(order):
+        head = "Yes"
     else:
-        head = "Yes" if len(alike) == len(order) else f"Yes at {', '.join(alike)}"
+        heads = {"Yes at": alike, "No, the order is reversed at": reversed_}
+        head = "; ".join(f"{start} {', '.join(ratios)}" for start, ratios in heads.items() if len(ratios))
     taus = ", ".join(
-        f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, {seeds_in_words(line.seeds)}, "
-        f"p {p_in_words(line.p_holm)})"
+        f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, {seeds_in_words(line.seeds)}"
+        + f", p {p_in_words(line.p_holm)}" * (line.p_holm == line.p_holm)
+        + ")"
         for line in order.itertuples()
     )
     return (
@@ -244,17 +251,18 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
         line.verdict
     ]
     told = (
-        f"and a model trained with the learned weights {verdict} one with the same weights on other classes"
+        f"and a model trained with the learned weights {verdict} one with the same weights, shuffled over the "
+        "classes"
     )
     most = f"a gain of more than {max(0.0, -line.low):.2f} in FID lies outside the 95 % interval"
     return f"{alike}, {told}; {most} (at {percent(ratio)}, {seeds_in_words(line.seeds)})."
 
 
 def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
-    """Whether FID orders the cells at the smallest ratio alike with feature extractors of different seeds.
+    """Whether FID orders the cells of ``frame`` at its smallest ratio alike in the features of each network.
 
     Args:
-        frame: results of ``results.read_cells``.
+        frame: results of rows that differ little; with unlike rows any network gives the same order.
         row: the row whose FID, minus that of ``other``, is given for each network.
         other: the row that ``row`` is compared with.
     """
@@ -267,7 +275,7 @@ def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
     pages = [Page(own.assign(fid=fids), [(row, other)]).compare(row, other) for fids in values]
     told = "; ".join(entry(page.assign(verdict=OPEN).iloc[0]) for page in pages if len(page))
     return (
-        f"The FIDs of {len(own)} cells at {percent(own.ratio.min())} were measured in the features of "
+        f"The FIDs of {len(own)} cells of {own.row.nunique()} rows at {percent(own.ratio.min())} were measured in the features of "
         f"{len(values)} networks that differ only in their seed. The rank correlations between the FIDs "
         f"of two networks range from {min(alike):.2f} to {max(alike):.2f}."
         + f" *{LABELS[row]}* minus *{LABELS[other]}* is, with each network: {told}."
