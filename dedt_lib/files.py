@@ -93,18 +93,25 @@ def make_folder(folder: Path, how: str) -> Path:
         The folder.
 
     Raises:
-        DedtError: The folder cannot be created.
+        DedtError: The folder cannot be created, or nothing can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DedtError(f"Cannot create {folder} ({error.strerror}). {how} a writable folder.") from error
+    if not os.access(folder, os.W_OK):
+        raise DedtError(f"Nothing can be written in {folder}. {how} a writable folder.")
     return folder
+
+
+def at_home(path: str | Path) -> Path:
+    """The path, with the home folder in place of ``~`` unless there is a file of that very name."""
+    return Path(path if os.path.lexists(path) else os.path.expanduser(path))
 
 
 def from_everywhere(path: str | Path) -> str:
     """Absolute path of data; the name of a data set on the Hugging Face hub is returned unchanged."""
-    return str(path) if str(path).startswith(HUB) else str(Path(path).expanduser().absolute())
+    return str(path) if str(path).startswith(HUB) else str(at_home(path).absolute())
 
 
 def lies_in(path: Path, folder: Path) -> bool:

@@ -4,19 +4,22 @@ import json
 import os
 import shutil
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from test_data_parquet import write as write_parquet
 
 from dedt_lib import data
 from dedt_lib.book import figures
 from dedt_lib.config import load_profile
 from dedt_lib.data import check_source, find, load, look
+from dedt_lib.data.listing import turned
 from dedt_lib.data.names import resembles_split, split_of
 from dedt_lib.errors import DedtError
+from dedt_lib.files import at_home
 from dedt_lib.selection import Coreset
 from dedt_lib.shell import cli
 from dedt_lib.stages.data import Images
@@ -67,6 +70,67 @@ def test_whatever_pillow_opens_is_an_image_and_the_rest_is_counted(tmp_path):
     assert reading.used == 8 and adds_up(reading)
     assert reading.left_out == {"not images": 4, "of a format that Pillow cannot open (.dng)": 1}
     assert len(load("folder", path=tmp_path, image_size=6)) == 8
+
+
+def test_images_with_an_unknown_suffix_are_named(tmp_path):
+    for name in ("a.jpg_large", "b.png?w=3", "c.webp"):
+        picture(tmp_path / name, "JPEG")
+    (tmp_path / "a.jpg_small").write_text("no image"), (tmp_path / "c.txt").write_text("a caption")
+    reading = find("folder", tmp_path).reading
+    unknown = "images with an unknown suffix, rename these ({})"
+    assert reading.left_out == {
+        unknown.format(".jpg_large"): 1,
+        unknown.format(".png?w=3"): 1,
+        "not images": 1,
+    }
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_folder_around_all_images_is_no_class(tmp_path, split):
+    root = tmp_path / "set"
+    picture(root / split / "images" / "x.png"), (root / split / "labels").mkdir()
+    (root / split / "labels" / "x.txt").write_text("0 0.5 0.5 1 1")
+    found = find("folder", root)
+    assert not found.class_names and "'images' holds all images" in found.reading.line
+    picture(root / split / "images" / "ant" / "y.png"), picture(root / split / "images" / "bee" / "z.png")
+    assert find("folder", root).class_names == ("images",)
+
+
+def test_a_long_name_leaves_no_room_for_a_caption_and_is_read(tmp_path):
+    picture(tmp_path / f"{251 * 'a'}.png")
+    assert len(find("folder", tmp_path).ids) == 1
+
+
+def test_damaged_exif_data_do_not_make_an_image_unreadable(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.PageNumber] = 6, 5
+    entries = [
+        struct.pack(">HHIh", ExifTags.Base.PageNumber, kind, 1, page) for kind, page in ((3, 5), (8, -5))
+    ]
+    damaged = exif.tobytes().replace(*entries)  # a page of a signed type
+    wide = Image.new("RGB", (8, 4), "red")
+    wide.save(tmp_path / "a.jpg", exif=damaged)
+    with Image.open(tmp_path / "a.jpg") as image:
+        with pytest.raises(struct.error):
+            ImageOps.exif_transpose(image)
+        assert turned(image).size == (4, 8)
+
+
+def test_each_orientation_is_undone_as_pillow_does(tmp_path):
+    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6))
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        image.save(tmp_path / "a.png", exif=exif)
+        with Image.open(tmp_path / "a.png") as found:
+            assert np.array_equal(turned(found), ImageOps.exif_transpose(found))
+
+
+def test_a_tilde_is_the_home_folder_unless_a_file_has_that_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home")), monkeypatch.chdir(tmp_path)
+    assert at_home("~/photos") == tmp_path / "home" / "photos"
+    (tmp_path / "~old").mkdir()
+    assert at_home("~old") == Path("~old") and at_home("~nobody-of-that-name") == Path("~nobody-of-that-name")
 
 
 @pytest.mark.parametrize(
@@ -286,7 +350,7 @@ def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, mon
 
     monkeypatch.setattr(look, "upright", failing)
     code, _, error = select(capsys, root, tmp_path)
-    listed = tmp_path / "out" / "unreadable.txt"
+    listed = tmp_path / "out" / "unreadable.dedt.txt"
     assert code == 2 and "2 of 9 images" in error and "bee/2.png (bad tag)" in error and str(listed) in error
     assert [line.split()[0] for line in listed.read_text().splitlines()] == ["bee/2.png", "cat/0.png"]
     for _ in range(2):  # first decoded, then read from the store
@@ -295,9 +359,9 @@ def test_any_error_of_a_decoder_names_the_file_and_may_be_left_out(tmp_path, mon
         assert "without remaining images, left out: cat" in printed
     assert Coreset.load(tmp_path / "out").class_names == TWO
     assert select(capsys, root, tmp_path)[0] == 2
-    with pytest.raises(DedtError, match="unreadable.txt"):
+    with pytest.raises(DedtError, match="unreadable.dedt.txt"):
         load("folder", path=root, image_size=8, store=Store(tmp_path / "store"))
-    assert (tmp_path / "store" / "unreadable.txt").exists()
+    assert (tmp_path / "store" / "unreadable.dedt.txt").exists()
 
 
 def read_without_bad(root, tmp_path, split="train"):
@@ -382,7 +446,7 @@ def test_paths_that_are_not_utf8_and_names_of_several_lines(tmp_path, capsys):
     coreset = Coreset.load(odd / "out")
     assert code == 0 and coreset.class_names == ("bee", "two\nlines") and r"  two\nlines  " in printed
     assert all((odd / "images" / name).is_file() for name in coreset.ids)
-    assert (odd / "out" / "unreadable.txt").read_text().startswith(r"two\nlines/bad.png")
+    assert (odd / "out" / "unreadable.dedt.txt").read_text().startswith(r"two\nlines/bad.png")
     write(tmp_path, "train.parquet")
     os.rename(tmp_path / "train.parquet", odd / "train.parquet")
     assert len(load("parquet", path=odd).labels) == 6

@@ -54,6 +54,52 @@ def numbers(found):
     return [number_of(image) for image in found.decode(4, 3).images]
 
 
+# ---- tables ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("caption", ['"Welcome sign', '"Sunset" they said', '"a 24" monitor'])
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "metadata.csv"])
+def test_a_quote_that_opens_a_value_does_not_swallow_rows(tmp_path, caption, name):
+    photos(tmp_path, *range(4))
+    between = "\t" if name.endswith("tsv") else ","
+    rows = [("file_name", "text"), *((f"{i:02d}.png", caption if i == 1 else f"photo {i}") for i in range(4))]
+    (tmp_path / name).write_text("".join(f"{between.join(row)}\n" for row in rows))
+    with pytest.raises(DedtError, match="quotes inside it are doubled"):
+        listed(tmp_path / name if name.startswith("list") else tmp_path)
+
+
+def test_rows_of_no_split_are_not_trained_on_in_silence(tmp_path):
+    photos(tmp_path, *range(4))
+
+    def found(*said):
+        rows = [("file_name", "split"), *((f"{i:02d}.png", split) for i, split in enumerate(said))]
+        (tmp_path / "metadata.csv").write_text("".join(f"{','.join(row)}\n" for row in rows))
+        return listed(tmp_path)
+
+    for other in ("", "extra"):
+        with pytest.raises(
+            DedtError, match=f"in some rows it says {other or 'nothing'}: write train or test"
+        ):
+            found("train", "test", "train", other)
+    names = "PublicTest, Training"
+    assert f"the column 'split' with {names}" in found("Training", "PublicTest", "Training", "").reading.line
+    assert len(found("train", "train", "train", "test").ids) == 3
+
+
+def test_half_an_emoji_is_a_character_too_few_and_not_an_error(tmp_path):
+    photos(tmp_path, 0, 1)
+    rows = [{"file_name": f"0{i}.png", "text": text} for i, text in enumerate(("nice \ud83d", "plain"))]
+    (tmp_path / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert listed(tmp_path).captions == ("nice ?", "plain")
+
+
+def test_parquet_files_may_hold_paths_in_place_of_bytes(tmp_path):
+    photos(tmp_path / "photos", 0, 1, 2)
+    rows = [{"bytes": None, "path": str(tmp_path / "photos" / f"0{i}.png")} for i in range(3)]
+    pq.write_table(pa.table({"image": rows, "label": [0, 1, 0]}), tmp_path / "train.parquet")
+    assert numbers(listed(tmp_path / "train.parquet")) == [0, 1, 2]
+
+
 # ---- tar files -------------------------------------------------------------------------------------------
 
 
@@ -70,11 +116,19 @@ def test_parts_of_a_sample_may_lie_anywhere_in_a_tar(tmp_path, seed):
 
 
 def test_the_first_image_of_a_sample_in_a_tar_wins_and_the_others_are_counted(tmp_path):
-    names = ["1.png", "1.seg.png", "img.1.png", "img.2.png", "Shot 2024-01-02 at 10.00.33.png", "1.png"]
+    names = ["1.png", "1.seg.png", "img.1.png", "img.2.png", "Shot 2024-01-02 at 10.00.33.png"]
     found = listed(tar(tmp_path / "a.tar", *((name, png(i)) for i, name in enumerate(names))))
     assert found.ids == ("a.tar/1", "a.tar/img.1", "a.tar/img.2", "a.tar/Shot 2024-01-02 at 10.00.33")
-    assert numbers(found) == [0, 2, 3, 4] and found.reading.seen == 6
-    assert found.reading.left_out == {"further images of a sample (same name up to the first dot)": 2}
+    assert numbers(found) == [0, 2, 3, 4] and found.reading.seen == 5
+    assert found.reading.left_out == {"further images of a sample (same name up to the first dot)": 1}
+
+
+def test_what_is_appended_to_a_tar_replaces_what_has_its_name(tmp_path):
+    old, new = ([("1.png", png(i)), ("1.cls", b"%d" % i)] for i in (0, 1))
+    found = listed(tar(tmp_path / "a.tar", *old, ("2.png", png(2)), ("2.cls", b"0"), *new))
+    assert found.ids == ("a.tar/2", "a.tar/1") and numbers(found) == [2, 1]
+    assert found.labels.tolist() == [0, 1]
+    assert found.reading.left_out == {"replaced by a later member of the same name": 1}
 
 
 def test_a_tar_of_a_folder_holds_its_links_and_nothing_hidden(tmp_path):

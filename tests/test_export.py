@@ -26,13 +26,28 @@ def made(root, *names):
     return pictures(root, {name: i for i, name in enumerate(names)})
 
 
-def test_kohyas_scripts_read_the_name_of_the_class_as_it_is(tmp_path):
+def test_kohyas_scripts_read_the_name_of_the_class_as_it_is(tmp_path, capsys):
     root = made(tmp_path / "mixed", "5_cat, white/a.png", "10_sks dog/a.png", "a/b.png", "l'ete/a.png")
     (root / "a" / "b.txt").write_text("two\nlines")
     kohya = told(chosen(tmp_path, root), "kohya", tmp_path)
     prompts = {path.parent.name: path.read_text() for path in kohya.rglob("*.txt")}
-    assert prompts == {"1_cat%2C white": "cat, white", "1_a": "two lines", "1_l%27ete": "l'ete"}
-    assert (kohya / "1_sks dog").is_dir()
+    said = {"1_cat%2C white": "cat, white", "1_a": "two lines", "1_l%27ete": "l'ete", "1_sks dog": "sks dog"}
+    assert prompts == said
+    assert "10_sks dog as sks dog" in capsys.readouterr().err
+
+
+def test_numbers_that_tell_classes_apart_are_no_repeats(tmp_path):
+    root = made(tmp_path / "years", "2023_summer/a.png", "2024_summer/b.png", "3_people/c.png")
+    kohya = told(chosen(tmp_path, root), "kohya", tmp_path)
+    folders = {path.name for path in kohya.iterdir() if path.is_dir()}
+    assert folders == {"1_2023_summer", "1_2024_summer", "1_3_people"} and not list(kohya.rglob("*.txt"))
+
+
+def test_days_as_class_names_stay_texts(tmp_path):
+    root = made(tmp_path / "days", "2023-05-01/a.png", "2023-05-02/b.png")
+    written = told(chosen(tmp_path, root), "imagefolder", tmp_path)
+    rows = datasets.load_dataset("imagefolder", data_dir=str(written), split="train")
+    assert set(rows["label"]) == set(rows["text"]) == {"2023-05-01", "2023-05-02"}
 
 
 def test_an_export_that_is_killed_is_no_export(tmp_path):

@@ -132,6 +132,14 @@ def test_a_folder_that_cannot_be_made_is_told_first(tmp_path, capsys, name):
     assert "Give --out a writable folder" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path, capsys, monkeypatch):
+    root = pictures(tmp_path / "photos", {"a.png": 0})
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert main(["look", str(root), "--quick", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "Give --out a writable folder" in said.err and not said.out
+
+
 def test_what_is_not_used_of_an_image_is_told(tmp_path, capsys):
     folder = tmp_path / "stacks" / "cells"
     folder.mkdir(parents=True)

@@ -708,7 +708,7 @@ def test_held_out_images_are_numbered_as_the_training_images(tmp_path):
     lab = Lab(load_profile("photos", **changes), store=Store(tmp_path / "store"), report=tmp_path)
     assert lab.class_names == lab.test.class_names == ("bee", "cat")
     assert lab.test.labels.tolist() == [0] * 4 + [1] * 3
-    unreadable, of_test = ((tmp_path / f"{start}unreadable.txt").read_text() for start in ("", "test-"))
+    unreadable, of_test = ((tmp_path / f"{start}unreadable.dedt.txt").read_text() for start in ("", "test-"))
     assert unreadable.count("train/ant/") == 4 and "test" not in unreadable
     assert of_test.count("\n") == 1 and "test/cat/0.png" in of_test
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..data import SOURCES
 from ..errors import DedtError
-from ..files import HUB
+from ..files import HUB, at_home
 from ..reweighting import ABSENT, CLIPS, SCORES
 from ..selection import CENTRES, THRESHOLDS
 from .recipe import known_encoder
@@ -401,7 +401,7 @@ def read_profile(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, tupl
     own = flat({"name": file.stem, **values})
     path = str(own.get("data.path", ""))
     if path and not path.startswith(HUB):  # relative to the file, like ``extends``
-        own["data.path"] = str(file.parent / Path(path).expanduser())
+        own["data.path"] = str(file.parent / at_home(path))
     return {**inherited, **{key: (value, file.name) for key, value in own.items()}}
 
 

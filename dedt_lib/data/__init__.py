@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arrays import check_choice, groups
 from ..errors import DedtError
-from ..files import HUB
+from ..files import HUB, at_home
 from . import cifar10, digits, folder, hub, lists, metadata, parquet, tar
 from .columns import NONE
 from .labelled import LabelledImages
@@ -36,7 +36,7 @@ SOURCES = (*SHAPES, *FILES)
 
 def detect(path: str | Path) -> str:
     """The kind of source at a path, one of FILES, detected from the path's name and contents."""
-    path = Path(path).expanduser()
+    path = at_home(path)
     if str(path).startswith(HUB):
         return "datasets"
     if not path.is_dir():

@@ -80,7 +80,7 @@ def _plain(value):
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
-        return composed(value)
+        return composed(value.encode("utf-8", "replace").decode())  # JSON may hold half an emoji
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -3,6 +3,7 @@
 The encoded images are copied unchanged, except those that some trainers read in another way or not at all.
 """
 
+import contextlib
 import glob
 import io
 import json
@@ -11,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from os.path import splitext
@@ -19,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
 from ..files import HUB, atomic_folder, is_running, lies_in, make_folder, read_json, say, write_json
 from . import detect, find, lists
-from .listing import Listing, digest_of, upright
-from .names import composed, image_suffixes
+from .listing import TURNS, Listing, digest_of, turned, upright
+from .names import composed, few, image_suffixes
 
 MOST_REPEATS = 10
 """Most repeats to write for kohya, whose folder names say how often an epoch sees their images."""
@@ -81,14 +82,14 @@ class Item:
         buffer = io.BytesIO()
         with Image.open(io.BytesIO(self.content)) as image:
             clear = image.has_transparency_data
-            if not clear and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            if not clear and image.getexif().get(ExifTags.Base.Orientation, 1) not in TURNS:
                 if (suffix := suffix_of(self.content)) in PLAIN:
                     return replace(self, suffix=self.suffix if self.suffix in PLAIN else suffix)
-            turned = upright(image, 3) if clear else ImageOps.exif_transpose(image)
-            if turned.mode not in PNG_MODES:
-                turned = turned.convert("RGB")
-                turned.info.pop("icc_profile", None)  # it describes the colours before the conversion
-            turned.save(buffer, "PNG")
+            seen = upright(image, 3) if clear else turned(image)
+            if seen.mode not in PNG_MODES:
+                seen = seen.convert("RGB")
+                seen.info.pop("icc_profile", None)  # it describes the colours before the conversion
+            seen.save(buffer, "PNG")
         return replace(self, suffix=".png", content=buffer.getvalue())
 
 
@@ -222,21 +223,33 @@ def to_imagefolder(found: Iterator[Item], out: Path) -> None:
     """Write images and ``metadata.jsonl`` (file_name, text, id, label, weight) to ``train/``.
 
     This is the imagefolder layout.  ``datasets.load_dataset("imagefolder", data_dir=...)`` reads it, and so
-    does diffusers' ``train_text_to_image.py`` with ``--train_data_dir``.
+    does diffusers' ``train_text_to_image.py`` with ``--train_data_dir``.  A text such as 2023-05-01 would be
+    read as a date, not as a text, so then the table is ``metadata.parquet``, which holds types.
     """
-    (out / "train").mkdir(parents=True)
-    weights = set()
-    with open(out / "train" / "metadata.jsonl", "w", encoding="utf-8") as lines:
-        for item in found:
-            _write(item, out / "train", caption=False)
-            row = {"file_name": item.name, "text": item.caption or item.class_name, **_columns(item)}
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-            weights.add(item.weight)
-    if len(weights) > 1:
+    rows: list[dict[str, object]] = []
+    for item in found:
+        _write(item, out / "train", caption=False)
+        rows.append({"file_name": item.name, "text": item.caption or item.class_name, **_columns(item)})
+    table = pd.DataFrame(rows)
+    if any(map(_are_dates, (table[name] for name in table if name != "weight"))):
+        table.to_parquet(out / "train" / "metadata.parquet", index=False)
+    else:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (out / "train" / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    if table["weight"].nunique() > 1:
         say(
             "diffusers' training scripts read no weights and train on every image alike. Use the column in a "
             "loop of your own, or export --to kohya or torch."
         )
+
+
+def _are_dates(texts: Iterable[str]) -> bool:
+    import pyarrow
+
+    with contextlib.suppress(pyarrow.ArrowInvalid):
+        pyarrow.array(list(texts)).cast(pyarrow.timestamp("ns"))
+        return True
+    return False
 
 
 def to_datasets(found: Iterator[Item], out: Path) -> None:
@@ -282,22 +295,26 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
     """Write folders ``REPEATS_NAME`` with images and captions; weights are rounded to whole repeats.
 
     The repeats are those of :func:`repeats_of`.  ``repeats.json`` holds the rounding errors; a message is
-    printed if they are large.  An image without a caption is trained on NAME, the name of its class without any
-    repeats prefix of its own.  A class name that cannot be a folder name is written as the caption.  Without
+    printed if they are large.  An image without a caption is trained on NAME, the name of its class without
+    repeats of its own (:func:`prompts_of`).  NAME is also written as the caption if it cannot be the name of
+    a folder, or if other images have captions: kohya's scripts look for one under several names.  Without
     classes NAME is empty.
     """
-    paths, weighed, unsorted = [], [], out / ".unsorted"
+    paths, weighed, unsorted = dict[Path, str](), [], out / ".unsorted"
     for item in found:
-        prompt = OWN_REPEATS.sub("", item.class_name)
-        name = safe(prompt) if prompt else ""
-        caption = item.caption or prompt * (name != prompt)
-        paths.append(_write(replace(item, caption=" ".join(caption.split())), unsorted / f"_{name}"))
+        path = _write(replace(item, caption=" ".join(item.caption.split())), unsorted)
+        paths[path] = item.class_name
         weighed.append(item.weight)
     repeats, counts = repeats_of(np.array(weighed))
-    for path, often in zip(paths, repeats):
-        folder = out / f"{often}{path.parent.name}"
+    prompts, captioned = prompts_of(set(paths.values())), any(unsorted.glob("*.txt"))
+    for (path, class_name), often in zip(paths.items(), repeats):
+        prompt, caption = prompts[class_name], path.with_suffix(".txt")
+        name = safe(prompt) if prompt else ""
+        if prompt and not caption.exists() and (captioned or name != prompt):
+            caption.write_text(" ".join(prompt.split()), encoding="utf-8")
+        folder = out / f"{often}_{name}"
         folder.mkdir(exist_ok=True)
-        for file in filter(Path.exists, (path, path.with_suffix(".txt"))):
+        for file in filter(Path.exists, (path, caption)):
             file.rename(folder / file.name)
     shutil.rmtree(unsorted)
     least, most = float(counts.min()), float(counts.max())
@@ -309,6 +326,19 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
             f"Repeats of 1 to {MOST_REPEATS} are too coarse for these weights: the images count {least:.2g} "
             f"to {most:.2g} times their weights. Other formats keep the weights unchanged."
         )
+
+
+def prompts_of(class_names: Collection[str]) -> dict[str, str]:
+    """What kohya's scripts are to make of each class name: without repeats, as in ``10_sks dog``.
+
+    Where two classes would become one, as ``2023_summer`` and ``2024_summer``, the numbers are no repeats.
+    """
+    prompts = {name: OWN_REPEATS.sub("", name) for name in class_names}
+    if len(set(prompts.values())) < len(prompts):
+        return {name: name for name in class_names}
+    if short := [f"{name} as {prompt}" for name, prompt in sorted(prompts.items()) if name != prompt]:
+        say(f"Numbers before class names are taken for repeats of kohya's; trained are {few(short)}.")
+    return prompts
 
 
 def repeats_of(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

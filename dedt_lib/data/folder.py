@@ -22,6 +22,7 @@ from .names import (
     image_suffixes,
     is_hidden,
     is_image,
+    is_misnamed,
     legible,
     resembles_split,
     split_of,
@@ -33,6 +34,8 @@ from .texts import caption_of, read_bytes, unused_notes
 CAPTION_FILES = (".txt", ".caption", ".TXT")
 IMAGE, FOLDER, HIDDEN, BESIDE = "image", "folder", "hidden", "beside the class folders"
 IMAGES_BESIDE = f"images {BESIDE}"
+AROUND = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures")
+"""Names of a folder around all images, in lower case, which are not those of a class."""
 OTHER_SOURCES = (".tar", ".parquet", *ARCHIVES)
 """Suffixes of files that may contain images; they are not read if there are also plain image files."""
 
@@ -72,7 +75,11 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     if train != root:
         subfolders(root, left_out)
     notes = [] if label == NONE and train == root else notes  # these notes are about classes
-    flat = label == NONE or not hold_images(subfolders(train, Counter()), [root, train])
+    holding = [folder for folder in subfolders(train, Counter()) if hold_images([folder], [root, train])]
+    around = _are_around(holding)
+    flat = label == NONE or not holding or around
+    if around and label != NONE:
+        notes = [f"'{holding[0].name}' holds all images, so it is not used as a class"]
     found = _flat(root, train, left_out) if flat else _listing(root, train, left_out)
     if left_out[IMAGES_BESIDE] > len(found.ids):
         apart = f", or use --label {NONE} to read all images without classes" * (train == root)
@@ -98,6 +105,12 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
 def hold_images(folders: Iterable[Path], above: Iterable[Path] = ()) -> bool:
     """Whether any of the folders holds an image, at any depth; those in ``above`` are not entered again."""
     return any(True for folder in folders for _ in images_below(folder, Counter(), above))
+
+
+def _are_around(holding):
+    """Whether the only folder with images is around all of them, as in train/images beside train/labels."""
+    named = len(holding) == 1 and holding[0].name.lower() in AROUND
+    return named and not hold_images(subfolders(holding[0], Counter()), holding)
 
 
 def _other_sources(root):
@@ -158,7 +171,8 @@ def _listing(root, base, left_out, wanted=None):
 def _of_files(root, files, labels, names, left_out, notes):
     """The Listing of image files, with the captions in text files beside them."""
     ids = tuple(legible(file.relative_to(root)) for file in files)
-    beside = [next(filter(Path.is_file, _caption_files(file)), None) for file in files]
+    # A name that is too long for a caption file raises in Path.is_file before Python 3.14.
+    beside = [next(filter(os.path.isfile, _caption_files(file)), None) for file in files]
     unused = defaultdict[str, list[str]](list)
     texts = {
         file: caption_of(read_bytes(file), legible(file.relative_to(root)), unused)
@@ -345,7 +359,9 @@ def _kind(entry, suffixes):
     if is_image(path, suffixes):
         return IMAGE
     suffix = path.suffix.lower()
-    return f"of a format that Pillow cannot open ({suffix})" if suffix in FOREIGN else "not images"
+    if suffix in FOREIGN:
+        return f"of a format that Pillow cannot open ({suffix})"
+    return f"images with an unknown suffix, rename these ({suffix})" if is_misnamed(path) else "not images"
 
 
 def _identity(folder):

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
 from ..errors import DedtError
-from ..files import address, atomic, create_array, sha256
+from ..files import address, at_home, atomic, create_array, sha256
 from .labelled import Labelled, LabelledImages, without_empty
 from .names import ARCHIVES, DECODERS, few, image_suffixes, legible, one_line
 from .reading import Reading
@@ -38,12 +38,23 @@ SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 DIGEST = re.compile("[0-9a-f]{64}")
 NO_CLASS = "images"
 """Name of the single class that decoded images without classes get."""
-UNREADABLE = {"train": "unreadable.txt", "test": "test-unreadable.txt"}
+UNREADABLE = {"train": "unreadable.dedt.txt", "test": "test-unreadable.dedt.txt"}
 """Split -> name of the file that lists the images that cannot be decoded, one per line."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> how to turn the image upright."""
 MOST_PIXELS = 2**28
 """Limit for an image: panoramas exceed Pillow's limit of 179 million; this many in colour take 0.8 GB."""
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above this number and refuses twice as many
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "Corrupt EXIF data")  # of an image that is decoded all the same
 
 Encoded = tuple[str, Path | BinaryIO | None]
 """An encoded image: its name for messages, and its path, a binary file, or None if there is nothing to decode."""
@@ -251,7 +262,7 @@ def root_of(path: str | Path | None, source: str, wanted: str) -> Path:
     """
     if not path:
         raise DedtError(f"data = '{source}' needs a path: give the path of {wanted}.")
-    root = Path(path).expanduser()
+    root = at_home(path)
     fits = {"folder": Path.is_dir, "metadata": Path.is_dir, "list": Path.is_file}.get(source, Path.exists)
     if not fits(root):
         kind = "file" if source == "list" else "folder"
@@ -385,11 +396,20 @@ def upright(image: Image.Image, channels: int) -> Image.Image:
     """
     if image.mode[0] in "IF":
         raise ValueError("it has more than 8 bits per channel; convert it to 8 bits")
-    turned = ImageOps.exif_transpose(image)
-    if turned.has_transparency_data:
-        turned = turned.convert("RGBA")
-        turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
-    return turned.convert({1: "L", 3: "RGB"}[channels])
+    image = turned(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert({1: "L", 3: "RGB"}[channels])
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """An opened image turned as its EXIF data say.
+
+    ``ImageOps.exif_transpose`` also writes the EXIF data anew, and fails if any part of them is damaged.
+    """
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def crop(image: Image.Image, size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DedtError
-from ..files import HUB, from_everywhere, read_json, sha256, write_json
+from ..files import HUB, at_home, from_everywhere, read_json, sha256, write_json
 from .listing import Listing, root_of, stamp
 from .metadata import rows, there
 from .names import legible
@@ -62,7 +62,7 @@ def splits(path: str | Path | None) -> Splits:
 
 def name_of_cleaned(data: str | Path) -> str:
     """The file name of the cleaned list of a data set."""
-    path = os.path.abspath(os.path.expanduser(str(data).removeprefix(HUB)))
+    path = os.path.abspath(at_home(str(data).removeprefix(HUB)))
     name = os.path.basename(path).removesuffix(CLEANED) or "images"
     suffix = Path(name).suffix
     return f"{name.removesuffix(suffix) if suffix.lower() in SOURCE_OF else name}{CLEANED}"

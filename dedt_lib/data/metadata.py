@@ -200,18 +200,22 @@ def _csv(text: str, keys: Sequence[str]) -> list[dict]:
     The delimiter is the one with which the header contains the column of paths.
     """
 
-    def parsed(text: str, delimiter: str) -> list[list[str]]:
-        found = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    def parsed(text: str, delimiter: str, strict: bool = True) -> list[list[str]]:
+        lines = io.StringIO(text, newline="")
+        found = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
         try:
             return [row for row in ([value.strip() for value in row] for row in found) if any(row)]
         except csv.Error as error:
-            raise ValueError(error) from error
+            raise ValueError(
+                f"line {found.line_num}: {error}; a value that begins with a quote has to end with one, and "
+                "quotes inside it are doubled"
+            ) from error
 
     head, _, rest = text.lstrip().partition("\n")
     if re.fullmatch(r"sep=.\r?", head, re.IGNORECASE):  # a line that tells Excel the delimiter
         text, head = rest, rest.lstrip().partition("\n")[0]
     likely = max(",;\t", key=head.count)
-    delimiter = next((d for d in ",;\t" if _key(sum(parsed(head, d), []), keys)), likely)
+    delimiter = next((d for d in ",;\t" if _key(sum(parsed(head, d, strict=False), []), keys)), likely)
     header, *read = parsed(text, delimiter) or [[]]
     if twice := [name for name, count in Counter(header).items() if name and count > 1]:
         raise ValueError(f"the header has {few(twice)} more than once")

@@ -1,5 +1,6 @@
 """What names of files and folders tell (an image, a hidden file, a split), and how to print names."""
 
+import mimetypes
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -29,6 +30,11 @@ NO_DECODER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow recognises but can decode only with the help of other programs, or not at all."""
 FOREIGN = (".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
 """Suffixes of images that Pillow opens only with a plugin, known here so that a message can say so."""
+
+USUAL = ("JPEG", "PNG", "WEBP", "GIF", "HEIF")
+"""Formats that are told by their first bytes alone; files of other programs may begin like the others."""
+TEXTS = (".txt", ".caption", ".jsonl", ".md", ".yaml", ".toml", ".log")
+"""Suffixes of texts that the system may not know."""
 
 ARCHIVES = tuple(".zip .gz .tgz .bz2 .tbz2 .xz .txz .zst .7z .rar".split())
 """Suffixes of archives, which must be unpacked before they can be read."""
@@ -79,7 +85,18 @@ def is_image(path: Path, suffixes: set[str]) -> bool:
     if path.suffix:
         return path.suffix.lower() in suffixes
     # Formats without a check of the first bytes would accept a text file as an image.
-    kinds = [kind for kind, (_, accept) in Image.OPEN.items() if accept and kind not in NO_DECODER]
+    return _opens(
+        path, [kind for kind, (_, accept) in Image.OPEN.items() if accept and kind not in NO_DECODER]
+    )
+
+
+def is_misnamed(path: Path) -> bool:
+    """Whether a file without the suffix of an image begins like one, as a.jpg_large or a.png?width=800 do."""
+    known = mimetypes.guess_type(path.name)[0] or path.suffix.lower() in TEXTS
+    return not known and _opens(path, USUAL)
+
+
+def _opens(path, kinds):
     try:
         with Image.open(path, formats=kinds):
             return True

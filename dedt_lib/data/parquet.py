@@ -254,5 +254,6 @@ def _encoded_images(files, column):
     for file in files:
         rows = (row for batch in _batches(file, column, BATCH) for row in batch)
         for i, row in enumerate(rows):
-            content = row and row["bytes"]
-            yield f"{file.name} row {i}", io.BytesIO(content) if content else None
+            content, path = row and row["bytes"], file.parent / (row and row.get("path") or "")
+            image = io.BytesIO(content) if content else path if path.is_file() else None
+            yield f"{file.name} row {i}", image

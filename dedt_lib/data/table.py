@@ -12,7 +12,7 @@ from ..errors import DedtError
 from .columns import NONE, are_plain, caption_column, first_texts, in_order, label_column, plain
 from .labelled import without_empty
 from .listing import SHOWN, Encoded, Files, Listing, of_split
-from .names import HELD_OUT, composed, few, split_of
+from .names import HELD_OUT, composed, few, split_of, split_words
 from .reading import Reading
 
 
@@ -125,6 +125,7 @@ def classed(
     if values:
         labels, class_names, empty = without_empty(_numbers(values, keys, train), names)
     by, said = split_column(train)
+    notes += [] if by else _unused_splits(train)
     told = [f"splits from the column '{by}'"] * bool(by)
     told += [f"classes from the column '{column}'"] * bool(values and column not in ("", label))
     told += [f"captions from the column '{text}'"] * (text not in ("", caption))
@@ -166,12 +167,33 @@ def classed(
 
 
 def split_column(table: Table) -> tuple[str, list[str]]:
-    """The column that names each row's split, and its values in lower case; ("", []) if there is none."""
+    """The column that names each row's split, and its values in lower case; ("", []) if there is none.
+
+    Raises:
+        DedtError: Some rows are of a training and some of a held-out split, but others of neither.
+    """
     for name in table.fields:
-        said = [str(value).lower() for value in table.values(name)] if name.lower() in SPLITS else []
-        if {split_of(kind) for kind in said} == {"train", "test"}:
-            return name, said
+        said = [str(value or "").lower() for value in table.values(name)] if name.lower() in SPLITS else []
+        kinds = {kind: split_of(kind) for kind in said}
+        if not {"train", "test"} <= set(kinds.values()):
+            continue
+        if others := [kind or "nothing" for kind, split in kinds.items() if split is None]:
+            raise DedtError(
+                f"The column '{name}' of {table.where} divides the images into splits, but in some rows it "
+                f"says {few(others, SHOWN)}: write train or test there, or leave the column out."
+            )
+        return name, said
     return "", []
+
+
+def _unused_splits(table: Table) -> list[str]:
+    """Notes on columns that look like splits but do not name a training and a held-out one in these words."""
+    found = {}
+    for name in table.fields:
+        kinds = {str(kind) for kind in table.values(name) if kind} if name.lower() in SPLITS else set()
+        if 1 < len(kinds) <= SHOWN and any(split_of(kind) or split_words(kind) for kind in kinds):
+            found[name] = few(sorted(kinds))
+    return [f"not used as splits: the column '{name}' with {kinds}" for name, kinds in found.items()]
 
 
 def _numbers(values: Sequence, keys: Sequence, table: Table) -> np.ndarray:

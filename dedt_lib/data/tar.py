@@ -26,7 +26,8 @@ def splits(path: str | Path | None) -> Splits:
     """The images of WebDataset tar files.
 
     A sample is the first image of a name and, under the same name up to the first dot, perhaps its class
-    (``.cls``), its caption (``.txt``) and columns (``.json``), in any order.  Its id is its file and key,
+    (``.cls``), its caption (``.txt``) and columns (``.json``), in any order; a later member of the same name
+    replaces an earlier one, as in any tar.  Its id is its file and key,
     ``train-0000.tar/00012``.  The name of a shard or of its folder says to which split it belongs; otherwise
     it holds training images.  Of several held-out splits, the first in the order of HELD_OUT is used.
 
@@ -66,14 +67,18 @@ def _read(root: Path, shards: list[Path], notes: Sequence[str] = ()) -> Table:
     places: dict[Path, set[int]] = {}  # shard -> positions of the members that are images
     left_out, suffixes, unused = Counter[str](), image_suffixes(), defaultdict[str, list[str]](list)
     for shard in shards:
-        images: dict[str, int] = {}
+        images: dict[str, tuple[int, str]] = {}  # key -> position and name of the member
         beside: dict[str, dict] = {}
         for place, (name, content) in enumerate(_members(shard)):
             folder, _, base = name.rpartition("/")
             stem, kind = match.groups() if (match := PARTS.fullmatch(base)) else (base, "")
             key, kind = f"{folder}/{stem}".strip("/"), kind.lower()
             if f".{kind.rpartition('.')[2]}" in suffixes:
-                left_out[FURTHER] += images.setdefault(key, place) != place
+                if (there := images.get(key)) and there[1] != name:
+                    left_out[FURTHER] += 1
+                    continue
+                left_out["replaced by a later member of the same name"] += images.pop(key, None) is not None
+                images[key] = place, name
             elif kind in (*CAPTIONS, *CLASSES, "json"):
                 beside.setdefault(key, {}).update(_parse(kind, content(), f"{shard}: {name}", unused))
             else:
@@ -81,7 +86,7 @@ def _read(root: Path, shards: list[Path], notes: Sequence[str] = ()) -> Table:
         shown = shard.name if root.is_file() else shard.relative_to(root)
         ids += [legible(f"{shown}/{key}") for key in images]
         rows += [beside.get(key, {}) for key in images]
-        places[shard] = set(images.values())
+        places[shard] = {place for place, _ in images.values()}
         left_out["without an image"] += len(beside.keys() - images.keys())
     if not ids:
         raise DedtError(f"{root} holds no images in its tar files.")

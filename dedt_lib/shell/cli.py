@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from .. import __version__, interruption
 from ..errors import DedtError
-from ..files import HUB, lies_in, make_folder, say
+from ..files import HUB, at_home, lies_in, make_folder, say
 from . import photos, verbs
 from .printing import amount, describe, print_reading, print_speed, print_speedups, print_table, print_works
 
@@ -60,7 +60,8 @@ Changes = Annotated[
     Sequence[str], "change one value of the profile, such as unet.epochs=50; may be repeated", "KEY=VALUE"
 ]
 Skip = Annotated[
-    bool, "leave out images that cannot be read, and list them in unreadable.txt (in --out, else the store)"
+    bool,
+    "leave out images that cannot be read, and list them in unreadable.dedt.txt (in --out, else the store)",
 ]
 Kept = Annotated[Path | None, "the store of all results (default: $DEDT_STORE, else runs/)", "FOLDER"]
 Out = Annotated[Path | None, "write the resulting files to this folder as well", "FOLDER"]
@@ -406,7 +407,7 @@ def profile_changes(
     """Changes to the profile by the options on data, --set and --skip-bad: dotted key -> value."""
     from ..data import detect
 
-    path = str(data if str(data).startswith(HUB) else data.expanduser()) if data else ""
+    path = str(data or "")
     changes = {"data.source": detect(path), "data.path": path} if data else {}
     changes |= {f"data.{name}": column for name, column in (("label", label), ("caption", caption)) if column}
     for item in set:
@@ -426,7 +427,7 @@ def check_beside(out: Path | None, profile: "Profile") -> None:
     """Refuse an --out among the training images, because a later run would read the samples as images."""
     from ..data import FILES
 
-    root, given = Path(profile.data.path).expanduser(), profile.data.path and profile.data.source in FILES
+    root, given = at_home(profile.data.path), profile.data.path and profile.data.source in FILES
     if out and given and lies_in(out, root):
         raise DedtError(
             f"--out {out} is inside {root}, the folder of the training images, so a later run would read the "
@@ -525,7 +526,7 @@ def given_path(text: str) -> Path:
     """An option's path.  An empty one, as from an unset variable, is an error and not the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text)
+    return at_home(text)
 
 
 def flag(name: str) -> str:
