@@ -96,6 +96,22 @@ def test_a_folder_around_all_images_is_no_class(tmp_path, split):
     assert find("folder", root).class_names == ("images",)
 
 
+def test_what_may_be_no_class_is_named(tmp_path):
+    def notes(*paths):
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for path in paths:
+            picture(root / path)
+        return find("folder", root).reading.line
+
+    assert "the only class is 'img_align_celeba'" in notes("img_align_celeba/a.png")
+    assert "the only class is 'scans'" in notes("train/scans/a.png", "test/scans/b.png")
+    assert "'masks' may hold masks" in notes("photos/a.png", "masks/a.png")
+    assert "subfolders are part of their class in 'img', 'reg'" in notes(
+        "img/10_sks dog/a.png", "reg/1_dog/b.png"
+    )
+    assert "held-out split: the first of 'test', 'valid'" in notes("train/a.png", "test/b.png", "valid/c.png")
+
+
 def test_a_long_name_leaves_no_room_for_a_caption_and_is_read(tmp_path):
     picture(tmp_path / f"{251 * 'a'}.png")
     assert len(find("folder", tmp_path).ids) == 1

@@ -86,6 +86,32 @@ def test_rows_of_no_split_are_not_trained_on_in_silence(tmp_path):
     assert len(found("train", "train", "train", "test").ids) == 3
 
 
+def test_blanks_around_a_label_are_no_part_of_it(tmp_path):
+    photos(tmp_path, *range(4))
+    rows = [
+        {"file_name": f"0{i}.png", "label": label} for i, label in enumerate(("cat", "cat ", " dog", "dog"))
+    ]
+    (tmp_path / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = listed(tmp_path)
+    assert found.class_names == ("cat", "dog") and found.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_prompts_and_exif_data_are_no_classes(tmp_path):
+    photos(tmp_path, *range(40))
+    long = "ugly deformed jpeg artifacts text signature cropped"
+    for name, values in (
+        ("negative_prompt", ("blurry", "ugly")),
+        ("style", (long, f"{long} face")),
+        ("meta", ("{}", '{"a": 1}')),
+    ):
+        rows = [{"file_name": f"{i:02d}.png", name: values[i % 2]} for i in range(40)]
+        (tmp_path / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        assert not listed(tmp_path).class_names
+    rows = [{"file_name": f"{i:02d}.png", "style": ("oil on canvas", "ink")[i % 2]} for i in range(40)]
+    (tmp_path / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert listed(tmp_path).class_names == ("ink", "oil on canvas")
+
+
 def test_half_an_emoji_is_a_character_too_few_and_not_an_error(tmp_path):
     photos(tmp_path, 0, 1)
     rows = [{"file_name": f"0{i}.png", "text": text} for i, text in enumerate(("nice \ud83d", "plain"))]

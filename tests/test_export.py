@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from PIL import ExifTags, Image
@@ -41,6 +42,46 @@ def test_numbers_that_tell_classes_apart_are_no_repeats(tmp_path):
     kohya = told(chosen(tmp_path, root), "kohya", tmp_path)
     folders = {path.name for path in kohya.iterdir() if path.is_dir()}
     assert folders == {"1_2023_summer", "1_2024_summer", "1_3_people"} and not list(kohya.rglob("*.txt"))
+
+
+def test_folders_of_classes_are_apart_on_every_system(tmp_path):
+    folders = export.Folders()
+    names = [folders[name] for name in ("Cat", "cat", "a", "a.", "a ", "CON", "nul", "console", "")]
+    assert len({name.casefold().rstrip(". ") for name in names}) == 9
+    assert {"Cat", "a", "console", "images"} < set(names) and not {"CON", "nul", "cat"} & set(names)
+
+
+def test_images_are_found_under_new_names_by_their_content(tmp_path):
+    root = made(tmp_path / "photos", "cat/a.png", "dog/b.png")
+    coreset = chosen(tmp_path, root)
+    (root / "cat" / "a.png").rename(root / "cat" / "new.png")
+    links = told(coreset, "links", tmp_path)
+    (link,) = (links / "cat").iterdir()
+    assert "a.png" in link.name and link.resolve() == root / "cat" / "new.png"
+
+
+def test_captions_that_are_gone_are_those_of_the_selection(tmp_path, capsys):
+    root = made(tmp_path / "photos", "a.png", "b.png")
+    (root / "a.txt").write_text("an ant")
+    coreset = chosen(tmp_path, root)
+    (root / "a.txt").unlink()
+    kohya = told(coreset, "kohya", tmp_path)
+    assert [path.read_text() for path in kohya.rglob("*.txt")] == ["an ant"]
+    assert "those of the selection are exported" in capsys.readouterr().err
+
+
+def test_an_export_of_a_cleaned_list_has_its_columns(tmp_path):
+    root = made(tmp_path / "photos", *(f"{i}.png" for i in range(4)))
+    rows = ["file_name,caption,caption_long", *(f"{i}.png,short {i},long {i}" for i in range(4))]
+    (root / "metadata.csv").write_text("\n".join(rows))
+    where = ["--store", str(tmp_path / "store"), "--quick", "--out", str(tmp_path / "clean")]
+    assert main(["look", str(root), *where, "--caption", "caption_long", "--drop", "bad"]) == 0
+    coreset = chosen(tmp_path, tmp_path / "clean" / "photos.dedt.json")
+    root = root.rename(tmp_path / "moved")
+    assert (
+        main(["export", str(coreset), "--to", "list", "--out", str(tmp_path / "l"), "--data", str(root)]) == 0
+    )
+    assert set(pd.read_csv(tmp_path / "l" / "weights.csv")["caption"]) == {f"long {i}" for i in range(4)}
 
 
 def test_days_as_class_names_stay_texts(tmp_path):

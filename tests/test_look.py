@@ -1,6 +1,7 @@
 """Which images ``dedt look`` leaves out, and which it names."""
 
 import json
+import shutil
 import struct
 import zlib
 
@@ -9,6 +10,7 @@ import pillow_heif
 import pytest
 from test_photos import picture, pictures
 
+from dedt_lib import data
 from dedt_lib.data import lists
 from dedt_lib.shell.cli import main
 
@@ -82,7 +84,7 @@ def test_pages_behind_the_first_are_told(tmp_path, capsys):
 
 def test_a_folder_that_is_called_as_a_table_is_run_by_its_path(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pictures(tmp_path / "table1", {f"{i}.png": i for i in range(12)})
+    pictures(tmp_path / "table1", {f"{'ab'[i % 2]}/{i}.png": i for i in range(12)})
     assert main(["look", "table1", "--quick", "--store", "store", "--out", "out"]) == 0
     assert f"dedt run {tmp_path / 'table1'} --ratio" in capsys.readouterr().out
 
@@ -130,6 +132,17 @@ def test_a_folder_that_cannot_be_made_is_told_first(tmp_path, capsys, name):
     (tmp_path / "afile").write_text("")
     assert main(["look", str(tmp_path / "photos"), "--out", str(tmp_path / name)]) == 2
     assert "Give --out a writable folder" in capsys.readouterr().err
+
+
+def test_a_copy_stays_out_for_the_reason_of_its_original(tmp_path):
+    root = pictures(tmp_path / "photos", {"a.png": 0, "b.png": 1})
+    picture(0).point(lambda value: value * 0.05).save(root / "dark.png")
+    shutil.copy(root / "dark.png", root / "more.png")
+    why = looked(root, tmp_path / "out", "--drop", "duplicates", "--drop", "dark")
+    assert why == {"dark.png": "dark", "more.png": "dark"}
+    (root / "dark.png").unlink()
+    found = data.find("list", tmp_path / "out" / "photos.dedt.json")
+    assert found.ids == ("a.png", "b.png")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path, capsys, monkeypatch):

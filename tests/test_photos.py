@@ -620,7 +620,7 @@ def test_a_folder_of_which_nothing_can_be_read_is_refused(tmp_path, capsys):
 def test_an_export_that_cannot_be_whole_leaves_nothing(kept, folder, tmp_path, capsys):
     coreset = shutil.copytree(kept[1], tmp_path / "coreset")
     table = pd.read_parquet(coreset / "coreset.parquet")
-    table.loc[table["kept"].idxmax(), "id"] = "sea/gone.jpg"
+    table.loc[table["kept"].idxmax(), ["id", "content"]] = "sea/gone.jpg", "0"
     table.to_parquet(coreset / "coreset.parquet")
     assert main(["export", str(coreset), "--to", "links", "--out", str(tmp_path / "out")]) == 2
     assert "1 images of the coreset are no longer in" in capsys.readouterr().err

@@ -18,7 +18,8 @@ NONE = "none"
 NOT_LABELS = re.compile(
     r"(.*_)?(id|idx|index|width|height|size|seed|row|split|fold|subset|status|license|licence|rating|camera)"
     r"|(.*_)?(date|datum|time|datetime|timestamp|year)"
-    r"|(.*_)?(steps?|cfg|scale|strength|score|sampler|scheduler)|guidance.*|__index_level_\d+__",
+    r"|(.*_)?(steps?|cfg|scale|strength|score|sampler|scheduler)|(guidance|negative|error).*|__index_level_\d+__"
+    r"|(.*_)?(url|path|file|exif|hash|sha\d+|md5)",
     re.IGNORECASE,
 )
 """Names of columns that are never taken for the class, whatever their values."""
@@ -26,6 +27,8 @@ FRACTION = re.compile(r"[-+]?[0-9]*[.,][0-9]+([eE][-+]?[0-9]+)?")
 """A number with a decimal point or comma, as a table without types writes it."""
 WHOLE = re.compile(r"[-+]?[0-9]+(\.0*)?")
 """A whole number as text; tables write "3.0" when the column has gaps."""
+WORDY = 4
+"""Words in a value, on average, above which a column without a usual name holds free text."""
 UNFIT = "holds values other than text and whole numbers"
 
 
@@ -80,7 +83,7 @@ def _plain(value):
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
-        return composed(value.encode("utf-8", "replace").decode())  # JSON may hold half an emoji
+        return composed(value.encode("utf-8", "replace").decode()).strip() or None  # JSON: half an emoji
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -191,6 +194,8 @@ def _repeat(values: Counter, known: bool) -> bool:
     different, rows = len(values), values.total()
     words = sum(len(str(value).split()) for value in values)
     if not known:
+        if words > WORDY * different or any(str(value).startswith(("{", "[")) for value in values):
+            return False
         few = rows // 10 if words > 2 * different else min(rows // 2, 50)
         splits = all(split_of(str(value)) for value in values)
         return different > 1 and not splits and different <= max(rows // 10, few)

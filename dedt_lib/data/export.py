@@ -34,6 +34,9 @@ MOST_REPEATS = 10
 """Most repeats to write for kohya, whose folder names say how often an epoch sees their images."""
 CLOSE = 0.05
 """Relative error of a weight that repeats may make before larger ones are tried."""
+UNSAFE = re.compile(r"[^\w .-]|^\.|[. ]$")
+RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
+"""Names that Windows reserves."""
 OWN_REPEATS = re.compile(r"^\d+_(?=.)")
 PLAIN = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 """Suffixes that both torchvision's ImageFolder and kohya's scripts accept as images."""
@@ -94,11 +97,22 @@ class Item:
 
 
 def safe(text: str) -> str:
-    """A text as a file name: letters, digits, spaces, ``.``, ``-`` and ``_`` stay, the rest becomes %XX."""
-    name = (
-        re.sub(r"[^\w .-]|^\.", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), composed(text)) or "_"
-    )
-    return name if len(name.encode()) <= LONGEST else marked(text, name)
+    """A text as a file name: letters, digits, spaces, ``.``, ``-`` and ``_`` stay, the rest becomes %XX.
+
+    So does a last dot or space, which Windows drops; a name that it reserves gets a digest at its end.
+    """
+    name = UNSAFE.sub(lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), composed(text)) or "_"
+    return marked(text, name) if len(name.encode()) > LONGEST or RESERVED.fullmatch(name) else name
+
+
+class Folders(dict[str, str]):
+    """Class name -> the name of its folder, different from those of other classes even if case is ignored."""
+
+    def __missing__(self, name: str) -> str:
+        taken = set(map(str.casefold, self.values()))
+        folder = safe(name or "images")
+        self[name] = marked(name) if folder.casefold() in taken else folder
+        return self[name]
 
 
 def marked(text: str, name: str = "") -> str:
@@ -132,19 +146,23 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
         DedtError: Kept images are missing, were replaced, or are in another class now.
     """
     kept = table[table["kept"]].set_index("id")
-    if gone := sorted(set(kept.index) - set(listing.ids)):
+    ids = _ids_then(kept, listing)
+    if gone := sorted(set(kept.index) - set(ids)):
         raise DedtError(
             f"{len(gone)} images of the coreset are no longer in {listing.root}, such as {gone[0]}: select "
             "again."
         )
-    if moved := _moved(kept, listing) if classed else []:
+    if moved := _moved(kept, listing, ids) if classed else []:
         raise DedtError(f"Kept images have changed class ({len(moved)}), such as {moved[0]}: select again.")
     kept["stem"] = stems(list(kept.index))
     names = set(table["class_name"])
     numbers = {int(name) for name in names if re.fullmatch(r"-?[0-9]+", name)}
     numbered = classed and len(numbers) == len(names)
-    captions = listing.captions or [""] * len(listing.ids)
-    found = zip(listing.ids, captions, listing.encoded())
+    captions: Sequence[str] = listing.captions or [""] * len(ids)
+    if not any(captions) and any(kept["caption"]):
+        say("The images have no captions now, so those of the selection are exported.")
+        captions = [*kept["caption"].reindex(ids).fillna("")]
+    found = zip(ids, captions, listing.encoded())
     for name, caption, (_, file) in tqdm(found, "export", len(captions), unit="image", leave=False):
         if name not in kept.index:
             continue
@@ -168,10 +186,23 @@ def items(table: pd.DataFrame, listing: Listing, classed: bool) -> Iterator[Item
         )
 
 
-def _moved(kept: pd.DataFrame, listing: Listing) -> list[str]:
+def _ids_then(kept: pd.DataFrame, listing: Listing) -> list[str]:
+    """The ids of the images of a listing when kept ones were selected; what was renamed is told by content."""
+    gone = kept[~kept.index.isin(listing.ids)]
+    by_content = dict(zip(gone["content"], gone.index))
+    ids = list(listing.ids)
+    for i, (name, (_, file)) in enumerate(zip(ids, listing.encoded() if by_content else ())):
+        if name not in kept.index and file is not None:
+            with contextlib.suppress(OSError):
+                content = file.read_bytes() if isinstance(file, Path) else file.read()
+                ids[i] = by_content.pop(digest_of(content), name)
+    return ids
+
+
+def _moved(kept: pd.DataFrame, listing: Listing, ids: Sequence[str]) -> list[str]:
     """Ids of the kept images that are in another class now; a class that was only renamed does not count."""
     names = listing.class_names or ("",)
-    now = pd.Series([names[k] for k in listing.labels], listing.ids).reindex(kept.index)
+    now = pd.Series([names[k] for k in listing.labels], ids).reindex(kept.index)
     was = kept["class_name"]
     most = now.groupby(was).transform(lambda own: own.mode()[0])
     renamed = ~was.isin(names) & (now == most) & (was.groupby(most).transform("nunique") == 1)
@@ -212,9 +243,9 @@ def to_links(found: Iterator[Item], out: Path) -> None:
 
     Images that lie inside other files are copied.
     """
-    rows = []
+    rows, folders = [], Folders()
     for item in found:
-        path = _write(item, out / safe(item.class_name or "images"), link=True)
+        path = _write(item, out / folders[item.class_name], link=True)
         rows.append({"path": str(path.relative_to(out)), **_columns(item)})
     _write_table(rows, out / "weights.csv")
 
@@ -307,9 +338,10 @@ def to_kohya(found: Iterator[Item], out: Path) -> None:
         weighed.append(item.weight)
     repeats, counts = repeats_of(np.array(weighed))
     prompts, captioned = prompts_of(set(paths.values())), any(unsorted.glob("*.txt"))
+    folders = Folders({"": ""})
     for (path, class_name), often in zip(paths.items(), repeats):
         prompt, caption = prompts[class_name], path.with_suffix(".txt")
-        name = safe(prompt) if prompt else ""
+        name = folders[prompt]
         if prompt and not caption.exists() and (captioned or name != prompt):
             caption.write_text(" ".join(prompt.split()), encoding="utf-8")
         folder = out / f"{often}_{name}"
@@ -372,9 +404,9 @@ def to_torch(found: Iterator[Item], out: Path) -> None:
     The weights are float64 [n] in the order of ``ImageFolder``, for
     ``WeightedRandomSampler(np.load("weights.npy"), n)``.
     """
-    weights = {}
+    weights, folders = {}, Folders()
     for item in found:
-        path = _write(item, out / "images" / safe(item.class_name or "images"), caption=False)
+        path = _write(item, out / "images" / folders[item.class_name], caption=False)
         weights[path.relative_to(out / "images").parts] = item.weight
     np.save(out / "weights.npy", np.array([weights[path] for path in sorted(weights)]))
 
@@ -404,7 +436,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
     check_choice("format", to, FORMATS)
     out = out.resolve()
     _check_empty(out)
-    source, table = _read(folder)
+    source, table = _read(folder.parent if folder.is_file() else folder)
     path, kind = str(data or source["path"]), detect(data) if data else source["source"]
     try:
         listing = find(kind, path, label=source["label"], caption=source["caption"])

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,8 +35,10 @@ from .texts import caption_of, read_bytes, unused_notes
 CAPTION_FILES = (".txt", ".caption", ".TXT")
 IMAGE, FOLDER, HIDDEN, BESIDE = "image", "folder", "hidden", "beside the class folders"
 IMAGES_BESIDE = f"images {BESIDE}"
-AROUND = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures")
+MASKS = re.compile("mask|segment|annotat|ground.?truth|depth", re.IGNORECASE)
+AROUND = ("images", "image", "imgs", "img", "jpegimages", "photos", "pictures", "jpg", "jpeg", "png", "webp")
 """Names of a folder around all images, in lower case, which are not those of a class."""
+LISTS = (".csv", ".tsv", ".jsonl")
 OTHER_SOURCES = (".tar", ".parquet", *ARCHIVES)
 """Suffixes of files that may contain images; they are not read if there are also plain image files."""
 
@@ -87,7 +90,10 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
             f"{root} holds {left_out[IMAGES_BESIDE]:,} images beside its folders and only {len(found.ids):,} "
             f"in them, and only those in folders would be used: move one of the two groups away{apart}."
         )
-    if others := _other_sources(root):
+    if train != root and len(holding) == 1 and not flat:
+        notes = [*notes, *_doubts(holding)]
+    lists = [f.name for f in sorted(root.iterdir()) if f.suffix.lower() in LISTS and f.name != "look.csv"]
+    if others := [*_other_sources(root), *lists]:
         notes = [*notes, f"not read, because the folder also holds images: {few(map(legible, others))}"]
 
     if tables := [f.relative_to(root) for below in subfolders(train, Counter()) for f in _tables(below)]:
@@ -222,7 +228,7 @@ def _layout(root, children):
     if len(trains) == 1 and (not others or (tests and nested(trains))):
         train, test = trains[0], next(iter(tests), None)
         notes = [f"folders beside the splits, left out: {_list(others)}"] * bool(others)
-        if len(tests) > 1 and nested(tests):
+        if len(tests) > 1:
             notes.append(f"held-out split: the first of {_list(tests)}; the others are left out")
         return train, test, [folder for folder in children if folder not in (train, test)], notes
 
@@ -249,6 +255,8 @@ def _doubts(children):
     """A note if the classes may lie one level deeper: in the only folder, or in every folder as in splits."""
     used = [folder for folder in children if hold_images([folder], [folder.parent])]
     inner = [f for f in subfolders(used[0], Counter()) if hold_images([f], used)] if len(used) == 1 else []
+    if len(used) == 1 and len(inner) < 2:
+        return [f"the only class is {_list(used)}; --label {NONE} is for images without classes"]
     if len(inner) > 1:
         return [
             f"the only class is {_list(used)}, with the subfolders {_list(inner)}; if the subfolders are the "
@@ -262,9 +270,11 @@ def _doubts(children):
             "subfolders are the classes, rename the folders around them to train and test"
         ]
     parents = [
-        f for f in used if sum(hold_images([inner], [f.parent, f]) for inner in subfolders(f, Counter())) > 1
+        f for f in used if any(hold_images([inner], [f.parent, f]) for inner in subfolders(f, Counter()))
     ]
-    return [f"subfolders are part of their class in {_list(parents)}"] * bool(parents)
+    masks = [f for f in used if MASKS.search(f.name)]
+    notes = [f"{_list(masks)} may hold masks and not photographs; they are used as classes"] * bool(masks)
+    return [*notes, *[f"subfolders are part of their class in {_list(parents)}"] * bool(parents)]
 
 
 def _refuse_splits_below(root, children):

@@ -80,6 +80,12 @@ def where_of(data: str | Path) -> str:
     return _images_of(data) if str(data).endswith(CLEANED) else from_everywhere(data)
 
 
+def named_columns(data: str | Path, label: str, caption: str) -> tuple[str, str]:
+    """The columns of classes and captions that the user named, now or for the cleaned list ``data``."""
+    facts = read_json(data) if str(data).endswith(CLEANED) else {}
+    return label or facts.get("label", ""), caption or facts.get("caption", "")
+
+
 def _images_of(cleaned: str | Path) -> str:
     """The path of the images of a cleaned list; "" if the file is not a cleaned list."""
     facts = read_json(cleaned)
@@ -148,7 +154,7 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
         )
     except (KeyError, TypeError) as error:
         raise DedtError(f"{file} was not written by `dedt look --drop`: write it again.") from error
-    label, caption = label or facts.get("label", ""), caption or facts.get("caption", "")
+    label, caption = named_columns(file, label, caption)
     again = f"dedt look {{}} --drop {','.join(sorted(set(why.values()))) or '...'}"
     try:
         found = find_in(source, data, split, label=label, caption=caption)
@@ -204,7 +210,7 @@ def _still_kept(
     counts = {
         "added": sum(old is None and name not in seen for name, old in was.items()),
         "replaced": sum(old is None and name in seen for name, old in was.items()),
-        "removed": len(seen.keys() - there),
+        "removed": len(seen.keys() - there - names),
     }
     notes = [
         f"images {what} since the list was written: {count:,}" for what, count in counts.items() if count

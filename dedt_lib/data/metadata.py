@@ -194,6 +194,9 @@ def _lines(text: str) -> list[dict]:
     return list(read.values())
 
 
+csv.field_size_limit(2**31 - 1)  # captions may be long
+
+
 def _csv(text: str, keys: Sequence[str]) -> list[dict]:
     """The rows of a table with a header, values stripped of spaces; raises ValueError for a malformed table.
 

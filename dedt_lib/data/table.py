@@ -173,7 +173,8 @@ def split_column(table: Table) -> tuple[str, list[str]]:
         DedtError: Some rows are of a training and some of a held-out split, but others of neither.
     """
     for name in table.fields:
-        said = [str(value or "").lower() for value in table.values(name)] if name.lower() in SPLITS else []
+        values = table.values(name) if name.lower() in SPLITS else []
+        said = [str(value or "").strip().lower() for value in values]
         kinds = {kind: split_of(kind) for kind in said}
         if not {"train", "test"} <= set(kinds.values()):
             continue

@@ -70,7 +70,8 @@ class Findings:
         Near copies, including exact ones, are searched last, among the images that would otherwise stay.
 
         Returns:
-            id -> the first of ``kinds`` that applies; id of a copy -> id of the image that stays.
+            id -> the first of ``kinds`` that applies, or that of the image that it copies; id of a copy -> id
+            of the image that stays.
         """
         why = {int(i): kind for kind in reversed(kinds) if kind != "near" for i in self.places.get(kind, ())}
         if "near" in kinds:
@@ -78,12 +79,16 @@ class Findings:
             near = stay[copies(self.table.iloc[stay], self.listing.labels[stay])["near"]]
             why |= dict.fromkeys(stay[near != stay].tolist(), "near")
         original = {i: int(self.of[kind][i]) for i, kind in why.items() if kind == "duplicates"}
-        original |= dict(zip(stay.tolist(), near.tolist())) if "near" in kinds else {}
-        ids = self.listing.ids
-        return (
-            {ids[i]: kind for i, kind in why.items()},
-            {ids[i]: ids[original[i]] for i, kind in why.items() if kind in ("duplicates", "near")},
-        )
+        if "near" in kinds:
+            original |= {i: k for i, k in zip(stay.tolist(), near.tolist()) if i != k}
+
+        def stays(i: int) -> int:
+            return stays(original[i]) if i in original else i
+
+        last, ids = {i: stays(i) for i in original}, self.listing.ids
+        why |= {i: why[k] for i, k in last.items() if k in why}
+        copy_of = {ids[i]: ids[k] for i, k in last.items() if k not in why}
+        return {ids[i]: kind for i, kind in why.items()}, copy_of
 
 
 def copies(table: pd.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -111,8 +116,8 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     listing = stage.listing
     assert listing is not None  # only held-out images may be missing
     seen = stage.look
-    table, n = seen.table, len(seen.table)
-    of, own = copies(table, listing.labels), np.arange(n)
+    table = seen.table
+    of, own = copies(table, listing.labels), np.arange(len(table))
     exact = of.pop("exact")
     conflicts = np.flatnonzero(in_conflict(exact, listing.labels))
     places = {
@@ -135,7 +140,11 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
         seconds += lab.store.manifest(stage.folder)["seconds"]
         took = "spent here on looking and embedding, which `dedt select` reuses"
         rows.append(("select", f"{seconds:.0f} s", took))
-    rows += [_run(lab, int(seen.readable.sum()))] * bool(seen.readable.any())
+    from ..stages.embed import number_of_clusters
+
+    n = int(seen.readable.sum())
+    if n and (len(listing.class_names) or number_of_clusters(lab.profile, n)) > 1:
+        rows.append(_run(lab, n))
     return Findings(listing, seen, places, of, rows, _charts(table))
 
 

@@ -74,7 +74,8 @@ def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -
     weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g}{choice} --out weighted")
     weighted = " --reweighting" if coreset.weights is not None else ""
     train = f"dedt run {data} --ratio {ratio:g}{how}{weighted} --out everything"
-    trains = [] if (coreset.counts == 0).any() else [("train and evaluate a small model on it", train)]
+    trainable = len(coreset.counts) > 1 and coreset.counts.all()
+    trains = [("train and evaluate a small model on it", train)] if trainable else []
     other = ("another ratio", f"dedt select {data} --ratio {min(1, 2 * ratio):g}{choice} --out other")
     return [
         ("files for a trainer", export),

@@ -425,9 +425,10 @@ def own_profile(data: Path | None) -> str:
 
 def check_beside(out: Path | None, profile: "Profile") -> None:
     """Refuse an --out among the training images, because a later run would read the samples as images."""
-    from ..data import FILES
+    from ..data import FILES, lists
 
-    root, given = at_home(profile.data.path), profile.data.path and profile.data.source in FILES
+    given = profile.data.path if profile.data.source in FILES else ""
+    root = Path(lists.where_of(given)) if given else Path()
     if out and given and lies_in(out, root):
         raise DedtError(
             f"--out {out} is inside {root}, the folder of the training images, so a later run would read the "

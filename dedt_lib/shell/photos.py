@@ -1,5 +1,6 @@
 """The verbs on photographs that need no recipe: look before choosing, and export files for a trainer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +26,10 @@ def look(
     data: Where = "",
     *,
     drop: Annotated[
-        str, f"write a cleaned list without these kinds, separated by commas: {', '.join(DROPS)}", "KINDS"
-    ] = "",
+        Sequence[str],
+        f"write a cleaned list without these kinds, separated by commas: {', '.join(DROPS)}",
+        "KINDS",
+    ] = (),
     out: Annotated[Path, "folder for look.html, look.csv and the cleaned list", "FOLDER"] = Path("."),
     quick: Annotated[bool, "compute no features, and so find no outliers"] = False,
     label: Column = "",
@@ -54,7 +57,7 @@ def look(
 
     if not data:
         raise DedtError("Give the path of the images: dedt look DATA")
-    kinds = [kind.strip() for kind in drop.split(",") if kind.strip()]
+    kinds = [kind.strip() for kind in ",".join(drop).split(",") if kind.strip()]
     if unknown := [kind for kind in kinds if kind not in DROPS]:
         raise DedtError(f"Unknown kinds in --drop: {', '.join(unknown)}. Choose from: {', '.join(DROPS)}.")
     if quick and "outliers" in kinds:

@@ -202,7 +202,7 @@ def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
     )
     if works != least:
         print("a .. b: from the most that InfoBatch can prune to nothing, depending on the losses")
-    kept, room = sum(work.bytes for work in works), 2 * max(work.scratch for work in works)
+    kept, room = sum(work.bytes for work in works), 2 * max((work.scratch for work in works), default=0)
     more = f", and up to {scaled(room, 'B')} more for each run in progress" if room else ""
     print(f"disk: {scaled(kept, 'B')} kept{more}")
 

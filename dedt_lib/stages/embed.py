@@ -164,7 +164,7 @@ class FidClassifier(TrainedEncoder):
 
     network, label, name = "classifier", "FID network", "metric"
     advice = (
-        "If the images have no classes, use more clusters (--set select.clusters=2). Otherwise train without "
+        "Let clusters take the place of the class (--label none --set select.clusters=2), train without "
         "measuring (dedt train), or use the features of Inception-v3 (--set evaluate.network=inceptionv3)."
     )
 

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .. import selection
+from ..data.lists import named_columns
 from ..data.names import few
 from ..errors import DedtError
 from ..files import address, from_everywhere
@@ -116,7 +117,7 @@ class Select(Stage):
         said = {"reading": reading, "conflicts": data.conflicts, "captions": data.captions}
         if self.lab.has_files and not self.lab.imagined:
             said["source"] = {"source": p.source, "path": from_everywhere(p.path)}
-            said["source"] |= {"label": p.label, "caption": p.caption}
+            said["source"] |= zip(("label", "caption"), named_columns(p.path, p.label, p.caption))
             said["source"]["classed"] = bool(self.lab.photographs.listing.class_names)
             said["contents"] = tuple(self.lab.photos.look.table["content"])
         return dataclasses.replace(Coreset.load(folder), **said)
