@@ -1,5 +1,7 @@
 """``tools/fid_over_steps.py``."""
 
+import json
+
 import fid_over_steps
 import tiny
 
@@ -15,3 +17,11 @@ def test_every_run_is_measured_on_its_way_and_at_its_end(tmp_path):
     assert set(ends.values()) == {4 * 8}  # the same number of steps for few images as for all
     assert all(sum(row["ratio"] == ratio for row in rows) >= 3 for ratio in ends)
     assert {row["seed"] for row in rows} == {0} and all(row["fid"] > 0 for row in rows)
+
+
+def test_other_seeds_stay_in_the_file(tmp_path):
+    for seed, fid in ((0, 1.0), (1, 2.0), (0, 3.0)):
+        fid_over_steps.add(tmp_path / "new" / "a.json", [{"seed": seed, "fid": fid}], {"machine": fid})
+    found = json.loads((tmp_path / "new" / "a.json").read_text())
+    assert found["rows"] == [{"seed": 0, "fid": 3.0}, {"seed": 1, "fid": 2.0}]
+    assert found["provenance"] == {"0": {"machine": 3.0}, "1": {"machine": 2.0}}

@@ -2,7 +2,7 @@
 
 ``python tools/fid_over_steps.py`` takes the runs of the rows "random-full-length" and "full" for every seed
 of the profile, trains those that are not in the store, and writes ``results/PROFILE/fid-over-steps.json``.
-An interrupted run can be continued.
+An interrupted run can be continued, and the rows of seeds that are not asked for stay in the file.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from dedt_lib.book.grid import all_cells, cell_recipe
 from dedt_lib.book.results import results_folder
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
-from dedt_lib.files import commit, write_json
+from dedt_lib.files import commit, read_json, write_json
 from dedt_lib.stages import Lab
 from dedt_lib.stages.evaluate import Evaluate
 from dedt_lib.stages.sample import Sample
@@ -35,6 +35,16 @@ def measure(lab, seeds):
     return rows
 
 
+def add(file, rows, made):
+    """Write the rows of some seeds, and how they were ``made``, into a file, in place of earlier ones."""
+    facts = read_json(file) if file.exists() else {"provenance": {}, "rows": []}
+    seeds = {row["seed"] for row in rows}
+    rows = [*(row for row in facts["rows"] if row["seed"] not in seeds), *rows]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    provenances = facts["provenance"] | {str(seed): made for seed in seeds}
+    write_json(file, {"provenance": provenances, "rows": sorted(rows, key=lambda row: row["seed"])})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--profile", default="digits")
@@ -42,11 +52,9 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="*", help="seeds (default: all of the profile)")
     arguments = parser.parse_args()
     profile = load_profile(arguments.profile, **({"data.path": arguments.path} if arguments.path else {}))
-    rows = measure(Lab(profile, store=Store()), arguments.seeds or profile.seeds)
-    folder = results_folder(profile)
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {"provenance": {**provenance(), "commit": commit()}, "rows": rows}
-    write_json(folder / "fid-over-steps.json", facts)
+    seeds = arguments.seeds or profile.seeds
+    rows = measure(Lab(profile, store=Store()), seeds)
+    add(results_folder(profile) / "fid-over-steps.json", rows, {**provenance(), "commit": commit()})
 
 
 if __name__ == "__main__":
