@@ -141,7 +141,7 @@ def test_rows_and_files_that_do_not_meet_are_counted_or_refused(tmp_path):
     with pytest.raises(DedtError, match="1 of 6 images .* cannot be read"):
         data.find("metadata", tmp_path).decode(8, 3)
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "01.png"}\n{"file": "02.png"}\n')
-    with pytest.raises(DedtError, match="no 'file_name' in row 2"):
+    with pytest.raises(DedtError, match="no path under 'file_name' in row 2"):
         data.find("metadata", tmp_path)
 
 

@@ -319,7 +319,7 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, text, encoding, na
         ("some.csv", "Bildname;Art;Laenge\na.png;Ameise;1,5\n", "columns are: Bildname, Art, Laenge"),
         ("some.csv", "path;Art;Art\na.png;ant;bee\n", "the header has Art more than once"),
         ("metadata.csv", "file_name,text\n00.png,red, and big\n", "row 1 has more values than the header"),
-        ("metadata.csv", "file_name,text\n00.png,a\n ,b\n", "no 'file_name' in row 2"),
+        ("metadata.csv", "file_name,text\n00.png,a\n ,b\n", "no path under 'file_name' in row 2"),
         ("some.jsonl", '{"path": "00.png"}\n{', "line 2: "),
         ("some.jsonl", '["00.png"]\n', "entry 1 is not a JSON object"),
         ("some.jsonl", '{"path": "00.png"}\n7\n', "line 2 is not a JSON object"),

@@ -155,14 +155,13 @@ def cleaned(path: str | Path, split: str, label: str, caption: str) -> Listing |
     except (KeyError, TypeError) as error:
         raise DedtError(f"{file} was not written by `dedt look --drop`: write it again.") from error
     label, caption = named_columns(file, label, caption)
-    again = f"dedt look {{}} --drop {','.join(sorted(set(why.values()))) or '...'}"
+    again = f"dedt look {{}} --drop {','.join(sorted(set(why.values()))) or 'bad'}"
     try:
         found = find_in(source, data, split, label=label, caption=caption)
     except DedtError as error:
-        raise DedtError(
-            f"The images that {file} refers to cannot be used: {error} If they were moved, write the list again: "
-            f"{again.format('FOLDER')}"
-        ) from error
+        moved = not data.startswith(HUB) and not Path(data).exists()
+        advice = f" If they were moved, write the list again: {again.format('FOLDER')}" * moved
+        raise DedtError(f"The images that {file} refers to cannot be used: {error}{advice}") from error
     if not isinstance(found, Listing) or split == "test":
         return found  # type: ignore[return-value]  # a Path is returned for CIFAR-10 only, which has no list
     if source in BY_FILE:

@@ -158,7 +158,8 @@ def rows(file: Path, keys: Sequence[str] = (FILE_NAME,)) -> tuple[list[str], dic
     names = columns.pop(key)
     if bad := [i for i, name in enumerate(names, 1) if not (isinstance(name, str) and name)]:
         raise DedtError(
-            f"{file} has no '{key}' in row {few(bad)}: give the path of the image relative to {file.parent}."
+            f"{file} has no path under '{key}' in row {few(bad)}: give that of the image relative to "
+            f"{file.parent}."
         )
     columns.pop("", None)
     return names, columns
