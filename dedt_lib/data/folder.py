@@ -1,6 +1,7 @@
 """Images in one folder per class, or all in one folder without classes."""
 
 import functools
+import itertools
 import os
 import re
 from collections import Counter, defaultdict, deque
@@ -77,12 +78,12 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
         left_out[BESIDE] += sum(1 for _ in images_below(folder, left_out, [root]))
     if train != root:
         subfolders(root, left_out)
-    notes = [] if label == NONE and train == root else notes  # these notes are about classes
-    holding = [folder for folder in subfolders(train, Counter()) if hold_images([folder], [root, train])]
-    around = _are_around(holding)
+    within = (f for f in subfolders(train, Counter()) if hold_images([f], [root, train]))
+    holding = [*itertools.islice(within, 2)]  # whether there are more does not matter
+    around = label != NONE and _are_around(holding)
     flat = label == NONE or not holding or around
-    if around and label != NONE:
-        notes = [f"'{holding[0].name}' holds all images, so it is not used as a class"]
+    notes = [] if flat and train == root else notes  # these notes are about classes
+    notes += [f"'{f.name}' holds all images, so it is not used as a class" for f in holding if around]
     found = _flat(root, train, left_out) if flat else _listing(root, train, left_out)
     if left_out[IMAGES_BESIDE] > len(found.ids):
         apart = f", or use --label {NONE} to read all images without classes" * (train == root)
