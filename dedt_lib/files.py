@@ -56,7 +56,7 @@ def chosen_folder(variable: str, usual: str) -> Path:
     Raises:
         DedtError: The variable holds a relative path, which would be another folder for each working directory.
     """
-    folder = Path(os.environ.get(variable) or project_root() / usual).expanduser()
+    folder = at_home(os.environ.get(variable) or project_root() / usual)
     if not folder.is_absolute():
         raise DedtError(
             f"{variable}={folder} is a relative path, which means another folder in each place: set it to an "

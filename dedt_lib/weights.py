@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from .arrays import check_choice
 from .errors import DedtError
-from .files import atomic, chosen_folder, fetched, read_json, sha256, write_json
+from .files import at_home, atomic, chosen_folder, fetched, read_json, sha256, write_json
 
 PICKLES = (".bin", ".pt", ".ckpt")
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")
@@ -321,7 +321,7 @@ def published(
     Raises:
         DedtError: The files cannot be found or fetched, or their content differs from the first use.
     """
-    own, named = Path(where).expanduser(), weights_folder() / where
+    own, named = at_home(where), weights_folder() / where
     folder, commit = next(filter(Path.is_dir, (own, named)), None), None
     if not folder:
         if not HUB_NAME.fullmatch(str(where)):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DedtError
-from ..files import atomic_folder, chosen_folder, fetched, locked, make_folder
+from ..files import at_home, atomic_folder, chosen_folder, fetched, locked, make_folder
 from . import parquet
 from .labelled import LabelledImages
 from .listing import Listing
@@ -67,7 +67,7 @@ def find(path: str | Path | None, split: str = "train") -> Path | Listing | None
     """
     if not path:
         return chosen_folder("DEDT_DATA", "data")
-    root = Path(path).expanduser()
+    root = at_home(path)
     if not root.is_dir():
         raise DedtError(
             f"{root} is not a folder. Give a folder with {BATCHES}, its archive or Parquet files, or create "

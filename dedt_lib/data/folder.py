@@ -93,8 +93,8 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
         )
     if train != root and len(holding) == 1 and not flat:
         notes = [*notes, *_doubts(holding)]
-    lists = [f.name for f in sorted(root.iterdir()) if f.suffix.lower() in LISTS and f.name != "look.csv"]
-    if others := [*_other_sources(root), *lists]:
+    lists = (name for name in os.listdir(root) if name.lower().endswith(LISTS) and not is_hidden(name))
+    if others := [*_other_sources(root), *sorted(set(lists) - {"look.csv"})]:
         notes = [*notes, f"not read, because the folder also holds images: {few(map(legible, others))}"]
 
     if tables := [f.relative_to(root) for below in subfolders(train, Counter()) for f in _tables(below)]:
