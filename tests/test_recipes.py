@@ -209,6 +209,9 @@ def test_the_default_recipe_is_the_papers_smallest_coreset():
         ({"infobatch": "ratio", "reweighting": True}, "infobatch has no coreset"),
         ({"infobatch": "budget", "early_stopping": True}, "infobatch has no coreset"),
         ({"infobatch": "often"}, "infobatch"),
+        ({"method": "random", "encoder": "dinov2"}, "'random' makes no use of encoder"),
+        ({"method": "random", "band": "nearest"}, "'random' makes no use of band"),
+        ({"method": "gaussian", "centre": "mean"}, "'gaussian' makes no use of centre"),
     ],
 )
 def test_a_bad_recipe_says_what_is_valid(given, message):

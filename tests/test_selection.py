@@ -418,3 +418,6 @@ def test_two_images_of_a_class_are_no_reason_for_doubt():
     features, labels = np.array([[0.0], [1], [5], [9], [14]]), np.array([0, 0, 1, 1, 1])
     assert select(features, labels, method="moderate", ratio=0.5, scope="class").tied == ()
     assert select(0 * features, labels, method="moderate", ratio=0.5, scope="class").tied == ("0", "1")
+    pairs, classes = np.arange(80.0)[:, None] ** 2, np.repeat(np.arange(40), 2)
+    assert select(pairs, classes, method="moderate", ratio=0.5).tied == ()
+    assert select(0 * pairs, classes, method="moderate", ratio=0.5).tied == ("all",)

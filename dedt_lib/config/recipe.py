@@ -2,6 +2,7 @@
 
 # mypy: disable-error-code="valid-type"
 
+import dataclasses
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -96,6 +97,12 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        selector = selection.REGISTRY[self.method]
+        options = {field.name for field in dataclasses.fields(selector)}
+        options |= {"encoder"} if selector.needs_features else set()
+        for name in ("encoder", "centre", "band"):
+            if name not in options and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"the method '{self.method}' makes no use of {name}: leave it out")
         if self.early_stopping and self.reweighting:
             raise ValueError("early_stopping trains on all the data, so there is no coreset to reweight")
         if self.balancing and (self.reweighting or not self.has_coreset):

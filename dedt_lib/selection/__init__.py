@@ -130,9 +130,10 @@ def _order(
 
 
 def _mostly_tied(scores: Array) -> bool:
-    """Whether more than half of the scores, float [n], are equal to another one, up to rounding."""
+    """Whether float [n] have fewer than n / 2 different values, up to rounding, or are two zeros or more.
+
+    The two samples of a class of two are always equally far from its centre: they are no tie.
+    """
     ascending = np.sort(scores)
-    apart = np.diff(ascending) > 1e-12 * np.abs(ascending).max()
-    alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
-    telling = len(scores) > 2 or (len(scores) == 2 and not scores.any())  # two always have equal distances
-    return telling and bool(alone.mean() < 0.5)
+    values = 1 + np.count_nonzero(np.diff(ascending) > 1e-12 * np.abs(ascending).max())
+    return values < len(scores) / 2 or (len(scores) > 1 and not scores.any())
