@@ -124,7 +124,7 @@ def bare_loop(model, data, settings, epochs):
     signal = torch.cumprod(1 - betas, dim=0)
     signal_scale, noise_scale = (signal.sqrt()[:, None, None, None], (1 - signal).sqrt()[:, None, None, None])
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-    warmup_steps = settings.warmup_epochs * -(-len(data) // settings.batch_size)
+    warmup = settings.warmup_steps + settings.warmup_epochs * -(-len(data) // settings.batch_size)
     losses = []
     for _ in range(epochs):
         for batch in torch.randperm(len(data)).split(settings.batch_size):
@@ -135,7 +135,7 @@ def bare_loop(model, data, settings, epochs):
             estimate = model.predict(signal_scale[t] * clean + noise_scale[t] * noise, t, classes)
             loss = nn.functional.mse_loss(estimate, noise)
             for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * min(1.0, (len(losses) + 1) / warmup_steps)
+                group["lr"] = settings.learning_rate * min(1.0, (len(losses) + 1) / max(warmup, 1))
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)

@@ -186,6 +186,17 @@ class InfoBatchPlan:
         """Store the unweighted losses (float [b]) of the samples ``indices`` (int [b]) as their scores."""
         self.scores[np.asarray(indices)] = np.asarray(losses, dtype=np.float64)
 
+    def sizes(self, least: bool = False) -> list[int]:
+        """Highest, or with ``least`` lowest, number of samples that each epoch visits: the losses decide.
+
+        A budget is met unless all losses are equal, so both are the same; a ratio is reached only if all
+        samples are well learned.
+        """
+        pruned = round(self.budget * self.n) if self.budget is not None else self.n
+        if self.prune_ratio is not None and least:
+            pruned = int((1 - self.prune_ratio) * self.n)
+        return [max(1, pruned) if 0 < e < self.pruning_epochs else self.n for e in range(self.epochs)]
+
     def steps(self, batch_size: int) -> int:
         """Largest possible number of optimiser steps; the actual number depends on the losses."""
         return self.epochs * -(-self.n // batch_size)

@@ -192,7 +192,7 @@ class Watched(InfoBatchPlan):
 
     def epoch(self, e):
         indices, weights = super().epoch(e)
-        self.sizes = {**getattr(self, "sizes", {}), e: len(indices)}
+        self.visited = {**getattr(self, "visited", {}), e: len(indices)}
         return indices, weights
 
 
@@ -202,7 +202,7 @@ def kept(**how):
         experiment.build_model(), data, plan, short, seed=0,
         folder=tempfile.mkdtemp(),
     )
-    return list(plan.sizes.values())
+    return list(plan.visited.values())
 
 # %% [markdown]
 # A ratio of 10 % has two readings. InfoBatch *as published* draws a tenth of

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "tools"))
+sys.path += [str(Path(__file__).parent.parent / folder) for folder in ("tools", "benchmarks")]
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import numpy as np

@@ -62,6 +62,17 @@ def test_a_cell_comes_after_the_one_whose_work_it_uses(profile):
             assert grid.cell_before(*before, profile) != cell
 
 
+def test_a_row_of_ones_own_depends_on_no_row_that_is_not_there(monkeypatch):
+    for name, recipe in {
+        "mine": {"unguided": True},
+        "own": {"reweighting": True, "null": "shuffled"},
+        "new": {"model": "new"},
+    }.items():
+        monkeypatch.setitem(grid.ROWS, name, recipe)
+        assert grid.cell_before(name, 0.1, 0, "digits") is None
+    assert grid.row_ratios("new", "digits") == ()
+
+
 @pytest.mark.parametrize("ratio, percent", [(0.1, "10"), (0.07, "7"), (0.125, "12.5"), (1.0, "100")])
 def test_a_cell_is_named_by_its_percentage(ratio, percent):
     assert grid.cell_name("moderate", ratio, 3) == f"moderate-{percent}-3"

@@ -191,11 +191,11 @@ def cell_before(row: str, ratio: float, seed: int, profile: Named) -> Cell | Non
     data.
     """
     recipe, profile = ROWS[row], load_profile(profile)
-    if recipe.get("unguided"):
-        return row.removesuffix("-unguided"), ratio, seed
-    if recipe.get("null"):
-        seed = profile.seed_after(seed) if recipe["null"] == "another-seed" else seed
-        return (row.removesuffix(f"-{recipe['null']}"), ratio, seed) if seed in profile.seeds else None
+    if control := "unguided" if recipe.get("unguided") else recipe.get("null"):
+        controlled = row.removesuffix(f"-{control}")
+        seed = profile.seed_after(seed) if control == "another-seed" else seed
+        there = controlled != row and controlled in ROWS and seed in profile.seeds
+        return (controlled, ratio, seed) if there else None
     if recipe.get("reweighting") or recipe.get("early_stopping"):
         full = FULL.get(recipe.get("model", "unet"))
         return (full, 1.0, seed) if full else None
@@ -205,7 +205,7 @@ def cell_before(row: str, ratio: float, seed: int, profile: Named) -> Cell | Non
 def row_ratios(row: str, profile: Named) -> tuple[float, ...]:
     """The ratios of a profile for the model of a row."""
     section = ROWS[row].get("model", "unet").replace("-", "_")
-    return getattr(load_profile(profile), section).ratios
+    return getattr(getattr(load_profile(profile), section, None), "ratios", ())
 
 
 def all_cells(profile: Named) -> list[Cell]:

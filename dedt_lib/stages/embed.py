@@ -302,7 +302,7 @@ class DDAE(Stage):
         return encoders.DDAE(model, d.block, d.timestep - 1, draws=d.draws)
 
     def cost(self):
-        yield training_cost(self.lab, self.spec, everything(self), self.settings, "encoder", "DDAE")
+        yield training_cost(self.lab, self.spec, everything(self).sizes(), self.settings, "encoder", "DDAE")
 
 
 LABELS = {

@@ -184,7 +184,9 @@ class PretrainPipeline(Stage):
         return pipe
 
     def cost(self) -> Iterable[Cost]:
-        yield training_cost(self.lab, self.spec, everything(self), self.settings, "pipeline", "pre-training")
+        yield training_cost(
+            self.lab, self.spec, everything(self).sizes(), self.settings, "pipeline", "pre-training"
+        )
 
 
 class PublishedPipeline(Given):

@@ -220,7 +220,7 @@ class Train(Stage):
             kind = ", balanced" if self.weights == BALANCED else ", weighted" if self.weights else ""
             what = f"coreset{kind}{tail}"
         what += f", {self.visiting}" if self.visiting else ""
-        run = training_cost(self.lab, self.spec, self.outline(), self.settings, "training", what)
+        run = training_cost(self.lab, self.spec, self.outline().sizes(), self.settings, "training", what)
         kept = len(self.kept_steps) * model_bytes(self.lab, self.spec)
         kind = "reference" if self.is_reference else run.kind
         yield replace(run, kind=kind, bytes=run.bytes + kept)
@@ -247,25 +247,10 @@ class TrainInfoBatch(Train):
         return InfoBatchPlan(self.lab.n, **course, **keep)
 
     def cost(self, least: bool = False) -> Iterable[Cost]:
-        """The highest cost, or with ``least`` the lowest: the losses decide how much is pruned.
-
-        The first epoch and the annealing tail visit everything.  A budget is always met, so both costs are
-        equal; a ratio is reached only if all samples are well learned.
-        """
-        n, epochs, batch = self.lab.n, self.settings.epochs, self.settings.batch_size
-        pruning = max(0, self.plan().pruning_epochs - 1)
-        budget = self.prune == "budget"
-        fewest = round(self.ratio * n) if budget else int(self.ratio * n)
-        kept = max(1, fewest) if least or budget else n
-        images = (epochs - pruning) * n + pruning * kept
-        steps = (epochs - pruning) * -(-n // batch) + pruning * -(-kept // batch)
+        """The highest cost, or with ``least`` the lowest: the losses decide how much is pruned."""
         tail = ", annealed" if self.annealing else ""
-        what = f"InfoBatch {'to budget' if budget else 'by ratio'}{tail}"
-        run = training_cost(self.lab, self.spec, self.outline(), self.settings, "training", what)
-        more = 4 * (steps - run.steps)
-        run = replace(run, bytes=run.bytes + more, scratch=run.scratch + 2 * more)
-        evaluations = self.spec.evaluations * images
-        yield replace(run, steps=steps, images=images, evaluations=evaluations)
+        what = f"InfoBatch {'to budget' if self.prune == 'budget' else 'by ratio'}{tail}"
+        yield training_cost(self.lab, self.spec, self.plan().sizes(least), self.settings, "training", what)
 
 
 class Snapshot(Stage):

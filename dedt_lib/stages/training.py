@@ -1,5 +1,6 @@
 """What stages that train a network share: plans over all images, and the cost of a run."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,10 +40,10 @@ def train_on_everything(
 
 
 def training_cost(
-    lab: "Lab", spec: ModelSpec, plan: EpochPlan, settings: TrainingSettings, kind: str, what: str
+    lab: "Lab", spec: ModelSpec, sizes: Sequence[int], settings: TrainingSettings, kind: str, what: str
 ) -> Cost:
-    """Cost of training a diffusion model by ``plan``."""
-    steps, images = plan.steps(settings.batch_size), sum(plan.sizes())
+    """Cost of training a diffusion model on as many samples in each epoch as ``sizes`` says."""
+    steps, images = sum(-(-size // settings.batch_size) for size in sizes), sum(sizes)
     weights = model_bytes(lab, spec)
     tensors = 2 + MOMENTS.get(settings.optimizer, 2)  # the model, its moving average, and the optimiser's
     work = {"steps": steps, "images": images, "evaluations": spec.evaluations * images}

@@ -164,7 +164,7 @@ def _fid_axis(axes, floor, *ticks):
     """Set up a logarithmic FID axis with labels at round numbers and ``ticks``, the floor, and the legend."""
     if floor is not None:
         axes.axhline(floor, color="crimson", lw=1.2, ls=":", label=FLOOR)
-    axes.set(ylabel="FID (classifier features)", yscale="log")
+    axes.set(ylabel="FID", yscale="log")
     axes.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     plain_ticks(axes.yaxis, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, *ticks)
 
@@ -181,7 +181,7 @@ def fid_over_steps(frame: pd.DataFrame) -> Figure:
         places = found.index.to_numpy() * (1 + 0.01 * (k - 1))
         label = "all data" if ratio == 1 else f"{100 * ratio:g} %, drawn at random"
         _line(axes, k, places, found, label)
-    axes.set(xlabel="optimiser step", ylabel="FID (classifier features)", xscale="log", yscale="log")
+    axes.set(xlabel="optimiser step", ylabel="FID", xscale="log", yscale="log")
     low, high = axes.get_ylim()
     more = (2.5, 4, 6, 8, 9, 12, 14) if high < 3 * low else ()
     plain_ticks(axes.yaxis, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, *more)
