@@ -25,7 +25,8 @@ from tqdm import tqdm
 
 from ..arrays import check_choice
 from ..errors import DedtError
-from ..files import HUB, atomic_folder, is_running, lies_in, make_folder, read_json, say, write_json
+from ..files import HUB, atomic_folder, is_running, lies_in, make_folder, say, write_json
+from ..selection import Coreset
 from . import detect, find, lists
 from .listing import TURNS, Listing, digest_of, turned, upright
 from .names import composed, few, image_suffixes
@@ -481,21 +482,11 @@ def _check_empty(out: Path) -> None:
 
 
 def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
-    """The source of a coreset's images, from ``coreset.json``, and its table, from ``coreset.parquet``."""
-    try:
-        facts = read_json(folder / "coreset.json")
-        source = facts["source"]
-        if not source:
-            raise DedtError(
-                f"{folder} does not record the path of its images: select again from image files."
-            )
-        known = {name: source[name] for name in ("source", "path", "label", "caption", "classed")}
-        table = pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
-        if (len(table), table["kept"].sum()) != (facts["samples"], facts["kept"]):
-            raise ValueError("its two files are of different coresets")
-        return known, table
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise DedtError(f"The coreset in {folder} cannot be read ({error!r}): select again.") from error
+    """The source of a coreset's images, and its table."""
+    coreset = Coreset.load(folder)
+    if not coreset.source:
+        raise DedtError(f"{folder} does not record the path of its images: select again from image files.")
+    return coreset.source, coreset.table
 
 
 def _write_table(rows: Sequence[dict[str, object]], path: Path) -> None:

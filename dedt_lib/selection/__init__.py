@@ -136,4 +136,4 @@ def _mostly_tied(scores: Array) -> bool:
     """
     ascending = np.sort(scores)
     values = 1 + np.count_nonzero(np.diff(ascending) > 1e-12 * np.abs(ascending).max())
-    return values < len(scores) / 2 or (len(scores) > 1 and not scores.any())
+    return bool(values < len(scores) / 2 or (len(scores) > 1 and not scores.any()))

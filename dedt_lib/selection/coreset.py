@@ -3,12 +3,16 @@
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import DedtError
 from ..files import atomic, read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FACTS = {name: name for name in ("method", "ratio", "scope", "class_names", "tied", "reading", "source")} | {
     "exact_copies": "copies",
@@ -124,13 +128,12 @@ class Coreset:
         """The same coreset with class weights alpha [K]; raises DedtError unless they are shares of one."""
         return replace(self, weights=as_class_weights(weights, len(self.class_names)))
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``coreset.parquet`` (a row per sample) and ``coreset.json`` (facts) to ``folder``."""
+    @property
+    def table(self) -> "pd.DataFrame":
+        """A row per sample: what ``coreset.parquet`` holds."""
         import pandas as pd
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        table = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "id": self.ids,
                 "class": self.labels,
@@ -145,6 +148,11 @@ class Coreset:
                 **({"content": self.contents} if self.contents else {}),
             }
         )
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``coreset.parquet`` (a row per sample) and ``coreset.json`` (facts) to ``folder``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         facts = {name: getattr(self, field) for name, field in FACTS.items()} | {
             "samples": len(self.labels),
             "kept": len(self.indices),
@@ -153,7 +161,7 @@ class Coreset:
         }
         # Both are replaced when both are written.
         with atomic(folder / "coreset.parquet") as rows, atomic(folder / "coreset.json") as told:
-            rows.write_bytes(table.to_parquet(index=False))  # pyarrow accepts only UTF-8 paths
+            rows.write_bytes(self.table.to_parquet(index=False))  # pyarrow accepts only UTF-8 paths
             write_json(told, facts)
 
     @classmethod
@@ -182,7 +190,7 @@ class Coreset:
                 **{field: facts[name] for name, field in FACTS.items()} | listed,
             )
         except FileNotFoundError:
-            raise DedtError(f"{folder / 'coreset.parquet'} does not exist.") from None
+            raise DedtError(f"{folder / 'coreset.parquet'} does not exist. Select it again.") from None
         except Exception as error:
             raise DedtError(
                 f"The coreset in {folder} cannot be read ({error!r}). Select it again."
