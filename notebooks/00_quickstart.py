@@ -76,7 +76,7 @@ coreset.counts
 # %%
 figures.distance_strips(
     moderate_distances(features, plain.data.labels),
-    {"Moderate-DS": coreset},
+    {f"kept: {coreset.method}": coreset},
     plain.data.class_names,
 )
 
@@ -142,8 +142,8 @@ import pandas as pd
 
 names["all data, equal steps"] = plain.change(early_stopping=True)
 cells = {name: run.cell() for name, run in names.items()}
-table = pd.DataFrame(cells).T[["fid", "steps", "copies"]]
-table.columns = ["FID", "steps", "near-copies"]
+table = pd.DataFrame(cells).T[["fid", "steps"]]
+table.columns = ["FID", "steps"]
 table.astype(float).round(3).astype({"steps": int})
 
 # %%

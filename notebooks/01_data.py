@@ -128,8 +128,9 @@ len(mine), mine.class_names, mine.ids[:3]
 #
 # ## Try it
 #
-# - Open one of the PNG files in an editor, delete its second half, and load
-#   the folder again. ([Solution](solutions_method.ipynb#Data))
+# - Cut one of the PNG files in half, by `file = next(folder.rglob("0.png"))` and
+#   `file.write_bytes(file.read_bytes()[:60])`, and load the folder again.
+#   ([Solution](solutions_method.ipynb#Data))
 # - Which two classes have the most similar mean image? Would an encoder that
 #   was trained on the classes name the same two? ([Solution](solutions_method.ipynb#Data))
 # - Next: [features instead of pixels](02_embed.ipynb).

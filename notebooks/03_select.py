@@ -14,7 +14,7 @@
 # selectors.
 #
 # - **Uniform random** draws the same share of each class uniformly at random.
-#   It costs nothing, and many published methods do not beat it.
+#   It costs nothing, and it is the baseline that the others have to beat.
 # - **Gaussian** ([DeVries et al., 2020](https://arxiv.org/abs/2007.15255))
 #   keeps the images where the density of their class is highest.
 # - **Moderate-DS** ([Xia et al., 2023](https://openreview.net/forum?id=7D5EECbOaf9))
@@ -170,9 +170,10 @@ figures.kept_and_removed(
 # ## Turn the ratio
 #
 # The images of one class stand in the order of their scores; those that are
-# removed are faded. The Gaussian gives up its images from the low end of the
-# score, and Moderate-DS from both ends. In JupyterLab the slider shows one
-# ratio at a time.
+# removed are faded. The histogram above them has the scores of the whole class:
+# log-densities on the left, distances on the right. The Gaussian gives up its
+# images from the low end of the score, and Moderate-DS from both ends. In
+# JupyterLab the slider shows one ratio at a time.
 
 # %%
 from functools import partial

@@ -67,8 +67,8 @@ names = experiment.data.class_names
 # ## The algorithm on a toy
 #
 # Here is a whole run of group DRO without networks. The losses of three
-# classes are drawn at random, and the proxy is a little worse than the
-# reference on class 1 and much worse on class 2.
+# classes are drawn at random, and the proxy is worse than the reference on
+# class 1 and twice as much on class 2.
 
 # %%
 K, steps = 3, 500
@@ -288,8 +288,9 @@ np.allclose(weighted.sample_weights[weighted.indices], by_hand)
 #
 # Group DRO compares a proxy on the coreset with a reference on all the data
 # and shifts weight to the classes where the proxy is worse. A step of it
-# clips, averages by class, exponentiates and smooths. On a short run the
-# weights need a burn-in, and only weights on which the seeds agree tell
+# clips, averages by class, exponentiates and smooths. A burn-in keeps the
+# untrained proxy out of the weights; whether that changes FID is asked on the
+# page of [Table I](08_table1.ipynb). Only weights on which the seeds agree tell
 # something about the classes.
 #
 # ## Try it

@@ -108,10 +108,10 @@ float(round(theirs, 6)), round(full.evaluate()["fid"], 6)
 # ## Real-vs-real FID
 #
 # Two random halves of the *real* images do not have a distance of zero
-# either, because each half is a small sample. This real-vs-real FID is a
-# floor under all values of the book. FID has a bias that grows as the number
+# either, because each half is a small sample. This real-vs-real FID is the
+# scale for all values of the book. FID has a bias that grows as the number
 # of images shrinks. For the digits a half holds half as many images as a
-# model draws, so the floor is about twice as high as it would be at the
+# model draws, so this value is about twice as high as it would be at the
 # models' number of images, and a model may score below it. The settings of
 # the measurement:
 

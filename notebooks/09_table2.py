@@ -72,7 +72,8 @@ runs.linked(table, "table2")
 # %% [markdown]
 # The paper's two rows on **CIFAR-10, in the features of Inception. These
 # numbers cannot be compared with those above**; only their order can. The paper
-# does not say how much data its InfoBatch saw.
+# does not say how much data its InfoBatch saw. Its column of 30 % is left out,
+# because no run of this book has that ratio.
 
 # %%
 theirs = tables.layout(frame, "table2", published=paper.TABLE_2)

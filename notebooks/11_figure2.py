@@ -123,10 +123,10 @@ Markdown(
 # %% [markdown]
 # ## Do the seeds agree on the weights?
 #
-# The figure has one line per seed. Lines that cross freely mean that the
-# weights depend more on the random draw than on the classes.
-# [The controls](20_controls.ipynb) test this with Kendall's W. The table has what
-# moved the weights: the mean excess loss of each seed's proxy after the burn-in.
+# The figure has one marker per seed. Where the markers of a class lie close
+# together, it has nearly the same weight with every seed. Seeds may differ in
+# many classes and still share an order; Kendall's W below the figure measures
+# how far they do.
 
 # %%
 if classes:
@@ -134,6 +134,13 @@ if classes:
         classes.weights, classes.names, classes.seeds
     )
 shown
+
+# %%
+Markdown(findings.steady_in_words(frame[frame.ratio == ratio]))
+
+# %% [markdown]
+# The table has what moved the weights: the mean excess loss of each seed's proxy
+# after the burn-in.
 
 # %%
 learned = frame[(frame.row == "moderate-reweighted") & (frame.ratio == ratio)]

@@ -140,7 +140,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## The published network runs on a CPU too
+# ## The full-size network runs on a CPU too
 #
 # The full-size U-Net was trained for forty steps on 160 real images. The run
 # was done three times: without interruption, killed and resumed, and shared by

@@ -261,9 +261,10 @@ all((coresets[0] == other).all() for other in coresets[1:])
 #
 # ## Try it
 #
-# - Halve and double the scaling factor: `draw` from
-#   `dedt_lib.latents.Latents(..., scaling_factor=...)`. How noisy is a latent
-#   at $t=300$ then?
+# - Halve and double the scaling factor: import `Latents` from
+#   `dedt_lib.latents` and `draw` from
+#   `Latents(latents.encoded(experiment.lab).folder, data.labels, scaling_factor=...)`.
+#   How noisy is a latent at $t=300$ then?
 #   ([Solution](solutions_autoencoder.ipynb#Diffusion-on-latents))
 # - Give each channel a factor of its own, so that every one has a standard
 #   deviation of one. Which channel is less noisy than before?

@@ -119,6 +119,7 @@ runs.linked(unbiased, "table4")
 # Vertical bars are 95 % intervals. The dashed line is all the data at equal
 # steps; a coreset above it is worse than stopping early. The horizontal line
 # with its band is all the data, trained to the end.
+# Points of the same ratio are moved apart so that their bars do not overlap.
 
 # %%
 figures.metrics_by_ratio(

@@ -181,7 +181,7 @@ figures.image_rows(rows, list(pictures))
 # the real images that lie near samples
 # ([Kynkäänniemi et al., 2019](https://arxiv.org/abs/1904.06991)). The first row
 # is the control that is easily forgotten: no fine-tuning at all.
-# [Table V](18_table5.ipynb) has all rows and seeds.
+# [Table V](18_table5.ipynb) has the fine-tuned rows over all seeds.
 
 # %%
 from dedt_lib import evaluation
@@ -245,7 +245,7 @@ image.resize((128, 128))
 # Stable Diffusion is fine-tuned by training its U-Net on latents and captions,
 # with the squared error of the noise that all models of this book have.
 # Selection and evaluation stay as they were. The pre-trained model belongs in
-# every comparison, because fine-tuning need not make it better.
+# the comparison on this page, because fine-tuning need not make it better.
 #
 # ## Try it
 #

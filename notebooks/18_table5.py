@@ -51,6 +51,10 @@ Markdown(f"""
 With guidance: {page.answer(*guided[0])}
 
 Without guidance: {page.answer(*unguided[0])}
+
+At equal steps, with guidance: {page.answer(*guided[2])}
+
+At equal steps, without guidance: {page.answer(*unguided[2])}
 """)
 
 # %% [markdown]
@@ -90,6 +94,7 @@ runs.linked(table, "table5-unguided", without=", unguided")
 # data, trained to the end, and the dashed line is all the data at equal steps.
 # In the paper all coresets lie below the horizontal line. The two panels have
 # different scales.
+# Points of the same ratio are moved apart so that their bars do not overlap.
 
 # %%
 same = everything[everything.row.isin(grid.TABLES["table5-unguided"])]
@@ -220,8 +225,8 @@ tables.speedups(frame, rows, full=full).round(2)
 # %% [markdown]
 # The whole recipe, with the reference and the proxy of the reweighted row, by
 # evaluations of diffusion networks. Below one means more work than using all the
-# data. The pre-trained pipeline is not counted, because every row starts from
-# it.
+# data. The pre-training is not counted, because every row starts from the same
+# pipeline, as it would from a published one.
 
 # %%
 tables.whole_speedups(frame, rows, full=full)

@@ -79,6 +79,7 @@ from dedt_lib.pages.look import findings
 
 found = findings(experiment.lab)
 rows = [row for row in found.rows if row[0] not in ("select", "run")]
+pd.set_option("display.max_colwidth", None)
 pd.DataFrame(rows, columns=["what", "how many", "remark"])
 
 # %% [markdown]
@@ -154,15 +155,15 @@ table = {
         "from": 100 * facts["neighbours_accuracy"]["95 %"][0],
         "to": 100 * facts["neighbours_accuracy"]["95 %"][1],
         "features: ms": facts["cpu_ms_an_image"],
-        "training: ms": facts.get("training_cpu_ms_an_image", 0),
+        "training: ms": facts.get("training_cpu_ms_an_image"),
     }
     for name, facts in measured["encoders"].items()
 }
-pd.DataFrame(table).T.round(1)
+pd.DataFrame(table, dtype=float).T.round(1).astype(object).fillna("–")
 
 # %% [markdown]
-# Milliseconds are CPU time per image. Do the two encoders choose the same
-# tenth?
+# Milliseconds are CPU time per image; the first encoder was trained elsewhere.
+# Do the two encoders choose the same tenth?
 
 # %%
 settings, shared = measured["settings"], measured["overlap"]

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from docutils import nodes
 from docutils.utils import new_document
@@ -38,9 +39,13 @@ def test_figures_have_an_alternative_text_and_percentages_stay_whole():
     title, text = nodes.title("", "Neighbours"), nodes.paragraph("", "at 10 % of")
     pictures = nodes.image(uri="a.png"), nodes.image(uri="b.png", alt="own")
     page += nodes.section("", title, text, *pictures, nodes.paragraph("", "", nodes.literal("", "10 %")))
-    complete(None, page)
+    link = "<a href='#run-random-10'>1.2</a><span id='run-random-10'>10 %</span>"
+    page += nodes.raw("", link, format="html")
+    complete(SimpleNamespace(env=SimpleNamespace(docname="notebooks/08_table1")), page)
     assert [image["alt"] for image in pictures] == [
         "Figure: Neighbours (described in the text before)",
         "own",
     ]
     assert "at 10\u00a0% of" in page.astext() and "10 %" in page.astext()
+    own = "<a href='#08_table1-run-random-10'>1.2</a><span id='08_table1-run-random-10'>10&nbsp;%</span>"
+    assert own in page.astext()

@@ -91,7 +91,7 @@ def test_comparisons_that_were_chosen_with_the_results_in_view_get_no_verdict():
     frame = results(random=around(2.0), moderate=around(1.0, by=0.9))
     page = findings.Page(frame, [PAIR], added=True)
     assert page.compare(*PAIR).verdict[0.1] == "inconclusive" and "better" not in page.shown().iloc[0, 0]
-    assert page.answer(*PAIR).startswith("**No verdict.**")
+    assert page.answer(*PAIR).startswith("**No verdict, because the comparison was chosen after")
     assert page.summary().endswith("added after the results had been read, so they get no verdict.")
 
 
@@ -330,7 +330,8 @@ def test_gains_of_classes_are_corrected_together():
     assert gains.p_holm.tolist() == pytest.approx(list(evaluation.holm(gains.p)))
     said = findings.gains_in_words(classes)
     assert said.startswith("**Of 10 classes, reweighting improves 1 (a)** and harms 1 (b) after Holm's")
-    assert "with minus without weights, is lowest for class a, -2.0" in said
+    below = (gains.difference < 0).sum()
+    assert f"on average below zero for {below} of the classes. It is lowest for class a, -2.0" in said
     assert "5 seeds), better; it is highest for class b, +1.99 (" in said
     few = findings.gains_in_words(findings.by_class(PAIRED, 0.1))
     assert few.startswith(
@@ -414,10 +415,10 @@ def test_seeds_that_another_network_measured_are_told_apart():
     by_seed = measured_by(frame.seed.map({0: "a", 1: "a", 2: "b"}))
     assert findings.shared_in_words(by_seed[by_seed.seed < 2]) == ""
     said = findings.shared_in_words(by_seed)
-    assert "were trained 2 times" in said and "real-vs-real FIDs agree within 4e-06 of the value" in said
-    assert "the seeds 0, 1; 2. All rows" in said
+    assert "was trained 2 times" in said and "real-vs-real FIDs agree within 4e-06 of the value" in said
+    assert "The seeds 0, 1 and the seeds 2 have one each" in said
     said = findings.shared_in_words(measured_by("aaaabb"))
-    assert "Cells from another machine than most of their seed and ratio: 2 of 6." in said
+    assert "2 of 6 cells were computed on another machine than most cells of their seed and ratio." in said
 
 
 def test_a_page_says_how_its_results_were_made():
@@ -483,3 +484,19 @@ def test_more_steps_help_or_do_not():
     )
     assert said.endswith("with a random 10 % it is 9.00 after 100 steps, after a minimum of 8.00.")
     assert findings.steps_in_words(frame.iloc[:0]) == ""
+
+
+def test_comparisons_that_only_one_metric_shows_are_listed():
+    rng = np.random.default_rng(0)
+    frame = results(random=np.zeros(5), moderate=1 + rng.normal(0, 0.1, 5), gaussian=rng.normal(0, 0.1, 5))
+    frame = frame.assign(kid=np.where(frame.row == "gaussian", 1, 0) + rng.normal(0, 0.1, len(frame)))
+    pairs = [("moderate", "random"), ("gaussian", "random")]
+    page, others = findings.Page(frame, pairs), findings.Page(frame, pairs, "kid", added=True)
+    said = findings.metrics_in_words(page, others)
+    moderate, gaussian = (
+        f"*{grid.LABELS[row]}* minus *Uniform random* at 10 %" for row in ("moderate", "gaussian")
+    )
+    assert said == (
+        f"Intervals that exclude zero by FID and not by KID: {moderate}; by KID and not by FID: {gaussian}."
+    )
+    assert findings.metrics_in_words(page, findings.Page(frame[:0], pairs, "kid")) == "No results yet."

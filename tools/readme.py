@@ -10,6 +10,8 @@ import math
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from dedt_lib.book import comparisons, grid, results, tables
 from dedt_lib.config.profile import load_profile
 from dedt_lib.sampling import proportional_labels
@@ -64,10 +66,13 @@ def found():
         "the recipe, against all the data at equal steps": (ours, control),
         "a random coreset, against all the data at equal steps": ("random", control),
     }
-    pages, columns = {}, {"scikit-learn's digits": "digits", "CIFAR-10": "cifar10-latent"}
+    pages, columns = (
+        {},
+        {"scikit-learn's digits": "digits", "CIFAR-10, 10,000 images, in a latent space": "cifar10-latent"},
+    )
     for name, profile in columns.items():
         frame = results.read_cells(profile, root=ROOT / "results")
-        pages[name] = comparisons.Page(frame[frame.ratio.isin([0.1, 1.0])], pairs.values())
+        pages[name] = comparisons.Page(frame, pairs.values(), profile=profile)
     seeds = {name: page.table.seeds.max() for name, page in pages.items()}
     titles = [
         f"{name} (`{columns[name]}`, {comparisons.seeds_in_words(number)})" for name, number in seeds.items()
@@ -77,12 +82,22 @@ def found():
         own = [page.compare(*pair).loc[0.1] for page in pages.values()]
         entries = [comparisons.entry(line, usual=most) for line, most in zip(own, seeds.values())]
         lines.append(f"| {question} | {' | '.join(entries)} |")
-    enough = [page.table[page.table.seeds >= comparisons.ENOUGH] for page in pages.values()]
-    verdicts = [verdict for table in enough for verdict in table.verdict]
-    better, worse = map(verdicts.count, (comparisons.BETTER, comparisons.WORSE))
-    counts = [f"{count or 'none'} {'are' if count > 1 else 'is'}" for count in (better, worse)]
-    said = f"Of the {len(verdicts)} comparisons with five seeds, {counts[0]} *better* and {counts[1]} *worse*"
-    lines.append(f"\n{said}; with fewer seeds there is no verdict.")
+    tested = {columns[name]: page.table for name, page in pages.items()}
+    enough = pd.concat(tested, names=["profile"]).query("seeds >= @comparisons.ENOUGH")
+    questions, told = {pair: question for question, pair in pairs.items()}, []
+    for verdict in (comparisons.BETTER, comparisons.WORSE):
+        those = [
+            f"{questions[row, other]}, at {tables.percent(ratio)} of the images of `{profile}`: "
+            + comparisons.entry(line.replace(verdict, comparisons.OPEN), usual=line.seeds)
+            for (profile, row, other, _, ratio), line in enough[enough.verdict == verdict].iterrows()
+        ]
+        told.append(f"{len(those) or 'none'} {'are' if len(those) > 1 else 'is'} *{verdict}*")
+        told[-1] += f" ({'; '.join(those)})" * bool(those)
+    shares = ", ".join(map(tables.percent, sorted(enough.index.unique("ratio"))))
+    lines.append(
+        f"\nOf all {len(enough)} comparisons with five seeds (at {shares}), {' and '.join(told)}; with fewer "
+        "seeds there is no verdict."
+    )
     return "\n".join(lines) + "\n"
 
 

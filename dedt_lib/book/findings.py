@@ -31,7 +31,7 @@ from .comparisons import (
     seeds_in_words,
 )
 from .grid import LABELS, cells
-from .tables import intervals, percent
+from .tables import intervals, metric, percent
 
 
 class Classes(NamedTuple):
@@ -182,7 +182,8 @@ def gains_in_words(classes: Classes | None) -> str:
         )
     most, least = gains.difference.idxmin(), gains.difference.idxmax()
     return (
-        f"{head}. The difference in class-wise FID, with minus without weights, is lowest for class {most}, "
+        f"{head}. The difference in class-wise FID, with minus without weights, is on average below zero for "
+        f"{(gains.difference < 0).sum()} of the classes. It is lowest for class {most}, "
         f"{entry(gains.loc[most])}; it is highest for class {least}, {entry(gains.loc[least])}."
     )
 
@@ -256,6 +257,34 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
     )
     most = f"a gain of more than {max(0.0, -line.low):.2f} in FID lies outside the 95 % interval"
     return f"{alike}, {told}; {most} (at {percent(ratio)}, {seeds_in_words(line.seeds)})."
+
+
+def metrics_in_words(page: Page, others: Page) -> str:
+    """Which intervals exclude zero by the metric of ``page`` and not by one of ``others``, or the reverse.
+
+    Args:
+        page: comparisons by one metric.
+        others: the same comparisons by other metrics.
+    """
+
+    def clear(table: pd.DataFrame, value: str) -> pd.Series:
+        own = table.xs(value, level="value")
+        return (own.low > 0) | (own.high < 0)
+
+    if page.table.empty or others.table.empty:
+        return "No results yet."
+    said = []
+    for value in others.table.index.unique("value"):
+        both = pd.DataFrame(
+            {page.value: clear(page.table, page.value), value: clear(others.table, value)}
+        ).dropna()
+        for by, not_by in ((page.value, value), (value, page.value)):
+            alone = [
+                f"*{LABELS[row]}* minus *{LABELS[other]}* at {percent(ratio)}"
+                for row, other, ratio in both.index[both[by] & ~both[not_by]]
+            ]
+            said.append(f"by {metric(by).label} and not by {metric(not_by).label}: {_listed(alone)}")
+    return f"Intervals that exclude zero {'; '.join(said)}."
 
 
 def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
@@ -383,18 +412,20 @@ def shared_in_words(frame: pd.DataFrame) -> str:
     floors = frame.result.map(lambda result: result["floor"]["fid"])
     apart = floors.max() / floors.min() - 1
     head = (
-        f"The FID network and the feature extractors were trained {network.nunique()} times, because "
-        f"machines round differently (their real-vs-real FIDs agree within {apart:.0e} of the value)"
+        f"The FID network was trained {network.nunique()} times, once for each kind of machine, because "
+        f"machines round differently (the real-vs-real FIDs agree within {apart:.0e} of the value)."
     )
     if (network.groupby(frame.seed).nunique() == 1).all():
         seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))
-        shared = "All rows of a seed use the same networks, so every difference is within one."
-        return f"{head}: once each for the seeds {'; '.join(seeds)}. {shared}"
+        shared = (
+            f"The seeds {' and the seeds '.join(seeds)} have one each, so every difference is within one."
+        )
+        return f"{head} {shared}"
     usual = network.groupby([frame.seed, frame.ratio]).transform(lambda own: own.mode()[0])
     return (
-        f"{head}. Cells from another machine than most of their seed and ratio: "
-        f"{(network != usual).sum()} of {len(frame)}. A difference with such a cell also includes the effect "
-        "of another extractor, which may choose another coreset."
+        f"{head} {(network != usual).sum()} of {len(frame)} cells were computed on another machine than most "
+        "cells of their seed and ratio. A difference with such a cell also includes the effect of another "
+        "training of the feature extractor, which may choose another coreset."
     )
 
 

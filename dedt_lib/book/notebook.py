@@ -82,8 +82,9 @@ def _png(figure: Figure) -> bytes:
 
 
 def complete(app: "Sphinx", page: "nodes.document") -> None:
-    """Give figures an alternative text that names their section, and keep a number and its % on one line.
+    """Give figures an alternative text that names their section, and tables links that stay on the page.
 
+    A number and its % stay on one line.
     Every figure of the notebooks is led by a paragraph that describes it, so a reader who hears the page is
     sent there.
     """
@@ -98,6 +99,11 @@ def complete(app: "Sphinx", page: "nodes.document") -> None:
             image["alt"] = (
                 f"Figure: {section.astext() if section else 'see the text'} (described in the text before)"
             )
+    prefix = app.env.docname.rpartition("/")[2]
+    for table in page.findall(nodes.raw):
+        if table["format"] == "html":  # the book on paper is one page, with the ids of all
+            own = re.sub(r"(?<=id='|f='#)run-", f"{prefix}-run-", table.astext())
+            table.children = [nodes.Text(re.sub(r"(?<=\d) %", "&nbsp;%", own))]
     for text in list(page.findall(nodes.Text)):
         verbatim = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
         if " %" in text and not isinstance(text.parent, verbatim):

@@ -34,6 +34,9 @@ Root = str | os.PathLike | None
 MODEL = ("data", "embed", "select", "latents", "reference", "reweight", "train")
 """The stages of a ledger that make up the cost of a trained model, in order; others sample and evaluate."""
 
+GIVEN = {("latents", "images"), ("latents", "evaluations")}
+"""What a ledger has of the pre-training of a pipeline.  Table V takes the pipeline as given."""
+
 UNITS = {
     "images": "images",
     "evaluations": "network evaluations",
@@ -344,14 +347,17 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
 def _columns(result: dict[str, Any]) -> dict[str, Any]:
     """The columns of :func:`read_cells` for the result of a cell, without the profile."""
     costs, same = result["costs"], ("row", "fid", "copies", "steps", "realised")
-    whole = [cost for part, cost in costs.items() if part in MODEL]
+    whole = {
+        unit: sum(costs[part][unit] for part in MODEL if part in costs and (part, unit) not in GIVEN)
+        for unit in UNITS
+    }
     return {
         **{name: result[name] for name in same},
         **{name: result["recipe"][name] for name in ("ratio", "seed")},
         "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
         **{name: result.get(name) for name in (*MORE_METRICS, "copies_features", "fid_held_out")},
         **{unit: costs["train"][unit] for unit in UNITS},
-        **{f"whole_{unit}": sum(cost[unit] for cost in whole) for unit in UNITS},
+        **{f"whole_{unit}": sum_ for unit, sum_ in whole.items()},
         "result": result,
     }
 

@@ -95,11 +95,12 @@ def figure_2(
 
 
 def weights_by_seed(weights: np.ndarray, class_names: Names, seeds: Sequence[int]) -> Figure:
-    """Class weights K alpha, a line for each seed; ``weights`` is alpha, float [seeds, K]."""
+    """Class weights K alpha, a marker for each seed; ``weights`` is alpha, float [seeds, K]."""
     figure, axes = plt.subplots(figsize=(WIDTH, 2.8))
     K = len(class_names)
-    for k, (seed, values) in enumerate(zip(seeds, weights, strict=True)):
-        axes.plot(K * values, "osD^v"[k % 5], ls="-", ms=5, label=f"seed {seed}" if len(seeds) > 1 else None)
+    shifts = np.linspace(-0.2, 0.2, len(seeds)) if len(seeds) > 1 else [0.0]
+    for k, (seed, shift, values) in enumerate(zip(seeds, shifts, weights, strict=True)):
+        axes.plot(np.arange(K) + shift, K * values, MARKERS[k % len(MARKERS)], ms=5, label=f"seed {seed}")
     axes.axhline(1, color="0.4", lw=0.8)
     axes.set(xlabel="class", ylabel="class weight $K\\alpha$")
     class_ticks(axes, class_names)
@@ -370,16 +371,16 @@ def speedup_by_ratio(panels: Mapping[str, Mapping[str, Sequence[float]]], ratios
 
     Args:
         panels: recipe -> {series: speed-up at each of ``ratios``, NaN where there is none}; the first
-            series is the ideal speed-up and is drawn dashed.
+            series is the ideal speed-up and is drawn as a wide line.
         ratios: shares of the data that are kept.
     """
     figure, grid = panel_grid(len(panels), 3.3, columns=3, sharey=True)
     for axes, (title, series) in zip(grid, panels.items()):
         for k, (label, values) in enumerate(series.items()):
-            style: dict[str, Any] = {"ls": "--", "color": "0.4"}
+            style: dict[str, Any] = {"color": "0.8", "lw": 5}  # the other lines may cover it
             if k:
-                style = {"marker": "osD^"[(k - 1) % 4], "color": f"C{k - 1}"}
-            axes.plot(100 * np.asarray(ratios), values, label=label, lw=1.4, ms=5, **style)
+                style = {"marker": MARKERS[k - 1], "color": f"C{k - 1}", "lw": 1.4, "ms": 5}
+            axes.plot(100 * np.asarray(ratios), values, label=label, **style)
         axes.axhline(1, color="0.15", lw=1)
         axes.set(title=title, xlabel="images kept (%)", yscale="log")
         axes.set_xticks(100 * np.asarray(ratios))

@@ -22,12 +22,12 @@ from .common import (
 
 
 def loss_curves(runs: Arrays) -> Figure:
-    """Smoothed training losses; ``runs`` maps a label to losses [steps]."""
+    """Smoothed training losses; ``runs`` maps a label to losses [steps].  Later lines are thinner."""
     figure, axes = plt.subplots(figsize=(WIDTH, 3.2))
     size = min(50, *(max(1, len(losses) // 4) for losses in runs.values()))
-    for label, losses in runs.items():
+    for k, (label, losses) in enumerate(runs.items()):
         smooth = np.convolve(losses, np.ones(size) / size, mode="valid")
-        axes.plot(np.arange(len(smooth)) + size, smooth, label=label)
+        axes.plot(np.arange(len(smooth)) + size, smooth, label=label, lw=max(1.0, 3 - 0.7 * k))
     axes.set(xlabel="optimiser step", ylabel="loss (mean squared error)", yscale="log")
     if len(runs) > 1:
         axes.legend()
