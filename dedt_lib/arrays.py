@@ -68,7 +68,7 @@ def slices(n: int, size: int | None = None) -> list[slice]:
 
 
 def thin(rows: Array, most: int) -> Array:
-    """At most ``most`` evenly spaced rows of an array, the last one included."""
+    """At most ``most`` evenly spaced rows of an array, from the first to the last (of one, the first)."""
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))]
 
 
@@ -84,7 +84,17 @@ def products(x: Array, y: Array, device: str | None) -> Array:
 def check_choice(what: str, value: object, choices: Collection) -> None:
     """Raise DedtError unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise DedtError(f"Unknown {what} '{value}'. Choose one of: {', '.join(choices)}.")
+        there = (
+            f"Choose one of: {', '.join(choices)}." if choices else "There is none to choose: leave it out."
+        )
+        raise DedtError(f"Unknown {what} '{value}'. {there}")
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise DedtError unless all ``numbers``, given by name, are at least one."""
+    for name, number in numbers.items():
+        if not number >= 1:
+            raise DedtError(f"{name} must be at least 1; got {number}.")
 
 
 def check_labels(labels: Array) -> Array:
@@ -92,7 +102,10 @@ def check_labels(labels: Array) -> Array:
     labels = np.asarray(labels)
     one_each = labels.ndim == 1 and len(labels) > 0 and np.issubdtype(labels.dtype, np.integer)
     if not one_each or labels.min() < 0:
-        raise DedtError("Labels must be a non-empty array of integers 0..K-1.")
+        raise DedtError(
+            f"Labels must be a non-empty array of integers 0..K-1; got {labels.dtype} {list(labels.shape)}. "
+            "Number the classes, for example with np.unique(labels, return_inverse=True)."
+        )
     return labels.astype(np.int64)
 
 
@@ -100,10 +113,15 @@ def check_positions(positions: Array, total: int) -> Array:
     """Positions as int64 [m] in 0..total-1; raises DedtError for anything else, such as a boolean mask."""
     positions = np.asarray(positions)
     numbers = positions.ndim == 1 and np.issubdtype(positions.dtype, np.integer)
-    if positions.size and not (numbers and positions.min() >= 0 and positions.max() < total):
+    if positions.size and not numbers:
         raise DedtError(
-            f"Samples must be given as integer positions 0..{total - 1} (np.flatnonzero of a mask); got "
-            f"{positions.dtype} {positions.shape}."
+            f"Samples must be given as integer positions (np.flatnonzero of a mask); got {positions.dtype} "
+            f"{list(positions.shape)}."
+        )
+    if positions.size and not (positions.min() >= 0 and positions.max() < total):
+        raise DedtError(
+            f"Positions of samples must lie in 0..{total - 1}; these run from {positions.min()} to "
+            f"{positions.max()}."
         )
     return positions.astype(np.int64)
 

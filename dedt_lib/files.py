@@ -121,7 +121,12 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 def address(stage: str, identity: Any) -> str:
     """Sixteen hex digits that name a result: a hash of ``stage`` and its JSON-serialisable ``identity``."""
-    text = json.dumps({"stage": stage, "identity": identity}, sort_keys=True, allow_nan=False)
+    try:
+        text = json.dumps({"stage": stage, "identity": identity}, sort_keys=True, allow_nan=False)
+    except TypeError as error:
+        raise DedtError(
+            f"What decides '{stage}' must be numbers, words, or lists of them ({error})."
+        ) from error
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

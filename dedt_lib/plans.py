@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import check_positions
+from .arrays import check_labels, check_positions
 from .errors import DedtError
 from .randomness import numpy_generator
 
@@ -93,8 +93,13 @@ class ClassDrawPlan(EpochPlan):
         self, indices: np.ndarray, labels: np.ndarray, class_weights: np.ndarray, **settings: Any
     ) -> None:
         super().__init__(indices, **settings)
-        class_weights = np.asarray(class_weights, dtype=np.float64)
+        labels, class_weights = check_labels(labels), as_weights(class_weights, len(class_weights))
         counts = np.bincount(labels, minlength=len(class_weights))
+        if len(counts) > len(class_weights) or class_weights[counts == 0].any():
+            raise DedtError(
+                f"The samples are of {np.count_nonzero(counts)} classes and there are {len(class_weights)} "
+                "class weights: give each class one, and none to a class without a sample."
+            )
         self.probabilities = (class_weights / np.maximum(counts, 1))[labels]
         self.probabilities /= self.probabilities.sum()
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from .arrays import check_labels, check_positive
 from .devices import autocast
 from .errors import DedtError
 from .files import claim, intact_or_removed, join, sealed
@@ -166,9 +167,16 @@ def sample(
         uint8 [n, C, H, W].
 
     Raises:
-        DedtError: The folder holds samples of another model, other labels or settings.
+        DedtError: Labels or steps are invalid, samples are not finite, or the folder holds samples of another
+            model, other labels or settings.
     """
-    processes, labels = processes or Processes(), np.ascontiguousarray(labels, dtype=np.int64)
+    processes, labels = processes or Processes(), check_labels(labels)
+    check_positive(steps=steps, batch_size=batch_size)
+    if labels.max() > model.null_label:
+        raise DedtError(
+            f"The largest label is {labels.max()}, but the model has {model.null_label} classes, from 0, and "
+            "the label after them for none."
+        )
     facts = {"model": key_of(model), "labels": hashlib.sha256(labels.data).hexdigest(), "seed": int(seed)}
     facts |= {"sampler": getattr(sampler, "__name__", ""), "steps": int(steps), "guidance": float(guidance)}
     facts["precision"] = precision
@@ -182,6 +190,10 @@ def sample(
         chosen = torch.from_numpy(labels[numbers]).to(device)
         with autocast(precision, device):
             x_0 = sampler(model, noise, chosen, steps=steps, guidance=guidance, generators=draws)
+        if not torch.isfinite(x_0).all():
+            raise DedtError(
+                "The samples are not finite: the model's weights are damaged, or its training diverged."
+            )
         return decode(x_0).cpu().numpy()
 
     with tempfile.TemporaryDirectory() as temporary:

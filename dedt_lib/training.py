@@ -27,12 +27,12 @@ from torch import nn
 from tqdm import tqdm
 
 from . import checkpoint, interruption
-from .arrays import check_choice
+from .arrays import check_choice, check_positive
 from .checkpoint import CHECKPOINT
 from .data import LabelledImages
 from .devices import FLUSH, PRECISIONS, History, autocast, upload
 from .errors import DedtError
-from .files import PATIENCE, intact, say_damaged, sealed
+from .files import PATIENCE, intact, make_folder, say_damaged, sealed
 from .latents import Latents
 from .models.batch import Batch
 from .pixels import channels_first, to_float
@@ -252,11 +252,14 @@ def fit(
         The finished run, with its losses and counters.
 
     Raises:
-        DedtError: The checkpoint belongs to another run, the disk is full, or losses are not finite.
+        DedtError: The folder cannot be written, the checkpoint belongs to another run, the disk is full, or
+            losses are not finite.
         interruption.Stopped: A signal asked to stop; the last finished step is in a checkpoint.
     """
     run = _Run(task, processes)
     processes, folder = run.processes, Path(folder) if folder else None
+    if folder and processes.main:
+        make_folder(folder, "Choose")
     if folder and processes.from_main(processes.main and _can_go_on(folder)):
         run.restore(folder / CHECKPOINT)
     how = {"unit": "step", "leave": False, "disable": processes.hides_bars}
@@ -318,7 +321,7 @@ class Supervised(Task):
         loss: Called with the indices of a batch, int64 [b] on the device, and a generator on the host for
             random draws; returns a scalar.
         optimizer: One of OPTIMIZERS, over the parameters of ``network``.
-        n: Number of samples.
+        data: The samples.
         settings: epochs, batch_size, seed, schedule (:func:`make_schedule`), and whatever else identifies
             the run.
         stream: Name of its randomness, a function of (seed, stream, epoch).
@@ -330,13 +333,15 @@ class Supervised(Task):
         network: nn.Module,
         loss: Callable[[torch.Tensor, torch.Generator], torch.Tensor],
         optimizer: torch.optim.Optimizer,
-        n: int,
+        data: LabelledImages,
         settings: dict,
         *,
         stream: str,
         device: torch.device | str,
     ) -> None:
-        self.network, self.optimizer, self.settings = network.train(), optimizer, {**settings, "samples": n}
+        check_positive(epochs=settings["epochs"], batch_size=settings["batch_size"])
+        self.network, self.optimizer = network.train(), optimizer
+        self.settings, n = {**settings, "data": data.fingerprint}, len(data)
         self.epochs, self.seed = settings["epochs"], settings["seed"]
         self.dropout, self._stream = f"{stream} dropout", stream
         self._loss, self._n, self._device = loss, n, device
@@ -418,6 +423,8 @@ class TrainingSettings:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("ema_warmup", self.ema_warmup, EMA_WARMUPS)
         check_choice("precision", self.precision, PRECISIONS)
+        sizes = ("epochs", "batch_size", "checkpoint_every")
+        check_positive(**{name: getattr(self, name) for name in sizes})
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -441,6 +448,8 @@ class PixelImages:
 
     def __init__(self, data: LabelledImages) -> None:
         self.images, self.labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+
+        self.shape, self.content = data.images.shape[1:], data.fingerprint
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -541,12 +550,14 @@ class _Diffusion(Task):
         self.network = model.to(device, memory_format=layout).train()
         source = as_source(data)
         self.source, self.plan = source.to(device), plan
-        self.settings = {**settings.decisive, "seed": seed, "visits": _visits(plan, source.labels)}
+        self.settings = {**settings.decisive, "seed": seed, "visits": _visits(plan, source)}
+        self.settings["weighting"] = _numbers(weighting)
         self.options, self.weighting = settings, weighting
         self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every
         self.steps, self.clip = plan.steps(settings.batch_size), settings.gradient_clip
         if not self.steps:
             raise DedtError("The plan visits no samples, so there is nothing to train on.")
+        _check_fit(model, source, settings, weighting)
         self.optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
         warmup: float = settings.warmup_steps
         if settings.warmup_epochs:
@@ -606,13 +617,41 @@ class _Diffusion(Task):
         self.plan.restore({name: value.numpy() for name, value in parts.get("plan", {}).items()})
 
 
-def _visits(plan, labels):
-    """Digest of what a run visits: labels, first epoch of the plan, and the plan's scalar attributes."""
-    numbers = {
-        name: value for name, value in vars(plan).items() if isinstance(value, int | float | str | None)
-    }
-    digest = hashlib.sha256(repr((type(plan).__name__, sorted(numbers.items()))).encode())
-    for values in (torch.as_tensor(labels).cpu().numpy(), *plan.epoch(0)):
+def _check_fit(model, source, settings, weighting):
+    """Raise DedtError unless a model's classes and size, where it has them, are those of the images."""
+    K, size = getattr(model, "null_label", None), getattr(model, "sample_shape", None)
+    largest, counts = int(source.labels.max()), getattr(weighting, "counts", None)
+    if K is not None and largest >= K and settings.label_dropout < 1:
+        raise DedtError(
+            f"The largest label is {largest}, but the model has {K} classes, 0..{K - 1}: build it for the "
+            "classes of the images."
+        )
+    if size is not None and tuple(source.shape) != tuple(size):
+        raise DedtError(
+            f"The model draws {tuple(size)} (channels, height, width), but the images or latents are "
+            f"{tuple(source.shape)}: build it for their size."
+        )
+    if counts is not None and largest >= len(counts):
+        raise DedtError(
+            f"Group DRO has the counts of {len(counts)} classes, but the largest label is {largest}: give it "
+            "the images of every class."
+        )
+
+
+def _numbers(thing):
+    """The scalar attributes of an object, by name."""
+    scalars = int | float | str | None
+    held = {} if thing is None else vars(thing)
+    return {name: value for name, value in held.items() if isinstance(value, scalars)}
+
+
+def _visits(plan, source):
+    """Digest of what a run visits: images, labels, and the plan's scalars, first and last epoch."""
+    content = getattr(source, "content", "")
+    numbers = sorted(_numbers(plan).items())
+    digest = hashlib.sha256(repr((type(plan).__name__, numbers, content)).encode())
+    ends = (0, plan.epochs - 1) if not plan.needs_losses else (0,)
+    for values in (source.labels.cpu().numpy(), *(part for e in ends for part in plan.epoch(e))):
         digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()[:16]
 

@@ -252,3 +252,13 @@ def test_the_page_shows_what_is_tested():
     shown = classes("\n".join(re.findall("```python\n(.*?)```", page, re.DOTALL)))
     assert set(shown) == {"Thumbnail", "Narrow", "Norm", "ConvolutionSpec", "Half"}
     assert shown.items() <= classes(Path(__file__).read_text()).items()
+
+
+def test_a_value_that_is_no_number_or_word_is_told(monkeypatch, smoke):
+    class Odd(Thumbnail):
+        def __init__(self, side=frozenset()):
+            super().__init__()
+
+    monkeypatch.setitem(ENCODERS, "odd", Odd)
+    with pytest.raises(DedtError, match="must be numbers, words, or lists of them"):
+        _ = smoke.change(method="moderate", encoder="odd").coreset.address

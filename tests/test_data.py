@@ -261,3 +261,25 @@ check_source("cifar10")
 assert not {{"torch", "sklearn"}} & set(sys.modules)
 """
     assert tiny.python("-c", code).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"images": np.zeros((2, 64, 64, 3), np.uint8)}, "images.transpose.0, 3, 1, 2."),
+        ({"captions": ("one",)}, "2 images and 1 captions"),
+    ],
+)
+def test_images_and_captions_that_do_not_fit_are_refused(change, message):
+    fits = {
+        "images": np.zeros((2, 1, 4, 4), np.uint8),
+        "labels": [0, 1],
+        "class_names": ["a", "b"],
+        "ids": "xy",
+    }
+    data = LabelledImages(**fits)
+    assert (data.class_names, data.ids, data.labels.tolist()) == (("a", "b"), ("x", "y"), [0, 1])
+    with pytest.raises(DedtError, match=message):
+        LabelledImages(**{**fits, **change})
+    with pytest.raises(DedtError, match="np.flatnonzero of a mask"):
+        data.subset(np.array([True, False]))

@@ -498,3 +498,27 @@ def test_concordance_is_one_for_one_order_and_small_for_none():
     ps = [concordance(np.random.default_rng(i).random((5, 10)))[1] for i in range(200)]
     assert 0.02 < np.mean(np.array(ps) < 0.05) < 0.1
     assert concordance(np.ones((3, 4)))[1] == concordance(np.ones((1, 4)))[1] == 1
+
+
+def test_a_reference_is_saved_under_the_name_that_is_given(tmp_path):
+    reference = FrechetReference.of(draw(20))
+    reference.save(tmp_path / "real")
+    assert FrechetReference.load(tmp_path / "real").distance(draw(20, seed=1)) == reference.distance(
+        draw(20, seed=1)
+    )
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x: evaluation.kid_within(np.full_like(x, np.nan), 10), "NaN or infinite"),
+        (lambda x: evaluation.both_cmmds(x, x[:0]), "at least 1 embedding"),
+        (lambda x: evaluation.precision_recall(x, x, k=0), "k must be at least 1"),
+        (lambda x: evaluation.nearest_features([x], x, among=[]), "no references to search"),
+        (lambda x: evaluation.nearest_features([x], x[:, :2]), "different width"),
+        (lambda x: evaluation.real_floor(x, np.arange(len(x)) % 2, splits=0), "splits must be at least 1"),
+    ],
+)
+def test_what_a_metric_cannot_use_is_told(call, message):
+    with pytest.raises(DedtError, match=message):
+        call(draw(20))

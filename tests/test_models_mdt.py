@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from timm.optim import Adan
 from torch.distributions import Normal, kl_divergence
@@ -333,3 +334,9 @@ def test_adan_is_the_published_update():
         expected = expected - lr * direction / ((n / (1 - b3**k)).sqrt() + eps)
         before = g
         torch.testing.assert_close(theta.detach(), expected)
+
+
+def test_guidance_leaves_the_variance_alone_with_few_channels():
+    model = tiny.mdt(in_channels=2)
+    x, t, labels = torch.randn(1, 2, 8, 8), torch.tensor([500]), torch.tensor([3])
+    assert torch.allclose(model.guided(x, t, labels, 4.0)[:, 2:], model(x, t, labels)[:, 2:], atol=1e-5)

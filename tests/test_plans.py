@@ -168,7 +168,7 @@ def test_one_weight_for_each_sample(wrong):
 
 @pytest.mark.parametrize("wrong", [np.arange(3) < 2, [-1], [3], [0.5]], ids=str)
 def test_samples_are_named_by_their_positions(wrong):
-    with pytest.raises(DedtError, match="given as integer positions 0..2"):
+    with pytest.raises(DedtError, match="integer positions|must lie in 0..2"):
         EpochPlan(wrong, total=3, epochs=1)
 
 
@@ -194,3 +194,9 @@ def test_each_epoch_is_drawn_anew_and_alike():
 def test_drawn_classes_leave_the_tail_alone():
     plan = ClassDrawPlan([0, 1], [0, 1], [0.5, 0.5], seed=0, total=4, epochs=8, annealing_start=0.875)
     assert plan.epoch(7)[0].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [0.2, 0.2, 0.6], [1.5, -0.5]])
+def test_every_class_that_is_drawn_has_one_weight_and_a_sample(wrong):
+    with pytest.raises(DedtError):
+        ClassDrawPlan([0, 1, 2], [0, 1, 1], wrong, total=3, epochs=1)

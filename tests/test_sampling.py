@@ -375,3 +375,24 @@ def test_intermediate_latents_can_be_kept(mdt):
 def test_a_number_of_steps_out_of_range_is_refused(mdt, steps):
     with pytest.raises(DedtError, match="2 to 1000"):
         respaced_ddpm(mdt, noise(3), LABELS, steps=steps, guidance=1, generators=generators())
+
+
+@pytest.mark.parametrize(
+    "labels, change, message",
+    [
+        ([0, 11], {}, "largest label is 11, but the model has 10 classes"),
+        ([], {}, "non-empty array of integers"),
+        ([0.5], {}, "got float64 .1."),
+        ([0], {"steps": 0}, "steps must be at least 1"),
+    ],
+)
+def test_labels_and_steps_that_cannot_be_drawn_are_refused(labels, change, message):
+    with pytest.raises(DedtError, match=message):
+        sample(tiny.unet(), labels, **{"seed": 0, "steps": 2, "guidance": 0.0, "batch_size": 4, **change})
+
+
+def test_a_model_that_diverged_draws_nothing():
+    model = tiny.unet()
+    torch.nn.init.constant_(next(model.parameters()), float("nan"))
+    with pytest.raises(DedtError, match="samples are not finite"):
+        sample(model, [0, 1], seed=0, steps=2, guidance=0.0, batch_size=2)

@@ -421,3 +421,38 @@ def test_two_images_of_a_class_are_no_reason_for_doubt():
     pairs, classes = np.arange(80.0)[:, None] ** 2, np.repeat(np.arange(40), 2)
     assert select(pairs, classes, method="moderate", ratio=0.5).tied == ()
     assert select(0 * pairs, classes, method="moderate", ratio=0.5).tied == ("all",)
+
+
+# ---- selectors of one's own --------------------------------------------------------------------------
+
+
+class Logarithm(selection.Selector):
+    def scores(self, features, labels, scope, originals):
+        with np.errstate(invalid="ignore"):
+            return np.log(features[:, 0])
+
+
+class Bare(Logarithm):
+    power: float = 2.0
+
+
+@pytest.mark.parametrize(
+    "method, message",
+    [(Logarithm, "returned NaN as the score of 1 sample.s., the first 2"), (Bare, "Bare must be decorated")],
+)
+def test_a_faulty_selector_is_told(monkeypatch, method, message):
+    monkeypatch.setitem(selection.REGISTRY, "own", method)
+    with pytest.raises(DedtError, match=message):
+        select(np.array([[1.0], [2], [-1], [3]]), [0, 0, 0, 0], method="own", ratio=0.5)
+
+
+def test_originals_are_of_the_class_of_their_copies():
+    features = np.arange(6.0)[:, None]
+    with pytest.raises(DedtError, match="LabelledImages.originals, not .copies"):
+        select(features, [0, 0, 0, 0, 1, 1], method="moderate", ratio=0.5, originals=[0, 1, 2, 3, 0, 1])
+
+
+@pytest.mark.parametrize("wrong", [{"band": "centre"}, {"scope": "clas"}])
+def test_a_band_has_known_names(wrong):
+    with pytest.raises(DedtError, match="Choose one of"):
+        selection.moderate_order(np.arange(5.0), 0.5, **{"scope": "class", **wrong})

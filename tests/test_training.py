@@ -77,20 +77,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path, monk
 
 
 OTHERS = [{"seed": 1}, {"learning_rate": 2e-3}, {"batch_size": 9}, {"plan": {"indices": np.arange(20)}}]
-OTHERS += [{"plan": {"annealing_start": 0.5}}]
+OTHERS += [{"plan": {"annealing_start": 0.5}}, {"plan": {"annealing_start": 0.75, "tail_weights": range(30)}}]
 
 
-@pytest.mark.parametrize("change", [*OTHERS, {"labels": [1, 0]}], ids=str)
+@pytest.mark.parametrize("change", [*OTHERS, {"labels": [1, 0]}, {"images": 1}], ids=str)
 def test_the_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, digits, change):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         tiny.interrupt(patch, 8)
-        run(tmp_path, digits)
+        tail = {"annealing_start": 0.75} if "tail_weights" in change.get("plan", {}) else {}
+        run(tmp_path, digits, plan=everything(digits, **tail))
     change = dict(change)
     if "plan" in change:
         change["plan"] = everything(digits, **change["plan"])
     if "labels" in change:
         digits = dataclasses.replace(digits, labels=np.roll(digits.labels, 1))
         del change["labels"]
+    if "images" in change:
+        digits = dataclasses.replace(digits, images=255 - digits.images)
+        del change["images"]
     with pytest.raises(DedtError, match="cannot be resumed .it was written with"):
         run(tmp_path, digits, **change)
 
@@ -106,6 +110,12 @@ def test_what_the_steps_take_may_change_between_them(tmp_path, monkeypatch, digi
 def test_settings_have_known_choices(name):
     with pytest.raises(DedtError, match=f"Unknown {name} 'float16'. Choose one of"):
         tiny.settings(**{name: "float16"})
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "checkpoint_every"])
+def test_sizes_of_a_run_are_positive(name):
+    with pytest.raises(DedtError, match=f"{name} must be at least 1; got 0"):
+        tiny.settings(**{name: 0})
 
 
 def test_a_plan_without_samples_is_refused(tmp_path, digits):
@@ -311,6 +321,50 @@ def test_all_processes_stop_at_the_step_at_which_one_is_asked(tmp_path, digits):
         train(tiny.unet(), digits, everything(digits), tiny.settings(), **where)
     assert two.waited == 1  # processes wait for the main one to write its checkpoint before they end
     assert tiny.step_of(tmp_path / CHECKPOINT) == 5
+
+
+@pytest.mark.parametrize("other", [None, {"step_size": 50.0}])
+def test_the_checkpoint_of_a_proxy_is_not_that_of_another(tmp_path, monkeypatch, digits, other):
+    def trained(options):
+        dro = None if options is None else GroupDRO(tiny.unet(seed=9), digits.class_counts, **options)
+        where = {"seed": 0, "folder": tmp_path, "weighting": dro}
+        train(tiny.unet(), digits, everything(digits), tiny.settings(), **where)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        tiny.interrupt(patch, 8)
+        trained({})
+    with pytest.raises(DedtError, match="cannot be resumed"):
+        trained(other)
+
+
+def test_a_folder_is_made_before_the_first_step(tmp_path, monkeypatch, digits):
+    train(tiny.unet(), digits, everything(digits), tiny.settings(), seed=0, folder=tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b" / "model.safetensors").exists()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(training._Run, "take_step", None)
+    with pytest.raises(DedtError, match="Cannot create .*file"):
+        train(tiny.unet(), digits, everything(digits), tiny.settings(), seed=0, folder=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"class_names": tuple("abcdefghijk")}, "largest label is 10, but the model has 10 classes"),
+        ({"images": 16}, "draws .1, 8, 8. .* are .1, 16, 16."),
+        ({"counts": [30] * 9}, "counts of 9 classes, but the largest label is 9"),
+    ],
+)
+def test_what_does_not_fit_the_images_is_refused_before_the_first_step(tmp_path, digits, change, message):
+    dro = GroupDRO(tiny.unet(), change["counts"]) if "counts" in change else None
+    if "class_names" in change:
+        labels = np.where(np.arange(30) == 0, 10, digits.labels)
+        digits = dataclasses.replace(digits, labels=labels, class_names=change["class_names"])
+    if "images" in change:
+        digits = dataclasses.replace(digits, images=np.zeros((30, 1, 16, 16), np.uint8))
+    with pytest.raises(DedtError, match=message):
+        train(
+            tiny.unet(), digits, everything(digits), tiny.settings(), seed=0, folder=tmp_path, weighting=dro
+        )
 
 
 def test_a_checkpoint_without_class_weights_does_not_fit_a_proxy(half_trained, digits):

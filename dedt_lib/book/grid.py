@@ -139,7 +139,8 @@ def add_row(name: str, row: Row) -> None:
         raise DedtError(f"The row '{name}' already exists. Choose another name.")
     for table in row.tables.split():
         check_choice("table", table, TABLES)
-    checked(Recipe, row.recipe)
+    for ratio in row.ratios or (1.0,):
+        checked(Recipe, row.recipe | {"ratio": ratio})
     ROWS[name], LABELS[name] = row.recipe, row.label
     for table in row.tables.split():
         TABLES[table][name] = row.ratios

@@ -2,7 +2,6 @@
 
 # mypy: disable-error-code="valid-type"
 
-import dataclasses
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -22,7 +21,8 @@ MODELS: dict[str, Any] = dict.fromkeys(("unet", "mdt", "stable-diffusion"))
 def known(registry: dict[str, Any], name: str, *more: str) -> str:
     """Return ``name`` if it is in the registry, which may grow after import; else raise ValueError."""
     if name not in registry:
-        raise ValueError(f"choose one of: {', '.join(filter(None, (*registry, *more)))}")
+        choices = ", ".join(filter(None, (*registry, *more)))
+        raise ValueError(f"choose one of: {choices}" if choices else "none is registered: leave it out")
     return name
 
 
@@ -98,8 +98,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         selector = selection.REGISTRY[self.method]
-        options = {field.name for field in dataclasses.fields(selector)}
-        options |= {"encoder"} if selector.needs_features else set()
+        options = {*selection.options_of(selector), *["encoder"] * selector.needs_features}
         for name in ("encoder", "centre", "band"):
             if name not in options and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"the method '{self.method}' makes no use of {name}: leave it out")

@@ -82,7 +82,8 @@ def load(
               source.
         split: "train" or "test".
         path: file or folder of the images.
-        image_size: side in pixels to which images in files are resized (default 32).
+        image_size: side in pixels to which images in files are resized (default 32, for training; for the
+            features of a published encoder, which sees more, give its ``size``).
         channels: 1 or 3 (default 3).
         per_class: keep only the first ``per_class`` images of each class.
         store: keeps the decoded images of files for the next call.

@@ -435,7 +435,7 @@ def export(folder: Path, to: str, out: Path, data: Path | None = None) -> Counte
             kept images are what was selected.
     """
     check_choice("format", to, FORMATS)
-    out = out.resolve()
+    folder, out = Path(folder), Path(out).resolve()
     _check_empty(out)
     source, table = _read(folder.parent if folder.is_file() else folder)
     path, kind = str(data or source["path"]), detect(data) if data else source["source"]

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..arrays import check_positions
 from ..errors import DedtError
 from .reading import Reading
 
@@ -80,11 +81,23 @@ class LabelledImages(Labelled):
     captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        images, labels, known = self.images, self.labels, len(self.class_names)
+        for name in ("class_names", "ids", "captions"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        images, labels, known = self.images, np.asarray(self.labels), len(self.class_names)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DedtError(
                 f"Images must be uint8 of shape [n, channels, height, width]; got {images.dtype} "
                 f"{images.shape}."
+            )
+        if images.shape[1] > 4 and images.shape[3] in (1, 3, 4):
+            raise DedtError(
+                f"Images must have the shape [n, channels, height, width]; these look like [n, height, width, "
+                f"channels] {images.shape}: use images.transpose(0, 3, 1, 2)."
+            )
+        if self.captions and len(self.captions) != len(images):
+            raise DedtError(
+                f"{len(images)} images and {len(self.captions)} captions: there must be one for every image, "
+                "or none."
             )
         if not len(images) == len(labels) == len(self.ids):
             raise DedtError(
@@ -127,7 +140,11 @@ class LabelledImages(Labelled):
         Args:
             indices: int [m].
             changes: new values for other fields.
+
+        Raises:
+            DedtError: an index is no position of an image, or a class would be empty.
         """
+        indices = check_positions(indices, len(self))
         images, ids = self.images[indices], tuple(self.ids[i] for i in indices)
         changes = {"labels": self.labels[indices], "reading": None, **changes}
         captions = tuple(self.captions[i] for i in indices) if self.captions else ()

@@ -122,7 +122,7 @@ def train_clip(
         text = network.model.encode_text(captions[labels[batch], upload(template, device)], normalize=True)
         return contrastive_loss(image, text, labels[batch], network.model.logit_scale)
 
-    task = Supervised(network, loss, optimizer, len(data), settings, stream="clip", device=device)
+    task = Supervised(network, loss, optimizer, data, settings, stream="clip", device=device)
     return task.train(folder)
 
 

@@ -47,6 +47,9 @@ def embed(
         DedtError: Images are not uint8, features are not finite, the disk is full, or ``path`` holds the
             features of other weights or other images.
     """
+    images = getattr(images, "images", images)
+    if not len(images):
+        raise DedtError("There are no images to embed.")
     network.to(device).eval()
     keep_freed_memory()
 
@@ -55,6 +58,11 @@ def embed(
         if batch.dtype != torch.uint8:
             raise DedtError(f"Images must be uint8 [n, C, H, W]; got {batch.dtype} {list(batch.shape)}.")
         values = network.features(to_float(batch.to(device))).float().cpu().numpy()
+        if values.ndim != 2:
+            raise DedtError(
+                f"{type(network).__name__}.features must return [n, d]; got {list(values.shape)}. Pool or flatten "
+                "them."
+            )
         if not np.isfinite(values).all():
             row = start + int((~np.isfinite(values)).any(axis=1).argmax())
             raise DedtError(

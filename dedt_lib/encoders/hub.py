@@ -51,6 +51,8 @@ class Pretrained(nn.Module):
 def load_pretrained(name: str) -> Pretrained:
     """A published network by its name, in eval mode.
 
+    It sees images at its ``size``: load them with ``image_size=network.size``, or they are enlarged from less.
+
     Args:
         name: "efficientnet-lite0", which comes with a package; "dinov2", "clip" or "siglip"; or "timm:WHERE"
             or "open_clip:WHERE", where WHERE is a repository on the Hugging Face hub in that library's layout

@@ -74,7 +74,7 @@ def train_classifier(
             pixels = random_flip(pixels, randomness)
         return nn.functional.cross_entropy(network(pixels), labels[batch])
 
-    task = Supervised(network, loss, optimizer, len(data), settings, stream="classifier", device=device)
+    task = Supervised(network, loss, optimizer, data, settings, stream="classifier", device=device)
     return task.train(folder)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, check_features, check_side, check_widths, mean_and_scatter
+from ..arrays import Array, check_features, check_positive, check_side, check_widths, mean_and_scatter
 from ..errors import DedtError
 from ..randomness import numpy_generator
 
@@ -71,8 +71,9 @@ class FrechetReference:
         return float(difference @ difference + np.square(self.factor).sum() + trace - 2 * overlap)
 
     def save(self, path: Path) -> None:
-        """Write the reference as one ``.npz`` file."""
-        np.savez(path, mean=self.mean, factor=self.factor, count=self.count)
+        """Write the reference as one file in NumPy's ``.npz`` format."""
+        with open(path, "wb") as file:
+            np.savez(file, mean=self.mean, factor=self.factor, count=self.count)
 
     @classmethod
     def load(cls, path: Path) -> "FrechetReference":
@@ -182,6 +183,7 @@ def real_floor(
         small; empty without ``classwise``.
     """
     features, labels = check_features(features, labels)
+    check_positive(splits=splits)
     totals, of_classes = [], []
     for split in range(splits):
         order = numpy_generator(0, "floor", split).permutation(len(labels))

@@ -78,7 +78,7 @@ def kid_within(real: Array, samples: int, *, device: str | None = None) -> Array
     Returns:
         float64 [S]: the mean kernel over the pairs of different images in each subset.
     """
-    kernel = functools.partial(_cubic_kernel, device=device)
+    kernel, real = functools.partial(_cubic_kernel, device=device), check_side(real)
     return np.array([_mean_kernels(kernel, real[rows])[1] for rows, _ in _kid_subsets(len(real), samples)])
 
 
@@ -147,10 +147,9 @@ def cmmd(
     Raises:
         DedtError: no image on a side (fewer than two if unbiased), non-finite embeddings or different widths.
     """
-    least = 2 if unbiased else 1
-    if min(len(real), len(generated)) < least:
+    if unbiased and min(len(real), len(generated)) < 2:
         raise DedtError(
-            f"CMMD needs at least {least} embeddings on each side; got {len(real)} and {len(generated)}."
+            f"CMMD needs at least 2 embeddings on each side; got {len(real)} and {len(generated)}."
         )
     return both_cmmds(real, generated, sigma=sigma, device=device)[int(unbiased)]
 
@@ -178,6 +177,10 @@ def both_cmmds(
     """
     real, generated = check_finite(real), check_finite(generated)
     check_widths(real.shape[1], generated.shape[1])
+    if not (len(real) and len(generated)):
+        raise DedtError(
+            f"CMMD needs at least 1 embedding on each side; got {len(real)} and {len(generated)}."
+        )
     kernel = _gaussian_kernel(sigma, np.result_type(real, generated, np.float32), device)
     within = _mean_kernels(kernel, real) if within is None else within
     own = _mean_kernels(kernel, generated)
@@ -197,6 +200,7 @@ def within_real(real: Array, *, sigma: float = SIGMA, device: str | None = None)
     Returns:
         The mean of k - 1 over all pairs, and over the pairs of different images.
     """
+    real = check_side(real)
     return _mean_kernels(_gaussian_kernel(sigma, np.result_type(real, np.float32), device), real)
 
 

@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from ..arrays import Array, check_positions, check_side, check_widths, products, slices
+from ..arrays import (
+    Array,
+    check_finite,
+    check_positions,
+    check_positive,
+    check_side,
+    check_widths,
+    products,
+    slices,
+)
 from ..errors import DedtError
 
 THUMBNAIL = 32
@@ -44,6 +53,7 @@ def precision_recall(
     """
     real, generated = check_side(real), check_side(generated)
     check_widths(real.shape[1], generated.shape[1])
+    check_positive(k=k)
     if min(len(real), len(generated)) <= k:
         raise DedtError(
             f"The {k}-th nearest neighbour needs more than {k} images on each side; got {len(real)} and "
@@ -128,6 +138,9 @@ def nearest_features(
     Returns:
         float64 [n].
     """
+    sides, references = [check_finite(side) for side in sides], check_finite(references)
+    for side in sides:
+        check_widths(side.shape[1], references.shape[1])
     return np.sqrt(_nearest(sides, references, among, device, np.asarray)[0])
 
 
@@ -154,7 +167,9 @@ def views(images: Array, *, shifted: bool = False, mirrored: bool = False) -> It
 def check_images(images: Array) -> None:
     """Raise DedtError for anything but uint8 [n, C, H, W] with n > 0."""
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
-        raise DedtError(f"Images must be uint8 [n, C, H, W]; got {images.dtype} {list(images.shape)}.")
+        raise DedtError(
+            f"Images must be a NumPy array, uint8 [n, C, H, W]; got {images.dtype} {list(images.shape)}."
+        )
 
 
 def _nearest(
@@ -166,6 +181,8 @@ def _nearest(
 ) -> tuple[Array, Array]:
     """Squared distance float64 [n] of each row to the nearest reference, and its position int64 [n]."""
     among = None if among is None else check_positions(among, len(references))
+    if not len(references) or (among is not None and not len(among)):
+        raise DedtError("There are no references to search.")
     n, m = len(sides[0]), len(references) if among is None else len(among)
     least, nearest = np.full(n, np.inf), np.zeros(n, dtype=np.int64)
     for columns in slices(m):

@@ -199,7 +199,7 @@ def train_autoencoder(
         return nn.functional.mse_loss(decoded, pixels) + 2 * PIXEL_DEVIATION**2 * kl
 
     optimizer = OPTIMIZERS["adamw"](network.parameters(), lr=learning_rate, fused=False)
-    task = Supervised(network, loss, optimizer, len(data), settings, stream="autoencoder", device=device)
+    task = Supervised(network, loss, optimizer, data, settings, stream="autoencoder", device=device)
     losses = task.train(folder)
     network.register_to_config(scaling_factor=1 / latent_deviation(network, images))
     return losses

@@ -323,7 +323,8 @@ class MDTv2(nn.Module):
         conditional, unconditional = both.chunk(2)
         guidance = power_cosine(t, scale).view(-1, 1, 1, 1)
         guided = torch.lerp(unconditional, conditional, guidance)
-        return torch.cat([guided[:, :GUIDED_CHANNELS], conditional[:, GUIDED_CHANNELS:]], dim=1)
+        some = min(GUIDED_CHANNELS, self.sample_shape[0])
+        return torch.cat([guided[:, :some], conditional[:, some:]], dim=1)
 
     # ---- training ----------------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ def class_excess(
         clip: One of CLIPS.
 
     Returns:
-        (float64 [K], share of samples (or pixels) whose excess was clipped to zero).
+        (float64 [K], share of samples (or pixels) whose excess is not above zero).
 
     Raises:
         DedtError: The clip level is unknown.

@@ -5,16 +5,16 @@ own.  :func:`select` turns its scores into a :class:`Coreset`.
 """
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..arrays import Array, check_choice, check_labels, groups
 from ..errors import DedtError
 from .coreset import Coreset, class_to_sample_weights
-from .gaussian import SCOPES, THRESHOLDS, Gaussian, gaussian_scores
+from .gaussian import THRESHOLDS, Gaussian, gaussian_scores
 from .moderate import BANDS, CENTRES, Moderate, moderate_distances, moderate_order
-from .selector import Selector, as_originals, distinct
+from .selector import SCOPES, Selector, as_originals, distinct, options_of
 from .uniform import Uniform
 
 REGISTRY: dict[str, type[Selector]] = {"random": Uniform, "gaussian": Gaussian, "moderate": Moderate}
@@ -66,7 +66,7 @@ def select(
     """
     labels = check_labels(labels)
     check_choice("selection method", method, REGISTRY)
-    known = [field.name for field in fields(REGISTRY[method])]
+    known = options_of(REGISTRY[method])
     for option in options:
         check_choice(f"option of '{method}'", option, known)
     selector = REGISTRY[method](**({"seed": seed} if "seed" in known else {}), **options)
@@ -82,7 +82,7 @@ def select(
             f"The largest label is {K - 1}, but there are only {n} samples. Number the classes 0..K-1, for "
             "example with np.unique(labels, return_inverse=True)."
         )
-    ids = tuple(map(str, range(n)) if ids is None else ids)
+    ids = tuple(map(str, range(n) if ids is None else ids))
     class_names = tuple(map(str, range(K)) if class_names is None else class_names)
     if len(ids) != n:
         raise DedtError(f"Got {len(ids)} ids for {n} samples; expected one per sample.")
@@ -92,12 +92,16 @@ def select(
             "classes from 0, with a name for each."
         )
 
-    originals = as_originals(originals, n)
+    originals = as_originals(originals, labels)
     scores = np.asarray(selector.scores(features, labels, scope, originals), np.float64)  # type: ignore[arg-type]
     if scores.shape != (n,):
         raise DedtError(
             f"Method '{method}' returned scores of shape {scores.shape} for {n} samples; expected one per "
             "sample."
+        )
+    if (nan := np.isnan(scores)).any():
+        raise DedtError(
+            f"Method '{method}' returned NaN as the score of {nan.sum()} sample(s), the first {nan.argmax()}."
         )
     rank, kept, tied = np.empty(n, dtype=np.int64), np.zeros(n, dtype=bool), []
     for members in groups(labels, scope):

@@ -212,9 +212,9 @@ def class_to_sample_weights(weights: Array, counts: Array) -> Array:
     """
     counts = np.asarray(counts)
     weights = as_class_weights(weights, counts.size)
-    if (counts == 0).any():
+    if not (counts > 0).all():
         raise DedtError(
-            f"Class(es) {np.flatnonzero(counts == 0).tolist()} have no image in the coreset, so they cannot "
+            f"Class(es) {np.flatnonzero(~(counts > 0)).tolist()} have no image in the coreset, so they cannot "
             "be weighted. Use scope='class' or a larger ratio."
         )
     return weights * counts.sum() / counts

@@ -7,9 +7,8 @@ import numpy as np
 
 from ..arrays import Array, blocks, check_choice, check_features, groups, mean_and_scatter, mean_of_rows
 from ..errors import DedtError
-from .selector import Selector, as_originals, distinct
+from .selector import SCOPES, Selector, as_originals, distinct
 
-SCOPES = ("class", "global")
 THRESHOLDS = ("count", "percentile")
 
 
@@ -75,7 +74,7 @@ def gaussian_scores(
     """
     features, labels = check_features(features, labels)
     check_choice("scope", scope, SCOPES)
-    scores, originals = np.empty(len(features)), as_originals(originals, len(labels))
+    scores, originals = np.empty(len(features)), as_originals(originals, labels)
     for members in groups(labels, scope):
         members = distinct(members, originals)
         if len(members) < 2:

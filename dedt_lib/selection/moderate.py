@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..arrays import Array, blocks, check_choice, check_features, groups, mean_of_rows, median_of_rows
-from .selector import Selector, as_originals, distinct
+from .selector import SCOPES, Selector, as_originals, distinct
 
 CENTRES = ("median", "mean")
 BANDS = ("center", "nearest", "farthest")
@@ -63,7 +63,7 @@ def moderate_distances(
     """
     features, labels = check_features(features, labels)
     check_choice("centre", centre, CENTRES)
-    distances, originals = np.empty(len(features)), as_originals(originals, len(labels))
+    distances, originals = np.empty(len(features)), as_originals(originals, labels)
     for members in groups(labels, "class"):
         members = distinct(members, originals)
         middle = (median_of_rows if centre == "median" else mean_of_rows)(features, members)
@@ -87,6 +87,8 @@ def moderate_order(distances: Array, ratio: float, scope: str, band: str = "cent
     Returns:
         Positions int64 [n], the first to be kept first, and the count.
     """
+    check_choice("band", band, BANDS)
+    check_choice("scope", scope, SCOPES)
     low, high = band_ends(len(distances), ratio, scope)
     ascending, count = np.argsort(distances, kind="stable"), high - low
     if band != "center":

@@ -1,12 +1,16 @@
 """Base class of the selectors, and their treatment of exact copies."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+import inspect
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import DedtError
+
+SCOPES = ("class", "global")
+"""Which samples are ranked together: those of a class, or all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +63,26 @@ class Selector:
         return np.argsort(-scores, kind="stable"), self.count(len(scores), ratio, scope)
 
 
-def as_originals(originals: Array | None, count: int) -> Array:
-    """``originals`` as int64 [count], or no copies for None; raises DedtError for an invalid array."""
+def options_of(method: type[Selector]) -> dict[str, Any]:
+    """The options of a method, name -> default.
+
+    Raises:
+        DedtError: the class has an option that is no field, or one without a default.
+    """
+    found = {field.name: field.default for field in fields(method)}
+    hints = {name: str(kind) for name, kind in inspect.get_annotations(method).items()}
+    bare = [name for name, kind in hints.items() if name not in found and "ClassVar" not in kind]
+    if bare or MISSING in found.values():
+        raise DedtError(
+            f"{method.__name__} must be decorated with @dataclass(frozen=True, kw_only=True), and each of its "
+            "options needs a default: the options decide which coresets are the same."
+        )
+    return found
+
+
+def as_originals(originals: Array | None, labels: Array) -> Array:
+    """``originals`` as int64 [n], or no copies for None; raises DedtError for an invalid array."""
+    count = len(labels)
     if originals is None:
         return np.arange(count)
     originals = np.asarray(originals)
@@ -73,6 +95,10 @@ def as_originals(originals: Array | None, count: int) -> Array:
         raise DedtError(
             f"originals must be int [{count}]: for each sample the position of its original, or its own if "
             "it is not a copy."
+        )
+    if (labels[originals] != labels).any():
+        raise DedtError(
+            "originals must lie in the class of their copies: give LabelledImages.originals, not .copies."
         )
     return originals.astype(np.int64)
 

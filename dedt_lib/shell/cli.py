@@ -202,7 +202,7 @@ def run_cell(
     budget = load_profile(budget, **profile_changes(data, set, skip_bad))
     listed, given = grid.cells(table, budget), checked(Recipe, recipe)
     grid.cell_recipe(row, 1.0, 0)
-    ratios = grid.TABLES[table].get(row) or grid.row_ratios(row, budget)
+    ratios = grid.TABLES[table].get(row) or grid.row_ratios(row, budget) or (given.ratio,)
     cell = row, given.ratio if "ratio" in recipe else ratios[0], given.seed
     if cell not in listed:
         raise DedtError(

@@ -167,7 +167,7 @@ def print_works(works: "list[Cost]", least: "list[Cost]", speed: Speed) -> None:
     from ..plan import seconds
     from ..stages.models import MODELS
 
-    diffusion = [spec.label for spec in MODELS.values()]
+    diffusion = dict.fromkeys(spec.label for spec in MODELS.values())
     columns: dict[str, tuple[Callable, Callable]] = {
         "runs": (lambda work: work.runs, whole),
         "steps": (lambda work: work.steps, whole),

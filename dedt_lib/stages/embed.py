@@ -42,7 +42,7 @@ class TrainedEncoder(Stage):
     """An encoder that is trained on the images: its result is the network, in eval mode.
 
     Attributes:
-        network: Its name in ``encoders.NETWORKS`` and in the plan.
+        network: Its name in the plan and, unless :meth:`build` is overridden, in ``encoders.NETWORKS``.
         section: The profile's section with epochs, batch size and learning rate.
         seed: Seed of the initial weights and of the training.
     """

@@ -58,6 +58,8 @@ class Lab:
         self.processes = Processes.from_environment(device)
         usual = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = self.processes.device or self.profile.device or usual
+        if str(self.device).partition(":")[0] not in ("cpu", "cuda"):
+            raise DedtError(f"Unknown device '{self.device}'. Choose 'cpu' or 'cuda'.")
         if self.gpu and not self.imagined and not torch.cuda.is_available():
             raise DedtError("PyTorch finds no GPU. Leave the device out, or choose device = 'cpu'.")
         self._loaded: dict[Hashable, Any] = {}

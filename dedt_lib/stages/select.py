@@ -50,7 +50,7 @@ class Select(Stage):
             said = getattr(recipe, name, None)
             return profile.get(f"{recipe.method}_{name}", default) if said in (None, "") else said
 
-        options = tuple((field.name, chosen(field.name, field.default)) for field in dataclasses.fields(kind))
+        options = tuple((name, chosen(name, usual)) for name, usual in selection.options_of(kind).items())
         embedding = Embed(lab, encoder(lab, recipe.encoder, recipe.seed)) if kind.needs_features else None
         return cls(lab, recipe.method, recipe.ratio, chosen("scope", kind.scope), options, embedding)
 
