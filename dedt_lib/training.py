@@ -379,7 +379,7 @@ class Supervised(Task):
 
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
-"""Settings that change only the speed of a run."""
+"""Settings that change only the speed of a run; ``book.results.FREE`` names them too."""
 
 
 @dataclass(frozen=True)

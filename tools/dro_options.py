@@ -15,7 +15,6 @@ import argparse
 import itertools
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from dedt_lib.book.results import results_folder
 from dedt_lib.config.profile import load_profile
@@ -61,11 +60,6 @@ def correlation(x, y):
     return float(np.corrcoef(np.log(x), np.log(y))[0, 1])
 
 
-def rank_correlation(x, y):
-    """Spearman's rank correlation of two weight vectors."""
-    return float(spearmanr(x, y).statistic)
-
-
 def measure(profile, store=None):
     """A row for each setting: a list of dicts, ready for JSON."""
     rows, default = [], None
@@ -83,8 +77,6 @@ def measure(profile, store=None):
                 "mean_excess": float(np.mean([excess for _, _, excess in found])),
                 "between_seeds": pairs,
                 "with_default": [correlation(*pair) for pair in defaults],
-                "ranks_between_seeds": [rank_correlation(*pair) for pair in seeds],
-                "ranks_with_default": [rank_correlation(*pair) for pair in defaults],
                 "weights": np.round(weights, 5).tolist(),
             }
         )

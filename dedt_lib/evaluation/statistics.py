@@ -50,13 +50,13 @@ def mean_interval(values: Array, *, level: float = 0.95) -> tuple[np.ndarray, np
     Raises:
         DedtError: a level outside (0, 1).
     """
-    from scipy.stats import t
+    from scipy.stats import sem, t
 
     if not 0 < level < 1:
         raise DedtError(f"The level of an interval must lie in (0, 1), such as 0.95; got {level}.")
     values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), values.mean(axis=0)
-    half = t.ppf((1 + level) / 2, n - 1) * _standard_error(values) if n > 1 else np.full_like(mean, np.nan)
+    half = t.ppf((1 + level) / 2, n - 1) * sem(values) if n > 1 else np.full_like(mean, np.nan)
     return mean, mean - half, mean + half
 
 
@@ -69,18 +69,14 @@ def paired_p(differences: Array) -> np.ndarray:
     Returns:
         float [...], NaN for one seed.
     """
-    from scipy.stats import t
+    from scipy.stats import sem, t
 
     values = np.asarray(differences, dtype=np.float64)
     n, mean = len(values), np.abs(values.mean(axis=0))
     if n < 2:
         return np.full_like(mean, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):  # the error is zero if all seeds agree
-        return np.where(mean == 0, 1.0, 2 * t.sf(mean / _standard_error(values), n - 1))
-
-
-def _standard_error(values: np.ndarray) -> np.ndarray:
-    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
+        return np.where(mean == 0, 1.0, 2 * t.sf(mean / sem(values), n - 1))
 
 
 def holm(p: Array) -> np.ndarray:

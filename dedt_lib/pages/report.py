@@ -151,16 +151,17 @@ def knee(features: np.ndarray, coreset: Coreset) -> list[tuple[float, float]]:
     Returns:
         (ratio, share) for each of RATIOS.
     """
+    from sklearn.metrics import pairwise_distances_argmin_min
+
     probed = features[np.sort(np.random.default_rng(1).permutation(len(features))[:PROBED])]
     whole = np.linalg.norm(probed - probed.mean(0), axis=1).mean() or 1.0
     order = np.argsort((coreset.rank + 0.5) / coreset.group_sizes, kind="stable")
     nearest, done, found = np.full(len(probed), np.inf), 0, []
     for ratio in RATIOS:
         count = max(1, round(ratio * len(features)))
-        for start in range(done, count, 512):
-            some = features[order[start : min(start + 512, count)]]
-            apart = (probed**2).sum(1)[:, None] + (some**2).sum(1) - 2 * probed @ some.T
-            nearest = np.minimum(nearest, apart.min(1))
+        if count > done:
+            added = features[order[done:count]]
+            nearest = np.minimum(nearest, pairwise_distances_argmin_min(probed, added)[1])
         done = count
-        found.append((ratio, float(np.sqrt(nearest.clip(0)).mean() / whole)))
+        found.append((ratio, float(nearest.mean() / whole)))
     return found

@@ -63,7 +63,6 @@ Skip = Annotated[
     bool,
     "leave out images that cannot be read, and list them in unreadable.dedt.txt (in --out, else the store)",
 ]
-Kept = Annotated[Path | None, "the store of all results (default: $DEDT_STORE, else runs/)", "FOLDER"]
 Out = Annotated[Path | None, "write the resulting files to this folder as well", "FOLDER"]
 
 
@@ -80,7 +79,7 @@ def compute(
     caption: photos.Caption = "",
     set: Changes = (),
     skip_bad: Skip = False,
-    store: Kept = None,
+    store: photos.Kept = None,
     out: Out = None,
     dry_run: Annotated[
         bool, "compute nothing; measure this device and estimate steps, disk space and hours"
@@ -357,7 +356,7 @@ def profile(name: Annotated[str, ANY] = "digits", *, set: Changes = ()) -> None:
         print(f"{line:48}  # {origin.get(key, 'default')}")
 
 
-def show(*, store: Kept = None) -> None:
+def show(*, store: photos.Kept = None) -> None:
     """List the results in the store, oldest first within each stage.
 
     example:

@@ -20,6 +20,7 @@ Column = Annotated[
     str, "column with the classes, if it is not found automatically; none for no classes", "COLUMN"
 ]
 Caption = Annotated[str, "column with the captions, if it is not found automatically", "COLUMN"]
+Kept = Annotated[Path | None, "the store of all results (default: $DEDT_STORE, else runs/)", "FOLDER"]
 
 
 def look(
@@ -34,9 +35,7 @@ def look(
     quick: Annotated[bool, "compute no features, and so find no outliers"] = False,
     label: Column = "",
     caption: Caption = "",
-    store: Annotated[
-        Path | None, "the store of all results (default: $DEDT_STORE, else runs/)", "FOLDER"
-    ] = None,
+    store: Kept = None,
 ) -> None:
     """Inspect images before a coreset is chosen: what there is, what is wrong, what a run will take.
 

@@ -136,7 +136,6 @@ class MDTSpec(ModelSpec):
     name, label = "mdt", "MDT"
     sampler = staticmethod(sampling.respaced_ddpm)
     unguided, evaluations = 1.0, 6
-    NETWORK = ("patch_size", "hidden_size", "depth", "heads", "decode_layers", "mask_ratio", "mask_range")
 
     def __init__(self, profile: Profile) -> None:
         """Raise DedtError, before anything is encoded, if sizes in the profile do not fit."""
@@ -156,12 +155,12 @@ class MDTSpec(ModelSpec):
         return self.section.proxy_epochs
 
     def decides(self):
-        return self.section.model_dump(include=set(self.NETWORK), mode="json")
+        training = ("proxy_epochs", "optimizer")
+        return {name: value for name, value in super().decides().items() if name not in training}
 
     def network(self, shape, class_names, pipeline=None):
-        s = self.section
-        own = s.model_dump(include={"patch_size", "hidden_size", "depth", "mask_ratio", "mask_range"})
-        own |= {"num_heads": s.heads, "decode_layer": s.decode_layers}
+        own = self.decides()
+        own |= {"num_heads": own.pop("heads"), "decode_layer": own.pop("decode_layers")}
         latents = {"input_size": shape[1], "in_channels": shape[0], "num_classes": len(class_names)}
         return build_model("mdt", **latents, **own, class_dropout_prob=self.train.label_dropout)
 
