@@ -81,10 +81,12 @@ Image(front, alt="images kept, images removed, and samples, by class")
 # little of each image.
 
 # %%
+price = results.reconstruction(photographs, root=root)
 Markdown(
     f"{findings.made_in_words(frame, 'table1-latent', photographs)} "
     f"{findings.floor_in_words(frame.result.iloc[0])} "
-    f"{findings.shared_in_words(frame)}"
+    f"{findings.shared_in_words(frame)} "
+    f"{findings.reconstruction_in_words(price)}"
 )
 
 # %% [markdown]

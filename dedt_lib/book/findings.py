@@ -402,6 +402,17 @@ def floor_in_words(result: dict[str, Any]) -> str:
     )
 
 
+def reconstruction_in_words(price: dict[str, Any]) -> str:
+    """The FID that the autoencoder alone costs, from ``results.reconstruction``; "" if it was not measured."""
+    if not price:
+        return ""
+    return (
+        f"The training images, encoded and decoded, have an FID of {price['fid']:.2f} against themselves "
+        f"(an error of {price['error']:.0f} grey levels). A model of the latents cannot do better than its "
+        "decoder, so every FID here includes about that."
+    )
+
+
 def shared_in_words(frame: pd.DataFrame) -> str:
     """How many cells were measured with another FID network than others, by their protocols; "" if none."""
     network = frame.result.map(

@@ -415,3 +415,9 @@ def fid_over_steps(profile: Named, *, root: Root = None) -> "pd.DataFrame":
     file = results_folder(profile, root) / "fid-over-steps.json"
     rows = read_json(file)["rows"] if file.exists() else []
     return pd.DataFrame(rows, columns=["ratio", "seed", "steps", "fid"])
+
+
+def reconstruction(profile: Named, *, root: Root = None) -> dict[str, Any]:
+    """What the autoencoder costs, measured by ``tools/reconstruction.py``: fid and error; {} if it was not."""
+    file = results_folder(profile, root) / "reconstruction.json"
+    return read_json(file) if file.exists() else {}

@@ -1,10 +1,12 @@
-"""``tools/fid_over_steps.py``."""
+"""``tools/fid_over_steps.py`` and ``tools/reconstruction.py``."""
 
 import json
 
 import fid_over_steps
+import reconstruction
 import tiny
 
+from dedt_lib.book import findings, results
 from dedt_lib.stages import Lab
 from dedt_lib.store import Store
 
@@ -25,3 +27,11 @@ def test_other_seeds_stay_in_the_file(tmp_path):
     found = json.loads((tmp_path / "new" / "a.json").read_text())
     assert found["rows"] == [{"seed": 0, "fid": 3.0}, {"seed": 1, "fid": 2.0}]
     assert found["provenance"] == {"0": {"machine": 3.0}, "1": {"machine": 2.0}}
+
+
+def test_an_autoencoder_that_learned_little_costs_much(tmp_path):
+    lab = Lab(tiny.profile(**{"data.per_class": 5}), store=Store(tmp_path), device="cpu")
+    facts = reconstruction.measure(lab)
+    assert facts["fid"] > 0 and 10 < facts["error"] < 255
+    assert f"FID of {facts['fid']:.2f} against themselves" in findings.reconstruction_in_words(facts)
+    assert results.reconstruction("smoke", root=tmp_path) == {} and findings.reconstruction_in_words({}) == ""
