@@ -164,12 +164,14 @@ def fetched(path: Path, url: str, digits: str, variable: str, hint: str = "") ->
 
     import torch
 
-    make_folder(path.parent, f"Set {variable} to")
+    folder = make_folder(path.parent, f"Set {variable} to")
     before = socket.getdefaulttimeout()
     try:
         socket.setdefaulttimeout(SILENCE)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)  # named once it is verified
     except (OSError, http.client.HTTPException, RuntimeError) as error:
+        with contextlib.suppress(OSError):  # it is not empty
+            folder.rmdir()
         raise DedtError(
             f"{path.name} could not be downloaded ({error}). Run again, or download {url} by other means and "
             f"put the file into {path.parent}; its SHA-256 begins with {digits}."

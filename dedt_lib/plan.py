@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from . import data
 from .config import Profile, load_profile
+from .config.profile import flat
 from .data import Reading
 from .errors import DedtError
 from .evaluation import THUMBNAIL, neighbour_radii
@@ -223,10 +224,15 @@ def _time(stage: Stage, limit: float) -> Speed:
 
 def _small(stage: Stage, batches: int, store: Store) -> Stage:
     """The same stage on random images, as many as fill ``batches`` of its batches."""
+    most = max(stage.outline().sizes()) if isinstance(stage, Train) else stage.lab.n
+    most = stage.lab.profile.sample.count if isinstance(stage, Sample) else most
+    sizes = flat(stage.lab.profile.model_dump())
+    full = {key: min(size, most) for key, size in sizes.items() if key.endswith("batch_size")}
     settings = getattr(stage, "settings", {"batch_size": 8})
-    images = batches * (settings["batch_size"] if isinstance(settings, dict) else settings.batch_size)
+    batch_size = settings["batch_size"] if isinstance(settings, dict) else settings.batch_size
+    images = batches * min(batch_size, most)
     counts = np.bincount(np.arange(images) % 8).tolist()
-    profile = load_profile(stage.lab.profile, **SMALL, **{"sample.count": images})
+    profile = load_profile(stage.lab.profile, **SMALL, **full, **{"sample.count": images})
     lab = Lab(profile, counts=counts, store=store)
     if isinstance(stage, Train):
         return stage.on(lab, coreset=Select.everything(lab), weights=None)

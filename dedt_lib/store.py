@@ -103,7 +103,7 @@ class Store:
             return self._verify(folder, stage, identity)
         if not self.compute:
             raise DedtError(f"{folder} does not exist, and this store computes nothing.")
-        make_folder(folder.parent, "Set DEDT_STORE to")
+        make_folder(folder.parent, "Set --store or DEDT_STORE to")
 
         def ask(attempt):
             return processes.from_main(processes.main and attempt())
@@ -129,8 +129,13 @@ class Store:
 
     def _compute(self, folder, partial, stage, identity, work):
         start, before = _clocks(), self._spent
-        with full_disk_told(f"during stage '{stage}' (in {partial})"):
-            facts = work(partial) or {}
+        try:
+            with full_disk_told(f"during stage '{stage}' (in {partial})"):
+                facts = work(partial) or {}
+        except BaseException:
+            with contextlib.suppress(OSError):  # not empty: there is something to continue from
+                partial.rmdir()
+            raise
         whole = _clocks() - start
         own = whole - (self._spent - before)  # without other stages that this work has computed
         self._spent = before + whole
@@ -183,7 +188,7 @@ class Store:
 def _prepare(partial, resumable):
     if partial.exists() and not resumable:
         shutil.rmtree(partial)
-    make_folder(partial, "Set DEDT_STORE to")
+    make_folder(partial, "Set --store or DEDT_STORE to")
     # Whole files are written under other names first, by this library and by safetensors.
     # A process that was killed while it wrote has left them.
     for stray in (*partial.glob(".*.partial"), *partial.glob(".tmp*")):

@@ -171,6 +171,13 @@ def test_a_folder_holds_the_results_of_one_coreset(dedt, tmp_path):
     assert Coreset.load(tmp_path).ratio == 0.1
     status, _, error = dedt("train", *choice, "--ratio", 0.1, "--early-stopping")
     assert status == 2 and "holds results of another coreset" in error
+    status, _, error = dedt("reweight", *choice, "--ratio", 0.1)
+    assert status == 2 and "trained without class weights" in error
+    weighted = (*choice[:-1], tmp_path / "weighted", "--ratio", 0.1)
+    assert dedt("reweight", *weighted)[0] == 0
+    status, _, error = dedt("train", *weighted)
+    assert status == 2 and "add --reweighting" in error
+    assert dedt("train", *weighted, "--reweighting")[0] == 0
 
 
 def test_stages_are_shared_and_listed(dedt):

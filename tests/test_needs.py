@@ -134,3 +134,26 @@ def test_of_many_classes_some_are_named():
     found = needs.left_out([3] * 30, [1] * 30, [f"c{k}" for k in range(30)])
     assert found[0] == "c0 (3 images, 1 sample)" and len(found) == 30
     assert few(found, needs.MOST_NAMED).endswith("c19 (3 images, 1 sample) and 10 more")
+
+
+def test_a_class_that_most_batches_lack_is_named():
+    assert needs.seldom_seen([199, 2], ("large", "small"), 8) == ["small (8 %)"]
+    assert needs.seldom_seen([199, 2], ("large", "small"), 1000) == []
+    assert needs.seldom_seen([10] * 10, "abcdefghij", 25) == []
+
+
+def test_weights_of_one_class_are_not_learned(tmp_path, nothing_is_trained):
+    lone = tiny.profile(**folder(tmp_path / "one", [12]))
+    one = Experiment(lone, store=tmp_path, method="random", ratio=0.5, reweighting=True)
+    with pytest.raises(DedtError, match="There is one class, so there are no class weights to learn"):
+        one.reweight()
+
+
+def test_the_advice_for_empty_classes_helps(tmp_path, nothing_is_trained):
+    small = tiny.profile(**folder(tmp_path / "small", [1, 16]))
+    for scope, advice in (
+        ("class", "raise the ratio to 0.501"),
+        ("global", "raise the ratio, or add images"),
+    ):
+        with pytest.raises(DedtError, match=advice):
+            Experiment(small, store=tmp_path, method="random", ratio=0.05, scope=scope).train()

@@ -285,9 +285,16 @@ def test_the_report_shows_class_weights_around_one_and_asks_for_no_others(kept, 
     weighted = coreset.with_weights(np.array([0.75, 0.25]))
     photos = SimpleNamespace(name="photos", reading=data.Reading.of(0), encoded=lambda: [])
     of_coreset = SimpleNamespace(embedding=None)
-    made = SimpleNamespace(coreset=of_coreset, profile=load_profile("photos"), recipe=Recipe())
-    write_report(made, weighted, photos, tmp_path)
-    assert re.findall(r">(\d\.\d{3})<", (tmp_path / "report.html").read_text()) == ["1.500", "0.500"]
+    settings = SimpleNamespace(batch_size=1)
+    made = {"coreset": of_coreset, "profile": load_profile("photos"), "recipe": Recipe()}
+    write_report(SimpleNamespace(settings=settings, **made), weighted, photos, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    each = weighted.image_weights
+    assert re.findall(r">(\d\.\d{3})<", page) == ["1.500", f"{each[0]:.3f}", "0.500", f"{each[1]:.3f}"]
+    assert ("Most batches of the proxy have no image of" in page) == (
+        min(coreset.counts) * 2 < sum(coreset.counts)
+    )
+    assert "--to torch" in page and "--to imagefolder" not in page
     before, after = ({words for words, _ in _commands(some, tmp_path)} for some in (coreset, weighted))
     assert before - after == {"class weights"}
 

@@ -467,9 +467,24 @@ def test_other_errors_of_the_disk_are_not_called_full(store):
         store.run("stage", IDENTITY, refuse)
 
 
+def test_work_that_wrote_nothing_leaves_no_folder(tmp_path):
+    def fails(folder):
+        raise DedtError("no")
+
+    def writes(folder):
+        (folder / "part").touch()
+        fails(folder)
+
+    for work, left in ((fails, []), (writes, ["part"])):
+        with pytest.raises(DedtError, match="no"):
+            Store(tmp_path).run("stage", IDENTITY, work)
+        assert [file.name for file in tmp_path.glob("stage/*.work/*")] == left
+        assert bool([*tmp_path.glob("stage/*.work")]) == bool(left)
+
+
 def test_a_store_that_cannot_be_made_says_how_to_move_it(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DedtError, match="Cannot create .*Set DEDT_STORE"):
+    with pytest.raises(DedtError, match="Cannot create .*Set --store or DEDT_STORE to"):
         Store(tmp_path / "file").run("stage", IDENTITY, fill)
 
 

@@ -264,7 +264,7 @@ class Evaluate(Training):
     network: Literal["classifier", "resnet18", "inceptionv3"]
     weights: str = ""  # file for the last; "": its usual places
     # This and the next three are for networks trained here.  A ResNet-18 has 8 * width features.
-    width: Count = 64
+    width: int = Field(64, ge=2)
     epochs: Count = 1
     batch_size: Count = 128
     learning_rate: Positive = 0.05
@@ -290,7 +290,9 @@ class Profile(Section):
     tables: tuple[Literal[TABLES], ...] = PAPER
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     device: Literal["", "cpu"] = ""  # "": the GPU if there is one
-    threads: int = Field(0, ge=0)  # of the CPU, 0: all; more change the order of sums, so the last bits
+    threads: int = Field(
+        0, ge=0, le=1024
+    )  # of the CPU, 0: all; more change the order of sums, so the last bits
     data: Data
     encoders: Encoders
     select: Select = Select()

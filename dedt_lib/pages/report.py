@@ -12,7 +12,7 @@ from ..config.profile import flat, load_profile
 from ..data.photos import Photos
 from ..files import from_everywhere
 from ..selection import REGISTRY, Coreset
-from ..stages.needs import advice
+from ..stages.needs import advice, seldom_seen
 from .common import bars, pictures, write_page
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         pictures=pictures(photos, [place for group in groups for place in (*group["kept"], *group["out"])]),
         groups=groups,
         more_classes=len(coreset.class_names) - len(groups),
-        classes=list(zip(coreset.class_names, totals, coreset.counts.tolist())),
+        classes=list(zip(coreset.class_names, totals, coreset.counts.tolist(), coreset.image_weights)),
+        seldom=[] if coreset.weights is None else _seldom(experiment, coreset),
         largest=max(1, *totals),
         histogram=_histogram(coreset),
         map=_map(features, coreset),
@@ -58,6 +59,11 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         commands=_commands(coreset, folder, options_of(experiment), options_of(experiment, *OF_WEIGHTS)),
         advice=advice(totals, coreset.scope, coreset.ratio, REGISTRY[coreset.method].fewest),
     )
+
+
+def _seldom(experiment: "Experiment", coreset: Coreset) -> list[str]:
+    """Classes whose weights say little, because few batches of the proxy have them."""
+    return seldom_seen(coreset.counts, coreset.class_names, experiment.settings.batch_size)
 
 
 def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -> list[tuple[str, str]]:
@@ -70,7 +76,9 @@ def _commands(coreset: Coreset, folder: Path, how: str = "", choice: str = "") -
         choice: The same options without those of class weights.
     """
     data, ratio = shlex.quote(str((coreset.source or {}).get("path", "PATH"))), coreset.ratio
-    export = f"dedt export {shlex.quote(from_everywhere(folder))} --to imagefolder --out for-diffusers"
+    # The training scripts of diffusers, which read an imagefolder, use no weights.
+    to = "imagefolder --out for-diffusers" if coreset.weights is None else "torch --out for-torch"
+    export = f"dedt export {shlex.quote(from_everywhere(folder))} --to {to}"
     weights = ("class weights", f"dedt reweight {data} --ratio {ratio:g}{choice} --out weighted")
     weighted = " --reweighting" if coreset.weights is not None else ""
     train = f"dedt run {data} --ratio {ratio:g}{how}{weighted} --out everything"

@@ -110,15 +110,20 @@ class Coreset:
         return np.isin(np.arange(len(self.labels)), self.indices)
 
     @property
-    def sample_weights(self) -> Array:
-        """Training weight of each sample, zero for removed samples: float64 [n].
+    def image_weights(self) -> Array:
+        """Training weight of a kept sample of each class: float64 [K].
 
         w_i = alpha_i / p_i with p_i the class's share of the coreset (DoReMi, Xie et al., 2023).  Without
-        class weights it is one for every kept sample.
+        class weights it is one.
         """
         if self.weights is None:
-            return self.kept.astype(np.float64)
-        return np.where(self.kept, class_to_sample_weights(self.weights, self.counts)[self.labels], 0.0)
+            return np.ones(len(self.class_names))
+        return class_to_sample_weights(self.weights, self.counts)
+
+    @property
+    def sample_weights(self) -> Array:
+        """Training weight of each sample, :attr:`image_weights` of its class or zero if removed: float64 [n]."""
+        return np.where(self.kept, self.image_weights[self.labels], 0.0)
 
     def keeps_as(self, other: "Coreset") -> bool:
         """Whether both keep the same ones of the same samples."""

@@ -315,6 +315,9 @@ def imagined_lab(budget: "Profile") -> "Lab":
     images, classes = amount(sum(counts), "image"), amount(len(counts), "class", "classes")
     print(f"{known or budget.data.source}: {images} in {classes}")
     print_reading(reading)
+    if not known:
+        found = "left out" if budget.data.skip_bad else "refused"
+        print(f"counted without opening them: an image that cannot be read will be {found}")
     return Lab(budget, counts=counts, names=names)
 
 

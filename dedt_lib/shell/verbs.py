@@ -68,11 +68,11 @@ def select(experiment: "Experiment", out: Out) -> None:
         write_choice(experiment, coreset, out)
 
 
-def check_choice(experiment: "Experiment", out: Out, *, replaces: bool = False) -> None:
-    """Raise DedtError if ``out`` holds another coreset than the recipe's.
+def check_choice(experiment: "Experiment", out: Out, *, replaces: bool = False, learns: bool = False) -> None:
+    """Raise DedtError if ``out`` holds another coreset than the recipe's, or one with other class weights.
 
     With ``replaces`` that is an error only if there are results of a model too, which would then be of no
-    coreset in the folder.
+    coreset in the folder.  ``learns`` says that class weights are about to be written.
     """
     from ..selection import Coreset
 
@@ -81,10 +81,17 @@ def check_choice(experiment: "Experiment", out: Out, *, replaces: bool = False) 
     chooses, there = experiment.recipe.has_coreset, [name for name in OF_A_MODEL if (out / name).exists()]
     if replaces and chooses and not there:
         return
-    if not chooses or not Coreset.load(out).keeps_as(experiment.select()):
+    held = Coreset.load(out)
+    if not chooses or not held.keeps_as(experiment.select()):
         raise DedtError(
             f"{out} holds results of another coreset ({', '.join(there or ['coreset.json'])}): give --out another "
             "folder, or delete them."
+        )
+    if not experiment.recipe.reweighting and (held.weights is None) == learns:
+        raise DedtError(
+            f"{out} holds a model that was trained without class weights: give --out another folder."
+            if learns
+            else f"{out} holds a coreset with class weights: add --reweighting, or give --out another folder."
         )
 
 
@@ -126,21 +133,24 @@ def reweight(experiment: "Experiment", out: Out) -> None:
     example:
       dedt reweight photos --ratio 0.1 --out coreset
     """
+    from ..data.names import few
     from ..reweighting import effective_classes
+    from ..stages.needs import seldom_seen
 
-    check_choice(experiment, out, replaces=True)
+    check_choice(experiment, out, replaces=True, learns=True)
     dro, coreset = experiment.reweight(), experiment.select()
     weights, burn_in = dro["weights"], dro["burn_in"]
-    effective = float(effective_classes(weights))
-    weighted, K = coreset.with_weights(weights), len(weights)
-    of_image = [
-        weighted.sample_weights[coreset.indices][coreset.labels[coreset.indices] == k].max() for k in range(K)
-    ]
-    shown = [[f"{value:.3f}" for value in row] for row in (K * weights, of_image)]
+    effective, weighted = float(effective_classes(weights)), coreset.with_weights(weights)
+    shown = [[f"{value:.3f}" for value in row] for row in (len(weights) * weights, weighted.image_weights)]
     header = ("class", "kept", "weight", "per image")
     print_table(header, zip(coreset.class_names, coreset.counts, *shown))
     print(f"effective classes: {effective:.2f} of {len(weights)}")
     print(f"proxy: {len(dro['trajectory'])} steps, the first {burn_in} with uniform weights")
+    if seldom := seldom_seen(coreset.counts, coreset.class_names, experiment.settings.batch_size):
+        print(
+            f"warning: most batches of the proxy have no image of {few(seldom, FEW_CLASSES)}; in their other "
+            "steps reweight.absent decides, so compare its two values before you rely on their weights"
+        )
     if out:
         facts = {
             "class_names": list(coreset.class_names),

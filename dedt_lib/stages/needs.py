@@ -13,10 +13,8 @@ REAL_IMAGES, SAMPLES = 4, 2
 MOST_NAMED = 20
 """The most classes that a message names."""
 
-ADVICE = "raise the ratio, add images, or select within each class (scope 'class')"
 
-
-def no_empty_class(counts: Iterable[int], names: Sequence[str], ratio: float, advice: str = ADVICE) -> None:
+def no_empty_class(counts: Iterable[int], names: Sequence[str], ratio: float, advice: str) -> None:
     """Raise DedtError if a class of a coreset keeps no image; counts: its images per class."""
     empty = [name for name, count in zip(names, counts) if count == 0]
     if empty:
@@ -41,6 +39,22 @@ def advice(counts: Sequence[int] | np.ndarray, scope: str, ratio: float, fewest:
 def enough(counts: Sequence[int] | np.ndarray) -> float:
     """A ratio, in whole thousandths, at which every class keeps an image."""
     return int(500 / min(counts) + 1) / 1000
+
+
+def seldom_seen(counts: Sequence[int] | np.ndarray, names: Sequence[str], batch_size: int) -> list[str]:
+    """Classes of a coreset that most batches lack, each with the share that have it, such as "cat (4 %)".
+
+    In the other steps of group DRO their excess is that of the last batch with them, or zero
+    (``reweight.absent``), and this decides their weight.
+
+    Args:
+        counts: Kept images per class.
+        names: Names of the classes.
+        batch_size: Images in a batch of the proxy.
+    """
+    counts = np.asarray(counts)
+    shares = 1 - (1 - counts / counts.sum()) ** min(batch_size, counts.sum())
+    return [f"{name} ({100 * share:.0f} %)" for name, share in zip(names, shares) if share < 0.5]
 
 
 def left_out(counts: Sequence[int], drawn: Sequence[int], names: Sequence[str]) -> list[str]:

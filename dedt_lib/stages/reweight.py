@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..errors import DedtError
 from ..randomness import numpy_generator
 from ..reweighting import GroupDRO, effective_classes
 from .base import Stage, uncounted
@@ -50,6 +51,14 @@ class Proxy(Train):
 
     def decides(self):
         return {**super().decides(), "dro": self.dro}
+
+    def check(self):
+        if len(self.lab.class_names) == 1:
+            raise DedtError(
+                "There is one class, so there are no class weights to learn. Give the images classes, or set "
+                "select.clusters to two or more where clusters take their place."
+            )
+        super().check()
 
     def weigh(self):
         # A fresh copy, because GroupDRO freezes its reference and the stage's result is shared.

@@ -113,13 +113,19 @@ class Train(Stage):
     def check(self):
         kept, lab, ratio = self.coreset.counts, self.lab, self.coreset.ratio
         if len(kept) == len(lab.class_names):
-            advice = needs.advice(lab.class_counts, "class", ratio)
-            needs.no_empty_class(kept, lab.class_names, ratio, advice)
+            needs.no_empty_class(kept, lab.class_names, ratio, self._advice)
         elif kept[0] < len(lab.class_names):
             raise DedtError(
                 f"Ratio {ratio:g} keeps {kept[0]} of {lab.n} images, too few for {len(lab.class_names)} "
-                f"classes: {needs.ADVICE}."
+                f"classes: {self._advice}."
             )
+
+    @property
+    def _advice(self):
+        """What to do about classes that keep no image."""
+        one_each = len(self.coreset.counts) == len(self.lab.class_names)
+        scope, fewest = "class" if one_each else self.coreset.scope, self.coreset.selector.fewest
+        return needs.advice(self.lab.class_counts, scope, self.coreset.ratio, fewest)
 
     # ---- the samples it visits
 
@@ -141,7 +147,7 @@ class Train(Stage):
     def plan(self) -> EpochPlan | InfoBatchPlan:
         """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
         coreset, data = self.weighted(), self.lab.data
-        needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio)
+        needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio, self._advice)
         kept, course = coreset.indices, self.course
         if coreset.weights is not None and self.lab.profile.train.annealing_weights == "keep":
             everything = class_to_sample_weights(coreset.weights, data.class_counts)
