@@ -48,6 +48,11 @@ def set_moments(network: nn.Module, mean: Sequence[float] | None, std: Sequence[
         network.register_buffer(name, tensor, persistent=False)
 
 
+def mirrored(images: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
+    """The images [n, C, H, W], each mirrored where ``flip``, bool [n], is true."""
+    return channels_first(torch.where(flip[:, None, None, None], images.flip(3), images))
+
+
 def resize(images: np.ndarray, size: int, *, antialias: bool = True, batch_size: int = 256) -> np.ndarray:
     """uint8 [n, C, h, w] enlarged or shrunk to uint8 [n, C, size, size], bicubic as in Pillow.
 

@@ -35,7 +35,7 @@ from .errors import DedtError
 from .files import PATIENCE, intact, make_folder, say_damaged, sealed
 from .latents import Latents
 from .models.batch import Batch
-from .pixels import channels_first, to_float
+from .pixels import mirrored, to_float
 from .plans import EpochPlan, InfoBatchPlan
 from .processes import Processes
 from .randomness import derive, seed_dropout, torch_generator
@@ -465,7 +465,7 @@ class PixelImages:
     ) -> torch.Tensor:
         """Images float [b, C, H, W] in [-1, 1] at ``indices`` int64 [b]; flip: bool [b], or None for none."""
         x = to_float(self.images[upload(indices, self.images.device)])
-        return x if flip is None else channels_first(torch.where(flip[:, None, None, None], x.flip(3), x))
+        return x if flip is None else mirrored(x, flip)
 
 
 Source = PixelImages | Latents

@@ -184,10 +184,8 @@ Markdown(f"- By FID: {orders[0]}\n- By CMMD: {orders[1]}")
 # Where a whole column lies far above all the data, the control included, so few
 # steps do not suffice, and its differences are differences between poor models.
 # Images of 8 pixels, 16 tokens and a network of 4 blocks are far from ImageNet.
-# And in the committed results the seeds 0, 1 and 2 of a row share one coreset,
-# *Uniform random* apart, chosen with class weights by one training of the
-# extractor and without them by another. A difference of these two rows may thus
-# be one of the coresets, which an interval over the seeds does not show.
+# Each seed trains its own feature extractor, so the intervals include how much
+# the choice of the images varies.
 #
 # FID and CMMD need not agree. They use different features, and FID follows the
 # covariance while CMMD follows the whole distribution. A claim that holds by

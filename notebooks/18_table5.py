@@ -78,10 +78,9 @@ Markdown(
 
 # %% [markdown]
 # Every run starts from the same pre-trained pipeline. The seed decides the
-# order of the images, the noise and the samples; in the committed results the
-# seeds 0, 1 and 2 of a row share one coreset, *Uniform random* apart.
-# Without guidance, *the same models* have these FIDs; nothing was trained
-# again.
+# feature extractor, and with it the coreset, the order of the images, the noise
+# and the samples. Without guidance, *the same models* have these FIDs; nothing
+# was trained again.
 
 # %%
 table = tables.layout(everything, "table5-unguided")
@@ -190,8 +189,7 @@ Markdown(findings.clipped_in_words(clipped[of_sd]))
 
 # %% [markdown]
 # The last line of the comparisons asks whether the class weights nevertheless
-# change FID. The seeds 0, 1 and 2 of its two rows have coresets from two
-# trainings of the extractor, so it may measure these as well.
+# change FID.
 #
 # ## What FID does not show
 #

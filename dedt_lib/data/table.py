@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,46 +90,20 @@ def classed(
     Raises:
         DedtError: For columns that are missing, or labels that cannot be used.
     """
-    read = functools.cache(lambda name: plain(train.values(name)))
-    column, notes = label_column(train, read, label)
-    first = functools.cache(lambda name: plain(first_texts(train.values(name))))
-    text, more = caption_column(train, first, column, caption)
-    notes = [*notes, *more]
-    if several := sum(
-        isinstance(said, list) and len(said) > 1 for said in (train.values(text) if text else ())
-    ):
-        notes.append(f"images with several captions, of which the first is used: {several:,}")
-    by_folder = label != NONE and len(set(train.folders)) > 1
-    values = (read(column) or []) if column else list(map(composed, train.folders if by_folder else ()))
-    if values and set(values) <= {-1, "-1", None}:
-        notes, values = [*notes, f"'{column}' holds no label except -1, so it is not used as the class"], []
-    names = tuple(train.class_names(column) or ()) if column else ()
-    keys = range(len(names)) if names else in_order(values) if column else sorted(set(values))
-    names = names or tuple(map(str, keys))
-
-    def listed(table: Table, kept: tuple[str, ...], numbers: np.ndarray, *notes: str) -> Listing:
-        captions = (plain(first_texts(table.values(text))) or ()) if text in table.columns else ()
-        return Listing(
-            root=table.root,
-            files=Files(table.files),
-            encoded=table.encoded,
-            labels=numbers,
-            class_names=kept,
-            ids=table.ids,
-            name=train.root.resolve().stem if train.root.is_file() else train.root.resolve().name,
-            reading=table.reading.noted(*notes),
-            captions=tuple("" if caption is None else str(caption) for caption in captions),
-        )
+    choice = _choice(train, label, caption)
+    column, text, values, keys, names = choice[:5]
+    root = train.root.resolve()
+    listed = functools.partial(_listed, text=text, name=root.stem if root.is_file() else root.name)
 
     labels, class_names, empty = np.zeros(len(train.ids), np.int64), tuple[str, ...](), tuple[str, ...]()
     if values:
         labels, class_names, empty = without_empty(_numbers(values, keys, train), names)
     by, said = split_column(train)
-    notes += [] if by else _unused_splits(train)
+    unused = [] if by else _unused_splits(train)
     told = [f"splits from the column '{by}'"] * bool(by)
     told += [f"classes from the column '{column}'"] * bool(values and column not in ("", label))
     told += [f"captions from the column '{text}'"] * (text not in ("", caption))
-    notes = [*told, *notes, *["no classes"] * (not values)]
+    notes = [*told, *choice.notes, *unused, *["no classes"] * (not values)]
     notes += [f"classes without images, left out: {few(empty, SHOWN)}"] * bool(empty)
     taken = next((kind for kind in HELD_OUT if kind in said), "")
 
@@ -164,6 +138,60 @@ def classed(
         return listed(table, class_names, numbers)
 
     return of_split(split, find_train, find_held_out)
+
+
+class _Choice(NamedTuple):
+    """Where the classes and captions of the training images come from."""
+
+    column: str
+    """The column of the classes; "" for folders, or without classes."""
+    text: str
+    """The column of the captions, or ""."""
+    values: list
+    """The class of each image; [] without classes."""
+    keys: Sequence
+    """The classes in their order, as they stand in ``values``."""
+    names: tuple[str, ...]
+    """Their names."""
+    notes: list[str]
+
+
+def _choice(train: Table, label: str, caption: str) -> _Choice:
+    """The columns of classes and captions; raises DedtError for columns that are missing or cannot be used."""
+    read = functools.cache(lambda name: plain(train.values(name)))
+    column, notes = label_column(train, read, label)
+    first = functools.cache(lambda name: plain(first_texts(train.values(name))))
+    text, more = caption_column(train, first, column, caption)
+    notes = [*notes, *more]
+    if several := sum(
+        isinstance(said, list) and len(said) > 1 for said in (train.values(text) if text else ())
+    ):
+        notes.append(f"images with several captions, of which the first is used: {several:,}")
+    by_folder = label != NONE and len(set(train.folders)) > 1
+    values = (read(column) or []) if column else list(map(composed, train.folders if by_folder else ()))
+    if values and set(values) <= {-1, "-1", None}:
+        notes, values = [*notes, f"'{column}' holds no label except -1, so it is not used as the class"], []
+    names = tuple(train.class_names(column) or ()) if column else ()
+    keys = range(len(names)) if names else in_order(values) if column else sorted(set(values))
+    return _Choice(column, text, values, keys, names or tuple(map(str, keys)), notes)
+
+
+def _listed(
+    table: Table, kept: tuple[str, ...], numbers: np.ndarray, *notes: str, text: str, name: str
+) -> Listing:
+    """The images of a table with their classes, and captions from the column ``text``."""
+    captions = (plain(first_texts(table.values(text))) or ()) if text in table.columns else ()
+    return Listing(
+        root=table.root,
+        files=Files(table.files),
+        encoded=table.encoded,
+        labels=numbers,
+        class_names=kept,
+        ids=table.ids,
+        name=name,
+        reading=table.reading.noted(*notes),
+        captions=tuple("" if caption is None else str(caption) for caption in captions),
+    )
 
 
 def split_column(table: Table) -> tuple[str, list[str]]:

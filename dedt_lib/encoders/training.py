@@ -9,7 +9,7 @@ from torch import nn
 from ..arrays import check_choice
 from ..data import LabelledImages
 from ..devices import upload
-from ..pixels import channels_first, to_float
+from ..pixels import channels_first, mirrored, to_float
 from ..training import OPTIMIZERS, Supervised
 
 
@@ -108,5 +108,4 @@ def random_shift(
 
 def random_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Mirror each image [n, C, H, W] with probability one half; the generator is on the host."""
-    flip = upload(torch.rand(len(images), generator=generator) < 0.5, images.device)
-    return channels_first(torch.where(flip[:, None, None, None], images.flip(3), images))
+    return mirrored(images, upload(torch.rand(len(images), generator=generator) < 0.5, images.device))

@@ -76,22 +76,7 @@ def select(
         raise DedtError(f"The data ratio must lie in (0, 1]; got {ratio}. Write 10 % as 0.1.")
     if features is None and selector.needs_features:
         raise DedtError(f"Method '{method}' needs features: embed the images first.")
-    n, K = len(labels), int(labels.max()) + 1
-    if K > n:
-        raise DedtError(
-            f"The largest label is {K - 1}, but there are only {n} samples. Number the classes 0..K-1, for "
-            "example with np.unique(labels, return_inverse=True)."
-        )
-    ids = tuple(map(str, range(n) if ids is None else ids))
-    class_names = tuple(map(str, range(K)) if class_names is None else class_names)
-    if len(ids) != n:
-        raise DedtError(f"Got {len(ids)} ids for {n} samples; expected one per sample.")
-    if len(class_names) < K:
-        raise DedtError(
-            f"Got {len(class_names)} class names for labels from {labels.min()} to {K - 1}. Number the "
-            "classes from 0, with a name for each."
-        )
-
+    n, (ids, class_names) = len(labels), _named(labels, ids, class_names)
     originals = as_originals(originals, labels)
     scores = np.asarray(selector.scores(features, labels, scope, originals), np.float64)  # type: ignore[arg-type]
     if scores.shape != (n,):
@@ -118,6 +103,28 @@ def select(
     coreset = Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names)
     coreset = replace(coreset, copies=int(copies.sum()), copies_kept=int(copies[kept].sum()))
     return replace(coreset, tied=tuple(tied), originals=originals)
+
+
+def _named(
+    labels: Array, ids: Iterable[str] | None, class_names: Iterable[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A name for each sample and each class; raises DedtError if their numbers do not fit the labels."""
+    n, K = len(labels), int(labels.max()) + 1
+    if K > n:
+        raise DedtError(
+            f"The largest label is {K - 1}, but there are only {n} samples. Number the classes 0..K-1, for "
+            "example with np.unique(labels, return_inverse=True)."
+        )
+    ids = tuple(map(str, range(n) if ids is None else ids))
+    class_names = tuple(map(str, range(K)) if class_names is None else class_names)
+    if len(ids) != n:
+        raise DedtError(f"Got {len(ids)} ids for {n} samples; expected one per sample.")
+    if len(class_names) < K:
+        raise DedtError(
+            f"Got {len(class_names)} class names for labels from {labels.min()} to {K - 1}. Number the "
+            "classes from 0, with a name for each."
+        )
+    return ids, class_names
 
 
 def _order(
