@@ -432,3 +432,12 @@ def test_a_row_that_cannot_be_entered_is_refused(name, row, message):
     with pytest.raises(DedtError, match=message):
         grid.add_row(name, row)
     assert grid.LABELS.get(name) != "Mine"
+
+
+def test_the_cost_in_evaluations_is_the_same_for_every_seed():
+    frame = results.read_cells("digits", root=ROOT / "results")
+    rows = set(frame.row) - {"infobatch-annealed"}  # its losses decide how much it sees
+    for full in grid.FULL.values():
+        same = {row for row in rows if grid.ROWS[row].get("model") == grid.ROWS[full].get("model")}
+        speed = tables.speedups_by_seed(frame, same, whole=True, full=full)["network evaluations"]
+        assert len(speed) and speed.groupby(level=[0, 1]).agg(np.ptp).max() < 1e-9
