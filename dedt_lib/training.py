@@ -551,7 +551,7 @@ class _Diffusion(Task):
         source = as_source(data)
         self.source, self.plan = source.to(device), plan
         self.settings = {**settings.decisive, "seed": seed, "visits": _visits(plan, source)}
-        self.settings["weighting"] = _numbers(weighting)
+        self.settings["weighting"] = getattr(weighting, "settings", None)
         self.options, self.weighting = settings, weighting
         self.seed, self.epochs, self.checkpoint_every = seed, plan.epochs, settings.checkpoint_every
         self.steps, self.clip = plan.steps(settings.batch_size), settings.gradient_clip
@@ -638,17 +638,11 @@ def _check_fit(model, source, settings, weighting):
         )
 
 
-def _numbers(thing):
-    """The scalar attributes of an object, by name."""
-    scalars = int | float | str | None
-    held = {} if thing is None else vars(thing)
-    return {name: value for name, value in held.items() if isinstance(value, scalars)}
-
-
 def _visits(plan, source):
     """Digest of what a run visits: images, labels, and the plan's scalars, first and last epoch."""
     content = getattr(source, "content", "")
-    numbers = sorted(_numbers(plan).items())
+    scalars = int | float | str | None
+    numbers = sorted((name, value) for name, value in vars(plan).items() if isinstance(value, scalars))
     digest = hashlib.sha256(repr((type(plan).__name__, numbers, content)).encode())
     ends = (0, plan.epochs - 1) if not plan.needs_losses else (0,)
     for values in (source.labels.cpu().numpy(), *(part for e in ends for part in plan.epoch(e))):

@@ -102,7 +102,7 @@ def test_embeddings_of_one_image_have_no_unbiased_value():
     assert cmmd(embeddings(1, 0), embeddings(5, 1)) > 0
     with pytest.raises(DedtError, match="at least 2 embeddings on each side; got 1 and 5"):
         cmmd(embeddings(1, 0), embeddings(5, 1), unbiased=True)
-    with pytest.raises(DedtError, match="at least 1 embeddings on each side; got 5 and 0"):
+    with pytest.raises(DedtError, match="at least 1 embedding on each side; got 5 and 0"):
         cmmd(embeddings(5, 0), np.zeros((0, 32)))
 
 
@@ -228,9 +228,9 @@ def test_images_that_cannot_be_compared():
         match=r"Images \[1, 8, 8\] and references \[1, 8, 9\] differ in shape and cannot be compared",
     ):
         nearest_distances(pictures(2, (8, 8)), pictures(2, (8, 9)))
-    with pytest.raises(DedtError, match="Images must be uint8"):
+    with pytest.raises(DedtError, match="Images must be a NumPy array, uint8"):
         nearest_distances(pictures(2, (8, 8)).astype(float), pictures(2, (8, 8)))
-    with pytest.raises(DedtError, match="Images must be uint8"):
+    with pytest.raises(DedtError, match="Images must be a NumPy array, uint8"):
         nearest_distances(pictures(2, (8, 8)), pictures(2, (8, 8))[:0])
 
 

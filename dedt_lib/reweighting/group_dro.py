@@ -149,6 +149,7 @@ class GroupDRO:
         processes: Processes that share the batch.
 
     Attributes:
+        settings: The arguments that decide its weights, by name.
         weights, excess: float64 [K] after the last step, on the device of its losses.
 
     Raises:
@@ -183,8 +184,10 @@ class GroupDRO:
         class_to_sample_weights(np.full(K, 1 / K), counts)  # raises if a class has no images
         self.counts = torch.as_tensor(counts)
         self.step_size, self.smoothing, self.clip, self.absent = step_size, smoothing, clip, absent
-        self.scores = scores
-        self.burn_in, self.window, self.processes = burn_in, window, processes or Processes()
+        self.scores, self.burn_in, self.window = scores, burn_in, window
+        self.settings = {"step_size": step_size, "smoothing": smoothing, "clip": clip, "absent": absent}
+        self.settings |= {"scores": scores, "burn_in": burn_in, "window": window}
+        self.processes = processes or Processes()
         self.weights = torch.full((K,), 1 / K, dtype=torch.float64)
         self.excess = torch.zeros(K, dtype=torch.float64)
         self.history = History()  # weights, excess and clipped share of each step, side by side
