@@ -46,6 +46,7 @@ pdf: | book
 endif
 
 help:
+	@echo "make setup   install dedt and the tested packages into .venv                       (minutes, once)"
 	@echo "make book    run the main job on the digits, build the book, print its path  (a quarter of an hour, once)"
 	@echo "make pdf     print the book to _build/$(NAME)/book.pdf, by Chromium or Chrome  (minutes after make book)"
 	@echo "make test    check style, types and docstrings, and run the tests                  (minutes)"
@@ -67,6 +68,7 @@ setup: .venv/.installed
 	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib || true  # pip would on one core
 	@touch $@
+	@echo "Installed. Now: source .venv/bin/activate, then dedt --help"
 
 pair: | setup
 	@$(BIN)/python tools/pair.py
@@ -91,7 +93,7 @@ $(BUILD)/_build/html/index.html: $(FIRST) $(EXECUTED) $(PROSE)
 # A BROWSER in the environment is somebody's for the web.
 ifneq ($(origin BROWSER),command line)
 BROWSER := $(firstword $(shell for name in chromium chromium-browser google-chrome google-chrome-stable; do \
-	command -v $$name; done 2>/dev/null))
+	command -v $$name; done 2>/dev/null; true))
 endif
 PRINT := --headless --disable-gpu --no-pdf-header-footer --generate-pdf-document-outline
 PRINT += --virtual-time-budget=60000 $(if $(filter 0,$(shell id -u)),--no-sandbox)

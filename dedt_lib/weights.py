@@ -1,7 +1,7 @@
 """Weights on disk: the library's own as safetensors, and the files of published networks.
 
-No pickle is ever opened on trust.  The official files are pickles, so their SHA-256 is checked first, and
-even then only tensors are read from them.  Names on the Hugging Face hub are pinned: the names that the
+No pickle is opened as such.  The official files are pickles: of those that are fetched the SHA-256 is checked
+first, and from all only tensors are read (``weights_only``), so they run no code.  Names on the Hugging Face hub are pinned: the names that the
 library itself uses by :data:`PINNED`, every other name from its first use on, in ``hub.lock.json``.
 """
 
@@ -64,8 +64,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file to a dict of tensors.
 
     Raises:
-        DedtError: The file is missing, damaged or a pickle (``.pt``, ``.ckpt``), which this library never
-            opens because a pickle can run code.
+        DedtError: The file is missing, damaged or a pickle (``.pt``, ``.ckpt``), which can run code.
     """
     try:
         return load_file(path)

@@ -255,8 +255,8 @@ runs.linked(copies, "table1-latent")
 # %%
 shares = tables.intervals(frame, ["row", "ratio"], "by_features")
 nearer = shares[shares.low > 1]
-listed = ", ".join(
-    f"{grid.LABELS[row]} at {tables.percent(ratio)}"
+listed = "; ".join(
+    f"*{grid.LABELS[row]}* at {tables.percent(ratio)}"
     for row, ratio in nearer.index
 )
 Markdown(f"By features these rows are: {listed or 'none'}.")

@@ -47,15 +47,11 @@ weights = ("sd-moderate-reweighted", best)
 page = findings.Page(
     everything, [*guided, *unguided, weights], profile=profile, added=True
 )
-Markdown(f"""
-With guidance: {page.answer(*guided[0])}
-
-Without guidance: {page.answer(*unguided[0])}
-
-At equal steps, with guidance: {page.answer(*guided[2])}
-
-At equal steps, without guidance: {page.answer(*unguided[2])}
-""")
+told = [
+    f"- {page.answer(*pair)}"
+    for pair in (guided[0], unguided[0], guided[2], unguided[2])
+]
+Markdown("\n".join(told))
 
 # %% [markdown]
 # ## The table

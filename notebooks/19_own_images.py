@@ -142,8 +142,9 @@ figures.feature_map(points, coreset, thumbnails)
 # The choice is as good as the features are. On CIFAR-10 the classes are known,
 # so features can be tested: give each held-out image the class of most of its
 # 20 nearest neighbours among the training images, and count how often that is
-# right. Beside the encoder of this page stands a ResNet-18 that was trained
-# for five epochs on the training images and their labels.
+# right. Beside the encoder of this page stands a ResNet-18 of a quarter of the
+# usual width that was trained for five epochs on the training images and their
+# labels.
 
 # %%
 from dedt_lib.files import project_root, read_json

@@ -260,8 +260,12 @@ def test_a_cell_of_a_table_is_written_where_the_book_reads_it(dedt, tmp_path, mo
     chosen = ("--profile", "smoke", "--ratio", 0.1, "--seed", 0)
     status, printed, _ = dedt("run", "table1", "--row", "random", *chosen)
     assert status == 0 and "wrote random-10-0 to" in printed
-    result = json.loads((tmp_path / "smoke" / "cells.jsonl").read_text())
+    recorded = (tmp_path / "smoke" / "cells.jsonl").read_bytes()
+    result = json.loads(recorded)
     assert result["row"] == "random"
+    status, printed, _ = dedt("run", "table1", "--row", "random", *chosen)
+    assert status == 0 and "has a result of random-10-0, which stays" in printed
+    assert (tmp_path / "smoke" / "cells.jsonl").read_bytes() == recorded
 
 
 @pytest.fixture

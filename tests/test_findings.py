@@ -91,7 +91,7 @@ def test_comparisons_that_were_chosen_with_the_results_in_view_get_no_verdict():
     frame = results(random=around(2.0), moderate=around(1.0, by=0.9))
     page = findings.Page(frame, [PAIR], added=True)
     assert page.compare(*PAIR).verdict[0.1] == "inconclusive" and "better" not in page.shown().iloc[0, 0]
-    assert page.answer(*PAIR).startswith("**No verdict, because the comparison was chosen after")
+    assert page.answer(*PAIR).startswith("**No verdict (chosen after the results).**")
     assert page.summary().endswith("added after the results had been read, so they get no verdict.")
 
 
@@ -418,7 +418,7 @@ def test_seeds_that_another_network_measured_are_told_apart():
     assert "was trained 2 times" in said and "real-vs-real FIDs agree within 4e-06 of the value" in said
     assert "The seeds 0, 1 and the seeds 2 have one each" in said
     said = findings.shared_in_words(measured_by("aaaabb"))
-    assert "2 of 6 cells were computed on another machine than most cells of their seed and ratio." in said
+    assert "Of the 6 runs that this page compares, 2 were made on another machine than most runs" in said
 
 
 def test_a_page_says_how_its_results_were_made():

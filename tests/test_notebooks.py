@@ -223,4 +223,10 @@ def test_a_notebook_that_was_edited_elsewhere_is_kept(tmp_path, capsys):
     pair.main(tmp_path)
     assert "my_answer" in (tmp_path / "mine" / "a.ipynb").read_text()
     assert (tmp_path / "a.ipynb").read_text() == derive(tmp_path / "a.py")
-    assert "a.ipynb was edited elsewhere: moved to" in capsys.readouterr().out
+    assert "a.ipynb has outputs or other cells: moved to" in capsys.readouterr().out
+    notebook = nbformat.read(tmp_path / "a.ipynb", 4)
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    os.utime(tmp_path / "a.ipynb", (0, 0))
+    pair.main(tmp_path)
+    assert '"2"' in (tmp_path / "mine" / "a.ipynb").read_text()

@@ -99,6 +99,20 @@ def test_make_hands_a_profile_on_as_it_is(profile, checkout, tmp_path):
     assert calls[calls.index("profile") + 1] in (profile, str(checkout / profile))
 
 
+def test_make_pdf_finds_a_browser_wherever_it_stands_in_the_list(checkout, tmp_path, monkeypatch):
+    for name in ("chromium", "google-chrome-stable"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(STUB)
+        (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        told = run(checkout, "make", "-n", "pdf", "PROFILE=smoke")
+        assert (
+            re.search(f'test -n ".*/{name}"|test -n ".*/chromium"', told.stdout)
+            and "chrom" not in told.stderr
+        )
+
+
 def test_make_pdf_prints_one_page_whose_links_stay_in_it(checkout, tmp_path):
     browser, page = checkout / ".venv/bin/my browser", checkout / "_build/smoke/_build/page"
     prints = """for word; do case "$word" in --print-to-pdf=*) echo pdf >"${word#*=}";; esac; done\n"""

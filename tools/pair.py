@@ -1,7 +1,8 @@
 """Derive each notebooks/*.ipynb from its .py: no outputs, cell ids 0, 1, 2, ..
 
 Only in this direction: ``jupytext --sync`` would let a newer .ipynb overwrite an edited .py.  JupyterLab
-saves both files; a notebook whose cells were edited elsewhere is moved to ``notebooks/mine/NAME.ipynb``.
+saves both files; a notebook with outputs, or whose cells were edited elsewhere, is moved to
+``notebooks/mine/NAME.ipynb``.
 """
 
 from pathlib import Path
@@ -24,11 +25,14 @@ def derive(source):
 
 
 def edited(source, target, text):
-    """Whether the notebook ``target`` is newer than its source and has other cells than ``text``."""
-    if not target.exists() or target.stat().st_mtime <= source.stat().st_mtime:
+    """Whether ``target`` has outputs, or is newer than its source and has other cells than ``text``."""
+    if not target.exists():
         return False
     ours, theirs = (nbformat.reads(t, 4).cells for t in (target.read_text(), text))
-    return [(cell.cell_type, cell.source) for cell in ours] != [
+    if any(cell.get("outputs") for cell in ours):
+        return True
+    newer = target.stat().st_mtime > source.stat().st_mtime
+    return newer and [(cell.cell_type, cell.source) for cell in ours] != [
         (cell.cell_type, cell.source) for cell in theirs
     ]
 
@@ -39,7 +43,7 @@ def main(folder=NOTEBOOKS):
         if edited(source, target, text):
             (folder / "mine").mkdir(exist_ok=True)
             target.replace(folder / "mine" / target.name)
-            print(f"{target.name} was edited elsewhere: moved to {folder.name}/mine/{target.name}")
+            print(f"{target.name} has outputs or other cells: moved to {folder.name}/mine/{target.name}")
         if not target.exists() or target.read_text() != text:
             target.write_text(text)
             print(f"paired {target.name}")

@@ -51,7 +51,8 @@ def measured():
         f"`dedt select` takes {' and '.join(took)}\n"
         f"(CPU time on one thread), and at most {math.ceil(10 * gib) / 10} GiB of memory "
         "([measured](benchmarks/photos.json)).\nWith the default encoder's features, nearest neighbours "
-        f"classify {given} of held-out CIFAR-10 images correctly;\nwith those of a ResNet-18 trained for "
+        f"classify {given} of held-out CIFAR-10 images correctly;\nwith those of a ResNet-18 of a quarter of "
+        "the usual width, trained for "
         f"{epochs} epochs on {images:,} CIFAR-10 images, {trained}\n([measured](benchmarks/encoders.json)).\n"
     )
 

@@ -136,7 +136,7 @@ class Page:
         told, most, kind = table[table.seeds >= ENOUGH], table.seeds.max(), metric(value or self.value)
         head = HEADS.get(frozenset(told.verdict), "Better at some ratios, worse at others")
         if self.added:
-            head = "No verdict, because the comparison was chosen after the results had been read"
+            head = "No verdict (chosen after the results)"
         elif 0 < len(told) < len(table):
             head = f"At {', '.join(map(percent, told.index))}: {head[0].lower()}{head[1:]}"
         head = head if len(told) else "Too few seeds for a verdict"

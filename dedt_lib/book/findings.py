@@ -178,7 +178,8 @@ def gains_in_words(classes: Classes | None) -> str:
         better, worse = (gains.index[gains.verdict == verdict] for verdict in (BETTER, WORSE))
         head = (
             f"**Of {len(gains)} classes, reweighting improves {_counted(better)}** and harms "
-            f"{_counted(worse)} after Holm's correction; the others are inconclusive"
+            f"{_counted(worse)} after Holm's correction; "
+            f"{'the others' if len(better) + len(worse) else 'all'} are inconclusive"
         )
     most, least = gains.difference.idxmin(), gains.difference.idxmax()
     return (
@@ -434,8 +435,8 @@ def shared_in_words(frame: pd.DataFrame) -> str:
         return f"{head} {shared}"
     usual = network.groupby([frame.seed, frame.ratio]).transform(lambda own: own.mode()[0])
     return (
-        f"{head} {(network != usual).sum()} of {len(frame)} cells were computed on another machine than most "
-        "cells of their seed and ratio. A difference with such a cell also includes the effect of another "
+        f"{head} Of the {len(frame)} runs that this page compares, {(network != usual).sum()} were made on another "
+        "machine than most runs of their seed and ratio. A difference with such a run also includes the effect of another "
         "training of the feature extractor, which may choose another coreset."
     )
 

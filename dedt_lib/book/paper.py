@@ -57,7 +57,7 @@ TABLE_5 = {
 
 def by_ratio(table: dict, row: str) -> dict[float, float]:
     """The numbers of a row of one of these tables: ratio -> number; empty for a row that is not in it."""
-    if row == "full":
+    if row == "full" and (table is TABLE_1 or table is TABLE_2):
         return {1.0: FULL}
     numbers = table.get(row, {})
     return numbers if isinstance(numbers, dict) else dict(zip(RATIOS, numbers))

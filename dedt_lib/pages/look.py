@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from ..clusters import principal
-from ..data import Listing
+from ..data import Listing, Reading
 from ..data.labelled import in_conflict, originals_of
 from ..data.look import ISSUES, NEAR, Look, groups_of_copies, leaks
 from ..files import atomic, from_everywhere
@@ -63,6 +63,12 @@ class Findings:
     def table(self) -> pd.DataFrame:
         """The table of the look, one row per image."""
         return self.look.table
+
+    @property
+    def reading(self) -> Reading:
+        """What was left out of the images, those that cannot be read included."""
+        bad = len(self.places["bad"])
+        return self.listing.reading.without(bad, "unreadable") if bad else self.listing.reading
 
     def dropped(self, kinds: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
         """The images that ``--drop`` leaves out, and which other images they copy.
@@ -241,7 +247,7 @@ def write_look(found: Findings, folder: Path) -> None:
         folder / "look.html",
         "look.html.j2",
         title=f"{listing.name}: {len(found.table):,} images",
-        reading=listing.reading.line,
+        reading=found.reading.line,
         rows=found.rows,
         groups=groups,
         pictures={i: data_uri(Image.fromarray(found.look.thumbnails[i].transpose(1, 2, 0))) for i in drawn},

@@ -45,6 +45,7 @@ def write_report(experiment: "Experiment", coreset: Coreset, photos: Photos, fol
         title=f"{photos.name}: {len(coreset.indices):,} of {len(coreset.labels):,} images kept",
         coreset=coreset,
         reading=photos.reading.line,
+        meaning=REGISTRY[coreset.method].meaning,
         why=coreset.why,
         pictures=pictures(photos, [place for group in groups for place in (*group["kept"], *group["out"])]),
         groups=groups,

@@ -41,10 +41,10 @@ def select(
     Args:
         features: float [n, d]; None for method "random".
         labels: int [n], 0..K-1.
-        method: "random", "gaussian" or "moderate".
+        method: "random", "gaussian", "moderate" or another name in ``REGISTRY``.
         ratio: Share to keep, in (0, 1].
         scope: "class" or "global".  By default as in the cited code: random and Gaussian select in each
-            class, Moderate-DS in one ordering of all samples.
+            class, Moderate-DS in one ordering of all samples (a profile may say otherwise, as ``digits`` does).
         seed: Seed of a method that draws at random, such as "random".
         originals: int [n], for each sample the position of the first sample of its class that it is an exact
             copy of, or its own position (``LabelledImages.originals``).  Copies influence neither Gaussians

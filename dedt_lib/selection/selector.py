@@ -24,11 +24,13 @@ class Selector:
     Attributes:
         scope: Scope in the cited code: "class" (each class is a group) or "global" (all samples are one).
         fewest: Smallest number of samples in a group.
+        meaning: A sentence on what its scores are and which are kept, for the report.
         needs_features: Whether the method uses features; if so, exact copies are kept last.
     """
 
     scope: ClassVar[str] = "class"
     fewest: ClassVar[int] = 1
+    meaning: ClassVar[str] = "The images with the highest scores of the method are kept."
     needs_features: ClassVar[bool] = True
 
     def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:

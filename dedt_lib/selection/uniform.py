@@ -14,6 +14,7 @@ class Uniform(Selector):
 
     seed: int = 0
     needs_features: ClassVar[bool] = False
+    meaning: ClassVar[str] = "The score is a random number, so the kept images are drawn uniformly at random."
 
     def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
         """A random number in [0, 1) for each sample: float64 [n]."""

@@ -211,12 +211,21 @@ def run_cell(
     check_beside(out, budget)
     check_data(budget)
     out = out and make_folder(out, "Give --out")
-    experiment, _ = results.run_cell(budget, *cell, store=Store(store), report=out)
+    name, there = grid.cell_name(*cell), results.results_folder(budget) / "cells.jsonl"
+    kept = Store(store)
+    if name in results.done(budget):
+        from ..experiment import Experiment
+
+        experiment = Experiment(budget, store=kept, report=out, **grid.cell_recipe(*cell))
+        told = f"{there} has a result of {name}, which stays: to record this one, delete its line first"
+    else:
+        experiment, _ = results.run_cell(budget, *cell, store=kept, report=out)
+        told = f"wrote {name} to {there}"
     with printing_once(experiment.lab.processes):
         print(f"{grid.LABELS[row]}: {describe(experiment)}")
         print_reading(experiment.lab.pool.reading)
         verbs.run(experiment, out if experiment.lab.processes.main else None)
-        print(f"wrote {grid.cell_name(*cell)} to {results.results_folder(budget) / 'cells.jsonl'}")
+        print(told)
 
 
 # ---- the verbs that only report --------------------------------------------------------------------

@@ -73,10 +73,11 @@ def look(
     where = {"data.source": source, "data.path": data, "data.label": label, "data.caption": caption}
     profile = load_profile("photos", **where, **{"data.skip_bad": True})
     found = findings(Lab(profile, store=Store(store), report=out), quick=quick)
-    print_reading(found.listing.reading)
+    print_reading(found.reading)
     print_table(("", "", ""), found.rows, text=(0, 2))
     write_look(found, out)
-    print(f"wrote {out / 'look.html'} and look.csv")
+    bad = ", unreadable.dedt.txt" * bool(len(found.places["bad"]))
+    print(f"wrote {out / 'look.html'}{bad} and look.csv")
     if kinds:
         why, copy_of = found.dropped(kinds)
         columns = {"label": label, "caption": caption}

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def faults(found: "Findings") -> Figure:
     """Some training images of each kind of fault that ``dedt look`` found, below some without a fault."""
-    places = {kind: some for kind, some in found.places.items() if kind != "leaks"}
-    others = np.setdiff1d(np.arange(len(found.table)), np.concatenate(list(places.values())))
+    places = {kind: some for kind, some in found.places.items() if kind not in ("leaks", "bad")}
+    others = np.setdiff1d(np.arange(len(found.table)), np.concatenate(list(found.places.values())))
     rows = {kind: some[:10] for kind, some in {"no fault": others, **places}.items() if len(some)}
     return image_rows([found.look.thumbnails[some] for some in rows.values()], list(rows))
 
