@@ -31,7 +31,7 @@ import shlex
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -473,6 +473,11 @@ def printing_once(processes: "Processes") -> contextlib.AbstractContextManager:
 
 STAGES = (verbs.embed, verbs.select, verbs.reweight, verbs.train, verbs.sample, verbs.evaluate)
 OTHERS = (run, photos.look, photos.export, cells, plan, profile, show)
+CONCERNS = {
+    "embed": ("encoder", "seed"),
+    "select": ("method", "ratio", "encoder", "scope", "centre", "band", "seed"),
+}
+"""Verb -> the fields of a recipe that concern it, if not all do; the others are accepted all the same."""
 VERBS: dict[str, Callable] = {function.__name__: function for function in (*STAGES, *OTHERS)}
 
 
@@ -492,7 +497,7 @@ def make_parser(chosen: str = "") -> argparse.ArgumentParser:
             for described in dict.fromkeys((function, compute) if stage else (function,)):
                 add_parameters(verb, described, but="images" if function is run else "")
             if stage:
-                add_fields(verb.add_argument_group("recipe of the run"))
+                add_fields(verb.add_argument_group("recipe of the run"), CONCERNS.get(name))
     return parser
 
 
@@ -505,21 +510,23 @@ def add_parameters(verb: argparse.ArgumentParser, function: Callable, but: str =
             add_option(verb, flag(name) if keyword else name, kind, parameter.default, *words)
 
 
-def add_fields(group: Any) -> None:
-    """Add the fields of Recipe as options."""
+def add_fields(group: Any, shown: Collection[str] | None = None) -> None:
+    """Add the fields of Recipe as options, of which the help names those ``shown`` (default: all)."""
     from ..config import Recipe
 
     for name, field in Recipe.model_fields.items():
         told = " ".join((field.description or name).split())
-        add_option(group, flag(name), field.annotation, field.default, told)
+        hidden = shown is not None and name not in shown
+        add_option(group, flag(name), field.annotation, field.default, argparse.SUPPRESS if hidden else told)
 
 
 def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metavar: str | None = None) -> None:
     """Add an option, or a positional argument if ``name`` has no dashes; an absent option sets nothing."""
     parts = get_args(kind)
     how: dict[str, Any] = {"metavar": metavar}
+    hidden = help == argparse.SUPPRESS
     if get_origin(kind) is Literal:
-        help += f": {', '.join(filter(None, parts))}"
+        help += "" if hidden else f": {', '.join(filter(None, parts))}"
     elif kind is bool:
         how = {"action": "store_true"}
     else:
@@ -529,7 +536,7 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
         how["action"] = "append"
     if not name.startswith("-"):
         how |= {"nargs": "?", "default": default}  # argparse would convert SUPPRESS to a path
-    if default is not False and default not in (None, "", ()):
+    if default is not False and default not in (None, "", ()) and not hidden:
         help += f" (default: {default})"
     group.add_argument(name, help=help, **how)
 

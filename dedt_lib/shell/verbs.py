@@ -34,8 +34,10 @@ OF_A_MODEL = ("model.safetensors", "pipeline", "samples.npy", "samples.png", "me
 def embed(experiment: "Experiment", out: Out) -> None:
     """Train the encoder, embed all training images, and print their number and the encoder's accuracy.
 
+    With --out it writes features.npy and labels.npy.
+
     example:
-      dedt embed --out features
+      dedt embed photos --out features
     """
     features, (_, manifest) = experiment.embed(), experiment.encoder
     print(f"{len(features)} images, {features.shape[1]} features each, by {manifest['identity']['network']}")
@@ -51,8 +53,13 @@ def embed(experiment: "Experiment", out: Out) -> None:
 def select(experiment: "Experiment", out: Out) -> None:
     """Choose the coreset and print its images per class.
 
+    With --out it writes coreset.parquet (a row for each image: kept, score, rank, weight, why), coreset.json
+    and, of photographs, report.html.  Without --scope the profile decides: photos ranks all images together,
+    digits those of each class.
+
     example:
-      dedt select --method moderate --ratio 0.1 --out coreset
+      dedt select photos --ratio 0.1 --out coreset
+      dedt select photos --method gaussian --scope class --ratio 0.1 --out coreset
     """
     check_choice(experiment, out, replaces=True)
     coreset = experiment.select()
@@ -130,6 +137,9 @@ def say_how_long(experiment: "Experiment") -> None:
 def reweight(experiment: "Experiment", out: Out) -> None:
     """Run group DRO on the coreset and print the weight of each class (1 is uniform) and of its images.
 
+    It trains a model on all the images and another on the coreset: --dry-run says how long.  With --out it
+    writes weights.json and the files of dedt select, with the weights.
+
     example:
       dedt reweight photos --ratio 0.1 --out coreset
     """
@@ -165,7 +175,8 @@ def reweight(experiment: "Experiment", out: Out) -> None:
 def train(experiment: "Experiment", out: Out) -> None:
     """Train the diffusion model of the recipe and print its steps, loss and time.
 
-    For Stable Diffusion, --out holds the whole pipeline, which diffusers loads with from_pretrained.
+    With --out it writes model.safetensors.  For Stable Diffusion, --out holds the whole pipeline, which
+    diffusers loads with from_pretrained.
 
     example:
       dedt train --ratio 0.1 --reweighting --out model
@@ -193,6 +204,8 @@ def train(experiment: "Experiment", out: Out) -> None:
 def sample(experiment: "Experiment", out: Out) -> None:
     """Draw samples from the trained model, with the classes in the shares of the training images.
 
+    With --out it writes samples.npy, sample_labels.npy and samples.png.
+
     example:
       dedt sample --ratio 0.1 --out samples
     """
@@ -215,7 +228,8 @@ def sample(experiment: "Experiment", out: Out) -> None:
 def evaluate(experiment: "Experiment", out: Out) -> None:
     """Measure FID, class-wise FID and near-copies.
 
-    For latent models and photographs, KID, precision and recall are measured as well.
+    For latent models and photographs, KID, precision and recall are measured as well.  With --out it writes
+    metrics.json.
 
     example:
       dedt evaluate --method random --ratio 0.1 --seed 1
