@@ -720,3 +720,9 @@ def test_a_printed_profile_says_where_values_come_from_and_is_a_profile(capsys, 
     (tmp_path / "mine.toml").write_text(printed)
     expected = load_profile("short", **{"unet.epochs": 5, "data.path": "/here"})
     assert load_profile(tmp_path / "mine.toml") == expected
+
+
+def test_a_percentage_is_told_how_it_is_written(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["select", "photos", "--ratio", "10%"])
+    assert "'10%' is not a number; 10 % is written 0.1" in capsys.readouterr().err

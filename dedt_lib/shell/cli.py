@@ -531,7 +531,7 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
         how = {"action": "store_true"}
     else:
         inner = next((part for part in parts if part is not NoneType), kind)
-        how["type"] = given_path if inner is Path else inner
+        how["type"] = {Path: given_path, float: given_number}.get(inner, inner)
     if get_origin(kind) is Sequence:
         how["action"] = "append"
     if not name.startswith("-"):
@@ -539,6 +539,14 @@ def add_option(group: Any, name: str, kind: Any, default: Any, help: str, metava
     if default is not False and default not in (None, "", ()) and not hidden:
         help += f" (default: {default})"
     group.add_argument(name, help=help, **how)
+
+
+def given_number(text: str) -> float:
+    """An option's number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number; 10 % is written 0.1") from None
 
 
 def given_path(text: str) -> Path:
