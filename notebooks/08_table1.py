@@ -121,7 +121,7 @@ figures.fid_by_ratio(
 # into its two steps, selection and reweighting. The last two are controls
 # against all the data at equal steps. The five comparisons have stood in the
 # source of this page since 28 November 2026, when the first seed of these
-# results was under way; the other four are of the day after.
+# results was under way; the other four are of the days after.
 
 # %%
 runs.linked(page.shown(), "table1")

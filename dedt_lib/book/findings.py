@@ -434,8 +434,9 @@ def shared_in_words(frame: pd.DataFrame) -> str:
         )
         return f"{head} {shared}"
     usual = network.groupby([frame.seed, frame.ratio]).transform(lambda own: own.mode()[0])
+    other = int((network != usual).sum())
     return (
-        f"{head} Of the {len(frame)} runs that this page compares, {(network != usual).sum()} were made on another "
+        f"{head} Of the {len(frame)} runs that this page compares, {other} {'was' if other == 1 else 'were'} made on another "
         "machine than most runs of their seed and ratio. A difference with such a run also includes the effect of another "
         "training of the feature extractor, which may choose another coreset."
     )
