@@ -639,7 +639,7 @@ def _check_fit(model, source, settings, weighting):
 
 
 def _visits(plan, source):
-    """Digest of what a run visits: images, labels, the plan's scalars, and its first and last epoch if fixed."""
+    """Digest of what a run visits: images, labels, the plan's scalars, its first and (if fixed) last epoch."""
     content = getattr(source, "content", "")
     scalars = int | float | str | None
     numbers = sorted((name, value) for name, value in vars(plan).items() if isinstance(value, scalars))

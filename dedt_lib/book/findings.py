@@ -305,8 +305,8 @@ def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
     pages = [Page(own.assign(fid=fids), [(row, other)]).compare(row, other) for fids in values]
     told = "; ".join(entry(page.assign(verdict=OPEN).iloc[0]) for page in pages if len(page))
     return (
-        f"The FIDs of {len(own)} cells of {own.row.nunique()} rows at {percent(own.ratio.min())} were measured in the features of "
-        f"{len(values)} networks that differ only in their seed. The rank correlations between the FIDs "
+        f"The FIDs of {len(own)} cells of {own.row.nunique()} rows at {percent(own.ratio.min())} were "
+        f"measured in the features of {len(values)} networks that differ only in their seed. The rank correlations between the FIDs "
         f"of two networks range from {min(alike):.2f} to {max(alike):.2f}."
         + f" *{LABELS[row]}* minus *{LABELS[other]}* is, with each network: {told}."
         * bool(told)
@@ -404,7 +404,7 @@ def floor_in_words(result: dict[str, Any]) -> str:
 
 
 def reconstruction_in_words(price: dict[str, Any]) -> str:
-    """The FID that the autoencoder alone costs, from ``results.reconstruction``; "" if it was not measured."""
+    """The FID that the autoencoder alone costs, from ``results.reconstruction``; "" if not measured."""
     if not price:
         return ""
     return (
@@ -435,9 +435,10 @@ def shared_in_words(frame: pd.DataFrame) -> str:
         return f"{head} {shared}"
     usual = network.groupby([frame.seed, frame.ratio]).transform(lambda own: own.mode()[0])
     other = int((network != usual).sum())
+    were = "was" if other == 1 else "were"
     return (
-        f"{head} Of the {len(frame)} runs that this page compares, {other} {'was' if other == 1 else 'were'} made on another "
-        "machine than most runs of their seed and ratio. A difference with such a run also includes the effect of another "
+        f"{head} Of the {len(frame)} runs that this page compares, {other} {were} made on another machine than "
+        "most runs of their seed and ratio. A difference with such a run also includes the effect of another "
         "training of the feature extractor, which may choose another coreset."
     )
 

@@ -26,8 +26,8 @@ class Gaussian(Selector):
     threshold: str = "count"
     fewest: ClassVar[int] = 2
     meaning: ClassVar[str] = (
-        "The score is the log-density of an image under a Gaussian of its class, in the features. The images of the "
-        "highest density are kept, which are the most typical ones."
+        "The score is the log-density of an image under a Gaussian of its class, in the features. The images "
+        "of the highest density are kept, which are the most typical ones."
     )
 
     def __post_init__(self) -> None:

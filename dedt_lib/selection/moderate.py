@@ -25,8 +25,8 @@ class Moderate(Selector):
     band: str = "center"
     scope: ClassVar[str] = "global"
     meaning: ClassVar[str] = (
-        "The score is the distance of an image to the centre of its class, in the features. By default the images of "
-        "middling distance are kept: neither the most typical ones nor the outliers."
+        "The score is the distance of an image to the centre of its class, in the features. By default the "
+        "images of middling distance are kept: neither the most typical ones nor the outliers."
     )
 
     def __post_init__(self) -> None:
