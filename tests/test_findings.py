@@ -499,4 +499,6 @@ def test_comparisons_that_only_one_metric_shows_are_listed():
     assert said == (
         f"Intervals that exclude zero by FID and not by KID: {moderate}; by KID and not by FID: {gaussian}."
     )
+    fewer = findings.Page(frame[frame.row != "gaussian"], pairs, "kid", added=True)
+    assert findings.metrics_in_words(page, fewer).endswith(f"{moderate}; by KID and not by FID: none.")
     assert findings.metrics_in_words(page, findings.Page(frame[:0], pairs, "kid")) == "No results yet."

@@ -65,8 +65,8 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
 
     Returns:
         A line for each ratio.  Columns: ours and paper (rows from the lowest value to the highest), tau
-        (Kendall's tau of the two orders), p (exact without ties), seeds, p_holm (corrected for the ratios; NaN
-        with fewer than ENOUGH seeds, or so few rows that no order of them has a p below LEVEL).
+        (Kendall's tau of the two orders), p (exact without ties), seeds, p_holm (corrected for the ratios;
+        NaN with fewer than ENOUGH seeds, or so few rows that no order of them has a p below LEVEL).
     """
     from scipy.stats import kendalltau
 
@@ -253,8 +253,8 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
         line.verdict
     ]
     told = (
-        f"and a model trained with the learned weights {verdict} one with the same weights, shuffled over the "
-        "classes"
+        f"and a model trained with the learned weights {verdict} one with the same weights, shuffled over "
+        "the classes"
     )
     most = f"a gain of more than {max(0.0, -line.low):.2f} in FID lies outside the 95 % interval"
     return f"{alike}, {told}; {most} (at {percent(ratio)}, {seeds_in_words(line.seeds)})."
@@ -276,9 +276,8 @@ def metrics_in_words(page: Page, others: Page) -> str:
         return "No results yet."
     said = []
     for value in others.table.index.unique("value"):
-        both = pd.DataFrame(
-            {page.value: clear(page.table, page.value), value: clear(others.table, value)}
-        ).dropna()
+        sides = {page.value: clear(page.table, page.value), value: clear(others.table, value)}
+        both = pd.DataFrame(sides).dropna().astype(bool)  # a comparison may have results by one metric only
         for by, not_by in ((page.value, value), (value, page.value)):
             alone = [
                 f"*{LABELS[row]}* minus *{LABELS[other]}* at {percent(ratio)}"
@@ -306,8 +305,8 @@ def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
     told = "; ".join(entry(page.assign(verdict=OPEN).iloc[0]) for page in pages if len(page))
     return (
         f"The FIDs of {len(own)} cells of {own.row.nunique()} rows at {percent(own.ratio.min())} were "
-        f"measured in the features of {len(values)} networks that differ only in their seed. The rank correlations between the FIDs "
-        f"of two networks range from {min(alike):.2f} to {max(alike):.2f}."
+        f"measured in the features of {len(values)} networks that differ only in their seed. The rank "
+        f"correlations between the FIDs of two networks range from {min(alike):.2f} to {max(alike):.2f}."
         + f" *{LABELS[row]}* minus *{LABELS[other]}* is, with each network: {told}."
         * bool(told)
     )
@@ -437,9 +436,9 @@ def shared_in_words(frame: pd.DataFrame) -> str:
     other = int((network != usual).sum())
     were = "was" if other == 1 else "were"
     return (
-        f"{head} Of the {len(frame)} runs that this page compares, {other} {were} made on another machine than "
-        "most runs of their seed and ratio. A difference with such a run also includes the effect of another "
-        "training of the feature extractor, which may choose another coreset."
+        f"{head} Of the {len(frame)} runs that this page compares, {other} {were} made on another machine "
+        "than most runs of their seed and ratio. A difference with such a run also includes the effect of "
+        "another training of the feature extractor, which may choose another coreset."
     )
 
 

@@ -484,9 +484,10 @@ def _check_empty(out: Path) -> None:
 def _read(folder: Path) -> tuple[dict, pd.DataFrame]:
     """The source of a coreset's images, and its table."""
     coreset = Coreset.load(folder)
-    if not coreset.source:
+    source = coreset.source or {}
+    if not {"source", "path", "label", "caption", "classed"} <= source.keys():
         raise DedtError(f"{folder} does not record the path of its images: select again from image files.")
-    return coreset.source, coreset.table
+    return source, coreset.table
 
 
 def _write_table(rows: Sequence[dict[str, object]], path: Path) -> None:
