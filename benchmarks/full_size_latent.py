@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 from peak_memory import peak_gib
 
-from dedt_lib import latents, training
+from dedt_lib import checkpoint, latents, loop
 from dedt_lib.files import write_json
 from dedt_lib.models import autoencoder as autoencoders
 from dedt_lib.models import build_model
@@ -82,15 +82,15 @@ def fit(source, folder):
 
 def stop_after(steps):
     """Make training stop after some steps as by Ctrl-C; returns a function that undoes this."""
-    take_step = training._Run.take_step
+    take_step = loop.Run.take_step
 
     def step(self, *given):
         if self.step == steps:
             raise KeyboardInterrupt
         take_step(self, *given)
 
-    training._Run.take_step = step
-    return lambda: setattr(training._Run, "take_step", take_step)
+    loop.Run.take_step = step
+    return lambda: setattr(loop.Run, "take_step", take_step)
 
 
 def main():
@@ -111,7 +111,7 @@ def main():
             try:
                 fit(source, root / "parts")
             except KeyboardInterrupt:
-                checkpoint = (root / "parts" / training.CHECKPOINT).stat().st_size
+                size = (root / "parts" / checkpoint.CHECKPOINT).stat().st_size
             undo()
             _, resumed = fit(source, root / "parts")
         same = [read_tensors(root / name / "model.safetensors") for name in ("whole", "parts")]
@@ -132,7 +132,7 @@ def main():
             "cpu_seconds_per_step": round(whole.cpu_seconds / whole.steps, 2),
             "training_seconds": round(training_seconds, 1),
             "losses": [round(float(loss), 4) for loss in whole.losses],
-            "checkpoint_bytes": checkpoint,
+            "checkpoint_bytes": size,
             "resumed_equals_uninterrupted": bool((whole.losses == resumed.losses).all())
             and all(torch.equal(same[0][name], same[1][name]) for name in same[0]),
             "sampling_seconds_per_step": round(sampling / SAMPLING_STEPS, 2),

@@ -12,7 +12,7 @@ from .errors import DedtError
 from .files import sealed
 
 if TYPE_CHECKING:
-    from .training import Task
+    from .loop import Task
 
 CHECKPOINT = ".checkpoint.safetensors"
 """File name.  The file stays until the result is complete, in case of a kill; then the store removes it."""
@@ -26,7 +26,7 @@ def save(path: Path, task: "Task", parts: Parts, facts: dict) -> None:
 
     Args:
         path: The file; its digest is written beside it (``files.sealed``).
-        task: The :class:`~dedt_lib.training.Task` whose network, optimiser, schedule and EMA are saved.
+        task: The :class:`~dedt_lib.loop.Task` whose network, optimiser, schedule and EMA are saved.
         parts: Further tensors to save, by part and name.
         facts: Counters of the training loop, JSON-serialisable.
 

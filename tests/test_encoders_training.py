@@ -6,7 +6,7 @@ import tiny
 import torch
 from torch import nn
 
-from dedt_lib import data, encoders, interruption, training
+from dedt_lib import data, encoders, interruption, loop
 from dedt_lib.checkpoint import CHECKPOINT
 from dedt_lib.encoders.training import random_flip
 from dedt_lib.errors import DedtError
@@ -131,7 +131,7 @@ def test_a_loss_that_is_not_finite_is_told(digits):
 
 def rates(name, epochs, steps):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = training.make_schedule(name, optimizer, epochs, steps)
+    schedule = loop.make_schedule(name, optimizer, epochs, steps)
     found = []
     for _ in range(epochs * steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -159,7 +159,7 @@ def test_cosine_falls_to_zero_over_all_steps():
 
 
 def test_sgd_is_that_of_the_papers():
-    sgd = training.OPTIMIZERS["sgd"]([nn.Parameter(torch.zeros(1))], lr=0.1).defaults
+    sgd = loop.OPTIMIZERS["sgd"]([nn.Parameter(torch.zeros(1))], lr=0.1).defaults
     assert (sgd["momentum"], sgd["weight_decay"], sgd["nesterov"]) == (0.9, 5e-4, False)
 
 

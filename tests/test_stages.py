@@ -14,6 +14,7 @@ import torch
 import dedt_lib
 from dedt_lib import sampling
 from dedt_lib.book import results
+from dedt_lib.checkpoint import CHECKPOINT
 from dedt_lib.config import load_profile
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
@@ -26,7 +27,7 @@ from dedt_lib.reweighting import GroupDRO
 from dedt_lib.stages import embed, evaluate, latents
 from dedt_lib.stages.lab import Lab
 from dedt_lib.store import Store
-from dedt_lib.training import CHECKPOINT, draw_batch, train
+from dedt_lib.training import draw_batch, train
 from dedt_lib.weights import read_tensors
 
 LATENT = ["mdt", "stable-diffusion"]

@@ -10,14 +10,14 @@ import pytest
 import tiny
 import torch
 
-from dedt_lib import checkpoint, interruption, training
+from dedt_lib import checkpoint, interruption, loop, training
+from dedt_lib.checkpoint import CHECKPOINT
 from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
 from dedt_lib.processes import Processes
 from dedt_lib.reweighting import GroupDRO
 from dedt_lib.selection import class_to_sample_weights
 from dedt_lib.training import (
-    CHECKPOINT,
     EpochPlan,
     InfoBatchPlan,
     batch_loss,
@@ -341,7 +341,7 @@ def test_a_folder_is_made_before_the_first_step(tmp_path, monkeypatch, digits):
     train(tiny.unet(), digits, everything(digits), tiny.settings(), seed=0, folder=tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b" / "model.safetensors").exists()
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(training._Run, "take_step", None)
+    monkeypatch.setattr(loop.Run, "take_step", None)
     with pytest.raises(DedtError, match="Cannot create .*file"):
         train(tiny.unet(), digits, everything(digits), tiny.settings(), seed=0, folder=tmp_path / "file")
 
@@ -593,7 +593,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_checkpoint(tmp_
 @pytest.mark.parametrize("kind", ["plain", "weighted", "infobatch", "dro", "dro eval", "dro element", "mdt"])
 def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
     """Tensors on the meta device have no values, so code that reads one raises an error."""
-    monkeypatch.setitem(training.OPTIMIZERS, "adam", torch.optim.Adam)  # meta has no fused Adam
+    monkeypatch.setitem(loop.OPTIMIZERS, "adam", torch.optim.Adam)  # meta has no fused Adam
     draws = training.torch_generator  # meta has no generators either
     monkeypatch.setattr(training, "torch_generator", lambda *a: draws(*a[:3]))
     model = tiny.mdt(in_channels=1) if kind == "mdt" else tiny.unet()
@@ -605,7 +605,7 @@ def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
     if "dro" in kind:
         dro = GroupDRO(tiny.unet().to("meta"), digits.class_counts, **options.get(kind, {}))
     task = training._Diffusion(model, digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
-    run = training._Run(task)
+    run = loop.Run(task)
     for batch in run.start(0):
         run.take_step(batch)
     assert run.step == 4

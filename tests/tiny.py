@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from dedt_lib import data, training
+from dedt_lib import data, loop
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
 from dedt_lib.models import build_model
@@ -134,7 +134,7 @@ DAMAGE = [lambda b: b[:-5], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:], lamb
 
 def on_step(patch, action, *, before=False):
     """Call ``action(run)`` before or after every step of every training run."""
-    take_step = training._Run.take_step
+    take_step = loop.Run.take_step
 
     def step(run, batch):
         if before:
@@ -143,7 +143,7 @@ def on_step(patch, action, *, before=False):
         if not before:
             action(run)
 
-    patch.setattr(training._Run, "take_step", step)
+    patch.setattr(loop.Run, "take_step", step)
 
 
 def interrupt(patch, after):
