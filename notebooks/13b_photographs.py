@@ -48,6 +48,13 @@ pairs = [
 ]
 page = findings.Page(frame, pairs, profile=photographs)
 by_kid = findings.Page(frame, pairs, "kid", added=True)
+late = "moderate-reweighted-annealed"
+late_pairs = [
+    (late, "random-annealed"),
+    (late, "infobatch-budget-annealed"),
+    (late, ours),
+]
+annealed = findings.Page(frame, late_pairs, profile=photographs)
 Markdown(page.answer(ours, "random"))
 
 # %% [markdown]
@@ -161,6 +168,23 @@ figures.differences(
         for a, b in pairs
     }
 )
+
+# %% [markdown]
+# ## With annealing
+#
+# As in [Table II](09_table2.ipynb), a row with annealing trains on all the data
+# in the last eighth of the epochs. The first line asks whether the coreset of
+# the other seven eighths still matters then. The second replaces it by
+# InfoBatch, which skips other images in every epoch until it has seen as many
+# as the coreset would. The last line is what annealing adds, with its
+# additional steps. These comparisons have stood here since 1 December 2026,
+# when the first line had no seed and the others had one.
+
+# %%
+runs.linked(annealed.shown(), "table1-latent")
+
+# %%
+Markdown(annealed.summary())
 
 # %% [markdown]
 # ## Few images or few steps?
