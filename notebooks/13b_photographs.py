@@ -174,11 +174,11 @@ figures.differences(
 #
 # As in [Table II](09_table2.ipynb), a row with annealing trains on all the data
 # in the last eighth of the epochs. The first line asks whether the coreset of
-# the other seven eighths still matters then. The second replaces it by
-# InfoBatch, which skips other images in every epoch until it has seen as many
-# as the coreset would. The last line is what annealing adds, with its
-# additional steps. These comparisons have stood here since 1 December 2026,
-# when the first line had no seed and the others had one.
+# the other seven eighths still matters then. The second puts InfoBatch in its
+# place, which visits about as many images in an epoch, and other ones each
+# time. The last line is what annealing adds, with its additional steps. These
+# comparisons have stood here since 1 December 2026, when the first line had no
+# seed and the others had one.
 
 # %%
 runs.linked(annealed.shown(), "table1-latent")
