@@ -176,3 +176,8 @@ def check_widths(width: int, other: int) -> None:
     """Raise DedtError if the features of two sides differ in width."""
     if width != other:
         raise DedtError(f"Features of different width ({width} and {other}) cannot be compared.")
+
+
+def whole(number: float) -> int:
+    """The number rounded down; 57 for 0.57 * 100, which binary fractions make a little less."""
+    return int(round(number, 9))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import check_labels, check_positions
+from .arrays import check_labels, check_positions, whole
 from .errors import DedtError
 from .randomness import numpy_generator
 
@@ -166,13 +166,23 @@ class InfoBatchPlan:
             self._drawn = (e, *self._draw(e))
         return self._drawn[1:]
 
+    @property
+    def keep(self) -> float:
+        """Share of the well-learned samples that is kept.
+
+        It is 1 - r as in the package, which never keeps less than 0.1: so 1 - 0.9 is 0.1 there and not a
+        little less.
+        """
+        assert self.prune_ratio is not None
+        return 0.1 if self.prune_ratio == 0.9 else 1 - self.prune_ratio
+
     def _draw(self, e):
-        well_learned = np.flatnonzero(self.scores < self.scores.mean())
+        # The mean of equal scores may be rounded up.
+        well_learned = np.flatnonzero(self.scores < min(self.scores.mean(), self.scores.max()))
         if len(well_learned) == 0:
             return np.arange(self.n), np.ones(self.n)
         if self.budget is None:
-            kept = int((1 - self.prune_ratio) * len(well_learned))
-            weight = 1 / (1 - self.prune_ratio)
+            kept, weight = int(self.keep * len(well_learned)), 1 / self.keep
         else:
             wanted = round(self.budget * self.n)
             if wanted <= self.n - len(well_learned):
@@ -199,7 +209,7 @@ class InfoBatchPlan:
         """
         pruned = round(self.budget * self.n) if self.budget is not None else self.n
         if self.prune_ratio is not None and least:
-            pruned = int((1 - self.prune_ratio) * self.n)
+            pruned = int(self.keep * self.n)
         return [max(1, pruned) if 0 < e < self.pruning_epochs else self.n for e in range(self.epochs)]
 
     def steps(self, batch_size: int) -> int:
@@ -220,11 +230,6 @@ class InfoBatchPlan:
 
 REGISTRY: dict[str, type[EpochPlan]] = {"": EpochPlan}
 """Name in a recipe -> plan class, which takes the arguments of EpochPlan."""
-
-
-def whole(number: float) -> int:
-    """The number rounded down; 57 for 0.57 * 100, which binary fractions make a little less."""
-    return int(round(number, 9))
 
 
 def as_weights(weights: np.ndarray | None, count: int) -> np.ndarray:

@@ -85,6 +85,26 @@ def guided_noise(
     return (1 + guidance) * conditional - guidance * unconditional
 
 
+def check_ddim_steps(steps: int, offset: int = 0) -> None:
+    """Raise DedtError for a number of steps with which DDIM would start in the middle of the schedule.
+
+    The steps lie 1000 // steps timesteps apart, from t = ``offset`` up (diffusers' spacing "leading").  Some
+    numbers, such as 501, then start where x_t is not yet pure noise.  Fewer than five steps always do.
+    """
+    first = offset + (steps - 1) * (1000 // max(1, steps))
+    if not 1 <= steps <= 1000 or first > 999 or (steps > 4 and first < 800):
+        raise DedtError(
+            f"{steps} steps of DDIM cannot be spread evenly over the timesteps 0 to 999. Use a divisor of 1000, "
+            "such as 50, 100 or 500."
+        )
+
+
+def check_ancestral_steps(steps: int) -> None:
+    """Raise DedtError unless ancestral sampling can take so many steps."""
+    if not 2 <= steps <= NOISE_SCHEDULE["num_train_timesteps"]:
+        raise DedtError(f"Ancestral sampling needs 2 to 1000 steps; got {steps}.")
+
+
 @torch.no_grad()
 def ddim(
     model: nn.Module,
@@ -107,15 +127,19 @@ def ddim(
         model: See :mod:`dedt_lib.models`.
         noise: float [b, C, H, W].
         labels: int64 [b].
-        steps: Number of evenly spaced steps.
+        steps: Number of evenly spaced steps, see :func:`check_ddim_steps`.
         guidance: Guidance weight w >= 0.
         generators: Not used, since eta = 0.
         keep: Step numbers whose intermediate x_t to return as well.
 
     Returns:
         x_0, float [b, C, H, W], pixels in [-1, 1]; with ``keep`` (x_0, list of the x_t and x_0).
+
+    Raises:
+        DedtError: The number of steps is unsuitable.
     """
     scheduler = getattr(model, "ddim_scheduler", pixel_scheduler)()
+    check_ddim_steps(steps, scheduler.config.steps_offset)
     # The timesteps stay on the host: the scheduler reads their values, which would mean waiting for a device.
     scheduler.set_timesteps(steps)
     x_t, kept = noise, []
@@ -251,8 +275,7 @@ def respaced_ddpm(
     """
     from diffusers import DDPMScheduler
 
-    if not 2 <= steps <= NOISE_SCHEDULE["num_train_timesteps"]:
-        raise DedtError(f"Ancestral sampling needs 2 to 1000 steps; got {steps}.")
+    check_ancestral_steps(steps)
     variance = "learned_range" if model.learn_sigma else "fixed_large"
     how = {"variance_type": variance, "clip_sample": False, "timestep_spacing": "linspace"}
     scheduler = DDPMScheduler(**NOISE_SCHEDULE, **how)

@@ -39,6 +39,12 @@ from dedt_lib.files import project_root, read_json
 folder = project_root() / "results" / "cifar10-cpu"
 found = read_json(folder / "selection.json")
 encoder, selections = found["encoder"], found["selections"]
+selectors = {
+    "random": "Uniform random",
+    "gaussian": "Gaussian",
+    "moderate-global": "Moderate-DS, one band",
+    "moderate-class": "Moderate-DS, a band in each class",
+}
 
 # %% [markdown]
 # ## The surrogate encoder
@@ -72,13 +78,14 @@ axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None));
 # do the removed images have in common?
 
 # %%
-Image(folder / "moderate-class.png")
+kept = "six kept and six removed images of each class"
+Image(folder / "moderate-class.png", alt=f"Moderate-DS: {kept}")
 
 # %% [markdown]
 # The same for the Gaussian, which keeps the most typical images:
 
 # %%
-Image(folder / "gaussian.png")
+Image(folder / "gaussian.png", alt=f"Gaussian: {kept}")
 
 # %% [markdown]
 # ## One band for all classes unbalances the coreset
@@ -112,7 +119,9 @@ Markdown(
 # keeps, at 10 %. Two independent coresets overlap by 0.10.
 
 # %%
-pd.DataFrame(found["overlap"]).T.round(2)
+overlap = pd.DataFrame(found["overlap"]).T.round(2)
+overlap = overlap.loc[[*selectors], [*selectors]]
+overlap.rename(index=selectors, columns=selectors)
 
 # %% [markdown]
 # ## Time and memory
@@ -124,6 +133,7 @@ pd.DataFrame(found["overlap"]).T.round(2)
 # %%
 table = pd.DataFrame(selections)
 table["data"] = table.ratio.map(percent)
+table["selector"] = table.selector.map(selectors)
 columns = {
     "computing_seconds": "scoring, s",
     "seconds": "command, s",

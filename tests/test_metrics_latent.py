@@ -65,6 +65,13 @@ def test_pytorch_takes_the_products_where_a_device_is_named(kind):
     np.testing.assert_array_equal(found, nearest_distances(images[:4], images[4:]))
 
 
+@pytest.mark.parametrize("device", [None, "cpu"])
+@pytest.mark.parametrize("offset", [0, 10])
+def test_more_copies_than_neighbours_lie_in_their_balls_of_radius_zero(device, offset):
+    real = np.repeat(np.random.default_rng(0).normal(size=(60, 64)) + offset, 5, axis=0).astype(np.float32)
+    assert precision_recall(real, real[::2], device=device) == (1, 1)
+
+
 def test_radii_that_are_known_are_not_computed_again():
     real, generated = embeddings(60, 0, d=4), embeddings(45, 1, shift=0.3, d=4)
     radii = evaluation.neighbour_radii(real)

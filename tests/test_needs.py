@@ -58,6 +58,14 @@ CASES = [
     ([6, 1], {"ratio": 0.6, **GAUSSIAN}, {}, "run", "class1 have fewer than 2 images"),
     ([1], {"ratio": 1.0}, {}, "run", "need at least 4 training images, but there are only 1"),
     ([8, 8], {"ratio": 0.5}, {"sample.count": 1}, "evaluate", "--set sample.count=2"),
+    ([8, 8], {"ratio": 0.5, **RANDOM}, {"unet.steps": 501}, "run", "501 steps of DDIM.*divisor of 1000"),
+    (
+        [8, 8],
+        {"ratio": 0.5, **RANDOM, "model": "mdt"},
+        {"mdt.steps": 1},
+        "run",
+        "needs 2 to 1000 steps; got 1",
+    ),
     (
         [8],
         {"ratio": 0.5, **RANDOM},

@@ -6,8 +6,8 @@ from dedt_lib.plans import ClassDrawPlan, EpochPlan, InfoBatchPlan
 from dedt_lib.training import InfoBatchPlan as public_name
 
 
-def plan(**changes):
-    return InfoBatchPlan(100, **{"prune_ratio": 0.5, "epochs": 8, **changes})
+def plan(n=100, **changes):
+    return InfoBatchPlan(n, **{"prune_ratio": 0.5, "epochs": 8, **changes})
 
 
 def train(infobatch, losses, epochs):
@@ -60,6 +60,22 @@ def test_weights_keep_the_mean_loss_in_expectation():
         indices, weights = infobatch.epoch(1)
         means.append((weights * losses[indices]).sum() / 100)
     assert np.mean(means) == pytest.approx(losses.mean(), rel=0.01)
+
+
+@pytest.mark.parametrize("well_learned", [10, 100, 5000])
+def test_a_tenth_is_a_tenth(well_learned):
+    infobatch = plan(n=2 * well_learned, prune_ratio=1 - 0.1)
+    infobatch.record(np.arange(2 * well_learned), np.repeat([0.0, 1.0], well_learned))
+    indices, weights = infobatch.epoch(1)
+    assert len(indices) == well_learned + well_learned // 10
+    assert weights.sum() == pytest.approx(2 * well_learned)
+
+
+@pytest.mark.parametrize("loss, n", [(0.1, 1000), (0.7, 7), (1 / 3, 10)])
+def test_equal_losses_prune_nothing(loss, n):
+    infobatch = plan(n=n, prune_ratio=0.9)
+    infobatch.record(np.arange(n), np.full(n, loss))
+    assert len(infobatch.epoch(1)[0]) == n
 
 
 def test_a_sample_that_is_skipped_keeps_its_score():

@@ -212,6 +212,13 @@ def test_effective_classes_count():
     np.testing.assert_allclose(effective_classes(weights), [4, 2, 1])
 
 
+def test_a_window_of_nine_tenths_is_nine_of_ten_steps():
+    dro = GroupDRO(ZeroLoss(), [1, 1], smoothing=0.0, window=0.9)
+    for _ in range(10):
+        step(dro, [1.0, 0.0], [0, 1])
+    np.testing.assert_allclose(dro.average, average_weights(dro.trajectory, start=1))
+
+
 def test_average_is_over_the_window():
     trajectory = [[0.9, 0.1], [0.5, 0.5], [0.3, 0.7]]
     np.testing.assert_allclose(average_weights(trajectory, start=1), [0.4, 0.6])

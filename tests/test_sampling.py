@@ -11,6 +11,7 @@ from dedt_lib.errors import DedtError
 from dedt_lib.models.schedule import NOISE_SCHEDULE, power_cosine
 from dedt_lib.sampling import (
     balanced_labels,
+    check_ddim_steps,
     ddim,
     guided_noise,
     initial_noise,
@@ -135,6 +136,21 @@ def test_25_steps_visit_960_to_0(model):
     recorder = Recorder(model)
     draw(recorder, n=2, steps=25)
     assert recorder.times == list(range(960, -1, -40))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 20, 50, 250, 333, 1000])
+def test_numbers_of_steps_that_suit_ddim(steps):
+    check_ddim_steps(steps)
+
+
+@pytest.mark.parametrize("steps, offset", [(0, 0), (334, 0), (501, 0), (700, 1), (1000, 1), (1001, 0)])
+def test_ddim_refuses_to_start_in_the_middle_of_the_schedule(model, steps, offset):
+    with pytest.raises(DedtError, match=f"^{steps} steps of DDIM.*Use a divisor of 1000"):
+        check_ddim_steps(steps, offset)
+    if not offset:
+        noise = initial_noise([0], model.sample_shape, 0)
+        with pytest.raises(DedtError, match="divisor"):
+            ddim(model, noise, torch.tensor([1]), steps=steps, guidance=0)
 
 
 def test_ddim_recovers_what_a_perfect_model_knows():

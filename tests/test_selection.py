@@ -18,6 +18,7 @@ from dedt_lib.selection import (
     moderate_order,
     select,
 )
+from dedt_lib.selection.gaussian import Gaussian
 
 
 def toy(counts=(31, 20, 14), d=6, seed=0):
@@ -162,6 +163,27 @@ def test_the_percentile_drops_ties_at_the_cutoff_and_the_count_does_not():
     strictly_above = select(features, labels, method="gaussian", ratio=4 / 7, threshold="percentile")
     assert counted.indices.tolist() == [1, 2, 3, 4]
     assert strictly_above.indices.tolist() == [3]
+
+
+@pytest.mark.parametrize("n, ratio", [(182, 0.1), (105, 0.1), (4, 0.1), (25, 0.99), (40, 0.25), (7, 1.0)])
+def test_the_number_above_a_percentile_is_known_beforehand(n, ratio):
+    features, labels = np.random.default_rng(0).normal(size=(n, 3)), np.zeros(n, dtype=int)
+    kept = select(features, labels, method="gaussian", ratio=ratio, threshold="percentile").indices
+    assert len(kept) == Gaussian(threshold="percentile").count(n, ratio, "class")
+    assert len(kept) == (n if ratio == 1 else n - 1 - int((1 - ratio) * (n - 1)))
+
+
+@pytest.mark.parametrize("band", ["nearest", "farthest"])
+def test_ties_of_a_band_go_to_the_first_position(band):
+    order, count = moderate_order(np.array([2.0, 2, 2, 2, 2, 2]), 0.5, "class", band)
+    assert order[:count].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("method", ["gaussian", "moderate"])
+def test_features_too_large_to_be_scored(method):
+    features = np.random.default_rng(0).normal(size=(20, 3)) * 1e155
+    with pytest.raises(DedtError, match="returned -?inf as the score of 20"), np.errstate(all="ignore"):
+        select(features, np.zeros(20, dtype=int), method=method, ratio=0.3)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +460,7 @@ class Bare(Logarithm):
 
 @pytest.mark.parametrize(
     "method, message",
-    [(Logarithm, "returned NaN as the score of 1 sample.s., the first 2"), (Bare, "Bare must be decorated")],
+    [(Logarithm, "returned nan as the score of 1 sample.s., the first 2"), (Bare, "Bare must be decorated")],
 )
 def test_a_faulty_selector_is_told(monkeypatch, method, message):
     monkeypatch.setitem(selection.REGISTRY, "own", method)

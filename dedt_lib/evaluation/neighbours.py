@@ -71,14 +71,14 @@ def precision_recall(
 
 def neighbour_radii(features: Array, *, k: int = 3, device: str | None = None) -> Array:
     """Squared distance of each row of features [n, d] to its k-th nearest neighbour: float64 [n]."""
-    if device is None:
-        from sklearn.neighbors import NearestNeighbors
-
-        neighbours = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="sqeuclidean")
-        return neighbours.fit(features).kneighbors()[0][:, -1].astype(np.float64)
-    of_rows = (_squared_distances(features[rows], features, device) for rows in slices(len(features)))
-    # Each row is its own nearest neighbour, so index k is the k-th other row.
-    return np.concatenate([np.partition(squared, k, axis=1)[:, k] for squared in of_rows])
+    n, radii = len(features), np.empty(len(features))
+    for rows in slices(n):
+        least: Array = np.full((len(radii[rows]), k + 1), np.inf)
+        for columns in slices(n):
+            squared = _squared_distances(features[rows], features[columns], device)
+            least = np.partition(np.hstack([least, squared]), k, axis=1)[:, : k + 1]
+        radii[rows] = least[:, k]  # each row is its own nearest neighbour, so index k is the k-th other row
+    return radii
 
 
 def nearest_distances(
@@ -198,11 +198,12 @@ def _nearest(
 def _squared_distances(x: Array, y: Array, device: str | None) -> Array:
     """Squared Euclidean distances between rows of x [n, d] and y [m, d]: float64 [n, m], exact for uint8."""
     x, y = x.astype(np.float64), y.astype(np.float64)
+    norms = np.square(x).sum(axis=1, keepdims=True) + np.square(y).sum(axis=1)
     squared = products(x, y, device)
     squared *= -2
-    squared += np.square(x).sum(axis=1, keepdims=True)
-    squared += np.square(y).sum(axis=1)
-    return np.maximum(squared, 0, out=squared)
+    squared += norms
+    squared[squared < 1e-12 * norms] = 0  # a copy is at distance zero, however the sums were rounded
+    return squared
 
 
 def _thumbnails(images: Array) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..arrays import check_choice
+from ..arrays import check_choice, whole
 from ..devices import FLUSH, History
 from ..errors import DedtError
 from ..models.batch import Batch
@@ -245,7 +245,7 @@ class GroupDRO:
         moved = len(self.history) - self.burn_in
         if moved <= 0:
             return self.weights.cpu().numpy()
-        return average_weights(self.trajectory, self.burn_in + int((1 - self.window) * moved))
+        return average_weights(self.trajectory, self.burn_in + whole((1 - self.window) * moved))
 
     def state(self) -> dict[str, torch.Tensor]:
         """State for a checkpoint: trajectory and excess float64 [T, K], clipped float64 [T]."""

@@ -84,9 +84,10 @@ def select(
             f"Method '{method}' returned scores of shape {scores.shape} for {n} samples; expected one per "
             "sample."
         )
-    if (nan := np.isnan(scores)).any():
+    if (bad := ~np.isfinite(scores)).any():
         raise DedtError(
-            f"Method '{method}' returned NaN as the score of {nan.sum()} sample(s), the first {nan.argmax()}."
+            f"Method '{method}' returned {scores[bad][0]} as the score of {bad.sum()} sample(s), the first "
+            f"{bad.argmax()}."
         )
     rank, kept, tied = np.empty(n, dtype=np.int64), np.zeros(n, dtype=bool), []
     for members in groups(labels, scope):

@@ -39,12 +39,23 @@ class Gaussian(Selector):
         """Log-densities: float64 [n]."""
         return gaussian_scores(features, labels, scope=scope, ridge=self.ridge, originals=originals)
 
+    def count(self, n: int, ratio: float, scope: str) -> int:
+        """Number of samples kept from a group of n; with "percentile" fewer where scores tie at the cutoff."""
+        if self.threshold == "count" or ratio == 1:
+            return super().count(n, ratio, scope)
+        return _above_percentile(np.arange(n), ratio)
+
     def order(self, scores: Array, ratio: float, scope: str) -> tuple[Array, int]:
         """Positions by decreasing density, and how many are kept."""
         order, count = super().order(scores, ratio, scope)
         if self.threshold == "percentile" and ratio < 1:
-            count = int((scores > np.percentile(scores, 100 * (1 - ratio))).sum())
+            count = _above_percentile(scores, ratio)
         return order, count
+
+
+def _above_percentile(scores, ratio):
+    """Number of scores strictly above their percentile 100 (1 - R)."""
+    return int((scores > np.percentile(scores, 100 * (1 - ratio))).sum()) if len(scores) else 0
 
 
 def gaussian_scores(

@@ -95,8 +95,10 @@ def moderate_order(distances: Array, ratio: float, scope: str, band: str = "cent
     check_choice("scope", scope, SCOPES)
     low, high = band_ends(len(distances), ratio, scope)
     ascending, count = np.argsort(distances, kind="stable"), high - low
-    if band != "center":
-        return ascending if band == "nearest" else ascending[::-1], count
+    if band == "nearest":
+        return ascending, count
+    if band == "farthest":
+        return np.argsort(-np.asarray(distances), kind="stable"), count
     middle_first = np.argsort(np.abs(np.arange(count) - (count - 1) / 2), kind="stable")
     outside = np.concatenate([ascending[:low][::-1], ascending[high:]])
     steps_away = np.concatenate([np.arange(low), np.arange(len(distances) - high)])

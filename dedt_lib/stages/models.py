@@ -86,6 +86,11 @@ class ModelSpec:
         """Steps and guidance, as keyword arguments of its sampler."""
         return {"steps": self.section.steps, "guidance": self.unguided if unguided else self.guidance}
 
+    def check_steps(self) -> None:
+        """Raise DedtError if its sampler cannot take as many steps as its section says."""
+        if self.sampler is sampling.ddim:
+            sampling.check_ddim_steps(self.section.steps)
+
     def decides(self) -> dict[str, Any]:
         """Settings that decide the untrained network: the fields of its section that ``Diffusion`` lacks."""
         return self.section.model_dump(exclude=set(Diffusion.model_fields), mode="json")
@@ -154,6 +159,9 @@ class MDTSpec(ModelSpec):
     def proxy_epochs(self):
         return self.section.proxy_epochs
 
+    def check_steps(self):
+        sampling.check_ancestral_steps(self.section.steps)
+
     def decides(self):
         training = ("proxy_epochs", "optimizer")
         return {name: value for name, value in super().decides().items() if name not in training}
@@ -186,6 +194,9 @@ class StableDiffusionSpec(ModelSpec):
     def guidance(self):
         # diffusers' scale is w + 1, for the w of (1 + w) eps_c - w eps_u.
         return self.section.guidance - 1
+
+    def check_steps(self):
+        sampling.check_ddim_steps(self.section.steps, offset=1)
 
     def decides(self):
         return {}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..arrays import whole
 from ..errors import DedtError
 from ..randomness import numpy_generator
 from ..reweighting import GroupDRO, effective_classes
@@ -35,16 +36,16 @@ class Proxy(Train):
     @property
     def reference(self) -> Train | Snapshot:
         """The run whose losses the proxy's are compared with."""
-        whole = Train.on_everything(self.lab, self.model, self.seed)
+        everything = Train.on_everything(self.lab, self.model, self.seed)
         if not self.equal_steps:
-            return whole
-        return Snapshot(self.lab, whole, steps_at(self.lab, self.spec, self.coreset.ratio))
+            return everything
+        return Snapshot(self.lab, everything, steps_at(self.lab, self.spec, self.coreset.ratio))
 
     @property
     def dro(self):
         """Arguments of :class:`~dedt_lib.reweighting.GroupDRO`."""
         steps = self.outline().steps(self.settings.batch_size)
-        return {**self.lab.profile.reweight.model_dump(), "burn_in": int(self.burn_in * steps)}
+        return {**self.lab.profile.reweight.model_dump(), "burn_in": whole(self.burn_in * steps)}
 
     def inputs(self):
         return {**super().inputs(), "reference": self.reference}

@@ -41,6 +41,9 @@ class Sample(Stage):
         seed = derive(self.model.seed, "sampling")
         return {"count": p.count, "seed": seed, "precision": p.precision, **self.spec.sampling(self.unguided)}
 
+    def check(self):
+        self.spec.check_steps()
+
     def labels(self) -> np.ndarray:
         """Classes of the samples, in the proportions of the training images: int64 [samples]."""
         return sampling.proportional_labels(self.lab.profile.sample.count, self.lab.class_counts)
