@@ -218,11 +218,12 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         with full_disk_told(f"while writing {path}"):
             yield partial
-            with open(partial, "rb") as file:
+            with open(partial, "r+b") as file:
                 os.fsync(file.fileno())
             umask = os.umask(0)
             os.umask(umask)
-            partial.chmod(0o666 & ~umask)  # safetensors makes its files readable by their owner only
+            with contextlib.suppress(OSError):  # some network file systems know no permissions
+                partial.chmod(0o666 & ~umask)  # safetensors makes its files readable by their owner only
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -285,13 +286,13 @@ def create_array(path: str | Path, shape: tuple, dtype: Any) -> "np.memmap":
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as readable JSON, atomically; raises ValueError for NaN and infinities."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        partial.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", "utf-8")
 
 
 def read_json(path: str | Path, mend: str = "delete it and run again.") -> Any:
     """Read a JSON file; raises DedtError if it is missing, or damaged (``mend`` then says what to do)."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise DedtError(f"{path} does not exist.") from None
     except ValueError as error:

@@ -52,7 +52,8 @@ def seed_dropout(seed: int, device: "str | torch.device") -> None:
 
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type == "cuda":
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def seeded(seed: int, stream: str, make: Callable[[], Made]) -> Made:

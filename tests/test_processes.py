@@ -11,6 +11,8 @@ import torch
 from dedt_lib.errors import DedtError
 from dedt_lib.files import locked, read_json
 from dedt_lib.processes import Processes
+from dedt_lib.shell import cli
+from dedt_lib.stages import Lab
 from dedt_lib.store import Store
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -76,6 +78,19 @@ def test_alone_nothing_is_copied():
     values, alone = torch.arange(3.0), Processes()
     assert alone.gather(values, 3) is values and alone.main and alone.from_main("x") == "x"
     assert alone.any(True) and not alone.any(False)
+
+
+def test_the_device_of_a_profile_holds_for_several_processes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Processes, "from_environment", lambda device: asked.append(device) or Processes())
+    Lab("digits"), Lab("digits", device="cuda", counts=[9]), Lab("paper", counts=[9])
+    assert asked == ["cpu", "cuda", None]
+
+
+def test_an_estimate_takes_one_process(monkeypatch, capsys):
+    monkeypatch.setattr(Processes, "from_environment", lambda: Processes(0, 2))
+    assert cli.main(["train", "--profile", "smoke", "--ratio", "0.1", "--dry-run"]) == 2
+    assert "An estimate takes one process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size, alone", [("", True), ("1", True), ("2", False), ("many", False)])

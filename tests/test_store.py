@@ -450,6 +450,15 @@ def test_a_disk_too_full_to_lock_says_so(store, monkeypatch):
         store.run("stage", IDENTITY, fill)
 
 
+def test_a_file_system_without_permissions_takes_a_file(tmp_path, monkeypatch):
+    def refused(path, mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refused)
+    write_json(tmp_path / "facts.json", {"name": "Bücher"})
+    assert read_json(tmp_path / "facts.json") == {"name": "Bücher"}
+
+
 def test_a_full_disk_keeps_the_file_that_stood_there(tmp_path, monkeypatch):
     write_json(tmp_path / "facts.json", {"x": 1})
     monkeypatch.setattr(store_module.os, "fsync", full_disk)

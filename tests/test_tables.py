@@ -372,6 +372,16 @@ def test_results_are_of_the_same_images(tmp_path):
         results.check_settings(profile, root=tmp_path, images="b")
 
 
+def test_results_that_wait_are_of_the_same_images(smoke, tmp_path):
+    for seed, images in enumerate("ab"):
+        recipe = {**smoke.cell()["recipe"], "seed": seed}
+        wait(tmp_path, {"row": "random", "images": images, **smoke.cell(), "recipe": recipe}, seed)
+    with pytest.raises(DedtError, match="were made with other images"):
+        results.collect("smoke", root=tmp_path)
+    assert len(list((tmp_path / "smoke" / "pending").glob("*.json"))) == 2
+    assert not (tmp_path / "smoke" / "cells.jsonl").exists()
+
+
 def test_a_profile_that_is_edited_meanwhile_stays_as_it_was_read(tmp_path, monkeypatch, smoke):
     file, root = tmp_path / "mine.toml", tmp_path / "results"
     file.write_text('extends = "smoke"\nunet.epochs = 2\n')

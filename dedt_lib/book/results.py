@@ -132,7 +132,7 @@ def run_cell(
     images = experiment.lab.images.address
     check_settings(profile, root=root, images=images)
     make_folder(folder, "Set DEDT_RESULTS to")
-    result = {"row": row, **experiment.cell()}
+    result = {"row": row, "images": images, **experiment.cell()}
     samples = experiment.sample()[:SAMPLES_KEPT]
     if experiment.processes.main:
         check_settings(profile, root=root, keep=True, images=images)
@@ -175,14 +175,16 @@ def collect(profile: Named, names: Iterable[str] = (), *, root: Root = None) -> 
         The number of results that were moved.
 
     Raises:
-        DedtError: a file is damaged; the message names it, and nothing is moved.
+        DedtError: a file is damaged, the message names it; or results are of other settings or images.
+            Nothing is then moved.
     """
     folder = results_folder(profile, root)
     if not any(folder.glob("pending/*.json")):
         return 0
     with locked(folder / "pending" / "collect", "the results of another process"):
-        check_settings(profile, root=root, keep=True)
         found = _pending(folder, names)
+        for images in {result.get("images", "") for result in found.values()}:
+            check_settings(profile, root=root, keep=True, images=images)
         sheets: dict[Path, dict[str, np.ndarray]] = {}
         for name, result in found.items():
             sheet = _sheet_of(folder, result["row"])

@@ -395,7 +395,7 @@ def read_profile(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, tupl
         circle = " extends ".join(path.name for path in (*extending, file))
         raise DedtError(f"A profile cannot extend itself: {circle}.")
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DedtError(f"{file} cannot be read as TOML: {error}") from error
     base = values.pop("extends", "")

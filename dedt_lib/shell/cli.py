@@ -315,8 +315,11 @@ def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
 def imagined_lab(budget: "Profile") -> "Lab":
     """A lab of the profile's images, which are counted and not read; prints how many there are."""
     from .. import plan as planning
+    from ..processes import Processes
     from ..stages import Lab
 
+    if Processes.from_environment().count > 1:
+        raise DedtError("An estimate takes one process: run the same command without accelerate launch.")
     known = planning.known_data(budget)
     if known in (None, budget.data.source):
         check_data(budget)
@@ -590,6 +593,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal that stopped it: 129 (closed terminal), 130 (Ctrl-C), 141 (closed pipe), 143 (SIGTERM).
     """
     write_any_name()
+    if sys.platform == "win32":
+        say("dedt runs on Linux and macOS: on Windows, use it in WSL")
+        return 2
     argv, options = sys.argv[1:] if argv is None else argv, {}
     try:
         with interruption.handled():

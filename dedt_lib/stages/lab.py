@@ -55,9 +55,8 @@ class Lab:
         self._names = tuple(names) or tuple(f"class {k}" for k in range(len(counts or ())))
         self.store = store if isinstance(store, Store) else Store(store)
         self.report = report
-        self.processes = Processes.from_environment(device)
-        usual = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = self.processes.device or self.profile.device or usual
+        self.processes = Processes.from_environment(device or self.profile.device or None)
+        self.device = self.processes.device or ("cuda" if torch.cuda.is_available() else "cpu")
         if str(self.device).partition(":")[0] not in ("cpu", "cuda"):
             raise DedtError(f"Unknown device '{self.device}'. Choose 'cpu' or 'cuda'.")
         if self.gpu and not self.imagined and not torch.cuda.is_available():
@@ -74,7 +73,7 @@ class Lab:
     @property
     def device_name(self) -> str:
         """Name of the GPU, or "cpu"."""
-        return torch.cuda.get_device_name() if self.gpu else "cpu"
+        return torch.cuda.get_device_name(self.gpu) if self.gpu else "cpu"
 
     # ---- stages
 
