@@ -86,8 +86,8 @@ figures.distance_strips(
 # A **reference** model is trained on all the data, a **proxy** on the coreset
 # only. Where the loss of the proxy stays above the loss of the reference, the
 # class gains weight: the coreset may lack information about it, or the proxy has
-# not trained for long enough. Each line is a class; one is the weight without
-# reweighting.
+# not trained for long enough. Each line is a class. The vertical axis is its
+# weight times the number of classes, so 1 means no change.
 
 # %%
 weighted = plain.change(reweighting=True)
@@ -103,7 +103,8 @@ figures.weight_trajectories(
 # The same network is now trained three times: on all the data (this model is
 # the reference), on the coreset, and on the weighted coreset. The number of
 # epochs is the same for all, so a small coreset means few steps. The speed-up
-# comes from there. The first time, this page takes about ten minutes of one
+# comes from there. Shorter lines of the figure are runs of fewer steps. The
+# first time, this page takes about ten minutes of one
 # core; then everything is in the store.
 
 # %%
@@ -153,7 +154,7 @@ Markdown(
     f"With {100 * ratio:.0f} % of the images and {speed:.1f} times fewer "
     f"steps, FID changes from {fid['all data']:.2f} to "
     f"{fid['coreset']:.2f}. With class weights it is {fid['weighted']:.2f}. "
-    "The early-stopping control scores "
+    "The control at equal steps scores "
     f"{fid['all data, equal steps']:.2f}."
 )
 
@@ -194,7 +195,7 @@ figures.front_page(
 # The method embeds the images, selects a coreset, learns class weights and
 # trains on the weighted coreset. The coreset saves steps, because the number
 # of epochs is fixed. Whether it also saves quality has to be judged against
-# uniform random selection and early stopping, over several seeds.
+# uniform random selection and all the data at equal steps, over several seeds.
 #
 # ## Try it
 #

@@ -66,8 +66,8 @@ Markdown(
 #
 # ## Class balance
 #
-# The training images are balanced, as those of CIFAR-10 are. A coreset need
-# not be.
+# The digits are balanced, as the images of CIFAR-10 are. A folder of your own
+# need not be, and neither need a coreset.
 
 # %%
 figures.class_counts(
@@ -99,8 +99,8 @@ data.fingerprint
 #
 # One folder per class is enough. Images are cropped to a square and resized
 # to the profile's size. A file that cannot be read is reported before anything
-# is computed. The next cell writes some digits to such a folder and reads them
-# back.
+# is computed. The next cell writes some of the images to such a folder, small and
+# grey, and reads them back.
 
 # %%
 import tempfile
@@ -111,7 +111,7 @@ from PIL import Image
 from dedt_lib.data import load
 
 folder = Path(tempfile.mkdtemp())
-for i in range(40):
+for i in range(0, len(data), max(1, len(data) // 40)):
     of_class = folder / data.class_names[data.labels[i]]
     of_class.mkdir(exist_ok=True)
     Image.fromarray(data.images[i, 0]).save(of_class / f"{i}.png")

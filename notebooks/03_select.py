@@ -108,7 +108,8 @@ band = np.argsort(distances, kind="stable")[low : low + count]
 # Again the library agrees, on the distances and on the images that are kept.
 
 # %%
-moderate = experiment.change(method="moderate").select()
+by_distance = experiment.change(method="moderate", scope="class")
+moderate = by_distance.select()
 kept = np.flatnonzero(moderate.kept[data.labels == shown])
 same_distances = np.allclose(
     distances, moderate.scores[data.labels == shown]
@@ -180,15 +181,18 @@ from functools import partial
 
 from dedt_lib.book.notebook import dial
 
+fewest = data.class_counts.min()
 by_ratio = {
     R: {
         "Gaussian": experiment.change(method="gaussian", ratio=R).select(),
-        "Moderate-DS": experiment.change(method="moderate", ratio=R).select(),
+        "Moderate-DS": by_distance.change(ratio=R).select(),
     }
     for R in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    if round(R * fewest)
 }
+printed = [R for R in (0.1, 0.2, 0.4, 0.8) if R in by_ratio]
 draw = partial(figures.kept_by_ratio, data.images, of_class=shown)
-dial("ratio", by_ratio, draw, printed=(0.1, 0.2, 0.4, 0.8))
+dial("ratio", by_ratio, draw, printed=printed)
 
 # %% [markdown]
 # ## Overlap of the coresets
@@ -209,11 +213,9 @@ figures.overlap_map(coresets)
 # class, and [Table I](08_table1.ipynb) has a row for the single band.
 
 # %%
-by_distance = experiment.change(method="moderate")
-banded = by_distance.change(scope="class").select()
 one_band = by_distance.change(scope="global").select()
 figures.class_counts(
-    {"a band in each class": banded.counts, "one band": one_band.counts},
+    {"a band in each class": moderate.counts, "one band": one_band.counts},
     data.class_names,
 )
 

@@ -12,8 +12,9 @@
 # Pruning does not hurt all classes alike. The paper trains a second model to
 # find out where it hurts: the **proxy** is trained on the coreset and is
 # compared with a **reference**, which was trained on all the data. The
-# comparison gives one weight per class, by **group DRO**
-# ([Sagawa et al., 2020](https://arxiv.org/abs/1911.08731);
+# comparison gives one weight per class, by **group DRO** (distributionally robust
+# optimisation over groups; a group is a class here;
+# [Sagawa et al., 2020](https://arxiv.org/abs/1911.08731);
 # [Xie et al., 2023](https://arxiv.org/abs/2305.10429)).
 
 # %% tags=["parameters"]
@@ -53,7 +54,9 @@ names = experiment.data.class_names
 #   \alpha_i\left(\ell(\theta;D_{s_i})
 #   -\ell_{\mathrm{ref}}(\theta_0;D_{s_i})\right),$$
 #
-# with $D_{s_i}$ the images of class $i$ in the coreset. The difference in
+# with $D_{s_i}$ the images of class $i$ in the coreset, $\ell$ the mean loss over
+# them, $\theta_0$ the parameters of the reference, which stay fixed, and $\Delta$
+# the set of all weights that are not negative and sum to one. The difference in
 # brackets is the **excess loss** of class $i$: the loss of the proxy minus the
 # loss of the reference. A negative excess is clipped to zero, sample by sample;
 # the clip acts on the weights only, and the proxy is trained on the weighted
@@ -180,7 +183,8 @@ Markdown(
 # burn-in, is on the right.
 
 # %%
-reading = experiment.reweight()
+burn_in = experiment.profile.reweight.burn_in or 0.25
+reading = experiment.change(burn_in=burn_in).reweight()
 literal = experiment.change(burn_in=0.0).reweight()
 figures.weight_trajectories(
     {"with burn-in": reading, "literal": literal}, names
@@ -236,7 +240,8 @@ Markdown(
 # the weights between two seeds of a setting (the mean and the lowest pair),
 # and with the default's weights of the same seed. A setting whose seeds
 # disagree has learned the seed and not the classes. Each seed trains its own
-# feature extractor, so the seeds differ in their coreset too.
+# feature extractor, so the seeds differ in their coreset too. The table also has
+# the share of samples whose excess was clipped, and the mean excess.
 
 # %%
 from dedt_lib.book import findings, results
@@ -247,6 +252,8 @@ columns = {
     "lowest": "lowest",
     "with_default": "with the default",
     "effective_classes": "effective classes",
+    "clipped": "share clipped",
+    "mean_excess": "mean excess",
 }
 shown = measured.drop(columns="classes", errors="ignore")
 shown.rename(columns=columns).round(3)
@@ -272,8 +279,9 @@ np.allclose(weighted.sample_weights[weighted.indices], by_hand)
 # %% [markdown]
 # Three details matter beyond this formula.
 #
-# - The proxy divides by $\sum_j w_j$ instead of $b$, as the code of DoReMi
-#   does. On a long tail the division takes back a part of the weights: a batch
+# - The proxy divides by $\sum_j w_j$ instead of $b$, as the code of Xie et al. (2023)
+#   does, whose method is called DoReMi. Where a few classes are frequent and many
+#   are rare, the division takes back a part of the weights: a batch
 #   without a rare class is divided by little, and a batch with one by much.
 #   The final training therefore divides by $b$.
 # - Where classes are unequal, uniform $\alpha$ already changes the training,

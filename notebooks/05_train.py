@@ -51,7 +51,11 @@ model = experiment.build_model()
 #
 # $$x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon .$$
 #
-# The figure shows one image per class at five timesteps.
+# Here $x_0$ is the image and $\epsilon$ is noise of variance one. Step $s$ adds
+# noise of variance $\beta_s$, which rises linearly from $10^{-4}$ to 0.02, and
+# $\bar\alpha_t=\prod_{s\le t}(1-\beta_s)$ is the share of the image's variance that
+# is left. (It is no class weight.) The figure shows one image per class at five
+# timesteps.
 
 # %%
 K = len(data.class_names)
@@ -166,7 +170,9 @@ figures.loss_curves(
 )
 
 # %% [markdown]
-# The table gives the steps and the time that this machine took. The speed-up
+# A run on less data ends earlier, because it takes fewer steps. A low training
+# loss on the coreset says only that the model fits these images; FID compares the
+# models. The table gives the steps and the time that this machine took. The speed-up
 # covers the final training alone, as in the paper's Table III;
 # [Table III of this book](10_table3.ipynb) adds the cost of everything else.
 

@@ -52,7 +52,8 @@ data, names = experiment.data, experiment.data.class_names
 from dedt_lib.stages.evaluate import extractor
 
 manifest = extractor(experiment.lab).manifest()
-{k: round(manifest[k], 3) for k in ("train_accuracy", "test_accuracy")}
+accuracies = ("train_accuracy", "test_accuracy")
+{k: round(manifest[k], 3) for k in accuracies if k in manifest}
 
 # %% [markdown]
 # ## FID
@@ -176,23 +177,28 @@ figures.nearest_pairs(
 
 # %%
 held_out = experiment.held_out()
-figures.nearest_histogram(
-    {
-        "held-out real digits": held_out["pixels"],
-        "samples, to the coreset": distances,
-    },
-    held_out["pixels_threshold"],
-)
+without = "There are no held-out images, so near-copies are not counted."
+if held_out:
+    shown = figures.nearest_histogram(
+        {
+            "held-out real images": held_out["pixels"],
+            "samples, to the coreset": distances,
+        },
+        held_out["pixels_threshold"],
+    )
+shown if held_out else Markdown(without)
 
 # %%
-Markdown(
-    f"The threshold is {held_out['pixels_threshold']:.1f} grey levels, from "
-    f"{held_out['held_out']} held-out images; {held_out['leaks']} more were "
-    "training images. Near-copies are "
-    f"{100 * of_coreset['copies']:.1f} % of the samples of the model trained "
-    f"on the coreset, and {100 * of_full['copies']:.1f} % of those of the "
-    "model trained on all the data."
-)
+if held_out:
+    told = (
+        f"The threshold is {held_out['pixels_threshold']:.1f} grey levels, "
+        f"from {held_out['held_out']} held-out images; {held_out['leaks']} "
+        "more were training images. Near-copies are "
+        f"{100 * of_coreset['copies']:.1f} % of the samples of the model "
+        f"trained on the coreset, and {100 * of_full['copies']:.1f} % of "
+        "those of the model trained on all the data."
+    )
+Markdown(told if held_out else without)
 
 # %% [markdown]
 # A copy that is shifted by one pixel is far from its original in grey levels.
@@ -200,11 +206,13 @@ Markdown(
 # their own from the same held-out images.
 
 # %%
-Markdown(
-    "In features the shares of near-copies are "
-    f"{100 * of_coreset['copies_features']:.1f} % and "
-    f"{100 * of_full['copies_features']:.1f} %."
-)
+if held_out:
+    told = (
+        "In features the shares of near-copies are "
+        f"{100 * of_coreset['copies_features']:.1f} % and "
+        f"{100 * of_full['copies_features']:.1f} %."
+    )
+Markdown(told if held_out else without)
 
 # %% [markdown]
 # One per cent is the share among real images, by definition of the threshold,

@@ -50,9 +50,9 @@ Markdown(
 # %% [markdown]
 # ## The whole recipe
 #
-# Times as fast as one run on all the data, counted with the reference on all the
-# data and the proxy. **Below one means more work than training on all the
-# data.** The unit is a *network evaluation*:
+# The table says how many times as fast the whole recipe is as one run on all the
+# data. The reference on all the data and the proxy are counted. **Below one means
+# more work than training on all the data.** The unit is a *network evaluation*:
 # one image through a diffusion network once; a training step counts three for
 # each image. The count is the same on every machine and for every seed. The
 # other feature extractors are networks of another kind. Their CPU time is listed

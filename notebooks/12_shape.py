@@ -207,6 +207,6 @@ runs.behind(frame, page.rows)
 #
 # - Do the differences of selection and reweighting add up to that of the
 #   recipe? Do their intervals? ([Solution](solutions_results.ipynb#Tables-I-to-III-together))
-# - How many seeds would it take to detect an effect half as large?
+# - How many seeds would halve the width of the intervals of five seeds?
 #   ([Solution](solutions_results.ipynb#Tables-I-to-III-together))
 # - Next: [do the class weights carry information?](20_controls.ipynb).

@@ -85,7 +85,8 @@ Markdown(
 # ## A latent is a distribution
 #
 # The encoder does not output a single latent but a normal distribution, with a
-# mean and a standard deviation for every number. The decoder is trained on
+# mean and a standard deviation for every number. This distribution is called the
+# **posterior**. The decoder is trained on
 # samples from this distribution, so that neighbouring latents decode to similar
 # images. The figure shows one digit per class: the four channels of the mean,
 # red above zero and blue below, and under them the four channels of the

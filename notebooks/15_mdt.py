@@ -164,7 +164,9 @@ same
 # %% [markdown]
 # At timesteps with a signal-to-noise ratio above five little is left to
 # restore in the image, and they count less. The left panel shows the weight.
-# The predicted variance interpolates between two known bounds (right panel).
+# The predicted variance lies between two known ones (right panel): the noise
+# variance $\beta_t$ of the step (solid), and the variance of the posterior, which is
+# that of the step back if $x_0$ were known (dashed).
 
 # %%
 schedule = model.schedule

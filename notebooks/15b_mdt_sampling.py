@@ -58,7 +58,7 @@ steps, g = p.mdt.steps, p.mdt.guidance
 # MDT starts without guidance, while the layout forms, and ends with the full
 # scale $g$. A scale of one means no guidance; at the timestep $t$ it is
 #
-# $$1 + \tfrac12(g-1)\bigl(1-\cos\pi(1-t/1000)^4\bigr).$$
+# $$1 + \tfrac12(g-1)\Bigl(1-\cos\bigl(\pi(1-t/1000)^4\bigr)\Bigr).$$
 #
 # Sampling runs from left to right in the figure. The power decides how late
 # the scale rises; the published power is four.

@@ -181,8 +181,9 @@ Markdown(f"- By FID: {orders[0]}\n- By CMMD: {orders[1]}")
 # images. A coreset that loses to all the data may still win there, and then its
 # images are good and its training was short.
 #
-# Where a whole column lies far above all the data, the control included, so few
-# steps do not suffice, and its differences are differences between poor models.
+# Where all FIDs of a column, that of the control too, lie far above the FID of all
+# the data, that number of steps is too small. The differences in the column are
+# then differences between poor models.
 # Images of 8 pixels, 16 tokens and a network of 4 blocks are far from ImageNet.
 # Each seed trains its own feature extractor, so the intervals include how much
 # the choice of the images varies.
@@ -222,8 +223,8 @@ runs.linked(more, rows)
 # %% [markdown]
 # ## What does it cost?
 #
-# Times as fast as training on all the data: the final training alone, as the
-# paper counts.
+# The table says how many times as fast the final training alone is as training on
+# all the data, as the paper counts.
 
 # %%
 coresets = [row for row in rows if row not in (full, control)]

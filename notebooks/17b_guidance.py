@@ -57,7 +57,8 @@ models = {
 # $$\epsilon_u + s\,(\epsilon_c-\epsilon_u)
 #   = (1+w)\,\epsilon_c - w\,\epsilon_u,\qquad w = s-1.$$
 #
-# The paper gives $w=5$ for Stable Diffusion, which by its own formula would be
+# where $\epsilon_c$ is the prediction with the caption and $\epsilon_u$ the one
+# without it. The paper gives $w=5$ for Stable Diffusion, which by its own formula would be
 # $s=6$. This book takes 5 for the scale of `diffusers`, so $w=4$.
 #
 # The sampler is DDIM with the noise levels of Stable Diffusion. Latents have no

@@ -209,7 +209,8 @@ runs.linked(more, rows)
 # %% [markdown]
 # ## What does it cost?
 #
-# Times as fast as fine-tuning on all the data, the final fine-tuning alone:
+# The table says how many times as fast the final fine-tuning alone is as
+# fine-tuning on all the data:
 
 # %%
 rows = [row for row in grid.TABLES["table5"] if row in set(frame.row)]

@@ -163,7 +163,8 @@ table = {
 pd.DataFrame(table, dtype=float).T.round(1).astype(object).fillna("–")
 
 # %% [markdown]
-# Milliseconds are CPU time per image; the first encoder was trained elsewhere.
+# *From* and *to* are the ends of the 95 % interval of the accuracy. Milliseconds
+# are CPU time per image; the first encoder was trained elsewhere.
 # Do the two encoders choose the same tenth?
 
 # %%

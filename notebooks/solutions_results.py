@@ -234,8 +234,19 @@ by_ratio.rename(tables.percent).round(3)
 # The means over the seeds. The effective number of classes is $K$ for uniform
 # weights. A proxy that has seen
 # more images is less behind the reference, so its excess loss has less to move
-# the weights with. Read the first and the last line against this.
-#
+# the weights with. Where the effective number of classes is below $K$, the excess
+# still moves the weights.
+
+# %%
+ends = by_ratio.iloc[[0, -1]]
+excess, classes = ends["mean excess"], ends["effective classes"]
+Markdown(
+    f"From {' to '.join(map(tables.percent, ends.index))} the mean excess "
+    f"goes from {' to '.join(f'{x:.3f}' for x in excess)}, and the effective "
+    f"number of classes from {' to '.join(f'{x:.2f}' for x in classes)}."
+)
+
+# %% [markdown]
 # **Ten true nulls at a level of 0.05: how often is one of them
 # "significant"?** ([Exercise](11_figure2.ipynb))
 #

@@ -96,8 +96,10 @@ def distance_strips(distances: np.ndarray, coresets: Mapping[str, Coreset], clas
         for kept, color, size in ((False, "0.75", 4), (True, "crimson", 9)):
             chosen = coreset.kept == kept
             axes.scatter(distances[chosen], coreset.labels[chosen], s=size, color=color, linewidths=0)
-        axes.set(title=label, xlabel="distance to centre")
-    panels[0].set(ylabel="class", yticks=range(len(class_names)), yticklabels=plain(class_names))
+        axes.set_title(label)
+    names = plain(name if len(name) <= 20 else f"{name[:19]}…" for name in class_names)
+    panels[0].set(ylabel="class", yticks=range(len(names)), yticklabels=names)
+    figure.supxlabel("distance to centre", fontsize=panels[0].yaxis.label.get_fontsize())
     return finished(figure)
 
 
