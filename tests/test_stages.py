@@ -310,8 +310,8 @@ def test_all_settings_but_those_of_speed_are_in_the_address(model, smoke):
 LIBRARY = Path(dedt_lib.__file__).parent
 FLOOR = set("errors randomness arrays pixels files interruption processes devices weights".split())
 METHOD = set(
-    "data encoders encoder_names clusters selection reweighting plans models training checkpoint latents sampling "
-    "evaluation".split()
+    "data encoders encoder_names clusters selection reweighting plans models loop training checkpoint latents "
+    "sampling evaluation".split()
 )
 ABOVE = {"experiment", "plan", "cell", "book", "pages", "shell"}
 
@@ -359,7 +359,7 @@ def test_every_part_that_the_rules_name_is_there():
 
 def test_the_digits_are_computed_on_the_cpu_wherever_there_is_a_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     labs = [Lab(name, counts=[1]) for name in ("digits", "photos")]
     assert [(lab.device, lab.device_name) for lab in labs] == [("cpu", "cpu"), ("cuda", "a GPU")]
     assert Lab("digits", device="cuda", counts=[1]).device == "cuda"

@@ -244,6 +244,8 @@ class TrainInfoBatch(Train):
     prune: str = "ratio"
     ratio: float = 1.0
 
+    version = 2
+
     def decides(self):
         return {**super().decides(), "infobatch": {self.prune: self.ratio}}
 
