@@ -539,7 +539,7 @@ def test_the_plan_of_several_models_tells_their_runs_apart(dedt_plan):
 def test_the_plan_gives_a_range_for_infobatch(dedt_plan):
     _, printed, _ = dedt_plan("--profile", "smoke", "--row", "infobatch-annealed", "--ratio", 0.1)
     assert columns(printed, "InfoBatch by ratio, annealed")[2:5] == ["52", "..", "160"]
-    assert "a .. b" in printed and "1.00 .. 3.09" in printed
+    assert "a .. b" in printed and "1.00 .. 3.08" in printed
 
 
 def test_the_plan_shows_hours_when_it_has_measured(dedt_plan, monkeypatch):
