@@ -159,15 +159,15 @@ import numpy as np
 from dedt_lib.plans import EpochPlan, InfoBatchPlan
 
 rng = np.random.default_rng(0)
-scores, r = rng.gamma(2, size=1000), 0.9
+scores, keep = rng.gamma(2, size=1000), 0.1  # keep is 1 - r
 
 well_learned = np.flatnonzero(scores < scores.mean())
-number = int((1 - r) * len(well_learned))
+number = int(keep * len(well_learned))
 drawn = rng.choice(well_learned, number, replace=False)
 weights = np.where(scores < scores.mean(), 0.0, 1.0)
-weights[drawn] = 1 / (1 - r)
+weights[drawn] = 1 / keep
 
-plan = InfoBatchPlan(len(scores), prune_ratio=r, epochs=8)
+plan = InfoBatchPlan(len(scores), prune_ratio=1 - keep, epochs=8)
 plan.record(np.arange(len(scores)), scores)
 indices, of_plan = plan.epoch(1)
 np.allclose(np.sort(weights[weights > 0]), np.sort(of_plan))
