@@ -594,7 +594,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     write_any_name()
     if sys.platform == "win32":
-        say("dedt runs on Linux and macOS: on Windows, use it in WSL")
+        say("it does not run on Windows itself: use it in WSL")
         return 2
     argv, options = sys.argv[1:] if argv is None else argv, {}
     try:
