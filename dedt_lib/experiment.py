@@ -15,7 +15,7 @@ from .config import Profile, Recipe, checked
 from .data import LabelledImages
 from .errors import DedtError
 from .latents import Latents
-from .plans import EpochPlan, InfoBatchPlan
+from .plans import EpochPlan
 from .selection import Coreset
 from .stages import Lab, evaluate, latents, train
 from .stages.graph import Graph
@@ -107,7 +107,7 @@ class Experiment(Graph):
         """The coreset, with its class weights if the recipe asks for reweighting or balancing."""
         return self.training_run.weighted()
 
-    def plan(self) -> EpochPlan | InfoBatchPlan:
+    def plan(self) -> EpochPlan:
         """Which samples each epoch of the run visits, and with what weights: see :mod:`dedt_lib.plans`."""
         return self.training_run.plan()
 

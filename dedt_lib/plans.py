@@ -113,7 +113,7 @@ class ClassDrawPlan(EpochPlan):
         return indices[drawn], weights[drawn]
 
 
-class InfoBatchPlan:
+class InfoBatchPlan(EpochPlan):
     """InfoBatch (Qin et al., 2024): skip well-learned samples at random, give kept ones more weight.
 
     The score of a sample is its last training loss.  Samples with a score below the mean of all scores are
@@ -153,15 +153,15 @@ class InfoBatchPlan:
             raise DedtError(f"The prune ratio must lie in [0, 1); got {prune_ratio}.")
         if budget is not None and not 0 < budget <= 1:
             raise DedtError(f"The budget must lie in (0, 1]; got {budget}.")
-        self.n, self.prune_ratio, self.budget, self.epochs, self.seed = n, prune_ratio, budget, epochs, seed
-        self.pruning_epochs = whole(delta * epochs)
+        super().__init__(np.arange(n), total=n, epochs=epochs, annealing_start=delta, seed=seed)
+        self.prune_ratio, self.budget = prune_ratio, budget
         self.scores = np.full(n, 3.0)  # the package's initial value; equal scores prune nothing
         self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def epoch(self, e: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices int64 [m], weights float64 [m]) of epoch ``e``, drawn from the scores at first call."""
-        if e == 0 or e >= self.pruning_epochs:
-            return np.arange(self.n), np.ones(self.n)
+        if e == 0 or e >= self.subset_epochs:
+            return np.arange(self.total), np.ones(self.total)
         if self._drawn is None or self._drawn[0] != e:
             self._drawn = (e, *self._draw(e))
         return self._drawn[1:]
@@ -180,19 +180,19 @@ class InfoBatchPlan:
         # The mean of equal scores may be rounded up.
         well_learned = np.flatnonzero(self.scores < min(self.scores.mean(), self.scores.max()))
         if len(well_learned) == 0:
-            return np.arange(self.n), np.ones(self.n)
+            return np.arange(self.total), np.ones(self.total)
         if self.budget is None:
             kept, weight = int(self.keep * len(well_learned)), 1 / self.keep
         else:
-            wanted = round(self.budget * self.n)
-            if wanted <= self.n - len(well_learned):
-                well_learned = np.arange(self.n)
-            kept = max(1, wanted - (self.n - len(well_learned)))
+            wanted = round(self.budget * self.total)
+            if wanted <= self.total - len(well_learned):
+                well_learned = np.arange(self.total)
+            kept = max(1, wanted - (self.total - len(well_learned)))
             weight = len(well_learned) / kept
         chosen = numpy_generator(self.seed, "infobatch", e).choice(well_learned, size=kept, replace=False)
-        weights = np.ones(self.n)
+        weights = np.ones(self.total)
         weights[chosen] = weight
-        stays = np.ones(self.n, dtype=bool)
+        stays = np.ones(self.total, dtype=bool)
         stays[well_learned] = False
         stays[chosen] = True
         return np.flatnonzero(stays), weights[stays]
@@ -207,14 +207,14 @@ class InfoBatchPlan:
         A budget is met unless all losses are equal, so both are the same; a ratio is reached only if all
         samples are well learned.
         """
-        pruned = round(self.budget * self.n) if self.budget is not None else self.n
+        pruned = round(self.budget * self.total) if self.budget is not None else self.total
         if self.prune_ratio is not None and least:
-            pruned = int(self.keep * self.n)
-        return [max(1, pruned) if 0 < e < self.pruning_epochs else self.n for e in range(self.epochs)]
+            pruned = int(self.keep * self.total)
+        return [max(1, pruned) if 0 < e < self.subset_epochs else self.total for e in range(self.epochs)]
 
     def steps(self, batch_size: int) -> int:
         """Largest possible number of optimiser steps; the actual number depends on the losses."""
-        return self.epochs * -(-self.n // batch_size)
+        return self.epochs * -(-self.total // batch_size)
 
     def state(self) -> dict[str, np.ndarray]:
         """State for a checkpoint: the scores and the draw of the current epoch, as arrays."""

@@ -25,7 +25,7 @@ from .latents import Latents
 from .loop import EMA_WARMUPS, OPTIMIZERS, Task, fit, moving_average
 from .models.batch import Batch
 from .pixels import mirrored, to_float
-from .plans import EpochPlan, InfoBatchPlan
+from .plans import EpochPlan
 from .processes import Processes
 from .randomness import torch_generator
 from .weights import save_weights
@@ -168,7 +168,7 @@ def draw_batch(
     )
 
 
-def shuffled_epoch(plan: EpochPlan | InfoBatchPlan, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+def shuffled_epoch(plan: EpochPlan, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices int64 [m] and weights float64 [m] of an epoch, in the shuffled order of the visits."""
     indices, weights = plan.epoch(epoch)
     order = torch.randperm(len(indices), generator=torch_generator(seed, "order", epoch)).numpy()
@@ -195,7 +195,7 @@ class _Diffusion(Task):
         self,
         model: nn.Module,
         data: LabelledImages | Source,
-        plan: EpochPlan | InfoBatchPlan,
+        plan: EpochPlan,
         settings: TrainingSettings,
         *,
         seed: int,
@@ -311,7 +311,7 @@ def _visits(plan, source):
 def train(
     model: nn.Module,
     data: LabelledImages | Source,
-    plan: EpochPlan | InfoBatchPlan,
+    plan: EpochPlan,
     settings: TrainingSettings,
     *,
     seed: int,

@@ -185,9 +185,8 @@ def _span(low: int, high: int) -> str:
 def _run(lab: "Lab", n: int) -> tuple[str, str, str]:
     """A row on what ``dedt run`` does with ``n`` images, with the command that estimates its duration."""
     from ..experiment import Experiment
-    from ..stages.lab import Lab
 
-    run = Experiment(Lab(lab.profile, counts=[n]))
+    run = Experiment(lab.with_counts([n]))
     ratio, samples = f"{run.recipe.ratio:g}", lab.profile.sample.count
     steps, p = run.steps_at(run.recipe.ratio), lab.profile.data
     named = (("--label", p.label), ("--caption", p.caption))

@@ -100,7 +100,7 @@ def compute(
     check_stage(stage, chosen)
     until = "evaluate" if stage is verbs.run else stage.__name__
     if dry_run:
-        return plan_recipe(budget, chosen, until)
+        return plan_recipe(budget, chosen, until, store)
     if stage in (verbs.run, verbs.sample):
         check_beside(out, budget)
     out, kept = out and make_folder(out, "Give --out"), Store(store)
@@ -302,17 +302,17 @@ def plan(
     print_plan({cell: Experiment(lab, **grid.cell_recipe(*cell)) for cell in chosen}, probe)
 
 
-def plan_recipe(budget: "Profile", recipe: "Recipe", until: str) -> None:
+def plan_recipe(budget: "Profile", recipe: "Recipe", until: str, store: Path | None) -> None:
     """``--dry-run``: print what a recipe takes up to the stage ``until``, measured on this device."""
     from ..experiment import Experiment
 
-    run = Experiment(imagined_lab(budget), **recipe.model_dump())
+    run = Experiment(imagined_lab(budget, store), **recipe.model_dump())
     run.check_counts(until)
     print(f"profile {budget.name}: {describe(run)}; stored results are counted as well")
     print_plan({("this recipe", recipe.ratio, recipe.seed): run}, True, until)
 
 
-def imagined_lab(budget: "Profile") -> "Lab":
+def imagined_lab(budget: "Profile", store: Path | None = None) -> "Lab":
     """A lab of the profile's images, which are counted and not read; prints how many there are."""
     from .. import plan as planning
     from ..processes import Processes
@@ -330,7 +330,7 @@ def imagined_lab(budget: "Profile") -> "Lab":
     if not known:
         found = "left out" if budget.data.skip_bad else "refused"
         print(f"counted without opening them: an image that cannot be read will be {found}")
-    return Lab(budget, counts=counts, names=names)
+    return Lab(budget, store=store, counts=counts, names=names)
 
 
 def print_plan(runs: "Runs", probe: bool, until: str = "evaluate") -> None:

@@ -250,7 +250,10 @@ def evaluate(experiment: "Experiment", out: Out) -> None:
 def run(experiment: "Experiment", out: Out) -> None:
     """All stages; prints the main numbers and, with --out, writes the files of every stage."""
     check_choice(experiment, out, replaces=True)
-    cell, recipe = experiment.cell(), experiment.recipe
+    recipe = experiment.recipe
+    if recipe.has_coreset:
+        experiment.check("select")  # a model of all the images does not read the coreset, but --out holds it
+    cell = experiment.cell()
     print_cell(cell)
     if not out:
         return

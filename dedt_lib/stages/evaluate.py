@@ -22,6 +22,9 @@ from .select import Select
 
 if TYPE_CHECKING:
     from .lab import Lab
+    from .models import ModelSpec
+
+COMPARISON = "near-copies and the metrics besides FID"
 
 
 # ---- the feature extractor of FID ------------------------------------------------------------------
@@ -72,9 +75,18 @@ def width(lab: "Lab") -> int:
     return features_width(extractor(lab), lab.shape)
 
 
-def views(lab: "Lab") -> int:
-    """Views per sample in the search for near-copies: 9 shifts for the small classifier; doubled by flips."""
-    return (9 if lab.profile.evaluate.network == "classifier" else 1) * (1 + lab.profile.train.flip)
+def compares(lab: "Lab", spec: "ModelSpec") -> bool:
+    """Whether samples of a kind of model are measured by KID, precision, recall and CMMD too."""
+    return spec.latent or lab.profile.evaluate.kid
+
+
+def viewed(lab: "Lab") -> dict[str, bool]:
+    """The views of a sample in the search for near-copies, as arguments of ``evaluation.views``.
+
+    With flips in training, mirror images count as well.  The small classifier is sensitive to single pixels,
+    so shifts by one pixel are compared in its features.
+    """
+    return {"mirrored": lab.profile.train.flip, "shifted": lab.profile.evaluate.network == "classifier"}
 
 
 # ---- the real side ---------------------------------------------------------------------------------
@@ -211,8 +223,7 @@ def distances_to_training(
 ) -> dict[str, np.ndarray]:
     """Distance of each image to the nearest training image: "pixels" and "features", float64 [n].
 
-    With flips in training, an image and its mirror image are compared and the nearer one counts.  The small
-    classifier is sensitive to single pixels, so in its features shifts by one pixel are compared as well.
+    The nearest of the views of :func:`viewed` counts.
 
     Args:
         lab: The lab with the training images.
@@ -220,10 +231,10 @@ def distances_to_training(
         found: FID features of the images, float32 [n, d].
         among: Positions of the training images to compare with, int; all by default.
     """
-    mirrored, device, real = lab.profile.train.flip, lab.gpu, Real(lab).result()["features"]
-    how: dict[str, Any] = {"among": among, "device": device}
+    real, how = Real(lab).result()["features"], {"among": among, "device": lab.gpu}
+    mirrored = lab.profile.train.flip
     pixels, _ = evaluation.nearest_distances(images, lab.data.images, mirrored=mirrored, **how)
-    seen = evaluation.views(images, mirrored=mirrored, shifted=lab.profile.evaluate.network == "classifier")
+    seen = evaluation.views(images, **viewed(lab))
     sides = [found, *(features(lab, view) for view in islice(seen, 1, None))]  # the first is the images
     return {"pixels": pixels, "features": evaluation.nearest_features(sides, real, **how)}
 
@@ -316,11 +327,13 @@ class Evaluate(Stage):
         return found
 
     def cost(self):
-        latent, m = self.samples.spec.latent, self.lab.profile.sample.count
+        m = self.lab.profile.sample.count
         some, kept = min(m, MOST_NEIGHBOURS), sum(self.coreset.counts) if self.coreset else self.lab.n
-        images = self.lab.profile.evaluate.networks * m + (views(self.lab) - 1) * some
-        what = "near-copies and the metrics besides FID" if latent else "near-copies"
-        pairs = (1 + self.lab.profile.train.flip + views(self.lab)) * some * kept
+        how = viewed(self.lab)
+        views = (9 if how["shifted"] else 1) * (1 + how["mirrored"])
+        images = self.lab.profile.evaluate.networks * m + (views - 1) * some
+        what = COMPARISON if compares(self.lab, self.samples.spec) else "near-copies"
+        pairs = (1 + how["mirrored"] + views) * some * kept
         yield Cost("measuring", LABELS["metric"], "metric", images=images, evaluations=images)
         yield Cost("comparison", what, "distances", pairs=pairs)
 
@@ -504,8 +517,7 @@ class Compare(Stage):
             pairs += m * m + m * min(n, MOST_EMBEDDED)
             stage = cmmd_network(self.lab)
             yield Cost("measuring", stage.label, stage.network, images=m, evaluations=m)
-        what = "near-copies and the metrics besides FID"
-        yield Cost("comparison", what, "distances", pairs=pairs, runs=0)
+        yield Cost("comparison", COMPARISON, "distances", pairs=pairs, runs=0)
 
 
 def numbers(values: np.ndarray) -> list[float | None]:

@@ -49,7 +49,7 @@ class Graph:
     @property
     def compared(self) -> bool:
         """Whether metrics besides FID are measured: KID, precision, recall and CMMD."""
-        return self.spec.latent or self.lab.profile.evaluate.kid
+        return evaluate.compares(self.lab, self.spec)
 
     @property
     def settings(self) -> TrainingSettings:
@@ -142,7 +142,7 @@ class Graph:
             DedtError: For weights that are missing, altered or damaged, and for autoencoders that do not fit
                 the images, each other or the pipeline.
         """
-        outline = Graph(Lab(self.lab.profile, counts=[1000]), self.recipe)
+        outline = Graph(self.lab.with_counts([1000]), self.recipe)
         found = {given.role: given.on(self.lab).result() for given in givens(outline.stages(until))}
         latents.check_autoencoders(found, self.lab)
 

@@ -65,6 +65,10 @@ class Lab:
         if self.profile.threads and not self.imagined:
             torch.set_num_threads(self.profile.threads)
 
+    def with_counts(self, counts: Sequence[int]) -> "Lab":
+        """An imagined lab with the same profile and store, see ``counts`` above."""
+        return Lab(self.profile, store=self.store, counts=counts)
+
     @property
     def gpu(self) -> str | None:
         """Device for distances: the GPU, or None for NumPy."""

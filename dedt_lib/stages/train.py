@@ -144,7 +144,7 @@ class Train(Stage):
             return coreset.with_weights(np.full(K, 1 / K))
         return coreset
 
-    def plan(self) -> EpochPlan | InfoBatchPlan:
+    def plan(self) -> EpochPlan:
         """Which samples each epoch visits, with what weights: see :mod:`dedt_lib.plans`."""
         coreset, data = self.weighted(), self.lab.data
         needs.no_empty_class(coreset.counts.tolist(), coreset.class_names, coreset.ratio, self._advice)
