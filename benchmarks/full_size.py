@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dedt_lib.checkpoint import CHECKPOINT
 from dedt_lib.files import read_json, write_json
 from dedt_lib.store import provenance
+from dedt_lib.training.checkpoint import CHECKPOINT
 from dedt_lib.weights import read_tensors
 
 RESULT = Path(__file__).with_name("full_size.json")

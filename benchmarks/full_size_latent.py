@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 from peak_memory import peak_gib
 
-from dedt_lib import checkpoint, latents, loop
+from dedt_lib import latents
 from dedt_lib.files import write_json
 from dedt_lib.models import autoencoder as autoencoders
 from dedt_lib.models import build_model
@@ -26,7 +26,7 @@ from dedt_lib.plans import EpochPlan
 from dedt_lib.randomness import seeded
 from dedt_lib.sampling import respaced_ddpm
 from dedt_lib.store import provenance
-from dedt_lib.training import TrainingSettings, train
+from dedt_lib.training import TrainingSettings, checkpoint, loop, train
 from dedt_lib.weights import read_tensors
 
 RESULT = Path(__file__).with_suffix(".json")

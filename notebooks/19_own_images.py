@@ -38,7 +38,7 @@ from IPython.display import Markdown
 from dedt_lib.book import figures
 from dedt_lib.config import load_profile
 from dedt_lib.data import detect
-from dedt_lib.data.sample import sample_photographs
+from dedt_lib.data.example import sample_photographs
 from dedt_lib.store import Store
 
 path = data or load_profile(profile).data.path

@@ -125,7 +125,7 @@ pd.Series(steps, name="steps").to_frame()
 # %%
 from dedt_lib.config import load_profile
 from dedt_lib.data import detect
-from dedt_lib.data.sample import sample_photographs
+from dedt_lib.data.example import sample_photographs
 from dedt_lib.store import Store
 
 path = str(sample_photographs(Store()))

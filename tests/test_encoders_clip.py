@@ -9,11 +9,11 @@ from PIL import Image
 from torch import nn
 
 from dedt_lib import encoders, weights
-from dedt_lib.checkpoint import CHECKPOINT
 from dedt_lib.encoders import clip as module
 from dedt_lib.errors import DedtError
 from dedt_lib.pixels import to_float
 from dedt_lib.randomness import seeded
+from dedt_lib.training.checkpoint import CHECKPOINT
 
 
 def small(seed=0, width=4, **settings):

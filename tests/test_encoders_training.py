@@ -6,11 +6,12 @@ import tiny
 import torch
 from torch import nn
 
-from dedt_lib import data, encoders, interruption, loop
-from dedt_lib.checkpoint import CHECKPOINT
+from dedt_lib import data, encoders, interruption
 from dedt_lib.encoders.training import random_flip
 from dedt_lib.errors import DedtError
 from dedt_lib.randomness import seeded, torch_generator
+from dedt_lib.training import loop
+from dedt_lib.training.checkpoint import CHECKPOINT
 
 
 class Dropped(nn.Module):

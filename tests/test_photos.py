@@ -25,7 +25,7 @@ from dedt_lib.book import figures
 from dedt_lib.clusters import cluster
 from dedt_lib.config import Recipe, load_profile
 from dedt_lib.data import export, look
-from dedt_lib.data.sample import sample_photographs
+from dedt_lib.data.example import sample_photographs
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
 from dedt_lib.pages.look import findings

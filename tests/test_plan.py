@@ -13,12 +13,12 @@ from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
-from dedt_lib.loop import OPTIMIZERS
 from dedt_lib.shell.cli import main
 from dedt_lib.stages import Lab, Stage, closure
 from dedt_lib.stages.embed import ENCODERS, Embed, FidClassifier, encoder
 from dedt_lib.stages.latents import source_shape
 from dedt_lib.stages.training import MOMENTS
+from dedt_lib.training.loop import OPTIMIZERS
 
 RATIOS = (0.1, 0.2, 0.3, 0.4)
 DIGITS = [30] * 10

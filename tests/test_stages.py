@@ -14,7 +14,6 @@ import torch
 import dedt_lib
 from dedt_lib import sampling
 from dedt_lib.book import results
-from dedt_lib.checkpoint import CHECKPOINT
 from dedt_lib.config import load_profile
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
@@ -28,6 +27,7 @@ from dedt_lib.stages import embed, evaluate, latents
 from dedt_lib.stages.lab import Lab
 from dedt_lib.store import Store
 from dedt_lib.training import draw_batch, train
+from dedt_lib.training.checkpoint import CHECKPOINT
 from dedt_lib.weights import read_tensors
 
 LATENT = ["mdt", "stable-diffusion"]
@@ -310,7 +310,7 @@ def test_all_settings_but_those_of_speed_are_in_the_address(model, smoke):
 LIBRARY = Path(dedt_lib.__file__).parent
 FLOOR = set("errors randomness arrays pixels files interruption processes devices weights".split())
 METHOD = set(
-    "data encoders encoder_names clusters selection reweighting plans models loop training checkpoint latents "
+    "data encoders encoder_names clusters selection reweighting plans models training latents "
     "sampling evaluation".split()
 )
 ABOVE = {"experiment", "plan", "cell", "book", "pages", "shell"}

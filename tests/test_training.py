@@ -10,8 +10,7 @@ import pytest
 import tiny
 import torch
 
-from dedt_lib import checkpoint, interruption, loop, training
-from dedt_lib.checkpoint import CHECKPOINT
+from dedt_lib import interruption
 from dedt_lib.data import LabelledImages
 from dedt_lib.errors import DedtError
 from dedt_lib.processes import Processes
@@ -20,11 +19,14 @@ from dedt_lib.selection import class_to_sample_weights
 from dedt_lib.training import (
     EpochPlan,
     InfoBatchPlan,
-    batch_loss,
+    checkpoint,
+    diffusion,
     draw_batch,
-    shuffled_epoch,
+    loop,
     train,
 )
+from dedt_lib.training.checkpoint import CHECKPOINT
+from dedt_lib.training.diffusion import batch_loss, shuffled_epoch
 from dedt_lib.weights import read_tensors
 
 TOTAL_STEPS = 16  # four epochs of 30 digits in batches of 8, 8, 8 and 6
@@ -156,7 +158,7 @@ CHILD = """
 import os, random, signal, sys
 from pathlib import Path
 import numpy as np, tiny, torch
-from dedt_lib import checkpoint, training
+from dedt_lib.training import checkpoint, diffusion
 
 torch.set_num_threads(1)
 luck, save = random.Random(7), checkpoint.save_file
@@ -172,9 +174,9 @@ def killed_while_saving(tensors, path, metadata):
 
 checkpoint.save_file = killed_while_saving
 digits = tiny.digits()
-plan = training.EpochPlan(np.arange(len(digits)), total=len(digits), epochs=4)
+plan = EpochPlan(np.arange(len(digits)), total=len(digits), epochs=4)
 settings = tiny.settings(checkpoint_every=1)
-training.train(tiny.unet(), digits, plan, settings, seed=0, folder=Path(sys.argv[1]))
+diffusion.train(tiny.unet(), digits, plan, settings, seed=0, folder=Path(sys.argv[1]))
 """
 
 
@@ -378,7 +380,7 @@ def test_a_checkpoint_without_class_weights_does_not_fit_a_proxy(half_trained, d
 
 def test_weights_of_one_change_no_bit(tmp_path, monkeypatch, digits):
     with monkeypatch.context() as patch:
-        patch.setattr(training, "batch_loss", lambda losses, weights, normalised: losses.mean())
+        patch.setattr(diffusion, "batch_loss", lambda losses, weights, normalised: losses.mean())
         _, plain = run(tmp_path / "plain", digits)
     _, ones = run(tmp_path / "ones", digits, plan=everything(digits, weights=np.ones(len(digits))))
     assert ones == plain
@@ -594,8 +596,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_next_checkpoint(tmp_
 def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
     """Tensors on the meta device have no values, so code that reads one raises an error."""
     monkeypatch.setitem(loop.OPTIMIZERS, "adam", torch.optim.Adam)  # meta has no fused Adam
-    draws = training.torch_generator  # meta has no generators either
-    monkeypatch.setattr(training, "torch_generator", lambda *a: draws(*a[:3]))
+    draws = diffusion.torch_generator  # meta has no generators either
+    monkeypatch.setattr(diffusion, "torch_generator", lambda *a: draws(*a[:3]))
     model = tiny.mdt(in_channels=1) if kind == "mdt" else tiny.unet()
     plan = everything(digits, weights=np.linspace(1, 2, 30) if kind == "weighted" else None)
     if kind == "infobatch":
@@ -604,7 +606,7 @@ def test_steps_read_nothing_from_the_device(kind, digits, monkeypatch):
     dro = None
     if "dro" in kind:
         dro = GroupDRO(tiny.unet().to("meta"), digits.class_counts, **options.get(kind, {}))
-    task = training._Diffusion(model, digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
+    task = diffusion._Diffusion(model, digits, plan, tiny.settings(), seed=0, weighting=dro, device="meta")
     run = loop.Run(task)
     for batch in run.start(0):
         run.take_step(batch)

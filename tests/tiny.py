@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from dedt_lib import data, loop
+from dedt_lib import data
 from dedt_lib.config.profile import load_profile
 from dedt_lib.experiment import Experiment
 from dedt_lib.models import build_model
 from dedt_lib.randomness import seeded
-from dedt_lib.training import TrainingSettings
+from dedt_lib.training import TrainingSettings, loop
 
 SETTINGS = TrainingSettings(
     epochs=4,

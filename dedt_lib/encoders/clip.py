@@ -11,8 +11,8 @@ from torch import nn
 
 from ..data import LabelledImages
 from ..devices import upload
-from ..loop import OPTIMIZERS, Supervised
 from ..pixels import channels_first, set_moments, three_channels, to_float, to_uint8
+from ..training.loop import OPTIMIZERS, Supervised
 from .common import embed
 from .training import random_shift
 

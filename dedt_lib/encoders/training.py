@@ -9,8 +9,8 @@ from torch import nn
 from ..arrays import check_choice
 from ..data import LabelledImages
 from ..devices import upload
-from ..loop import OPTIMIZERS, Supervised
 from ..pixels import channels_first, mirrored, to_float
+from ..training.loop import OPTIMIZERS, Supervised
 
 
 def train_classifier(

@@ -19,8 +19,8 @@ from ..devices import upload
 from ..errors import DedtError
 from ..files import claim, intact_or_removed, sealed
 from ..latents import INDEX, SHARD
-from ..loop import OPTIMIZERS, Supervised
 from ..pixels import resize, to_float, to_uint8
+from ..training.loop import OPTIMIZERS, Supervised
 from ..weights import VAE_WEIGHTS, hub_files, key_of, read_network
 
 if TYPE_CHECKING:

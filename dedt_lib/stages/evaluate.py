@@ -231,7 +231,8 @@ def distances_to_training(
         found: FID features of the images, float32 [n, d].
         among: Positions of the training images to compare with, int; all by default.
     """
-    real, how = Real(lab).result()["features"], {"among": among, "device": lab.gpu}
+    how: dict[str, Any] = {"among": among, "device": lab.gpu}
+    real = Real(lab).result()["features"]
     mirrored = lab.profile.train.flip
     pixels, _ = evaluation.nearest_distances(images, lab.data.images, mirrored=mirrored, **how)
     seen = evaluation.views(images, **viewed(lab))

@@ -1,4 +1,4 @@
-"""Training of diffusion models, by the loop of :mod:`dedt_lib.loop`.
+"""Training of diffusion models, by the loop of :mod:`dedt_lib.training.loop`.
 
 A diffusion model (plain, weighted, annealed, InfoBatch, proxy) is trained along a plan
 (:mod:`dedt_lib.plans`), which says which samples an epoch visits and with what weights.  A weighting (group
@@ -7,7 +7,7 @@ DRO) may change the weights during training.
 
 import copy
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,28 +16,48 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..arrays import check_choice, check_positive
+from ..data import LabelledImages
+from ..devices import PRECISIONS, autocast, upload
+from ..errors import DedtError
+from ..latents import Latents
+from ..models.batch import Batch
+from ..pixels import mirrored, to_float
+from ..plans import EpochPlan
+from ..processes import Processes
+from ..randomness import torch_generator
+from ..weights import save_weights
 from . import checkpoint
-from .arrays import check_choice, check_positive
-from .data import LabelledImages
-from .devices import PRECISIONS, autocast, upload
-from .errors import DedtError
-from .latents import Latents
-from .loop import EMA_WARMUPS, OPTIMIZERS, Task, fit, moving_average
-from .models.batch import Batch
-from .pixels import mirrored, to_float
-from .plans import EpochPlan
-from .processes import Processes
-from .randomness import torch_generator
-from .weights import save_weights
+from .loop import OPTIMIZERS, Task, fit
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
-    from .reweighting import GroupDRO
+    from ..reweighting import GroupDRO
 
 
 SPEED = ("checkpoint_every", "channels_last", "compile")
 """Settings that change only the speed of a run; ``book.results.FREE`` names them too."""
+
+
+EMA_WARMUPS: dict[str, Callable[[float], dict[str, Any]]] = {
+    "power": lambda decay: {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
+    "reciprocal": lambda decay: {},
+    "none": lambda decay: {"min_decay": decay},
+}
+"""Name -> function from the decay to arguments of diffusers' EMA: see :func:`moving_average`."""
+
+
+def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> "EMAModel":
+    """diffusers' EMA of the weights, whose decay after s steps is at most ema_decay.
+
+    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as in diffusers' fine-tuning
+    script; "none": ema_decay from the second step on, as in MDT's code.
+    """
+    from diffusers.training_utils import EMAModel
+
+    warmup = EMA_WARMUPS[settings.ema_warmup](settings.ema_decay)
+    return EMAModel(parameters, decay=settings.ema_decay, foreach=True, **warmup)
 
 
 @dataclass(frozen=True)

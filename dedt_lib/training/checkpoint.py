@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .errors import DedtError
-from .files import sealed
+from ..errors import DedtError
+from ..files import sealed
 
 if TYPE_CHECKING:
     from .loop import Task
@@ -26,7 +26,7 @@ def save(path: Path, task: "Task", parts: Parts, facts: dict) -> None:
 
     Args:
         path: The file; its digest is written beside it (``files.sealed``).
-        task: The :class:`~dedt_lib.loop.Task` whose network, optimiser, schedule and EMA are saved.
+        task: The :class:`~dedt_lib.training.loop.Task` whose network, optimiser, schedule and EMA are saved.
         parts: Further tensors to save, by part and name.
         facts: Counters of the training loop, JSON-serialisable.
 

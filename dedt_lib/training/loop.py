@@ -6,13 +6,13 @@ uninterrupted one.  Within a step nothing waits for the device: losses stay ther
 ``devices.FLUSH`` steps.
 
 :class:`Supervised` is the task of classifiers, CLIP and autoencoders; that of diffusion models is in
-:mod:`dedt_lib.training`.
+:mod:`dedt_lib.training.diffusion`.
 """
 
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -22,21 +22,21 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import checkpoint, interruption
-from .arrays import check_choice, check_positive
+from .. import interruption
+from ..arrays import check_choice, check_positive
+from ..data import LabelledImages
+from ..devices import FLUSH, History, upload
+from ..errors import DedtError
+from ..files import PATIENCE, intact, make_folder, say_damaged, sealed
+from ..processes import Processes
+from ..randomness import derive, seed_dropout, torch_generator
+from ..weights import save_weights
+from . import checkpoint
 from .checkpoint import CHECKPOINT
-from .data import LabelledImages
-from .devices import FLUSH, History, upload
-from .errors import DedtError
-from .files import PATIENCE, intact, make_folder, say_damaged, sealed
-from .processes import Processes
-from .randomness import derive, seed_dropout, torch_generator
-from .weights import save_weights
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
 
-    from .training import TrainingSettings
 
 MILESTONES = (0.3, 0.6, 0.8)  # of the epochs: 60, 120 and 160 of 200
 
@@ -54,26 +54,6 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 Networks other than diffusion models use AdamW with ``fused=False``, the sum order of their stored results.
 """
-
-
-EMA_WARMUPS: dict[str, Callable[[float], dict[str, Any]]] = {
-    "power": lambda decay: {"use_ema_warmup": True, "inv_gamma": 1.0, "power": 2 / 3},
-    "reciprocal": lambda decay: {},
-    "none": lambda decay: {"min_decay": decay},
-}
-"""Name -> function from the decay to arguments of diffusers' EMA: see :func:`moving_average`."""
-
-
-def moving_average(parameters: Iterable[nn.Parameter], settings: "TrainingSettings") -> "EMAModel":
-    """diffusers' EMA of the weights, whose decay after s steps is at most ema_decay.
-
-    ema_warmup "power": 1 - (1 + s)^(-2/3); "reciprocal": (1 + s) / (10 + s), as in diffusers' fine-tuning
-    script; "none": ema_decay from the second step on, as in MDT's code.
-    """
-    from diffusers.training_utils import EMAModel
-
-    warmup = EMA_WARMUPS[settings.ema_warmup](settings.ema_decay)
-    return EMAModel(parameters, decay=settings.ema_decay, foreach=True, **warmup)
 
 
 def make_schedule(
