@@ -13,7 +13,7 @@ from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
-from dedt_lib.files import write_json
+from dedt_lib.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -354,6 +354,13 @@ def test_results_are_of_one_setting_of_their_profile(tmp_path):
             use(changed, root=tmp_path)
     assert results.done(profile, root=tmp_path) == set()
     noted = tmp_path / profile.name / "profile.json"
+    older = read_json(noted)
+    del older["select.gaussian_ridge"]  # as if the key had been added since: the results had its default
+    write_json(noted, older)
+    with pytest.raises(DedtError, match="select.gaussian_ridge = .*, now 0.5"):
+        results.done(load_profile(profile, **{"select.gaussian_ridge": 0.5}), root=tmp_path)
+    results.check_settings(profile, root=tmp_path, keep=True)
+    assert "select.gaussian_ridge" in read_json(noted)
     noted.write_text("{")
     with pytest.raises(DedtError, match="restore it with git checkout"):
         results.done(profile, root=tmp_path)

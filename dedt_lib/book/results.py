@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import thin
-from ..config.profile import flat, load_profile
+from ..config.profile import Profile, defaults, flat, load_profile
 from ..errors import DedtError
 from ..files import atomic, chosen_folder, locked, make_folder, read_json, write_json
 from .grid import Named, cell_name, cell_recipe, cells
@@ -78,10 +78,10 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False, ima
             missing although there are results.
     """
     profile, file = load_profile(profile), results_folder(profile, root) / "profile.json"
-    values = json.loads(json.dumps(flat(profile.model_dump())))
-    now = {key: value for key, value in values.items() if not FREE.fullmatch(key)}
+    now = _deciding(flat(profile.model_dump()))
     restore = "restore it with git checkout or from a copy, or move its folder away to recompute the results."
-    made = read_json(file, restore) if file.exists() else now
+    found = read_json(file, restore) if file.exists() else now
+    made = _deciding(defaults(Profile)) | found  # a key that is newer than the results had its default
     if images and made.get("images", images) != images:
         raise DedtError(
             f"The results in {file.parent} were made with other images. Use those again, set DEDT_RESULTS to "
@@ -101,8 +101,15 @@ def check_settings(profile: Named, *, root: Root = None, keep: bool = False, ima
                 f"{file} is missing, so the settings of the results in {file.parent} are unknown: {restore}"
             )
         file.parent.mkdir(parents=True, exist_ok=True)
-    if keep and (noted := made | ({"images": images} if images else {})) != (made if file.exists() else None):
+    if keep and (noted := made | ({"images": images} if images else {})) != (
+        found if file.exists() else None
+    ):
         write_json(file, noted)
+
+
+def _deciding(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a profile that decide its results, by dotted key, as JSON has them."""
+    return {key: value for key, value in json.loads(json.dumps(values)).items() if not FREE.fullmatch(key)}
 
 
 def run_cell(

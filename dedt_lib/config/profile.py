@@ -15,8 +15,8 @@ from ..data import SOURCES
 from ..errors import DedtError
 from ..files import HUB, at_home
 from ..reweighting import ABSENT, CLIPS, SCORES
-from ..selection import CENTRES, THRESHOLDS
-from .recipe import known_encoder
+from ..selection import CENTRES, REGISTRY, THRESHOLDS, options_of
+from .recipe import Recipe, known_encoder
 
 PROFILES = Path(__file__).parent / "profiles"
 PAPER = ("table1", "table2", "table3", "figure2", "controls", "table4", "table5", "table5-unguided")
@@ -109,7 +109,9 @@ class Encoders(Section):
 
 
 class Select(Section):
-    """The options of the selectors."""
+    """The options of the selectors: METHOD_OPTION, those of one's own methods too."""
+
+    model_config = ConfigDict(extra="allow")
 
     gaussian_ridge: Positive = 1e-5
     gaussian_threshold: Literal[THRESHOLDS] = "count"
@@ -118,6 +120,27 @@ class Select(Section):
     # Number of clusters that stand in for missing classes; 0: one per 20 images, at most 10.
     clusters: Annotated[int, Field(ge=0)] = 0
     cluster_encoder: Annotated[str, AfterValidator(known_encoder)] = "efficientnet-lite0"
+
+    @model_validator(mode="after")
+    def _own_options_fit(self) -> Self:
+        known = own_options()
+        for name, value in (self.model_extra or {}).items():
+            if name not in known:
+                raise ValueError(f"{name} is no option of a method")
+            if type(value) is not type(known[name]) and not (type(known[name]), type(value)) == (float, int):
+                raise ValueError(f"{name} must be like its default, {known[name]!r}; got {value!r}")
+        return self
+
+
+def own_options() -> dict[str, Any]:
+    """The options of registered methods that are no fields of Select: METHOD_OPTION -> default."""
+    found = {
+        f"{method}_{option}": default
+        for method, kind in REGISTRY.items()
+        for option, default in options_of(kind).items()
+        if option not in ("seed", *Recipe.model_fields)
+    }
+    return {name: default for name, default in found.items() if name not in Select.model_fields}
 
 
 class Reweight(Section):
@@ -443,7 +466,19 @@ def keys(model: type[BaseModel]) -> list[str]:
             found += [f"{name}.{key}" for key in keys(kind)]
         else:
             found.append(name)
-    return found
+    return found + list(own_options()) * (model is Select)
+
+
+def defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The default of each dotted key of a model and its sections that has one."""
+    found = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= {f"{name}.{key}": value for key, value in defaults(kind).items()}
+        elif not field.is_required():
+            found[name] = field.get_default()
+    return found | (own_options() if model is Select else {})
 
 
 def nearest(key: str, known: list[str], most: int = 5) -> list[str]:

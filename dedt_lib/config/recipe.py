@@ -53,14 +53,14 @@ class Recipe(BaseModel):
     encoder: Annotated[str, AfterValidator(known_encoder)] = Field(
         "",
         description="encoder of the features, if not the profile's: "
-        f"trained on your images ({', '.join(ENCODERS)}) or published ({', '.join(NAMES)}, timm:NAME, "
+        f"of the library ({', '.join(ENCODERS)}) or published ({', '.join(NAMES)}, timm:NAME, "
         "open_clip:NAME)",
     )
     scope: Literal["", "class", "global"] = ""
     """rank the images within each class or all together"""
     centre: Literal["", *CENTRES] = ""
     """for moderate, the centre that distances are measured from, if not the profile's"""
-    band: Literal[BANDS] = "center"
+    band: Literal["", *BANDS] = ""
     """for moderate, the part of the sorted distances to keep"""
     reweighting: bool = False
     """learn class weights by group DRO"""

@@ -5,7 +5,6 @@ own.  :func:`select` turns its scores into a :class:`Coreset`.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
@@ -101,9 +100,22 @@ def select(
         raise DedtError(f"Ratio {ratio} keeps none of the {n} samples. Raise it or use scope='global'.")
     indices = np.flatnonzero(kept)
     copies = originals != np.arange(n)
-    coreset = Coreset(indices, scores, rank, labels, method, float(ratio), scope, ids, class_names)
-    coreset = replace(coreset, copies=int(copies.sum()), copies_kept=int(copies[kept].sum()))
-    return replace(coreset, tied=tuple(tied), originals=originals)
+    return Coreset(
+        indices,
+        scores,
+        rank,
+        labels,
+        method,
+        float(ratio),
+        scope,
+        ids,
+        class_names,
+        options={name: getattr(selector, name) for name in known},
+        copies=int(copies.sum()),
+        copies_kept=int(copies[kept].sum()),
+        tied=tuple(tied),
+        originals=originals,
+    )
 
 
 def _named(

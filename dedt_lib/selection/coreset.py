@@ -1,9 +1,9 @@
 """Coresets: which samples are kept and why, and their files."""
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from ..files import atomic, read_json, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-FACTS = {name: name for name in ("method", "ratio", "scope", "class_names", "tied", "reading", "source")} | {
+FACTS = {
+    name: name for name in ("method", "ratio", "scope", "options", "class_names", "tied", "reading", "source")
+} | {
     "exact_copies": "copies",
     "label_conflicts": "conflicts",
     "exact_copies_kept": "copies_kept",
@@ -36,6 +38,7 @@ class Coreset:
         scope: "class" or "global".
         ids: Name of each sample.
         class_names: Name of each class.
+        options: Options of the selector.
         weights: float64 [K], class weights alpha that sum to one, or None.
         reading: What was left out of the images (``Reading.facts``), or None.
         copies: Number of exact copies of other samples; they rank last unless samples are drawn at random.
@@ -59,6 +62,7 @@ class Coreset:
     scope: str
     ids: tuple[str, ...]
     class_names: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
     weights: Array | None = None
     reading: dict | None = None
     copies: int = 0
@@ -158,7 +162,7 @@ class Coreset:
         """Write ``coreset.parquet`` (a row per sample) and ``coreset.json`` (facts) to ``folder``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        facts = {name: getattr(self, field) for name, field in FACTS.items()} | {
+        facts = {name: getattr(self, own) for name, own in FACTS.items()} | {
             "samples": len(self.labels),
             "kept": len(self.indices),
             "class_counts": self.counts.tolist(),
@@ -175,7 +179,7 @@ class Coreset:
         import pandas as pd
 
         folder = Path(folder)
-        facts = read_json(folder / "coreset.json")
+        facts = {"options": {}} | read_json(folder / "coreset.json")
         try:
             table = pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
             if (len(table), table["kept"].sum()) != (facts["samples"], facts["kept"]):
@@ -192,7 +196,7 @@ class Coreset:
                 captions=tuple(table["caption"]) if table["caption"].any() else (),
                 contents=tuple(table.get("content", ())),
                 weights=None if weights is None else np.array(weights),
-                **{field: facts[name] for name, field in FACTS.items()} | listed,
+                **{own: facts[name] for name, own in FACTS.items()} | listed,
             )
         except FileNotFoundError:
             raise DedtError(f"{folder / 'coreset.parquet'} does not exist. Select it again.") from None

@@ -26,12 +26,15 @@ class Selector:
         fewest: Smallest number of samples in a group.
         meaning: A sentence on what its scores are and which are kept, for the report.
         needs_features: Whether the method uses features; if so, exact copies are kept last.
+        version: Raised by one with each change of the code that changes the choice, so that stored coresets
+            of the older code are no longer found.
     """
 
     scope: ClassVar[str] = "class"
     fewest: ClassVar[int] = 1
     meaning: ClassVar[str] = "The images with the highest scores of the method are kept."
     needs_features: ClassVar[bool] = True
+    version: ClassVar[int] = 1
 
     def scores(self, features: Array, labels: Array, scope: str, originals: Array) -> Array:
         """The score of each sample.
@@ -65,13 +68,27 @@ class Selector:
         return np.argsort(-scores, kind="stable"), self.count(len(scores), ratio, scope)
 
 
+TAKEN = {"method", "ratio", "scope", "features", "labels", "originals", "ids", "class_names"}
+"""Arguments of :func:`~dedt_lib.selection.select`, whose names no option can have."""
+
+
 def options_of(method: type[Selector]) -> dict[str, Any]:
     """The options of a method, name -> default.
 
     Raises:
-        DedtError: the class has an option that is no field, or one without a default.
+        DedtError: it is no subclass of Selector, or has an option that is no field, has no default, or has a
+            name in TAKEN.
     """
+    if not (isinstance(method, type) and issubclass(method, Selector)):
+        raise DedtError(
+            f"The method {method!r} must be a subclass of Selector: enter the class itself in the registry, and "
+            "for other options a subclass with other defaults."
+        )
     found = {field.name: field.default for field in fields(method)}
+    if clash := sorted(TAKEN & found.keys()):
+        raise DedtError(
+            f"Rename the option {clash[0]} of {method.__name__}: select() has an argument of this name."
+        )
     hints = {name: str(kind) for name, kind in inspect.get_annotations(method).items()}
     bare = [name for name, kind in hints.items() if name not in found and "ClassVar" not in kind]
     if bare or MISSING in found.values():

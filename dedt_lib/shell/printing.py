@@ -24,6 +24,8 @@ FEW_CLASSES = 20
 
 def describe(experiment: "Experiment") -> str:
     """One line that describes a recipe; most values appear only where they differ from the default."""
+    from ..selection import REGISTRY, options_of
+
     r = experiment.recipe
     flags = ["annealing"] * r.annealing + [f"plan {r.plan}"] * bool(r.plan) + ["unguided"] * r.unguided
     flags += [f"model {r.model}"] * (r.model != "unet") + [f"seed {r.seed}"]
@@ -35,9 +37,12 @@ def describe(experiment: "Experiment") -> str:
     encoder = f"encoder {r.encoder or experiment.profile.encoders.default}"
     parts = [f"{r.method} at ratio {r.ratio:.4g}", *[encoder] * bool(experiment.coreset.embedding)]
     parts.append(f"scope {experiment.scope}")
-    if r.method == "moderate":
-        parts.append(f"centre {r.centre or experiment.profile.select.moderate_centre}")
-        parts += [f"band {r.band}"] if r.band != "center" else []
+    usual = options_of(REGISTRY[r.method])
+    parts += [
+        f"{name} {value}"
+        for name, value in experiment.coreset.options
+        if name != "seed" and (name == "centre" or value != usual[name])
+    ]
     parts += ["balancing"] * r.balancing
     if r.reweighting:
         parts.append("reweighting" if r.weighting == "loss" else f"reweighting by {r.weighting}")

@@ -197,7 +197,14 @@ class Given(Stage):
 def defaults(make: Callable[..., Any]) -> dict[str, Any]:
     """The default arguments of ``make``: they identify a class that a user has registered."""
     found = inspect.signature(make).parameters.values()
-    return {argument.name: argument.default for argument in found if argument.default is not argument.empty}
+    known = {argument.name: argument.default for argument in found if argument.default is not argument.empty}
+    return known | newer(make)
+
+
+def newer(make: Callable[..., Any]) -> dict[str, int]:
+    """The ``version`` of a registered class, or of that in a ``functools.partial``; {} if it has none or 1."""
+    version = getattr(getattr(make, "func", make), "version", 1)
+    return {} if version == 1 else {"version": version}
 
 
 def closure(stages: Iterable[Stage]) -> dict[str, Stage]:

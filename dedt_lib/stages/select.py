@@ -11,7 +11,7 @@ from ..errors import DedtError
 from ..files import address, from_everywhere
 from ..selection import Coreset, Selector
 from . import needs
-from .base import Stage, uncounted
+from .base import Stage, newer, uncounted
 from .embed import Embed, encoder
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Select(Stage):
 
     def decides(self):
         choice = {"method": self.method, "ratio": self.ratio, "scope": self.scope, **dict(self.options)}
+        choice |= newer(selection.REGISTRY[self.method])
         return choice if self.lab.imagined else {**choice, "ids": self._ids}
 
     def check(self):
