@@ -57,9 +57,9 @@ Markdown(page.answer(ours, "random"))
 #
 # The columns on the right are the paper's: **CIFAR-10, FID in the features of
 # Inception, 2000 epochs. They cannot be compared with the columns on the
-# left**; only the order inside a column can, and
-# [the summary of Tables I to III](12_shape.ipynb) compares it. The paper's
-# column of 30 % is left out, because no run of this book has that ratio.
+# left**; only the order inside a column and changes in per cent can, and
+# [the page of the claims](12_shape.ipynb) compares them. The paper's column of
+# 30 % is left out, because no run of this book has that ratio.
 #
 # Each seed trains its own feature extractor and so chooses its own coreset. The
 # intervals therefore include how much the choice varies, and not only the
@@ -166,12 +166,12 @@ Markdown(findings.metrics_in_words(page, others))
 # difference that only one metric shows is a reason for caution.
 #
 # Four differences from the paper may change the order of the rows, and only the
-# last is tested on this page. Digits are simpler than the images of CIFAR-10.
+# last has rows of its own above (*one band*). Digits are simpler than the images of CIFAR-10.
 # The training runs are shorter. The paper's Inception and CLIP were trained on
 # millions of other images, while ours were trained on these digits
 # ([Embed](02_embed.ipynb)). Moderate-DS has a band in each class here, and one
 # band in the code that the paper cites. In the paper as here, a band excludes
-# atypical images, and FID against all the images penalises their absence.
+# atypical and most typical images, which FID against all the images may penalise.
 #
 # ## Does the burn-in of group DRO matter?
 #

@@ -182,4 +182,4 @@ runs.behind(frame, "figure2")
 #   weights away from $1/K$? ([Solution](solutions_results.ipynb#Figure-2))
 # - Suppose reweighting did nothing. How often would at least one of ten classes
 #   seem to change, at a level of 0.05? ([Solution](solutions_results.ipynb#Figure-2))
-# - Next: [what Tables I to III come to](12_shape.ipynb).
+# - Next: [which of the paper's claims are found here](12_shape.ipynb).

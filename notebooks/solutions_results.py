@@ -268,7 +268,7 @@ Markdown(
 # in which there is none.
 
 # %% [markdown]
-# ## Tables I to III together
+# ## Claims of the paper
 #
 # **Do the two steps add up to the recipe?** ([Exercise](12_shape.ipynb))
 

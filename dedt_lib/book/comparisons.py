@@ -70,7 +70,7 @@ class Page:
         found = {
             (*pair, ratio): paired(own[pair[0]], own[pair[1]])
             for pair in self.pairs
-            for ratio, own in _side_by_side(frame, *pair).groupby("ratio")
+            for ratio, own in side_by_side(frame, *pair).groupby("ratio")
         }
         index = pd.DataFrame(list(found), columns=["row", "other", "value", "ratio"])
         table = pd.DataFrame(list(found.values()), pd.MultiIndex.from_frame(index), columns=COLUMNS)
@@ -166,26 +166,38 @@ class Page:
         if most < ENOUGH:
             return f"{said}A verdict needs {ENOUGH} seeds and there are {most}, so this page gives none."
 
-        def found(value: str, deviations: pd.Series) -> str:
+        def found(value: str) -> str:
             least, usual, largest = (
-                f"{detectable_difference(deviation, most, level=LEVEL / m):.{metric(value).digits}f}"
-                for deviation in deviations.quantile([0, 0.5, 1])
+                f"{number:.{metric(value).digits}f}" for number in self.detectable(value)
             )
             spread = f" (from {least} where the seeds vary least to {largest} where they vary most)"
             return f"{usual} in {metric(value).label}{spread * (least != largest)}"
 
-        groups = tested[tested.seeds == most].deviation.groupby("value", sort=False)
         so_far = f", of which {there} {'has' if there == 1 else 'have'} {ENOUGH} seeds so far" * (there < m)
         return (
             f"{said}*Better* and *worse* are given only where p is below {LEVEL} after Holm's correction for "
             f"the {m} comparison{'s' * (m != 1)} named here{so_far}. A comparison with neither word is "
             "inconclusive, which does not mean that the two are equal: at the strictest level of the "
             f"correction, {most} seeds detect with a power of 80 % a true difference of "
-            f"{' or '.join(found(value, own) for value, own in groups)}."
+            f"{' or '.join(map(found, tested[tested.seeds == most].index.unique('value')))}."
         )
 
+    def detectable(self, value: str | None = None) -> tuple[float, float, float]:
+        """The true difference that the seeds detect with a power of 80 % at the strictest corrected level.
 
-def _side_by_side(frame: pd.DataFrame, row: str, other: str, value: str) -> pd.DataFrame:
+        Returns:
+            Least, median and largest over the comparisons by ``value`` with the most seeds, because the
+            differences vary over the seeds more in some than in others.
+        """
+        tested = self.table[self.table.seeds == self.table.seeds.max()].xs(value or self.value, level="value")
+        least, usual, largest = (
+            detectable_difference(deviation, self.table.seeds.max(), level=LEVEL / self.named)
+            for deviation in tested.deviation.quantile([0, 0.5, 1])
+        )
+        return least, usual, largest
+
+
+def side_by_side(frame: pd.DataFrame, row: str, other: str, value: str) -> pd.DataFrame:
     """Values of two rows by (ratio, seed); a row on all the data is repeated at each ratio of the other."""
     wide = frame[frame.row.isin([row, other])].pivot(index=["ratio", "seed"], columns="row", values=value)
     wide = wide.reindex(columns=[row, other]).astype(float)

@@ -17,6 +17,7 @@ from .select import (
     score_plane,
 )
 from .tables import (
+    changes,
     classwise_bars,
     cost_bars,
     differences,

@@ -15,7 +15,7 @@ from ...data import LabelledImages
 from ...evaluation import mean_interval
 from ...selection import Coreset
 from ..results import MODEL
-from ..tables import intervals
+from ..tables import intervals, percent
 from .common import (
     LETTERS,
     WIDTH,
@@ -312,6 +312,31 @@ def differences(found: Mapping[str, pd.DataFrame]) -> Figure:
     axes.set(xlabel="difference in FID (below 0 is better)")
     if len(ratios) > 1:
         legend_above(figure, axes)
+    return finished(figure)
+
+
+def changes(table: pd.DataFrame) -> Figure:
+    """The changes of FID of ``claims.changes``, a line for each claim and ratio: means with 95 % intervals."""
+    named = list(zip(table.said, table.ratio))
+    lines = list(dict.fromkeys(named))
+    names = [textwrap.fill(f"{said}, {percent(ratio)}", 44) for said, ratio in lines]
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.44 * len(lines)))
+    sources = list(dict.fromkeys(table.source))
+    for k, source in enumerate(sources):
+        own = table[table.source == source]
+        shift = (k - (len(sources) - 1) / 2) * 0.6 / len(sources)
+        places = [lines.index(name) + shift for name in zip(own.said, own.ratio)]
+        look = {"color": f"C{k - 1}" if k else "0.15"}
+        axes.plot(1 + own.change, places, MARKERS[k % 7], ms=5, label=source, **look)
+        axes.hlines(places, 1 + own.low, 1 + own.high, lw=1.4, **look)
+    axes.axvline(1, color="0.15", lw=1)
+    axes.set_xscale("log", base=2)
+    ticks = [0.25, 0.5, 1, 2, 4, 8]
+    axes.set_xticks(ticks, [f"{100 * (tick - 1):+.0f} %" if tick != 1 else "0" for tick in ticks])
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    axes.set(xlabel="change of FID (below 0 is better)")
+    legend_above(figure, axes)
     return finished(figure)
 
 
