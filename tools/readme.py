@@ -80,7 +80,7 @@ def found():
         lines.append(f"| {said} | {' | '.join(own)} |")
     longer = comparisons.Page(frames["scikit-learn's digits"], [("random-full-length", "random")])
     short_of_steps = (
-        "A random tenth of the digits, trained for as many steps as all the data, minus the same tenth at the "
+        "- A random tenth of the digits, trained for as many steps as all the data, minus the same tenth at the "
         f"usual length: {comparisons.entry(longer.table.assign(verdict=comparisons.OPEN).iloc[0])}. So at 10 % "
         "part of every difference to all the data is one of steps."
     )
@@ -89,22 +89,26 @@ def found():
 
 def verdicts(frames):
     """For each set of images a sentence with its verdicts, and with the difference that five seeds detect."""
+    questions = {pair: question for question, pair in QUESTIONS.items()}
     for name, frame in frames.items():
-        page = comparisons.Page(frame, QUESTIONS.values(), profile=frame.profile[0])
-        enough, told = page.table.query("seeds >= @comparisons.ENOUGH"), []
-        questions = {pair: question for question, pair in QUESTIONS.items()}
+        page, by_kid = (
+            comparisons.Page(frame, QUESTIONS.values(), value, profile=frame.profile[0], added=value == "kid")
+            for value in ("fid", "kid")
+        )
+        enough = page.table.query("seeds >= @comparisons.ENOUGH")
+        shares = ", ".join(map(tables.percent, sorted(enough.index.unique("ratio"))))
+        told = []
         for verdict in (comparisons.BETTER, comparisons.WORSE):
             those = [
-                f"{questions[row, other]}, at {tables.percent(ratio)}: "
-                + comparisons.entry(line.replace(verdict, comparisons.OPEN), usual=line.seeds)
+                f"{questions[row, other]}, at {tables.percent(ratio)}, "
+                f"{comparisons.entry(line.replace(verdict, comparisons.OPEN), usual=line.seeds)}, by KID "
+                + comparisons.entry(by_kid.compare(row, other).loc[ratio], 3, line.seeds)
                 for (row, other, _, ratio), line in enough[enough.verdict == verdict].iterrows()
             ]
-            told.append(f"{len(those) or 'none'} {'are' if len(those) > 1 else 'is'} *{verdict}*")
-            told[-1] += f" ({'; '.join(those)})" * bool(those)
+            told.append(f"{len(those) or 'none'} *{verdict}*" + f" ({'; '.join(those)})" * bool(those))
         least, usual, largest = (f"{number:.2f}" for number in page.detectable())
-        shares = ", ".join(map(tables.percent, sorted(enough.index.unique("ratio"))))
         yield (
-            f"On {name}, of {len(enough)} comparisons with five seeds (at {shares}), {' and '.join(told)}. Five seeds "
+            f"- On {name}, of {len(enough)} comparisons with five seeds (at {shares}): {', '.join(told)}. Five seeds "
             f"detect a true difference in FID of {usual} ({least} to {largest}) with a power of 80 %."
         )
 
