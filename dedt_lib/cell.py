@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import thin
+from .errors import DedtError
+from .evaluation import METRICS
 from .files import commit
 from .reweighting import effective_classes
 from .stages.base import Given, Stage, closure, published
@@ -90,8 +92,12 @@ def cell(experiment: "Experiment") -> dict[str, Any]:
         | {"commit": commit()}
         | published(e.stages()),
         **metrics,
-        **(e.comparison.result() if e.compared else {}),
     }
+    if taken := METRICS.keys() & {*result, "dro", "row", "images", "cell"}:
+        raise DedtError(
+            f"Rename the metric '{min(taken)}': the result of a cell has another value of that name."
+        )
+    result |= e.comparison.result() if e.compared else {}
     return {**result, "dro": dro_facts(e.proxy.result())} if e.recipe.reweighting else result
 
 
