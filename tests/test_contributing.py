@@ -339,8 +339,8 @@ def test_a_metric_of_ones_own_is_measured_kept_and_shown(smoke, tmp_path, monkey
     with pytest.raises(DedtError, match="Rename the metric 'steps'"):
         plain.change(seed=0).cell()
     monkeypatch.delitem(METRICS, "steps")
-    monkeypatch.setitem(METRICS, "spread", lambda real, generated: generated.std(axis=0))
-    with pytest.raises(DedtError, match="The metric 'spread' must return a finite number"):
+    monkeypatch.setitem(METRICS, "deviations", lambda real, generated: generated.std(axis=0))
+    with pytest.raises(DedtError, match="The metric 'deviations' must return a finite number"):
         plain.change(seed=0).compare()
 
 
