@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import thin
-from .errors import DedtError
-from .evaluation import METRICS
 from .files import commit
 from .reweighting import effective_classes
 from .stages.base import Given, Stage, closure, published
 from .stages.data import Images
 from .stages.embed import DDAE
+from .stages.evaluate import check_names
 from .stages.latents import PretrainPipeline
 from .stages.reweight import Proxy
 from .stages.sample import Sample
@@ -93,10 +92,7 @@ def cell(experiment: "Experiment") -> dict[str, Any]:
         | published(e.stages()),
         **metrics,
     }
-    if taken := METRICS.keys() & {*result, "dro", "row", "images", "cell"}:
-        raise DedtError(
-            f"Rename the metric '{min(taken)}': the result of a cell has another value of that name."
-        )
+    check_names({*result, "dro", "row", "images", "cell", "ratio", "seed", "worst"})
     result |= e.comparison.result() if e.compared else {}
     return {**result, "dro": dro_facts(e.proxy.result())} if e.recipe.reweighting else result
 

@@ -1,9 +1,7 @@
 """Files of one's own, named in ``$DEDT_EXTENSIONS``, that enter classes into the registries."""
 
-import importlib.util
 import os
 import sys
-import traceback
 
 from .errors import DedtError
 from .files import at_home
@@ -27,6 +25,9 @@ def load_extensions() -> None:
 
 def _run(file: str) -> None:
     """Run a file as a module that is named by its path."""
+    import importlib.util  # here, because without extensions nobody waits for it
+    import traceback
+
     spec = importlib.util.spec_from_file_location(file, file)
     assert spec and spec.loader
     sys.modules[file] = module = importlib.util.module_from_spec(spec)  # where a dataclass looks for its own

@@ -335,10 +335,10 @@ def test_a_metric_of_ones_own_is_measured_kept_and_shown(smoke, tmp_path, monkey
     verbs.evaluate(own, None)
     assert f"\nspread: {result['spread']:.3g}\n" in capsys.readouterr().out
 
-    monkeypatch.setitem(METRICS, "steps", spread)
-    with pytest.raises(DedtError, match="Rename the metric 'steps'"):
-        plain.change(seed=0).cell()
-    monkeypatch.delitem(METRICS, "steps")
+    for name in ("steps", "kid"):
+        with monkeypatch.context() as patch, pytest.raises(DedtError, match=f"Rename the metric '{name}'"):
+            patch.setitem(METRICS, name, spread)
+            plain.change(seed=0).cell()
     monkeypatch.setitem(METRICS, "deviations", lambda real, generated: generated.std(axis=0))
     with pytest.raises(DedtError, match="The metric 'deviations' must return a finite number"):
         plain.change(seed=0).compare()

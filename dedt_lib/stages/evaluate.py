@@ -508,6 +508,7 @@ class Compare(Stage):
             pair = evaluation.both_cmmds(embeddings, ours, within=CmmdWithin(lab).result(), device=device)
             result["cmmd"], result["cmmd_unbiased"] = pair
             notes.append(f"CMMD against {len(embeddings)} training images")
+        check_names(result)
         result |= {name: own_metric(name, real, generated) for name in METRICS}
         write_json(folder / self.file, {**result, "comparison_protocol": ", ".join(notes)})
 
@@ -528,6 +529,12 @@ class Compare(Stage):
             stage = cmmd_network(self.lab)
             yield Cost("measuring", stage.label, stage.network, images=m, evaluations=m)
         yield Cost("comparison", COMPARISON, "distances", pairs=pairs, runs=0)
+
+
+def check_names(taken: Iterable[str]) -> None:
+    """Raise DedtError if a metric in METRICS has a name that another value of a result has."""
+    if clash := METRICS.keys() & taken:
+        raise DedtError(f"Rename the metric '{min(clash)}': a result has another value of that name.")
 
 
 def own_metric(name: str, real: np.ndarray, generated: np.ndarray) -> float:
