@@ -335,7 +335,8 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
         Cost of the final training run: images, evaluations (of the network), seconds, cpu_seconds; with the
         prefix ``whole_``, the same for all stages that lead to the trained model (MODEL).  With held-out
         images: fid_held_out.  For latent models, and where the profile asks for them: MORE_METRICS.
-        Every other number of the result under its own name, such as a metric of one's own.  "result" is the whole JSON.
+        Every other number of the result under its own name, such as a metric of one's own.
+        "result" is the whole JSON.
 
     Raises:
         DedtError: there are no results, one is damaged (the message names it), or they were made with other

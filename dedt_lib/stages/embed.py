@@ -364,8 +364,8 @@ class OwnEncoder(PretrainedEncoder):
             inspect.signature(self.make).bind()
         except (TypeError, ValueError) as error:
             raise DedtError(
-                f"The encoder '{name}' cannot be made ({error}): its arguments need defaults, or values in its "
-                "section of the profile, which has no others."
+                f"The encoder '{name}' cannot be made ({error}): its arguments need defaults, or values in "
+                "its section of the profile, which has no others."
             ) from error
 
     def _identity(self):
@@ -433,8 +433,8 @@ def encoder(lab: "Lab", name: str = "", seed: int = 0) -> Encoder:
         _ = trained.network, trained.settings
     except AttributeError as error:
         raise DedtError(
-            f"The encoder '{name}' cannot be trained ({error}): give {made.__name__} a `network`, and `settings` "
-            "or a section of that name in the profile's section `encoders`."
+            f"The encoder '{name}' cannot be trained ({error}): give {made.__name__} a `network`, and "
+            "`settings` or a section of that name in the profile's section `encoders`."
         ) from error
     return trained
 
