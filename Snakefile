@@ -8,11 +8,13 @@ from snakemake.exceptions import WorkflowError
 
 from dedt_lib.config import load_profile
 from dedt_lib.errors import DedtError
+from dedt_lib.extensions import load_extensions
 from dedt_lib.book.grid import FULL, all_cells, cell_before, cell_name
 from dedt_lib.book.results import collect, done
 
 GIVEN = str(config.get("profile", "digits"))
 try:
+    load_extensions()
     PROFILE = load_profile(GIVEN).name
 except DedtError as error:
     raise WorkflowError(str(error)) from None

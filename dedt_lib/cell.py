@@ -10,6 +10,7 @@ from .reweighting import effective_classes
 from .stages.base import Given, Stage, closure, published
 from .stages.data import Images
 from .stages.embed import DDAE
+from .stages.evaluate import check_names
 from .stages.latents import PretrainPipeline
 from .stages.reweight import Proxy
 from .stages.sample import Sample
@@ -90,8 +91,9 @@ def cell(experiment: "Experiment") -> dict[str, Any]:
         | {"commit": commit()}
         | published(e.stages()),
         **metrics,
-        **(e.comparison.result() if e.compared else {}),
     }
+    check_names({*result, "dro", "row", "images", "cell", "ratio", "seed", "worst"})
+    result |= e.comparison.result() if e.compared else {}
     return {**result, "dro": dro_facts(e.proxy.result())} if e.recipe.reweighting else result
 
 

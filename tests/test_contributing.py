@@ -2,7 +2,12 @@
 
 import ast
 import copy
+import io
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,20 +17,29 @@ import pytest
 import tiny
 import torch
 from diffusers import DDPMScheduler
+from PIL import Image
 from torch import nn
 
 from dedt_lib import plans, selection
-from dedt_lib.book import grid, results
+from dedt_lib.book import grid, results, tables
 from dedt_lib.book.grid import Row
-from dedt_lib.config.profile import Diffusion
+from dedt_lib.book.notebook import check_parameters
+from dedt_lib.config.profile import Diffusion, Encoders, Section, load_profile
+from dedt_lib.data import SOURCE_OF, TABLES
+from dedt_lib.data.parquet import row_names
+from dedt_lib.data.reading import Reading
+from dedt_lib.data.table import Table
 from dedt_lib.encoders.classifier import SmallClassifier
 from dedt_lib.errors import DedtError
+from dedt_lib.evaluation import METRICS
 from dedt_lib.experiment import Experiment
+from dedt_lib.extensions import load_extensions
 from dedt_lib.models.schedule import NOISE_SCHEDULE
 from dedt_lib.plans import EpochPlan
 from dedt_lib.randomness import numpy_generator
+from dedt_lib.reweighting import RULES, GroupDRO
 from dedt_lib.selection import Selector
-from dedt_lib.shell import cli
+from dedt_lib.shell import cli, verbs
 from dedt_lib.stages.embed import ENCODERS, TrainedEncoder
 from dedt_lib.stages.models import MODELS, ModelSpec
 from dedt_lib.store import Store
@@ -141,21 +155,62 @@ class Hardest(Half):
         self.values = {name: value.copy() for name, value in state.items()}
 
 
+# ---- a rule for the class weights
+
+
+class Additive(GroupDRO):
+    """The weights grow by the excess itself: a projected gradient."""
+
+    def update(self, weights, excess):
+        raised = weights + self.step_size * excess
+        return raised / raised.sum()
+
+
+# ---- a metric
+
+
+def spread(real, generated):
+    """How far the samples spread, as a share of the images' spread."""
+    return generated.std(axis=0).mean() / real.std(axis=0).mean()
+
+
+# ---- a reader
+
+
+def read_npz(path):
+    """The arrays ``images``, uint8 [n, H, W, 3], and ``labels`` of an .npz file."""
+    with np.load(path) as file:
+        images, labels = file["images"], file["labels"].tolist()
+    ids = row_names("train", len(images))
+
+    def encoded():
+        for name, pixels in zip(ids, images):
+            Image.fromarray(pixels).save(content := io.BytesIO(), "PNG")
+            content.seek(0)
+            yield name, content
+
+    said = {"root": Path(path), "files": (Path(path),), "where": str(path)}
+    read = Reading.of(len(ids), unit="rows")
+    return Table.of({"label": labels}, encoded=encoded, ids=ids, reading=read, **said), lambda: None
+
+
 # ---- all of them
 
 
 @dataclass(frozen=True)
 class Case:
-    """A class and its registry, the recipe that selects it, and the words for it in a plan and in a run."""
+    """A class and its registry, the recipe that selects it, and the words for it in a plan and by a verb."""
 
     registry: dict
     made: type
     recipe: dict
     planned: str
     told: str
+    verb: str = "select"
 
 
 MODEL = {"method": "random", "model": "convolution"}
+RULE = {"method": "random", "reweighting": True, "rule": "additive"}
 HARDEST, HALF = ({"method": "random", "plan": name} for name in ("hardest", "half"))
 CASES = {
     "thumbnail": Case(ENCODERS, Thumbnail, {"encoder": "thumbnail"}, "thumbnail", "encoder thumbnail"),
@@ -164,6 +219,7 @@ CASES = {
     "convolution": Case(MODELS, ConvolutionSpec, MODEL, "one convolution", "model convolution"),
     "hardest": Case(plans.REGISTRY, Hardest, HARDEST, "coreset, hardest", "plan hardest"),
     "half": Case(plans.REGISTRY, Half, HALF, "coreset, half", "plan half"),
+    "additive": Case(RULES, Additive, RULE, "additive", "reweighting, rule additive", "reweight"),
 }
 
 
@@ -193,13 +249,237 @@ def test_an_instruction_is_followed(name, place, tmp_path, monkeypatch, capsys):
         return printed
 
     kept = ["--store", str(place / "store")]
-    options = [word for key, value in case.recipe.items() for word in (f"--{key}", value)]
-    assert case.told in dedt("select", *options, *kept)
+    options = [word for key, value in case.recipe.items() for word in (f"--{key}", value) if word is not True]
+    assert case.told in dedt(case.verb, *options, *kept)
     assert "FID" in dedt("run", *options, *kept)
     assert case.planned in dedt("plan", "table1", "--row", name, "--probe")
     assert f"wrote {name}-10-0" in dedt("run", "table1", "--row", name, *kept)
     (cell,) = results.read_cells(place / "tiny.toml", root=tmp_path).to_dict("records")
     assert cell["row"] == name and cell["fid"] > 0
+
+
+class Sides(Section):
+    side: int
+
+
+class WithThumbnail(Encoders):
+    thumbnail: Sides
+
+
+def test_an_encoder_takes_the_values_of_its_section(smoke, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "thumbnail", Thumbnail)
+    usual = smoke.change(method="moderate", encoder="thumbnail").embedding
+
+    def stage(**values):
+        sections = WithThumbnail(**smoke.profile.encoders.model_dump(), thumbnail=values)
+        profile = smoke.profile.model_copy(update={"encoders": sections})
+        how = {"store": smoke.store, "device": "cpu", "method": "moderate", "encoder": "thumbnail"}
+        return Experiment(profile, **how).embedding
+
+    assert stage(side=4).address == usual.address and usual.result().shape[1] == 16
+    assert stage(side=2).address != usual.address and stage(side=2).result().shape[1] == 4
+
+
+class Needy(Thumbnail):
+    def __init__(self, side):
+        super().__init__(side)
+
+
+class Unset(TrainedEncoder):
+    network = label = "unset"
+
+
+@pytest.mark.parametrize(
+    "made, message",
+    [
+        (Thumbnail(), "'own' is a network that is made already: enter the class"),
+        (nn.Flatten, "Give the encoder Flatten a method features"),
+        (Needy, "'own' cannot be made .missing a required argument: 'side'.: its arguments need defaults"),
+        (partial(Thumbnail, sides=2), "'own' cannot be made"),
+        (Unset, "'own' cannot be trained .*give Unset a `network`, and `settings`"),
+        (None, "'own' has no class: enter the class"),
+    ],
+)
+def test_a_faulty_encoder_is_told(made, message, smoke, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "own", made)
+    with pytest.raises(DedtError, match=message):
+        _ = smoke.change(method="moderate", encoder="own").embedding
+
+
+def test_a_rule_of_ones_own_learns_the_weights(smoke, monkeypatch):
+    monkeypatch.setitem(RULES, "additive", Additive)
+    own = smoke.change(method="random", ratio=0.4, reweighting=True, rule="additive")
+    learned = own.reweight()
+    weights = np.full(10, 0.1)
+    for step, excess in enumerate(learned["excess"]):
+        if step >= learned["burn_in"]:
+            weights = (weights + excess) / (1 + excess.sum())
+        np.testing.assert_allclose(learned["trajectory"][step], weights)
+    assert "rule" not in own.change(rule="group-dro").proxy.identity
+    with pytest.raises(DedtError, match="null, reference and rule need reweighting"):
+        own.change(reweighting=False)
+    with pytest.raises(DedtError, match="rule: choose one of: group-dro, additive .got 'third'"):
+        own.change(rule="third")
+
+
+def test_a_metric_of_ones_own_is_measured_kept_and_shown(smoke, tmp_path, monkeypatch, capsys):
+    plain = smoke.change(method="random", ratio=0.1)
+    assert not plain.compared and "metrics" not in plain.comparison.identity
+    monkeypatch.setitem(METRICS, "spread", spread)
+    how = {"root": tmp_path, "store": smoke.store}
+    own, result = results.run_cell(tiny.profile(), "random", 0.1, 0, **how)
+    assert own.comparison.address != plain.comparison.address
+    assert result["spread"] == pytest.approx(spread(own.real()["features"], own.metrics.generated()))
+    frame = results.read_cells(tiny.profile(), root=tmp_path)
+    assert tables.layout(frame, value="spread").iloc[0, 0] == f"{result['spread']:.2f}"
+    verbs.evaluate(own, None)
+    assert f"\nspread: {result['spread']:.3g}\n" in capsys.readouterr().out
+
+    for name in ("steps", "kid"):
+        with monkeypatch.context() as patch, pytest.raises(DedtError, match=f"Rename the metric '{name}'"):
+            patch.setitem(METRICS, name, spread)
+            plain.change(seed=0).cell()
+    monkeypatch.setitem(METRICS, "deviations", lambda real, generated: generated.std(axis=0))
+    with pytest.raises(DedtError, match="The metric 'deviations' must return a finite number"):
+        plain.change(seed=0).compare()
+
+
+def test_a_reader_of_ones_own_is_a_source(tmp_path, monkeypatch, capsys):
+    generator, labels = np.random.default_rng(0), np.repeat(["ash", "birch", "cedar"], 10)
+    images = generator.integers(0, 256, (30, 10, 12, 3), dtype=np.uint8)
+    np.savez(path := tmp_path / "leaves.npz", images=images, labels=labels)
+    with pytest.raises(DedtError, match="data.source: choose one of: digits, .*, list .got 'npz'"):
+        load_profile("photos", **{"data.source": "npz"})
+    assert cli.main(["look", str(path)]) == 2
+    assert "a file (.parquet, .tar, .txt," in capsys.readouterr().err
+
+    monkeypatch.setitem(TABLES, "npz", read_npz)
+    monkeypatch.setitem(SOURCE_OF, ".npz", "npz")
+    how = ["--method", "random", "--scope", "class", "--ratio", "0.2", "--store", str(tmp_path / "store")]
+    assert cli.main(["select", str(path), *how, "--out", str(tmp_path / "coreset")]) == 0
+    facts = json.loads((tmp_path / "coreset" / "coreset.json").read_text())
+    assert facts["class_counts"] == [2, 2, 2] and facts["source"]["source"] == "npz"
+    assert "leaves" in (tmp_path / "coreset" / "report.html").read_text()
+    assert (
+        cli.main(["export", str(tmp_path / "coreset"), "--to", "imagefolder", "--out", str(tmp_path / "out")])
+        == 0
+    )
+    kept = {np.asarray(Image.open(file)).tobytes() for file in (tmp_path / "out").rglob("*.png")}
+    assert len(kept) == 6 and kept < {pixels.tobytes() for pixels in images}
+    assert cli.main(["look", str(tmp_path / "leaves.dat")]) == 2
+    assert ", .npz)" in capsys.readouterr().err
+
+
+# ---- files with such entries
+
+ENTRIES = """
+from dataclasses import dataclass
+
+import numpy as np
+from dedt_lib import selection
+from dedt_lib.book import grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm(selection.Selector):
+    power: "float" = 2.0
+
+    def scores(self, features, labels, scope, originals):
+        return np.linalg.norm(features, ord=self.power, axis=1)
+
+
+assert selection.REGISTRY.get("norm") is None, "run twice"
+selection.REGISTRY["norm"] = Norm
+grid.add_row("norm", grid.Row("Norm", {"method": "norm"}, "table1", (0.1,)))
+"""
+
+
+@pytest.fixture
+def extension(tmp_path, monkeypatch):
+    """A file in DEDT_EXTENSIONS whose entries end with the test."""
+    (file := tmp_path / "own.py").write_text(ENTRIES)
+    monkeypatch.setenv("DEDT_EXTENSIONS", str(file))
+    monkeypatch.setitem(selection.REGISTRY, "norm", None)
+    del selection.REGISTRY["norm"]
+    for part in ("ROWS", "LABELS", "TABLES"):
+        monkeypatch.setattr(grid, part, copy.deepcopy(getattr(grid, part)))
+    return file
+
+
+def test_the_command_and_the_pages_know_what_an_extension_enters(extension, capsys):
+    for _ in range(2):
+        assert cli.main(["cells", "--table", "table1", "--profile", "smoke"]) == 0
+        assert "--row norm --ratio 0.1" in capsys.readouterr().out
+    del (
+        selection.REGISTRY["norm"],
+        sys.modules[str(extension)],
+        grid.ROWS["norm"],
+        grid.TABLES["table1"]["norm"],
+    )
+    check_parameters()
+    assert selection.REGISTRY["norm"].__name__ == "Norm"
+
+
+def test_the_grid_knows_what_an_extension_enters(extension):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--config", "profile=smoke"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ)
+    own = len(grid.all_cells("smoke")) + 1
+    assert re.search(rf"^cell +{own}$", done.stdout, re.MULTILINE), done.stderr
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (None, "DEDT_EXTENSIONS must hold absolute paths of Python files, but there is no .*own.py"),
+        ("\n1 / 0", "own.py, line 2, in DEDT_EXTENSIONS fails: ZeroDivisionError: division by zero"),
+        ("class", r"own.py in DEDT_EXTENSIONS fails: SyntaxError: .*own.py, line 1"),
+    ],
+)
+def test_an_extension_that_is_missing_or_fails_is_told(content, told, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "own.py"
+    if content:
+        file.write_text(content)
+    monkeypatch.setenv("DEDT_EXTENSIONS", str(file))
+    assert cli.main(["cells"]) == 2 and re.search(told, capsys.readouterr().err)
+    monkeypatch.setenv("DEDT_EXTENSIONS", file.name)
+    with pytest.raises(DedtError, match="there is no own.py"):
+        load_extensions()
+
+
+# ---- what decides
+
+
+def test_an_option_of_ones_own_selector_is_set_told_and_kept(smoke, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(selection.REGISTRY, "norm", Norm)
+
+    def dedt(*changes):
+        said = [word for change in changes for word in ("--set", change)]
+        how = ["--profile", "smoke", "--method", "norm", "--encoder", "thumbnail", "--store", str(tmp_path)]
+        status = cli.main(["select", *how, *said, "--out", str(tmp_path / "out")])
+        return status, "".join(capsys.readouterr())
+
+    monkeypatch.setitem(ENCODERS, "thumbnail", Thumbnail)
+    assert "power" not in dedt()[1]
+    assert "norm at ratio 0.1, encoder thumbnail, scope class, power 1" in dedt("select.norm_power=1")[1]
+    assert json.loads((tmp_path / "out" / "coreset.json").read_text())["options"] == {"power": 1}
+    assert "select: norm_power must be like its default, 2.0; got 'high'" in dedt("select.norm_power=high")[1]
+    status, complaint = dedt("select.norm_pow=1")
+    assert status == 2 and "'select.norm_pow'; the nearest are: select.norm_power" in complaint
+    monkeypatch.delitem(selection.REGISTRY, "norm")
+    with pytest.raises(DedtError, match="unknown parameter 'select.norm_power'"):
+        load_profile("smoke", **{"select.norm_power": 1.0})
+
+
+@pytest.mark.parametrize("name", ["thumbnail", "norm", "half", "additive"])
+def test_a_raised_version_is_another_address(name, smoke, monkeypatch):
+    case, addresses = CASES[name], set()
+    monkeypatch.setitem(case.registry, name, case.made)
+    for version in (1, 2):
+        monkeypatch.setattr(case.made, "version", version, raising=False)
+        own = Experiment(smoke.profile, store=smoke.store, device="cpu", ratio=0.1, **case.recipe)
+        addresses.add(own.model.address)
+    assert len(addresses) == 2
 
 
 @pytest.mark.parametrize(
@@ -245,12 +525,13 @@ def test_a_plan_needs_a_coreset_of_its_own(other, smoke, monkeypatch):
 
 def test_the_page_shows_what_is_tested():
     def classes(text):
-        parts = [part for part in ast.parse(text).body if isinstance(part, ast.ClassDef)]
+        parts = [part for part in ast.parse(text).body if isinstance(part, ast.ClassDef | ast.FunctionDef)]
         return {part.name: ast.unparse(part) for part in parts}
 
     page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
     shown = classes("\n".join(re.findall("```python\n(.*?)```", page, re.DOTALL)))
-    assert set(shown) == {"Thumbnail", "Narrow", "Norm", "ConvolutionSpec", "Half"}
+    classed = {"Thumbnail", "Narrow", "Norm", "ConvolutionSpec", "Half", "Additive"}
+    assert set(shown) == classed | {"spread", "read_npz"}
     assert shown.items() <= classes(Path(__file__).read_text()).items()
 
 

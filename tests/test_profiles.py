@@ -167,12 +167,12 @@ def images(tmp_path_factory):
         labels = [k for k in range(10) for _ in range(each)]
         pixels = random.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
         test_data_parquet.write(root / f"cifar10/{split}.parquet", pixels, labels, names=list(CLASS_NAMES))
-    for name, classes in (("imagenet", 3), ("imagenette", 10), ("photos", 2)):
+    sections = {name: load_profile(name).data for name in profile_names()}
+    for name in (name for name, section in sections.items() if section.source == "folder"):
         for split, each in (("train", 4), ("val", 1)):
-            folders = [f"n{k:08d}" for k in range(classes)]
+            folders = [f"n{k:08d}" for k in range(len(sections[name].class_names) or 3)]
             tiny.write_images(root / name / split, folders, each=each, size=(40, 33))
-    paths = {name: root / load_profile(name).data.source for name in profile_names()}
-    paths |= {name: root / name for name in ("imagenet", "imagenette", "photos")}
+    paths = {name: root / (name if (root / name).exists() else s.source) for name, s in sections.items()}
     return {name: "" if path.name == "digits" else str(path) for name, path in paths.items()}
 
 

@@ -260,6 +260,17 @@ def coreset_with_names(weights=None):
     return coreset if weights is None else coreset.with_weights(weights)
 
 
+def test_a_coreset_keeps_the_options_of_its_method(tmp_path):
+    features, labels = toy()
+    chosen = select(features, labels, method="gaussian", ratio=0.5, ridge=0.1)
+    chosen.save(tmp_path)
+    assert Coreset.load(tmp_path).options == chosen.options == {"ridge": 0.1, "threshold": "count"}
+    facts = json.loads((tmp_path / "coreset.json").read_text())
+    del facts["options"]  # as an older version wrote it
+    (tmp_path / "coreset.json").write_text(json.dumps(facts))
+    assert Coreset.load(tmp_path).options == {}
+
+
 @pytest.mark.parametrize("weights", [None, [0.2, 0.3, 0.5]])
 def test_a_saved_coreset_comes_back(tmp_path, weights):
     coreset = coreset_with_names(weights)
@@ -458,9 +469,20 @@ class Bare(Logarithm):
     power: float = 2.0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Named(Logarithm):
+    ids: int = 0
+
+
 @pytest.mark.parametrize(
     "method, message",
-    [(Logarithm, "returned nan as the score of 1 sample.s., the first 2"), (Bare, "Bare must be decorated")],
+    [
+        (Logarithm, "returned nan as the score of 1 sample.s., the first 2"),
+        (Bare, "Bare must be decorated"),
+        (Named, "Rename the option ids of Named"),
+        (Logarithm(), "must be a subclass of Selector: enter the class itself"),
+        (np.linalg.norm, "must be a subclass of Selector"),
+    ],
 )
 def test_a_faulty_selector_is_told(monkeypatch, method, message):
     monkeypatch.setitem(selection.REGISTRY, "own", method)

@@ -81,7 +81,9 @@ def test_a_cell_is_named_by_its_percentage(ratio, percent):
 def test_the_book_says_how_many_cells_a_dry_run_shows():
     counts = re.findall(r"^(?:cell|total) +(\d+)$", (ROOT / "book" / "running.md").read_text(), re.MULTILINE)
     cells = len(grid.all_cells("smoke"))
-    assert [int(count) for count in counts] == [cells, cells + 1]
+    assert [int(count) for count in counts] == [cells, cells + 1], (
+        f"a row was added or removed: write {cells} and {cells + 1} into book/running.md"
+    )
 
 
 def test_unknown_names_and_ratios():

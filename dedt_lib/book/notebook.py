@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from ..errors import DedtError
+from ..extensions import load_extensions
 
 if TYPE_CHECKING:
     from docutils import nodes
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 
 
 def check_parameters(*known: str) -> None:
-    """Raise DedtError if papermill injected a parameter that is not ``known``.
+    """Load the extensions; raise DedtError if papermill injected a parameter that is not ``known``.
 
     For a mistyped name, papermill itself only writes a line to its log, and the notebook runs with the
     default.  The injected cell is found in IPython's history of executed cells.
     """
     from IPython import get_ipython
 
+    load_extensions()
     shell = get_ipython()
     executed = shell.user_ns.get("In", []) if shell else []
     for source in executed:

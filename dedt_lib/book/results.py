@@ -335,6 +335,7 @@ def read_cells(profile: Named, *, root: Root = None) -> "pd.DataFrame":
         Cost of the final training run: images, evaluations (of the network), seconds, cpu_seconds; with the
         prefix ``whole_``, the same for all stages that lead to the trained model (MODEL).  With held-out
         images: fid_held_out.  For latent models, and where the profile asks for them: MORE_METRICS.
+        Every other number of the result under its own name, such as a metric of one's own.
         "result" is the whole JSON.
 
     Raises:
@@ -360,15 +361,16 @@ def _columns(result: dict[str, Any]) -> dict[str, Any]:
         unit: sum(costs[part][unit] for part in MODEL if part in costs and (part, unit) not in GIVEN)
         for unit in UNITS
     }
-    return {
+    columns = {
         **{name: result[name] for name in same},
         **{name: result["recipe"][name] for name in ("ratio", "seed")},
         "worst": max((v for v in result["classwise"] if v is not None), default=math.nan),
         **{name: result.get(name) for name in (*MORE_METRICS, "copies_features", "fid_held_out")},
         **{unit: costs["train"][unit] for unit in UNITS},
         **{f"whole_{unit}": sum_ for unit, sum_ in whole.items()},
-        "result": result,
     }
+    numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
+    return {**numbers, **columns, "result": result}
 
 
 def reading(result: dict[str, Any]) -> dict[str, Any]:

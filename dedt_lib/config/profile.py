@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..data import SOURCES
+from ..data import sources
 from ..errors import DedtError
 from ..files import HUB, at_home
 from ..reweighting import ABSENT, CLIPS, SCORES
 from ..selection import CENTRES, REGISTRY, THRESHOLDS, options_of
-from .recipe import Recipe, known_encoder
+from .recipe import Recipe, known, known_encoder
 
 PROFILES = Path(__file__).parent / "profiles"
 PAPER = ("table1", "table2", "table3", "figure2", "controls", "table4", "table5", "table5-unguided")
@@ -53,7 +53,8 @@ class Training(Section):
 class Data(Section):
     """The images."""
 
-    source: Literal[SOURCES]  # "cifar10": the original archive, fetched and checked on first use
+    # "cifar10": the original archive, fetched and checked on first use
+    source: Annotated[str, AfterValidator(lambda name: known(sources(), name))]
     path: str = ""  # where the images are; "" if the source needs no path, or --data gives it
     label: str = ""  # the column of the classes, "none" for no classes; "": found automatically
     caption: str = ""  # the column of the captions
@@ -471,7 +472,7 @@ def keys(model: type[BaseModel]) -> list[str]:
 
 def defaults(model: type[BaseModel]) -> dict[str, Any]:
     """The default of each dotted key of a model and its sections that has one."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):

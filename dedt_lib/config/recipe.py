@@ -2,6 +2,7 @@
 
 # mypy: disable-error-code="valid-type"
 
+from collections.abc import Collection
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from .. import plans, selection
 from ..encoder_names import NAMES, is_pretrained
+from ..reweighting import RULES, USUAL
 from ..selection import BANDS, CENTRES
 
 # The stages fill in the values, so that checking a name does not import PyTorch.
@@ -18,7 +20,7 @@ MODELS: dict[str, Any] = dict.fromkeys(("unet", "mdt", "stable-diffusion"))
 """Name of a diffusion model -> its ModelSpec: see :mod:`dedt_lib.stages.models`."""
 
 
-def known(registry: dict[str, Any], name: str, *more: str) -> str:
+def known(registry: Collection[str], name: str, *more: str) -> str:
     """Return ``name`` if it is in the registry, which may grow after import; else raise ValueError."""
     if name not in registry:
         choices = ", ".join(filter(None, (*registry, *more)))
@@ -69,6 +71,8 @@ class Recipe(BaseModel):
     null: Literal["", "shuffled", "another-seed"] = ""
     """control: replace the learned class weights by the same ones shuffled over the classes, or by those of
     another seed"""
+    rule: Annotated[str, AfterValidator(partial(known, RULES))] = USUAL
+    """rule that learns class weights: group-dro or your own"""
     reference: Literal["full", "equal-steps"] = "full"
     """reference of DRO: the run on all the data at its end, or after as many steps as the proxy takes"""
     burn_in: float | None = Field(None, ge=0, lt=1)
@@ -109,8 +113,8 @@ class Recipe(BaseModel):
                 "balancing weights the classes of a coreset without DRO, so it cannot be combined with "
                 "reweighting, early_stopping or infobatch"
             )
-        if not self.reweighting and (self.null or self.reference != "full"):
-            raise ValueError("null and reference need reweighting")
+        if not self.reweighting and (self.null or self.reference != "full" or self.rule != USUAL):
+            raise ValueError("null, reference and rule need reweighting")
         if self.full_length and (not self.has_coreset or self.annealing or self.plan):
             raise ValueError(
                 "full_length trains longer on a coreset, so it cannot be combined with early_stopping, "

@@ -1,4 +1,7 @@
-"""Labelled images of one type, from several sources, with one module for each source."""
+"""Labelled images of one type, from several sources, with one module for each source.
+
+A new source is a function and its entry in ``TABLES``, here or in a file of your own.
+"""
 
 import os
 from pathlib import Path
@@ -13,7 +16,7 @@ from . import cifar10, digits, folder, hub, lists, metadata, parquet, tar
 from .columns import NONE
 from .labelled import LabelledImages
 from .listing import Listing
-from .names import few
+from .names import SOURCE_OF, few
 from .reading import Reading
 from .table import classed
 
@@ -29,18 +32,25 @@ TABLES = {
     "list": lists.splits,
 }
 """Sources whose images come with columns: name of the source -> function that returns its splits."""
-FILES = ("folder", *TABLES)
-"""Sources that read the user's own images and therefore need a path."""
-SOURCES = (*SHAPES, *FILES)
+
+
+def sources() -> tuple[str, ...]:
+    """The names of all sources."""
+    return (*SHAPES, "folder", *TABLES)
+
+
+def reads_files(source: str) -> bool:
+    """Whether a source reads the user's own images and therefore needs a path."""
+    return source not in SHAPES
 
 
 def detect(path: str | Path) -> str:
-    """The kind of source at a path, one of FILES, detected from the path's name and contents."""
+    """The kind of source at a path, one that reads files, detected from the path's name and contents."""
     path = at_home(path)
     if str(path).startswith(HUB):
         return "datasets"
     if not path.is_dir():
-        return lists.SOURCE_OF.get(path.suffix.lower(), "folder")
+        return SOURCE_OF.get(path.suffix.lower(), "folder")
     if any(os.path.isfile(path / name) for name in ("dataset_info.json", "dataset_dict.json")):
         return "datasets"
     if metadata.find_tables(path):
@@ -119,7 +129,7 @@ def find(
     """Find the images of a split without decoding them, with their labels, captions and ``reading``.
 
     Args:
-        source: one of SOURCES except "digits".
+        source: one of :func:`sources` except "digits".
         path: file or folder of the images.
         split: "train" or "test".
         label: the column of the classes, or "none".
@@ -172,7 +182,7 @@ def check_source(
 
 
 def _check_names(source, split, image_size, channels):
-    check_choice("data", source, SOURCES)
+    check_choice("data", source, sources())
     check_choice("split", split, ("train", "test"))
     if channels not in (None, 1, 3):
         raise DedtError(f"Images have 1 channel (grey) or 3 (colour), not {channels}.")

@@ -19,6 +19,7 @@ from .names import (
     FOREIGN,
     HELD_OUT,
     METADATA,
+    SOURCE_OF,
     composed,
     few,
     image_suffixes,
@@ -68,7 +69,8 @@ def find(path: str | Path | None, split: str = "train", *, label: str = "") -> L
     Raises:
         DedtError: if there are no images, or if it is unclear which folders are splits and which classes.
     """
-    root = root_of(path, "folder", "a folder of images, or of a folder with one subfolder per class")
+    known = f"or of a file ({', '.join(SOURCE_OF)})"
+    root = root_of(path, "folder", f"a folder of images, of a folder with one subfolder per class, {known}")
     left_out: Counter[str] = Counter()
     children = subfolders(root, Counter())
     train, test, spare, notes = (

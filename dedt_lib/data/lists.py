@@ -10,7 +10,7 @@ from ..errors import DedtError
 from ..files import HUB, at_home, from_everywhere, read_json, sha256, write_json
 from .listing import Listing, root_of, stamp
 from .metadata import rows, there
-from .names import legible
+from .names import LISTS, SOURCE_OF, legible
 from .reading import Reading
 from .table import Splits, Table
 from .texts import read_text
@@ -19,9 +19,6 @@ CLEANED = ".dedt.json"
 """Ending of the file name of a cleaned list."""
 BY_FILE = ("folder", "metadata", "list")
 """Sources whose images are files of their own."""
-LISTS = (".txt", ".csv", ".tsv", ".jsonl", ".json")
-SOURCE_OF = {".parquet": "parquet", ".tar": "webdataset", **dict.fromkeys(LISTS, "list")}
-"""Suffix of a data file -> its source; the name of a cleaned list leaves the suffix out."""
 WANTED = f"a list of images ({', '.join(LISTS)})"
 KEYS = ("file_name", "path", "image", "file", "filename", "image_path", "filepath")
 
@@ -61,7 +58,7 @@ def splits(path: str | Path | None) -> Splits:
 
 
 def name_of_cleaned(data: str | Path) -> str:
-    """The file name of the cleaned list of a data set."""
+    """The file name of the cleaned list of a data set, without the suffix of a data file."""
     path = os.path.abspath(at_home(str(data).removeprefix(HUB)))
     name = os.path.basename(path).removesuffix(CLEANED) or "images"
     suffix = Path(name).suffix

@@ -39,6 +39,10 @@ TEXTS = (".txt", ".caption", ".jsonl", ".md", ".yaml", ".toml", ".log")
 ARCHIVES = tuple(".zip .gz .tgz .bz2 .tbz2 .xz .txz .zst .7z .rar".split())
 """Suffixes of archives, which must be unpacked before they can be read."""
 
+LISTS = (".txt", ".csv", ".tsv", ".jsonl", ".json")
+SOURCE_OF = {".parquet": "parquet", ".tar": "webdataset", **dict.fromkeys(LISTS, "list")}
+"""Suffix of a data file -> its source."""
+
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """The tables of the imagefolder convention, in which a column names each image."""
 

@@ -3,6 +3,10 @@
 Most metrics are functions of feature matrices, which ``encoders.embed`` computes from images.
 """
 
+from collections.abc import Callable
+
+import numpy as np
+
 from .frechet import (
     FrechetReference,
     classwise_frechet,
@@ -44,3 +48,6 @@ from .statistics import (
     rank_correlation,
     spread,
 )
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {}
+"""Name -> a metric of one's own: real FID features [n, d], generated ones [m, d] -> a number."""

@@ -17,7 +17,7 @@ from ..errors import DedtError
 from ..models.batch import Batch
 from ..processes import Processes
 from ..selection import class_to_sample_weights
-from . import ABSENT, CLIPS, SCORES
+from . import ABSENT, CLIPS, RULES, SCORES, USUAL
 
 Array: TypeAlias = np.ndarray | torch.Tensor
 
@@ -218,14 +218,16 @@ class GroupDRO:
         reference_losses = self._all_rows(self.reference, compared, batch)
         self.excess, clipped = class_excess(losses, reference_losses, batch.labels, previous, clip=self.clip)
         if len(self.history) >= self.burn_in:
-            self.weights = update_weights(
-                self.weights, self.excess, step_size=self.step_size, smoothing=self.smoothing
-            )
+            self.weights = self.update(self.weights, self.excess)
         self.history.append(torch.cat([self.weights, self.excess, clipped[None]]))
         if len(self.history) % FLUSH == 0:
             self.history.fetch()
         sample_weights = self.weights * self.counts.sum() / self.counts
         return sample_weights[batch.labels.long()].float()
+
+    def update(self, weights: torch.Tensor, excess: torch.Tensor) -> torch.Tensor:
+        """The class weights after a step, float64 [K]: what another rule overrides."""
+        return update_weights(weights, excess, step_size=self.step_size, smoothing=self.smoothing)
 
     @torch.no_grad()
     def _all_rows(self, model, compared, batch):
@@ -259,3 +261,6 @@ class GroupDRO:
             self.weights, self.excess = state["trajectory"][-1], state["excess"][-1]
         rows = torch.cat([state["trajectory"], state["excess"], state["clipped"][:, None]], dim=1)
         self.history = History(rows.numpy())
+
+
+RULES[USUAL] = GroupDRO

@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from .. import __version__, interruption
 from ..errors import DedtError
+from ..extensions import load_extensions
 from ..files import HUB, at_home, lies_in, make_folder, say
 from . import photos, verbs
 from .printing import amount, describe, print_reading, print_speed, print_speedups, print_table, print_works
@@ -439,9 +440,9 @@ def own_profile(data: Path | None) -> str:
 
 def check_beside(out: Path | None, profile: "Profile") -> None:
     """Refuse an --out among the training images, because a later run would read the samples as images."""
-    from ..data import FILES, lists
+    from ..data import lists, reads_files
 
-    given = profile.data.path if profile.data.source in FILES else ""
+    given = profile.data.path if reads_files(profile.data.source) else ""
     root = Path(lists.where_of(given)) if given else Path()
     if out and given and lies_in(out, root):
         raise DedtError(
@@ -462,9 +463,9 @@ def check_data(profile: "Profile") -> None:
 
 def leaves_path_open(profile: "Profile") -> bool:
     """Whether a profile needs --data to know where its images are."""
-    from ..data import FILES
+    from ..data import reads_files
 
-    return profile.data.source in FILES and not profile.data.path
+    return reads_files(profile.data.source) and not profile.data.path
 
 
 def printing_once(processes: "Processes") -> contextlib.AbstractContextManager:
@@ -599,6 +600,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv, options = sys.argv[1:] if argv is None else argv, {}
     try:
         with interruption.handled():
+            load_extensions()
             options = vars(make_parser(*argv[:1]).parse_args(argv))
             action, _ = options.pop("action"), options.pop("verb")
             action(**options)

@@ -24,6 +24,7 @@ FEW_CLASSES = 20
 
 def describe(experiment: "Experiment") -> str:
     """One line that describes a recipe; most values appear only where they differ from the default."""
+    from ..reweighting import USUAL
     from ..selection import REGISTRY, options_of
 
     r = experiment.recipe
@@ -46,6 +47,7 @@ def describe(experiment: "Experiment") -> str:
     parts += ["balancing"] * r.balancing
     if r.reweighting:
         parts.append("reweighting" if r.weighting == "loss" else f"reweighting by {r.weighting}")
+        parts += [f"rule {r.rule}"] * (r.rule != USUAL)
         parts += [f"burn-in {r.burn_in:g}"] if r.burn_in is not None else []
     return ", ".join([*parts, *flags])
 
@@ -86,6 +88,8 @@ def print_doubts(coreset: "Coreset") -> None:
 
 def print_metrics(metrics: Result, floor: Result) -> None:
     """Print FID and the other metrics with their protocols; ``floor`` holds the FID of two real halves."""
+    from ..evaluation import METRICS
+
     halves = f"between halves of the real images: {floor['fid']:.3g}, too high because a half has few images"
     print(f"FID: {metrics['fid']:.3g} ({halves})")
     print(f"  {metrics['protocol']}")
@@ -98,6 +102,8 @@ def print_metrics(metrics: Result, floor: Result) -> None:
     if "kid" in metrics:
         shares = [f"{name}: {number(metrics[name], '.3f')}" for name in ("precision", "recall")]
         print(f"KID: {metrics['kid']:.3g}, {', '.join(shares)}")
+    for name in filter(metrics.__contains__, METRICS):
+        print(f"{name}: {metrics[name]:.3g}")
     if "comparison_protocol" in metrics:
         print(f"  {metrics['comparison_protocol']}")
     print_copies(metrics)

@@ -46,7 +46,7 @@ class Images(Stage):
         lab, p = self.lab, self.lab.profile.data
         if lab.imagined:
             return lab.imagine(lab.n)
-        if p.source in data.FILES:
+        if data.reads_files(p.source):
             photos = lab.photos if self.split == "train" else Photographs(lab, self.split).result()
             if photos is None:
                 return None
@@ -60,7 +60,7 @@ class Images(Stage):
 
     def cost(self) -> Iterable[Cost]:
         p, n = self.lab.profile.data, self.lab.n
-        if self.split == "train" and p.source in data.FILES:
+        if self.split == "train" and data.reads_files(p.source):
             yield Cost("images", "decoded", images=n, bytes=p.channels * p.image_size**2 * n)
 
 

@@ -3,10 +3,11 @@
 A new encoder is a class and its entry in ``ENCODERS``, here or in a file of your own.
 """
 
+import inspect
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -336,14 +337,42 @@ class PretrainedEncoder(GivenEncoder):
 
 
 class OwnEncoder(PretrainedEncoder):
-    """A network in ENCODERS that needs no training, made without arguments from a fixed seed."""
+    """A network in ENCODERS that needs no training, made from a fixed seed.
+
+    Its arguments are the values of its section of the profile, if it has one, else their defaults.
+    """
+
+    @property
+    def make(self) -> Callable[[], nn.Module]:
+        """What makes the network."""
+        section = getattr(self.lab.profile.encoders, self.weights.replace("-", "_"), None)
+        return partial(ENCODERS[self.weights], **(section.model_dump() if section else {}))
+
+    def check(self):
+        name, made = self.weights, ENCODERS[self.weights]
+        kind = getattr(made, "func", made)
+        if made is None or isinstance(made, nn.Module):
+            what = "has no class" if made is None else "is a network that is made already"
+            raise DedtError(
+                f"The encoder '{name}' {what}: enter the class, as in ENCODERS['{name}'] = Thumbnail."
+            )
+        if isinstance(kind, type) and not hasattr(kind, "features"):
+            raise DedtError(
+                f"Give the encoder {kind.__name__} a method features(images), which returns [n, d]."
+            )
+        try:
+            inspect.signature(self.make).bind()
+        except (TypeError, ValueError) as error:
+            raise DedtError(
+                f"The encoder '{name}' cannot be made ({error}): its arguments need defaults, or values in "
+                "its section of the profile, which has no others."
+            ) from error
 
     def _identity(self):
-        values = defaults(ENCODERS[self.weights])
-        return {"network": self.weights, "values": values, "state": key_of(self.result())}
+        return {"network": self.weights, "values": defaults(self.make), "state": key_of(self.result())}
 
     def read(self):
-        return seeded(0, "encoder weights", ENCODERS[self.weights]).eval()
+        return seeded(0, "encoder weights", self.make).eval()
 
     def facts(self):
         return self._identity()
@@ -393,9 +422,21 @@ def encoder(lab: "Lab", name: str = "", seed: int = 0) -> Encoder:
         return PretrainedEncoder(lab, name)
     made = ENCODERS[name]
     if not (isinstance(made, type) and issubclass(made, TrainedEncoder | DDAE)):
-        return OwnEncoder(lab, name)
-    weights = getattr(getattr(lab.profile.encoders, made.network, None), "weights", "")
-    return PublishedEncoder(lab, weights, made.network) if weights else made(lab, seed)
+        own = OwnEncoder(lab, name)
+        own.check()
+        return own
+    weights = getattr(getattr(lab.profile.encoders, getattr(made, "network", ""), None), "weights", "")
+    if weights:
+        return PublishedEncoder(lab, weights, made.network)
+    trained = made(lab, seed)
+    try:
+        _ = trained.network, trained.settings
+    except AttributeError as error:
+        raise DedtError(
+            f"The encoder '{name}' cannot be trained ({error}): give {made.__name__} a `network`, and "
+            "`settings` or a section of that name in the profile's section `encoders`."
+        ) from error
+    return trained
 
 
 class Embed(Stage):

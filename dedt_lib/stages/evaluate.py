@@ -10,11 +10,11 @@ from torch import nn
 
 from .. import encoders, evaluation
 from ..errors import DedtError
-from ..evaluation import MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
+from ..evaluation import METRICS, MOST_EMBEDDED, MOST_NEIGHBOURS, FrechetReference
 from ..files import address, read_json, sha256, write_json
 from ..weights import Published, locate
 from . import needs
-from .base import Cost, Given, Stage, uncounted
+from .base import Cost, Given, Stage, defaults, uncounted
 from .data import Images
 from .embed import LABELS, Encoder, FidClassifier, FidResNet18, SmallClip, encoder, features_width
 from .sample import Sample
@@ -76,8 +76,11 @@ def width(lab: "Lab") -> int:
 
 
 def compares(lab: "Lab", spec: "ModelSpec") -> bool:
-    """Whether samples of a kind of model are measured by KID, precision, recall and CMMD too."""
-    return spec.latent or lab.profile.evaluate.kid
+    """Whether samples of a kind of model are measured by KID, precision, recall and CMMD too.
+
+    They are if there are metrics of one's own, which are measured with them.
+    """
+    return spec.latent or lab.profile.evaluate.kid or bool(METRICS)
 
 
 def viewed(lab: "Lab") -> dict[str, bool]:
@@ -460,7 +463,8 @@ class Compare(Stage):
 
     kid, kid_classwise [K], precision and recall use the features of FID; the last two are None with too few
     images for three neighbours.  cmmd (the biased value, as in the published code) and cmmd_unbiased use the
-    embeddings of the profile's CLIP, if it names one.  comparison_protocol: how many images each metric used.
+    embeddings of the profile's CLIP, if it names one.  Each of ``evaluation.METRICS`` has its name.
+    comparison_protocol: how many images each metric used.
 
     Attributes:
         metrics: The stage of the FID of the same samples.
@@ -474,6 +478,10 @@ class Compare(Stage):
         real = {"radii": NeighbourRadii(self.lab), "kid": KidWithin(self.lab)}
         read: dict[str, Stage] = {"samples": self.metrics.samples, **real}
         return {**read, "cmmd": CmmdWithin(self.lab)} if self.lab.profile.evaluate.cmmd else read
+
+    def decides(self):
+        own = {name: defaults(metric) for name, metric in METRICS.items()}
+        return {"metrics": own} if own else {}
 
     def work(self, folder):
         lab, device = self.lab, self.lab.gpu
@@ -500,6 +508,8 @@ class Compare(Stage):
             pair = evaluation.both_cmmds(embeddings, ours, within=CmmdWithin(lab).result(), device=device)
             result["cmmd"], result["cmmd_unbiased"] = pair
             notes.append(f"CMMD against {len(embeddings)} training images")
+        check_names(result)
+        result |= {name: own_metric(name, real, generated) for name in METRICS}
         write_json(folder / self.file, {**result, "comparison_protocol": ", ".join(notes)})
 
     def cost(self) -> Iterable[Cost]:
@@ -519,6 +529,20 @@ class Compare(Stage):
             stage = cmmd_network(self.lab)
             yield Cost("measuring", stage.label, stage.network, images=m, evaluations=m)
         yield Cost("comparison", COMPARISON, "distances", pairs=pairs, runs=0)
+
+
+def check_names(taken: Iterable[str]) -> None:
+    """Raise DedtError if a metric in METRICS has a name that another value of a result has."""
+    if clash := METRICS.keys() & taken:
+        raise DedtError(f"Rename the metric '{min(clash)}': a result has another value of that name.")
+
+
+def own_metric(name: str, real: np.ndarray, generated: np.ndarray) -> float:
+    """The value of a metric in METRICS; raises DedtError if it is no finite number."""
+    value = np.asarray(METRICS[name](real, generated))
+    if value.shape or value.dtype.kind not in "iuf" or not np.isfinite(value):
+        raise DedtError(f"The metric '{name}' must return a finite number; got {value}.")
+    return float(value)
 
 
 def numbers(values: np.ndarray) -> list[float | None]:

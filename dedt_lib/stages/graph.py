@@ -80,8 +80,8 @@ class Graph:
     def proxy(self) -> Proxy:
         """Group DRO on the recipe's coreset."""
         r, stopped = self.recipe, self.recipe.reference == "equal-steps"
-        coreset = self.coreset.trained_on()
-        return Proxy(self.lab, r.model, coreset, r.seed, burn_in=self.burn_in, equal_steps=stopped)
+        common = (self.lab, r.model, self.coreset.trained_on(), r.seed)
+        return Proxy(*common, burn_in=self.burn_in, equal_steps=stopped, rule=r.rule)
 
     @cached_property
     def weights(self) -> Weighed:

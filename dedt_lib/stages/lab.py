@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..config import Profile, load_profile
-from ..data import FILES, LabelledImages
+from ..data import LabelledImages, reads_files
 from ..data.photos import Photos
 from ..errors import DedtError
 from ..processes import Processes
@@ -123,7 +123,7 @@ class Lab:
     @property
     def has_files(self) -> bool:
         """Whether the images are the user's own, in files."""
-        return self.profile.data.source in FILES
+        return reads_files(self.profile.data.source)
 
     @cached_property
     def photographs(self) -> Photographs:

@@ -7,8 +7,8 @@ import numpy as np
 from ..arrays import whole
 from ..errors import DedtError
 from ..randomness import numpy_generator
-from ..reweighting import GroupDRO, effective_classes
-from .base import Stage, uncounted
+from ..reweighting import RULES, USUAL, effective_classes
+from .base import Stage, defaults, uncounted
 from .train import Snapshot, Train, steps_at
 
 
@@ -22,10 +22,12 @@ class Proxy(Train):
     Attributes:
         burn_in: Share of the steps before the weights move.
         equal_steps: Whether the reference is stopped after as many steps as the proxy takes.
+        rule: Name of the rule in ``reweighting.RULES``.
     """
 
     burn_in: float = 0.0
     equal_steps: bool = False
+    rule: str = USUAL
 
     name = "proxy"
 
@@ -51,7 +53,8 @@ class Proxy(Train):
         return {**super().inputs(), "reference": self.reference}
 
     def decides(self):
-        return {**super().decides(), "dro": self.dro}
+        own = {} if self.rule == USUAL else {"rule": {"name": self.rule, **defaults(RULES[self.rule])}}
+        return {**super().decides(), "dro": self.dro, **own}
 
     def check(self):
         if len(self.lab.class_names) == 1:
@@ -64,7 +67,8 @@ class Proxy(Train):
     def weigh(self):
         # A fresh copy, because GroupDRO freezes its reference and the stage's result is shared.
         reference = self.reference.load(self.reference.folder).to(self.lab.device)
-        return GroupDRO(reference, self.coreset.result().counts, processes=self.lab.processes, **self.dro)
+        rule, counts = RULES[self.rule], self.coreset.result().counts
+        return rule(reference, counts, processes=self.lab.processes, **self.dro)
 
     def load(self, folder):
         with np.load(folder / "dro.npz") as file:
@@ -76,7 +80,8 @@ class Proxy(Train):
     def cost(self):
         (run,) = super().cost()
         history = 8 * (2 * len(self.lab.class_names) + 1) * run.steps  # alpha, lambda and the clipped share
-        work = {"kind": "proxy", "what": "group DRO", "evaluations": self.spec.proxy_evaluations * run.images}
+        what = "group DRO" if self.rule == USUAL else self.rule
+        work = {"kind": "proxy", "what": what, "evaluations": self.spec.proxy_evaluations * run.images}
         yield replace(run, **work, bytes=run.bytes + history, scratch=run.scratch + history)
 
 
