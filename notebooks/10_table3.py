@@ -29,7 +29,7 @@ check_parameters("profile", "compute")
 import pandas as pd
 from IPython.display import Markdown
 
-from dedt_lib.book import figures, paper
+from dedt_lib.book import figures, findings, paper
 from dedt_lib.book import grid, results, runs, tables
 
 if compute:
@@ -217,7 +217,11 @@ check.astype(float).round(2).astype(object).fillna("–")
 # several coresets share it. Selection alone needs a feature extractor, which
 # serves all ratios, although the ledger counts it in full each time. A DDAE
 # is a diffusion model that was trained on all the data, so a recipe that
-# trains one first has spent what it wants to save.
+# trains one first has spent what it wants to save. The whole recipes, by
+# network evaluations:
+
+# %%
+Markdown(findings.faster_in_words(whole[unit]))
 
 # %% [markdown]
 # ## The runs behind this page

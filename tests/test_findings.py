@@ -5,6 +5,7 @@ from scipy.stats import ttest_1samp
 
 from dedt_lib import evaluation
 from dedt_lib.book import comparisons, findings, grid
+from dedt_lib.config.profile import load_profile
 from dedt_lib.errors import DedtError
 
 
@@ -227,13 +228,52 @@ def test_the_order_in_words():
         frame = results(**{row: {0.1: [a] * 5, 0.2: [b] * 5} for row, a, b in zip(rows, *values)})
         said = findings.order_in_words(frame, published)
         assert said.startswith(head)
-    assert "+0.33 at 10 % (6 rows, 5 seeds, p = 0.94)" in said
+    assert "+0.33 at 10 % (+0.33 to +0.33; 6 rows, 5 seeds, p = 0.94)" in said
+    assert "Holm's correction for all orders of this page; it takes the means as exact" in said
     assert findings.order_in_words(frame[frame.seed < 4], published).startswith("**Too few seeds")
     assert findings.order_in_words(results(random=[1.5]), THREE) == "No results yet."
     alone = results(**{row: {0.1: [a] * 5, 0.2: [k]} for k, (row, a) in enumerate(zip(rows, mixed))})
     assert findings.order_in_words(alone, published).startswith("**Inconclusive.**")  # 20 % has one seed
     few = {row: published[row] for row in ("random", "moderate", "gaussian", "clip-moderate")}
-    assert "(4 rows, 5 seeds)" in findings.order_in_words(frame, few)  # no order of four has p < 0.05
+    said = findings.order_in_words(frame, few)  # no order of four has p < 0.05
+    assert "; 4 rows, 5 seeds)" in said and "Holm" not in said
+
+
+SIX = ("random", "moderate", "gaussian", "moderate-reweighted", "clip-moderate", "ddae-moderate")
+
+
+def six_rows(seeds=5):
+    """Six rows in the order of their table at 10 %, by FID and by CMMD; and that table."""
+    frame = results(**{row.replace("-", "_"): [float(k)] * seeds for k, row in enumerate(SIX)})
+    return frame.assign(cmmd=frame.fid), {row: (k, 0, 0, 0) for k, row in enumerate(SIX)}
+
+
+def test_all_orders_of_a_page_are_corrected_together():
+    frame, published = six_rows()
+    both = {"fid": published, "cmmd": published}
+    alone = findings.same_order(frame, published).loc["10 %"]
+    assert alone["p_holm"] == alone["p"] < 0.05
+    for value in both:
+        together = findings.same_order(frame, published, value, family=both)
+        assert list(together.index) == ["10 %"] and together.p_holm["10 %"] == pytest.approx(2 * alone["p"])
+
+
+def test_an_order_that_was_chosen_with_the_results_in_view_gets_no_verdict():
+    frame, published = six_rows()
+    assert findings.order_in_words(frame, published).startswith("**Yes.**")
+    said = findings.order_in_words(frame, published, added=True)
+    assert (
+        said.startswith("**No verdict (chosen after the results).** Kendall's tau") and "p = 0.0028" in said
+    )
+
+
+def test_an_order_tells_what_one_seed_changes():
+    frame, published = six_rows()
+    one = (frame.seed == 0) & (frame.row == "random")  # its mean is then 1.4, above that of the next row
+    order = findings.same_order(frame.assign(fid=frame.fid.where(~one, 7.0)), published).loc["10 %"]
+    assert order["high"] == pytest.approx(1) and order["tau"] == order["low"] == pytest.approx(13 / 15)
+    said = findings.order_in_words(six_rows(1)[0], published)
+    assert " at 10 % (6 rows, 1 seed)" in said and "left out" not in said
 
 
 # ---- class by class --------------------------------------------------------------------------------
@@ -312,6 +352,12 @@ def test_weights_carry_information_if_seeds_agree_and_shuffling_harms(agree, gai
     head = "The seeds agree on the order of the classes more" if agree else "No agreement of the seeds"
     assert said.startswith(head) and told in said
     assert "needs 5 seeds" in findings.information_in_words(frame, page, 0.2)
+    bound = max(0.0, -page.compare(own, shuffled).low[0.1])
+    assert said.endswith(f" A gain of more than {bound:.2f} in FID lies outside the 95 % interval.")
+    halves = [{**result, "fids": [x, x / 2, x / 4]} for result, x in zip(frame.result, frame.fid)]
+    said = findings.information_in_words(frame.assign(result=halves), page, 0.1)
+    assert f"first of 3 FID networks, which the tables use, a gain of more than {bound:.2f} in" in said
+    assert said.endswith(f"of the others, a gain of more than {bound / 2:.2f} and {bound / 4:.2f}.")
 
 
 def made_up(before, after, weights=None, K=10):
@@ -359,19 +405,34 @@ def test_heavy_classes_are_easy_or_hard_only_if_so_few_classes_can_say(difficult
     assert "Classes with a weight above 1/K: f, g, h, i, j;" in findings.heaviness_in_words(classes)
 
 
+def surpassed(difference, seeds=5):
+    """The line of a comparison of FID at 20 %: the coreset, minus all the data."""
+    frame = results(moderate={0.2: around(10 + difference, seeds)}, full={1.0: [10.0] * seeds})
+    return findings.Page(frame, [("moderate", "full")], added=True).compare("moderate", "full")
+
+
 @pytest.mark.parametrize(
-    "shares, words",
+    "shares, difference, words",
     [
-        (around(70), "margins, 70 % (70 to 70, 5 seeds) are clipped. This is the majority"),
-        (around(17), "are clipped. This is not the majority"),
-        ([40, 60, 45, 55, 51], "Whether this is a majority is inconclusive"),
-        ([17, 17.2], "margins, 17 % (16 to 18, 2 seeds) are clipped. A verdict needs 5 seeds."),
-        ([17], "margins, 17 % (1 seed) are clipped. A verdict needs 5 seeds."),
-        ([], "No results yet."),
+        (around(70), -3, "(-3.22 to -2.74, 5 seeds)), and the share is above one half."),
+        (around(17), -3, "It has here, too (FID, the coreset minus all the data: -2.98"),
+        (around(17), -3, "and the share is below one half."),
+        ([40, 60, 45, 55, 51], -3, "and the share is not told from one half."),
+        (around(70), 3, 'are clipped. The paper expects a majority because its coreset "has surpassed"'),
+        (around(70), 3, "not found (FID, the coreset minus all the data: +3.02 (2.78 to 3.26, 5 seeds)), so"),
+        (around(17), 0, "so the reason is not tested."),
+        ([17, 17.2], 3, "margins, 17 % (16 to 18, 2 seeds) are clipped. A verdict needs 5 seeds."),
+        ([17], 3, "margins, 17 % (1 seed) are clipped. A verdict needs 5 seeds."),
+        ([], 3, "No results yet."),
     ],
 )
-def test_a_majority_of_margins_is_more_than_half(shares, words):
-    assert words in findings.clipped_in_words(shares)
+def test_clipped_margins_test_the_papers_reason_only_where_its_premise_holds(shares, difference, words):
+    said = findings.clipped_in_words(shares, surpassed(difference))
+    assert words in said
+    assert ("one half" in said) == (difference < 0 and len(shares) >= 5)
+    few = findings.clipped_in_words(around(70), surpassed(-3, seeds=3))
+    assert few.endswith("Too few seeds tell whether it has here.")
+    assert findings.clipped_in_words(around(70), surpassed(0)[:0]).endswith("whether it has here.")
 
 
 def test_proxies_are_read_from_the_reweighted_cells():
@@ -415,10 +476,11 @@ def test_seeds_that_another_network_measured_are_told_apart():
     by_seed = measured_by(frame.seed.map({0: "a", 1: "a", 2: "b"}))
     assert findings.shared_in_words(by_seed[by_seed.seed < 2]) == ""
     said = findings.shared_in_words(by_seed)
-    assert "was trained 2 times" in said and "real-vs-real FIDs agree within 4e-06 of the value" in said
-    assert "The seeds 0, 1 and the seeds 2 have one each" in said
+    assert "with 2 FID networks, trained separately (the real-vs-real FIDs differ by at most 4e-06" in said
+    assert "One measured seeds 0, 1; another one seed 2. So both sides of every difference" in said
     said = findings.shared_in_words(measured_by("aaaabb"))
-    assert "Of the 6 runs that this page compares, 2 were made on another machine than most runs" in said
+    assert "Of the 6 runs that this page compares, 2 were measured with another one than most runs" in said
+    assert "and ratio: *ResNet-18, Moderate-DS* at 10 % (seeds 1, 2)." in said and "machine" not in said
 
 
 def test_a_page_says_how_its_results_were_made():
@@ -502,3 +564,80 @@ def test_comparisons_that_only_one_metric_shows_are_listed():
     fewer = findings.Page(frame[frame.row != "gaussian"], pairs, "kid", added=True)
     assert findings.metrics_in_words(page, fewer).endswith(f"{moderate}; by KID and not by FID: none.")
     assert findings.metrics_in_words(page, findings.Page(frame[:0], pairs, "kid")) == "No results yet."
+
+
+# ---- what follows ----------------------------------------------------------------------------------
+
+
+MEANING = {"better": "it helps", "worse": "it harms", "inconclusive": "nothing is shown"}
+
+
+def test_a_conclusion_says_what_each_outcome_means_and_at_which_ratios():
+    ratios = {0.1: around(1.0), 0.2: around(2.0), 0.4: around(3.0)}
+    frame = results(random={ratio: [2.0] * 5 for ratio in ratios}, moderate=ratios)
+    page = findings.Page(frame, [PAIR])
+    told = "At 10 %, it helps; at 40 %, it harms; at 20 %, nothing is shown"
+    assert findings.concluded(page, *PAIR, MEANING) == f"{told}."
+    added = findings.Page(frame, [PAIR], added=True)
+    assert findings.concluded(added, *PAIR, MEANING) == (
+        f"{told} (by the 95 % intervals alone; chosen after the results, so without a verdict)."
+    )
+    recall = frame.rename(columns={"fid": "recall"})
+    for late in (False, True):
+        higher = findings.Page(recall, [PAIR], "recall", added=late)
+        assert findings.concluded(higher, *PAIR, MEANING).startswith("At 40 %, it helps; at 10 %, it harms")
+    few = findings.Page(frame[frame.seed < 4], [PAIR])
+    assert findings.concluded(few, *PAIR, MEANING) == "A conclusion needs 5 seeds."
+
+
+def test_an_fid_that_is_bought_with_recall_is_told():
+    pairs = [("moderate", "random"), ("gaussian", "random")]
+    frame = results(random=[2.0] * 5, moderate=around(1.0), gaussian=around(1.0))
+    frame = frame.assign(recall=np.where(frame.row == "gaussian", 0.2, 0.5) + 0.01 * (frame.fid % 0.3))
+    page = findings.Page(frame, [*pairs, ("moderate", "gaussian")])
+    said = findings.traded_in_words(page, findings.Page(frame, pairs, "recall", added=True))
+    moderate, gaussian = "*ResNet-18, Moderate-DS* at 10 %", "*ResNet-18, Gaussian* at 10 %"
+    assert f"FID lies below zero: {moderate}, {gaussian}. Of these" in said
+    assert said.endswith(f"recall lies below zero, too, for: {gaussian}.")
+    assert findings.traded_in_words(page, findings.Page(frame[:0], pairs, "recall")) == "No results yet."
+
+
+def test_the_claims_of_figure_2_are_shown_or_not():
+    before = np.tile(np.arange(10.0), (5, 1)) + around(0, by=0.1)[0]
+    gained = before - 1 + 0.1 * np.array(FIVE)[:, None]
+    said = findings.claims_in_words(made_up(before, gained))
+    assert "all classes gain is shown here: after correction, 10 of 10 do" in said
+    assert "the easy ones is not shown here: the rank correlation is 1.00 (p < 0.001)" in said
+    said = findings.claims_in_words(made_up(-before, -before))
+    assert "gain is not shown here: after correction, 0 of 10 do" in said
+    assert "the easy ones is shown here: the rank correlation is -1.00" in said
+    assert findings.claims_in_words(made_up(before[:3], gained[:3])) == "A conclusion needs 5 seeds."
+    assert findings.claims_in_words(None) == "A conclusion needs 5 seeds."
+
+
+def test_recipes_are_faster_or_slower():
+    index = pd.MultiIndex.from_tuples([("One", "10 %"), ("One", "20 %"), ("Two", "10 %")])
+    said = findings.faster_in_words(pd.Series([5.0, 0.9, 2.0], index))
+    assert said == "Faster than one run on all the data: *One* at 10 %; *Two* at 10 %. Slower: *One* at 20 %."
+    assert findings.faster_in_words(pd.Series([], index[:0], dtype=float)) == "No results yet."
+
+
+def test_the_cost_of_a_recipe_in_words():
+    index = pd.MultiIndex.from_tuples([("Uniform random", "10 %"), ("Uniform random", "20 %")])
+    columns = {"evaluations, whole recipe": [10.2, 20.0], "CPU time, whole recipe": [24.6, 30.0]}
+    said = findings.cost_in_words(pd.DataFrame(columns, index), ["random", "moderate"], 0.1)
+    assert said == (
+        "Of what a run on all the data takes, at 10 %: *Uniform random* takes 10 % of the network evaluations "
+        "and 25 % of the CPU time."
+    )
+    assert findings.cost_in_words(pd.DataFrame(columns, index), ["moderate"], 0.1) == "No results yet."
+
+
+def test_what_the_fid_network_shares_with_the_one_that_selects():
+    said = findings.fid_network_in_words("cifar10-latent")
+    assert "a ResNet-18 of width 16, is of the same architecture and width as the ResNet-18 that" in said
+    assert "from 1 seed (20 epochs; the one that selects: 25). No second feature space was tried." in said
+    wider = load_profile("cifar10-latent", **{"evaluate.width": 8, "evaluate.networks": 2})
+    said = findings.fid_network_in_words(wider)
+    assert "is of another architecture or width than" in said and "from 2 seeds" in said
+    assert "No second" not in said and "published Inception-v3" in findings.fid_network_in_words("paper")

@@ -298,6 +298,8 @@ def test_a_speedup_is_the_full_run_over_the_run():
     told = tables.whole_speedups(frame, ["moderate", "random"])
     assert told.to_dict() == {"10 %": {"ResNet-18, Moderate-DS": "0.50"}}
     assert tables.whole_speedups(frame[:0], ["moderate"]).empty
+    shares = tables.costs(frame.assign(whole_cpu_seconds=[60.0, 15.0]), ["moderate"]).loc[row]
+    assert shares.tolist() == pytest.approx([10, 200, 25])
 
 
 @pytest.mark.parametrize("profile", ["digits", "cifar10-latent"])

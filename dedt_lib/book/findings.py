@@ -7,13 +7,13 @@ give empty tables and sentences such as "No results yet.", never an error, so th
 import itertools
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..config.profile import Profile
+from ..config.profile import Profile, load_profile
 from ..evaluation import concordance, holm, mean_interval, rank_correlation
 from . import paper
 from .comparisons import (
@@ -55,22 +55,47 @@ class Classes(NamedTuple):
 # ---- the order of the rows -------------------------------------------------------------------------
 
 
-def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> pd.DataFrame:
+def same_order(
+    frame: pd.DataFrame,
+    published: dict[str, Any],
+    value: str = "fid",
+    *,
+    family: Mapping[str, dict[str, Any]] | None = None,
+) -> pd.DataFrame:
     """The order of our rows against the paper's at each ratio, from means over the seeds that all rows have.
 
     Args:
         frame: results of ``results.read_cells``.
         published: a table of ``dedt_lib.book.paper``.
         value: the column of ``frame`` that is compared.
+        family: column -> table of the paper, for all orders that a page prints; Holm's correction covers them
+            together (default: this column alone).
 
     Returns:
         A line for each ratio.  Columns: ours and paper (rows from the lowest value to the highest), tau
-        (Kendall's tau of the two orders), p (exact without ties), seeds, p_holm (corrected for the ratios;
-        NaN with fewer than ENOUGH seeds, or so few rows that no order of them has a p below LEVEL).
+        (Kendall's tau of the two orders), p (exact without ties; the means count as free of error), seeds,
+        low and high (the range of tau when one seed is left out; NaN for one seed), p_holm (corrected for
+        all orders of the family; NaN with fewer than ENOUGH seeds, or so few rows that no order of them has
+        a p below LEVEL).
     """
-    from scipy.stats import kendalltau
+    published_by = {**(family or {}), value: published}
+    found = {
+        (by, percent(ratio)): line
+        for by, table in published_by.items()
+        for ratio, line in _orders(frame, table, by)
+    }
+    index = pd.MultiIndex.from_frame(pd.DataFrame(list(found), columns=["value", "ratio"]))
+    columns = ["ours", "paper", "tau", "p", "seeds", "low", "high"]
+    order = pd.DataFrame(list(found.values()), index, columns=columns)
+    testable = order.ours.map(lambda rows: 2 / math.factorial(len(rows)) < LEVEL).astype(bool)
+    told = testable & (order.seeds >= ENOUGH)
+    corrected = holm(order.p.where(told, 1.0).where(testable))  # as in ``comparisons.judged``
+    order = order.assign(p_holm=pd.Series(corrected, index).where(told))
+    return order[index.get_level_values("value") == value].droplevel("value").rename_axis(None)
 
-    found = {}
+
+def _orders(frame: pd.DataFrame, published: dict[str, Any], value: str) -> Iterator[tuple[float, list[Any]]]:
+    """Each ratio with its line of :func:`same_order`, from ours to high."""
     for ratio, own in frame[frame.row.isin(published)].groupby("ratio"):
         theirs = {row: paper.by_ratio(published, row).get(ratio) for row in published}
         wide = own.pivot(index="seed", columns="row", values=value).astype(float).dropna(axis=1, how="all")
@@ -78,44 +103,73 @@ def same_order(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid
         if wide.shape[1] < 2 or wide.empty:
             continue
         means, published_means = wide.mean(), pd.Series(theirs)[wide.columns].astype(float)
-        tau, p = kendalltau(means, published_means)
+        tau, p = _kendall(means, published_means)
+        fewer = [wide.drop(index=seed).mean() for seed in wide.index if len(wide) > 1]
+        taus = [_kendall(one_less, published_means)[0] for one_less in fewer] or [math.nan]
         orders = ([*values.sort_values(kind="stable").index] for values in (means, published_means))
-        found[percent(ratio)] = [*orders, float(tau), float(p), len(wide)]
-    columns = ["ours", "paper", "tau", "p", "seeds"]
-    order = pd.DataFrame.from_dict(found, orient="index", columns=columns)
-    testable = order.ours.map(lambda rows: 2 / math.factorial(len(rows)) < LEVEL).astype(bool)
-    told = testable & (order.seeds >= ENOUGH)
-    family = order.p.where(told, 1.0).where(testable)  # as in ``comparisons.judged``
-    return order.assign(p_holm=pd.Series(holm(family), order.index).where(told))
+        yield float(ratio), [*orders, tau, p, len(wide), min(taus), max(taus)]
 
 
-def order_in_words(frame: pd.DataFrame, published: dict[str, Any], value: str = "fid") -> str:
-    """Whether our rows have the paper's order, with Kendall's tau and its p-value at each ratio."""
-    order = same_order(frame, published, value)
+def _kendall(ours: pd.Series, theirs: pd.Series) -> tuple[float, float]:
+    """Kendall's tau of two orders of the same rows, and its two-sided p."""
+    from scipy.stats import kendalltau
+
+    tau, p = kendalltau(ours, theirs)
+    return float(tau), float(p)
+
+
+def order_in_words(
+    frame: pd.DataFrame,
+    published: dict[str, Any],
+    value: str = "fid",
+    *,
+    family: Mapping[str, dict[str, Any]] | None = None,
+    added: bool = False,
+) -> str:
+    """Whether our rows have the paper's order, with Kendall's tau, its range and its p-value at each ratio.
+
+    Args:
+        frame: results of ``results.read_cells``.
+        published: a table of ``dedt_lib.book.paper``.
+        value: the column of ``frame`` that is compared.
+        family: all orders that the page prints, as in :func:`same_order`.
+        added: True if the orders were chosen after the results had been read; they then get no verdict.
+    """
+    order = same_order(frame, published, value, family=family)
     if order.empty:
         return "No results yet."
+    head = "No verdict (chosen after the results)" if added else _order_verdict(order)
+    taus = ", ".join(_tau_in_words(line) for line in order.itertuples())
+    several = " The range in brackets is that of tau with one seed left out." * bool((order.seeds > 1).any())
+    corrected = (
+        " p is how often rows in a random order would agree or disagree as much, after Holm's correction for "
+        "all orders of this page; it takes the means as exact, so it does not count the seeds' noise."
+    ) * bool(order.p_holm.notna().any())
+    return (
+        f"**{head}.** Kendall's tau between the paper's order and the order of the means here (1: same "
+        f"order) is {taus}.{several} The means are over the seeds that all rows have.{corrected}"
+    )
+
+
+def _order_verdict(order: pd.DataFrame) -> str:
+    """The first words of :func:`order_in_words` on the lines of :func:`same_order`."""
     told = order[order.p_holm < LEVEL]
     alike, reversed_ = told.index[told.tau > 0], told.index[told.tau < 0]
     if order.p_holm.isna().all():
-        head = "Too few seeds or rows for a verdict"
-    elif len(told) == 0:
-        head = "Inconclusive"
-    elif len(alike) == len(order):
-        head = "Yes"
-    else:
-        heads = {"Yes at": alike, "No, the order is reversed at": reversed_}
-        head = "; ".join(f"{start} {', '.join(ratios)}" for start, ratios in heads.items() if len(ratios))
-    taus = ", ".join(
-        f"{line.tau:+.2f} at {line.Index} ({len(line.ours)} rows, {seeds_in_words(line.seeds)}"
-        + f", p {p_in_words(line.p_holm)}" * (line.p_holm == line.p_holm)
-        + ")"
-        for line in order.itertuples()
-    )
-    return (
-        f"**{head}.** Kendall's tau between the paper's order and the order of the means here (1: same "
-        f"order) is {taus}. The means are over the seeds that all rows have; p is after Holm's correction "
-        "for the ratios."
-    )
+        return "Too few seeds or rows for a verdict"
+    if len(told) == 0:
+        return "Inconclusive"
+    if len(alike) == len(order):
+        return "Yes"
+    heads = {"Yes at": alike, "No, the order is reversed at": reversed_}
+    return "; ".join(f"{start} {', '.join(ratios)}" for start, ratios in heads.items() if len(ratios))
+
+
+def _tau_in_words(line: Any) -> str:
+    """A line of :func:`same_order` as text: -0.40 at 10 % (-0.60 to -0.20; 5 rows, 5 seeds, p = 0.97)."""
+    spread = f"{line.low:+.2f} to {line.high:+.2f}; " if line.seeds > 1 else ""
+    p = f", p {p_in_words(line.p_holm)}" if line.p_holm == line.p_holm else ""
+    return f"{line.tau:+.2f} at {line.Index} ({spread}{len(line.ours)} rows, {seeds_in_words(line.seeds)}{p})"
 
 
 # ---- class by class --------------------------------------------------------------------------------
@@ -240,7 +294,8 @@ def steady_in_words(frame: pd.DataFrame) -> str:
 
 def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
     """Whether the class weights at a ratio carry information: the seeds' agreement, and the shuffled null."""
-    table = page.compare("moderate-reweighted", "moderate-reweighted-shuffled")
+    null = "moderate-reweighted-shuffled"
+    table = page.compare("moderate-reweighted", null)
     if ratio not in table.index or table.seeds[ratio] < ENOUGH:
         return f"Testing whether the weights carry information needs {ENOUGH} seeds."
     line, (W, p, _) = table.loc[ratio], agreement(frame)[ratio]
@@ -256,8 +311,21 @@ def information_in_words(frame: pd.DataFrame, page: Page, ratio: float) -> str:
         f"and a model trained with the learned weights {verdict} one with the same weights, shuffled over "
         "the classes"
     )
-    most = f"a gain of more than {max(0.0, -line.low):.2f} in FID lies outside the 95 % interval"
-    return f"{alike}, {told}; {most} (at {percent(ratio)}, {seeds_in_words(line.seeds)})."
+    own = frame[(frame.ratio == ratio) & frame.row.isin(["moderate-reweighted", null])]
+    most = _bounds_in_words([lines.loc[ratio] for lines in _of_networks(own, "moderate-reweighted", null)])
+    return f"{alike}, {told} (at {percent(ratio)}, {seeds_in_words(line.seeds)}). {most}"
+
+
+def _bounds_in_words(lines: list[pd.Series]) -> str:
+    """The largest gain inside the interval of a comparison, in the features of each FID network."""
+    first, *others = (f"{max(0.0, -line.low):.2f}" for line in lines)
+    outside = f"a gain of more than {first} in FID lies outside the 95 % interval"
+    if not others:
+        return f"{outside[0].upper()}{outside[1:]}."
+    return (
+        f"In the features of the first of {len(lines)} FID networks, which the tables use, {outside}; in "
+        f"those of the other{'s' * (len(others) > 1)}, a gain of more than {' and '.join(others)}."
+    )
 
 
 def metrics_in_words(page: Page, others: Page) -> str:
@@ -287,6 +355,60 @@ def metrics_in_words(page: Page, others: Page) -> str:
     return f"Intervals that exclude zero {'; '.join(said)}."
 
 
+def concluded(page: Page, row: str, other: str, said: Mapping[str, str], value: str | None = None) -> str:
+    """What follows from a comparison: the ratios with each outcome, and what that outcome means.
+
+    Args:
+        page: comparisons with this one among them.  If they were added after the results, which gives no
+            verdicts, the outcomes are those of the intervals, and the sentence says so.
+        row: the row that is compared.
+        other: the row that it is compared with.
+        said: BETTER, WORSE and OPEN -> what it means, as a clause that can follow "at 10 %,".
+        value: the column that is compared (default: that of the page).
+    """
+    table = page.compare(row, other, value)
+    table = table[table.seeds >= ENOUGH]
+    if table.empty:
+        return f"A conclusion needs {ENOUGH} seeds."
+    outcomes = table.verdict
+    if page.added:
+        lower = np.where((table.difference < 0) != metric(value or page.value).higher, BETTER, WORSE)
+        outcomes = pd.Series(lower, table.index).where((table.low > 0) | (table.high < 0), OPEN)
+    ratios = {
+        outcome: ", ".join(map(percent, outcomes.index[outcomes == outcome]))
+        for outcome in (BETTER, WORSE, OPEN)
+    }
+    clauses = "; ".join(f"at {at}, {said[outcome]}" for outcome, at in ratios.items() if at)
+    alone = " (by the 95 % intervals alone; chosen after the results, so without a verdict)" * page.added
+    return f"{clauses[0].upper()}{clauses[1:]}{alone}."
+
+
+def traded_in_words(page: Page, others: Page, value: str = "recall") -> str:
+    """Which rows have a clearly lower FID than another row, and with it a clearly lower ``value``.
+
+    Clear is a 95 % interval, without correction, that excludes zero.
+
+    Args:
+        page: comparisons by FID.
+        others: comparisons by ``value``; those of them that ``page`` has as well are told.
+        value: a column that is better the higher it is.
+    """
+    if page.table.empty or others.table.empty:
+        return "No results yet."
+    sides = [page.table.xs("fid", level="value"), others.table.xs(value, level="value")]
+    gained, kept = (side.loc[[key for key in sides[0].index if key in sides[1].index]] for side in sides)
+    gained, lost = gained[gained.high < 0], kept[kept.high < 0]
+    paid = [key for key in gained.index if key in lost.index]
+
+    def named(keys: Iterable[Any]) -> str:
+        return _listed(f"*{LABELS[row]}* at {percent(ratio)}" for row, _, ratio in keys)
+
+    return (
+        f"Rows whose interval of FID lies below zero: {named(gained.index)}. Of these, the interval of "
+        f"{metric(value).label} lies below zero, too, for: {named(paid)}."
+    )
+
+
 def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
     """Whether FID orders the cells of ``frame`` at its smallest ratio alike in the features of each network.
 
@@ -301,7 +423,7 @@ def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
         return "FID was measured with only one network."
     values = np.array([result["fids"] for result in own.result]).T
     alike = [rank_correlation(a, b)[0] for a, b in itertools.combinations(values, 2)]
-    pages = [Page(own.assign(fid=fids), [(row, other)]).compare(row, other) for fids in values]
+    pages = _of_networks(own, row, other)
     told = "; ".join(entry(page.assign(verdict=OPEN).iloc[0]) for page in pages if len(page))
     return (
         f"The FIDs of {len(own)} cells of {own.row.nunique()} rows at {percent(own.ratio.min())} were "
@@ -310,6 +432,12 @@ def networks_in_words(frame: pd.DataFrame, row: str, other: str) -> str:
         + f" *{LABELS[row]}* minus *{LABELS[other]}* is, with each network: {told}."
         * bool(told)
     )
+
+
+def _of_networks(frame: pd.DataFrame, row: str, other: str) -> list[pd.DataFrame]:
+    """``Page.compare`` of two rows by FID in the features of each network (``fids`` of the results)."""
+    by_network = zip(*(result.get("fids") or [fid] for result, fid in zip(frame.result, frame.fid)))
+    return [Page(frame.assign(fid=fids), [(row, other)]).compare(row, other) for fids in by_network]
 
 
 def proxies(frame: pd.DataFrame) -> pd.DataFrame:
@@ -331,22 +459,48 @@ def proxies(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(list(found.values()), index=index, columns=columns).sort_index()
 
 
-def clipped_in_words(percentages: Iterable[float]) -> str:
-    """Whether most margins of Stable Diffusion are clipped, from the clipped share of each seed (%)."""
+def clipped_in_words(percentages: Iterable[float], surpassed: pd.DataFrame) -> str:
+    """Whether most margins of Stable Diffusion are clipped, and whether the paper's reason for it holds here.
+
+    The paper expects a majority because its coreset "has surpassed" all the data.
+
+    Args:
+        percentages: the clipped share of each seed (%).
+        surpassed: FID of the coreset without weights minus all the data: the line of ``Page.compare`` at the
+            ratio of the margins, or no line.
+    """
     shares = np.array(list(percentages))
     if len(shares) == 0:
         return "No results yet."
     mean, low, high = map(float, mean_interval(shares))
-    if len(shares) < ENOUGH:
-        verdict = f"A verdict needs {ENOUGH} seeds."
-    elif low > 50:
-        verdict = "This is the majority that the paper expects."
-    elif high < 50:
-        verdict = "This is not the majority that the paper expects."
-    else:
-        verdict = "Whether this is a majority is inconclusive."
     clipped = between(f"{mean:.0f} %", (low, high), len(shares), digits=0)
-    return f"Of Stable Diffusion's margins, {clipped} are clipped. {verdict}"
+    said = f"Of Stable Diffusion's margins, {clipped} are clipped."
+    if len(shares) < ENOUGH:
+        return f"{said} A verdict needs {ENOUGH} seeds."
+    reason = 'The paper expects a majority because its coreset "has surpassed" all the data.'
+    if surpassed.empty or surpassed.seeds.iloc[0] < ENOUGH:
+        return f"{said} {reason} Too few seeds tell whether it has here."
+    difference = f"FID, the coreset minus all the data: {entry(surpassed.assign(verdict=OPEN).iloc[0])}"
+    if surpassed.high.iloc[0] >= 0:
+        return f"{said} {reason} Here that was not found ({difference}), so the reason is not tested."
+    share = "above" if low > 50 else "below" if high < 50 else "not told from"
+    return f"{said} {reason} It has here, too ({difference}), and the share is {share} one half."
+
+
+def claims_in_words(classes: Classes | None) -> str:
+    """Whether the results show the two claims that the paper reads from its Figure 2."""
+    gains = class_gains(classes)
+    if classes is None or gains.empty or len(classes.seeds) < ENOUGH:
+        return f"A conclusion needs {ENOUGH} seeds."
+    better = int((gains.verdict == BETTER).sum())
+    *_, rank, p = heavy_and_easy(classes)
+    first = "is shown" if better == len(gains) else "is not shown"
+    second = "is shown" if p < LEVEL and rank < 0 else "is not shown"
+    return (
+        f"The claim that all classes gain {first} here: after correction, {better} of {len(gains)} do. The "
+        f"claim that the heavier classes are the easy ones {second} here: the rank correlation is {rank:.2f} "
+        f"(p {p_in_words(p)})."
+    )
 
 
 # ---- costs and copies ------------------------------------------------------------------------------
@@ -369,6 +523,36 @@ def copies_in_words(frame: pd.DataFrame) -> str:
         f"{share(shares.loc[row, ratio])}, for {LABELS[row]} at {percent(ratio)}. With all the data: "
         f"{everyone}. Held-out real images have a share of 1 %, compared with all the training images."
     )
+
+
+def faster_in_words(speedups: pd.Series) -> str:
+    """Which recipes are faster than one run on all the data, and which are slower.
+
+    Args:
+        speedups: a column of ``tables.speedups``.
+    """
+    if speedups.empty:
+        return "No results yet."
+
+    def named(own: pd.Series) -> str:
+        labels = list(dict.fromkeys(own.index.get_level_values(0)))
+        return "; ".join(f"*{label}* at {', '.join(own[label].index)}" for label in labels) or "none"
+
+    return (
+        f"Faster than one run on all the data: {named(speedups[speedups >= 1])}. "
+        f"Slower: {named(speedups[speedups < 1])}."
+    )
+
+
+def cost_in_words(shares: pd.DataFrame, rows: Iterable[str], ratio: float) -> str:
+    """What whole recipes at a ratio cost, in per cent of a run on all the data (``tables.costs``)."""
+    there = [(LABELS[row], percent(ratio)) for row in rows if (LABELS[row], percent(ratio)) in shares.index]
+    said = "; ".join(
+        f"*{cell[0]}* takes {shares.loc[cell, 'evaluations, whole recipe']:.0f} % of the network evaluations "
+        f"and {shares.loc[cell, 'CPU time, whole recipe']:.0f} % of the CPU time"
+        for cell in there
+    )
+    return f"Of what a run on all the data takes, at {percent(ratio)}: {said}." if said else "No results yet."
 
 
 def made_in_words(frame: pd.DataFrame, table: str, profile: str | Profile) -> str:
@@ -402,19 +586,36 @@ def floor_in_words(result: dict[str, Any]) -> str:
     )
 
 
+def fid_network_in_words(profile: str | Profile) -> str:
+    """What the FID network of a profile shares with the ResNet-18 that selects, and what was not tried."""
+    settings = load_profile(profile)
+    own, chooser = settings.evaluate, settings.encoders.resnet18
+    if own.network == "inceptionv3":
+        return "The FID network is the published Inception-v3."
+    alike = own.network == "resnet18" and own.width == chooser.width
+    kind = "of the same architecture and width as" if alike else "of another architecture or width than"
+    other = " No second feature space was tried." * (own.networks == 1 and not own.cmmd)
+    name = {"resnet18": "ResNet-18", "classifier": "small classifier"}[own.network]
+    return (
+        f"The FID network, a {name} of width {own.width}, is {kind} the ResNet-18 that selects. It was "
+        f"trained on the same images, from {seeds_in_words(own.networks)} ({own.epochs} epochs; the one that "
+        f"selects: {chooser.epochs}).{other}"
+    )
+
+
 def reconstruction_in_words(price: dict[str, Any]) -> str:
     """The FID that the autoencoder alone costs, from ``results.reconstruction``; "" if not measured."""
     if not price:
         return ""
     return (
         f"The training images, encoded and decoded, have an FID of {price['fid']:.2f} against themselves "
-        f"(an error of {price['error']:.0f} grey levels). A model of the latents cannot do better than its "
-        "decoder, so every FID here includes about that."
+        f"(an error of {price['error']:.0f} grey levels). Every sample has passed through the same decoder, "
+        "so much lower values are not to be expected. FIDs do not add, so this is not a part of those below."
     )
 
 
 def shared_in_words(frame: pd.DataFrame) -> str:
-    """How many cells were measured with another FID network than others, by their protocols; "" if none."""
+    """Which cells were measured with another FID network than others, by their protocols; "" if none were."""
     network = frame.result.map(
         lambda result: result["protocol"].partition(" features of ")[2].partition(",")[0]
     )
@@ -423,22 +624,24 @@ def shared_in_words(frame: pd.DataFrame) -> str:
     floors = frame.result.map(lambda result: result["floor"]["fid"])
     apart = floors.max() / floors.min() - 1
     head = (
-        f"The FID network was trained {network.nunique()} times, once for each kind of machine, because "
-        f"machines round differently (the real-vs-real FIDs agree within {apart:.0e} of the value)."
+        f"These runs were measured with {network.nunique()} FID networks, trained separately (the "
+        f"real-vs-real FIDs differ by at most {apart:.0e} of the value)."
     )
     if (network.groupby(frame.seed).nunique() == 1).all():
-        seeds = sorted(", ".join(map(str, sorted(set(own)))) for _, own in frame.seed.groupby(network))
-        shared = (
-            f"The seeds {' and the seeds '.join(seeds)} have one each, so every difference is within one."
-        )
-        return f"{head} {shared}"
+        seeds = sorted(sorted(set(own)) for _, own in frame.seed.groupby(network))
+        shared = "; another one ".join(map(_seeds_listed, seeds))
+        return f"{head} One measured {shared}. So both sides of every difference have the same network."
     usual = network.groupby([frame.seed, frame.ratio]).transform(lambda own: own.mode()[0])
-    other = int((network != usual).sum())
-    were = "was" if other == 1 else "were"
+    other = frame[network != usual]
+    runs = "; ".join(
+        f"*{LABELS[row]}* at {percent(ratio)} ({_seeds_listed(own.seed)})"
+        for (row, ratio), own in other.groupby(["row", "ratio"])
+    )
+    were = "was" if len(other) == 1 else "were"
     return (
-        f"{head} Of the {len(frame)} runs that this page compares, {other} {were} made on another machine "
-        "than most runs of their seed and ratio. A difference with such a run also includes the effect of "
-        "another training of the feature extractor, which may choose another coreset."
+        f"{head} Of the {len(frame)} runs that this page compares, {len(other)} {were} measured with another "
+        f"one than most runs of their seed and ratio: {runs}. A difference with such a run also includes "
+        "what the networks differ by."
     )
 
 
@@ -467,6 +670,10 @@ def options(table: pd.DataFrame) -> str:
 
 def _counted(names: Collection[str]) -> str:
     return f"{len(names)} ({_listed(names)})" if len(names) else "none"
+
+
+def _seeds_listed(seeds: Collection[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -164,6 +164,28 @@ def whole_speedups(frame: pd.DataFrame, rows: Iterable[str], full: str = "full")
     return wide.rename(index=LABELS, columns=percent).rename_axis(index=None, columns=None)
 
 
+def costs(frame: pd.DataFrame, rows: Iterable[str], full: str = "full") -> pd.DataFrame:
+    """Cost in per cent of that of the run on all the data with the same seed: means over the seeds.
+
+    Args:
+        frame: results of ``results.read_cells``.
+        rows: the rows of the table, in their order.
+        full: the row of the run on all the data; seeds without it are left out.
+
+    Returns:
+        A line for each (row, ratio), as :func:`named` prints it.  Columns: network evaluations of the final
+        training, and network evaluations and CPU time of the whole recipe (see :func:`speedups_by_seed`).
+    """
+    rows = list(rows)
+    training, whole = (speedups_by_seed(frame, rows, part, full) for part in (False, True))
+    shares = {
+        "evaluations, final training": 100 / training["network evaluations"],
+        "evaluations, whole recipe": 100 / whole["network evaluations"],
+        "CPU time, whole recipe": 100 / whole["CPU time"],
+    }
+    return named(pd.DataFrame(shares).groupby(level=[0, 1]).mean(), rows)
+
+
 def speedups(
     frame: pd.DataFrame, rows: Iterable[str], whole: bool = False, full: str = "full"
 ) -> pd.DataFrame:
