@@ -39,7 +39,9 @@ def test_a_change_is_that_of_the_geometric_means():
 
 
 def test_a_row_may_stand_for_one_of_the_paper():
-    claim = Claim("by CLIP", "Table I", "clip-moderate", "random", instead={"clip-moderate": "lite0-moderate"})
+    claim = Claim(
+        "by CLIP", "Table I", "clip-moderate", "random", instead={"clip-moderate": "lite0-moderate"}
+    )
     digits = results(clip_moderate=[3], lite0_moderate=[9], random=[2])
     photographs = results(lite0_moderate=[1], random=[2])
     table = claims.changes({"digits": digits, "photographs": photographs, "none": results(full=[1])}, [claim])
