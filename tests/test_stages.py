@@ -129,7 +129,7 @@ def test_fid_can_be_measured_in_the_features_of_a_resnet18(tmp_path):
     assert network.settings["flip"] == lab.profile.train.flip
     first = [next(stage.result().parameters()) for stage in (network, chooses)]
     assert not torch.equal(*first), "the encoder that chooses may not be the one that judges"
-    assert evaluate.views(lab) == 1 + lab.profile.train.flip
+    assert evaluate.viewed(lab) == {"mirrored": lab.profile.train.flip, "shifted": False}
 
 
 def test_samples_come_back_at_the_size_of_the_images(latent):
