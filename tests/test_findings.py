@@ -481,6 +481,9 @@ def test_seeds_that_another_network_measured_are_told_apart():
     said = findings.shared_in_words(measured_by("aaaabb"))
     assert "Of the 6 runs that this page compares, 2 were measured with another one than most runs" in said
     assert "and ratio: *ResNet-18, Moderate-DS* at 10 % (seeds 1, 2)." in said and "machine" not in said
+    by_ratio = measured_by("abbabb").assign(ratio=[0.1, 0.4, 0.4] * 2, seed=[0, 0, 1] * 2)
+    said = findings.shared_in_words(by_ratio)
+    assert said.endswith("a difference between two shares may include what the networks differ by.")
 
 
 def test_a_page_says_how_its_results_were_made():

@@ -95,6 +95,11 @@ def shared_in_words(frame: pd.DataFrame) -> str:
         f"*{LABELS[row]}* at {percent(ratio)} ({seeds_listed(own.seed)})"
         for (row, ratio), own in other.groupby(["row", "ratio"])
     )
+    if other.empty:
+        return (
+            f"{head} Runs of one seed and one share of the images have the same one; a difference between two "
+            "shares may include what the networks differ by."
+        )
     were = "was" if len(other) == 1 else "were"
     return (
         f"{head} Of the {len(frame)} runs that this page compares, {len(other)} {were} measured with another "
