@@ -55,6 +55,7 @@ CLAIMS = (
         "Table I",
         "inceptionv3-gaussian",
         "random",
+        ENDS,
         instead={"inceptionv3-gaussian": "lite0-gaussian"},
     ),
     Claim("class weights, against none", "Table I", OURS, "moderate", ENDS),
