@@ -13,6 +13,7 @@ from dedt_lib.config.profile import load_profile
 from dedt_lib.config.recipe import Recipe
 from dedt_lib.errors import DedtError
 from dedt_lib.experiment import Experiment
+from dedt_lib.reweighting import RULES, GroupDRO
 from dedt_lib.shell.cli import main
 from dedt_lib.stages import Lab, Stage, closure
 from dedt_lib.stages.embed import ENCODERS, Embed, FidClassifier, encoder
@@ -224,15 +225,16 @@ def test_the_unguided_samples_are_those_of_the_same_training():
 def test_every_field_of_a_recipe_that_makes_another_run_is_told_apart(monkeypatch):
     """Every field of Recipe must be listed here with a value that changes the address of the samples."""
     monkeypatch.setitem(plans.REGISTRY, "own", plans.EpochPlan)
+    monkeypatch.setitem(RULES, "own", type("Own", (GroupDRO,), {}))
     choices = {"model": "mdt", "method": "gaussian", "encoder": "ddae", "scope": "global", "centre": "mean"}
     choices |= {"band": "nearest", "weighting": "draw", "infobatch": "ratio", "plan": "own"}
-    choices |= {"null": "shuffled", "reference": "equal-steps"}
+    choices |= {"null": "shuffled", "reference": "equal-steps", "rule": "own"}
     switches = dict.fromkeys(("reweighting", "balancing", "annealing", "early_stopping", "unguided"), True)
     switches["full_length"] = True
     values = {**choices, **switches, "ratio": 0.2, "burn_in": 0.5, "seed": 3}
     assert set(values) == set(Recipe.model_fields)
     lab = imagined(**{"select.moderate_scope": "class"})
-    of_reweighting = ("burn_in", "weighting", "null", "reference")
+    of_reweighting = ("burn_in", "weighting", "null", "reference", "rule")
     for name, value in values.items():
         base = Experiment(lab, method="moderate", ratio=0.1, reweighting=name in of_reweighting)
         assert base.samples.address != base.change(**{name: value}).samples.address, name
