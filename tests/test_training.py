@@ -158,7 +158,7 @@ CHILD = """
 import os, random, signal, sys
 from pathlib import Path
 import numpy as np, tiny, torch
-from dedt_lib.training import checkpoint, diffusion
+from dedt_lib.training import EpochPlan, checkpoint, diffusion
 
 torch.set_num_threads(1)
 luck, save = random.Random(7), checkpoint.save_file

@@ -179,8 +179,9 @@ class Coreset:
         import pandas as pd
 
         folder = Path(folder)
-        facts = {"options": {}} | read_json(folder / "coreset.json")
+        facts = read_json(folder / "coreset.json")
         try:
+            facts = {"options": {}} | facts  # coresets of older versions lack them
             table = pd.read_parquet(io.BytesIO((folder / "coreset.parquet").read_bytes()))
             if (len(table), table["kept"].sum()) != (facts["samples"], facts["kept"]):
                 raise ValueError("its two files are of different coresets")
