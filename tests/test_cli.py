@@ -138,7 +138,7 @@ def test_reweight_writes_weights_that_sum_to_one(dedt, tmp_path):
     facts = json.loads((tmp_path / "weights.json").read_text())
     assert sum(facts["class_weights"]) == pytest.approx(1)
     np.testing.assert_allclose(Coreset.load(tmp_path).weights, facts["class_weights"])
-    assert f"{10 * facts['class_weights'][0]:.3f}" in printed and ", reweighting, seed 0" in printed
+    assert f"{10 * facts['class_weights'][0]:.3f}" in printed
 
 
 def test_run_of_an_image_folder_from_images_to_metrics(dedt, photos, tmp_path):

@@ -97,8 +97,6 @@ def compute(
     data = data or images
     changes = profile_changes(data, set, skip_bad, label, caption)
     budget = load_profile(profile or own_profile(data), **changes)
-    if stage is verbs.reweight:
-        recipe["reweighting"] = True
     chosen = checked(Recipe, recipe)
     check_stage(stage, chosen)
     until = "evaluate" if stage is verbs.run else stage.__name__
