@@ -82,7 +82,7 @@ def found():
     short_of_steps = (
         "- A random tenth of the digits, trained for as many steps as all the data, minus the same tenth at the "
         f"usual length: {comparisons.entry(longer.table.assign(verdict=comparisons.OPEN).iloc[0])}. So at 10 % "
-        "part of every difference to all the data is one of steps."
+        "of the digits part of the difference to all the data, trained to the end, is one of steps."
     )
     return "\n".join([*lines, "", *verdicts(frames), short_of_steps]) + "\n"
 
