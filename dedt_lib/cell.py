@@ -42,11 +42,11 @@ def costs(experiment: "Experiment") -> dict[str, dict[str, float]]:
 
 
 def _part(experiment: "Experiment", stage: Stage) -> str:
-    """Ledger part of a stage that the model needs: "reference", or the name of its module in ``stages``."""
+    """Ledger part of a stage that the model needs: "reference", or the name of its part of ``stages``."""
     if isinstance(stage, Train) and stage.is_reference and stage.address != experiment.training_run.address:
         return "reference"
     modules = (kind.__module__ for kind in type(stage).__mro__)
-    return next(name for name in modules if name.startswith(STAGES)).removeprefix(STAGES)
+    return next(name for name in modules if name.startswith(STAGES)).removeprefix(STAGES).partition(".")[0]
 
 
 def _spent(experiment: "Experiment", stage: Stage) -> dict[str, float]:

@@ -79,7 +79,7 @@ class Experiment(Graph):
     @property
     def encoder(self) -> tuple[nn.Module, dict[str, Any]]:
         """The recipe's surrogate encoder and the manifest of its training."""
-        return self.embedding.reader(), self.embedding.encoder.manifest()
+        return self.embedding.encoder.result(), self.embedding.encoder.manifest()
 
     def _result(self, verb: str) -> Any:
         """Result of the (first) final stage of a verb, after a check that it can be computed."""

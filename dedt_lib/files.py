@@ -372,6 +372,18 @@ def claim(index: Path, facts: dict, parts: Iterable[str], what: str) -> None:
         write_json(partial, facts)
 
 
+def keep_part(part: Path, make: Callable[[], "np.ndarray"]) -> bool:
+    """Write the array of ``make()`` into a sealed ``.npy`` file; returns whether an intact one was there."""
+    import numpy as np
+
+    if intact_or_removed(part):
+        return True
+    values = make()
+    with sealed(part) as partial, open(partial, "wb") as file:
+        np.save(file, values)
+    return False
+
+
 def join(parts: Sequence[Path], path: Path, n: int) -> None:
     """Concatenate ``.npy`` files into one sealed file of n rows, and remove them."""
     import numpy as np

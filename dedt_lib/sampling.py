@@ -6,6 +6,7 @@ A sampler is a function like :func:`ddim`; MDT is sampled with :func:`respaced_d
 import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from .arrays import check_labels, check_positive
 from .devices import autocast
 from .errors import DedtError
-from .files import claim, intact_or_removed, join, sealed
+from .files import claim, intact_or_removed, join, keep_part
 from .models.schedule import NOISE_SCHEDULE, pixel_scheduler
 from .pixels import to_uint8
 from .processes import Processes
@@ -230,9 +231,7 @@ def sample(
             model.to(device).eval()
             how = {"unit": "batch", "leave": False, "disable": processes.hides_bars}
             for k, part in enumerate(tqdm(parts[mine], "sample", **how)):
-                if not intact_or_removed(part):
-                    with sealed(part) as partial, open(partial, "wb") as file:
-                        np.save(file, draw(k))
+                keep_part(part, partial(draw, k))
             processes.wait()
             if processes.main:
                 join(parts, whole, len(labels))

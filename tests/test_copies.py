@@ -206,7 +206,7 @@ def test_sizes_that_do_not_fit_are_refused_before_data_is_read(model, changes, m
 
 
 def test_a_block_that_the_ddae_lacks_is_refused_before_it_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr("dedt_lib.stages.embed.train_on_everything", None)
+    monkeypatch.setattr("dedt_lib.stages.embed.trained.train_on_everything", None)
     profile = tiny.profile(**{"encoders.ddae.block": 5})
     with pytest.raises(DedtError, match="encoders.ddae.block is 5, but .* blocks 1 to 4. Choose"):
         Experiment(profile, store=Store(tmp_path), device="cpu", encoder="ddae").select()

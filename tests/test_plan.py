@@ -16,7 +16,8 @@ from dedt_lib.experiment import Experiment
 from dedt_lib.reweighting import RULES, GroupDRO
 from dedt_lib.shell.cli import main
 from dedt_lib.stages import Lab, Stage, closure
-from dedt_lib.stages.embed import ENCODERS, Embed, FidClassifier, encoder
+from dedt_lib.stages.embed import ENCODERS, encoder
+from dedt_lib.stages.evaluate import FidClassifier
 from dedt_lib.stages.latents import source_shape
 from dedt_lib.stages.training import MOMENTS
 from dedt_lib.training.loop import OPTIMIZERS
@@ -346,7 +347,7 @@ def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
 def test_published_encoders_are_planned_without_their_weights():
     named = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
     lab = imagined("", **{f"encoders.{name}.weights": weights for name, weights in named.items()})
-    widths = {name: Embed(lab, encoder(lab, name)).width() for name in ENCODERS}
+    widths = {name: encoder(lab, name).width() for name in ENCODERS}
     assert widths == {"resnet18": 512, "inceptionv3": 2048, "clip-rn50": 1024, "ddae": widths["ddae"]}
 
 

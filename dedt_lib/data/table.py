@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -90,24 +90,11 @@ def classed(
     Raises:
         DedtError: For columns that are missing, or labels that cannot be used.
     """
-    choice = _choice(train, label, caption)
-    column, text, values, keys, names = choice[:5]
-    root = train.root.resolve()
-    listed = functools.partial(_listed, text=text, name=root.stem if root.is_file() else root.name)
-
-    labels, class_names, empty = np.zeros(len(train.ids), np.int64), tuple[str, ...](), tuple[str, ...]()
-    if values:
-        labels, class_names, empty = without_empty(_numbers(values, keys, train), names)
+    classes = _classes(train, label, caption)
     by, said = split_column(train)
-    unused = [] if by else _unused_splits(train)
-    told = [f"splits from the column '{by}'"] * bool(by)
-    told += [f"classes from the column '{column}'"] * bool(values and column not in ("", label))
-    told += [f"captions from the column '{text}'"] * (text not in ("", caption))
-    notes = [*told, *choice.notes, *unused, *["no classes"] * (not values)]
-    notes += [f"classes without images, left out: {few(empty, SHOWN)}"] * bool(empty)
-    taken = next((kind for kind in HELD_OUT if kind in said), "")
 
-    def of_rows(found: Listing, kept: str) -> Listing:
+    def of_rows(kept: str, *notes: str) -> Listing:
+        found = classes.listing(train, classes.labels, *notes)
         others = {
             i: f"of the split '{kind}'" for i, kind in enumerate(said) if kept not in (kind, split_of(kind))
         }
@@ -115,83 +102,109 @@ def classed(
 
     @functools.cache
     def find_train() -> Listing:
-        return of_rows(listed(train, class_names, labels, *notes), "train")
+        splits = [f"splits from the column '{by}'"] if by else _unused_splits(train)
+        return of_rows("train", *splits, *classes.notes)
 
     def find_held_out() -> Listing | None:
-        if by:
-            found = of_rows(listed(train, class_names, labels), taken)
-            if lacking := set(find_train().class_names) - set(found.class_names):
-                raise DedtError(f"the split '{taken}' has no images of {few(sorted(lacking), SHOWN)}")
-            return found
-        if (table := held_out()) is None:
-            return None
-        if not values:
-            return listed(table, (), np.zeros(len(table.ids), np.int64))
-        in_column = column in table.columns
-        own = plain(table.values(column)) if in_column else list(map(composed, table.folders))
-        if not own:
-            raise DedtError(f"{table.where} has no classes, unlike the training images")
-        kept = [key for key, name in zip(keys, names) if name not in empty]
-        numbers = _numbers(own, kept, table)
-        if missing := without_empty(numbers, class_names)[2]:
-            raise DedtError(f"{table.where} has no images of {few(missing, SHOWN)}")
-        return listed(table, class_names, numbers)
+        if not by:
+            table = held_out()
+            return None if table is None else classes.listing(table, classes.of(table))
+        taken = next(kind for kind in HELD_OUT if kind in said)
+        found = of_rows(taken)
+        if lacking := set(find_train().class_names) - set(found.class_names):
+            raise DedtError(f"the split '{taken}' has no images of {few(sorted(lacking), SHOWN)}")
+        return found
 
     return of_split(split, find_train, find_held_out)
 
 
-class _Choice(NamedTuple):
-    """Where the classes and captions of the training images come from."""
+@dataclass(frozen=True)
+class _Classes:
+    """The classes and captions of a source, as found in its training images.
 
+    Attributes:
+        name: Name of the data set.
+        column: The column of the classes; "" for folders, or without classes.
+        caption: The column of the captions, or "".
+        keys: The classes that have images, as they stand in the column.
+        names: Their names; () without classes.
+        labels: The class of each training image: int64 [n].
+        notes: What the user is told about them.
+    """
+
+    name: str
     column: str
-    """The column of the classes; "" for folders, or without classes."""
-    text: str
-    """The column of the captions, or ""."""
-    values: list
-    """The class of each image; [] without classes."""
+    caption: str
     keys: Sequence
-    """The classes in their order, as they stand in ``values``."""
     names: tuple[str, ...]
-    """Their names."""
+    labels: np.ndarray
     notes: list[str]
 
+    def of(self, table: Table) -> np.ndarray:
+        """The class of each image of another table, int64 [n]; raises DedtError if a class has no image."""
+        if not self.names:
+            return np.zeros(len(table.ids), np.int64)
+        values = plain(table.values(self.column)) if self.column in table.columns else _by_folder(table)
+        if not values:
+            raise DedtError(f"{table.where} has no classes, unlike the training images")
+        labels = _numbers(values, self.keys, table)
+        if missing := without_empty(labels, self.names)[2]:
+            raise DedtError(f"{table.where} has no images of {few(missing, SHOWN)}")
+        return labels
 
-def _choice(train: Table, label: str, caption: str) -> _Choice:
-    """The columns of classes and captions; raises DedtError for columns that are missing or cannot be used."""
+    def listing(self, table: Table, labels: np.ndarray, *notes: str) -> Listing:
+        """The images of a table with their classes and captions."""
+        texts = table.values(self.caption) if self.caption in table.columns else []
+        return Listing(
+            root=table.root,
+            files=Files(table.files),
+            encoded=table.encoded,
+            labels=labels,
+            class_names=self.names,
+            ids=table.ids,
+            name=self.name,
+            reading=table.reading.noted(*notes),
+            captions=tuple("" if text is None else str(text) for text in plain(first_texts(texts)) or ()),
+        )
+
+
+def _classes(train: Table, label: str, caption: str) -> _Classes:
+    """Classes and captions by the choice of columns; raises DedtError for columns that cannot be used."""
     read = functools.cache(lambda name: plain(train.values(name)))
-    column, notes = label_column(train, read, label)
     first = functools.cache(lambda name: plain(first_texts(train.values(name))))
-    text, more = caption_column(train, first, column, caption)
-    notes = [*notes, *more]
-    if several := sum(
-        isinstance(said, list) and len(said) > 1 for said in (train.values(text) if text else ())
-    ):
+    column, about_labels = label_column(train, read, label)
+    text, about_captions = caption_column(train, first, column, caption)
+    notes = [*about_labels, *about_captions]
+    texts = train.values(text) if text else []
+    if several := sum(isinstance(said, list) and len(said) > 1 for said in texts):
         notes.append(f"images with several captions, of which the first is used: {several:,}")
     by_folder = label != NONE and len(set(train.folders)) > 1
-    values = (read(column) or []) if column else list(map(composed, train.folders if by_folder else ()))
+    values = (read(column) or []) if column else _by_folder(train) if by_folder else []
     if values and set(values) <= {-1, "-1", None}:
         notes, values = [*notes, f"'{column}' holds no label except -1, so it is not used as the class"], []
-    names = tuple(train.class_names(column) or ()) if column else ()
-    keys = range(len(names)) if names else in_order(values) if column else sorted(set(values))
-    return _Choice(column, text, values, keys, names or tuple(map(str, keys)), notes)
+
+    given = tuple(train.class_names(column) or ()) if column else ()
+    keys = range(len(given)) if given else in_order(values) if column else sorted(set(values))
+    names = given or tuple(map(str, keys))
+    labels, kept, empty = np.zeros(len(train.ids), np.int64), tuple[str, ...](), tuple[str, ...]()
+    if values:
+        labels, kept, empty = without_empty(_numbers(values, keys, train), names)
+    notes = [
+        *[f"classes from the column '{column}'"] * bool(values and column not in ("", label)),
+        *[f"captions from the column '{text}'"] * (text not in ("", caption)),
+        *notes,
+        *["no classes"] * (not values),
+        *[f"classes without images, left out: {few(empty, SHOWN)}"] * bool(empty),
+    ]
+    root = train.root.resolve()
+    name = root.stem if root.is_file() else root.name
+    with_images = [key for key, called in zip(keys, names) if called not in empty]
+    return _Classes(name, column, text, with_images, kept, labels, notes)
 
 
-def _listed(
-    table: Table, kept: tuple[str, ...], numbers: np.ndarray, *notes: str, text: str, name: str
-) -> Listing:
-    """The images of a table with their classes, and captions from the column ``text``."""
-    captions = (plain(first_texts(table.values(text))) or ()) if text in table.columns else ()
-    return Listing(
-        root=table.root,
-        files=Files(table.files),
-        encoded=table.encoded,
-        labels=numbers,
-        class_names=kept,
-        ids=table.ids,
-        name=name,
-        reading=table.reading.noted(*notes),
-        captions=tuple("" if caption is None else str(caption) for caption in captions),
-    )
+def _by_folder(table: Table) -> list[str]:
+    """The class of each image by its folder; [] for a table without folders."""
+    return list(map(composed, table.folders))
 
 
 def split_column(table: Table) -> tuple[str, list[str]]:

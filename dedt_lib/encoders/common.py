@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..data import LabelledImages
 from ..devices import keep_freed_memory
 from ..errors import DedtError
-from ..files import claim, intact_or_removed, join, sealed
+from ..files import claim, intact_or_removed, join, keep_part
 from ..pixels import to_float
 from ..weights import key_of
 
@@ -98,11 +98,8 @@ def embed(
         parts = [path.with_name(pattern.replace("*", f"{start:09d}-{size}")) for start in range(0, n, size)]
         with bar() as shown:
             for start, part in zip(range(0, n, size), parts):
-                if intact_or_removed(part):
+                if keep_part(part, partial(rows, start, start + size, shown)):
                     shown.update(-(-(min(start + size, n) - start) // batch_size))
-                    continue
-                with sealed(part) as unfinished, open(unfinished, "wb") as file:
-                    np.save(file, rows(start, start + size, shown))
         join(parts, path, n)
     return np.load(path, mmap_mode="r")
 

@@ -6,6 +6,7 @@ sample it anew at every step; :class:`dedt_lib.latents.Latents` reads them.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from ..data import LabelledImages
 from ..devices import upload
 from ..errors import DedtError
-from ..files import claim, intact_or_removed, sealed
+from ..files import claim, keep_part
 from ..latents import INDEX, SHARD
 from ..pixels import resize, to_float, to_uint8
 from ..training.loop import OPTIMIZERS, Supervised
@@ -318,20 +319,20 @@ def encode(
         views = (pixels, pixels.flip(3)) if flip else (pixels,)
         return torch.stack([_moments(network, view) for view in views], dim=1).half().cpu().numpy()
 
+    def encode_shard(rows, start, bar):
+        shard = np.empty((len(rows), *row), np.float16)
+        for first in range(0, len(rows), batch_size):
+            batch = rows[first : first + batch_size]
+            shard[first : first + batch_size] = posteriors(batch)
+            bar.update(len(batch))
+        _check_finite(shard, start)
+        return shard
+
     with tqdm(total=len(images), desc="encode", unit="image", leave=False) as bar:
         for number, start in enumerate(range(0, len(images), shard_size)):
             path, rows = folder / SHARD.format(number), images[start : start + shard_size]
-            if intact_or_removed(path):
+            if keep_part(path, partial(encode_shard, rows, start, bar)):
                 bar.update(len(rows))
-                continue
-            shard = np.empty((len(rows), *row), np.float16)
-            for first in range(0, len(rows), batch_size):
-                batch = rows[first : first + batch_size]
-                shard[first : first + batch_size] = posteriors(batch)
-                bar.update(len(batch))
-            _check_finite(shard, start)
-            with sealed(path) as partial, open(partial, "wb") as file:
-                np.save(file, shard)
     network.to(home)
 
 

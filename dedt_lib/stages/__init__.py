@@ -1,4 +1,4 @@
-"""The method's stages: data -> embed -> select -> reweight -> train -> sample -> evaluate, one module each.
+"""The method's stages: data -> embed -> select -> reweight -> train -> sample -> evaluate, one part each.
 
 A stage is a class that says how its result is made, what decides it and what it costs
 (:mod:`dedt_lib.stages.base`).
