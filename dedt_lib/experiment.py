@@ -157,16 +157,16 @@ class Experiment(Graph):
         save_pipeline(self.train(), twin(start, vae=vae), folder)
 
     def evaluate(self) -> dict[str, Any]:
-        """FID, class-wise FID and near-copies: see :class:`~dedt_lib.stages.evaluate.Evaluate`."""
+        """FID, class-wise FID and near-copies: see :class:`~dedt_lib.stages.evaluate.metrics.Evaluate`."""
         return self._result("evaluate")
 
     def compare(self) -> dict[str, Any]:
-        """The metrics besides FID: see :class:`~dedt_lib.stages.evaluate.Compare`."""
+        """The metrics besides FID: see :class:`~dedt_lib.stages.evaluate.metrics.Compare`."""
         self.check()
         return self.comparison.result()
 
     def floor(self) -> dict[str, Any]:
-        """FID between two halves of the real images: see :class:`~dedt_lib.stages.evaluate.Floor`."""
+        """FID between two halves of the real images: see :class:`~dedt_lib.stages.evaluate.real.Floor`."""
         return self._result("measure")
 
     # ---- what the stages share -----------------------------------------------------------------------
@@ -177,12 +177,12 @@ class Experiment(Graph):
         return latents.encoded(self.lab).result()
 
     def real(self) -> dict[str, Any]:
-        """The real side of every FID: see :class:`~dedt_lib.stages.evaluate.Real`."""
+        """The real side of every FID: see :class:`~dedt_lib.stages.evaluate.real.Real`."""
         self.check("measure")
         return evaluate.Real(self.lab).result()
 
     def held_out(self) -> dict[str, Any] | None:
-        """Distances from held-out to training images: see :class:`~dedt_lib.stages.evaluate.HeldOut`."""
+        """Distances from held-out to training images: see :class:`~dedt_lib.stages.evaluate.real.HeldOut`."""
         return evaluate.HeldOut(self.lab).result()
 
     def metric_features(self, images: np.ndarray) -> np.ndarray:

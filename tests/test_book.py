@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from docutils import nodes
 from docutils.utils import new_document
 
-from dedt_lib.book.notebook import complete
+from dedt_lib.book.sphinx_extension import complete
 
 ROOT = Path(__file__).resolve().parent.parent
 

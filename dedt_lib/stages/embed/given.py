@@ -96,7 +96,7 @@ class PublishedEncoder(GivenEncoder):
 
 
 class PretrainedEncoder(GivenEncoder):
-    """A network of timm or open_clip by its name: see :func:`dedt_lib.encoders.load_pretrained`."""
+    """A network of timm or open_clip by its name: see :func:`dedt_lib.encoders.hub.load_pretrained`."""
 
     @property
     def network(self):
