@@ -29,6 +29,22 @@ def test_plain_sphinx_builds_the_book_without_a_warning(tmp_path):
     assert [name for name in listed if f'href="#document-{name}"' not in page] == []  # the table of contents
 
 
+def test_the_reference_has_every_module_from_which_a_chapter_imports():
+    listed = set(re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text()))
+    used = set()
+    for chapter in (ROOT / "notebooks").glob("*.py"):
+        for module, names in re.findall(r"^from (dedt_lib\S*) import ([\w, ]+)$", chapter.read_text(), re.M):
+            below = {f"{module}.{name}" for name in names.split(", ")}
+            used |= {name for name in below if is_module(name)} or {module}
+    there = listed | {module.rpartition(".")[0] for module in listed}  # a package is there by its modules
+    assert used <= there | {"dedt_lib"}
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
 def test_make_pdf_says_what_to_install_before_it_computes_anything():
     done = subprocess.run(["make", "pdf", "BROWSER="], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode and "apt install chromium" in done.stdout

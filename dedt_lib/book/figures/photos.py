@@ -55,7 +55,7 @@ def knee(curve: Sequence[tuple[float, float]], ratio: float) -> Figure:
     """Mean distance of an image to the nearest kept one, against the share of images kept.
 
     Args:
-        curve: (share, distance) pairs of ``dedt_lib.pages.report.knee``.
+        curve: (share, distance) pairs of :func:`dedt_lib.pages.report.knee`.
         ratio: the chosen share, marked by a line.
     """
     figure, axes = plt.subplots(figsize=(WIDTH, 3.0))
