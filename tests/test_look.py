@@ -40,6 +40,8 @@ def test_of_near_copies_the_one_without_a_flaw_stays_and_then_the_largest(tmp_pa
     image.save(tmp_path / "burst" / "c-large.png")
     left_out = looked(tmp_path / "burst", tmp_path / "out", "--drop", "near")
     assert left_out == {"a-small.png": "near", "b-dark.png": "near"}
+    page = (tmp_path / "out" / "look.html").read_text()  # these images have no classes
+    assert "near copies of another image (" in page and "of the same class" not in page
 
 
 def test_leaks_are_named_and_can_be_left_out_of_training(tmp_path):

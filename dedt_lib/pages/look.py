@@ -97,6 +97,12 @@ class Findings:
         return {ids[i]: kind for i, kind in why.items()}, copy_of
 
 
+def meaning(kind: str, listing: Listing) -> str:
+    """What a kind of finding means, in words; of images without classes none is of the same class."""
+    said = MEANING[kind]
+    return said if listing.class_names else said.replace(" of the same class", "")
+
+
 def copies(table: pd.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
     """For each image, the index of the image that it copies, or its own index: kind -> int64 [n].
 
@@ -140,7 +146,9 @@ def findings(lab: "Lab", *, quick: bool = False) -> Findings:
     if not quick and seen.readable.any():
         places["outliers"], seconds = _outliers(lab, seen)
     rows = [*_facts(listing, table)]
-    rows += [(kind, f"{len(found):,}", MEANING[kind]) for kind, found in places.items() if len(found)]
+    rows += [
+        (kind, f"{len(found):,}", meaning(kind, listing)) for kind, found in places.items() if len(found)
+    ]
     rows += [] if any(map(len, places.values())) else [("findings", "0", "no problems found")]
     if seconds is not None:
         seconds += lab.store.manifest(stage.folder)["seconds"]
@@ -240,7 +248,9 @@ def write_look(found: Findings, folder: Path) -> None:
         shown = places[:SHOWN].tolist()
         if kind in found.of:
             shown = [i for place in shown[: SHOWN // 2] for i in (int(found.of[kind][place]), place)]
-        groups.append({"kind": kind, "count": len(places), "meaning": MEANING[kind], "images": shown})
+        groups.append(
+            {"kind": kind, "count": len(places), "meaning": meaning(kind, listing), "images": shown}
+        )
     drawn = {i for group in groups for i in group["images"]}
     write_page(
         folder / "look.html",
