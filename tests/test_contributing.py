@@ -316,7 +316,7 @@ def test_a_rule_of_ones_own_learns_the_weights(smoke, monkeypatch):
             weights = (weights + excess) / (1 + excess.sum())
         np.testing.assert_allclose(learned["trajectory"][step], weights)
     assert "rule" not in own.change(rule="group-dro").proxy.identity
-    with pytest.raises(DedtError, match="null, reference and rule need reweighting"):
+    with pytest.raises(DedtError, match="learned class weights: add reweighting"):
         own.change(reweighting=False)
     with pytest.raises(DedtError, match="rule: choose one of: group-dro, additive .got 'third'"):
         own.change(rule="third")

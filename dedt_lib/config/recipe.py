@@ -114,7 +114,7 @@ class Recipe(BaseModel):
                 "reweighting, early_stopping or infobatch"
             )
         if not self.reweighting and (self.null or self.reference != "full" or self.rule != USUAL):
-            raise ValueError("null, reference and rule need reweighting")
+            raise ValueError("null, reference and rule are about learned class weights: add reweighting")
         if self.full_length and (not self.has_coreset or self.annealing or self.plan):
             raise ValueError(
                 "full_length trains longer on a coreset, so it cannot be combined with early_stopping, "
