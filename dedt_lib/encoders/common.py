@@ -52,56 +52,50 @@ def embed(
         raise DedtError("There are no images to embed.")
     network.to(device).eval()
     keep_freed_memory()
+    n = len(images)
 
-    def features(start):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size], order="C"))
-        if batch.dtype != torch.uint8:
-            raise DedtError(f"Images must be uint8 [n, C, H, W]; got {batch.dtype} {list(batch.shape)}.")
-        values = network.features(to_float(batch.to(device))).float().cpu().numpy()
-        if values.ndim != 2:
-            raise DedtError(
-                f"{type(network).__name__}.features must return [n, d]; got {list(values.shape)}. Pool or flatten "
-                "them."
-            )
-        if not np.isfinite(values).all():
-            row = start + int((~np.isfinite(values)).any(axis=1).argmax())
-            raise DedtError(
-                f"The features of image {row} are not finite: the weights of the {type(network).__name__} "
-                "are damaged, or its training diverged. Fetch it again, or train it with a lower "
-                "learning rate."
-            )
-        return values
-
-    n, name = len(images), f"embed {type(network).__name__}"
-
-    def rows(start, stop, bar):
+    def features(start: int, stop: int, bar: tqdm) -> np.ndarray:
         found = []
         for first in range(start, min(stop, n), batch_size):
-            found.append(features(first))
+            found.append(_of_batch(network, images[first : first + batch_size], first, device))
             bar.update()
         return np.concatenate(found)
 
-    bar = partial(tqdm, total=-(-n // batch_size), desc=name, unit="batch", leave=False)
-    if path is None:
-        with bar() as shown:
-            return rows(0, n, shown)
-    path, size = Path(path), -(-PART // batch_size) * batch_size
-    pattern = f".{path.name}-*.npy"
-    facts = {"weights": key_of(network), "images": list(images.shape), "content": _content(images)}
-    claim(
-        path.with_name(f".{path.name}.json"),
-        facts,
-        [pattern, path.name],
-        "features of other images or other weights",
-    )
-    if not intact_or_removed(path):
-        parts = [path.with_name(pattern.replace("*", f"{start:09d}-{size}")) for start in range(0, n, size)]
-        with bar() as shown:
-            for start, part in zip(range(0, n, size), parts):
-                if keep_part(part, partial(rows, start, start + size, shown)):
-                    shown.update(-(-(min(start + size, n) - start) // batch_size))
-        join(parts, path, n)
+    name = f"embed {type(network).__name__}"
+    with tqdm(total=-(-n // batch_size), desc=name, unit="batch", leave=False) as bar:
+        if path is None:
+            return features(0, n, bar)
+        path, size = Path(path), -(-PART // batch_size) * batch_size
+        pattern = f".{path.name}-*.npy"
+        facts = {"weights": key_of(network), "images": list(images.shape), "content": _content(images)}
+        index, stale = path.with_name(f".{path.name}.json"), [pattern, path.name]
+        claim(index, facts, stale, "features of other images or other weights")
+        if not intact_or_removed(path):
+            starts = range(0, n, size)
+            parts = [path.with_name(pattern.replace("*", f"{start:09d}-{size}")) for start in starts]
+            for start, part in zip(starts, parts):
+                if keep_part(part, partial(features, start, start + size, bar)):
+                    bar.update(-(-(min(start + size, n) - start) // batch_size))
+            join(parts, path, n)
     return np.load(path, mmap_mode="r")
+
+
+def _of_batch(network, images, first, device):
+    """Features of a batch whose first image has the number ``first``; raises DedtError if they are unusable."""
+    batch = torch.from_numpy(np.array(images, order="C"))
+    if batch.dtype != torch.uint8:
+        raise DedtError(f"Images must be uint8 [n, C, H, W]; got {batch.dtype} {list(batch.shape)}.")
+    values = network.features(to_float(batch.to(device))).float().cpu().numpy()
+    who = type(network).__name__
+    if values.ndim != 2:
+        raise DedtError(f"{who}.features must return [n, d]; got {list(values.shape)}. Pool or flatten them.")
+    if not np.isfinite(values).all():
+        row = first + int((~np.isfinite(values)).any(axis=1).argmax())
+        raise DedtError(
+            f"The features of image {row} are not finite: the weights of the {who} are damaged, or its "
+            "training diverged. Fetch it again, or train it with a lower learning rate."
+        )
+    return values
 
 
 def _content(images):

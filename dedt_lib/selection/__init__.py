@@ -64,11 +64,7 @@ def select(
             ``originals`` is invalid, or the selection is empty.
     """
     labels = check_labels(labels)
-    check_choice("selection method", method, REGISTRY)
-    known = options_of(REGISTRY[method])
-    for option in options:
-        check_choice(f"option of '{method}'", option, known)
-    selector = REGISTRY[method](**({"seed": seed} if "seed" in known else {}), **options)
+    selector = _selector(method, seed, options)
     scope = scope or selector.scope
     check_choice("scope", scope, SCOPES)
     if not 0 < ratio <= 1:
@@ -78,16 +74,7 @@ def select(
     n, (ids, class_names) = len(labels), _named(labels, ids, class_names)
     originals = as_originals(originals, labels)
     scores = np.asarray(selector.scores(features, labels, scope, originals), np.float64)  # type: ignore[arg-type]
-    if scores.shape != (n,):
-        raise DedtError(
-            f"Method '{method}' returned scores of shape {scores.shape} for {n} samples; expected one per "
-            "sample."
-        )
-    if (bad := ~np.isfinite(scores)).any():
-        raise DedtError(
-            f"Method '{method}' returned {scores[bad][0]} as the score of {bad.sum()} sample(s), the first "
-            f"{bad.argmax()}."
-        )
+    _check_scores(scores, n, method)
     rank, kept, tied = np.empty(n, dtype=np.int64), np.zeros(n, dtype=bool), []
     for members in groups(labels, scope):
         own = distinct(members, originals) if selector.needs_features else members
@@ -110,12 +97,35 @@ def select(
         scope,
         ids,
         class_names,
-        options={name: getattr(selector, name) for name in known},
+        options={name: getattr(selector, name) for name in options_of(type(selector))},
         copies=int(copies.sum()),
         copies_kept=int(copies[kept].sum()),
         tied=tuple(tied),
         originals=originals,
     )
+
+
+def _selector(method: str, seed: int, options: dict[str, object]) -> Selector:
+    """The selector of a method with its options; raises DedtError for names that are unknown."""
+    check_choice("selection method", method, REGISTRY)
+    known = options_of(REGISTRY[method])
+    for option in options:
+        check_choice(f"option of '{method}'", option, known)
+    return REGISTRY[method](**({"seed": seed} if "seed" in known else {}), **options)
+
+
+def _check_scores(scores: Array, n: int, method: str) -> None:
+    """Raise DedtError unless the method returned one finite score for each of n samples."""
+    if scores.shape != (n,):
+        raise DedtError(
+            f"Method '{method}' returned scores of shape {scores.shape} for {n} samples; expected one per "
+            "sample."
+        )
+    if (bad := ~np.isfinite(scores)).any():
+        raise DedtError(
+            f"Method '{method}' returned {scores[bad][0]} as the score of {bad.sum()} sample(s), the first "
+            f"{bad.argmax()}."
+        )
 
 
 def _named(
