@@ -66,8 +66,10 @@ Markdown(
 # %%
 losses = encoder["losses"]
 figure, axes = plt.subplots(figsize=(7, 2.4))
-axes.plot(range(1, len(losses) + 1), losses, "o-")
-axes.set(xlabel="epoch", ylabel="cross-entropy", ylim=(0, None));
+epochs = range(1, len(losses) + 1)
+axes.plot(epochs, losses, "o-")
+axes.set(xlabel="epoch", ylabel="cross-entropy", xticks=epochs)
+axes.set_ylim(0);
 
 # %% [markdown]
 # ## Kept and removed images
