@@ -347,7 +347,7 @@ def test_of_a_folder_only_the_names_of_the_files_are_read(tmp_path):
 def test_published_encoders_are_planned_without_their_weights():
     named = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
     lab = imagined("", **{f"encoders.{name}.weights": weights for name, weights in named.items()})
-    widths = {name: encoder(lab, name).width() for name in ENCODERS}
+    widths = {name: encoder(lab, name).features_width() for name in ENCODERS}
     assert widths == {"resnet18": 512, "inceptionv3": 2048, "clip-rn50": 1024, "ddae": widths["ddae"]}
 
 

@@ -102,8 +102,9 @@ def classed(
 
     @functools.cache
     def find_train() -> Listing:
-        splits = [f"splits from the column '{by}'"] if by else _unused_splits(train)
-        return of_rows("train", *splits, *classes.notes)
+        divided = [f"splits from the column '{by}'"] if by else []
+        unused = [] if by else _unused_splits(train)
+        return of_rows("train", *divided, *classes.notes, *unused)
 
     def find_held_out() -> Listing | None:
         if not by:

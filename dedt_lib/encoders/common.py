@@ -62,21 +62,23 @@ def embed(
         return np.concatenate(found)
 
     name = f"embed {type(network).__name__}"
-    with tqdm(total=-(-n // batch_size), desc=name, unit="batch", leave=False) as bar:
-        if path is None:
+    shown = partial(tqdm, total=-(-n // batch_size), desc=name, unit="batch", leave=False)
+    if path is None:
+        with shown() as bar:
             return features(0, n, bar)
-        path, size = Path(path), -(-PART // batch_size) * batch_size
-        pattern = f".{path.name}-*.npy"
-        facts = {"weights": key_of(network), "images": list(images.shape), "content": _content(images)}
-        index, stale = path.with_name(f".{path.name}.json"), [pattern, path.name]
-        claim(index, facts, stale, "features of other images or other weights")
-        if not intact_or_removed(path):
-            starts = range(0, n, size)
-            parts = [path.with_name(pattern.replace("*", f"{start:09d}-{size}")) for start in starts]
+    path, size = Path(path), -(-PART // batch_size) * batch_size
+    pattern = f".{path.name}-*.npy"
+    facts = {"weights": key_of(network), "images": list(images.shape), "content": _content(images)}
+    index, stale = path.with_name(f".{path.name}.json"), [pattern, path.name]
+    claim(index, facts, stale, "features of other images or other weights")
+    if not intact_or_removed(path):
+        starts = range(0, n, size)
+        parts = [path.with_name(pattern.replace("*", f"{start:09d}-{size}")) for start in starts]
+        with shown() as bar:
             for start, part in zip(starts, parts):
                 if keep_part(part, partial(features, start, start + size, bar)):
                     bar.update(-(-(min(start + size, n) - start) // batch_size))
-            join(parts, path, n)
+        join(parts, path, n)
     return np.load(path, mmap_mode="r")
 
 

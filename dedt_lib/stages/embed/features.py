@@ -44,7 +44,7 @@ class Embed(Stage):
         return self.lab.photographs if own_size else self.lab.images
 
     def decides(self):
-        return self.encoder.reading
+        return self.encoder.features_settings
 
     def work(self, folder):
         network, seen = self.encoder.result(), self.seen.result()
@@ -63,11 +63,11 @@ class Embed(Stage):
         return features[[place[name] for name in self.seen.result().ids]]
 
     def cost(self):
-        n, held = self.lab.n, 4 * self.lab.n * self.encoder.width()
-        what = self.encoder.label + (", published weights" if self.encoder.published else "")
-        evaluations = self.encoder.draws * n
+        n, held = self.lab.n, 4 * self.lab.n * self.encoder.features_width()
+        what = self.encoder.label + (", published weights" if self.encoder.has_published_weights else "")
+        evaluations = self.encoder.passes_per_image * n
         how = {"images": n, "evaluations": evaluations, "bytes": held, "scratch": held}
-        yield Cost("features", what, self.encoder.runs, **how)
+        yield Cost("features", what, self.encoder.network_in_plan, **how)
 
 
 TRIED = 12

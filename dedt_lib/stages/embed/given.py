@@ -15,7 +15,7 @@ from ...files import address, sha256
 from ...randomness import seeded
 from ...weights import Published, key_of, locate
 from ..base import Given, defaults
-from .trained import Encoder, features_width, normalised
+from .trained import Encoder, normalised, width_of
 
 PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"}
 """Encoder -> the value of its ``weights`` in a profile that stands for the published ones."""
@@ -24,7 +24,7 @@ PUBLISHED = {"resnet18": "imagenet", "inceptionv3": "imagenet", "clip": "openai"
 class GivenEncoder(Encoder, Given):
     """An encoder that needs no training here."""
 
-    role, published = "encoder", True
+    role, has_published_weights = "encoder", True
 
     def _identity(self) -> dict[str, Any]:
         """The identity that its address is hashed from and its manifest records."""
@@ -36,9 +36,9 @@ class GivenEncoder(Encoder, Given):
     def manifest(self):
         return {**super().manifest(), "identity": self._identity()}
 
-    def width(self):
+    def features_width(self):
         # Published networks inspect pixel values in their preprocessing; on the meta device there are none.
-        return features_width(self.outline(), self.lab.shape)
+        return width_of(self.outline(), self.lab.shape)
 
 
 class PublishedEncoder(GivenEncoder):
@@ -60,7 +60,7 @@ class PublishedEncoder(GivenEncoder):
         return self.trained.label
 
     @property
-    def reading(self):
+    def features_settings(self):
         return normalised(self.lab) if self.network == "clip" else {}
 
     @property
@@ -86,7 +86,7 @@ class PublishedEncoder(GivenEncoder):
         return path
 
     def read(self):
-        network = encoders.pretrained(self.network, self._path, **self.reading)
+        network = encoders.pretrained(self.network, self._path, **self.features_settings)
         files = {self._file.name: self._identity()["sha256"]}
         network.published = Published(self.weights, None, self._file.parent, files)
         return network
@@ -120,7 +120,7 @@ class OwnEncoder(PretrainedEncoder):
     Its arguments are the values of its section of the profile, if it has one, else their defaults.
     """
 
-    published = False
+    has_published_weights = False
 
     @property
     def make(self) -> Callable[[], nn.Module]:

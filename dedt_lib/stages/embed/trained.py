@@ -25,26 +25,26 @@ class Encoder(Stage):
     Attributes:
         network: Its name in the profile and the plan.
         label: Its printed name.
-        published: Whether its weights are published ones.
+        has_published_weights: Whether its weights are published ones.
     """
 
     name = "encoder"
     network: ClassVar[str]
     label: ClassVar[str]
-    published: ClassVar[bool] = False
+    has_published_weights: ClassVar[bool] = False
 
     @property
-    def draws(self) -> int:
+    def passes_per_image(self) -> int:
         """Forward passes for the features of one image."""
         return 1
 
     @property
-    def runs(self) -> str:
+    def network_in_plan(self) -> str:
         """Name in the plan of the network that reads the features."""
         return self.network
 
     @property
-    def reading(self) -> dict[str, Any]:
+    def features_settings(self) -> dict[str, Any]:
         """How the features are read from the network, which its weights do not decide."""
         return {}
 
@@ -52,10 +52,10 @@ class Encoder(Stage):
         """A network of the same architecture, whose weights do not matter."""
         raise NotImplementedError
 
-    def width(self) -> int:
+    def features_width(self) -> int:
         """Number of features per image, from a trial forward pass."""
         with torch.device("meta"):
-            return features_width(self.outline(), self.lab.shape)
+            return width_of(self.outline(), self.lab.shape)
 
 
 class TrainedEncoder(Encoder):
@@ -68,9 +68,6 @@ class TrainedEncoder(Encoder):
     """
 
     seed: int = 0
-    network: ClassVar[str]
-    label: ClassVar[str]
-    name = "encoder"
     resumable = True
     fit: ClassVar[Callable[..., np.ndarray]] = staticmethod(encoders.train_classifier)
     accuracy: ClassVar[Callable[..., float]] = staticmethod(encoders.accuracy)
@@ -131,7 +128,7 @@ class TrainedEncoder(Encoder):
         return self.build()
 
     def cost(self) -> Iterable[Cost]:
-        yield epochs_cost(self, "encoder", self.label, self.runs, self.moments)
+        yield epochs_cost(self, "encoder", self.label, self.network_in_plan, self.moments)
 
 
 class ResNet18(TrainedEncoder):
@@ -181,12 +178,12 @@ class SmallClip(TrainedEncoder):
     shape = {"width": 16}  # of its vision tower; OpenAI's RN50 has 64
 
     @property
-    def reading(self):
+    def features_settings(self):
         return normalised(self.lab)
 
     def load(self, folder):
         network = super().load(folder)
-        network.normalise = bool(self.reading)
+        network.normalise = bool(self.features_settings)
         return network
 
 
@@ -209,15 +206,15 @@ class DDAE(Encoder):
         return self.lab.spec("unet")
 
     @property
-    def runs(self):
+    def network_in_plan(self):
         return self.spec.label
 
     @property
-    def draws(self):
+    def passes_per_image(self):
         return self.lab.profile.encoders.ddae.draws
 
     @property
-    def reading(self):
+    def features_settings(self):
         return self.lab.profile.encoders.ddae.model_dump(include={"block", "timestep", "draws"})
 
     @property
@@ -254,7 +251,7 @@ class DDAE(Encoder):
         # The paper's code counts timesteps from one.
         return encoders.DDAE(model, d.block, d.timestep - 1, draws=d.draws)
 
-    def width(self):
+    def features_width(self):
         u, block = self.lab.profile.unet, self.lab.profile.encoders.ddae.block
         return u.channels[::-1][min((block - 1) // (u.layers + 1), len(u.channels) - 1)]
 
@@ -262,7 +259,7 @@ class DDAE(Encoder):
         yield training_cost(self.lab, self.spec, everything(self).sizes(), self.settings, "encoder", "DDAE")
 
 
-def features_width(network: nn.Module, shape: tuple[int, int, int]) -> int:
+def width_of(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Number of features per image of a network, from a trial forward pass."""
     with torch.no_grad():
         return network.eval().features(torch.empty(2, *shape)).shape[1]

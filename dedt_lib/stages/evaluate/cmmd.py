@@ -7,7 +7,6 @@ from torch import nn
 
 from ... import encoders, evaluation
 from ...errors import DedtError
-from ...evaluation import MOST_EMBEDDED
 from ...files import write_json
 from ..base import Cost, Given, Stage, uncounted
 from ..embed import LABELS, Encoder, SmallClip, encoder
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 class PublishedViT(Encoder, Given):
     """CLIP ViT-L/14 at 336 pixels, whose embeddings the published CMMD uses."""
 
-    role, network = "cmmd_network", "vit"
+    role, network, has_published_weights = "cmmd_network", "vit", True
     label = LABELS["vit"]
 
     def read(self):
@@ -28,7 +27,7 @@ class PublishedViT(Encoder, Given):
     def outline(self):
         return encoders.ClipViT(None)
 
-    def width(self):
+    def features_width(self):
         return 768  # known without building it
 
 
@@ -55,7 +54,7 @@ class CmmdReal(Stage):
     @property
     def count(self) -> int:
         """Number of images that are used."""
-        return min(self.lab.n, MOST_EMBEDDED)
+        return min(self.lab.n, evaluation.MOST_EMBEDDED)
 
     def inputs(self):
         return {"images": self.lab.images, "network": cmmd_network(self.lab)}
@@ -72,15 +71,15 @@ class CmmdReal(Stage):
 
     def work(self, folder):
         network, data = cmmd_network(self.lab).result(), self.lab.data
-        chosen = evaluation.spread(data.labels, MOST_EMBEDDED)
-        some = len(data) > MOST_EMBEDDED
+        chosen = evaluation.spread(data.labels, evaluation.MOST_EMBEDDED)
+        some = len(data) > evaluation.MOST_EMBEDDED
         parts = np.array_split(chosen, -(-len(chosen) // 1024)) if some else [slice(None)]
         embeddings = [unit_embeddings(network, data.images[part], self.lab.device) for part in parts]
         np.save(folder / self.file, np.concatenate(embeddings))
 
     def cost(self):
         stage, n = cmmd_network(self.lab), self.count
-        held = 4 * n * stage.width()
+        held = 4 * n * stage.features_width()
         yield Cost("features", f"CMMD, {stage.label}", stage.network, images=n, evaluations=n, bytes=held)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import evaluation
 from ...errors import DedtError
-from ...evaluation import METRICS, MOST_EMBEDDED, MOST_NEIGHBOURS
+from ...evaluation import METRICS
 from ...files import write_json
 from .. import needs
 from ..base import Cost, Stage, defaults
@@ -16,7 +16,7 @@ from ..embed import LABELS
 from ..sample import Sample
 from ..select import Select
 from .cmmd import CmmdReal, CmmdWithin, cmmd_network, unit_embeddings
-from .extractor import extractor, features
+from .fid_network import extractor, features
 from .real import HeldOut, KidWithin, NeighbourRadii, Real, distances_to_training, numbers, viewed
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Evaluate(Stage):
         )
         fids = [real["all"].distance(self.generated(seed)) for seed, real in enumerate(reals)]
         start = time.perf_counter()
-        copies = self.copies(images[:MOST_NEIGHBOURS], held_out)
+        copies = self.copies(images[: evaluation.MOST_NEIGHBOURS], held_out)
         result = {
             "fid": fids[0],
             "fids": fids,
@@ -120,7 +120,10 @@ class Evaluate(Stage):
 
     def cost(self):
         m = self.lab.profile.sample.count
-        some, kept = min(m, MOST_NEIGHBOURS), sum(self.coreset.counts) if self.coreset else self.lab.n
+        some, kept = (
+            min(m, evaluation.MOST_NEIGHBOURS),
+            sum(self.coreset.counts) if self.coreset else self.lab.n,
+        )
         how = viewed(self.lab)
         views = (9 if how["shifted"] else 1) * (1 + how["mirrored"])
         images = self.lab.profile.evaluate.networks * m + (views - 1) * some
@@ -159,7 +162,7 @@ class Compare(Stage):
         lab, device = self.lab, self.lab.gpu
         real, generated = Real(lab).result()["features"], self.metrics.generated()
         radii = NeighbourRadii(lab)
-        chosen, drawn = radii.chosen(), generated[:MOST_NEIGHBOURS]
+        chosen, drawn = radii.chosen(), generated[: evaluation.MOST_NEIGHBOURS]
         notes = [f"KID as the mean over {evaluation.KID_SUBSETS} subsets of {evaluation.KID_SUBSET_SIZE}"]
         if max(len(real), len(generated)) <= evaluation.MOST_PAIRED:
             notes = ["KID of all pairs"]
@@ -186,7 +189,7 @@ class Compare(Stage):
 
     def cost(self) -> Iterable[Cost]:
         m, n = self.lab.profile.sample.count, self.lab.n
-        some, few = min(m, MOST_NEIGHBOURS), min(n, MOST_NEIGHBOURS)
+        some, few = min(m, evaluation.MOST_NEIGHBOURS), min(n, evaluation.MOST_NEIGHBOURS)
         if max(m, n) > evaluation.MOST_PAIRED:
             pairs = 2 * evaluation.KID_SUBSETS * min(evaluation.KID_SUBSET_SIZE, m, n) ** 2
         else:
@@ -197,7 +200,7 @@ class Compare(Stage):
         # The FID features of the samples, once more.
         yield Cost("measuring", LABELS["metric"], "metric", images=m, evaluations=m, runs=0)
         if self.lab.profile.evaluate.cmmd:
-            pairs += m * m + m * min(n, MOST_EMBEDDED)
+            pairs += m * m + m * min(n, evaluation.MOST_EMBEDDED)
             stage = cmmd_network(self.lab)
             yield Cost("measuring", stage.label, stage.network, images=m, evaluations=m)
         yield Cost("comparison", COMPARISON, "distances", pairs=pairs, runs=0)

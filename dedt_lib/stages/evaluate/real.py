@@ -7,13 +7,13 @@ import numpy as np
 
 from ... import evaluation
 from ...errors import DedtError
-from ...evaluation import MOST_NEIGHBOURS, FrechetReference
+from ...evaluation import FrechetReference
 from ...files import read_json, write_json
 from .. import needs
 from ..base import Cost, Stage, uncounted
 from ..data import Images
 from ..embed import LABELS
-from .extractor import extractor, features
+from .fid_network import extractor, features
 
 if TYPE_CHECKING:
     from ..lab import Lab
@@ -67,7 +67,7 @@ class Real(Stage):
         }
 
     def cost(self):
-        lab, n, d = self.lab, self.lab.n, extractor(self.lab).width()
+        lab, n, d = self.lab, self.lab.n, extractor(self.lab).features_width()
         sides = (n, *(lab.class_counts if lab.profile.evaluate.classwise else ()))
         statistics = sum(8 * d * (1 + min(int(count), d)) for count in sides)
         held = 4 * d * n + statistics
@@ -122,7 +122,7 @@ class HeldOut(Stage):
 
     def work(self, folder):
         test = self.lab.test
-        chosen = evaluation.spread(test.labels, MOST_NEIGHBOURS)
+        chosen = evaluation.spread(test.labels, evaluation.MOST_NEIGHBOURS)
         images = test.images[chosen]
         found = features(self.lab, images)
         if len(found) >= needs.REAL_IMAGES:
@@ -189,10 +189,10 @@ class NeighbourRadii(OfReal):
 
     def chosen(self) -> np.ndarray:
         """Positions of these training images."""
-        return evaluation.spread(self.lab.data.labels, MOST_NEIGHBOURS)
+        return evaluation.spread(self.lab.data.labels, evaluation.MOST_NEIGHBOURS)
 
     def decides(self):
-        return {"images": min(self.lab.n, MOST_NEIGHBOURS)}
+        return {"images": min(self.lab.n, evaluation.MOST_NEIGHBOURS)}
 
     def work(self, folder):
         radii = evaluation.neighbour_radii(self.features[self.chosen()], device=self.lab.gpu)

@@ -24,7 +24,7 @@ class FidClassifier(TrainedEncoder):
     )
 
     @property
-    def runs(self):
+    def network_in_plan(self):
         return self.name
 
     @property
@@ -58,7 +58,7 @@ class FidInception(Given):
     name, role = "metric", "extractor"
     protocol = "inception-v3-compat, layer 2048"
 
-    def width(self) -> int:
+    def features_width(self) -> int:
         """Number of features per image."""
         return 2048
 
@@ -90,4 +90,4 @@ def features(lab: "Lab", images: np.ndarray, out: Any = None, seed: int = 0) -> 
 
 def width(lab: "Lab") -> int:
     """Number of FID features per image."""
-    return extractor(lab).width()
+    return extractor(lab).features_width()
