@@ -342,7 +342,7 @@ def test_a_reading_is_that_of_the_proxy(smoke):
     experiment = smoke.change(method="moderate", reweighting=True)
     told, found = experiment.reweight(), results.reading(experiment.cell())
     assert found["burn_in"] == told["burn_in"]
-    told |= {"excess": told["excess"].mean(axis=1), "step": np.arange(len(told["trajectory"]))}
+    told = {**told, "excess": told["excess"].mean(axis=1), "step": np.arange(len(told["trajectory"]))}
     for name, atol in {"step": 0, "trajectory": 1e-5, "clipped": 1e-4, "excess": 1e-6, "weights": 0}.items():
         np.testing.assert_allclose(found[name], told[name], atol=atol)
 
